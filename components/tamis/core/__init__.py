@@ -1,0 +1,1 @@
+"""The ground floor: samples, artifacts, storage, settings, errors, progress. Imports no stage."""

@@ -1,0 +1,234 @@
+"""Artifacts: folders that stages exchange. `manifest.json` is written last; a folder without one is unfinished work."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import tamis
+from tamis.core.errors import ArtifactError
+from tamis.core.settings import hash_of
+from tamis.core.storage import Location, download, exists, locate, read_bytes, sha256_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal[
+    "pool", "ratings", "embeddings", "neighbors", "curation", "selection", "model", "evaluation", "judgement", "report"
+]
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+_VERSIONED = ("numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "peft", "trl", "vllm", "lm-eval")
+
+
+class File(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Execution(BaseModel):
+    """How the stage ran: not part of the content hash."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    started: str
+    seconds: float
+    peak_memory_bytes: int
+
+
+class Manifest(BaseModel):
+    """What an artifact is and how it came to be.
+
+    `content_hash` covers the names and bytes of the files, `key` what they were made from (stage, settings, content of
+    the inputs, version of Tamis). `inputs` maps an input's name to content hashes, `models` a model's role to its
+    revision, `facts` holds what the stage counted and measured.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    schema_version: int
+    name: str
+    rows: int
+    content_hash: str
+    files: list[File]
+    stage: str
+    key: str
+    config: dict[str, Any]
+    config_hash: str
+    inputs: dict[str, list[str]]
+    models: dict[str, str]
+    facts: dict[str, Any]
+    versions: dict[str, str]
+    execution: Execution
+
+
+def content_hash(files: Sequence[File]) -> str:
+    """SHA-256 over the names and checksums of `files`, whatever their order."""
+    return hash_of(sorted([file.name, file.sha256] for file in files))
+
+
+def files_in(folder: Path) -> list[File]:
+    """Every file below `folder` with its size and checksum, sorted by name; the manifest itself is left out."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [
+        File(name=name, bytes=path.stat().st_size, sha256=sha256_of(path))
+        for name, path in zip(names, paths, strict=True)
+        if name != MANIFEST
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Tamis, Python and the installed packages that results depend on."""
+    found = {"tamis": tamis.__version__, "python": platform.python_version()}
+    for package in _VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class Artifact:
+    """A finished artifact, local or in object storage, opened for reading."""
+
+    def __init__(self, location: Location, manifest: Manifest, cache: Path | None) -> None:
+        self.location, self.manifest, self._cache = location, manifest, cache
+
+    @classmethod
+    def open(cls, uri: str | Path, *kinds: Kind, cache: Path | None = None) -> Artifact:
+        """Open the artifact at `uri`.
+
+        Args:
+            uri: a local folder or an object-storage prefix.
+            kinds: what it may be; any kind if none is given.
+            cache: folder for downloads; files of a remote artifact are fetched into it once and checked.
+
+        Raises:
+            ArtifactError: when it is missing, unfinished, of another kind or schema, or its files are not whole.
+        """
+        location = locate(uri)
+        if not exists(location / MANIFEST):
+            seen = "is unfinished: it has no manifest.json" if exists(location) else "does not exist"
+            wanted = " or ".join(kinds) or "artifact"
+            raise ArtifactError(
+                f"{uri} {seen}", action=f"run the stage that makes the {wanted} again, or correct the path"
+            )
+        manifest = _parse_manifest(uri, read_bytes(location / MANIFEST))
+        if kinds and manifest.kind not in kinds:
+            raise ArtifactError(
+                f"{uri} is a {manifest.kind}", allowed=" or ".join(kinds), action="give the path of the right artifact"
+            )
+        artifact = cls(location, manifest, cache)
+        artifact._check_sizes(uri)
+        return artifact
+
+    @property
+    def name(self) -> str:
+        """The name that the user gave to it: the rater's, the subset's; empty where a run has only one of its kind."""
+        return self.manifest.name
+
+    @cached_property
+    def folder(self) -> Path:
+        """The artifact as a local folder; a remote one is downloaded first, each file checked against its checksum."""
+        if isinstance(self.location, Path):
+            return self.location
+        if self._cache is None:
+            raise ArtifactError(f"{self.location} is in object storage and no cache folder was given to read it")
+        folder = self._cache / self.manifest.content_hash[:32]
+        for file in self.manifest.files:
+            local = folder / file.name
+            if local.is_file() and local.stat().st_size == file.bytes:
+                continue
+            download(self.location / file.name, local)
+            if sha256_of(local) != file.sha256:
+                local.unlink()
+                raise ArtifactError(
+                    f"{self.location / file.name}: its checksum is not the manifest's", action="make the artifact again"
+                )
+        return folder
+
+    def path(self, name: str) -> Path:
+        """Local path of one of its files.
+
+        Raises:
+            ArtifactError: when the artifact has no such file.
+        """
+        names = [file.name for file in self.manifest.files]
+        if name not in names:
+            raise ArtifactError(f"{self.location} has no file '{name}'", allowed=", ".join(names))
+        return self.folder / name
+
+    def parts(self) -> list[Path]:
+        """Its Parquet parts, in order."""
+        return [self.folder / file.name for file in self.manifest.files if file.name.startswith("part-")]
+
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """All parts as one table (only `columns`, if given)."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        return pa.concat_tables([pq.read_table(part, columns=columns) for part in self.parts()])
+
+    def batches(self, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        """The rows in order, in batches of at most `rows`, so that memory does not grow with the pool."""
+        import pyarrow.parquet as pq
+
+        for part in self.parts():
+            with pq.ParquetFile(part) as file:
+                yield from file.iter_batches(batch_size=rows, columns=columns)
+
+    def _check_sizes(self, uri: str | Path) -> None:
+        if not isinstance(self.location, Path):
+            return  # checked by checksum when downloaded
+        for file in self.manifest.files:
+            path = self.location / file.name
+            seen = path.stat().st_size if path.is_file() else None
+            if seen != file.bytes:
+                state = "is missing" if seen is None else f"has {seen} bytes instead of {file.bytes}"
+                raise ArtifactError(f"{uri}: {file.name} {state}", action="make the artifact again")
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+            ArtifactError: naming the first file that differs.
+        """
+        for file in self.manifest.files:
+            if sha256_of(self.folder / file.name) != file.sha256:
+                raise ArtifactError(f"{self.location}: {file.name} is not what was written", action="make it again")
+
+
+def manifest_of(uri: str | Path) -> Manifest | None:
+    """The manifest of the artifact at `uri`, or None when there is no finished and whole one."""
+    try:
+        return Artifact.open(uri).manifest
+    except ArtifactError:
+        return None
+
+
+def _parse_manifest(uri: str | Path, text: bytes) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{uri}/{MANIFEST} cannot be read: {error.error_count()} faults, first: {error.errors()[0]['msg']}",
+            action="make the artifact again with this version of Tamis",
+        ) from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{uri} has schema version {manifest.schema_version}", allowed=str(SCHEMA_VERSION), action="make it again"
+        )
+    return manifest

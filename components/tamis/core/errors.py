@@ -1,0 +1,90 @@
+"""Errors that users meet. Each says what was seen, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class TamisError(Exception):
+    """Base of every error that Tamis raises on purpose.
+
+    `problem` says what was seen and where, `allowed` what would have been accepted, `action` what to do next.
+    """
+
+    def __init__(self, problem: str, *, allowed: str = "", action: str = "") -> None:
+        self.problem, self.allowed, self.action = problem, allowed, action
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.action:
+            lines.append(f"  to do:   {self.action}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders (kfp.local, data loaders) by their arguments; keyword ones need this.
+        return _rebuild, (type(self), self.problem, self.allowed, self.action)
+
+
+def _rebuild(kind: type[TamisError], problem: str, allowed: str, action: str) -> TamisError:
+    return kind(problem, allowed=allowed, action=action)
+
+
+class SettingsError(TamisError):
+    """A setting is unknown, missing, of the wrong type or out of range."""
+
+
+class InputError(TamisError):
+    """Data given to a stage cannot be used."""
+
+
+class ArtifactError(TamisError):
+    """A directory is not the finished artifact that it should be."""
+
+
+class StorageError(TamisError):
+    """A path or bucket cannot be read or written."""
+
+
+class ModelError(TamisError):
+    """A model cannot be loaded, or gave what no healthy model gives."""
+
+
+class MissingExtraError(TamisError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def of(cls, package: str, extra: str) -> MissingExtraError:
+        """Name the missing `package` and the extra of Tamis that brings it."""
+        return cls(f"the package '{package}' is not installed", action=f"pip install 'tamis[{extra}]'")
+
+
+_OS_CAUSES = {
+    errno.ENOSPC: ("no space left on the device", "free space there, or choose another folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free space there, or choose another folder"),
+    errno.EACCES: ("permission denied", "grant this user the right to it, or choose another path"),
+    errno.EPERM: ("operation not permitted", "grant this user the right to it, or choose another path"),
+    errno.EROFS: ("the file system is read-only", "choose a writable folder"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
+    errno.EISDIR: ("this is a folder, not a file", "choose another path"),
+}
+
+
+@contextmanager
+def explained_os_errors(what: str) -> Iterator[None]:
+    """Turn the operating system's refusals (full disk, no permission, read-only) into `StorageError`.
+
+    `what` says what was being done, as in "writing build/demo/pool".
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OS_CAUSES:
+            raise
+        seen, action = _OS_CAUSES[error.errno]
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageError(f"{what}: {seen}{where}", action=action) from error

@@ -1,0 +1,78 @@
+"""Models from the Hugging Face hub or from local folders, the same way for every stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.storage import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def revision_of(model: str, revision: str | None = None) -> str:
+    """What identifies the weights of `model`: a fingerprint of a local folder, or the hub's name and revision."""
+    if Path(model).is_dir():
+        return f"sha256:{fingerprint(model)}"
+    return f"{model}@{revision or 'main'}"
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The torch dtype of a precision setting; "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    import torch
+
+    if precision == "auto":
+        return torch.bfloat16 if device().type == "cuda" else torch.float32
+    return getattr(torch, precision)  # type: ignore[no-any-return]
+
+
+def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of `model`, padding on the left (for generation) and with a padding token.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+        MissingExtraError: when transformers is not installed.
+    """
+    tokenizer = _load("AutoTokenizer", model, revision=revision, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_causal_lm(model: str, revision: str | None = None, precision: Precision = "auto") -> PreTrainedModel:
+    """A causal language model in evaluation mode on the GPU, or on the CPU if there is none.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+        MissingExtraError: when transformers is not installed.
+    """
+    loaded = _load("AutoModelForCausalLM", model, revision=revision, dtype=dtype_of(precision))
+    return loaded.to(device()).eval()  # type: ignore[no-any-return]
+
+
+def _load(auto_class: str, model: str, **options: Any) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtraError.of("transformers", "rating") from None
+    try:
+        return getattr(transformers, auto_class).from_pretrained(model, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot load the model '{model}': {first}",
+            allowed="a folder in Hugging Face layout, or a name on the hub",
+            action="check the path or name; offline, give a folder; a gated model needs HF_TOKEN",
+        ) from None

@@ -1,0 +1,74 @@
+"""Progress of long work: a bar on a terminal, plain lines every few seconds elsewhere. And the log's form."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+def set_up_logging(verbose: bool = False) -> None:
+    """Log to standard error: "12:34:56 tamis.rating message". Other packages are heard from warnings on."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    logging.getLogger("tamis").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class Progress:
+    """Counts finished units of work and says how far it is.
+
+    Use it as a context manager and call `advance`. `total` may be None when it is not known; `done` counts what an
+    earlier run had finished, which is shown but does not enter the rate.
+    """
+
+    def __init__(self, title: str, total: int | None, *, unit: str = "samples", done: int = 0) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done = self._first = done
+        self._log = logging.getLogger("tamis.progress")
+
+    def __enter__(self) -> Progress:
+        self._start = self._said = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first)
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        """Say that `count` more units are finished."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.monotonic() - self._said >= _LINE_EVERY_SECONDS:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = now = time.monotonic()
+        seconds = now - self._start
+        rate = (self._done - self._first) / seconds if seconds > 0 else 0.0
+        if self._total is None:
+            self._log.info("%s: %d %s, %.1f/s", self._title, self._done, self._unit, rate)
+            return
+        left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
+        share = 100 * self._done / max(self._total, 1)
+        self._log.info(
+            "%s: %d of %d %s (%.0f %%), %.1f/s%s", self._title, self._done, self._total, self._unit, share, rate, left
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None:
+            self._say()
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.1f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"

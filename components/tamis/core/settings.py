@@ -1,0 +1,154 @@
+"""Settings: YAML in, validated pydantic models out, errors that teach."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tamis.core.errors import SettingsError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def hash_of(value: Any) -> str:
+    """SHA-256, as 64 hex digits, of a JSON-like value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def parse(model: type[Model], values: Mapping[str, Any], *, where: str) -> Model:
+    """Validate `values` as `model`.
+
+    Args:
+        model: a pydantic model.
+        values: field names to values, as read from YAML or a pipeline parameter.
+        where: what the values are called in an error, as in "examples/demo.yaml".
+
+    Raises:
+        SettingsError: naming each wrong field, the value seen and what is allowed.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError(_explain(error, model, where), action="correct the settings and start again") from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Raises:
+        SettingsError: when the file is missing, is not YAML or holds something else.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise SettingsError(
+            f"no settings file at {path}", action="check the path; `examples/` holds files to start from"
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML: {error}", action="correct the file") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds a {type(values).__name__}", allowed="a mapping of settings")
+    return values
+
+
+def load(model: type[Model], path: Path) -> Model:
+    """Read and validate the YAML file at `path` as `model`."""
+    return parse(model, load_yaml(path), where=str(path))
+
+
+def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Apply `a.b=value` overrides (values are YAML) to a mapping, as `--set` gives them.
+
+    Raises:
+        SettingsError: when an override has no `=` or passes through something that is no mapping.
+    """
+    import yaml
+
+    merged: dict[str, Any] = json.loads(json.dumps(values))
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals:
+            raise SettingsError(
+                f"--set {override}: no '=' in it", allowed="--set name=value, or --set section.name=value"
+            )
+        place = merged
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise SettingsError(f"--set {override}: '{parent}' is not a section", allowed="section.name=value")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SettingsError(f"--set {override}: '{text}' is not a YAML value") from None
+    return merged
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    problems = error.errors(include_url=False)
+    lines = [f"{where}: {len(problems)} wrong setting{'s' if len(problems) > 1 else ''}"]
+    for problem in problems:
+        location = problem["loc"]
+        field = ".".join(str(part) for part in location) or "(whole)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {field}: unknown setting{_suggestion(model, location)}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {field}: missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {field}: seen {problem['input']!r}; {message[0].lower()}{message[1:]}")
+    return "\n".join(lines)
+
+
+def _suggestion(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """What the author of an unknown setting may have meant: a close name, or all names."""
+    here: Any = model
+    for part in location[:-1]:
+        fields = getattr(here, "model_fields", {})
+        if isinstance(part, str) and part in fields:
+            here = _model_in(fields[part].annotation)
+        elif isinstance(part, str) and getattr(here, "__name__", None) != part:
+            here = _variant(here, part) or here
+    names = list(getattr(here, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed: {', '.join(names)}" if names else ""
+
+
+def _model_in(annotation: Any) -> Any:
+    """The pydantic model inside an annotation such as `list[X]`, `X | None` or a union of models."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    models = [model for model in map(_model_in, get_args(annotation)) if model is not None]
+    if len(models) > 1:
+        return tuple(models)
+    return models[0] if models else None
+
+
+def _variant(models: Any, tag: str) -> Any:
+    """The member of a discriminated union whose tag is `tag`."""
+    if isinstance(models, tuple):
+        for model in models:
+            if any(tag in get_args(field.annotation) for field in model.model_fields.values()):
+                return model
+    return None

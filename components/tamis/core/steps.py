@@ -1,0 +1,244 @@
+"""A step: one stage's work from inputs to a finished artifact, reused when nothing that it depends on has changed.
+
+Every stage's `run` calls `run_step`. The body writes into a private folder; only when it has ended well does the folder
+get its manifest and its final name, so that no kill and no fault leaves half an artifact that looks whole.
+
+`TAMIS_HOME`, if set, names a folder that keeps finished artifacts by key (`artifacts/`) and unfinished work that can be
+taken up again (`scratch/`). `tamis run` sets it to its working folder; a pod may set it to a mounted volume.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import tamis
+from tamis.core import storage
+from tamis.core.artifacts import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Artifact,
+    Execution,
+    Kind,
+    Manifest,
+    content_hash,
+    files_in,
+    manifest_of,
+    versions,
+)
+from tamis.core.errors import ArtifactError, explained_os_errors
+from tamis.core.settings import Settings, canonical_json, hash_of
+
+log = logging.getLogger(__name__)
+S = TypeVar("S", bound=Settings)
+Uri: TypeAlias = "str | Path"
+
+
+@dataclass
+class Step(Generic[S]):
+    """What a stage's body gets: validated settings, opened inputs, a folder to write to, and places for its findings.
+
+    Attributes:
+        settings: the stage's settings.
+        out: empty local folder; what is in it when the body returns becomes the artifact.
+        scratch: folder that survives a kill and is found again by the next run of the same step; removed at the end.
+        rows: row count for the manifest; the body sets it.
+        facts: counts and measurements for the manifest (JSON values).
+        models: roles to model revisions, for the manifest.
+    """
+
+    settings: S
+    out: Path
+    scratch: Path
+    _inputs: Mapping[str, Sequence[Artifact]]
+    rows: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+
+    def input(self, name: str) -> Artifact:
+        """The one artifact given as input `name`."""
+        (artifact,) = self._inputs[name]
+        return artifact
+
+    def inputs(self, name: str) -> Sequence[Artifact]:
+        """All artifacts given as input `name`, possibly none."""
+        return self._inputs.get(name, ())
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where a step's input lies and what it must be. `uri` may be one place, several, or None for "not given"."""
+
+    uri: Uri | Sequence[Uri] | None
+    kind: Kind
+
+    def open(self, cache: Path) -> list[Artifact]:
+        """Open the artifacts.
+
+        Raises:
+            ArtifactError: when one is missing, unfinished or of another kind.
+        """
+        uris = [] if self.uri is None else [self.uri] if isinstance(self.uri, (str, Path)) else list(self.uri)
+        return [Artifact.open(uri, self.kind, cache=cache) for uri in uris]
+
+
+def run_step(
+    stage: str,
+    kind: Kind,
+    settings: S,
+    body: Callable[[Step[S]], None],
+    *,
+    out: Uri,
+    inputs: Mapping[str, Input] | None = None,
+    files: Mapping[str, str] | None = None,
+    name: str = "",
+) -> Manifest:
+    """Run `body` and make its folder the finished artifact at `out`, unless an equal step has been finished before.
+
+    Args:
+        stage: the stage's name, as in "curation".
+        kind: kind of the artifact.
+        settings: the stage's settings; all of them enter the step's key.
+        body: does the work; called only when nothing can be reused.
+        out: local folder or object-storage prefix.
+        inputs: input names to where they lie; the content hashes enter the key.
+        files: what else the result depends on, each with a fingerprint of its content (`storage.fingerprint`).
+        name: what the user calls this artifact, where a run has several of its kind.
+
+    Returns:
+        The manifest of the artifact at `out`.
+
+    Raises:
+        ArtifactError: when an input is not usable, or `out` already holds another finished artifact.
+        StorageError: when `out` cannot be written.
+    """
+    home = Path(os.environ["TAMIS_HOME"]) if "TAMIS_HOME" in os.environ else None
+    with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
+        cache = home / "downloads" if home else Path(temporary) / "downloads"
+        opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
+        config = settings.model_dump(mode="json")
+        made_from = {
+            "stage": stage,
+            "version": tamis.__version__,
+            "name": name,
+            "config": config,
+            "inputs": {key: [artifact.manifest.content_hash for artifact in value] for key, value in opened.items()},
+            "names": {key: [artifact.name for artifact in value] for key, value in opened.items()},
+            "files": dict(files or {}),
+        }
+        key = hash_of(made_from)
+        finished = manifest_of(out)
+        if finished is not None:
+            if finished.key != key:
+                raise ArtifactError(
+                    f"{out} holds a finished {finished.kind} that was made from other settings or inputs",
+                    action="choose another place for the output, or remove that one",
+                )
+            log.info("%s: finished before, reused: %s", stage, out)
+            return finished
+
+        place = home / "artifacts" / f"{stage}-{key[:24]}" if home else None
+        if place is not None and (kept := manifest_of(place)) is not None:
+            log.info("%s: finished before, reused", stage)
+            _deliver(place, kept, out)
+            return kept
+
+        target = place or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
+        scratch = _scratch(home, target, stage, key)
+        with explained_os_errors(f"writing {target}"):
+            staging = target.with_name(f".{target.name}.unfinished")
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            step = Step(settings, staging, scratch, opened)
+            started, clock = datetime.now(UTC), time.monotonic()
+            log.info("%s: started%s", stage, f" ({name})" if name else "")
+            try:
+                body(step)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+            files_written = files_in(staging)
+            manifest = Manifest(
+                kind=kind,
+                schema_version=SCHEMA_VERSION,
+                name=name,
+                rows=step.rows,
+                content_hash=content_hash(files_written),
+                files=files_written,
+                stage=stage,
+                key=key,
+                config=config,
+                config_hash=hash_of(config),
+                inputs=made_from["inputs"],  # type: ignore[arg-type]
+                models=step.models,
+                facts=step.facts,
+                versions=versions(),
+                execution=Execution(
+                    started=started.isoformat(timespec="seconds"),
+                    seconds=round(time.monotonic() - clock, 3),
+                    peak_memory_bytes=_peak_memory(),
+                ),
+            )
+            _seal(staging, manifest, target)
+        if target != Path(out):
+            _deliver(target, manifest, out)
+        shutil.rmtree(scratch, ignore_errors=True)
+        seconds, mebibytes = manifest.execution.seconds, manifest.execution.peak_memory_bytes >> 20
+        log.info("%s: done in %.1f s, %s rows, peak memory %d MiB", stage, seconds, f"{manifest.rows:,}", mebibytes)
+        return manifest
+
+
+def _scratch(home: Path | None, target: Path, stage: str, key: str) -> Path:
+    scratch = (home / "scratch" if home else target.parent) / f".{stage}-{key[:24]}.scratch"
+    with explained_os_errors(f"writing {scratch}"):
+        scratch.mkdir(parents=True, exist_ok=True)
+    return scratch
+
+
+def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
+    """Write the manifest, force everything to disk, and give the folder its final name in one move."""
+    for file in manifest.files:
+        with (staging / file.name).open("rb") as handle:
+            os.fsync(handle.fileno())
+    storage.write_bytes(staging / MANIFEST, _as_json(manifest))
+    if target.exists():
+        shutil.rmtree(target)  # no finished artifact: that was looked at before the work began
+    os.replace(staging, target)
+
+
+def _deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
+    """Bring a finished local artifact to `out`, the manifest last."""
+    if not storage.is_remote(out):
+        there = Path(out)
+        waiting = there.with_name(f".{there.name}.unfinished")
+        with explained_os_errors(f"writing {out}"):
+            shutil.rmtree(waiting, ignore_errors=True)
+            storage.link_tree(folder, waiting)
+            if there.exists():
+                shutil.rmtree(there)
+            os.replace(waiting, there)
+        return
+    target = storage.locate(out)
+    for file in manifest.files:
+        storage.upload(folder / file.name, target / file.name)
+    storage.write_bytes(target / MANIFEST, _as_json(manifest))
+
+
+def _as_json(manifest: Manifest) -> bytes:
+    return (canonical_json(manifest.model_dump(mode="json")) + "\n").encode()
+
+
+def _peak_memory() -> int:
+    """Peak resident memory in bytes of this process, or of its largest child if that is more."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

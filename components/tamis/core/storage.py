@@ -1,0 +1,178 @@
+"""Paths that may be local folders or object storage: `s3://` through boto3, `az://` and `gs://` the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from tamis.core.errors import MissingExtraError, StorageError, explained_os_errors
+
+if TYPE_CHECKING:
+    from cloudpathlib import CloudPath
+
+Location: TypeAlias = "Path | CloudPath"
+_BLOCK = 1 << 20
+
+
+def is_remote(uri: str | Path) -> bool:
+    """Whether `uri` names object storage, as in "s3://bucket/folder"."""
+    return "://" in str(uri)
+
+
+def locate(uri: str | Path) -> Location:
+    """Turn a local path or a URI into a path object.
+
+    Credentials, region, endpoint and CA bundle of S3 are the standard ones of boto3: `AWS_ACCESS_KEY_ID`,
+    `AWS_ENDPOINT_URL_S3`, `AWS_CA_BUNDLE`, profiles and web identities.
+
+    Raises:
+        StorageError: when the scheme is unknown.
+        MissingExtraError: when the client of that storage is not installed.
+    """
+    if not is_remote(uri):
+        return Path(uri)
+    scheme, extra = str(uri).split("://", 1)[0], {"s3": "s3", "az": "azure", "gs": "gcs"}
+    if scheme not in extra:
+        raise StorageError(f"{uri}: unknown storage '{scheme}'", allowed="a local path, s3://, az:// or gs://")
+    try:
+        from cloudpathlib import AnyPath
+
+        if scheme == "s3":
+            os.environ.setdefault("AWS_RETRY_MODE", "standard")
+            os.environ.setdefault("AWS_MAX_ATTEMPTS", "8")
+        location: Location = AnyPath(str(uri))
+        return location
+    except ImportError:
+        raise MissingExtraError.of("cloudpathlib", extra[scheme]) from None
+
+
+def read_bytes(location: Location) -> bytes:
+    """All bytes of one file.
+
+    Raises:
+        StorageError: when it does not exist or storage refuses.
+    """
+    try:
+        with explained_os_errors(f"reading {location}"):
+            return location.read_bytes()
+    except FileNotFoundError:
+        raise StorageError(f"{location} does not exist", action="check the path") from None
+    except Exception as error:
+        raise _as_storage_error(error, f"reading {location}") from error
+
+
+def exists(location: Location) -> bool:
+    """Whether a file or folder is there.
+
+    Raises:
+        StorageError: when storage does not answer.
+    """
+    try:
+        return bool(location.exists())
+    except Exception as error:
+        raise _as_storage_error(error, f"looking for {location}") from error
+
+
+def write_bytes(location: Location, data: bytes) -> None:
+    """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage."""
+    try:
+        with explained_os_errors(f"writing {location}"):
+            if isinstance(location, Path):
+                _write_local(location, data)
+            else:
+                location.write_bytes(data)
+    except Exception as error:
+        raise _as_storage_error(error, f"writing {location}") from error
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def upload(source: Path, target: Location) -> None:
+    """Copy one local file into object storage (multipart for large ones; it appears whole or not at all)."""
+    try:
+        target.upload_from(source)  # type: ignore[union-attr]
+    except Exception as error:
+        raise _as_storage_error(error, f"writing {target}") from error
+
+
+def download(source: Location, target: Path) -> None:
+    """Copy one file from object storage to `target`, which appears whole or not at all."""
+    with explained_os_errors(f"writing {target}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        source.download_to(temporary)  # type: ignore[union-attr]
+        os.replace(temporary, target)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        raise _as_storage_error(error, f"reading {source}") from error
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Make `target` a folder with the files of `source`: hard links, or copies where links are impossible."""
+
+    def link(here: str, there: str) -> None:
+        try:
+            os.link(here, there)
+        except OSError:
+            shutil.copy2(here, there)
+
+    with explained_os_errors(f"writing {target}"):
+        shutil.copytree(source, target, copy_function=link, dirs_exist_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a local file's bytes, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(uri: str | Path) -> str:
+    """What a file or folder of the user's holds, as 64 hex digits: equal content gives equal text.
+
+    Object storage answers with entity tags instead of the bytes, so nothing is downloaded.
+
+    Raises:
+        StorageError: when nothing is there.
+    """
+    location = locate(uri)
+    if not exists(location):
+        raise StorageError(f"{uri} does not exist", action="check the path")
+    if not isinstance(location, Path):
+        tags = [f"{f}:{getattr(f, 'etag', f.stat().st_mtime)}" for f in sorted(location.rglob("*")) if f.is_file()]
+        tags = tags or [str(getattr(location, "etag", location.stat().st_mtime))]
+        return hashlib.sha256("\n".join(tags).encode()).hexdigest()
+    if location.is_file():
+        return sha256_of(location)
+    parts = [f"{f.relative_to(location)}:{sha256_of(f)}" for f in sorted(location.rglob("*")) if f.is_file()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _as_storage_error(error: Exception, what: str) -> Exception:
+    """Name the cause of a storage client's error; errors of other kinds pass unchanged."""
+    if isinstance(error, StorageError):
+        return error
+    module = type(error).__module__.split(".")[0]
+    if module in {"botocore", "boto3", "s3transfer", "azure", "google", "cloudpathlib"}:
+        action = "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials"
+        return StorageError(f"{what}: {type(error).__name__}: {error}", action=action)
+    return error

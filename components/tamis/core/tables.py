@@ -1,0 +1,144 @@
+"""Tables: the Arrow schemas of Tamis' artifacts and a writer of Parquet parts with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+POOL = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field(
+            "messages",
+            pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])),
+            nullable=False,
+        ),
+        pa.field("origin", pa.int64(), nullable=False),  # row in the source, from 0
+        pa.field("metadata", pa.string()),  # JSON object of the source's fields that the user asked to keep
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+STATUSES = ("ok", "unparsable", "refused", "too_long", "failed")
+
+RATINGS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("rater", pa.string(), nullable=False),
+        pa.field("rarity", pa.int8()),
+        pa.field("complexity", pa.int8()),
+        pa.field("informativeness", pa.int8()),
+        pa.field("overall", pa.int8()),  # 1..10; null unless status is "ok"
+        pa.field("expected", pa.float32()),  # mean of the overall rating under the rater's token probabilities
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("attempts", pa.int16(), nullable=False),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("completion_tokens", pa.int32()),
+    ]
+)
+
+CURATION = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("rater", pa.string(), nullable=False),
+        pa.field("raw_score", pa.int8()),  # score class 0..5; null where the sample has no rating
+        pa.field("score", pa.int8()),  # score class after curation; null where nothing is known
+        pa.field("flagged", pa.bool_(), nullable=False),  # the rating is probably wrong
+        pa.field("error_probability", pa.float32()),  # P(true score != rating)
+        pa.field("suggested", pa.int8()),  # most probable score class
+        pa.field("confidence", pa.float32()),  # probability of `suggested`
+        pa.field("diversity", pa.float32(), nullable=False),  # long-tail diversity score, 0..1
+    ]
+)
+
+SELECTION = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),  # 0 is the first picked
+        pa.field("score", pa.float64()),  # what the strategy ranked by; null where it has none
+        pa.field("diversity", pa.float32()),
+    ]
+)
+
+EVALUATION = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("stderr", pa.float64()),
+        pa.field("n", pa.int64(), nullable=False),
+    ]
+)
+
+IDS = pa.schema([pa.field("id", pa.string(), nullable=False)])
+
+
+class PartsWriter:
+    """Writes rows into `part-00000.parquet`, `part-00001.parquet`, … of at most `rows_per_part` rows each.
+
+    Use it as a context manager. A table without rows still gets one part, so that its schema can be read.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, rows_per_part: int = 100_000) -> None:
+        self.rows = 0
+        self._folder, self._schema, self._rows_per_part = folder, schema, rows_per_part
+        self._writer: pq.ParquetWriter | None = None
+        self._parts = self._in_part = 0
+
+    def __enter__(self) -> PartsWriter:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of `table`, whose columns must be the schema's."""
+        table = table.select(self._schema.names).cast(self._schema)
+        start = 0
+        while start < table.num_rows:
+            if self._writer is None:
+                self._open()
+            taken = min(table.num_rows - start, self._rows_per_part - self._in_part)
+            assert self._writer is not None
+            self._writer.write_table(table.slice(start, taken))
+            start += taken
+            self._in_part += taken
+            self.rows += taken
+            if self._in_part == self._rows_per_part:
+                self._close()
+
+    def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append dictionaries with the schema's columns."""
+        self.write(pa.Table.from_pylist(list(rows), schema=self._schema))
+
+    def _open(self) -> None:
+        path = self._folder / f"part-{self._parts:05d}.parquet"
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._parts += 1
+        self._in_part = 0
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._parts == 0:
+            self._open()
+        self._close()

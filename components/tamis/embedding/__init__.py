@@ -1,0 +1,1 @@
+"""Stage 3, embedding: one vector per sample, so that samples of like content lie close together."""

@@ -1,0 +1,15 @@
+"""Kubeflow face of the embedding stage."""
+
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from tamis.core.kubeflow import component
+
+
+@component("cpu")
+def embed(pool: Input[Dataset], settings: dict, embeddings: Output[Dataset], metrics: Output[Metrics]) -> None:
+    """Embed every sample of the pool."""
+    from tamis.core.kubeflow import execute
+    from tamis.embedding.settings import EmbeddingSettings
+    from tamis.embedding.stage import run
+
+    execute(run, EmbeddingSettings, settings, out=embeddings, metrics=metrics, pool=pool.path)

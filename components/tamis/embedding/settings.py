@@ -1,0 +1,25 @@
+"""Settings of the embedding stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tamis.core.models import Precision
+from tamis.core.settings import Settings
+
+
+class EmbeddingSettings(Settings):
+    """How samples become vectors (paper section 4.1: bge-large, mean pooling, normalised)."""
+
+    model: str = Field(
+        "BAAI/bge-large-en-v1.5", description="encoder: a hub name, or a folder in Hugging Face layout", min_length=1
+    )
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    text: Literal["conversation", "instruction"] = Field(
+        "conversation", description="what is embedded: all messages, or the first user message"
+    )
+    max_tokens: int = Field(512, ge=8, description="longer texts are cut at the end after so many tokens")
+    batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")

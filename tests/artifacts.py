@@ -1,0 +1,118 @@
+"""Makers of small real artifacts, through the same step that the stages use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tamis.core.artifacts import Kind, Manifest
+from tamis.core.samples import Message, sample_id
+from tamis.core.settings import Settings
+from tamis.core.steps import Step, run_step
+from tamis.core.tables import CURATION, IDS, POOL, RATINGS, PartsWriter
+
+
+class NoSettings(Settings):
+    """Settings of an artifact made by a test; `variant` makes two artifacts differ."""
+
+    variant: str = ""
+
+
+def make(
+    kind: Kind, out: Path, write: Callable[[Step[NoSettings]], None], *, name: str = "", variant: str = ""
+) -> Manifest:
+    """A finished artifact of `kind` at `out`, whose files `write` makes."""
+    return run_step("test", kind, NoSettings(variant=variant or str(out)), write, out=out, name=name)
+
+
+def conversation(*turns: str) -> list[Message]:
+    """Messages that go user, assistant, user, assistant, …"""
+    return [Message(role=("user", "assistant")[i % 2], content=turn) for i, turn in enumerate(turns)]
+
+
+def make_pool(
+    out: Path,
+    samples: Sequence[list[Message]],
+    *,
+    source: str | Sequence[str] = "test",
+    metadata: Sequence[dict[str, Any]] | None = None,
+) -> Path:
+    """A finished pool of `samples`, in order; returns `out`."""
+    sources = [source] * len(samples) if isinstance(source, str) else list(source)
+    rows = [
+        {
+            "id": sample_id(messages),
+            "source": sources[i],
+            "messages": messages,
+            "origin": i,
+            "metadata": json.dumps(metadata[i]) if metadata else None,
+        }
+        for i, messages in enumerate(samples)
+    ]
+    make("pool", out, lambda step: _write(step, POOL, rows))
+    return out
+
+
+def make_ratings(out: Path, rater: str, ids: Sequence[str], overall: Sequence[int | None]) -> Path:
+    """Finished ratings; None is a sample that could not be rated. Returns `out`."""
+    rows = [
+        {"id": i, "rater": rater, "overall": v, "status": "ok" if v is not None else "unparsable", "attempts": 1}
+        | {name: v for name in ("rarity", "complexity", "informativeness")}
+        for i, v in zip(ids, overall, strict=True)
+    ]
+    make("ratings", out, lambda step: _write(step, RATINGS, rows), name=rater)
+    return out
+
+
+def make_embeddings(out: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
+    """Finished embeddings of (n, d) `vectors`, which are normalised here; returns `out`."""
+
+    def write(step: Step[NoSettings]) -> None:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.save(step.out / "vectors.npy", unit.astype(np.float16))
+        _write_ids(step, ids)
+
+    make("embeddings", out, write)
+    return out
+
+
+def make_neighbors(out: Path, ids: Sequence[str], indices: np.ndarray, distances: np.ndarray) -> Path:
+    """A finished graph of (n, k) `indices` and cosine `distances`; returns `out`."""
+
+    def write(step: Step[NoSettings]) -> None:
+        np.save(step.out / "indices.npy", indices.astype(np.int32))
+        np.save(step.out / "distances.npy", distances.astype(np.float32))
+        _write_ids(step, ids)
+        step.facts.update(k=int(indices.shape[1]), metric="cosine", exact=True)
+
+    make("neighbors", out, write)
+    return out
+
+
+def make_curation(out: Path, rows: Sequence[dict[str, Any]], diagnosis: dict[str, Any] | None = None) -> Path:
+    """A finished curation; missing columns get plain defaults. `diagnosis` maps raters to what is known of them."""
+    defaults: dict[str, Any] = {"rater": "r", "raw_score": None, "score": None, "flagged": False, "diversity": 0.0}
+
+    def write(step: Step[NoSettings]) -> None:
+        _write(step, CURATION, [defaults | row for row in rows])
+        (step.out / "diagnosis.json").write_text(json.dumps(diagnosis or {}))
+
+    make("curation", out, write)
+    return out
+
+
+def _write(step: Step[NoSettings], schema: pa.Schema, rows: Sequence[dict[str, Any]]) -> None:
+    with PartsWriter(step.out, schema) as parts:
+        parts.write_rows(rows)
+    step.rows = parts.rows
+
+
+def _write_ids(step: Step[NoSettings], ids: Sequence[str]) -> None:
+    pq.write_table(pa.table({"id": list(ids)}, schema=IDS), step.out / "ids.parquet")
+    step.rows = len(ids)

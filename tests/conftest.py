@@ -1,0 +1,55 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+
+from tests.artifacts import conversation, make_pool
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAMIS_HOME", raising=False)
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """Folder with the demo's real models, `smollm2` and `minilm`; made once and kept in `build/`."""
+    folder = ROOT / "build" / "demo"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", ROOT / "examples/demo/prepare.py", "--models-only", folder], check=True
+    )
+    return folder / "models"
+
+
+@pytest.fixture
+def small_pool(tmp_path: Path) -> Path:
+    """A finished pool of six short samples."""
+    subjects = ("the Moon", "copper", "bread", "the Nile", "owls", "glass")
+    samples = [conversation(f"Tell me one fact about {s}.", f"A fact about {s}: it is well known.") for s in subjects]
+    return make_pool(tmp_path / "pool", samples)
+
+
+def shared_data(*parts: str) -> Path:
+    """A file of the real data that machines of the project's authors have, named by `TAMIS_TEST_DATA`.
+
+    Tests that need it skip elsewhere.
+    """
+    folder = os.environ.get("TAMIS_TEST_DATA")
+    if not folder:
+        pytest.skip("TAMIS_TEST_DATA names no folder with real data")
+    path = Path(folder, *parts)
+    if not path.exists():
+        pytest.skip(f"no {'/'.join(parts)} in TAMIS_TEST_DATA")
+    return path

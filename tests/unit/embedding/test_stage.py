@@ -1,0 +1,51 @@
+"""The embedding stage, with the real encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import ModelError
+from tamis.embedding.settings import EmbeddingSettings
+from tamis.embedding.stage import run
+from tests.artifacts import conversation, make_pool
+
+pytestmark = pytest.mark.slow
+
+
+def vectors_of(out: Path) -> np.ndarray:
+    return np.load(out / "vectors.npy").astype(np.float32)
+
+
+def test_vectors_have_length_one_and_the_order_of_the_pool(models: Path, small_pool: Path, tmp_path: Path) -> None:
+    manifest = run(EmbeddingSettings(model=str(models / "minilm")), pool=small_pool, out=tmp_path / "out")
+    vectors = vectors_of(tmp_path / "out")
+    assert vectors.shape == (6, 384) == (manifest.rows, manifest.facts["dimensions"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    import pyarrow.parquet as pq
+
+    ids = pq.read_table(tmp_path / "out" / "ids.parquet")["id"].to_pylist()
+    assert ids == Artifact.open(small_pool, "pool").table(["id"])["id"].to_pylist()
+
+
+def test_samples_on_one_subject_lie_closer_than_others(models: Path, tmp_path: Path) -> None:
+    pool = make_pool(
+        tmp_path / "pool",
+        [
+            conversation("How do I bake bread?", "Mix flour, water, salt and yeast; let it rise; bake it."),
+            conversation("What makes dough rise?", "Yeast makes gas, which lifts the bread dough."),
+            conversation("Who was Napoleon?", "A French general who became emperor in 1804."),
+        ],
+    )
+    run(EmbeddingSettings(model=str(models / "minilm")), pool=pool, out=tmp_path / "out")
+    cosine = vectors_of(tmp_path / "out") @ vectors_of(tmp_path / "out").T
+    assert cosine[0, 1] > cosine[0, 2] + 0.2
+
+
+def test_a_model_that_is_nowhere_is_a_clear_error(small_pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot load the encoder"):
+        run(EmbeddingSettings(model=str(tmp_path / "nowhere")), pool=small_pool, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
