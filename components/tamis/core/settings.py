@@ -119,36 +119,24 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     return "\n".join(lines)
 
 
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models inside an annotation such as `X`, `list[X]`, `X | None` or a union of several."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]
+
+
 def _suggestion(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """What the author of an unknown setting may have meant: a close name, or all names."""
-    here: Any = model
+    here = [model]
     for part in location[:-1]:
-        fields = getattr(here, "model_fields", {})
-        if isinstance(part, str) and part in fields:
-            here = _model_in(fields[part].annotation)
-        elif isinstance(part, str) and getattr(here, "__name__", None) != part:
-            here = _variant(here, part) or here
-    names = list(getattr(here, "model_fields", {}))
+        fields = [candidate.model_fields[part].annotation for candidate in here if part in candidate.model_fields]
+        if fields:
+            here = [inner for annotation in fields for inner in models_in(annotation)]
+        elif isinstance(part, str):  # the tag of a union's member
+            here = [c for c in here if any(part in get_args(f.annotation) for f in c.model_fields.values())] or here
+    names = list(dict.fromkeys(name for candidate in here for name in candidate.model_fields))
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; allowed: {', '.join(names)}" if names else ""
-
-
-def _model_in(annotation: Any) -> Any:
-    """The pydantic model inside an annotation such as `list[X]`, `X | None` or a union of models."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    models = [model for model in map(_model_in, get_args(annotation)) if model is not None]
-    if len(models) > 1:
-        return tuple(models)
-    return models[0] if models else None
-
-
-def _variant(models: Any, tag: str) -> Any:
-    """The member of a discriminated union whose tag is `tag`."""
-    if isinstance(models, tuple):
-        for model in models:
-            if any(tag in get_args(field.annotation) for field in model.model_fields.values()):
-                return model
-    return None

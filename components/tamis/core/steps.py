@@ -9,6 +9,7 @@ taken up again (`scratch/`). `tamis run` sets it to its working folder; a pod ma
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import resource
@@ -16,9 +17,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -126,83 +129,113 @@ def run_step(
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
         cache = home / "downloads" if home else Path(temporary) / "downloads"
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
-        config = settings.model_dump(mode="json")
-        made_from = {
-            "stage": stage,
-            "version": tamis.__version__,
-            "name": name,
-            "config": config,
-            "inputs": {key: [artifact.manifest.content_hash for artifact in value] for key, value in opened.items()},
-            "names": {key: [artifact.name for artifact in value] for key, value in opened.items()},
-            "files": dict(files or {}),
-        }
-        key = hash_of(made_from)
-        finished = manifest_of(out)
-        if finished is not None:
-            if finished.key != key:
-                raise ArtifactError(
-                    f"{out} holds a finished {finished.kind} that was made from other settings or inputs",
-                    action="choose another place for the output, or remove that one",
-                )
-            log.info("%s: finished before, reused: %s", stage, out)
+        recipe = _Recipe(stage, kind, name, settings.model_dump(mode="json"), opened, dict(files or {}))
+        kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
+        if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
-
-        place = home / "artifacts" / f"{stage}-{key[:24]}" if home else None
-        if place is not None and (kept := manifest_of(place)) is not None:
-            log.info("%s: finished before, reused", stage)
-            _deliver(place, kept, out)
-            return kept
-
-        target = place or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
-        scratch = _scratch(home, target, stage, key)
+        target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
+        scratch = (home / "scratch" if home else target.parent) / f".{stage}-{recipe.key[:24]}.scratch"
         with explained_os_errors(f"writing {target}"):
-            staging = target.with_name(f".{target.name}.unfinished")
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-            step = Step(settings, staging, scratch, opened)
-            started, clock = datetime.now(UTC), time.monotonic()
-            log.info("%s: started%s", stage, f" ({name})" if name else "")
-            try:
-                body(step)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-            files_written = files_in(staging)
-            manifest = Manifest(
-                kind=kind,
-                schema_version=SCHEMA_VERSION,
-                name=name,
-                rows=step.rows,
-                content_hash=content_hash(files_written),
-                files=files_written,
-                stage=stage,
-                key=key,
-                config=config,
-                config_hash=hash_of(config),
-                inputs=made_from["inputs"],  # type: ignore[arg-type]
-                models=step.models,
-                facts=step.facts,
-                versions=versions(),
-                execution=Execution(
-                    started=started.isoformat(timespec="seconds"),
-                    seconds=round(time.monotonic() - clock, 3),
-                    peak_memory_bytes=_peak_memory(),
-                ),
-            )
-            _seal(staging, manifest, target)
-        if target != Path(out):
-            _deliver(target, manifest, out)
-        shutil.rmtree(scratch, ignore_errors=True)
-        seconds, mebibytes = manifest.execution.seconds, manifest.execution.peak_memory_bytes >> 20
-        log.info("%s: done in %.1f s, %s rows, peak memory %d MiB", stage, seconds, f"{manifest.rows:,}", mebibytes)
-        return manifest
+            scratch.mkdir(parents=True, exist_ok=True)
+            with _only_one(scratch / "lock"):
+                if (finished := _finished_before(recipe, kept, out)) is not None:
+                    return finished  # by the process that this one waited for
+                manifest = _build(recipe, settings, body, target, scratch)
+                if target != Path(out):
+                    _deliver(target, manifest, out)
+                shutil.rmtree(scratch, ignore_errors=True)
+    return manifest
 
 
-def _scratch(home: Path | None, target: Path, stage: str, key: str) -> Path:
-    scratch = (home / "scratch" if home else target.parent) / f".{stage}-{key[:24]}.scratch"
-    with explained_os_errors(f"writing {scratch}"):
-        scratch.mkdir(parents=True, exist_ok=True)
-    return scratch
+@dataclass(frozen=True)
+class _Recipe:
+    """All that a step's result depends on."""
+
+    stage: str
+    kind: Kind
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, list[Artifact]]
+    files: dict[str, str]
+
+    @property
+    def input_hashes(self) -> dict[str, list[str]]:
+        return {name: [artifact.manifest.content_hash for artifact in given] for name, given in self.inputs.items()}
+
+    @cached_property
+    def key(self) -> str:
+        names = {name: [artifact.name for artifact in given] for name, given in self.inputs.items()}
+        made_from = [self.stage, self.kind, self.name, self.config, self.input_hashes, names, self.files]
+        return hash_of([tamis.__version__, made_from])
+
+
+def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest | None:
+    """The manifest of an equal step that is at `out`, or in the home and is then delivered to `out`; else None."""
+    there = manifest_of(out)
+    if there is not None and there.key != recipe.key:
+        raise ArtifactError(
+            f"{out} holds a finished {there.kind} that was made from other settings or inputs",
+            action="choose another place for the output, or remove that one",
+        )
+    if there is None and kept is not None and (there := manifest_of(kept)) is not None:
+        _deliver(kept, there, out)
+    if there is not None:
+        log.info("%s: finished before, reused%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
+    return there
+
+
+def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target: Path, scratch: Path) -> Manifest:
+    """Run the body in a private folder and make that the finished artifact at `target`."""
+    staging = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    step = Step(settings, staging, scratch, recipe.inputs)
+    started, clock = datetime.now(UTC), time.monotonic()
+    log.info("%s: started%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
+    try:
+        body(step)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    files = files_in(staging)
+    execution = Execution(
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 3),
+        peak_memory_bytes=_peak_memory(),
+    )
+    manifest = Manifest(
+        kind=recipe.kind,
+        schema_version=SCHEMA_VERSION,
+        name=recipe.name,
+        rows=step.rows,
+        content_hash=content_hash(files),
+        files=files,
+        stage=recipe.stage,
+        key=recipe.key,
+        config=recipe.config,
+        config_hash=hash_of(recipe.config),
+        inputs=recipe.input_hashes,
+        models=step.models,
+        facts=step.facts,
+        versions=versions(),
+        execution=execution,
+    )
+    _seal(staging, manifest, target)
+    seconds, mebibytes = execution.seconds, execution.peak_memory_bytes >> 20
+    log.info("%s: done in %.1f s, %s rows, peak memory %d MiB", recipe.stage, seconds, f"{step.rows:,}", mebibytes)
+    return manifest
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Let one process of this machine at a time work on a step; the system opens the lock when its holder dies."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process works on this step; waiting for it (%s)", lock)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _seal(staging: Path, manifest: Manifest, target: Path) -> None:

@@ -1,0 +1,62 @@
+"""Settings of a whole run: one section a stage, as in `examples/`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tamis.core.settings import Settings
+from tamis.curation.settings import CurationSettings
+from tamis.embedding.settings import EmbeddingSettings
+from tamis.evaluation.settings import EvaluationSettings
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.neighbors.settings import NeighborsSettings
+from tamis.pool.settings import PoolSettings
+from tamis.rating.settings import RatingSettings
+from tamis.reporting.settings import ReportingSettings
+from tamis.selection.settings import SelectionSettings
+
+
+class RunSettings(Settings):
+    """What `tamis run` and the Kubeflow pipelines take.
+
+    Without `finetuning` the run ends with the subsets and their report (pipeline `data-selection`); with it, a model is
+    finetuned and evaluated per subset, beside the base model (pipeline `experiment`).
+    """
+
+    work_dir: Path = Field(description="folder for results and finished steps of local runs")
+    pool: PoolSettings
+    raters: list[RatingSettings] = Field(min_length=1, description="one or more; each rates the whole pool")
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    neighbors: NeighborsSettings = NeighborsSettings()
+    curation: CurationSettings = CurationSettings()
+    subsets: list[SelectionSettings] = Field(min_length=1, description="one or more selections to make")
+    finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
+    evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
+    report: ReportingSettings = ReportingSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunSettings:
+        for section in ("raters", "subsets"):
+            names = Counter(item.name for item in getattr(self, section))
+            twice = [name for name, count in names.items() if count > 1]
+            if twice:
+                raise ValueError(f"two {section} are called '{twice[0]}'; give each a name of its own")
+        if (self.finetuning is None) != (self.evaluation is None):
+            raise ValueError("finetuning and evaluation go together: give both sections, or neither")
+        return self
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline that these settings ask for."""
+        return "data-selection" if self.finetuning is None else "experiment"
+
+    def arguments(self) -> dict[str, Any]:
+        """The pipeline's parameters: one JSON value per section."""
+        values = self.model_dump(mode="json", exclude={"work_dir"}, exclude_none=False)
+        if self.finetuning is None:
+            del values["finetuning"], values["evaluation"]
+        return values

@@ -1,0 +1,94 @@
+"""Artifacts and files in a real S3 server behave as they do in a local folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tamis.core import storage
+from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
+from tamis.core.errors import ArtifactError, StorageError
+from tamis.core.settings import Settings
+from tamis.core.steps import Input, Step, run_step
+
+
+class Words(Settings):
+    text: str = "hello"
+
+
+def write(step: Step[Words]) -> None:
+    (step.out / "sub").mkdir()
+    (step.out / "sub" / "words.txt").write_text(step.settings.text)
+    step.rows = 1
+
+
+def test_an_artifact_in_object_storage_is_read_back_whole(s3: str, tmp_path: Path) -> None:
+    written = run_step("test", "pool", Words(), write, out=f"{s3}/pool")
+    read = Artifact.open(f"{s3}/pool", "pool", cache=tmp_path)
+    assert read.manifest == written
+    assert read.path("sub/words.txt").read_text() == "hello"
+    read.verify()
+
+
+def test_the_content_hash_is_that_of_the_local_artifact(s3: str, tmp_path: Path) -> None:
+    local = run_step("test", "pool", Words(), write, out=tmp_path / "pool")
+    assert run_step("test", "pool", Words(), write, out=f"{s3}/pool").content_hash == local.content_hash
+
+
+def test_a_step_takes_inputs_from_object_storage_and_is_done_once(s3: str) -> None:
+    calls = []
+
+    def count(step: Step[Words]) -> None:
+        calls.append(step.input("pool").path("sub/words.txt").read_text())
+        write(step)
+
+    run_step("test", "pool", Words(), write, out=f"{s3}/pool")
+    for _ in range(2):
+        inputs = {"pool": Input(f"{s3}/pool", "pool")}
+        run_step("test", "ratings", Words(), count, out=f"{s3}/ratings", inputs=inputs)
+    assert calls == ["hello"]
+
+
+def test_without_a_manifest_it_is_unfinished(s3: str) -> None:
+    run_step("test", "pool", Words(), write, out=f"{s3}/pool")
+    (storage.locate(f"{s3}/pool") / MANIFEST).unlink()
+    assert manifest_of(f"{s3}/pool") is None
+    with pytest.raises(ArtifactError, match="is unfinished"):
+        Artifact.open(f"{s3}/pool")
+
+
+def test_bytes_that_changed_in_storage_are_noticed_when_read(s3: str, tmp_path: Path) -> None:
+    run_step("test", "pool", Words(), write, out=f"{s3}/pool")
+    storage.write_bytes(storage.locate(f"{s3}/pool/sub/words.txt"), b"jello")
+    with pytest.raises(ArtifactError, match="checksum"):
+        _ = Artifact.open(f"{s3}/pool", cache=tmp_path).folder
+
+
+def test_a_fingerprint_follows_the_content(s3: str) -> None:
+    place = storage.locate(f"{s3}/data.jsonl")
+    storage.write_bytes(place, b"one")
+    first = storage.fingerprint(f"{s3}/data.jsonl")
+    storage.write_bytes(place, b"two")
+    assert storage.fingerprint(f"{s3}/data.jsonl") != first
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong", "SignatureDoesNotMatch|403|Forbidden"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", "EndpointConnectionError|ConnectionClosed|connect"),
+    ],
+)
+def test_refusals_of_storage_are_clear_errors(
+    s3: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError, match=words) as raised:
+        run_step("test", "pool", Words(), write, out=f"{s3}/pool")
+    assert "credentials" in str(raised.value)
+
+
+def test_a_missing_bucket_is_a_clear_error(s3: str) -> None:
+    with pytest.raises(StorageError, match=r"NoSuchBucket|does not exist|404"):
+        run_step("test", "pool", Words(), write, out="s3://no-such-bucket/pool")

@@ -1,0 +1,82 @@
+"""Settings: what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from tamis.core.errors import SettingsError
+from tamis.core.settings import Settings, hash_of, load, parse, with_overrides
+
+
+class Cat(Settings):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Dog(Settings):
+    kind: Literal["dog"]
+    tricks: tuple[str, ...] = ()
+
+
+class House(Settings):
+    rooms: int = Field(3, ge=1)
+    pets: list[Annotated[Cat | Dog, Field(discriminator="kind")]] = Field([])
+    guest: Cat | None = None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"roms": 2}, ["roms: unknown setting", "did you mean 'rooms'?"]),
+        ({"zzz": 2}, ["zzz: unknown setting", "allowed: rooms, pets, guest"]),
+        ({"rooms": "many"}, ["rooms: seen 'many'", "valid integer"]),
+        ({"rooms": 0}, ["rooms: seen 0", "greater than or equal to 1"]),
+        ({"guest": {"live": 3}}, ["guest.live: unknown setting", "did you mean 'lives'?"]),
+        ({"pets": [{"kind": "cat"}, {"kind": "dog", "trick": []}]}, ["pets.1.dog.trick", "did you mean 'tricks'?"]),
+        ({"pets": [{"kind": "cow"}]}, ["pets.0", "cow", "'cat', 'dog'"]),
+        ({"rooms": 0, "roms": 1}, ["2 wrong settings"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_seen_and_what_is_allowed(
+    values: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse(House, values, where="house.yaml")
+    for word in ["house.yaml", *words]:
+        assert word in str(raised.value)
+
+
+def test_whole_numbers_may_come_as_floats_as_kubeflow_sends_them() -> None:
+    assert parse(House, {"rooms": 4.0, "pets": [{"kind": "cat", "lives": 7.0}]}, where="x").rooms == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(None, "no settings file at"), ("a: [", "is not YAML"), ("- 1", "holds a list")]
+)
+def test_a_file_that_holds_no_settings_says_why(tmp_path: Path, text: str | None, words: str) -> None:
+    file = tmp_path / "house.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        load(House, file)
+
+
+def test_overrides_reach_into_sections_and_are_yaml() -> None:
+    values = {"rooms": 1, "guest": {"lives": 2}}
+    changed = with_overrides(values, ["guest.lives=5", "pets=[{kind: cat}]"])
+    assert changed == {"rooms": 1, "guest": {"lives": 5}, "pets": [{"kind": "cat"}]}
+    assert values["guest"] == {"lives": 2}
+
+
+@pytest.mark.parametrize("override", ["rooms", "rooms.x=1", "rooms=[1"])
+def test_an_override_that_makes_no_sense_is_refused(override: str) -> None:
+    with pytest.raises(SettingsError, match="--set"):
+        with_overrides({"rooms": 1}, [override])
+
+
+def test_equal_values_have_equal_hashes_whatever_the_order_of_keys() -> None:
+    assert hash_of({"a": 1, "b": [1, 2]}) == hash_of({"b": [1, 2], "a": 1}) != hash_of({"a": 1, "b": [2, 1]})
