@@ -214,6 +214,7 @@ def _describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"
         )
         text = f"{field.description}; {needed}" if field.description else needed
+        name = field.alias or name
         rows.append((f"{prefix}{name}", text))
         for inner in models_in(field.annotation):
             rows += _describe(inner, f"{prefix}{name}.")

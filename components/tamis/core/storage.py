@@ -77,6 +77,21 @@ def exists(location: Location) -> bool:
         raise _as_storage_error(error, f"looking for {location}") from error
 
 
+def files_below(location: Location) -> list[Location]:
+    """All files in a folder and its subfolders, sorted by path; a file is the only one of its own. Empty if none.
+
+    Raises:
+        StorageError: when storage does not answer.
+    """
+    try:
+        with explained_os_errors(f"looking for files in {location}"):
+            if location.is_file():
+                return [location]
+            return sorted(file for file in location.rglob("*") if file.is_file())
+    except Exception as error:
+        raise _as_storage_error(error, f"looking for files in {location}") from error
+
+
 def write_bytes(location: Location, data: bytes) -> None:
     """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage."""
     try:

