@@ -209,12 +209,12 @@ def _describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
     from tamis.core.settings import models_in
 
     rows: list[tuple[str, str]] = []
-    for name, field in model.model_fields.items():
+    for plain_name, field in model.model_fields.items():
+        name = field.alias or plain_name
         needed = (
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"
         )
         text = f"{field.description}; {needed}" if field.description else needed
-        name = field.alias or name
         rows.append((f"{prefix}{name}", text))
         for inner in models_in(field.annotation):
             rows += _describe(inner, f"{prefix}{name}.")
@@ -234,10 +234,7 @@ for _name, _stage in STAGES.items():
 
 
 def _run_settings(path: Path, overrides: tuple[str, ...]) -> Any:
-    from tamis.core.settings import load_yaml, parse, with_overrides
-
-    model = _import("tamis_pipelines.settings").RunSettings
-    return parse(model, with_overrides(load_yaml(path), list(overrides)), where=str(path))
+    return _import("tamis_pipelines.settings").load_run(path, overrides)
 
 
 def _takes_run_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -291,7 +288,8 @@ def compile_pipelines(out: Path, parallelism: int) -> None:
 
 
 @main.command(
-    epilog="\b\nExample:\n  tamis compare work/ds2 work/random --pool work/pool --curation work/curation --out work/compared"
+    epilog="\b\nExample:\n  tamis compare work/ds2 work/random --pool work/pool \\\n"
+    "      --curation work/curation --out work/compared"
 )
 @click.argument("selections", nargs=-1, required=True)
 @click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ def _data(where: str, path: str) -> Check:
         found = exists(locate(path)) or (not is_remote(path) and bool(glob.glob(path)))
     except TamisError as error:
         return Check(where, False, error.problem, error.action)
+    if not found and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        action = "give a file, local or in object storage; if this is a data set of the hub, it is no file with ratings"
     return Check(where, found, path if found else f"nothing at {path}", action)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from tamis.core.settings import Settings
+from tamis.core.errors import SettingsError
+from tamis.core.settings import Settings, load_yaml, parse, with_overrides
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
@@ -60,3 +63,35 @@ class RunSettings(Settings):
         if self.finetuning is None:
             del values["finetuning"], values["evaluation"]
         return values
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read the settings of a run.
+
+    The file may have a section `variables`, whose values stand in for `${name}` in any other text of the file, so that
+    a path used in several places is given once, also by `--set variables.name=value`.
+
+    Raises:
+        SettingsError: when the file is missing or wrong, or a variable is not defined.
+    """
+    values = with_overrides(load_yaml(path), list(overrides))
+    variables = values.pop("variables", {})
+    if not isinstance(variables, dict):
+        raise SettingsError(f"{path}: variables: seen {variables!r}", allowed="a mapping of names to values")
+    return parse(RunSettings, _filled(values, variables, path), where=str(path))
+
+
+def _filled(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
+    """`value` with every `${name}` inside it replaced."""
+
+    def replacement(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            allowed = ", ".join(variables) or "none: the file has no section `variables`"
+            raise SettingsError(f"{path}: the variable ${{{match[1]}}} is not defined", allowed=allowed)
+        return str(variables[match[1]])
+
+    if isinstance(value, dict):
+        return {key: _filled(inner, variables, path) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, variables, path) for inner in value]
+    return re.sub(r"\$\{(\w+)\}", replacement, value) if isinstance(value, str) else value

@@ -1,0 +1,143 @@
+"""`tamis run`: the Kubeflow pipeline on this machine, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tamis.core.artifacts import Artifact
+
+pytestmark = pytest.mark.slow
+
+
+def tamis(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tamis", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+
+
+def steps_done(output: str) -> list[str]:
+    return re.findall(r"tamis\.core\.steps (\w+): done", output)
+
+
+def steps_reused(output: str) -> list[str]:
+    return re.findall(r"tamis\.core\.steps (\w+): finished before", output)
+
+
+ALL_STEPS = ["curation", "embedding", "neighbors", "pool", "rating", "reporting", "selection", "selection"]
+
+
+def test_a_run_lays_out_its_results_and_a_second_one_reuses_every_step(settings_file: Path) -> None:
+    work = settings_file.parent / "work"
+    first = tamis("run", settings_file)
+    assert first.returncode == 0, first.stderr
+    assert sorted(steps_done(first.stderr)) == ALL_STEPS
+    assert f"report: {work}/report/report.html" in first.stdout
+    assert Artifact.open(work / "report", "report").manifest.facts["headline"] in first.stdout
+    assert "KFP Executor" not in first.stderr, "kfp's own words go to the log"
+    subset = (work / "selections/best/subset.jsonl").read_bytes()
+    assert len(subset.splitlines()) == 10
+    for kind in ("pool", "ratings/imported", "embeddings", "neighbors", "curation", "selections/random"):
+        Artifact.open(work / kind).verify()
+
+    second = tamis("run", settings_file)
+    assert second.returncode == 0, second.stderr
+    assert steps_done(second.stderr) == []
+    assert sorted(steps_reused(second.stderr)) == ALL_STEPS
+    assert (work / "selections/best/subset.jsonl").read_bytes() == subset
+
+    changed = tamis("run", settings_file, "--set", "report.title=Another")
+    assert steps_done(changed.stderr) == ["reporting"]
+
+
+def test_a_run_in_another_folder_gives_the_same_bytes(settings_file: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert tamis("run", settings_file, "--set", f"work_dir={tmp_path / name}").returncode == 0
+    for kind in ("pool", "ratings/imported", "embeddings", "neighbors", "curation", "selections/best", "report"):
+        one, other = (Artifact.open(tmp_path / name / kind).manifest.content_hash for name in ("a", "b"))
+        assert one == other or kind == "report", kind  # the report tells how long the steps took
+
+
+def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(settings_file: Path) -> None:
+    command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "embedding: started" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    work = settings_file.parent / "work"
+    assert not (work / "report").exists()
+    _wait_for_the_end_of_children(work)
+    again = tamis("run", settings_file)
+    assert again.returncode == 0, again.stderr
+    assert "pool" in steps_reused(again.stderr)
+    assert "pool" not in steps_done(again.stderr)
+    assert (work / "report/report.html").is_file()
+
+
+def _wait_for_the_end_of_children(work: Path) -> None:
+    """A step must not go on long after its `tamis run` is gone."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        if not _processes_of(work):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"still running: {_processes_of(work)}")
+
+
+def _processes_of(work: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if f"TAMIS_HOME={work}".encode() in environment and int(process.name) != os.getpid():
+            found.append(command)
+    return found
+
+
+def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(settings_file: Path) -> None:
+    data = settings_file.parent / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    good = data.read_text()
+    for row in rows[:5]:
+        row["rating"] = 12
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    failed = tamis("run", settings_file)
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert re.search(r"error: .*12", failed.stderr, re.DOTALL), failed.stderr
+    assert "finished steps are kept" in failed.stderr
+    assert not (settings_file.parent / "work/report").exists()
+
+    data.write_text(good)
+    assert tamis("run", settings_file).returncode == 0
+
+
+def test_a_second_run_in_the_same_folder_at_the_same_time_is_refused(settings_file: Path) -> None:
+    command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline()
+        refused = tamis("run", settings_file)
+        process.kill()
+    assert refused.returncode == 1
+    assert "another run is using" in refused.stderr
+
+
+def test_nothing_is_run_when_a_check_fails(settings_file: Path, tmp_path: Path) -> None:
+    refused = tamis("run", settings_file, "--set", f"embedding.model={tmp_path}/nowhere")
+    assert refused.returncode == 1
+    assert "checks failed before anything was run" in refused.stderr
+    assert "embedding.model" in refused.stderr
+    assert steps_done(refused.stderr) == []
