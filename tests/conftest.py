@@ -12,8 +12,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
+from hypothesis import settings
 
 from tests.artifacts import conversation, make_pool
+
+settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
+settings.load_profile("tamis")
 
 ROOT = Path(__file__).resolve().parent.parent
 

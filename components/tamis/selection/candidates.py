@@ -1,0 +1,78 @@
+"""What strategies choose from: one array per fact that is known about the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.errors import InputError
+from tamis.selection.ids import Keys
+
+Column = Literal["lengths", "distances", "raw_scores", "scores", "diversity"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n samples as arrays of length n, in any order.
+
+    A column that no one needs may be None. In a column of integers -1, in one of floats NaN says "not known".
+
+    Attributes:
+        ids: (n,) S16 keys, distinct; `ids.pack` makes them.
+        sources: (n,) int32 indices into `source_names`.
+        source_names: names of the sources.
+        lengths: (n,) int64, characters of all assistant messages.
+        distances: (n,) float32, mean cosine distance to the k nearest neighbours.
+        raw_scores: (n,) int8, a rater's score classes 0..5.
+        scores: (n,) int8, the score classes 0..5 after curation.
+        diversity: (n,) float32, long-tail diversity scores 0..1.
+
+    Raises:
+        InputError: when an array's shape or type is another.
+    """
+
+    ids: Keys
+    sources: NDArray[np.int32]
+    source_names: tuple[str, ...]
+    lengths: NDArray[np.int64] | None = None
+    distances: NDArray[np.float32] | None = None
+    raw_scores: NDArray[np.int8] | None = None
+    scores: NDArray[np.int8] | None = None
+    diversity: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        for name, array in self._arrays().items():
+            if array.shape != self.ids.shape:
+                raise InputError(f"candidates: {name} has shape {array.shape}", allowed=f"{self.ids.shape}, as ids")
+            if name != "ids" and array.dtype.kind not in "if":  # the highest are found by negation
+                raise InputError(f"candidates: {name} has dtype {array.dtype}", allowed="signed integers or floats")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def column(self, name: Column) -> NDArray[Any]:
+        """The column `name`.
+
+        Raises:
+            InputError: when the candidates do not have it.
+        """
+        array: NDArray[Any] | None = getattr(self, name)
+        if array is None:
+            raise InputError(f"the candidates have no column '{name}'", action="load it, or choose another strategy")
+        return array
+
+    def known(self, name: Column) -> NDArray[np.bool_]:
+        """Where the column `name` has a value: (n,) bool."""
+        array = self.column(name)
+        return array >= 0 if array.dtype.kind == "i" else ~np.isnan(array)
+
+    def take(self, rows: NDArray[np.int64]) -> Candidates:
+        """The candidates at `rows`, in that order."""
+        return replace(self, **{name: array[rows] for name, array in self._arrays().items()})  # type: ignore[arg-type]
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}

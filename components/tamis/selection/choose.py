@@ -1,0 +1,180 @@
+"""Choosing: who is eligible, how many from which source, the strategy's pick, and an account of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.errors import InputError
+from tamis.selection.candidates import Candidates, Column
+from tamis.selection.ids import tie_breaks
+from tamis.selection.ranking import ranked
+from tamis.selection.strategies import strategy_named
+from tamis.selection.strategies.base import Strategy
+
+_UNKNOWN: dict[Column, str] = {"raw_scores": "unrated", "scores": "unrated", "distances": "not in the graph"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A subset and how it came about.
+
+    Attributes:
+        rows: (m,) rows of the candidates, the first picked first.
+        eligible: how many samples could have been picked.
+        not_eligible: reasons to how many samples could not; each sample is counted once.
+        thresholds: one entry per group that was picked from on its own (all, or a source with a quota): its `sources`
+            (None: all that have no quota), the lowest `score` that was picked, how many with that score were `picked`
+            and how many eligible ones were `cut`. Empty for strategies without a score.
+    """
+
+    rows: NDArray[np.int64]
+    eligible: int
+    not_eligible: dict[str, int]
+    thresholds: list[dict[str, Any]]
+
+
+def score_column(strategy: str) -> Column:
+    """The score classes that go with a strategy: those that it ranks by, or else the curated ones."""
+    return "raw_scores" if strategy_named(strategy).score == "raw_scores" else "scores"
+
+
+def choose(
+    strategy: str,
+    candidates: Candidates,
+    size: int | float | None,
+    *,
+    seed: int,
+    barred: Mapping[str, NDArray[np.bool_]] | None = None,
+    min_score: int | None = None,
+    quotas: Mapping[str, int | float] | None = None,
+) -> Choice:
+    """Choose exactly `size` of the n candidates.
+
+    The outcome depends on what is known about each sample, not on the order of the rows.
+
+    Args:
+        strategy: its name, as in `strategies.STRATEGIES`.
+        candidates: all samples, with the columns that the strategy needs.
+        size: a number, or a share of n below 1, rounded; None takes all that are eligible.
+        seed: decides random choices and the order of equals.
+        barred: reasons to masks (n,) of samples that must not be picked, in the order in which they are counted.
+        min_score: the lowest score class that may be picked; classes as in `score_column`.
+        quotas: source names to how many samples come from it: a number, or a share of the size below 1. What is left
+            of the size comes from the sources without a quota.
+
+    Raises:
+        InputError: when so many cannot be had, saying why; when a quota names no source, quotas exceed the size, or the
+            size is not positive.
+        SettingsError: when there is no such strategy.
+    """
+    chooser = strategy_named(strategy)
+    if size is not None and not size > 0:
+        raise InputError(f"size: seen {size}", allowed="a number of samples, or a share of the pool below 1")
+    masks = _masks(chooser, candidates, barred or {}, min_score)
+    reasons = np.full(len(candidates), len(masks), np.int8)  # the first that holds; the last number is "eligible"
+    for number, mask in reversed(list(enumerate(masks.values()))):
+        reasons[mask] = number
+    eligible = reasons == len(masks)
+    total = _number(size, len(candidates)) if size is not None else max(1, int(eligible.sum()))
+
+    ties = tie_breaks(candidates.ids, seed, salt=strategy)
+    picked, thresholds = [], []
+    for sources, members, wanted in _groups(candidates, quotas or {}, total):
+        rows = np.flatnonzero(eligible & members)
+        offered = candidates.take(rows)
+        taken = chooser.pick(offered, ties[rows], wanted) if len(rows) >= wanted else rows
+        if len(taken) < wanted:
+            place = f"source '{sources[0]}'" if sources else "the sources without a quota" if quotas else "the pool"
+            why = _counts(reasons[members], list(masks))
+            raise _too_few(f"strategy {strategy}: {wanted:,} samples asked of {place}", len(taken), len(rows), why)
+        picked.append(rows[taken])
+        if chooser.score is not None and wanted:
+            thresholds.append({"sources": sources} | _threshold(offered.column(chooser.score), taken))
+    rows = np.concatenate(picked)
+    order = ranked([candidates.column(name)[rows] for name in chooser.order], ties[rows])
+    return Choice(rows[order], int(eligible.sum()), _counts(reasons, list(masks)), thresholds)
+
+
+def _masks(
+    chooser: Strategy, candidates: Candidates, barred: Mapping[str, NDArray[np.bool_]], min_score: int | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Reasons to masks (n,) of the samples that must not be picked."""
+    masks = dict(barred)
+    unknown: list[Column] = list(chooser.order)
+    if min_score is not None:
+        unknown.append(score_column(chooser.name))
+    for name in unknown:
+        reason = _UNKNOWN.get(name, f"without {name}")
+        masks[reason] = ~candidates.known(name) | masks.get(reason, False)
+    if min_score is not None:
+        masks[f"score below {min_score}"] = candidates.column(score_column(chooser.name)) < min_score
+    return masks
+
+
+def _counts(reasons: NDArray[np.int8], names: list[str]) -> dict[str, int]:
+    counts = np.bincount(reasons, minlength=len(names) + 1)
+    return {name: int(count) for name, count in zip(names, counts, strict=False) if count}
+
+
+def _number(amount: int | float, whole: int) -> int:
+    """An amount in samples: a number as it is, a share of `whole` rounded, at least 1."""
+    return int(amount) if amount >= 1 else max(1, int(amount * whole + 0.5))
+
+
+def _groups(
+    candidates: Candidates, quotas: Mapping[str, int | float], total: int
+) -> list[tuple[list[str] | None, NDArray[np.bool_], int]]:
+    """Which samples are picked from together: names of their sources (None: all others), a mask (n,), how many."""
+    names = candidates.source_names
+    missing = [name for name in quotas if name not in names]
+    if missing:
+        raise InputError(
+            f"sources: the pool has no source '{missing[0]}'", allowed=", ".join(sorted(names)), action="correct it"
+        )
+    numbers = numbers_of(quotas, total)
+    left = total - sum(numbers.values())
+    if left < 0:
+        raise InputError(
+            f"sources: quotas of {sum(numbers.values()):,} samples for a subset of {total:,}",
+            allowed="quotas that add up to the size or less",
+            action="lower a quota, or raise the size",
+        )
+    codes = [names.index(name) for name in quotas]
+    groups: list[tuple[list[str] | None, NDArray[np.bool_], int]] = [
+        ([name], candidates.sources == code, numbers[name]) for name, code in zip(quotas, codes, strict=True)
+    ]
+    if left:
+        groups.append((None, ~np.isin(candidates.sources, codes), left))
+    return groups
+
+
+def numbers_of(quotas: Mapping[str, int | float], total: int) -> dict[str, int]:
+    """Quotas in samples. Shares are rounded so that together they come to their rounded sum (largest remainder)."""
+    numbers = {name: int(quota) for name, quota in quotas.items() if quota >= 1}
+    # Nine digits: 0.1 + 0.2 is three tenths, and equal remainders are equal, whatever the last bit says.
+    exact = {name: round(quota * total, 9) for name, quota in quotas.items() if quota < 1}
+    floors = {name: int(value) for name, value in exact.items()}
+    spare = int(round(sum(exact.values()), 9) + 0.5) - sum(floors.values())
+    by_remainder = sorted(exact, key=lambda name: (round(floors[name] - exact[name], 9), name))
+    return numbers | {name: floors[name] + (name in by_remainder[:spare]) for name in exact}
+
+
+def _threshold(scores: NDArray[Any], taken: NDArray[np.int64]) -> dict[str, Any]:
+    lowest = scores[taken].min()
+    picked = int(np.count_nonzero(scores[taken] == lowest))
+    return {"score": float(lowest), "picked": picked, "cut": int(np.count_nonzero(scores == lowest)) - picked}
+
+
+def _too_few(asked: str, found: int, eligible: int, reasons: dict[str, int]) -> InputError:
+    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "none barred"
+    short = f"; the strategy accepts {found:,} of these" if found < eligible else ""
+    return InputError(
+        f"{asked}, {eligible:,} of the {eligible + sum(reasons.values()):,} there are eligible ({why}){short}",
+        allowed=f"at most {found:,}",
+        action="ask for fewer, rate more samples, or relax exclude, min_score or sources",
+    )

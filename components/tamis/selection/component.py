@@ -1,0 +1,31 @@
+"""Kubeflow face of the selection stage."""
+
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from tamis.core.kubeflow import component
+
+
+@component("cpu")
+def select(
+    pool: Input[Dataset],
+    settings: dict,
+    selection: Output[Dataset],
+    metrics: Output[Metrics],
+    curation: Input[Dataset] = None,
+    neighbors: Input[Dataset] = None,
+) -> None:
+    """Choose a subset of the pool."""
+    from tamis.core.kubeflow import execute
+    from tamis.selection.settings import SelectionSettings
+    from tamis.selection.stage import run
+
+    execute(
+        run,
+        SelectionSettings,
+        settings,
+        out=selection,
+        metrics=metrics,
+        pool=pool.path,
+        curation=curation.path if curation else None,
+        neighbors=neighbors.path if neighbors else None,
+    )

@@ -1,0 +1,144 @@
+"""From artifacts to arrays: what is known about each sample of the pool, read in batches, in the pool's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import InputError, SettingsError
+from tamis.selection.candidates import Candidates, Column
+from tamis.selection.ids import Keys, pack, positions
+
+_BLOCK = 1 << 20  # rows of the graph that are averaged at once
+_CURATION: dict[Column, tuple[str, type[np.generic], Any]] = {  # column -> name in the artifact, dtype, "not known"
+    "raw_scores": ("raw_score", np.int8, -1),
+    "scores": ("score", np.int8, -1),
+    "diversity": ("diversity", np.float32, np.nan),
+}
+
+
+def response_lengths(messages: pa.ListArray) -> NDArray[np.int64]:
+    """Characters of all assistant messages of each of n samples: (n,) int64."""
+    turns = messages.flatten()
+    spoken = pc.equal(turns.field("role"), "assistant").to_numpy(zero_copy_only=False)
+    characters = pc.utf8_length(turns.field("content")).to_numpy(zero_copy_only=False)
+    samples = pc.list_parent_indices(messages).to_numpy(zero_copy_only=False)
+    sums = np.bincount(samples, weights=characters * spoken, minlength=len(messages))
+    return sums.astype(np.int64)
+
+
+def read_pool(pool: Artifact, *, lengths: bool = False) -> Candidates:
+    """Ids, sources and, if asked for, lengths of all samples of `pool`."""
+    rows, names = pool.manifest.rows, list[str]()
+    ids, codes = np.empty(rows, "S16"), np.empty(rows, np.int32)
+    characters = np.empty(rows if lengths else 0, np.int64)
+    start = 0
+    for batch in pool.batches(["id", "source"] + (["messages"] if lengths else [])):
+        part = slice(start, start + batch.num_rows)
+        start += batch.num_rows
+        ids[part] = pack(batch["id"], where=f"{pool.location}, rows from {part.start}")
+        sources = batch["source"].dictionary_encode()
+        here = sources.dictionary.to_pylist()
+        names += [name for name in here if name not in names]
+        codes[part] = np.array([names.index(name) for name in here], np.int32)[sources.indices.to_numpy()]
+        if lengths:
+            characters[part] = response_lengths(batch["messages"])
+    return Candidates(ids=ids, sources=codes, source_names=tuple(names), lengths=characters if lengths else None)
+
+
+def raters_of(curation: Artifact) -> list[str]:
+    """Names of the raters in `curation`, sorted."""
+    names: set[str] = set()
+    for batch in curation.batches(["rater"], rows=1_000_000):
+        names.update(pc.unique(batch["rater"]).to_pylist())
+    return sorted(names)
+
+
+def rater_of(curation: Artifact, wanted: str | None) -> str:
+    """The rater `wanted`, or the only one.
+
+    Raises:
+        SettingsError: listing the raters, when there is no such one, or several and none is wanted.
+    """
+    raters = raters_of(curation)
+    if wanted is None and len(raters) == 1:
+        return raters[0]
+    if wanted in raters:
+        return str(wanted)
+    seen = "rater is not given, and the curation has several" if wanted is None else f"rater: seen '{wanted}'"
+    raise SettingsError(seen, allowed=", ".join(raters), action="set `rater` to one of them")
+
+
+def read_curation(
+    curation: Artifact, rater: str, columns: list[Column], ids: Keys
+) -> tuple[dict[Column, NDArray[Any]], NDArray[np.bool_]]:
+    """What `curation` says about the samples `ids` (n,) by `rater`.
+
+    Returns:
+        The `columns` as arrays (n,), -1 or NaN where the curation has no such sample or no value; and a mask (n,) of
+        the samples that it does not have.
+
+    Raises:
+        InputError: when it has none of the samples.
+    """
+    keys: list[Keys] = []
+    parts: dict[Column, list[NDArray[Any]]] = {column: [] for column in columns}
+    for batch in curation.batches(["id", "rater"] + [_CURATION[column][0] for column in columns], rows=100_000):
+        batch = batch.filter(pc.equal(batch["rater"], rater))
+        keys.append(pack(batch["id"], where=f"{curation.location}, rater {rater}"))
+        for column in columns:
+            name, dtype, unknown = _CURATION[column]
+            values = pc.fill_null(batch[name], unknown).to_numpy(zero_copy_only=False)
+            parts[column].append(values.astype(dtype, copy=False))
+    at = positions(ids, np.concatenate(keys))
+    absent = _absent(at, curation, "curation")
+    found = {column: np.concatenate(parts[column])[at] for column in columns}
+    for column, values in found.items():
+        values[absent] = _CURATION[column][2]
+    return found, absent
+
+
+def read_distances(neighbors: Artifact, k: int, ids: Keys) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Mean cosine distance of the samples `ids` (n,) to their `k` nearest neighbours: (n,) float32, NaN where absent.
+
+    Returns:
+        The distances and a mask (n,) of the samples that the graph does not have.
+
+    Raises:
+        SettingsError: when the graph has fewer than `k` neighbours a sample.
+        InputError: when it has none of the samples.
+    """
+    distances = np.load(neighbors.path("distances.npy"), mmap_mode="r", allow_pickle=False)
+    if k > distances.shape[1]:
+        raise SettingsError(
+            f"k: seen {k}; the graph has {distances.shape[1]} neighbours a sample",
+            allowed=f"1 to {distances.shape[1]}",
+            action="lower k, or make the graph with more neighbours",
+        )
+    means = np.empty(len(distances), np.float32)
+    for start in range(0, len(distances), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        means[part] = distances[part, :k].mean(axis=1, dtype=np.float64)
+    with pq.ParquetFile(neighbors.path("ids.parquet")) as file:
+        keys = [pack(batch["id"], where=f"{neighbors.location}, ids.parquet") for batch in file.iter_batches()]
+    at = positions(ids, np.concatenate(keys))
+    absent = _absent(at, neighbors, "graph")
+    found = means[at]
+    found[absent] = np.nan
+    return found, absent
+
+
+def _absent(at: NDArray[np.int64], artifact: Artifact, what: str) -> NDArray[np.bool_]:
+    absent = at < 0
+    if absent.all():
+        raise InputError(
+            f"{artifact.location}: this {what} has none of the pool's samples",
+            action=f"give the {what} that was made from this pool",
+        )
+    return absent

@@ -1,0 +1,53 @@
+"""Settings of the selection stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tamis.core.settings import Settings
+
+StrategyName = Literal["full", "random", "length", "knn", "alpagasus", "ds2-raw", "ds2"]
+
+
+def _amount(value: Any) -> int | float:
+    """A whole number of samples, or a share; Kubeflow hands whole numbers over as floats."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or (value > 1 and value % 1):
+        raise ValueError("give a whole number of samples, or a share between 0 and 1")
+    return value if value < 1 else int(value)
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Amount = Annotated[int | float, BeforeValidator(_amount)]
+
+
+class SelectionSettings(Settings):
+    """Which samples make up one subset (paper section 4.3 and the baselines of section 5)."""
+
+    name: str = Field(
+        description="what the subset is called, here and in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )
+    strategy: StrategyName = Field(description="how samples are chosen")
+    size: Amount | None = Field(None, description="samples: a number, or a share of the pool below 1; none for full")
+    rater: str | None = Field(None, description="whose scores are used; the only rater's if there is one")
+    min_score: int | None = Field(None, ge=0, le=5, description="samples of lower score classes are never picked")
+    k: int = Field(10, ge=1, description="knn: over how many nearest neighbours the mean distance is taken")
+    sources: dict[str, Amount] = Field(
+        {}, description="how much of the subset comes from a source: a number, or a share of the size below 1"
+    )
+    exclude: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="files (txt, jsonl, csv, parquet) with the ids of samples that are never picked"
+    )
+    seed: int = Field(42, ge=0, lt=2**63, description="decides random choices and the order of equals")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SelectionSettings:
+        if self.strategy == "full" and (self.size is not None or self.sources):
+            raise ValueError("full takes every sample; leave size and sources out, or choose the strategy random")
+        if self.strategy != "full" and self.size is None:
+            raise ValueError(f"the strategy {self.strategy} needs a size")
+        return self

@@ -1,0 +1,36 @@
+"""Selection and comparison with every input and output in object storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tamis.core.artifacts import Artifact
+from tamis.core.storage import exists, locate, read_bytes, upload, write_bytes
+from tamis.selection.compare import compare_report
+from tamis.selection.settings import SelectionSettings
+from tamis.selection.stage import run
+from tests.artifacts import conversation, make_curation, make_pool
+
+
+def test_subsets_are_made_and_compared_in_object_storage(s3: str, tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", [conversation(f"Question {i}", f"Answer {i}") for i in range(12)])
+    ids = Artifact.open(pool).table(["id"])["id"].to_pylist()
+    make_curation(tmp_path / "curation", [{"id": i, "score": n % 6, "diversity": 0.5} for n, i in enumerate(ids)])
+    for kind in ("pool", "curation"):
+        for file in (tmp_path / kind).iterdir():
+            upload(file, locate(f"{s3}/{kind}/{file.name}"))
+    write_bytes(locate(f"{s3}/no.txt"), f"{ids[5]}\n".encode())
+
+    for strategy in ("ds2", "random"):
+        settings = SelectionSettings(name=strategy, strategy=strategy, size=4, exclude=(f"{s3}/no.txt",))
+        inputs = {"pool": f"{s3}/pool", "curation": f"{s3}/curation"}
+        there = run(settings, **inputs, out=f"{s3}/{strategy}")
+        assert there.facts["not_eligible"] == {"excluded": 1}
+    # Classes 5 and 4 have two samples each; one of class 5 is excluded, so one of class 3 comes in.
+    assert there.rows == 4
+    picked = Artifact.open(f"{s3}/ds2", "selection", cache=tmp_path / "cache").manifest.facts["score_classes"]
+    assert picked == {"0": 0, "1": 0, "2": 0, "3": 1, "4": 2, "5": 1}
+
+    text = compare_report([f"{s3}/ds2", f"{s3}/random"], **inputs, out=f"{s3}/compared")
+    assert read_bytes(locate(f"{s3}/compared/comparison.md")).decode() == text
+    assert exists(locate(f"{s3}/compared/comparison.png"))
