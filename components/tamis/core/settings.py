@@ -135,7 +135,8 @@ def _suggestion(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
             here = [inner for annotation in fields for inner in models_in(annotation)]
         elif isinstance(part, str):  # the tag of a union's member
             here = [c for c in here if any(part in get_args(f.annotation) for f in c.model_fields.values())] or here
-    names = list(dict.fromkeys(name for candidate in here for name in candidate.model_fields))
+    known = [item for candidate in here for item in candidate.model_fields.items()]
+    names = list(dict.fromkeys(field.alias or name for name, field in known))
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     if close:
         return f"; did you mean '{close[0]}'?"

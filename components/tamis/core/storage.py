@@ -92,6 +92,21 @@ def files_below(location: Location) -> list[Location]:
         raise _as_storage_error(error, f"looking for files in {location}") from error
 
 
+def children(folder: Location) -> list[Location]:
+    """What lies directly in `folder`, sorted by name; nothing when there is no such folder.
+
+    Raises:
+        StorageError: when storage does not answer, or `folder` is a file.
+    """
+    try:
+        with explained_os_errors(f"reading {folder}"):
+            return sorted(folder.iterdir(), key=lambda location: location.name)
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise _as_storage_error(error, f"reading {folder}") from error
+
+
 def write_bytes(location: Location, data: bytes) -> None:
     """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage."""
     try:

@@ -1,0 +1,1 @@
+"""Stage 1, pool: many sources become one table of samples, each exact sample once."""

@@ -1,0 +1,112 @@
+"""Data sets of the Hugging Face hub, or local folders that the `datasets` library loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.storage import fingerprint
+from tamis.pool.readers import ARROW_ROWS, Rows, rows_of_arrow
+
+if TYPE_CHECKING:
+    from tamis.pool.settings import Source
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TIMEOUT = 10  # seconds for the question which commit a branch is at
+
+
+def revision_of(dataset: str, revision: str | None) -> str:
+    """What identifies the content of `dataset`: a fingerprint of a local folder, the commit on the hub, or, where the
+    hub cannot be asked, the name of the branch.
+    """
+    if Path(dataset).is_dir():
+        return f"sha256:{fingerprint(dataset)}"
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    return _commit(dataset, revision) or (revision or "main")
+
+
+def _commit(dataset: str, revision: str | None) -> str | None:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise MissingExtraError.of("datasets", "hub") from None
+    try:
+        sha: str | None = HfApi().dataset_info(dataset, revision=revision, timeout=_TIMEOUT).sha
+    except Exception as error:
+        # Refusals and silence alike: loading from the cache may still work, and says what is wrong if not.
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in {
+            "huggingface_hub",
+            "httpx",
+            "httpx2",
+            "httpcore",
+            "requests",
+        }:
+            raise
+        return None
+    return sha
+
+
+class DatasetReader:
+    """A split of a data set, memory-mapped, read by small batches of the wanted columns."""
+
+    uniform = True
+
+    def __init__(self, source: Source, revision: str) -> None:
+        # A branch stays what the user called it, so that the cache finds it when there is no network.
+        self._data = _load(source, revision if _COMMIT.fullmatch(revision) else source.revision)
+        self.columns: list[str] = list(self._data.column_names)
+        self.total: int | None = self._data.num_rows
+
+    def rows(self, wanted: Sequence[str]) -> Rows:
+        """All rows with the fields `wanted`."""
+        columns = [name for name in self.columns if name in set(wanted)]
+        first = 0
+        for batch in self._data.select_columns(columns).with_format("arrow").iter(batch_size=ARROW_ROWS):
+            yield from rows_of_arrow(batch, first)
+            first += batch.num_rows
+
+
+def _load(source: Source, revision: str | None) -> Any:
+    """Load the split that `source` names.
+
+    Raises:
+        InputError: when the data set, its configuration or its split does not exist or cannot be reached or read.
+        MissingExtraError: when `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError.of("datasets", "hub") from None
+    name, split = str(source.dataset), source.split or "train"
+    try:
+        if (Path(name) / "state.json").is_file():  # one split, as `save_to_disk` writes it
+            return datasets.load_from_disk(name)
+        local = Path(name).is_dir()
+        return datasets.load_dataset(name, source.config, split=split, revision=None if local else revision)
+    except datasets.exceptions.DatasetsError as error:
+        problem, action = _first_line(error), "check the name; a gated data set needs HF_TOKEN"
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):
+            problem = f"{problem} ({_first_line(error.__cause__ or error)})"
+            action = "correct its files, or give them as `path`, which rejects single bad rows"
+    except FileNotFoundError as error:
+        problem, action = _first_line(error), "check the name; a gated data set needs HF_TOKEN"
+    except ValueError as error:  # an unknown split or configuration
+        problem, action = _first_line(error), "correct the source's `split`, `config` or `revision`"
+    except RuntimeError as error:  # a loading script
+        problem, action = _first_line(error), "try the hub's own conversion, `revision: refs/convert/parquet`"
+    except ConnectionError as error:
+        problem = f"{_first_line(error)}, and it is not in the local cache"
+        action = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; without network, give files as `path`"
+    raise InputError(
+        f"source '{source.name}': cannot load the data set '{name}' (split {split}): {problem}",
+        allowed="a data set on the hub, or a folder with its files",
+        action=action,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,218 @@
+"""Mapping: rows of other schemas become conversations, by declared field names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tamis.core.errors import InputError
+from tamis.core.samples import Message, fault_of
+from tamis.pool.readers import Fields
+from tamis.pool.rejects import Reject
+from tamis.pool.settings import FIELDS, Source, candidates
+
+# What other data sets call the roles, in lower case.
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+# Fields that a row must have; the others of `FIELDS` lie inside messages or may be missing.
+_REQUIRED = {
+    "messages": ("messages",),
+    "conversations": ("conversations",),
+    "instruction": ("instruction", "output"),
+    "prompt_completion": ("prompt", "completion"),
+}
+_OF_A_MESSAGE = {"role", "content", "from", "value"}
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How the rows of one source become conversations. `fields` gives each of the schema's fields its name there."""
+
+    schema: str
+    fields: dict[str, str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The row's fields that are read."""
+        return [name for field, name in self.fields.items() if field not in _OF_A_MESSAGE]
+
+    def messages(self, row: Fields) -> list[Message]:
+        """The conversation in `row`.
+
+        Raises:
+            Reject: when there is none that can be used.
+        """
+        messages = self._mapped(row)
+        if "system" in self.fields and not (messages and messages[0]["role"] == "system"):
+            system = _text(row, self.fields["system"])
+            if system.strip():
+                messages = [Message(role="system", content=system), *messages]
+        fault = fault_of(messages)
+        if fault is not None:
+            raise Reject(_kind_of(fault), fault)
+        return messages
+
+    def _mapped(self, row: Fields) -> list[Message]:
+        fields = self.fields
+        if self.schema == "messages":
+            return _turns(_value(row, fields["messages"]), fields["role"], fields["content"])
+        if self.schema == "conversations":
+            return _turns(_value(row, fields["conversations"]), fields["from"], fields["value"])
+        if self.schema == "instruction":
+            instruction, output = _text(row, fields["instruction"]), _text(row, fields["output"])
+            more = _text(row, fields["input"]) if fields["input"] in row else ""
+            return [
+                Message(role="user", content=f"{instruction}\n\n{more}" if more.strip() else instruction),
+                Message(role="assistant", content=output),
+            ]
+        prompt, completion = _value(row, fields["prompt"]), _value(row, fields["completion"])
+        return [*_side(prompt, "user", fields["prompt"]), *_side(completion, "assistant", fields["completion"])]
+
+
+def mapping_of(source: Source, columns: Sequence[str], where: str) -> Mapping:
+    """The mapping for rows with the fields `columns`, which `where` names.
+
+    Raises:
+        InputError: when the schema cannot be told from the columns.
+    """
+    possible = candidates(source.schema_, source.fields)
+    for schema in possible:
+        fields = {name: name for name in FIELDS[schema] if name != "system"} | source.fields
+        if len(possible) == 1 or {fields[name] for name in _REQUIRED[schema]} <= set(columns):
+            return Mapping(schema, fields)
+    known = "; ".join(" and ".join(names) for names in _REQUIRED.values())
+    raise InputError(
+        f"source '{source.name}': cannot tell the schema of {where} from its fields: {_listed(columns)}",
+        allowed=known,
+        action="set the source's `schema` and `fields`, as in schema: prompt_completion, "
+        "fields: {prompt: question, completion: answer}",
+    )
+
+
+def check_columns(source: Source, mapping: Mapping, columns: Sequence[str], uniform: bool, where: str) -> None:
+    """Make sure that rows with the fields `columns` have what the mapping and `source` read.
+
+    Raises:
+        InputError: naming the missing fields and those that exist. Fields to keep may be missing where rows differ.
+    """
+    required = [mapping.fields[name] for name in _REQUIRED[mapping.schema]]
+    named = [name for field, name in source.fields.items() if field not in _OF_A_MESSAGE]
+    wanted = [*required, *named, *source.where, *(source.keep if uniform else ())]
+    missing = [name for name in dict.fromkeys(wanted) if name not in columns]
+    if missing:
+        raise InputError(
+            f"source '{source.name}': {where} has no field {_listed(missing)}",
+            allowed=_listed(columns),
+            action="correct the source's `fields`, `where` or `keep`, or its `schema`",
+        )
+
+
+def metadata_of(row: Fields, keep: Sequence[str]) -> str | None:
+    """The fields of `row` to keep, as a JSON object; None when nothing is kept. Dates become text, NaN null.
+
+    Raises:
+        Reject: when a value has no form in JSON.
+    """
+    if not keep:
+        return None
+    kept = {name: row[name] for name in keep if name in row}
+    try:
+        text = _json(kept)
+        text.encode()
+    except UnicodeEncodeError:
+        raise Reject("invalid Unicode", "a field to keep is not valid Unicode") from None
+    return text
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=_as_text, allow_nan=False, sort_keys=True, ensure_ascii=False)
+    except ValueError:  # NaN or infinity, which JSON has not
+        return _json(json.loads(json.dumps(value, default=_as_text), parse_constant=lambda _: None))
+
+
+def _turns(value: Any, role: str, content: str) -> list[Message]:
+    """Messages out of a list of objects, of alternating texts, or of their JSON; or out of an object of lists."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise Reject("wrong type", f"the messages are text, and that is no JSON: {error}") from None
+    if isinstance(value, dict) and isinstance(value.get(role), list) and isinstance(value.get(content), list):
+        if len(value[role]) != len(value[content]):
+            raise Reject("wrong type", f"the messages have {len(value[role])} roles and {len(value[content])} contents")
+        value = [{role: r, content: c} for r, c in zip(value[role], value[content], strict=True)]
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Reject("wrong type", f"the messages are of type {type(value).__name__}, not a list")
+    if value and isinstance(value[0], str):
+        value = [{role: ("user", "assistant")[i % 2], content: text} for i, text in enumerate(value)]
+    return [_message(number, turn, role, content) for number, turn in enumerate(value, 1)]
+
+
+def _message(number: int, turn: Any, role: str, content: str) -> Message:
+    if not isinstance(turn, dict):
+        raise Reject("wrong type", f"message {number} is of type {type(turn).__name__}, not an object")
+    if role not in turn or content not in turn:
+        raise Reject("missing field", f"message {number} has no '{role if role not in turn else content}'")
+    called, text = turn[role], turn[content]
+    known = ROLES.get(called.lower()) if isinstance(called, str) else None
+    if known is None:
+        raise Reject("unknown role", f"message {number} has the role {called!r}; allowed: {', '.join(ROLES)}")
+    if text is not None and not isinstance(text, str):
+        raise Reject("wrong type", f"message {number}: its '{content}' is of type {type(text).__name__}, not text")
+    return Message(role=known, content=text or "")
+
+
+def _side(value: Any, role: str, field: str) -> list[Message]:
+    """One side of a prompt and completion: a text, or a list of messages."""
+    if isinstance(value, list):
+        return _turns(value, "role", "content")
+    return [Message(role=role, content=_as_message_text(value, field))]
+
+
+def _text(row: Fields, field: str) -> str:
+    return _as_message_text(_value(row, field), field)
+
+
+def _as_message_text(value: Any, field: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise Reject("wrong type", f"the field '{field}' is of type {type(value).__name__}, not text")
+    return value or ""
+
+
+def _value(row: Fields, field: str) -> Any:
+    if field not in row:
+        raise Reject("missing field", f"no field '{field}'")
+    return row[field]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise Reject("wrong type", "a field to keep holds bytes, which JSON has no form for")
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)
+
+
+def _kind_of(fault: str) -> str:
+    """What a fault of a sample counts as."""
+    if fault.endswith("is empty"):
+        return "empty message"
+    if fault.endswith("is not valid Unicode"):
+        return "invalid Unicode"
+    return fault
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -1,0 +1,179 @@
+"""Rows of one source, mapped to conversations, in blocks that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.core import storage
+from tamis.core.errors import InputError
+from tamis.core.progress import Progress
+from tamis.core.samples import Message, sample_id
+from tamis.core.tables import POOL
+from tamis.pool.hub import DatasetReader
+from tamis.pool.mapping import Mapping, check_columns, mapping_of, metadata_of
+from tamis.pool.readers import Fields, Reader, reader_of
+from tamis.pool.rejects import Reject, Rejected
+from tamis.pool.settings import PoolSettings
+from tamis.pool.sources import Resolved
+
+BLOCK_ROWS = 8192
+_BLOCK_CHARACTERS = 1 << 24
+_OTHER_VALUES = 5  # of a field that `where` names, to show when nothing matches
+
+
+@dataclass
+class Block:
+    """Some rows of a source: samples in parallel lists, rejected rows, and counts."""
+
+    ids: list[str] = field(default_factory=list)
+    messages: list[list[Message]] = field(default_factory=list)
+    origins: list[int] = field(default_factory=list)
+    metadata: list[str | None] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    read: int = 0
+    left_out: int = 0
+    last: bool = False
+
+    def table(self, source: str) -> pa.Table:
+        """The samples as a table with the schema `POOL`."""
+        turns = [message for messages in self.messages for message in messages]
+        offsets = np.zeros(len(self.messages) + 1, dtype=np.int32)
+        np.cumsum([len(messages) for messages in self.messages], out=offsets[1:])
+        kind = POOL.field("messages").type
+        roles = pa.array([turn["role"] for turn in turns], pa.string())
+        contents = pa.array([turn["content"] for turn in turns], pa.string())
+        structs = pa.StructArray.from_arrays([roles, contents], fields=list(kind.value_type))
+        columns = [
+            pa.array(self.ids, pa.string()),
+            pa.array([source] * len(self.ids), pa.string()),
+            pa.ListArray.from_arrays(pa.array(offsets), structs, type=kind),
+            pa.array(self.origins, pa.int64()),
+            pa.array(self.metadata, pa.string()),
+        ]
+        return pa.Table.from_arrays(columns, schema=POOL)
+
+
+class SourceRows:
+    """Reads a source from its first row on; every `take` gives the next block."""
+
+    def __init__(self, settings: PoolSettings, resolved: Resolved, downloads: Path) -> None:
+        self._settings, self._resolved, self._source, self._downloads = settings, resolved, resolved.source, downloads
+        self._rows = self._all_rows()
+        self._ended = self._any_match = False
+        self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
+        self._never_seen = set(self._source.keep)
+        self.mapping: Mapping | None = None  # known with the first readable row
+
+    def take(self, samples: int) -> Block:
+        """The next rows: until there are `samples` of them that can be used, or enough for one block.
+
+        Raises:
+            InputError: when a file cannot be read, or the first row lacks what the mapping needs.
+        """
+        block, characters = Block(), 0
+        for file, number, origin, row in self._rows:
+            block.read += 1
+            try:
+                sample = self._sample_in(row)
+            except Reject as reject:
+                # Only its words: the exception itself would keep the row in memory.
+                block.rejected.append(Rejected(file, number, reject.kind, reject.reason))
+            else:
+                if sample is None:
+                    block.left_out += 1
+                else:
+                    messages, metadata = sample
+                    block.ids.append(sample_id(messages))
+                    block.messages.append(messages)
+                    block.origins.append(origin)
+                    block.metadata.append(metadata)
+                    characters += sum(len(message["content"]) for message in messages) + len(metadata or "")
+            if len(block.ids) == samples or block.read == BLOCK_ROWS or characters > _BLOCK_CHARACTERS:
+                return block
+        block.last = self._ended = True
+        return block
+
+    def close(self) -> None:
+        """Close the file that is open, if any."""
+        self._rows.close()
+
+    def check_all_settings_met(self) -> None:
+        """Make sure, if all rows were read, that `where` and `keep` name what is in some row: a typing error does not.
+
+        Raises:
+            InputError: saying what the rows have instead.
+        """
+        if not self._ended:
+            return
+        if self._source.where and not self._any_match:
+            seen = "; ".join(f"{name}: {', '.join(values)}" for name, values in self._other_values.items() if values)
+            raise InputError(
+                f"source '{self._source.name}': no row has {self._source.where}",
+                allowed=f"values of the first rows: {seen}",
+                action="correct the source's `where`",
+            )
+        if self._never_seen:
+            raise InputError(
+                f"source '{self._source.name}': no row has the field {', '.join(sorted(self._never_seen))}",
+                action="correct the source's `keep`",
+            )
+
+    def _sample_in(self, row: Fields | Reject) -> tuple[list[Message], str | None] | None:
+        """The messages and metadata in `row`; None when `where` leaves it out."""
+        if isinstance(row, Reject):
+            raise row
+        if self._source.where and not self._matches(row):
+            return None
+        if self._never_seen:
+            self._never_seen -= row.keys()
+        assert self.mapping is not None  # set by the file that the row is from
+        return self.mapping.messages(row), metadata_of(row, self._source.keep)
+
+    def _matches(self, row: Fields) -> bool:
+        for name, wanted in self._source.where.items():
+            value = row.get(name)
+            if value != wanted and not (isinstance(value, str) and value == str(wanted)):  # in CSV all is text
+                others = self._other_values[name]
+                if len(others) < _OTHER_VALUES:
+                    others.setdefault(repr(value)[:80])
+                return False
+        self._any_match = True
+        return True
+
+    def _all_rows(self) -> Generator[tuple[str, int, int, Fields | Reject]]:
+        """Every row with its file, its number in the file, and its number in the source."""
+        readers, before = self._readers(), 0
+        first = next(readers)  # a source has at least one file
+        total = first[1].total if len(self._resolved.files) <= 1 else None
+        with Progress(f"pool: {self._source.name}", total, unit="rows") as progress:
+            for file, reader in chain([first], readers):
+                number = -1
+                for number, row in reader.rows(self._columns_in(file, reader)):
+                    yield file, number, before + number, row
+                    progress.advance()
+                before += number + 1
+
+    def _columns_in(self, file: str, reader: Reader) -> list[str]:
+        """The fields to read of a file, once it is known to have them."""
+        if reader.columns:
+            self.mapping = self.mapping or mapping_of(self._source, reader.columns, file)
+            check_columns(self._source, self.mapping, reader.columns, reader.uniform, file)
+        return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep]
+
+    def _readers(self) -> Iterator[tuple[str, Reader]]:
+        if self._source.dataset is not None:
+            dataset = self._source.dataset
+            yield dataset, DatasetReader(self._source, self._resolved.fingerprints[dataset])
+        for name, place in self._resolved.files:
+            local = place if isinstance(place, Path) else self._downloads / Path(name).name
+            if not isinstance(place, Path):
+                storage.download(place, local)
+            yield name, reader_of(local, self._settings.max_json_mib, self._settings.max_row_mib)
+            if not isinstance(place, Path):
+                local.unlink()

@@ -1,0 +1,139 @@
+"""Sources: a recipe becomes a data set, a path becomes a list of files, and each gets a fingerprint of its content."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tamis.core import storage
+from tamis.core.artifacts import MANIFEST, Artifact
+from tamis.core.errors import InputError, StorageError, explained_os_errors
+from tamis.core.settings import Settings, parse
+from tamis.core.storage import Location
+from tamis.pool import hub, recipes
+from tamis.pool.readers import SUFFIXES
+from tamis.pool.settings import Source
+
+log = logging.getLogger(__name__)
+_FORMATS = ", ".join(SUFFIXES)
+
+
+class Recipe(Settings):
+    """A known data set: where it lies, how it is read, and how many samples the paper took from it."""
+
+    version: int = Field(ge=1)
+    about: str
+    samples: int = Field(ge=1)
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A source with everything known that is known before its rows are read.
+
+    Attributes:
+        source: the source's settings, those of its recipe filled in.
+        files: names and places of its files, in the order of reading; none for a data set of the hub.
+        fingerprints: what its content depends on: file names, or the data set's name, to hashes or revisions.
+        recipe: the recipe it comes from.
+    """
+
+    source: Source
+    files: tuple[tuple[str, Location], ...]
+    fingerprints: dict[str, str]
+    recipe: Recipe | None = None
+
+
+def resolve(source: Source) -> Resolved:
+    """Find out where the rows of `source` lie and what identifies their content.
+
+    Raises:
+        SettingsError: when what is set does not fit the source's recipe.
+        InputError: when a path names no file that can be read.
+        StorageError: when there is nothing at the path.
+    """
+    recipe = None
+    if source.recipe is not None:
+        recipe = recipe_of(source.recipe)
+        own = source.model_dump(by_alias=True, exclude_unset=True, exclude={"recipe"})
+        source = parse(Source, recipe.source | own, where=f"source '{source.name}' (recipe {source.recipe})")
+    if source.dataset is not None:
+        revision = hub.revision_of(source.dataset, source.revision)
+        return Resolved(source, (), {source.dataset: revision}, recipe)
+    assert source.path is not None  # exactly one of the three is given
+    with explained_os_errors(f"reading {source.path}"):
+        files = files_at(source.path)
+        return Resolved(source, tuple(files), {name: storage.fingerprint(str(place)) for name, place in files})
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe called `name`."""
+    import yaml
+
+    return parse(Recipe, yaml.safe_load(recipes.text_of(name)), where=f"recipe {name}")
+
+
+def files_at(path: str) -> list[tuple[str, Location]]:
+    """The readable files at `path`: a file, all files in a folder, those that a glob matches, or a pool's parts.
+
+    Returns:
+        Names relative to the folder, with `/` in them on every system, and places; sorted by name.
+
+    Raises:
+        InputError: when there are files, but none in a format that can be read.
+        StorageError: when nothing is there.
+    """
+    if storage.is_remote(path):
+        location = storage.locate(path)
+        found = [(_below(location, file), file) for file in storage.files_below(location)]
+    elif (Path(path) / MANIFEST).is_file():
+        return [(part.name, part) for part in Artifact.open(path, "pool").parts()]
+    elif Path(path).exists():
+        found = [(_below(Path(path), file), file) for file in storage.files_below(Path(path))]
+    else:
+        base = _base_of(path)
+        found = [(_below(base, Path(file)), Path(file)) for file in glob.glob(path, recursive=True)]
+        found = [(name, file) for name, file in found if file.is_file()]
+    if not found:
+        raise StorageError(f"{path}: nothing is there", allowed=_beside(path), action="check the path")
+    files = sorted((name, file) for name, file in found if _is_data(name))
+    others = sorted(name for name, _ in found if not _is_data(name))
+    if not files:
+        raise InputError(
+            f"{path}: no file that can be read; seen: {', '.join(others[:5])}", allowed=f"files that end in {_FORMATS}"
+        )
+    if others:
+        log.warning("%s: %d files are no %s and stay out: %s", path, len(others), _FORMATS, ", ".join(others[:5]))
+    return files
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+
+
+def _below(folder: Location, file: Location) -> str:
+    return file.name if file == folder else file.relative_to(folder).as_posix()  # type: ignore[arg-type]
+
+
+def _base_of(pattern: str) -> Path:
+    """The part of a glob before its first wildcard."""
+    base = Path(pattern)
+    while glob.has_magic(str(base)):
+        base = base.parent
+    return base
+
+
+def _beside(path: str) -> str:
+    """What lies in the folder where `path` was looked for, to choose from."""
+    if storage.is_remote(path):
+        return "an existing file or folder"
+    folder = _base_of(path).parent if _base_of(path) == Path(path) else _base_of(path)
+    if not folder.is_dir():
+        return f"a path that exists; there is no folder {folder} either"
+    names = sorted(file.name for file in folder.iterdir() if file.is_dir() or file.name.endswith(SUFFIXES))
+    return f"in {folder}: {', '.join(names[:10]) or 'nothing that can be read'}"

@@ -1,0 +1,152 @@
+"""The pool stage: sources in, one table of samples out."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tamis.core import storage
+from tamis.core.artifacts import Manifest
+from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.settings import hash_of
+from tamis.core.steps import Step, Uri, run_step
+from tamis.core.tables import POOL, PartsWriter
+from tamis.pool.counts import Counts
+from tamis.pool.digests import DigestSet, digests_of
+from tamis.pool.draw import Draw
+from tamis.pool.rejects import RejectsWriter
+from tamis.pool.rows import BLOCK_ROWS, SourceRows
+from tamis.pool.settings import PoolSettings
+from tamis.pool.sources import Resolved, resolve
+
+REJECTS_FILE = "rejects.parquet"
+
+
+def run(settings: PoolSettings, *, out: Uri) -> Manifest:
+    """Assemble a pool; the artifact at `out` holds the samples (schema `POOL`) and `rejects.parquet` (`REJECTS`).
+
+    Raises:
+        InputError: when a source cannot be read, has too many unusable rows (the table of rejects then lies beside
+            `out`), or there is no sample at all.
+        StorageError: when a path does not exist or cannot be read.
+    """
+    sources = [resolve(source) for source in settings.sources]
+    files: dict[str, str] = {}
+    for resolved in sources:
+        name = resolved.source.name
+        files |= {f"{name}/{file}": value for file, value in resolved.fingerprints.items()}
+        if resolved.recipe is not None:
+            files[f"{name}: recipe"] = hash_of(resolved.recipe.model_dump(mode="json"))
+    body = partial(_assemble, sources=sources, rejects_beside=f"{str(out).rstrip('/')}.{REJECTS_FILE}")
+    return run_step("pool", "pool", settings, body, out=out, files=files)
+
+
+def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside: str) -> None:
+    if not storage.is_remote(rejects_beside):
+        Path(rejects_beside).unlink(missing_ok=True)  # of an earlier run that failed
+    pool, total, facts = _Pool(step), Counts(), {}
+    with pool.parts, pool.rejects:
+        for resolved in sources:
+            name = resolved.source.name
+            with closing(SourceRows(step.settings, resolved, step.scratch / "downloads")) as rows:
+                counts = pool.take(rows, resolved)
+            if counts.rejected > step.settings.max_reject_share * counts.read:
+                pool.keep_rejects(rejects_beside)
+                raise InputError(
+                    f"source '{name}': {counts.rejected:,} of {counts.read:,} rows cannot be used; most frequent:\n"
+                    + pool.rejects.most_frequent(name),
+                    allowed=f"a share of {step.settings.max_reject_share:g} (pool.max_reject_share)",
+                    action=f"see them all in {rejects_beside}; correct the source or its settings",
+                )
+            rows.check_all_settings_met()
+            facts[name] = counts.as_facts() | _described(resolved, rows)
+            total.add(counts)
+        if total.kept == 0:
+            pool.keep_rejects(rejects_beside)
+            raise InputError(
+                f"the pool is empty: of {total.read:,} rows, {total.rejected:,} cannot be used",
+                action=f"check the sources; the rejected rows are in {rejects_beside}",
+            )
+    step.rows = total.kept
+    step.facts.update(total.as_facts() | {"reject_reasons": pool.rejects.counts(), "sources": facts})
+
+
+class _Pool:
+    """The pool that is being written: its samples, its rejects, and the ids it has so far."""
+
+    def __init__(self, step: Step[PoolSettings]) -> None:
+        self.parts = PartsWriter(step.out, POOL)
+        self.rejects = RejectsWriter(step.out / REJECTS_FILE)
+        self._seen = DigestSet()
+        self._draws = step.scratch / "draw"
+
+    def take(self, rows: SourceRows, resolved: Resolved) -> Counts:
+        """Bring one source in, to its end or its limit."""
+        source = resolved.source
+        if source.limit is None or source.seed is None:
+            return self._take_first(rows, source.name, source.limit)
+        return self._take_drawn(rows, source.name, source.limit, source.seed)
+
+    def _take_first(self, rows: SourceRows, name: str, limit: int | None) -> Counts:
+        counts, ended = Counts(), False
+        while not ended and counts.kept != limit:
+            table, ended = self._next_block(rows, name, BLOCK_ROWS if limit is None else limit - counts.kept, counts)
+            self._keep(table, counts)
+        return counts
+
+    def _take_drawn(self, rows: SourceRows, name: str, size: int, seed: int) -> Counts:
+        counts, ended, offered = Counts(), False, 0
+        with Draw(size, seed, self._draws) as draw:
+            while not ended:
+                table, ended = self._next_block(rows, name, BLOCK_ROWS, counts)
+                new = draw.offer(table, digests_of(table["id"].to_pylist()))
+                counts.duplicates += table.num_rows - new
+                offered += new
+            for table in draw.drawn():
+                self._keep(table, counts)
+        counts.not_drawn = offered - counts.kept
+        return counts
+
+    def _next_block(self, rows: SourceRows, name: str, samples: int, counts: Counts) -> tuple[pa.Table, bool]:
+        """The next samples that the pool does not have yet, and whether they are the source's last."""
+        block = rows.take(samples)
+        self.rejects.write(name, block.rejected)
+        new = self._seen.new(digests_of(block.ids))
+        table = block.table(name).filter(pa.array(new))
+        counts.read += block.read
+        counts.rejected += len(block.rejected)
+        counts.left_out += block.left_out
+        counts.duplicates += len(block.ids) - table.num_rows
+        return table, block.last
+
+    def keep_rejects(self, beside: str) -> None:
+        """Bring the table of rejects to `beside`, where it outlives the failed step; nothing more can be rejected."""
+        self.rejects.close()
+        if storage.is_remote(beside):
+            storage.upload(self.rejects.path, storage.locate(beside))
+            return
+        with explained_os_errors(f"writing {beside}"):
+            shutil.copyfile(self.rejects.path, beside)
+
+    def _keep(self, table: pa.Table, counts: Counts) -> None:
+        self._seen.add(digests_of(table["id"].to_pylist()))
+        self.parts.write(table)
+        counts.add_kept(table)
+
+
+def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
+    """What the manifest says of a source beside its counts."""
+    facts: dict[str, Any] = {"schema": rows.mapping.schema if rows.mapping else None}
+    if resolved.files:
+        facts["files"] = len(resolved.files)
+    if resolved.source.dataset is not None:
+        facts["dataset"] = resolved.source.dataset
+        facts["revision"] = resolved.fingerprints[resolved.source.dataset]
+    if resolved.recipe is not None:
+        facts["samples_in_paper"] = resolved.recipe.samples
+    return facts

@@ -1,0 +1,77 @@
+"""Question and answer pairs out of the running Python's standard library: what an object is for, and its documentation.
+
+The choice depends on the seed and on the Python version alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+MODULES = (
+    "argparse", "base64", "bisect", "calendar", "codecs", "collections", "configparser", "contextlib", "copy", "csv",
+    "datetime", "decimal", "difflib", "enum", "fnmatch", "fractions", "functools", "glob", "gzip", "hashlib",
+    "heapq", "hmac", "html", "inspect", "io", "ipaddress", "itertools", "json", "linecache", "logging", "math",
+    "mimetypes", "operator", "os.path", "pathlib", "pprint", "queue", "random", "re", "secrets", "shlex", "shutil",
+    "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "threading", "time", "timeit", "traceback",
+    "types", "unicodedata", "urllib.parse", "uuid", "warnings", "weakref", "zipfile", "zlib",
+)  # fmt: skip
+SHORTEST, LONGEST = 80, 1200  # characters of a docstring: less says nothing, more is a manual
+QUESTIONS = {
+    "function": (
+        "What does the function `{name}` of Python's standard library do?",
+        "How is `{name}` in Python used?",
+        "Explain the Python function `{name}`.",
+    ),
+    "class": (
+        "What is the class `{name}` of Python's standard library for?",
+        "Describe Python's `{name}` class.",
+        "When would I use `{name}` in Python?",
+    ),
+}
+
+
+def documented(module: types.ModuleType) -> Iterator[tuple[str, str, str]]:
+    """The public functions and classes of `module` that are its own: name, "function" or "class", documentation."""
+    for name in sorted(getattr(module, "__all__", vars(module))):
+        thing = vars(module).get(name)
+        own = hasattr(module, "__all__") or getattr(thing, "__module__", None) == module.__name__
+        if name.startswith("_") or not own or not (inspect.isclass(thing) or inspect.isroutine(thing)):
+            continue
+        if isinstance(thing.__doc__, str):
+            yield name, "class" if inspect.isclass(thing) else "function", inspect.cleandoc(thing.__doc__)
+
+
+def candidates() -> list[tuple[str, str, str]]:
+    """Every usable object: its full name, its kind and its documentation; sorted by name, no text twice."""
+    texts: dict[str, tuple[str, str, str]] = {}
+    for module in MODULES:
+        for name, kind, text in documented(importlib.import_module(module)):
+            if SHORTEST <= len(text) <= LONGEST:
+                texts.setdefault(text, (f"{module}.{name}", kind, text))
+    return sorted(texts.values())
+
+
+def pairs(count: int = 60, seed: int = 42) -> list[dict[str, Any]]:
+    """`count` samples, in the order of their names, without a grade: nobody graded these texts."""
+    if sys.flags.optimize >= 2:
+        sys.exit("this Python leaves docstrings out; to do: run it without -OO and PYTHONOPTIMIZE")
+    generator = random.Random(seed)
+    chosen = sorted(generator.sample(candidates(), count))
+    return [
+        {
+            "key": name,
+            "topic": "python library",
+            "grade": None,
+            "messages": [
+                {"role": "user", "content": generator.choice(QUESTIONS[kind]).format(name=name)},
+                {"role": "assistant", "content": text},
+            ],
+        }
+        for name, kind, text in chosen
+    ]

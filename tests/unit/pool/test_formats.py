@@ -1,0 +1,190 @@
+"""Files of every format, alone and together, are read from local paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tamis.core.errors import InputError, StorageError
+from tests.unit.pool.making import (
+    Row,
+    make,
+    pairs,
+    rejects_of,
+    turns,
+    write_csv,
+    write_json,
+    write_jsonl,
+    write_parquet,
+)
+
+WRITERS: dict[str, Callable[[Path, Sequence[Row]], Path]] = {
+    "jsonl": write_jsonl,
+    "jsonl.gz": write_jsonl,
+    "json": write_json,
+    "csv": write_csv,
+    "parquet": write_parquet,
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_format_gives_the_same_samples(tmp_path: Path, suffix: str) -> None:
+    rows = [{"prompt": 'A "quoted", long\nquestion?', "completion": "Ä\r\nfine 答え"}, *pairs(300)]
+    path = WRITERS[suffix](tmp_path / f"rows.{suffix}", rows)
+    manifest, samples = make(tmp_path / "pool", {"path": str(path)})
+    assert manifest.rows == 301
+    assert [turns(row) for row in samples] == [[("user", r["prompt"]), ("assistant", r["completion"])] for r in rows]
+    assert [row["origin"] for row in samples] == list(range(301))
+    assert rejects_of(tmp_path / "pool") == []
+
+
+def test_a_json_file_may_have_one_object_a_line(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.json", pairs(3))
+    assert make(tmp_path / "pool", {"path": str(path)})[0].rows == 3
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, suffix: str) -> None:
+    path = WRITERS[suffix](tmp_path / f"rows.{suffix}", pairs(2))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    manifest, _ = make(tmp_path / "pool", {"path": str(path)})
+    assert (manifest.rows, manifest.facts["rejected"]) == (2, 0)
+
+
+def test_blank_lines_of_jsonl_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
+    first, second = (json.dumps(row) for row in pairs(2))
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{first}\n\n  \n{second}")
+    manifest, rows = make(tmp_path / "pool", {"path": str(path)})
+    assert [row["origin"] for row in rows] == [0, 3]
+    assert manifest.facts["read"] == 2
+
+
+def test_a_folder_gives_its_files_by_name_and_skips_what_is_no_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "data"
+    (folder / "b").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    write_jsonl(folder / "c.jsonl", pairs(2, 20))
+    write_parquet(folder / "b" / "x.parquet", pairs(2, 10))
+    write_csv(folder / "a.csv", pairs(2))
+    write_jsonl(folder / ".cache" / "old.jsonl", pairs(2, 90))
+    (folder / "README.md").write_text("about")
+    manifest, rows = make(tmp_path / "pool", {"path": str(folder)})
+    assert [turns(row)[0][1] for row in rows] == [f"Question {i}?" for i in (0, 1, 10, 11, 20, 21)]
+    assert [row["origin"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert manifest.facts["sources"]["s0"]["files"] == 3
+    assert "README.md" in caplog.text
+
+
+def test_a_glob_gives_the_files_that_match(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"d{i}").mkdir()
+        write_jsonl(tmp_path / f"d{i}" / "rows.jsonl", pairs(1, i))
+    write_jsonl(tmp_path / "d0" / "other.jsonl", pairs(1, 9))
+    _, rows = make(tmp_path / "pool", {"path": str(tmp_path / "d[02]" / "rows.*")})
+    assert [turns(row)[0][1] for row in rows] == ["Question 0?", "Question 2?"]
+    _, rows = make(tmp_path / "deep", {"path": str(tmp_path / "d?" / "**" / "*.jsonl")})
+    assert len(rows) == 4
+
+
+def test_a_finished_pool_is_a_source(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", pairs(3))
+    _, rows = make(tmp_path / "first", {"path": str(tmp_path / "rows.jsonl")})
+    _, again = make(tmp_path / "second", {"path": str(tmp_path / "first"), "keep": ["source"]})
+    assert [row["id"] for row in again] == [row["id"] for row in rows]
+    assert again[0]["metadata"] == '{"source": "s0"}'
+
+
+def test_nothing_at_a_path_names_what_lies_beside_it(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", pairs(1))
+    with pytest.raises(StorageError, match="nothing is there") as error:
+        make(tmp_path / "pool", {"path": str(tmp_path / "trian.jsonl")})
+    assert error.value.allowed == f"in {tmp_path}: train.jsonl"
+    with pytest.raises(StorageError, match="nothing is there") as error:
+        make(tmp_path / "pool", {"path": str(tmp_path / "*.csv")})
+    assert error.value.allowed == f"in {tmp_path}: train.jsonl"
+    with pytest.raises(StorageError) as error:
+        make(tmp_path / "pool", {"path": str(tmp_path / "no" / "where.csv")})
+    assert f"there is no folder {tmp_path / 'no'} either" in error.value.allowed
+
+
+def test_a_file_of_another_format_names_those_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"no file that can be read; seen: rows\.xlsx") as error:
+        make(tmp_path / "pool", {"path": str(path)})
+    assert error.value.allowed == "files that end in .jsonl, .jsonl.gz, .json, .csv, .parquet"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b'[{"prompt": "Q"', "is not JSON"),
+        ("a.json", b'["\xff"]', "is not UTF-8: byte 2"),
+        ("a.json", b"7", "holds JSON of type int"),
+        ("a.json", b'{\n "data": []\n}', "neither an array of objects nor one object a line"),
+        ("a.json", b"[" * 100_000, "is not JSON"),
+        ("a.jsonl.gz", b"plain text", "is damaged after line 0"),
+        ("a.parquet", b"PAR1 and no more", "is no whole Parquet file"),
+        ("a.parquet", b"", "is no whole Parquet file"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "the header has a more than once"),
+        ("a.csv", b'"a"b,c\n1,2\n', "its header cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_a_whole_is_an_error(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        make(tmp_path / "pool", {"path": str(tmp_path / name)})
+    assert not (tmp_path / "pool").exists()
+
+
+def test_a_truncated_gzip_file_is_an_error(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl.gz", pairs(5000))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz is damaged after line \d+"):
+        make(tmp_path / "pool", {"path": str(path)})
+
+
+def test_a_damaged_page_of_a_parquet_file_is_an_error(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", pairs(5000))
+    content = bytearray(path.read_bytes())
+    content[200:20_000] = b"\x07" * 19_800
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.parquet is no whole Parquet file"):
+        make(tmp_path / "pool", {"path": str(path)})
+
+
+def test_a_json_array_too_large_to_load_is_an_error(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", [{"prompt": "Q" * (1 << 20), "completion": "A"}])
+    with pytest.raises(InputError, match="would be loaded whole") as error:
+        make(tmp_path / "pool", {"path": str(path)}, max_json_mib=1)
+    assert "write it as JSONL" in error.value.action
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_other_text_types_of_parquet_are_text(tmp_path: Path, kind: Any) -> None:
+    table = pa.table({"prompt": pa.array(["Q1", "Q2"]).cast(kind), "completion": pa.array(["A", "A"]).cast(kind)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert make(tmp_path / "pool", {"path": str(tmp_path / "a.parquet")})[0].rows == 2
+
+
+def test_files_without_rows_are_allowed_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "b.csv").write_text("")
+    (tmp_path / "c.json").write_text("[]")
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "e.parquet")
+    write_jsonl(tmp_path / "d.jsonl", pairs(1))
+    with pytest.raises(InputError, match=r"e\.parquet has no field 'completion'"):
+        make(tmp_path / "pool", {"path": str(tmp_path)})
+    (tmp_path / "e.parquet").unlink()
+    assert make(tmp_path / "pool", {"path": str(tmp_path / "?.*")})[0].rows == 1

@@ -1,0 +1,203 @@
+"""Rows that cannot be used are kept with their reasons, counted, and too many of them fail the stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tamis.core.errors import InputError
+from tamis.core.tables import REJECTS
+from tests.unit.pool.making import make, pairs, rejects_of, turns, write_jsonl
+
+GOOD = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
+
+
+def messages(*pairs: tuple[str, Any]) -> bytes:
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in pairs]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "reason"),
+    [
+        (b'{"messages": [', "broken JSON", "no JSON: Expecting value"),
+        (b"[" * 100_000, "broken JSON", "no JSON: "),
+        (b'["a"]', "no object", "JSON of type list, not an object"),
+        (b"null", "no object", "JSON of type NoneType, not an object"),
+        (b'{"messages": "\xff"}', "not UTF-8", "the line is not UTF-8: byte 14"),
+        (b'{"a": "' + b"x" * (1 << 20) + b'"}', "row too long", "the line is longer than 1 MiB"),
+        (b'{"message": []}', "missing field", "no field 'messages'"),
+        (b'{"messages": []}', "no messages", "no messages"),
+        (b'{"messages": null}', "no messages", "no messages"),
+        (b'{"messages": 7}', "wrong type", "the messages are of type int, not a list"),
+        (b'{"messages": "Hi"}', "wrong type", "the messages are text, and that is no JSON"),
+        (b'{"messages": [7]}', "wrong type", "message 1 is of type int, not an object"),
+        (b'{"messages": {"role": ["user"], "content": []}}', "wrong type", "the messages have 1 roles and 0 contents"),
+        (b'{"messages": [{"role": "user"}]}', "missing field", "message 1 has no 'content'"),
+        (messages(("user", "Q"), ("tool", "A")), "unknown role", "message 2 has the role 'tool'; allowed: system, "),
+        (messages(("user", "Q"), (None, "A")), "unknown role", "message 2 has the role None"),  # type: ignore[arg-type]
+        (messages(("user", "Q"), ("assistant", " \n")), "empty message", "message 2 (assistant) is empty"),
+        (messages(("user", None), ("assistant", "A")), "empty message", "message 1 (user) is empty"),
+        (
+            messages(("user", "Q"), ("assistant", ["A"])),
+            "wrong type",
+            "message 2: its 'content' is of type list, not text",
+        ),
+        (messages(("user", "Q")), "no assistant message", "no assistant message"),
+        (messages(("assistant", "A")), "no user message", "no user message"),
+        (messages(("user", "Q\ud800"), ("assistant", "A")), "invalid Unicode", "message 1 (user) is not valid Unicode"),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_reason(tmp_path: Path, line: bytes, kind: str, reason: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n" + line + b"\n" + messages(("user", "R"), ("assistant", "B")))
+    manifest, rows = make(tmp_path / "pool", {"path": str(path)}, max_reject_share=0.5, max_row_mib=1)
+    assert [row["origin"] for row in rows] == [0, 2]
+    (reject,) = rejects_of(tmp_path / "pool")
+    assert (reject["source"], reject["file"], reject["row"]) == ("s0", "rows.jsonl", 1)
+    assert reject["reason"].startswith(reason)
+    assert manifest.facts["reject_reasons"] == {kind: 1}
+    assert (manifest.facts["read"], manifest.facts["kept"], manifest.facts["rejected"]) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "reason", "left"),
+    [
+        (b"Q,A,more\nQ2,A2\n", "broken CSV", "the row has 3 fields, the header 2", 1),
+        (b"Q\nQ2,A2\n", "broken CSV", "the row has 1 fields, the header 2", 1),
+        (b'Q,"A"b\nQ2,A2\n', "broken CSV", "no CSV: ',' expected", 1),
+        (b'Q2,A2\nQ,"A\nQ3,A3\n', "broken CSV", "no CSV: unexpected end", 1),
+        (b"Q,\xff\nQ2,A2\n", "not UTF-8", "the row is not UTF-8", 1),
+        (b"Q,A\n\nQ2,\n", "empty message", "message 2 (assistant) is empty", 1),
+    ],
+)
+def test_a_bad_row_of_csv_is_rejected(tmp_path: Path, content: bytes, kind: str, reason: str, left: int) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"prompt,completion\n" + content)
+    manifest, rows = make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=0.5)
+    assert len(rows) == left
+    assert manifest.facts["reject_reasons"] == {kind: 1}
+    assert rejects_of(tmp_path / "pool")[0]["reason"].startswith(reason)
+
+
+def test_a_line_of_csv_that_is_too_long_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion\nQ," + "x" * (1 << 20) + "y\nQ2,A2\n")
+    manifest, rows = make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=0.5, max_row_mib=1)
+    assert manifest.facts["reject_reasons"] == {"row too long": 1}
+    assert [turns(row)[0][1] for row in rows] == ["Q2"]
+
+
+def test_a_quoted_field_over_many_lines_that_is_too_long_is_rejected(tmp_path: Path) -> None:
+    text = "prompt,completion\nQ1,A1\nQ," + '"' + ("x" * 1000 + "\n") * 1100 + '"\n'
+    (tmp_path / "rows.csv").write_text(text)
+    manifest, rows = make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=1, max_row_mib=1)
+    assert [turns(row)[0][1] for row in rows] == ["Q1"]
+    assert set(manifest.facts["reject_reasons"]) == {"broken CSV"}
+
+
+def test_a_row_of_parquet_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"Q0", b"Q\xff", b"Q2"], pa.binary())
+    text = pa.StringArray.from_buffers(3, *raw.buffers()[1:])
+    pq.write_table(pa.table({"prompt": text, "completion": ["A", "A", "A"]}), tmp_path / "rows.parquet")
+    _, rows = make(tmp_path / "pool", {"path": str(tmp_path / "rows.parquet")}, max_reject_share=0.5)
+    assert [row["origin"] for row in rows] == [0, 2]
+    assert rejects_of(tmp_path / "pool") == [
+        {"source": "s0", "file": "rows.parquet", "row": 1, "reason": "the row is not UTF-8"}
+    ]
+
+
+def test_an_element_of_a_json_array_that_is_no_object_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([7, *pairs(2)]))
+    manifest, _ = make(tmp_path / "pool", {"path": str(tmp_path / "rows.json")}, max_reject_share=0.5)
+    assert manifest.facts["reject_reasons"] == {"no object": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": 7, "completion": "A"}, "the field 'prompt' is of type int, not text"),
+        ({"prompt": "Q"}, "no field 'comp"),
+    ],
+)
+def test_a_prompt_that_is_no_text_is_rejected(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [*pairs(1), row])
+    make(tmp_path / "pool", {"path": str(path)}, max_reject_share=0.5)
+    assert rejects_of(tmp_path / "pool")[0]["reason"].startswith(reason)
+
+
+def test_a_field_to_keep_that_json_cannot_hold_rejects_the_row(tmp_path: Path) -> None:
+    columns = {"prompt": ["Q", "Q2"], "completion": ["A", "A2"], "image": pa.array([None, b"\x89PNG"], pa.binary())}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    source = {"path": str(tmp_path / "rows.parquet"), "keep": ["image"]}
+    manifest, rows = make(tmp_path / "pool", source, max_reject_share=0.5)
+    assert [row["metadata"] for row in rows] == ['{"image": null}']
+    assert manifest.facts["reject_reasons"] == {"wrong type": 1}
+
+
+def test_a_reason_that_quotes_much_data_is_shortened(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "x" * 5000, "content": "Q"}]}
+    path = write_jsonl(tmp_path / "rows.jsonl", [GOOD, row])
+    make(tmp_path / "pool", {"path": str(path)}, max_reject_share=0.5)
+    assert len(rejects_of(tmp_path / "pool")[0]["reason"]) == 301
+
+
+def test_the_row_of_a_reject_is_that_in_its_file(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", pairs(20))
+    write_jsonl(tmp_path / "b.jsonl", [*pairs(20, 50), {"prompt": "", "completion": "A"}, *pairs(1, 90)])
+    _, rows = make(tmp_path / "pool", {"path": str(tmp_path / "*.jsonl")})
+    assert rejects_of(tmp_path / "pool") == [
+        {"source": "s0", "file": "b.jsonl", "row": 20, "reason": "message 1 (user) is empty"}
+    ]
+    assert rows[-1]["origin"] == 41
+
+
+def test_too_many_rejects_fail_with_the_most_frequent_reasons(tmp_path: Path) -> None:
+    bad = [{"prompt": "", "completion": "A"}] * 3 + [{"prompt": "Q"}] * 2 + [{"prompt": 1, "completion": ""}] + [[]]
+    path = write_jsonl(tmp_path / "rows.jsonl", [*pairs(5), *bad])
+    with pytest.raises(InputError, match="source 's0': 7 of 12 rows cannot be used") as error:
+        make(tmp_path / "pool", {"path": str(path)})
+    assert error.value.problem.splitlines()[1:] == [
+        "    3 x empty message, first: rows.jsonl, row 5: message 1 (user) is empty",
+        "    2 x missing field, first: rows.jsonl, row 8: no field 'completion'",
+        "    1 x no object, first: rows.jsonl, row 11: JSON of type list, not an object",
+    ]
+    assert error.value.allowed == "a share of 0.1 (pool.max_reject_share)"
+    assert not (tmp_path / "pool").exists()
+    beside = tmp_path / "pool.rejects.parquet"
+    assert str(beside) in error.value.action
+    table = pq.read_table(beside)
+    assert table.schema == REJECTS
+    assert table["row"].to_pylist() == [5, 6, 7, 8, 9, 10, 11]
+
+    make(tmp_path / "pool", {"path": str(path)}, max_reject_share=0.6)
+    assert not beside.exists()  # it told of a failure that is no more
+
+
+def test_the_share_is_each_sources_own(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "good.jsonl", pairs(1000))
+    write_jsonl(tmp_path / "bad.jsonl", [*pairs(2, 5000), {"prompt": "", "completion": ""}])
+    with pytest.raises(InputError, match="source 'bad': 1 of 3 rows"):
+        make(
+            tmp_path / "pool",
+            {"name": "good", "path": str(tmp_path / "good.jsonl")},
+            {"name": "bad", "path": str(tmp_path / "bad.jsonl")},
+        )
+
+
+def test_a_file_of_only_bad_rows_says_what_is_wrong_with_them(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes("\n".join(["{}", "{}"]).encode("utf-16"))
+    with pytest.raises(InputError, match=r"1 x not UTF-8, first: rows\.jsonl, row 0"):
+        make(tmp_path / "pool", {"path": str(tmp_path / "rows.jsonl")})
+
+
+def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(InputError, match="the pool is empty: of 0 rows, 0 cannot"):
+        make(tmp_path / "pool", {"path": str(tmp_path / "rows.jsonl")})
+    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "", "completion": ""}] * 2)
+    with pytest.raises(InputError, match="the pool is empty: of 2 rows, 2 cannot"):
+        make(tmp_path / "pool", {"path": str(tmp_path / "rows.jsonl")}, max_reject_share=1)
+    assert pq.read_table(tmp_path / "pool.rejects.parquet").num_rows == 2
