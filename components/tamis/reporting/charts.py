@@ -1,0 +1,310 @@
+"""The kinds of plots that the report has. Each function returns a painter for `blocks.Figure`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.reporting.numbers import count, known, shortened
+from tamis.reporting.style import CATEGORIES, LIGHT, SCALE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import Locator
+
+Painter: TypeAlias = "Callable[[Axes], None]"
+_SLOTS = 6  # few bars stay slim: they leave the rest of the axis empty
+_LABEL = 24  # longest name on an axis, in characters
+
+
+def scale_colours(classes: int) -> list[str]:
+    """One colour of the sequential scale per score class, from low to high."""
+    last = len(SCALE) - 1
+    return [SCALE[round(i * last / max(classes - 1, 1))] for i in range(classes)]
+
+
+def category_colours(categories: int) -> list[str]:
+    """One colour per category; they repeat after eight."""
+    return [CATEGORIES[i % len(CATEGORIES)] for i in range(categories)]
+
+
+def bars(
+    labels: Sequence[str], values: Sequence[float], *, x: str = "", colours: Sequence[str] | None = None
+) -> Painter:
+    """Vertical bars with their values above; `colours` names one of the theme's colours per bar."""
+
+    def paint(axes: Axes) -> None:
+        places = np.arange(len(values))
+        axes.bar(places, values, width=0.78, color=[LIGHT[c] for c in colours or ["accent"] * len(values)])
+        for place, value in zip(places, values, strict=True):
+            axes.annotate(
+                count(value),
+                (place, value),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=10,
+                color=LIGHT["muted"] if value else LIGHT["raw"],
+            )
+        axes.set_xticks(places, labels)
+        axes.set_xlim(-0.6, max(len(values), _SLOTS) - 0.4)
+        axes.set_yticks([])
+        axes.set_ylim(0, 1.1 * max([*values, 1]))
+        axes.set_xlabel(x)
+
+    return paint
+
+
+def paired_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, x: str = "") -> Painter:
+    """Two bars per label, as before (grey) and after (accent)."""
+
+    def paint(axes: Axes) -> None:
+        places, width = np.arange(len(labels)), 0.4
+        for number, ((name, values), colour) in enumerate(zip(series.items(), ("raw", "accent"), strict=True)):
+            shifted = places + (number - 0.5) * width
+            axes.bar(shifted, values, width=width * 0.94, color=LIGHT[colour], label=name)
+            for place, value in zip(shifted, values, strict=True):
+                axes.annotate(
+                    _compact(value),
+                    (place, value),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=10,
+                    color=LIGHT["muted"],
+                )
+        axes.set_xticks(places, labels)
+        axes.set_yticks([])
+        axes.set_ylim(0, 1.1 * max(max(values) for values in series.values()) or 1)
+        axes.set_xlabel(x)
+        _legend(axes, 2)
+
+    return paint
+
+
+def histogram(counts: NDArray[np.int64], edges: NDArray[np.float64], *, x: str, log: bool = False) -> Painter:
+    """Bars between `edges` (one more than `counts`), on a logarithmic axis if `log`."""
+
+    def paint(axes: Axes) -> None:
+        axes.bar(
+            edges[:-1], counts, width=np.diff(edges), align="edge", color=LIGHT["accent"], ec=LIGHT["paper"], lw=0.7
+        )
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(_few_per_decade(edges))
+        axes.xaxis.set_major_formatter(lambda value, _: _compact(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.yaxis.set_major_formatter(lambda value, _: _compact(value))
+        axes.locator_params(axis="y", nbins=4, integer=True)
+        axes.grid(axis="y")
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xlabel(x)
+
+    return paint
+
+
+def heat_map(
+    shares: NDArray[np.float64],
+    texts: Sequence[Sequence[str]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    y: str,
+    x: str,
+) -> Painter:
+    """Cells as dark as their share (0..1) with a text in each; the diagonal is framed where the matrix is square."""
+
+    def paint(axes: Axes) -> None:
+        from matplotlib.patches import Rectangle
+
+        height, width = shares.shape
+        for i in range(height):
+            for j in range(width):
+                share = float(shares[i, j]) if np.isfinite(shares[i, j]) else 0.0
+                axes.add_patch(
+                    Rectangle((j + 0.03, i + 0.03), 0.94, 0.94, color=LIGHT["accent"], lw=0, alpha=0.05 + 0.95 * share)
+                )
+                if height == width and i == j:
+                    frame = Rectangle((j + 0.03, i + 0.03), 0.94, 0.94, fill=False, ec=LIGHT["accent"], lw=1)
+                    axes.add_patch(frame)
+                axes.text(
+                    j + 0.5,
+                    i + 0.52,
+                    texts[i][j],
+                    ha="center",
+                    va="center",
+                    fontsize=11,
+                    color=LIGHT["paper"] if share > 0.7 else LIGHT["ink"],
+                )
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.set_xticks(np.arange(width) + 0.5, columns)
+        axes.set_yticks(np.arange(height) + 0.5, rows)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    return paint
+
+
+def line(values: Sequence[float | None], *, x: str, y: str, low: float | None = None) -> Painter:
+    """A line through values at ranks 1, 2, …; `low`, if given, is drawn as what chance would give."""
+
+    def paint(axes: Axes) -> None:
+        heights = np.array([value if known(value) else np.nan for value in values], dtype=float)
+        ranks = np.arange(1, len(heights) + 1)
+        axes.plot(ranks, heights, color=LIGHT["accent"], lw=1.8, marker="o", ms=3.5 if len(heights) < 40 else 0)
+        if low is not None:
+            axes.axhline(low, color=LIGHT["raw"], lw=1.2, ls=(0, (4, 3)))
+            axes.annotate(
+                "chance",
+                (1, low),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, -4),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                color=LIGHT["muted"],
+            )
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.locator_params(axis="x", integer=True)
+        axes.locator_params(axis="y", nbins=5)
+        finite = [*heights[np.isfinite(heights)], *([] if low is None else [low])]
+        middle, reach = (max(finite) + min(finite)) / 2, 0.6 * max(max(finite) - min(finite), 0.25)
+        axes.set_ylim(max(middle - reach, -0.02), middle + reach)
+        axes.grid(axis="y")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    return paint
+
+
+def stacked(
+    rows: Sequence[str], shares: NDArray[np.float64], parts: Sequence[str], colours: Sequence[str], *, legend: int = 6
+) -> Painter:
+    """Horizontal bars of length 1, one per row, cut into `parts`; shares of 7 % and more are written in."""
+
+    def paint(axes: Axes) -> None:
+        left = np.zeros(len(rows))
+        places = np.arange(len(rows))
+        for j, (part, colour) in enumerate(zip(parts, colours, strict=True)):
+            axes.barh(
+                places, shares[:, j], left=left, height=0.66, color=LIGHT[colour], label=part, ec=LIGHT["paper"], lw=0.8
+            )
+            for i in np.flatnonzero(shares[:, j] >= 0.07).tolist():
+                axes.text(
+                    left[i] + shares[i, j] / 2,
+                    i,
+                    f"{100 * shares[i, j]:.0f}",
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=10,
+                    color=LIGHT["ink"] if colour in {"s0", "s1", "s2"} else LIGHT["paper"],
+                )
+            left += shares[:, j]
+        _name_rows(axes, rows)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        _legend(axes, legend)
+
+    return paint
+
+
+def ranges(rows: Sequence[str], quantiles: NDArray[np.float64], *, x: str) -> Painter:
+    """For each row a thin line from the 10th to the 90th percentile, a thick one over the middle half, a median dot.
+
+    Args:
+        rows: names.
+        quantiles: (rows, 5), the 10th, 25th, 50th, 75th and 90th percentiles, all above 0.
+        x: label of the logarithmic axis.
+    """
+
+    def paint(axes: Axes) -> None:
+        for i, (p10, p25, p50, p75, p90) in enumerate(quantiles):
+            axes.plot([p10, p90], [i, i], color=LIGHT["raw"], lw=1.4, solid_capstyle="round")
+            axes.plot([p25, p75], [i, i], color=LIGHT["accent"], lw=5, solid_capstyle="butt")
+            axes.plot(p50, i, "o", color=LIGHT["paper"], mec=LIGHT["accent"], mew=1.8, ms=7)
+        _name_rows(axes, rows)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(_few_per_decade(quantiles))
+        axes.xaxis.set_major_formatter(lambda value, _: _compact(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.grid(axis="x")
+        axes.set_xlabel(x)
+
+    return paint
+
+
+def dots(
+    rows: Sequence[str],
+    values: Sequence[float | None],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    *,
+    x: str,
+    reference: float | None = None,
+    highlighted: Sequence[int] = (),
+    empty: str = "no value",
+    percent: bool = False,
+) -> Painter:
+    """One dot per row with its interval; a row without value says `empty` in its place.
+
+    `reference` draws a vertical line; the rows in `highlighted` are in the accent colour, the others grey.
+    """
+
+    def paint(axes: Axes) -> None:
+        if reference is not None:
+            axes.axvline(reference, color=LIGHT["raw"], lw=1.2, ls=(0, (4, 3)))
+        for i, (value, start, end) in enumerate(zip(values, low, high, strict=True)):
+            colour = LIGHT["accent" if i in highlighted else "muted"]
+            if value is None or not known(value):
+                axes.annotate(
+                    empty,
+                    (0.02, i),
+                    xycoords=("axes fraction", "data"),
+                    va="center_baseline",
+                    color=LIGHT["alert"],
+                    fontsize=10,
+                )
+                continue
+            if start is not None and end is not None:
+                axes.plot([start, end], [i, i], color=colour, lw=1.6, solid_capstyle="round")
+            axes.plot(value, i, "o", color=colour, ms=6.5)
+        _name_rows(axes, rows)
+        axes.grid(axis="x")
+        axes.locator_params(axis="x", nbins=5)
+        if percent:
+            axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
+        axes.margins(x=0.08)
+        axes.set_xlabel(x)
+
+    return paint
+
+
+def _name_rows(axes: Axes, rows: Sequence[str]) -> None:
+    axes.set_yticks(np.arange(len(rows)), [shortened(row, _LABEL) for row in rows], color=LIGHT["ink"])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, labelcolor=LIGHT["muted"])
+
+
+def _few_per_decade(values: NDArray[np.float64]) -> Locator:
+    """Ticks at 1, 2, 5 of each decade where the axis is short, else at the decades."""
+    from matplotlib.ticker import LogLocator
+
+    short = np.nanmax(values) / max(np.nanmin(values), 1e-9) < 100
+    return LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,))
+
+
+def _compact(value: float) -> str:
+    """A number in few characters: 950, 12k, 3.4M."""
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if abs(value) >= 10 * size or (abs(value) >= size and value % (size // 10) == 0):
+            return f"{value / size:.3g}{unit}"
+    return f"{value:,.0f}"

@@ -1,0 +1,83 @@
+"""All that a report is made from, read once and handed to every section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import InputError
+from tamis.core.steps import Step
+from tamis.reporting.numbers import slugs
+from tamis.reporting.outcomes import Evaluations, Subset, read_evaluations, read_subset
+from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
+from tamis.reporting.samples import Samples, read_samples
+from tamis.reporting.settings import ReportingSettings
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The opened artifacts and what was read of them. What was not given is None or empty."""
+
+    settings: ReportingSettings
+    pool: Artifact
+    samples: Samples
+    ratings: list[Ratings]
+    curation: Curation | None
+    subsets: list[Subset]
+    models: list[Artifact]
+    evaluations: Evaluations | None
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """Every artifact, in the order of the stages."""
+        return [
+            self.pool,
+            *(ratings.artifact for ratings in self.ratings),
+            *([self.curation.artifact] if self.curation else []),
+            *(subset.artifact for subset in self.subsets),
+            *self.models,
+            *(self.evaluations.artifacts if self.evaluations else []),
+        ]
+
+    @cached_property
+    def rater_slugs(self) -> dict[str, str]:
+        """Raters' names as parts of anchors and file names."""
+        curated = list(self.curation.raters) if self.curation else []
+        return slugs(list(dict.fromkeys([*(ratings.rater for ratings in self.ratings), *curated])))
+
+    @cached_property
+    def truth(self) -> NDArray[np.int8]:
+        """(n,) true score class, -1 where it is not known."""
+        return self.samples.truth
+
+
+def read_evidence(step: Step[ReportingSettings]) -> Evidence:
+    """Read the step's inputs, none of them more than once.
+
+    Raises:
+        InputError: when the inputs do not belong together, or two of a kind have one name.
+    """
+    settings, pool = step.settings, step.input("pool")
+    samples = read_samples(pool, settings)
+    ratings = [read_ratings(artifact, samples) for artifact in step.inputs("ratings")]
+    curations = step.inputs("curation")
+    subsets = [read_subset(artifact, samples) for artifact in step.inputs("selections")]
+    evaluations = list(step.inputs("evaluations"))
+    for kind, names in (("ratings", [r.rater for r in ratings]), ("selections", [s.name for s in subsets])):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"two of the {kind} are called '{twice}'", action="give each of them once")
+    return Evidence(
+        settings=settings,
+        pool=pool,
+        samples=samples,
+        ratings=ratings,
+        curation=read_curation(curations[0], samples, settings.examples) if curations else None,
+        subsets=subsets,
+        models=list(step.inputs("models")),
+        evaluations=read_evaluations(evaluations) if evaluations else None,
+    )

@@ -1,0 +1,97 @@
+"""What the report reads of subsets and of evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.reporting.samples import Samples
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A selection: `positions` (m,) in the pool, in the order of picking."""
+
+    artifact: Artifact
+    name: str
+    strategy: str
+    positions: NDArray[np.int64]
+
+
+def read_subset(artifact: Artifact, samples: Samples) -> Subset:
+    """The ids of one selection as positions in the pool."""
+    ids = pq.read_table(artifact.path("selection.parquet"), columns=["id"])["id"].combine_chunks()
+    strategy = str(artifact.manifest.config.get("strategy") or "")
+    return Subset(artifact, artifact.name or strategy, strategy, samples.positions(ids, artifact))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's value on one task; `value` is None when the task failed."""
+
+    value: float | None
+    stderr: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """All evaluations: scores by (model, task), one metric per task.
+
+    Attributes:
+        models: names, the base model first.
+        tasks: names in the order of the evaluations.
+        metric: task to the metric that stands for it.
+        scores: (model, task) to its score; a pair that was not run is missing.
+        others: rows of further metrics, as (model, task, metric, score).
+    """
+
+    artifacts: list[Artifact]
+    models: list[str]
+    tasks: list[str]
+    metric: dict[str, str]
+    scores: dict[tuple[str, str], Score]
+    others: list[tuple[str, str, str, Score]]
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the base model was evaluated."""
+        return BASE in self.models
+
+
+def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
+    """The score tables of all evaluations; where a task has several metrics, the first one that is named counts."""
+    rows: list[dict[str, Any]] = []
+    for artifact in artifacts:
+        for row in pq.read_table(artifact.path("scores.parquet")).to_pylist():
+            rows.append(row | {"model": row["model"] or artifact.name})
+    models = list(dict.fromkeys([*(artifact.name for artifact in artifacts if artifact.name), *_each(rows, "model")]))
+    models.sort(key=lambda name: name != BASE)
+    rows.sort(key=lambda row: models.index(row["model"]))
+    metric: dict[str, str] = {}
+    for row in rows:
+        metric.setdefault(row["task"], row["metric"])
+    scores, others = {}, []
+    for row in rows:
+        value, stderr = (_finite(row[name]) for name in ("value", "stderr"))
+        score = Score(value, stderr if value is not None else None, row["n"])
+        if row["metric"] == metric[row["task"]]:
+            scores[row["model"], row["task"]] = score
+        else:
+            others.append((row["model"], row["task"], row["metric"], score))
+    return Evaluations(artifacts, models, list(metric), metric, scores, others)
+
+
+def _each(rows: list[dict[str, Any]], column: str) -> list[str]:
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None

@@ -1,0 +1,180 @@
+"""What the report reads of ratings and of curated scores, aligned with the pool."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.reporting.numbers import shortened
+from tamis.reporting.samples import Samples
+
+_CRITERIA = ("rarity", "complexity", "informativeness", "overall")
+_MEANS = (*_CRITERIA, "expected")
+_REASON, _REASONS = 160, 1_000  # characters of a reason, and distinct reasons kept: answers may be quoted in them
+
+
+@dataclass
+class Ratings:
+    """One rater's ratings.
+
+    Attributes:
+        overall: (n,) 1..10, 0 where the sample has no rating.
+        statuses: how many samples ended in each status; "absent" counts samples of the pool without a row.
+        reasons: how many unrated samples have each (status, reason).
+        means: criterion to its mean over the rated samples, of those that the rater gave.
+        expected: mean of the expected score, None where the rater gave no probabilities.
+    """
+
+    artifact: Artifact
+    rater: str
+    overall: NDArray[np.int8]
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    means: dict[str, float] = field(default_factory=dict)
+    expected: float | None = None
+    attempts: int = 0
+    tokens: int = 0
+
+    @property
+    def rated(self) -> int:
+        """Samples with a rating."""
+        return int(np.count_nonzero(self.overall))
+
+    @property
+    def histogram(self) -> NDArray[np.int64]:
+        """(10,) how many samples were rated 1, 2, …, 10."""
+        return np.bincount(self.overall, minlength=11)[1:11]
+
+
+def read_ratings(artifact: Artifact, samples: Samples) -> Ratings:
+    """Go through one ratings artifact in batches."""
+    ratings = Ratings(artifact, artifact.name, np.zeros(len(samples), np.int8))
+    sums, counts = dict.fromkeys(_MEANS, 0.0), dict.fromkeys(_MEANS, 0)
+    columns = ["id", "rater", *_CRITERIA, "expected", "status", "error", "attempts", "prompt_tokens"]
+    for batch in artifact.batches([*columns, "completion_tokens"]):
+        values = {name: _filled(batch[name]) for name in _MEANS}
+        ratings.overall[samples.positions(batch["id"], artifact)] = np.nan_to_num(values["overall"]).astype(np.int8)
+        for name, column in values.items():
+            sums[name] += float(np.nansum(column))
+            counts[name] += int(np.count_nonzero(~np.isnan(column)))
+        statuses = batch["status"].to_pylist()
+        ratings.statuses.update(statuses)
+        for status, error in zip(statuses, batch["error"].to_pylist(), strict=True):
+            if status != "ok":
+                reason = (status, shortened(error or "", _REASON))
+                known = reason in ratings.reasons or len(ratings.reasons) < _REASONS
+                ratings.reasons[reason if known else (status, "other reasons")] += 1
+        ratings.attempts += int(np.nansum(_filled(batch["attempts"])))
+        ratings.tokens += sum(int(np.nansum(_filled(batch[f"{side}_tokens"]))) for side in ("prompt", "completion"))
+        ratings.rater = ratings.rater or (batch["rater"][0].as_py() if len(batch) else "")
+    absent = len(samples) - artifact.manifest.rows
+    if absent > 0:
+        ratings.statuses["absent"] = absent
+    means = {name: sums[name] / counts[name] for name in sums if counts[name]}
+    ratings.expected = means.pop("expected", None)
+    ratings.means = means
+    return ratings
+
+
+@dataclass(frozen=True)
+class TopCorrection:
+    """A corrected rating, to be shown with its text."""
+
+    id: str
+    position: int
+    raw: int
+    score: int
+    confidence: float | None
+
+
+@dataclass
+class Curated:
+    """One rater's scores before and after curation.
+
+    Attributes:
+        raw, score: (n,) score classes, -1 where there is none.
+        flagged: (n,) whether the rating is probably wrong.
+        diagnosis: what `diagnosis.json` says of the rater; keys may be missing.
+        top: the most confident corrections, the most confident first.
+    """
+
+    rater: str
+    raw: NDArray[np.int8]
+    score: NDArray[np.int8]
+    flagged: NDArray[np.bool_]
+    diagnosis: dict[str, Any]
+    top: list[TopCorrection] = field(default_factory=list)
+
+    @property
+    def rated(self) -> int:
+        """Samples with a rating."""
+        return int(np.count_nonzero(self.raw >= 0))
+
+    @property
+    def corrected(self) -> int:
+        """Ratings whose score class was changed."""
+        return int(np.count_nonzero((self.raw >= 0) & (self.score != self.raw)))
+
+
+@dataclass(frozen=True)
+class Curation:
+    """The curation artifact: one `Curated` per rater, and the samples' diversity (n,), NaN where it is not known."""
+
+    artifact: Artifact
+    raters: dict[str, Curated]
+    diversity: NDArray[np.float32]
+
+
+def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curation:
+    """Go through the curation in batches, keeping the `examples` most confident corrections of each rater."""
+    diagnoses = json.loads(artifact.path("diagnosis.json").read_text(encoding="utf-8"))
+    diversity = np.full(len(samples), np.nan, np.float32)
+    raters: dict[str, Curated] = {}
+    heaps: dict[str, list[tuple[float, str, int, int, int]]] = {}
+    columns = ["id", "rater", "raw_score", "score", "flagged", "confidence", "diversity"]
+    for batch in artifact.batches(columns):
+        positions = samples.positions(batch["id"], artifact)
+        diversity[positions] = _filled(batch["diversity"])
+        raw, score = (np.nan_to_num(_filled(batch[n]), nan=-1).astype(np.int8) for n in ("raw_score", "score"))
+        flagged = batch["flagged"].to_numpy(zero_copy_only=False).astype(bool)
+        confidence = np.nan_to_num(_filled(batch["confidence"]), nan=-1.0)
+        names = np.array(batch["rater"].to_pylist(), dtype=object)
+        for name in dict.fromkeys(names):
+            if name not in raters:
+                empty = np.full(len(samples), -1, np.int8)
+                known = diagnoses.get(name, {})
+                raters[name] = Curated(name, empty, empty.copy(), np.zeros(len(samples), bool), known)
+                heaps[name] = []
+            rows = np.flatnonzero(names == name)
+            raters[name].raw[positions[rows]] = raw[rows]
+            raters[name].score[positions[rows]] = score[rows]
+            raters[name].flagged[positions[rows]] = flagged[rows]
+            changed = rows[(raw[rows] >= 0) & (score[rows] >= 0) & (raw[rows] != score[rows])]
+            likely = changed[np.argsort(-confidence[changed], kind="stable")]
+            # A batch's last kept confidence may be shared by more rows: they stay in, so that ids break the tie.
+            if 0 < examples < len(likely):
+                likely = likely[confidence[likely] >= confidence[likely[examples - 1]]]
+            found = [
+                (-float(confidence[r]), batch["id"][int(r)].as_py(), int(positions[r]), int(raw[r]), int(score[r]))
+                for r in likely
+            ]
+            heaps[name] = heapq.nsmallest(examples, [*heaps[name], *found])
+    for name, heap in heaps.items():
+        raters[name].top = [
+            TopCorrection(id_, position, raw, score, -minus if minus <= 0 else None)
+            for minus, id_, position, raw, score in heap
+        ]
+    return Curation(artifact, raters, diversity)
+
+
+def _filled(column: Any) -> NDArray[np.float64]:
+    """A nullable Arrow column as float64, NaN for null."""
+    values: NDArray[np.float64] = column.cast("float64").to_numpy(zero_copy_only=False)
+    return values

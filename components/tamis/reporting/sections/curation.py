@@ -1,0 +1,292 @@
+"""Curation: what each rater's errors are thought to be, and what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.reporting.blocks import (
+    Cell,
+    Correction,
+    Corrections,
+    Figure,
+    Figures,
+    Heading,
+    KeyFigure,
+    Section,
+    Table,
+    Text,
+    Warnings,
+)
+from tamis.reporting.charts import heat_map, line, paired_bars
+from tamis.reporting.evidence import Evidence
+from tamis.reporting.numbers import DASH, clipped, count, decimal, known, percent, plural
+from tamis.reporting.raters import Curated, TopCorrection
+from tamis.reporting.samples import CLASSES, read_texts
+from tamis.reporting.sections.shared import few, folded, in_words, number, scalars, shares
+from tamis.reporting.statistics import joint_counts
+
+_INSTRUCTION, _RESPONSE = 220, 360  # characters of a correction's texts that are shown
+_SOURCES = 30
+_LABELS = [str(score) for score in range(CLASSES)]
+
+
+def build(evidence: Evidence) -> Section:
+    """Transition matrix, raw against curated counts, flags, agreement of neighbours, corrections."""
+    section = Section("curation", "Curation")
+    curation = evidence.curation
+    if curation is None:
+        section.add(Text("No curation was given to this report.", lead=True))
+        return section
+    raters = list(curation.raters.values())
+    rated, corrected = sum(r.rated for r in raters), sum(r.corrected for r in raters)
+    section.clause = f"{count(corrected)} of {count(rated)} ratings corrected ({percent(corrected, rated)})"
+    section.key_figures.append(KeyFigure(percent(corrected, rated), "of ratings corrected"))
+    section.add(
+        Text(
+            f"Curation changed the score class of {count(corrected)} of {plural(rated, 'rating')} "
+            f"({percent(corrected, rated)}). Score classes: a rating up to 4 is class 0, 5 is 1, 6 is 2, 7 is 3, 8 is "
+            "4, 9 and 10 are 5.",
+            lead=True,
+        ),
+        _overview(raters),
+    )
+    texts = read_texts(evidence.pool, [top.id for rater in raters for top in rater.top])
+    for rater in raters:
+        _describe(rater, evidence, section, texts)
+    return section
+
+
+def _overview(raters: list[Curated]) -> Table:
+    rows = [
+        [
+            rater.rater,
+            count(rater.rated),
+            count(_flagged(rater)),
+            percent(_flagged(rater), rater.rated),
+            count(rater.corrected),
+            percent(rater.corrected, rater.rated),
+            str(rater.diagnosis.get("mode", DASH)),
+            str(rater.diagnosis.get("k", DASH)),
+            number(rater.diagnosis.get("confidence", DASH)),
+        ]
+        for rater in raters
+    ]
+    columns = ["rater", "rated", "flagged", "share flagged", "corrected", "share corrected", "mode", "k", "confidence"]
+    note = (
+        "Flagged: the rating is probably wrong. Corrected: flagged, and the better score is sure enough to take its "
+        "place. A flagged rating that is not corrected stays as it was."
+    )
+    return Table("Flagged and corrected ratings", columns, rows, words=("mode",), note=note)
+
+
+def _flagged(rater: Curated) -> int:
+    return int(np.count_nonzero(rater.flagged & (rater.raw >= 0)))
+
+
+def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mapping[str, tuple[str, str, str]]) -> None:
+    slug, diagnosis = evidence.rater_slugs[rater.rater], rater.diagnosis
+    flow = joint_counts(rater.raw, rater.score, classes=CLASSES)
+    section.add(Heading(rater.rater, f"curation-{slug}"))
+    warnings = [str(text) for text in diagnosis.get("warnings") or ()]
+    if warnings:
+        section.add(Warnings(warnings))
+    transition = _matrix(diagnosis.get("T"))
+    figures = [
+        *([_transition(rater, transition, slug)] if transition is not None else []),
+        _flow(rater, flow, slug),
+        _counts(rater, slug),
+        *_by_rank(rater, slug),
+    ]
+    section.add(Figures(figures))
+    if transition is None:
+        section.add(Text("The diagnosis of this rater has no transition matrix."))
+    section.add(_by_class(rater, diagnosis), _by_source(rater, evidence))
+    if isinstance(diagnosis.get("identifiability"), Mapping) and diagnosis["identifiability"]:
+        checks = {name: value for name, value in scalars(diagnosis["identifiability"]).items()}
+        if checks:
+            rows = [[name, number(value)] for name, value in checks.items()]
+            section.add(Table("Can the matrix be told from the ratings?", ["check", "result"], rows))
+    if rater.top:
+        shown = plural(len(rater.top), "correction")
+        section.add(
+            Text(f"The {shown} that the curation is most confident of, out of {count(rater.corrected)}:"),
+            Corrections([_correction(top, texts, evidence) for top in rater.top]),
+        )
+    _measure(rater, flow, transition, section)
+
+
+def _matrix(value: Any) -> NDArray[np.float64] | None:
+    """A square matrix out of JSON, or None when there is none."""
+    if not isinstance(value, Sequence) or not value or not all(isinstance(row, Sequence) for row in value):
+        return None
+    size = len(value)
+    if any(len(row) != size or not all(known(entry) for entry in row) for row in value):
+        return None
+    return np.array(value, dtype=float)
+
+
+def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
+    labels = [str(i) for i in range(len(matrix))]
+    texts = [[_share(value) for value in row] for row in matrix]
+    kept = ", ".join(f"class {i} {percent(matrix[i, i], digits=0)}" for i in range(len(matrix)))
+    return Figure(
+        f"transition-{slug}",
+        "Transition matrix T: how this rater rates each true class",
+        f"Heat map of the transition matrix of {rater.rater}. Estimated share rated as what it is: {kept}.",
+        heat_map(matrix, texts, rows=labels, columns=labels, y="true", x="rated"),
+        height=300,
+    )
+
+
+def _flow(rater: Curated, flow: NDArray[np.int64], slug: str) -> Figure:
+    moved = [(int(flow[i, j]), i, j) for i in range(CLASSES) for j in range(CLASSES) if i != j and flow[i, j]]
+    largest = max(moved, key=lambda item: (item[0], -item[1], -item[2]), default=None)
+    said = f"Largest change: {count(largest[0])} from {largest[1]} to {largest[2]}." if largest else "Nothing moved."
+    return Figure(
+        f"flow-{slug}",
+        "From raw to curated score class, in ratings",
+        f"Heat map of ratings by raw and curated class. {said}",
+        heat_map(
+            shares(flow),
+            [[few(v) for v in row] for row in flow],
+            rows=_LABELS,
+            columns=_LABELS,
+            y="raw",
+            x="curated",
+        ),
+        height=300,
+    )
+
+
+def _share(value: float) -> str:
+    """A share without its leading zero: .61; nothing where it rounds to none."""
+    return "" if value < 0.005 else "1" if value >= 0.995 else f"{value:.2f}".lstrip("0")
+
+
+def _classes(scores: NDArray[np.int8]) -> list[int]:
+    return [int(amount) for amount in np.bincount(scores[scores >= 0], minlength=CLASSES)[:CLASSES]]
+
+
+def _counts(rater: Curated, slug: str) -> Figure:
+    raw, curated = _classes(rater.raw), _classes(np.where(rater.raw >= 0, rater.score, -1))
+    said = "; ".join(f"class {i} {count(a)} to {count(b)}" for i, (a, b) in enumerate(zip(raw, curated, strict=True)))
+    return Figure(
+        f"classes-{slug}",
+        "Ratings by score class, before and after",
+        f"Bars by score class, raw to curated: {said}.",
+        paired_bars(_LABELS, {"raw": raw, "curated": curated}, x="score class"),
+    )
+
+
+def _by_rank(rater: Curated, slug: str) -> list[Figure]:
+    """Agreement with the neighbour of each rank; a list of plain shares, or of mappings with one."""
+    clusterability = rater.diagnosis.get("clusterability")
+    if isinstance(clusterability, Mapping):
+        clusterability = next((value for value in clusterability.values() if isinstance(value, list)), None)
+    values = clusterability if isinstance(clusterability, list) else []
+    shares_by_rank = [value if known(value) else None for value in values]
+    if not any(value is not None for value in shares_by_rank):
+        return []
+    prior = np.array(_classes(rater.raw)) / max(rater.rated, 1)
+    chance = float((prior**2).sum())
+    first = next(value for value in shares_by_rank if value is not None)
+    return [
+        Figure(
+            f"neighbours-{slug}",
+            "Samples whose neighbour has the same raw score class",
+            f"Line of agreement by neighbour rank, {percent(first)} at the nearest; chance gives {percent(chance)}.",
+            line(shares_by_rank, x="rank of the neighbour", y="", low=chance),
+        )
+    ]
+
+
+def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
+    prior, observed = diagnosis.get("p"), diagnosis.get("observed_prior")
+    rows = []
+    for score, total in enumerate(_classes(rater.raw)):
+        here = rater.raw == score
+        flagged = int(np.count_nonzero(rater.flagged & here))
+        corrected = int(np.count_nonzero(here & (rater.score != rater.raw)))
+        after = int(np.count_nonzero((rater.raw >= 0) & (rater.score == score)))
+        rows.append(
+            [
+                str(score),
+                percent(_entry(observed, score), 1) if known(_entry(observed, score)) else percent(total, rater.rated),
+                percent(_entry(prior, score), 1),
+                count(total),
+                percent(flagged, total),
+                percent(corrected, total),
+                count(after),
+            ]
+        )
+    columns = ["score class", "observed", "estimated true", "raw", "flagged", "corrected away", "curated"]
+    note = "Estimated true: the share of samples that would have this class if the rater made no errors (the prior p)."
+    return Table("By score class", columns, rows, note=note)
+
+
+def _entry(values: Any, place: int) -> float | None:
+    return values[place] if isinstance(values, Sequence) and place < len(values) and known(values[place]) else None
+
+
+def _by_source(rater: Curated, evidence: Evidence) -> Table:
+    """Flagged share by source (and by group, if one was asked for), with the mean class before and after."""
+    samples, rated = evidence.samples, rater.raw >= 0
+    kinds = [("source", samples.sources, samples.source)]
+    if samples.groups:
+        kinds.append((str(evidence.settings.group), samples.groups, samples.group))
+    rows: list[list[Cell | str]] = []
+    for kind, names, codes in kinds:
+        kept, new = folded(names, _SOURCES)
+        code = new[codes]
+        for i, name in enumerate(kept):
+            here = rated & (code == i)
+            total = int(np.count_nonzero(here))
+            raw, score = (float(np.mean(s[here])) if total else None for s in (rater.raw, rater.score))
+            rows.append(
+                [
+                    name,
+                    Cell(in_words(kind), "muted"),
+                    count(total),
+                    percent(int(np.count_nonzero(rater.flagged & here)), total),
+                    percent(int(np.count_nonzero(here & (rater.raw != rater.score))), total),
+                    decimal(raw),
+                    decimal(score),
+                ]
+            )
+    columns = ["name", "kind", "rated", "flagged", "corrected", "mean raw class", "mean curated class"]
+    title = f"By source and {evidence.settings.group}" if samples.groups else "By source"
+    return Table(title, columns, rows, words=("kind",))
+
+
+def _correction(top: TopCorrection, texts: Mapping[str, tuple[str, str, str]], evidence: Evidence) -> Correction:
+    source, instruction, response = texts[top.id]
+    grade = None if evidence.samples.grade is None else float(evidence.samples.grade[top.position])
+    truth = f"{evidence.settings.truth} {number(grade)}" if known(grade) else ""
+    return Correction(
+        raw=top.raw,
+        score=top.score,
+        confidence=top.confidence,
+        source=source,
+        instruction=clipped(instruction, _INSTRUCTION),
+        response=clipped(response, _RESPONSE),
+        truth=truth,
+    )
+
+
+def _measure(rater: Curated, flow: NDArray[np.int64], transition: NDArray[np.float64] | None, section: Section) -> None:
+    name, n = rater.rater, rater.rated
+    section.measured(name, "ratings flagged", _flagged(rater), n=n)
+    section.measured(name, "ratings corrected", rater.corrected, n=n)
+    for score, (raw, curated) in enumerate(zip(flow.sum(1), flow.sum(0), strict=True)):
+        section.measured(name, f"raw class {score}", int(raw), n=n)
+        section.measured(name, f"curated class {score}", int(curated), n=n)
+    if transition is not None:
+        for i, row in enumerate(transition):
+            for j, value in enumerate(row):
+                section.measured(name, f"T true {i} rated {j}", float(value))
+    if known(rater.diagnosis.get("log_likelihood")):
+        section.measured(name, "log likelihood", rater.diagnosis["log_likelihood"])

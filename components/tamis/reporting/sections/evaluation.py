@@ -1,0 +1,261 @@
+"""The models' scores on the benchmarks, beside the base model's, and what the standard errors allow to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+from tamis.core.artifacts import Artifact
+from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Table, Text, Warnings
+from tamis.reporting.charts import dots
+from tamis.reporting.evidence import Evidence
+from tamis.reporting.numbers import DASH, count, decimal, listed, plural, signed, slugs
+from tamis.reporting.outcomes import BASE, Evaluations, Score
+from tamis.reporting.sections.shared import number, scalars
+
+_Z = NormalDist().inv_cdf(0.975)
+_PLOTS = 8  # tasks with a plot of their own
+# Metrics of lm-eval for which less is better.
+_LESS = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
+_NOT_RUN, _FAILED = Cell("not run", "bad"), Cell("failed", "bad")
+
+
+def build(evidence: Evidence) -> Section:
+    """Models x tasks with standard errors, base first, difference to the base, means."""
+    section = Section("evaluation", "Evaluation")
+    evaluations = evidence.evaluations
+    if evaluations is None or not evaluations.scores:
+        section.add(Text("No model was evaluated in this run.", lead=True))
+    else:
+        _compare(evaluations, section)
+    if evidence.models:
+        section.add(_finetuning(evidence.models))
+    return section
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How values are written: shares as points of 100, anything else as it is."""
+
+    shares: bool
+
+    @classmethod
+    def of(cls, evaluations: Evaluations) -> _Scale:
+        within = all(score.value is None or 0 <= score.value <= 1 for score in evaluations.scores.values())
+        return cls(within and _LESS.isdisjoint(evaluations.metric.values()))
+
+    def text(self, value: float | None) -> str:
+        return DASH if value is None else decimal(100 * value, 1) if self.shares else decimal(value, 3)
+
+    def difference(self, value: float | None) -> str:
+        return DASH if value is None else signed(100 * value, 1) if self.shares else signed(value, 3)
+
+    def with_error(self, value: float | None, stderr: float | None, *, difference: bool = False) -> str:
+        text = self.difference(value) if difference else self.text(value)
+        return text if value is None or stderr is None else f"{text} ± {self.text(stderr)}"
+
+
+def _compare(evaluations: Evaluations, section: Section) -> None:
+    scale = _Scale.of(evaluations)
+    means = {model: _mean(evaluations, model) for model in evaluations.models} if scale.shares else {}
+    verdict = _verdict(evaluations, means, scale, section)
+    section.add(Text(verdict, lead=True))
+    if section.sentence:
+        section.add(
+            Text(
+                "Lines in the plots are 95 % intervals. They, like all margins here, cover the choice of test items, "
+                "not what another training seed would change: that takes several trainings of each subset."
+            )
+        )
+    gaps = _gaps(evaluations)
+    if gaps:
+        section.add(Warnings(gaps))
+    if not scale.shares:
+        section.add(
+            Text("Not every metric is a share of 1 that is better when higher, so no mean over tasks is formed.")
+        )
+    section.add(Figures(_figures(evaluations, means, scale)), _scores(evaluations, means, scale))
+    if evaluations.has_base and len(evaluations.models) > 1:
+        section.add(_differences(evaluations, means, scale))
+    for (model, task), score in evaluations.scores.items():
+        section.measured(model, f"{task} {evaluations.metric[task]}", score.value, stderr=score.stderr, n=score.n)
+    for model, task, metric, score in evaluations.others:
+        section.measured(model, f"{task} {metric}", score.value, stderr=score.stderr, n=score.n)
+    for model, mean in means.items():
+        section.measured(model, "mean over tasks", mean.value if mean else None, stderr=mean.stderr if mean else None)
+
+
+def _mean(evaluations: Evaluations, model: str) -> Score | None:
+    """Unweighted mean over all tasks; None when one is missing, since means over other tasks do not compare."""
+    scores = [evaluations.scores.get((model, task)) for task in evaluations.tasks]
+    values = [score.value for score in scores if score is not None and score.value is not None]
+    if len(values) < len(evaluations.tasks):
+        return None
+    errors = [score.stderr for score in scores if score is not None and score.stderr is not None]
+    whole = len(errors) == len(values)
+    stderr = sqrt(sum(error**2 for error in errors)) / len(values) if whole else None
+    return Score(sum(values) / len(values), stderr, sum(score.n for score in scores if score is not None))
+
+
+def _difference(score: Score | None, base: Score | None) -> tuple[float | None, float | None]:
+    """Difference and its standard error, taking the two as independent."""
+    if score is None or base is None or score.value is None or base.value is None:
+        return None, None
+    known = score.stderr is not None and base.stderr is not None
+    stderr = sqrt((score.stderr or 0) ** 2 + (base.stderr or 0) ** 2) if known else None
+    return score.value - base.value, stderr
+
+
+def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale, section: Section) -> str:
+    """What can be said of the best subset's model against the base, with the margin of the best of several."""
+    others = [model for model in evaluations.models if model != BASE]
+    whole = {model: mean for model in others if (mean := means.get(model)) is not None}
+    tasks = plural(len(evaluations.tasks), "task")
+    if not others:
+        return f"Only the base model was evaluated, on {tasks}."
+    subjects = plural(len(others), "finetuned model")
+    if not means:
+        return f"{subjects} and the base model on {tasks}." if evaluations.has_base else f"{subjects} on {tasks}."
+    if not whole:
+        return f"{subjects} on {tasks}; none has a value for every task, so no means are compared."
+    best = max(whole, key=lambda model: (whole[model].value or 0.0, model))
+    said = f"Over {tasks}, the best subset, {best}, reached {scale.text(whole[best].value)} on average"
+    base = means.get(BASE)
+    if base is None:
+        why = "has no value for every task" if evaluations.has_base else "was not evaluated"
+        return f"{said}; the base model {why}, so there is nothing to compare it with."
+    gain, stderr = _difference(whole[best], base)
+    said = f"{said}, the base model {scale.text(base.value)}: {scale.difference(gain)} points"
+    label = f"points, {best} against the base model"
+    if gain is None or stderr is None:
+        section.key_figures.append(KeyFigure(scale.difference(gain), f"{label}, error unknown"))
+        section.sentence = f"{said}, without a standard error, so chance cannot be ruled out."
+        return section.sentence
+    # The best of several was picked after the fact: each gets its share of the 5 % (Bonferroni).
+    margin = NormalDist().inv_cdf(1 - 0.025 / len(whole)) * stderr
+    among = f", allowing for the choice among {len(whole)}" if len(whole) > 1 else ""
+    interval = f"(95 % margin ± {scale.text(margin)}{among})"
+    section.key_figures.append(KeyFigure(f"{scale.difference(gain)} ± {scale.text(margin)}", label))
+    if abs(gain) <= margin:
+        section.sentence = f"{said} {interval}, so no difference to the base model is shown."
+    else:
+        section.sentence = (
+            f"{said} {interval}, {'more' if gain > 0 else 'less'} than the choice of test items explains."
+        )
+    return section.sentence
+
+
+def _gaps(evaluations: Evaluations) -> list[str]:
+    gaps = []
+    for model in evaluations.models:
+        absent = [task for task in evaluations.tasks if (model, task) not in evaluations.scores]
+        failed = [t for t in evaluations.tasks if (s := evaluations.scores.get((model, t))) and s.value is None]
+        for tasks, what in ((absent, "was not run on"), (failed, "has no value for")):
+            if tasks:
+                gaps.append(f"{model} {what} {listed(tasks)}; it is left out of the means, not counted as zero.")
+    return gaps
+
+
+def _cell(score: Score | None, scale: _Scale) -> Cell:
+    if score is None:
+        return _NOT_RUN
+    if score.value is None:
+        return _FAILED
+    return Cell(scale.with_error(score.value, score.stderr), title=f"{count(score.n)} items")
+
+
+def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> Table:
+    rows: list[list[Cell | str]] = []
+    for model in evaluations.models:
+        row: list[Cell | str] = [model]
+        row += [_cell(evaluations.scores.get((model, task)), scale) for task in evaluations.tasks]
+        if means:
+            mean = means[model]
+            row.append(Cell(DASH, "muted", "a task is missing") if mean is None else _cell(mean, scale))
+        rows.append(row)
+    columns = ["model", *(f"{task} ({evaluations.metric[task]})" for task in evaluations.tasks)]
+    unit = "In percent" if scale.shares else "Values"
+    return Table(
+        "Scores", [*columns, *(["mean"] if means else [])], rows, note=f"{unit}, ± one standard error where known."
+    )
+
+
+def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> Table:
+    rows: list[list[Cell | str]] = []
+    for model in evaluations.models:
+        if model == BASE:
+            continue
+        row: list[Cell | str] = [model]
+        pairs = [(evaluations.scores.get((model, t)), evaluations.scores.get((BASE, t))) for t in evaluations.tasks]
+        if means:
+            pairs.append((means[model], means[BASE]))
+        better = [-1 if evaluations.metric[task] in _LESS else 1 for task in evaluations.tasks] + [1] * bool(means)
+        for (score, base), sign in zip(pairs, better, strict=True):
+            gain, stderr = _difference(score, base)
+            clear = gain is not None and stderr is not None and abs(gain) > _Z * stderr
+            row.append(
+                Cell(
+                    scale.with_error(gain, stderr, difference=True),
+                    "" if not clear else "good" if gain is not None and gain * sign > 0 else "bad",
+                )
+            )
+        rows.append(row)
+    note = (
+        "± one standard error of the difference, taking the two models as independent; both answered the same items, "
+        "so the true error is mostly smaller. Coloured: beyond 1.96 standard errors, each cell by itself; among many "
+        "cells about one in twenty is coloured by chance."
+    )
+    columns = ["model", *evaluations.tasks, *(["mean"] if means else [])]
+    return Table("Difference to the base model", columns, rows, note=note)
+
+
+def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> list[Figure]:
+    columns: list[tuple[str, str, dict[str, Score | None]]] = []
+    if means and len(evaluations.tasks) > 1:
+        columns.append(("Mean over tasks", "mean-over-tasks", means))
+    slug = slugs(["mean-over-tasks", *evaluations.tasks])
+    for task in evaluations.tasks[:_PLOTS]:
+        scores = {model: evaluations.scores.get((model, task)) for model in evaluations.models}
+        columns.append((f"{task}, {evaluations.metric[task]}", slug[task], scores))
+    return [_dots(title, name, scores, scale) for title, name, scores in columns]
+
+
+def _dots(title: str, name: str, scores: dict[str, Score | None], scale: _Scale) -> Figure:
+    values = [score.value if score else None for score in scores.values()]
+    errors = [score.stderr if score and score.stderr is not None else None for score in scores.values()]
+    ends = [
+        (value - _Z * error, value + _Z * error) if value is not None and error is not None else (None, None)
+        for value, error in zip(values, errors, strict=True)
+    ]
+    base = scores.get(BASE)
+    said = "; ".join(
+        f"{model} {scale.with_error(value, error) if value is not None else 'no value'}"
+        for model, value, error in zip(scores, values, errors, strict=True)
+    )
+    return Figure(
+        f"evaluation-{name}",
+        title,
+        f"Dots with 95 % intervals: {said}.",
+        dots(
+            list(scores),
+            values,
+            [low for low, _ in ends],
+            [high for _, high in ends],
+            x="percent" if scale.shares else "value",
+            reference=base.value if base else None,
+            highlighted=[i for i, model in enumerate(scores) if model != BASE],
+            percent=scale.shares,
+        ),
+        height=62 + 28 * len(scores),
+    )
+
+
+def _finetuning(models: list[Artifact]) -> Table:
+    """What each training counted and measured, as its manifest says it."""
+    facts = {artifact.name: scalars(artifact.manifest.facts) for artifact in models}
+    names = list(dict.fromkeys(name for known in facts.values() for name in known))
+    rows = [
+        [model, *(number(known[name]) if name in known else DASH for name in names)] for model, known in facts.items()
+    ]
+    return Table("Finetuned models", ["model", *names], rows)

@@ -1,0 +1,113 @@
+"""The pool: how many samples, from where, how long, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tamis.reporting.blocks import Figure, Figures, KeyFigure, Section, Table, Text
+from tamis.reporting.charts import bars, histogram
+from tamis.reporting.evidence import Evidence
+from tamis.reporting.numbers import count, percent, plural
+from tamis.reporting.sections.shared import folded, in_words, number, scalars
+
+_BINS = 24
+_ROWS = 30  # longest table of sources or groups; what is over is folded into one row
+_FATES = ("read", "kept", "rejected", "duplicates", "left_out", "not_drawn")  # the pool stage's words
+_TURNS = 8  # longer conversations share a bar
+
+
+def build(evidence: Evidence) -> Section:
+    """Rows, sources, rejects and duplicates, messages, lengths."""
+    samples = evidence.samples
+    n, sources = len(samples), plural(len(samples.sources), "source")
+    p10, p50, p90 = (float(value) for value in np.percentile(samples.length, [10, 50, 90]))
+    section = Section("pool", "Pool", clause=f"{plural(n, 'sample')} from {sources}")
+    section.key_figures.append(KeyFigure(count(n), "sample" if n == 1 else "samples"))
+    section.add(
+        Text(
+            f"The pool holds {plural(n, 'sample')} from {sources}. The median sample has {count(p50)} characters; "
+            f"four in five have between {count(p10)} and {count(p90)}.",
+            lead=True,
+        ),
+        Figures([_lengths(evidence), _messages(evidence)]),
+        _sources(evidence),
+    )
+    if samples.groups:
+        names, codes = folded(samples.groups, _ROWS)
+        sizes = np.bincount(codes[samples.group], minlength=len(names))
+        rows = [[name, count(size), percent(size, n)] for name, size in zip(names, sizes, strict=True)]
+        section.add(Table(f"Samples by {evidence.settings.group}", ["value", "samples", "share"], rows))
+    read = _rows_read(evidence.pool.manifest.facts)
+    if read:
+        section.add(read)
+    counted = scalars(evidence.pool.manifest.facts)
+    if counted:
+        rows = [[name, number(value)] for name, value in counted.items()]
+        section.add(Table("What the pool stage counted", ["what", "value"], rows))
+    section.measured("pool", "samples", n)
+    for name, value in (("10", p10), ("50", p50), ("90", p90)):
+        section.measured("pool", f"length in characters, percentile {name}", value)
+    for name, size in zip(samples.sources, np.bincount(samples.source), strict=True):
+        section.measured(f"source {name}", "samples", int(size))
+    return section
+
+
+def _lengths(evidence: Evidence) -> Figure:
+    length = np.maximum(evidence.samples.length, 1)
+    low, high = float(length.min()), float(length.max())
+    edges = np.geomspace(low, max(high, 2 * low), _BINS + 1)
+    edges[-1] *= 1 + 1e-9  # rounding must not put the longest sample outside
+    edges[0] *= 1 - 1e-9
+    counts, _ = np.histogram(length, edges)
+    return Figure(
+        "pool-lengths",
+        "Samples by length",
+        f"Histogram of sample lengths from {count(low)} to {count(high)} characters on a logarithmic axis.",
+        histogram(counts, edges, x="characters, all messages", log=True),
+    )
+
+
+def _messages(evidence: Evidence) -> Figure:
+    turns = evidence.samples.turns
+    numbers = sorted(turns)
+    shown = numbers if len(numbers) <= _TURNS else numbers[: _TURNS - 1]
+    labels, values = [str(number) for number in shown], [turns[number] for number in shown]
+    if len(shown) < len(numbers):
+        labels.append(f"{numbers[len(shown)]}+")
+        values.append(sum(turns[number] for number in numbers[len(shown) :]))
+    said = ", ".join(f"{count(value)} with {label}" for label, value in zip(labels, values, strict=True))
+    return Figure(
+        "pool-messages",
+        "Samples by number of messages",
+        f"Bars: samples by number of messages; {said}.",
+        bars(labels, values, x="messages in the sample"),
+    )
+
+
+def _sources(evidence: Evidence) -> Table:
+    samples = evidence.samples
+    names, codes = folded(samples.sources, _ROWS)
+    code = codes[samples.source]
+    rows = []
+    for i, name in enumerate(names):
+        length = samples.length[code == i]
+        share = percent(len(length), len(samples))
+        rows.append([name, count(len(length)), share, count(float(np.median(length)))])
+    return Table("Samples by source", ["source", "samples", "share", "median characters"], rows)
+
+
+def _rows_read(facts: Mapping[str, Any]) -> Table | None:
+    """What became of the rows that were read, by source, as the pool stage counted them."""
+    sources = facts.get("sources")
+    if not isinstance(sources, Mapping):
+        return None
+    known = {name: entry for name, entry in sources.items() if isinstance(entry, Mapping)}
+    columns = [key for key in _FATES if any(key in entry for entry in known.values())]
+    if not columns:
+        return None
+    rows = [[name, *(count(entry.get(key)) for key in columns)] for name, entry in known.items()]
+    note = "A duplicate has the very messages of an earlier row. Rejected rows are in rejects.parquet with reasons."
+    return Table("Rows of each source", ["source", *map(in_words, columns)], rows, note=note)

@@ -1,0 +1,141 @@
+"""The ratings of each rater, and how far the raters agree."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from tamis.reporting.blocks import Figure, Figures, KeyFigure, Section, Table, Text
+from tamis.reporting.charts import bars
+from tamis.reporting.evidence import Evidence
+from tamis.reporting.numbers import DASH, count, decimal, listed, percent, plural
+from tamis.reporting.raters import Ratings
+from tamis.reporting.statistics import joint_counts, mean_absolute_error, pearson
+
+_STATUS = {
+    "unparsable": "answer could not be read",
+    "refused": "rater refused",
+    "too_long": "sample too long",
+    "failed": "request failed",
+    "absent": "no row in the ratings",
+}
+_REASONS = 10  # most frequent reasons shown for each rater
+
+
+def build(evidence: Evidence) -> Section:
+    """Histograms of the overall rating, what was not rated and why, agreement."""
+    section = Section("ratings", "Ratings")
+    raters = evidence.ratings
+    if not raters:
+        section.add(Text("No ratings were given to this report.", lead=True))
+        return section
+    given, unrated = sum(r.rated for r in raters), sum(len(r.overall) - r.rated for r in raters)
+    missing = f", {count(unrated)} missing" if unrated else ""
+    section.clause = f"{count(given)} ratings by {plural(len(raters), 'rater')}{missing}"
+    section.key_figures.append(KeyFigure(count(len(raters)), "rater" if len(raters) == 1 else "raters"))
+    section.add(
+        Text(" ".join(_lead(rater) for rater in raters), lead=True),
+        Figures([_histogram(rater, evidence.rater_slugs[rater.rater]) for rater in raters]),
+        _overview(raters),
+    )
+    reasons = _reasons(raters)
+    if reasons.rows:
+        section.add(reasons)
+    if len(raters) > 1:
+        section.add(_agreement(raters, section))
+    for rater in raters:
+        section.measured(rater.rater, "samples rated", rater.rated, n=len(rater.overall))
+        section.measured(rater.rater, "mean overall rating", rater.means.get("overall"), n=rater.rated)
+        if rater.expected is not None:
+            section.measured(rater.rater, "mean expected score", rater.expected)
+        for status, amount in sorted(rater.statuses.items()):
+            section.measured(rater.rater, f"status {status}", amount)
+        for value, amount in enumerate(rater.histogram, 1):
+            section.measured(rater.rater, f"ratings of {value}", int(amount))
+    return section
+
+
+def _lead(rater: Ratings) -> str:
+    if not rater.rated:
+        return f"{rater.rater} rated no sample."
+    top = int(np.argmax(rater.histogram)) + 1
+    return (
+        f"{rater.rater} rated {count(rater.rated)} of {plural(len(rater.overall), 'sample')}, "
+        f"{decimal(rater.means.get('overall'), 1)} on average; its most frequent rating is {top}, given to "
+        f"{percent(rater.histogram[top - 1], rater.rated, 0)}."
+    )
+
+
+def _histogram(rater: Ratings, slug: str) -> Figure:
+    values = [int(value) for value in rater.histogram]
+    said = ", ".join(f"{count(value)} rated {i}" for i, value in enumerate(values, 1) if value)
+    unrated = len(rater.overall) - rater.rated
+    return Figure(
+        f"ratings-{slug}",
+        f"{rater.rater}: overall rating",
+        f"Bars of the overall ratings by {rater.rater}: {said or 'none'}; {count(unrated)} not rated.",
+        bars(
+            [*(str(i) for i in range(1, 11)), DASH],
+            [*values, unrated],
+            x=f"overall rating ({DASH}: not rated)",
+            colours=[*["accent"] * 10, "raw"],
+        ),
+    )
+
+
+def _overview(raters: list[Ratings]) -> Table:
+    criteria = list(dict.fromkeys(name for rater in raters for name in rater.means if name != "overall"))
+    rows = [
+        [
+            rater.rater,
+            count(rater.rated),
+            percent(rater.rated, len(rater.overall)),
+            decimal(rater.means.get("overall")),
+            decimal(rater.expected),
+            *(decimal(rater.means.get(name)) for name in criteria),
+            count(rater.attempts),
+            count(rater.tokens) if rater.tokens else DASH,
+        ]
+        for rater in raters
+    ]
+    columns = ["rater", "rated", "share", "overall", "expected", *criteria, "requests", "tokens"]
+    note = (
+        "Means over the rated samples. Expected: the score weighted by the rater's own token probabilities, where "
+        "it gives them. A sample without a rating is never counted as a low score."
+    )
+    return Table("Mean ratings", columns, rows, note=note)
+
+
+def _reasons(raters: list[Ratings]) -> Table:
+    rows = []
+    for rater in raters:
+        named = rater.reasons.copy()
+        if rater.statuses["absent"]:
+            named["absent", ""] = rater.statuses["absent"]
+        ordered = sorted(named.items(), key=lambda item: (-item[1], item[0]))
+        for (status, reason), amount in ordered[:_REASONS]:
+            rows.append([rater.rater, _STATUS.get(status, status), reason or DASH, count(amount)])
+        rest = sum(amount for _, amount in ordered[_REASONS:])
+        if rest:
+            rows.append([rater.rater, "others", f"{len(ordered) - _REASONS} further reasons", count(rest)])
+    return Table("Samples without a rating", ["rater", "status", "reason", "samples"], rows, words=("status", "reason"))
+
+
+def _agreement(raters: list[Ratings], section: Section) -> Table:
+    rows = []
+    for one, other in combinations(raters, 2):
+        # Ratings 1..10 as classes 0..9; samples that either rater left unrated become -1 and drop out.
+        table = joint_counts(one.overall - 1, other.overall - 1, classes=10)
+        n = int(table.sum())
+        distance = np.abs(np.subtract.outer(np.arange(10), np.arange(10)))
+        exact, within = (float(table[distance <= limit].sum()) / max(n, 1) for limit in (0, 1))
+        correlation, error = float(pearson(table)), float(mean_absolute_error(table))
+        pair = listed([one.rater, other.rater])
+        rows.append(
+            [pair, count(n), percent(exact, n and 1), percent(within, n and 1), decimal(error), decimal(correlation)]
+        )
+        for measure, value in (("exact agreement", exact), ("agreement within one", within), ("Pearson", correlation)):
+            section.measured(pair, measure, value if n and np.isfinite(value) else None, n=n)
+    columns = ["raters", "both rated", "equal", "within one", "mean distance", "Pearson"]
+    return Table("Agreement of overall ratings", columns, rows)

@@ -1,0 +1,255 @@
+"""Raw and curated scores against a known grade: whether the rater knows anything, and whether curation helped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tamis.reporting.blocks import Cell, Figure, Figures, Heading, KeyFigure, Section, Table, Text, Tone
+from tamis.reporting.charts import dots, heat_map
+from tamis.reporting.evidence import Evidence
+from tamis.reporting.numbers import DASH, count, decimal, listed, plural, signed, span
+from tamis.reporting.raters import Curated
+from tamis.reporting.samples import CLASSES
+from tamis.reporting.sections.shared import few, shares
+from tamis.reporting.statistics import RESAMPLES, Comparison, Estimate, compare, joint_counts
+
+_LABELS = [str(score) for score in range(CLASSES)]
+
+
+def build(evidence: Evidence) -> Section:
+    """Mean absolute error and rank correlation before and after curation, with bootstrap intervals."""
+    field = evidence.settings.truth
+    section = Section("truth", "Truth")
+    if field is None or evidence.curation is None:
+        why = "no field of the pool was named as the truth" if field is None else "no curation was given"
+        section.add(Text(f"Scores are not compared with a known grade here: {why}.", lead=True))
+        return section
+    known = int(np.count_nonzero(evidence.truth >= 0))
+    compared = {}
+    for rater in evidence.curation.raters.values():
+        result = compare(joint_counts(rater.raw, rater.score, evidence.truth, classes=CLASSES))
+        if result is None:
+            section.add(Text(f"No sample that {rater.rater} rated has a '{field}'."))
+        else:
+            compared[rater.rater] = result
+    if not compared:
+        return section
+    section.sentence = _in_short(field, compared)
+    section.blocks[:0] = [
+        Text(f"{name}: {_on_rater(result)} {_on_curation(result)}", lead=True) for name, result in compared.items()
+    ]
+    section.add(
+        Text(
+            f"{count(known)} of {plural(len(evidence.samples), 'sample')} have a '{field}'. It is brought to the six "
+            "score classes like a rating (up to 4 is class 0, 9 and 10 are class 5). A mean absolute error of 0 is "
+            f"perfect; a rank correlation (Spearman) of 1 is perfect, 0 is none. Intervals: 95 %, {count(RESAMPLES)} "
+            "bootstrap resamples of the samples."
+        ),
+        Figures([_errors(compared), _correlations(compared)]),
+        _table(compared),
+    )
+    for name, rater in evidence.curation.raters.items():
+        if name in compared:
+            section.add(Heading(name, f"truth-{evidence.rater_slugs[name]}"), Figures(_maps(rater, evidence)))
+    for name, result in compared.items():
+        for measure, estimate in _estimates(result).items():
+            section.measured(name, measure, _or_none(estimate.value), interval=_interval(estimate), n=result.n)
+        section.measured(name, "mean absolute error of a constant guess", result.guess_error, n=result.n)
+    if len(compared) == 1:
+        (result,) = compared.values()
+        change = f"{decimal(result.raw_error.value)} to {decimal(result.curated_error.value)}"
+        section.key_figures.append(KeyFigure(change, "mean absolute error, raw to curated"))
+    return section
+
+
+def _on_rater(result: Comparison) -> str:
+    """Whether the rater's own ratings say anything about the truth."""
+    raw = result.raw_correlation
+    interval = f"{decimal(raw.value)}, 95 % interval {span(raw.low, raw.high)}"
+    if not raw.known:
+        said = "the raw ratings are (almost) constant, so they order nothing."
+    elif raw.includes_zero:
+        said = (
+            f"the raw ratings order the samples no better than chance as far as these {count(result.n)} samples show "
+            f"(rank correlation {interval}: the interval includes zero)."
+        )
+    elif raw.value < 0:
+        said = f"the raw ratings order the samples the wrong way round (rank correlation {interval})."
+    else:
+        said = f"the raw ratings carry information about the truth (rank correlation {interval})."
+    if result.raw_error.value >= result.guess_error:
+        said += (
+            f" Always saying class {result.guess} would have a mean absolute error of {decimal(result.guess_error)}, "
+            f"no more than the raw ratings' {decimal(result.raw_error.value)}."
+        )
+    return said
+
+
+def _on_curation(result: Comparison) -> str:
+    """What curation did to the error, and no more than the interval allows."""
+    raw, curated, change = result.raw_error.value, result.curated_error.value, result.error_difference
+    numbers = f"from {decimal(raw)} to {decimal(curated)}"
+    interval = f"95 % interval of the change {signed(change.low)} to {signed(change.high)}"
+    if raw == curated and change.low == change.high == 0:
+        return "Curation changed no score that has a known grade."
+    if change.includes_zero:
+        return (
+            f"The mean absolute error went {numbers} ({interval}): the interval includes zero, so neither help nor "
+            "harm of curation is shown."
+        )
+    if change.value > 0:
+        return f"Curation made the scores worse: the mean absolute error rose {numbers} ({interval})."
+    return f"Curation brought the scores nearer to the truth: the mean absolute error fell {numbers} ({interval})."
+
+
+def _in_short(field: str, compared: dict[str, Comparison]) -> str:
+    """The effect on each rater's error in one sentence, and which raters know nothing in a second."""
+    parts = []
+    for verb, sign in (("lowered", -1), ("raised", 1)):
+        changed = [
+            f"{name} ({decimal(result.raw_error.value)} to {decimal(result.curated_error.value)})"
+            for name, result in compared.items()
+            if not result.error_difference.includes_zero and result.error_difference.value * sign > 0
+        ]
+        if changed:
+            parts.append(f"{verb} the mean absolute error of {listed(changed)}")
+    same = [name for name, result in compared.items() if result.error_difference.includes_zero]
+    if same:
+        parts.append(f"had no effect that shows on the error of {listed(same)}")
+    chance = [name for name, result in compared.items() if result.raw_correlation.includes_zero]
+    blind = f" Ratings by {listed(chance)} order the samples no better than chance." if chance else ""
+    return f"Against '{field}', curation {listed(parts)}.{blind}"
+
+
+def _estimates(result: Comparison) -> dict[str, Estimate]:
+    return {
+        "raw mean absolute error": result.raw_error,
+        "curated mean absolute error": result.curated_error,
+        "change of mean absolute error": result.error_difference,
+        "raw Spearman": result.raw_correlation,
+        "curated Spearman": result.curated_correlation,
+        "change of Spearman": result.correlation_difference,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _interval(estimate: Estimate) -> tuple[float, float] | None:
+    return estimate.interval if estimate.known else None
+
+
+def _table(compared: dict[str, Comparison]) -> Table:
+    rows: list[list[Cell | str]] = []
+    for name, result in compared.items():
+        for scores, error, correlation in (
+            ("raw", result.raw_error, result.raw_correlation),
+            ("curated", result.curated_error, result.curated_correlation),
+        ):
+            rows.append(
+                [
+                    f"{name}, {scores}",
+                    decimal(error.value),
+                    span(*error.interval) if error.known else DASH,
+                    decimal(correlation.value) if np.isfinite(correlation.value) else "not defined",
+                    span(*correlation.interval) if correlation.known else DASH,
+                    count(result.n),
+                ]
+            )
+        error, correlation = result.error_difference, result.correlation_difference
+        rows.append(
+            [
+                f"{name}, change",
+                Cell(signed(error.value), _tone(error, better=-1)),
+                f"{signed(error.low)} to {signed(error.high)}" if error.known else DASH,
+                Cell(
+                    signed(correlation.value) if np.isfinite(correlation.value) else DASH, _tone(correlation, better=1)
+                ),
+                f"{signed(correlation.low)} to {signed(correlation.high)}" if correlation.known else DASH,
+                count(result.n),
+            ]
+        )
+        guess = f"always class {result.guess}"
+        rows.append([f"{name}'s samples, {guess}", decimal(result.guess_error), DASH, DASH, DASH, count(result.n)])
+    columns = ["scores", "mean absolute error", "95 % interval", "Spearman", "95 % interval ", "samples"]
+    return Table("Scores against the truth", columns, rows)
+
+
+def _tone(change: Estimate, *, better: int) -> Tone:
+    if change.includes_zero:
+        return ""
+    return "good" if change.value * better > 0 else "bad"
+
+
+def _errors(compared: dict[str, Comparison]) -> Figure:
+    pairs = [(result.raw_error, result.curated_error) for result in compared.values()]
+    return _intervals(
+        list(compared), pairs, "truth-error", "Mean absolute error (left is better)", "error, in score classes", None
+    )
+
+
+def _correlations(compared: dict[str, Comparison]) -> Figure:
+    pairs = [(result.raw_correlation, result.curated_correlation) for result in compared.values()]
+    return _intervals(list(compared), pairs, "truth-correlation", "Rank correlation (right is better)", "Spearman", 0.0)
+
+
+def _intervals(
+    raters: Sequence[str],
+    pairs: Sequence[tuple[Estimate, Estimate]],
+    name: str,
+    caption: str,
+    x: str,
+    reference: float | None,
+) -> Figure:
+    """Raw (grey) and curated (accent) estimates of every rater with their intervals."""
+    estimates = [estimate for pair in pairs for estimate in pair]
+    rows = [f"{rater}, {scores}" for rater in raters for scores in ("raw", "curated")]
+    said = "; ".join(
+        f"{row} {decimal(e.value)}, interval {span(e.low, e.high)}" for row, e in zip(rows, estimates, strict=True)
+    )
+    ends = [(e.low, e.high) if e.known else (None, None) for e in estimates]
+    return Figure(
+        name,
+        caption,
+        f"Dots with 95 % intervals: {said}.",
+        dots(
+            rows,
+            [_or_none(e.value) for e in estimates],
+            [low for low, _ in ends],
+            [high for _, high in ends],
+            x=x,
+            reference=reference,
+            highlighted=range(1, len(rows), 2),
+            empty="not defined",
+        ),
+        height=70 + 30 * len(rows),
+    )
+
+
+def _maps(rater: Curated, evidence: Evidence) -> list[Figure]:
+    """True class against raw and against curated class; colours by the share of the true class."""
+    slug, field = evidence.rater_slugs[rater.rater], evidence.settings.truth
+    figures = []
+    for kind, scores in (("raw", rater.raw), ("curated", rater.score)):
+        table = joint_counts(evidence.truth, np.where(rater.raw >= 0, scores, -1), classes=CLASSES)
+        right = int(np.trace(table))
+        figures.append(
+            Figure(
+                f"truth-{kind}-{slug}",
+                f"Samples by true and {kind} class",
+                f"Heat map of samples by true and {kind} class; {count(right)} of {count(int(table.sum()))} are equal.",
+                heat_map(
+                    shares(table),
+                    [[few(v) for v in row] for row in table],
+                    rows=_LABELS,
+                    columns=_LABELS,
+                    y=f"class of '{field}'",
+                    x=f"{kind} class",
+                ),
+                height=300,
+            )
+        )
+    return figures

@@ -1,0 +1,24 @@
+"""Settings of the reporting stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tamis.core.settings import Settings
+
+
+class ReportingSettings(Settings):
+    """What the report shows beyond the artifacts that it is given."""
+
+    title: str = Field("Data selection report", min_length=1, description="heading of the page")
+    truth: str | None = Field(
+        None,
+        min_length=1,
+        description="numeric field of the pool's metadata on the scale 1..10, such as an author's grade; raw and "
+        "curated scores are compared with it",
+    )
+    group: str | None = Field(
+        None, min_length=1, description="field of the pool's metadata to break down by, such as a topic"
+    )
+    examples: int = Field(20, ge=0, le=500, description="most confident corrections shown for each rater")
+    notes: tuple[str, ...] = Field((), description="remarks in plain text, shown at the top of the page")

@@ -1,0 +1,65 @@
+"""The reporting stage: a run's artifacts in, one page and its tables and plots out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tamis
+from tamis.core.artifacts import Manifest
+from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.reporting.settings import ReportingSettings
+
+
+def run(
+    settings: ReportingSettings,
+    *,
+    pool: Uri,
+    ratings: Sequence[Uri] = (),
+    curation: Uri | None = None,
+    selections: Sequence[Uri] = (),
+    models: Sequence[Uri] = (),
+    evaluations: Sequence[Uri] = (),
+    out: Uri,
+) -> Manifest:
+    """Write the report of a run; `out` holds `report.html`, `results.csv`, `results.md` and `plots/`.
+
+    What is not given is said to be missing, in its section. `facts["headline"]` is the report in a few sentences.
+
+    Raises:
+        InputError: when an artifact was made from another pool, or `truth` or `group` is no field of the pool.
+    """
+    inputs = {
+        "pool": Input(pool, "pool"),
+        "ratings": Input(ratings, "ratings"),
+        "curation": Input(curation, "curation"),
+        "selections": Input(selections, "selection"),
+        "models": Input(models, "model"),
+        "evaluations": Input(evaluations, "evaluation"),
+    }
+    return run_step("reporting", "report", settings, _report, out=out, inputs=inputs)
+
+
+def _report(step: Step[ReportingSettings]) -> None:
+    from tamis.reporting import render
+    from tamis.reporting.evidence import read_evidence
+    from tamis.reporting.headline import headline
+    from tamis.reporting.sections import cost, curation, evaluation, pool, ratings, subsets, truth
+    from tamis.reporting.style import save
+
+    evidence = read_evidence(step)
+    parts = (pool, ratings, curation, truth, subsets, evaluation, cost)
+    sections = [part.build(evidence) for part in parts]
+    folder = step.out / "plots"
+    folder.mkdir()
+    plots = {figure.name: save(figure, folder) for section in sections for figure in section.figures}
+    said = headline(sections)
+    texts = {
+        "report.html": render.page(step.settings, sections, plots, tamis.__version__),
+        "results.csv": render.results_csv(sections),
+        # Times differ from run to run: they stand on the page only, so that the results compare byte for byte.
+        "results.md": render.results_markdown(step.settings, said, [s for s in sections if s.anchor != cost.ANCHOR]),
+    }
+    for name, text in texts.items():
+        (step.out / name).write_text(text, encoding="utf-8")
+    step.rows = sum(len(section.results) for section in sections)
+    step.facts.update(headline=said, sections=[section.anchor for section in sections], plots=len(plots))

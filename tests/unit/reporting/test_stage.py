@@ -1,0 +1,247 @@
+"""The reporting stage: absent inputs, wrong inputs, the same bytes twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import ArtifactError, InputError
+from tamis.reporting.numbers import DASH, MINUS
+from tamis.reporting.settings import ReportingSettings
+from tamis.reporting.stage import run
+from tests.artifacts import conversation, make_curation, make_pool, make_ratings
+from tests.unit.reporting.conftest import SETTINGS, Made
+from tests.unit.reporting.example import make_evaluation
+from tests.unit.reporting.markup import Page
+
+PLAIN = ReportingSettings()
+
+
+def ids_of(pool: Path) -> list[str]:
+    ids: list[str] = Artifact.open(pool).table(["id"])["id"].to_pylist()
+    return ids
+
+
+def page_of(out: Path) -> Page:
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_a_pool_alone_makes_a_whole_page_that_says_what_is_missing(small_pool: Path, tmp_path: Path) -> None:
+    manifest = run(PLAIN, pool=small_pool, out=tmp_path / "out")
+    text = page_of(tmp_path / "out").text
+    for sentence in (
+        "No ratings were given to this report.",
+        "No curation was given to this report.",
+        "Scores are not compared with a known grade here: no field of the pool was named as the truth.",
+        "No subsets were given to this report.",
+        "No model was evaluated in this run.",
+    ):
+        assert sentence in text
+    assert manifest.facts["headline"] == "6 samples from 1 source."
+    assert manifest.kind == "report"
+
+
+def test_the_same_inputs_give_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    again = run(SETTINGS, **made.run.inputs(), out=tmp_path / "again")
+    assert again.content_hash == made.manifest.content_hash
+
+
+def test_results_do_not_depend_on_how_long_the_stages_took(tmp_path: Path) -> None:
+    samples = [conversation(f"Question {i}?", f"Answer {i}.") for i in range(4)]
+    hashes = []
+    for name in ("one", "two"):
+        pool = make_pool(tmp_path / name / "pool", samples)
+        manifest = run(PLAIN, pool=pool, out=tmp_path / name / "report")
+        hashes.append({file.name: file.sha256 for file in manifest.files})
+    assert hashes[0]["results.csv"] == hashes[1]["results.csv"]
+    assert hashes[0]["results.md"] == hashes[1]["results.md"]
+
+
+def test_a_diagnosis_without_anything_in_it_is_enough(small_pool: Path, tmp_path: Path) -> None:
+    rows = [{"id": i, "raw_score": n % 6, "score": 2} for n, i in enumerate(ids_of(small_pool))]
+    curation = make_curation(tmp_path / "curation", rows)
+    run(PLAIN, pool=small_pool, curation=curation, out=tmp_path / "out")
+    text = page_of(tmp_path / "out").text
+    assert "Curation changed the score class of 5 of 6 ratings (83.3 %)" in text
+    assert "The diagnosis of this rater has no transition matrix." in text
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"T": [[1.0, 0.0], [0.5]]},
+        {"T": "none"},
+        {"T": [[None, 1.0], [0.0, 1.0]]},
+        {"clusterability": [None, None]},
+        {"clusterability": {"agreement": [0.5, None, 0.4]}},
+        {"identifiability": None, "warnings": None, "p": [0.5], "observed_prior": None, "k": None},
+    ],
+)
+def test_a_diagnosis_of_another_shape_does_not_stop_the_report(
+    broken: dict[str, Any], small_pool: Path, tmp_path: Path
+) -> None:
+    rows = [{"id": i, "raw_score": 1, "score": 1} for i in ids_of(small_pool)]
+    curation = make_curation(tmp_path / "curation", rows, {"r": broken})
+    manifest = run(PLAIN, pool=small_pool, curation=curation, out=tmp_path / "out")
+    assert "0 of 6 ratings corrected (0.0 %)" in manifest.facts["headline"]
+
+
+def test_names_that_plots_could_misread_are_plain_text(small_pool: Path, tmp_path: Path) -> None:
+    ids = ids_of(small_pool)
+    names = ["_a$b$ <x>", "評価者", "A$B$ <X>"]
+    ratings = [make_ratings(tmp_path / f"r{n}", name, ids, [3, 5, 7, None, 9, 10]) for n, name in enumerate(names)]
+    rows = [{"id": i, "rater": name, "raw_score": 1, "score": 2} for name in names for i in ids]
+    curation = make_curation(tmp_path / "curation", rows)
+    run(PLAIN, pool=small_pool, ratings=ratings, curation=curation, out=tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert [element.text for element in page.all("h3")] == names
+    plots = {path.stem for path in (tmp_path / "out" / "plots").glob("ratings-*.svg")}
+    assert plots == {"ratings-a-b-x", "ratings-unnamed", "ratings-a-b-x-2"}
+
+
+def test_a_sample_that_the_ratings_lack_is_counted_as_absent(small_pool: Path, tmp_path: Path) -> None:
+    ratings = make_ratings(tmp_path / "ratings", "r", ids_of(small_pool)[:4], [1, 2, 3, 4])
+    run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert page.rows("Samples without a rating")[1] == ["r", "no row in the ratings", DASH, "2"]
+
+
+def test_artifacts_of_another_pool_are_refused(small_pool: Path, tmp_path: Path) -> None:
+    ratings = make_ratings(tmp_path / "ratings", "r", ["0" * 32], [5])
+    with pytest.raises(InputError, match="1 ids in a row of 1 that the pool does not have"):
+        run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_id_that_is_none_is_refused(small_pool: Path, tmp_path: Path) -> None:
+    ratings = make_ratings(tmp_path / "ratings", "r", ["nine"], [5])
+    with pytest.raises(InputError, match="'nine' is no sample's id"):
+        run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
+
+
+def test_two_ratings_of_one_name_are_refused(small_pool: Path, tmp_path: Path) -> None:
+    ids = ids_of(small_pool)
+    ratings = [make_ratings(tmp_path / name, "r", ids, [5] * 6) for name in ("one", "two")]
+    with pytest.raises(InputError, match="two of the ratings are called 'r'"):
+        run(PLAIN, pool=small_pool, ratings=ratings, out=tmp_path / "out")
+
+
+def test_an_artifact_of_the_wrong_kind_is_refused(small_pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is a pool"):
+        run(PLAIN, pool=small_pool, curation=small_pool, out=tmp_path / "out")
+
+
+def graded_pool(out: Path, metadata: list[dict[str, Any]]) -> Path:
+    return make_pool(out, [conversation(f"Q{i}?", "A.") for i in range(len(metadata))], metadata=metadata)
+
+
+@pytest.mark.parametrize("option", ["truth", "group"])
+def test_a_field_that_no_sample_has_is_an_error_that_lists_the_fields(option: str, tmp_path: Path) -> None:
+    pool = graded_pool(tmp_path / "pool", [{"grade": 3, "topic": "x"}, {"grade": 4}])
+    with pytest.raises(InputError, match=f"report.{option} is 'note'") as raised:
+        run(ReportingSettings(**{option: "note"}), pool=pool, out=tmp_path / "out")
+    assert raised.value.allowed == "grade, topic"
+
+
+@pytest.mark.parametrize("value", ["7", True, 0.3, 11])
+def test_a_truth_that_is_no_grade_is_an_error_with_the_value(value: object, tmp_path: Path) -> None:
+    pool = graded_pool(tmp_path / "pool", [{"grade": 3}, {"grade": value}])
+    with pytest.raises(InputError, match="in its metadata field 'grade'") as raised:
+        run(ReportingSettings(truth="grade"), pool=pool, out=tmp_path / "out")
+    assert repr(value) in raised.value.problem
+
+
+def truth_text(tmp_path: Path, grades: Sequence[int], raw: Sequence[int], score: Sequence[int]) -> str:
+    pool = graded_pool(tmp_path / "pool", [{"grade": grade} for grade in grades])
+    columns = zip(ids_of(pool), raw, score, strict=True)
+    curation = make_curation(tmp_path / "c", [{"id": i, "raw_score": a, "score": b} for i, a, b in columns])
+    run(ReportingSettings(truth="grade"), pool=pool, curation=curation, out=tmp_path / "out")
+    return page_of(tmp_path / "out").text
+
+
+def test_curation_that_made_scores_worse_is_said_to_have_done_so(tmp_path: Path) -> None:
+    truth = [0, 1, 2, 3, 4, 5] * 10
+    text = truth_text(tmp_path, [c + 4 for c in truth], truth, [min(c + 2, 5) for c in truth])
+    assert "Curation made the scores worse: the mean absolute error rose from 0.00 to 1.50" in text
+    assert "curation raised the mean absolute error of r (0.00 to 1.50)" in text
+
+
+def test_constant_ratings_are_said_to_order_nothing(tmp_path: Path) -> None:
+    truth = [0, 1, 2, 3, 4, 5] * 5
+    text = truth_text(tmp_path, [c + 4 for c in truth], [3] * 30, [3] * 30)
+    assert "the raw ratings are (almost) constant, so they order nothing" in text
+    assert "Curation changed no score that has a known grade." in text
+    assert "no more than the raw ratings'" in text
+    assert "not defined" in text
+
+
+Rows = dict[str, list[tuple[str, str, float | None, float | None, int]]]
+
+
+def headline_of(tmp_path: Path, pool: Path, scores: Rows) -> str:
+    evaluations = [make_evaluation(tmp_path / name, name, rows) for name, rows in scores.items()]
+    manifest = run(PLAIN, pool=pool, evaluations=evaluations, out=tmp_path / "out")
+    text: str = manifest.facts["headline"]
+    return text
+
+
+def test_a_difference_within_its_margin_is_not_claimed(small_pool: Path, tmp_path: Path) -> None:
+    scores: Rows = {"base": [("t", "acc", 0.50, 0.01, 9)], "ds2": [("t", "acc", 0.52, 0.01, 9)]}
+    assert "so no difference to the base model is shown" in headline_of(tmp_path, small_pool, scores)
+
+
+def test_the_margin_grows_with_the_number_of_subsets_to_choose_from(small_pool: Path, tmp_path: Path) -> None:
+    base, gain = [("t", "acc", 0.50, 0.01, 9)], [("t", "acc", 0.53, 0.01, 9)]
+    alone: Rows = {"base": base, "s0": gain}
+    assert "more than the choice of test items explains" in headline_of(tmp_path / "alone", small_pool, alone)
+    many: Rows = {"base": base} | {f"s{i}": gain for i in range(10)}
+    assert "so no difference to the base model is shown" in headline_of(tmp_path / "many", small_pool, many)
+
+
+def test_a_value_without_standard_error_is_not_compared_with_chance(small_pool: Path, tmp_path: Path) -> None:
+    scores: Rows = {"base": [("t", "acc", 0.5, None, 9)], "ds2": [("t", "acc", 0.9, None, 9)]}
+    assert "without a standard error, so chance cannot be ruled out" in headline_of(tmp_path, small_pool, scores)
+
+
+def test_without_the_base_model_nothing_is_claimed(small_pool: Path, tmp_path: Path) -> None:
+    headline_of(tmp_path, small_pool, {"ds2": [("t", "acc", 0.9, 0.1, 9)]})
+    assert "the base model was not evaluated, so there is nothing to compare it with" in page_of(tmp_path / "out").text
+
+
+def test_values_that_are_no_shares_have_no_mean_and_less_may_be_better(small_pool: Path, tmp_path: Path) -> None:
+    scores: Rows = {
+        "base": [("wiki", "word_perplexity", 20.0, 0.1, 9), ("t", "acc", 0.5, 0.1, 9)],
+        "ds2": [("wiki", "word_perplexity", 15.0, 0.1, 9), ("t", "acc", 0.5, 0.1, 9)],
+    }
+    headline_of(tmp_path, small_pool, scores)
+    page = page_of(tmp_path / "out")
+    assert page.rows("Difference to the base model")[1] == ["ds2", f"{MINUS}5.000 ± 0.141", "+0.000 ± 0.141"]
+    assert [e.attributes["class"] for e in page.all("td") if e.text == f"{MINUS}5.000 ± 0.141"] == ["good"]
+    assert "no mean over tasks is formed" in page.text
+
+
+def test_further_metrics_of_a_task_are_in_the_csv_only(small_pool: Path, tmp_path: Path) -> None:
+    scores: Rows = {"base": [("t", "acc", 0.5, 0.1, 9), ("t", "acc_norm", 0.6, 0.1, 9)]}
+    headline_of(tmp_path, small_pool, scores)
+    assert "acc_norm" not in page_of(tmp_path / "out").text
+    assert "evaluation,base,t acc_norm,0.6,0.1,,,9" in (tmp_path / "out" / "results.csv").read_text()
+
+
+def test_fewer_examples_than_corrections_are_the_most_confident(small_pool: Path, tmp_path: Path) -> None:
+    ids = ids_of(small_pool)
+    rows = [{"id": i, "raw_score": 1, "score": 2, "confidence": n / 10} for n, i in enumerate(ids)]
+    curation = make_curation(tmp_path / "curation", rows)
+    run(ReportingSettings(examples=2), pool=small_pool, curation=curation, out=tmp_path / "out")
+    shown = [e.text for e in page_of(tmp_path / "out").all("small") if e.text.startswith("confidence")]
+    assert shown == ["confidence 0.50", "confidence 0.40"]
+
+
+def test_no_examples_means_no_text_of_the_pool_on_the_page(small_pool: Path, tmp_path: Path) -> None:
+    rows = [{"id": i, "raw_score": 1, "score": 2, "confidence": 0.9} for i in ids_of(small_pool)]
+    curation = make_curation(tmp_path / "curation", rows)
+    run(ReportingSettings(examples=0), pool=small_pool, curation=curation, out=tmp_path / "out")
+    assert "fact about" not in page_of(tmp_path / "out").text
