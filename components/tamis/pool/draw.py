@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tamis.core.ids import Keys, tie_breaks
 from tamis.core.tables import POOL, PartsWriter
-from tamis.pool.digests import Digests, DigestSet, keys_of
+from tamis.pool.keyset import KeySet
 
 _SPOOLED = POOL.append(pa.field("key", pa.uint64(), nullable=False))
 _BATCH = 8192
@@ -30,7 +31,7 @@ class Draw:
 
     def __init__(self, size: int, seed: int, folder: Path) -> None:
         self._size, self._seed, self._folder = size, seed, folder
-        self._offered = DigestSet()
+        self._offered = KeySet()
         self._keys: list[NDArray[np.uint64]] = []
         self._waiting = 0
         self._largest = np.uint64(2**64 - 1)
@@ -41,14 +42,14 @@ class Draw:
         self._spool.__enter__()
         return self
 
-    def offer(self, table: pa.Table, digests: Digests) -> int:
-        """Offer the rows of `table` (schema `POOL`), whose ids are `digests`; returns how many were not offered before.
+    def offer(self, table: pa.Table, ids: Keys) -> int:
+        """Offer the rows of `table` (schema `POOL`), whose ids are `ids`; returns how many were not offered before.
 
         Equal samples count once.
         """
-        new = self._offered.new(digests)
-        self._offered.add(digests[new])
-        keys = keys_of(digests, self._seed)
+        new = self._offered.new(ids)
+        self._offered.add(ids[new])
+        keys = tie_breaks(ids, self._seed)
         possible = new & (keys <= self._largest)
         waiting = table.append_column(_SPOOLED.field("key"), pa.array(keys)).filter(pa.array(possible))
         self._spool.write(waiting)

@@ -13,12 +13,13 @@ import pyarrow as pa
 from tamis.core import storage
 from tamis.core.artifacts import Manifest
 from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.ids import pack
 from tamis.core.settings import hash_of
 from tamis.core.steps import Step, Uri, run_step
 from tamis.core.tables import POOL, PartsWriter
 from tamis.pool.counts import Counts
-from tamis.pool.digests import DigestSet, digests_of
 from tamis.pool.draw import Draw
+from tamis.pool.keyset import KeySet
 from tamis.pool.rejects import RejectsWriter
 from tamis.pool.rows import BLOCK_ROWS, SourceRows
 from tamis.pool.settings import PoolSettings
@@ -82,7 +83,7 @@ class _Pool:
     def __init__(self, step: Step[PoolSettings]) -> None:
         self.parts = PartsWriter(step.out, POOL)
         self.rejects = RejectsWriter(step.out / REJECTS_FILE)
-        self._seen = DigestSet()
+        self._seen = KeySet()
         self._draws = step.scratch / "draw"
 
     def take(self, rows: SourceRows, resolved: Resolved) -> Counts:
@@ -104,7 +105,7 @@ class _Pool:
         with Draw(size, seed, self._draws) as draw:
             while not ended:
                 table, ended = self._next_block(rows, name, BLOCK_ROWS, counts)
-                new = draw.offer(table, digests_of(table["id"].to_pylist()))
+                new = draw.offer(table, pack(table["id"].combine_chunks(), where="the pool"))
                 counts.duplicates += table.num_rows - new
                 offered += new
             for table in draw.drawn():
@@ -116,7 +117,7 @@ class _Pool:
         """The next samples that the pool does not have yet, and whether they are the source's last."""
         block = rows.take(samples)
         self.rejects.write(name, block.rejected)
-        new = self._seen.new(digests_of(block.ids))
+        new = self._seen.new(pack(pa.array(block.ids, pa.string()), where="the pool"))
         table = block.table(name).filter(pa.array(new))
         counts.read += block.read
         counts.rejected += len(block.rejected)
@@ -134,7 +135,7 @@ class _Pool:
             shutil.copyfile(self.rejects.path, beside)
 
     def _keep(self, table: pa.Table, counts: Counts) -> None:
-        self._seen.add(digests_of(table["id"].to_pylist()))
+        self._seen.add(pack(table["id"].combine_chunks(), where="the pool"))
         self.parts.write(table)
         counts.add_kept(table)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.ids import pack
 from tamis.core.samples import Message, instruction_of, response_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Samples:
         Raises:
             InputError: when the pool lacks one of them: the artifact was made from another pool.
         """
-        keys = _keys_of(ids)
+        keys = pack(ids, where="the pool")
         found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         unknown = np.flatnonzero(self._keys[found] != keys)
         if len(unknown):
@@ -88,7 +88,7 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
     seen_fields: set[str] = set()
     columns = ["id", "source", "messages", *(["metadata"] if settings.truth or settings.group else [])]
     for batch in pool.batches(columns, rows=_ROWS):
-        keys.append(_keys_of(batch["id"]))
+        keys.append(pack(batch["id"], where="the pool"))
         sources.add(batch["source"].to_pylist())
         messages = batch["messages"]
         contents = pc.fill_null(pc.utf8_length(messages.flatten().field("content")), 0).to_numpy(zero_copy_only=False)
@@ -162,15 +162,6 @@ class _Names:
         places = np.empty(len(names), np.int32)
         places[order] = np.arange(len(names), dtype=np.int32)
         return [names[code] for code in order], places[codes]
-
-
-def _keys_of(ids: pa.Array) -> NDArray[np.bytes_]:
-    """Ids of 32 hexadecimal digits as 16 bytes each: they sort, and take little memory."""
-    try:
-        return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), "S16")
-    except (TypeError, ValueError):
-        wrong = next((text for text in ids.to_pylist() if not re.fullmatch("[0-9a-f]{32}", str(text))), None)
-        raise InputError(f"{wrong!r} is no sample's id", allowed="32 hexadecimal digits, in lower case") from None
 
 
 def _as_name(value: Any) -> str:

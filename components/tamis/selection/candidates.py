@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
-from tamis.selection.ids import Keys
+from tamis.core.ids import Keys
 
 Column = Literal["lengths", "distances", "raw_scores", "scores", "diversity"]
 

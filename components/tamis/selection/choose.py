@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
+from tamis.core.ids import tie_breaks
 from tamis.selection.candidates import Candidates, Column
-from tamis.selection.ids import tie_breaks
 from tamis.selection.ranking import ranked
 from tamis.selection.strategies import strategy_named
 from tamis.selection.strategies.base import Strategy

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.ids import pack, positions
 from tamis.core.steps import Uri
 from tamis.core.storage import locate, write_bytes
-from tamis.selection.ids import pack, positions
 from tamis.selection.reading import raters_of, read_curation, read_pool
 
 if TYPE_CHECKING:

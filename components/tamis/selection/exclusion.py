@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import Keys, pack
 from tamis.core.storage import locate, read_bytes
-from tamis.selection.ids import Keys, pack
 
 _FORMATS = "txt (one id a line); jsonl, csv or parquet with `id`"
 

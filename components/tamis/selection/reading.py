@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import Keys, pack, positions
 from tamis.selection.candidates import Candidates, Column
-from tamis.selection.ids import Keys, pack, positions
 
 _BLOCK = 1 << 20  # rows of the graph that are averaged at once
 _CURATION: dict[Column, tuple[str, type[np.generic], Any]] = {  # column -> name in the artifact, dtype, "not known"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
+from tamis.core.ids import positions, unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
@@ -21,7 +22,6 @@ from tamis.core.tables import SELECTION
 from tamis.selection.candidates import Candidates, Column
 from tamis.selection.choose import Choice, choose, score_column
 from tamis.selection.exclusion import read_ids
-from tamis.selection.ids import positions, unpack
 from tamis.selection.reading import rater_of, read_curation, read_distances, read_pool, response_lengths
 from tamis.selection.settings import SelectionSettings
 from tamis.selection.strategies import strategy_named

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from tamis.core.ids import tie_breaks
 from tamis.selection.candidates import Candidates
 from tamis.selection.choose import choose
-from tamis.selection.ids import tie_breaks
 
 
 class Sample(NamedTuple):

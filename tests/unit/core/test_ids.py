@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.core.errors import InputError
+from tamis.core.ids import pack, positions, tie_breaks, unpack
 from tamis.core.samples import sample_id
-from tamis.selection.ids import pack, positions, tie_breaks, unpack
 from tests.artifacts import conversation
 
 KEYS = st.lists(st.binary(min_size=16, max_size=16), max_size=30, unique=True)
