@@ -15,7 +15,7 @@ from tamis.core.artifacts import Kind, Manifest
 from tamis.core.samples import Message, sample_id
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
-from tamis.core.tables import CURATION, IDS, POOL, RATINGS, PartsWriter
+from tamis.core.tables import CURATION, IDS, POOL, RATINGS, SELECTION, PartsWriter
 
 
 class NoSettings(Settings):
@@ -104,6 +104,20 @@ def make_curation(out: Path, rows: Sequence[dict[str, Any]], diagnosis: dict[str
         (step.out / "diagnosis.json").write_text(json.dumps(diagnosis or {}))
 
     make("curation", out, write)
+    return out
+
+
+def make_selection(out: Path, samples: Sequence[list[Message]], *, name: str = "subset", source: str = "test") -> Path:
+    """A finished selection of `samples`, in order of rank; returns `out`."""
+    rows = [{"id": sample_id(m), "rank": i, "score": None, "diversity": None} for i, m in enumerate(samples)]
+    lines = [{"id": sample_id(m), "source": source, "messages": m} for m in samples]
+
+    def write(step: Step[NoSettings]) -> None:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SELECTION), step.out / "selection.parquet")
+        (step.out / "subset.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        step.rows = len(rows)
+
+    make("selection", out, write, name=name)
     return out
 
 

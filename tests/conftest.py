@@ -37,6 +37,35 @@ def models() -> Path:
     return folder / "models"
 
 
+@pytest.fixture(scope="session")
+def tiny(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers and random weights, with the real model's tokenizer.
+
+    For what does not depend on a model's knowledge.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(models / "smollm2").save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def small_pool(tmp_path: Path) -> Path:
     """A finished pool of six short samples."""

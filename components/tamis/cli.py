@@ -1,4 +1,4 @@
-"""The `tamis` command: one subcommand a stage, and `run`, `doctor`, `compile`.
+"""The `tamis` command: one subcommand a stage, and `run`, `doctor`, `compile`; `wait`, `probe`, `fetch` for pods.
 
 Only click is imported at the top: `tamis --help` answers at once, and a stage's packages load when it runs.
 """
@@ -299,3 +299,39 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
     """Compare subsets: overlap, sources, lengths, scores, diversity."""
     text = _import("tamis.selection.compare").compare_report(list(selections), pool=pool, curation=curation, out=out)
     click.echo(text)
+
+
+@main.command(epilog="\b\nExample:\n  tamis wait s3://bucket/run/pool s3://bucket/run/neighbors --timeout 86400")
+@click.argument("artifacts", nargs=-1, required=True, metavar="PATH...")
+@click.option("--timeout", type=click.FloatRange(min=0), default=86_400.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=15.0, show_default=True, help="Seconds between two looks."
+)
+def wait(artifacts: tuple[str, ...], timeout: float, every: float) -> None:
+    """Wait until artifacts are finished.
+
+    For clusters without Kubeflow, where each stage's Job begins with this.
+    """
+    _import("tamis.cluster.waiting").wait_for(artifacts, timeout=timeout, every=every)
+
+
+@main.command(epilog="\b\nExample:\n  tamis probe s3://bucket/tamis")
+@click.argument("place", metavar="PATH")
+@click.option("--create-bucket", is_flag=True, help="Make the S3 bucket first, if it is not there.")
+def probe(place: str, create_bucket: bool) -> None:
+    """Try whether a folder or s3://… can be written and read."""
+    _import("tamis.cluster.probe").probe(place, create_bucket=create_bucket)
+
+
+@main.command(epilog="\b\nExample:\n  HF_HOME=/cache/hf tamis fetch models.yaml")
+@click.argument("settings", type=click.Path(path_type=Path))
+def fetch(settings: Path) -> None:
+    """Fetch models and data sets into the cache before they are needed.
+
+    SETTINGS is a YAML file with a list `models`; each is of `kind: hub` (repo, revision, type, files) or of
+    `kind: storage` (uri, folder).
+    """
+    from tamis.core.settings import load
+
+    fetching = _import("tamis.cluster.fetching")
+    fetching.fetch(load(fetching.FetchSettings, settings))

@@ -1,7 +1,5 @@
 """The two Kubeflow pipelines. Each parameter is one section of the settings file (`settings.RunSettings`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, List  # noqa: UP035  kfp reads typing.List only
 
@@ -25,10 +23,11 @@ def _rated_and_curated(
     samples = assemble_pool(settings=pool).outputs["pool"]
     vectors = embed(pool=samples, settings=embedding).outputs["embeddings"]
     graph = find_neighbors(embeddings=vectors, settings=neighbors).outputs["neighbors"]
-    with dsl.ParallelFor(raters, name="raters", parallelism=parallelism) as rater:
+    with dsl.ParallelFor(raters, parallelism=parallelism) as rater:
         rated = rate(pool=samples, settings=rater)
-    ratings = dsl.Collected(rated.outputs["ratings"])
-    curated = curate(ratings=ratings, neighbors=graph, settings=curation).outputs["curation"]
+    # kfp changes a Collected when a task takes it, so every task gets one of its own.
+    ratings = rated.outputs["ratings"]
+    curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, settings=curation).outputs["curation"]
     return {"pool": samples, "neighbors": graph, "ratings": ratings, "curation": curated}
 
 
@@ -49,13 +48,13 @@ def data_selection(parallelism: int = 0) -> Any:
         report: dict,
     ) -> None:
         made = _rated_and_curated(pool, raters, embedding, neighbors, curation, parallelism)
-        with dsl.ParallelFor(subsets, name="subsets", parallelism=parallelism) as subset:
+        with dsl.ParallelFor(subsets, parallelism=parallelism) as subset:
             selected = select(
                 pool=made["pool"], curation=made["curation"], neighbors=made["neighbors"], settings=subset
             )
         write_report(
             pool=made["pool"],
-            ratings=made["ratings"],
+            ratings=dsl.Collected(made["ratings"]),
             curation=made["curation"],
             selections=dsl.Collected(selected.outputs["selection"]),
             settings=report,
@@ -84,7 +83,7 @@ def experiment(parallelism: int = 0) -> Any:
     ) -> None:
         made = _rated_and_curated(pool, raters, embedding, neighbors, curation, parallelism)
         base = evaluate(settings=evaluation)
-        with dsl.ParallelFor(subsets, name="subsets", parallelism=parallelism) as subset:
+        with dsl.ParallelFor(subsets, parallelism=parallelism) as subset:
             selected = select(
                 pool=made["pool"], curation=made["curation"], neighbors=made["neighbors"], settings=subset
             )
@@ -92,7 +91,7 @@ def experiment(parallelism: int = 0) -> Any:
             scored = evaluate(model=tuned.outputs["model"], settings=evaluation)
         write_report(
             pool=made["pool"],
-            ratings=made["ratings"],
+            ratings=dsl.Collected(made["ratings"]),
             curation=made["curation"],
             selections=dsl.Collected(selected.outputs["selection"]),
             models=dsl.Collected(tuned.outputs["model"]),

@@ -58,11 +58,20 @@ class RunSettings(Settings):
         return "data-selection" if self.finetuning is None else "experiment"
 
     def arguments(self) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section."""
-        values = self.model_dump(mode="json", exclude={"work_dir"}, exclude_none=False)
+        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
+
+        Raises:
+            SettingsError: when a setting is null whose default is not: a pipeline parameter cannot say null.
+        """
+        given = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        again = type(self).model_validate(given)
+        if again != self:
+            section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
+            raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
+        sections = set(type(self).model_fields) - {"work_dir"}
         if self.finetuning is None:
-            del values["finetuning"], values["evaluation"]
-        return values
+            sections -= {"finetuning", "evaluation"}
+        return {section: given.get(section, {}) for section in sections}
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

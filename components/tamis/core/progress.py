@@ -12,9 +12,9 @@ _LINE_EVERY_SECONDS = 10.0
 
 def set_up_logging(verbose: bool = False) -> None:
     """Log to standard error: "12:34:56 tamis.rating message". Other packages are heard from warnings on."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+    form = "%(asctime)s %(name)s %(message)s"
+    # Forced, since kfp's executor has set up a logging of its own before a component runs.
+    logging.basicConfig(level=logging.WARNING, format=form, datefmt="%H:%M:%S", stream=sys.stderr, force=True)
     logging.getLogger("tamis").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -28,6 +28,7 @@ class Progress:
     def __init__(self, title: str, total: int | None, *, unit: str = "samples", done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit
         self._done = self._first = done
+        self._note = ""
         self._log = logging.getLogger("tamis.progress")
 
     def __enter__(self) -> Progress:
@@ -39,10 +40,12 @@ class Progress:
             self._bar = tqdm(total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first)
         return self
 
-    def advance(self, count: int = 1) -> None:
-        """Say that `count` more units are finished."""
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Say that `count` more units are finished; `note` is shown beside them, as in "350 tokens/s"."""
         self._done += count
+        self._note = note or self._note
         if self._bar is not None:
+            self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._said >= _LINE_EVERY_SECONDS:
             self._say()
@@ -51,14 +54,14 @@ class Progress:
         self._said = now = time.monotonic()
         seconds = now - self._start
         rate = (self._done - self._first) / seconds if seconds > 0 else 0.0
+        note = f", {self._note}" if self._note else ""
         if self._total is None:
-            self._log.info("%s: %d %s, %.1f/s", self._title, self._done, self._unit, rate)
+            self._log.info("%s: %d %s, %.1f/s%s", self._title, self._done, self._unit, rate, note)
             return
         left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
         share = 100 * self._done / max(self._total, 1)
-        self._log.info(
-            "%s: %d of %d %s (%.0f %%), %.1f/s%s", self._title, self._done, self._total, self._unit, share, rate, left
-        )
+        seen = f"{self._title}: {self._done} of {self._total} {self._unit} ({share:.0f} %), {rate:.1f}/s"
+        self._log.info("%s%s%s", seen, note, left)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

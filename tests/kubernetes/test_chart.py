@@ -1,0 +1,298 @@
+"""The chart, rendered by the real helm of both major versions."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kubernetes.cases import CASES, DIGEST
+from tests.kubernetes.conftest import CHART, rendered, template
+from tests.kubernetes.objects import by_name, containers, environment, pods, references
+
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+FILES = ["values-cpu.yaml", "values-airgapped.yaml"]
+
+
+def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [document for document in objects if document["kind"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("file", [None, *FILES])
+def test_lint_finds_nothing(helm: Path, file: str | None) -> None:
+    options = ["--values", CHART / file] if file else []
+    ended = subprocess.run([helm, "lint", "--strict", CHART, *options], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_chart_can_be_packaged(helm: Path, tmp_path: Path) -> None:
+    subprocess.run([helm, "package", CHART, "--destination", tmp_path], capture_output=True, check=True)
+    (package,) = tmp_path.glob("tamis-*.tgz")
+    ended = subprocess.run([helm, "template", "tamis", package], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_values_files_that_ship_render(helm: Path, file: str) -> None:
+    assert rendered(helm, {}, "--values", CHART / file)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_versions_of_helm_render_each_case(helm: Path, case: str) -> None:
+    objects = rendered(helm, CASES[case])
+    by_name(objects)
+    assert all(document["metadata"]["labels"]["app.kubernetes.io/part-of"] == "tamis" for document in objects)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_pods_refer_to_is_made_by_the_chart_or_named_in_the_values(newest_helm: Path, case: str) -> None:
+    objects = rendered(newest_helm, CASES[case])
+    made, given = set(by_name(objects)), json.dumps([CASES[case], VALUES])
+    for document in objects:
+        for pod in pods(document):
+            missing = [name for name, _ in references(pod) if name not in made]
+            strange = [name for name in missing if f'"{name.split("/", 1)[1]}"' not in given]
+            assert strange in ([], ["ServiceAccount/default"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_certificate_that_a_container_is_told_of_is_mounted(newest_helm: Path, case: str) -> None:
+    objects = rendered(newest_helm, CASES[case])
+    maps = {name: document for name, document in by_name(objects).items() if name.startswith("ConfigMap/")}
+    for document in objects:
+        for pod in pods(document):
+            for container in containers(pod):
+                told = environment(container, maps)
+                mounts = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+                for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CONFIG_FILE"):
+                    if variable in told:
+                        assert str(Path(told[variable]).parent) in mounts
+
+
+@pytest.mark.parametrize("case", ["defaults", "a filled model cache", "vllm services", "kueue"])
+def test_rendering_twice_gives_the_same(newest_helm: Path, case: str) -> None:
+    assert template(newest_helm, CASES[case]).stdout == template(newest_helm, CASES[case]).stdout
+
+
+def test_no_secret_is_made_but_the_trial_servers_own(newest_helm: Path) -> None:
+    for case, values in CASES.items():
+        secrets = [d["metadata"]["name"] for d in rendered(newest_helm, values) if d["kind"] == "Secret"]
+        random_keys = values.get("seaweedfs", {}).get("enabled") and "existingSecret" not in values["seaweedfs"]
+        assert secrets == (["tamis-seaweedfs"] if random_keys else []), case
+
+
+def test_the_trial_servers_keys_are_the_ones_that_it_is_configured_with(newest_helm: Path) -> None:
+    secret = one(rendered(newest_helm, CASES["a trial server"]), "Secret")["stringData"]
+    (identity,) = json.loads(secret["s3.json"])["identities"]
+    assert identity["credentials"] == [{"accessKey": secret["accessKeyId"], "secretKey": secret["secretAccessKey"]}]
+    assert len(secret["secretAccessKey"]) >= 32
+
+
+def test_the_trial_server_is_where_the_stages_look_for_it(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["a trial server"]))
+    service = objects["Service/tamis-seaweedfs"]
+    endpoint = f"http://{service['metadata']['name']}.tamis:{service['spec']['ports'][0]['port']}"
+    assert objects["ConfigMap/tamis-environment"]["data"]["AWS_ENDPOINT_URL_S3"] == endpoint
+
+
+def test_services_and_policies_choose_the_pods_that_they_are_for(newest_helm: Path) -> None:
+    values = CASES["vllm services"] | {"seaweedfs": {"enabled": True}}
+    objects = rendered(newest_helm, values)
+    labels = {
+        document["metadata"]["name"]: document["spec"]["template"]["metadata"]["labels"]
+        for document in objects
+        if document["kind"] in ("Deployment", "StatefulSet", "Job")
+    }
+
+    def chosen(selector: dict[str, str]) -> set[str]:
+        return {name for name, have in labels.items() if selector.items() <= have.items()}
+
+    for document in objects:
+        if document["kind"] == "Service":
+            assert chosen(document["spec"]["selector"]) == {document["metadata"]["name"]}
+    policy = by_name(objects)["NetworkPolicy/tamis"]
+    assert chosen(policy["spec"]["podSelector"]["matchLabels"]) == set(labels)
+    monitor = one(objects, "PodMonitor")
+    vllm = {"tamis-vllm-small", "tamis-vllm-large", "tamis-vllm-off"}
+    assert chosen(monitor["spec"]["selector"]["matchLabels"]) == vllm
+    for document in objects:
+        if document["kind"] in ("Deployment", "StatefulSet"):
+            assert chosen(document["spec"]["selector"]["matchLabels"]) == {document["metadata"]["name"]}
+
+
+def test_a_selector_holds_nothing_that_changes_with_a_version(newest_helm: Path) -> None:
+    for document in rendered(newest_helm, CASES["vllm services"]):
+        if document["kind"] == "Deployment":
+            chosen = document["spec"]["selector"]["matchLabels"]
+            assert set(chosen) == {"app.kubernetes.io/name", "app.kubernetes.io/instance", "tamis.dev/vllm"}
+
+
+def test_a_vllm_service_gets_its_gpus_memory_and_time_to_load(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["vllm services"]))
+    pod = objects["Deployment/tamis-vllm-large"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"]["amd.com/gpu"] == container["resources"]["requests"]["amd.com/gpu"] == "4"
+    assert "--tensor-parallel-size=4" in container["args"]
+    assert "--max-model-len=8192" in container["args"]
+    assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] >= 3600
+    (shm,) = [volume for volume in pod["volumes"] if volume["name"] == "shm"]
+    assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "32Gi"}
+    assert pod["runtimeClassName"] == "nvidia"
+
+
+def test_replicas_are_the_autoscalers_where_there_is_one(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["vllm services"]))
+    assert "replicas" not in objects["Deployment/tamis-vllm-large"]["spec"]
+    assert objects["Deployment/tamis-vllm-small"]["spec"]["replicas"] == 1
+    assert objects["Deployment/tamis-vllm-off"]["spec"]["replicas"] == 0
+    scaler = objects["HorizontalPodAutoscaler/tamis-vllm-large"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == "tamis-vllm-large"
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (1, 3)
+
+
+def test_a_registry_takes_every_image_and_a_digest_stands_for_the_tag(newest_helm: Path) -> None:
+    images = {
+        container["image"]
+        for document in rendered(newest_helm, CASES["images by digest from a mirror"])
+        for pod in pods(document)
+        for container in containers(pod)
+    }
+    assert images == {
+        f"registry.internal:5000/mirror/tamis-cpu@{DIGEST}",
+        f"registry.internal:5000/mirror/tamis-rating@{DIGEST}",
+        "registry.internal:5000/mirror/chrislusf/seaweedfs:4.48",
+    }
+
+
+def test_a_changed_list_of_models_makes_another_job(newest_helm: Path) -> None:
+    def job(models: list[dict[str, str]]) -> str:
+        objects = rendered(newest_helm, {"modelCache": {"prefetch": {"models": models}}})
+        return str(one(objects, "Job")["metadata"]["name"])
+
+    first, second = [{"kind": "hub", "repo": "a/b"}], [{"kind": "hub", "repo": "a/c"}]
+    assert job(first) == job(first) != job(second)
+
+
+def test_the_prefetch_list_is_what_tamis_fetch_takes(newest_helm: Path) -> None:
+    from tamis.cluster.fetching import FetchSettings
+    from tamis.core.settings import parse
+
+    objects = rendered(newest_helm, CASES["a filled model cache"])
+    (config,) = [d for d in objects if d["kind"] == "ConfigMap" and "models.yaml" in d["data"]]
+    models = parse(FetchSettings, yaml.safe_load(config["data"]["models.yaml"]), where="models.yaml").models
+    assert [model.kind for model in models] == ["hub", "hub", "storage"]
+    job = one(objects, "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert container["args"] == ["fetch", f"{mounts['models-list']}/models.yaml"]
+
+
+def test_kueue_has_a_quota_of_every_resource_in_every_flavor(newest_helm: Path) -> None:
+    (group,) = one(rendered(newest_helm, CASES["kueue"]), "ClusterQueue")["spec"]["resourceGroups"]
+    for flavor in group["flavors"]:
+        assert [resource["name"] for resource in flavor["resources"]] == group["coveredResources"]
+    quotas = {f["name"]: {r["name"]: r["nominalQuota"] for r in f["resources"]} for f in group["flavors"]}
+    assert quotas == {
+        "h100": {"cpu": "8", "memory": "0", "nvidia.com/gpu": "4"},
+        "spot": {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "0"},
+    }
+
+
+def test_an_account_of_stages_has_no_rights_and_pipelines_have_few(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["kubeflow"]))
+    bound = [
+        subject["name"]
+        for name, document in objects.items()
+        if name.split("/")[0] in ("RoleBinding", "ClusterRoleBinding")
+        for subject in document["subjects"]
+    ]
+    assert bound == ["tamis-pipeline"]
+    assert not [name for name in objects if name.startswith("ClusterRole")]
+    rules = objects["Role/tamis-pipeline"]["rules"]
+    assert not [rule for rule in rules if "*" in rule["verbs"] + rule["resources"] + rule["apiGroups"]]
+    for rule in rules:
+        if set(rule["resources"]) & {"secrets", "configmaps"}:
+            assert rule["verbs"] == ["get"]
+            assert rule["resourceNames"]
+
+
+def test_the_dashboard_is_json_whose_panels_ask_for_the_chosen_namespace(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["vllm services"]))
+    dashboard = json.loads(objects["ConfigMap/tamis-dashboard"]["data"]["tamis.json"])
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) >= 8
+    assert all('namespace="$namespace"' in text for text in expressions)
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    assert set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard))) <= variables
+    assert all(text.count("(") == text.count(")") and text.count("{") == text.count("}") for text in expressions)
+
+
+def test_the_notes_name_what_was_asked_for(newest_helm: Path) -> None:
+    values = CASES["vllm services"] | CASES["kubeflow"] | {"seaweedfs": {"enabled": True}}
+    command = [newest_helm, "install", "tamis", CHART, "--dry-run=client", "--namespace", "tamis", "--values", "-"]
+    shown = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    notes = shown.stdout.split("NOTES:")[1]
+    for words in (
+        "helm test tamis --namespace tamis",
+        "http://tamis-vllm-small.tamis:8000/v1",
+        "service account tamis-pipeline",
+        "get secret --namespace tamis tamis-seaweedfs",
+    ):
+        assert words in notes
+
+
+def test_long_names_stay_within_what_kubernetes_takes(newest_helm: Path) -> None:
+    values = CASES["vllm services"] | {
+        "fullnameOverride": "a" * 40,
+        "vllm": {"services": {"b" * 16: {"model": "x/y"}}},
+        "seaweedfs": {"enabled": True},
+        "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
+    }
+    for document in rendered(newest_helm, values):
+        assert len(document["metadata"]["name"]) <= 63
+        for value in document["metadata"]["labels"].values():
+            assert len(value) <= 63
+
+
+def test_every_value_has_a_comment() -> None:
+    text = (CHART / "values.yaml").read_text()
+    text = re.sub(r"(?m)^( +)- .*\n(\1  .*\n)*", "", text)  # items of lists
+    text = re.sub(r"(?m)^ +(requests|limits): .*\n", "", text)
+    text = re.sub(r'(?m)^ +\w+: ""\n(?= +(rating|training|evaluation): ""|  # -- Always)', "", text)  # of digests
+    commented = re.findall(r"(?m)^ *# --.*\n(?: *#.*\n)* *([a-zA-Z]+):", text)
+    keys = re.findall(r"(?m)^ *([a-zA-Z]+):[ \t]+\S", text)
+    assert keys
+    assert not Counter(keys) - Counter(commented)
+
+
+def test_the_schema_is_closed_and_knows_every_value() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def walk(node: Any, where: str) -> None:
+        if isinstance(node, dict):
+            if node.get("type") == "object" and "properties" in node:
+                assert node["additionalProperties"] is False, where
+            for key, value in node.items():
+                walk(value, f"{where}.{key}")
+        elif isinstance(node, list):
+            for value in node:
+                walk(value, where)
+
+    walk(schema, "")
+
+    def known(values: Any, node: dict[str, Any], where: str) -> None:
+        node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+        if isinstance(values, dict) and values and "properties" in node:
+            assert set(values) | {"global"} >= set(node["properties"]) - {"global"}, where
+            for key, value in values.items():
+                known(value, node["properties"][key], f"{where}.{key}")
+
+    known(VALUES, schema, "values")

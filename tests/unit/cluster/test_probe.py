@@ -1,0 +1,40 @@
+"""`tamis probe` on local folders; `tests/storage/test_cluster.py` has it on a real S3 server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tamis.cli import main
+from tamis.cluster import probe as module
+from tamis.core.errors import SettingsError, StorageError
+from tamis.core.storage import Location
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["probe", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="a file is where a folder should be"):
+        module.probe(str(tmp_path / "file"))
+
+
+def test_storage_that_gives_back_something_else_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(_: Location) -> bytes:
+        return b"other"
+
+    monkeypatch.setattr(module, "read_bytes", other)
+    with pytest.raises(StorageError, match="does not give back what was written"):
+        module.probe(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_s3_has_buckets_to_make(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="only buckets of S3"):
+        module.probe(str(tmp_path), create_bucket=True)
