@@ -72,7 +72,7 @@ def run(settings: RunSettings) -> Path:
         reason, run_log = home / "reason", home / "run.log"
         reason.write_text("")
         os.environ[REASON_FILE] = str(reason)
-        with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):  # type: ignore[type-var]
+        with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):
             try:
                 PIPELINES[settings.pipeline](parallelism=1)(**settings.arguments())
             except RuntimeError as error:

@@ -1,0 +1,24 @@
+"""Kubeflow face of the curation stage."""
+
+from typing import List  # noqa: UP035  (kfp reads this spelling only)
+
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from tamis.core.kubeflow import component
+
+
+@component("cpu")
+def curate(
+    ratings: Input[List[Dataset]],  # noqa: UP006
+    neighbors: Input[Dataset],
+    settings: dict,
+    curation: Output[Dataset],
+    metrics: Output[Metrics],
+) -> None:
+    """Find and correct the raters' errors."""
+    from tamis.core.kubeflow import execute
+    from tamis.curation.settings import CurationSettings
+    from tamis.curation.stage import run
+
+    paths = [rating.path for rating in ratings]
+    execute(run, CurationSettings, settings, out=curation, metrics=metrics, ratings=paths, neighbors=neighbors.path)

@@ -1,0 +1,86 @@
+"""The diagnosis of a rater: what every mode says of its scores, as plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tamis.curation.classes import UNRATED
+from tamis.curation.naming import identifiability
+from tamis.curation.neighborhoods import Neighborhoods
+from tamis.curation.result import Curated
+from tamis.curation.sharing import agreement_by_rank, pair_counts, sharing_by_rank
+from tamis.curation.transition import Matrix
+
+
+def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[str, Any]:
+    """Observed prior, clusterability by neighbour rank, identifiability of T, and warnings.
+
+    Args:
+        view: graph and ratings, with classes 0..K-1.
+        T: (K, K) named transition matrix.
+        p: (K,) prior.
+        renamed: whether naming changed the order of the classes.
+    """
+    observed = np.bincount(view.scores[view.rows], minlength=len(p)) / len(view.rows)
+    pairs = pair_counts(view, len(p))
+    doubts = identifiability(T, p, len(view.rows), renamed, np.flatnonzero(observed == 0).tolist())
+    return {
+        "observed_prior": observed,
+        "clusterability": {
+            "agreement_by_rank": agreement_by_rank(pairs),
+            "agreement_by_chance": float((observed**2).sum()),
+            "sharing_by_rank": sharing_by_rank(pairs, T, p, observed),
+        },
+        "identifiability": {
+            "renamed": doubts.renamed,
+            "dominant": doubts.dominant,
+            "samples": doubts.samples,
+            "smallest_singular_value": doubts.smallest_singular_value,
+        },
+        "warnings": doubts.warnings,
+    }
+
+
+def outcome(result: Curated, classes: int) -> dict[str, Any]:
+    """Counts of samples and the confusion of raw with curated scores."""
+    return {"counts": counts_of(result, classes), "confusion": confusion_of(result, classes)}
+
+
+def counts_of(result: Curated, classes: int) -> dict[str, Any]:
+    """Numbers of samples: rated, unrated, flagged, corrected, filled, and by class before and after."""
+    rated = result.raw != UNRATED
+    return {
+        "rated": int(rated.sum()),
+        "unrated": int((~rated).sum()),
+        "flagged": int(result.flagged.sum()),
+        "corrected": int((rated & (result.score != result.raw)).sum()),
+        "filled": int((~rated & (result.score != UNRATED)).sum()),
+        "raw_by_class": np.bincount(result.raw[rated], minlength=classes).tolist(),
+        "curated_by_class": np.bincount(result.score[result.score != UNRATED], minlength=classes).tolist(),
+    }
+
+
+def confusion_of(result: Curated, classes: int) -> list[list[int]]:
+    """(K, K) counts of rated samples: raw score in rows, curated score in columns."""
+    rated = result.raw != UNRATED
+    keys = result.raw[rated].astype(np.intp) * classes + result.score[rated]
+    counts: list[list[int]] = np.bincount(keys, minlength=classes**2).reshape(classes, classes).tolist()
+    return counts
+
+
+def as_json(value: Any) -> Any:
+    """Arrays as lists, numbers rounded to 10 significant digits, NaN and infinity as None."""
+    if isinstance(value, np.ndarray):
+        return as_json(value.tolist())
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, np.generic):
+        return as_json(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return value

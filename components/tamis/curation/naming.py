@@ -1,0 +1,89 @@
+"""Names of latent classes, and whether the data can tell them apart.
+
+The ratings of neighbours determine the rows of T only up to their order: nothing in them says which latent class is the
+true score 3. The names are those under which most ratings are right; where that is doubtful the user is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+FEW_SAMPLES = 50  # expected samples of a true class below which its row of T is little more than a guess
+
+
+def name_classes(T: Matrix, p: Matrix) -> NDArray[np.intp]:
+    """Order of the latent classes under which the joint P(true, rated) has the largest trace (Hungarian method).
+
+    Returns:
+        (K,) `order`: latent class order[i] is the true score i; T[order] and p[order] are named.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    latent, named = linear_sum_assignment(p[:, None] * T, maximize=True)
+    order = np.empty(len(p), np.intp)
+    order[named] = latent
+    return order
+
+
+@dataclass(frozen=True)
+class Identifiability:
+    """Whether T can be trusted.
+
+    Attributes:
+        renamed: latent classes were given other names than the ones they started from.
+        dominant: (K,) whether a true class is rated as itself more often than as any other class.
+        samples: (K,) expected number of rated samples of each true class.
+        smallest_singular_value: of T; near 0 when a mix of true classes is rated like another mix.
+        warnings: the doubts in plain words.
+    """
+
+    renamed: bool
+    dominant: list[bool]
+    samples: list[float]
+    smallest_singular_value: float
+    warnings: list[str]
+
+
+def identifiability(T: Matrix, p: Matrix, rated: int, renamed: bool, absent: list[int]) -> Identifiability:
+    """Check a named T.
+
+    Args:
+        T: (K, K) rows true, columns rated.
+        p: (K,) prior.
+        rated: samples with a rating.
+        renamed: whether naming changed the order of the classes.
+        absent: classes that no sample was rated as.
+    """
+    present = [c for c in range(len(p)) if c not in absent]
+    samples = p * rated
+    dominant = T.argmax(1) == np.arange(len(p))
+    singular = float(np.linalg.svd(T[np.ix_(present, present)], compute_uv=False)[-1]) if present else 0.0
+    warnings = []
+    if absent:
+        warnings.append(f"no sample is rated {_list(absent)}: such a true score cannot be found, its row of T is empty")
+    if renamed:
+        warnings.append(
+            "the classes had to be put in order: the rater may confuse them so much that names are doubtful"
+        )
+    weak = [c for c in present if not dominant[c]]
+    if weak:
+        warnings.append(
+            f"a true score of {_list(weak)} is mostly rated as another one: its name and its row are doubtful"
+        )
+    few = [c for c in present if samples[c] < FEW_SAMPLES]
+    if few:
+        warnings.append(
+            f"fewer than {FEW_SAMPLES} samples seem to have the true score {_list(few)}: its row is a guess"
+        )
+    if len(present) > 1 and singular < 0.05:
+        warnings.append("T is nearly singular: several true scores are rated alike and cannot be told apart")
+    return Identifiability(renamed, dominant.tolist(), np.round(samples, 1).tolist(), singular, warnings)
+
+
+def _list(classes: list[int]) -> str:
+    *head, last = map(str, classes)
+    return f"{', '.join(head)} or {last}" if head else last

@@ -1,0 +1,54 @@
+"""What curation finds for one rater, in every mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation.classes import UNRATED
+
+
+@dataclass
+class Curated:
+    """Curated scores of one rater.
+
+    Attributes:
+        raw: (n,) int8 score classes as rated; -1 where there is no rating.
+        score: (n,) int8 score classes after curation; -1 where nothing is known.
+        flagged: (n,) bool, the rating is probably wrong.
+        suggested: (n,) int8 most probable class; -1 where nothing is known.
+        confidence: (n,) float32 probability of `suggested`; NaN where there is none.
+        error_probability: (n,) float32 probability that the rating is wrong; NaN where there is no rating.
+        diagnosis: how the scores came about, as JSON values.
+        evidence: (n, K) float32 log probability of what was seen given each true score, where it was asked for.
+    """
+
+    raw: NDArray[np.int8]
+    score: NDArray[np.int8]
+    flagged: NDArray[np.bool_]
+    suggested: NDArray[np.int8]
+    confidence: NDArray[np.float32]
+    error_probability: NDArray[np.float32]
+    diagnosis: dict[str, Any] = field(default_factory=dict)
+    evidence: NDArray[np.float32] | None = None
+
+
+def decide(
+    raw: NDArray[np.int8],
+    flagged: NDArray[np.bool_],
+    suggested: NDArray[np.int8],
+    confidence: NDArray[np.float32],
+    error_probability: NDArray[np.float32],
+    *,
+    threshold: float,
+    fill_missing: bool = False,
+) -> Curated:
+    """Correct what is flagged and suggested with at least `threshold` confidence; keep every other score."""
+    sure = (suggested != UNRATED) & (np.nan_to_num(confidence) >= threshold)
+    score = np.where(flagged & sure, suggested, raw)
+    if fill_missing:
+        score = np.where((raw == UNRATED) & sure, suggested, score)
+    return Curated(raw, score, flagged, suggested, confidence, error_probability)

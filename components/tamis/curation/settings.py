@@ -1,0 +1,79 @@
+"""Settings of the curation stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tamis.core.settings import Settings
+
+
+class CurationSettings(Settings):
+    """How the raters' errors are found and corrected (paper section 3)."""
+
+    mode: Literal["exact", "paper", "reference"] = Field(
+        "exact",
+        description="exact: from the whole graph, deterministic; paper: the paper's method in its rounds of draws; "
+        "reference: what the paper's code does, each sample counted twice, to compare with published results",
+    )
+    value: Literal["overall", "expected"] = Field(
+        "overall", description="which rating is used; expected: the mean under the rater's token probabilities, rounded"
+    )
+    lowest: int = Field(4, ge=1, le=10, description="ratings up to this one are score class 0")
+    highest: int = Field(9, ge=1, le=10, description="ratings from this one on are the top score class")
+    confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="a flagged score is corrected when its suggestion is at least so sure; null: 0 in exact mode (the "
+        "most probable class), 0.5 in the others (the paper's)",
+    )
+    fill_missing: bool = Field(
+        False, description="give samples without a rating the class that their neighbours suggest (exact mode)"
+    )
+    neighbors: int | Literal["auto"] = Field(
+        "auto", description="neighbours used of each sample; auto: as many as predict unseen ratings best (exact mode)"
+    )
+    copies: Literal["exclude", "keep"] = Field(
+        "exclude", description="exclude: samples with the same vector are no neighbours of each other (exact mode)"
+    )
+    copy_distance: float = Field(1e-5, ge=0, lt=1, description="cosine distance up to which samples are copies")
+    fit_samples: int = Field(50_000, ge=100, description="most samples that the model is fitted to (exact mode)")
+    ordinal: float = Field(
+        0.0, ge=0, description="ratings added to each row of T, spread over near classes; holds it up in small pools"
+    )
+    combine: bool = Field(
+        False,
+        description="add a rater 'combined': one posterior from all raters' ratings, each by its own T (exact mode)",
+    )
+    bootstrap: int = Field(
+        0, ge=0, le=1000, description="resamples for 95 % intervals of T and p; 0: none (exact mode)"
+    )
+    diversity: Literal["paper", "reference"] = Field(
+        "paper", description="reference: as the paper's code computes it, on doubled samples and rounded"
+    )
+    diversity_neighbors: int = Field(10, ge=1, description="neighbours whose mean distance is the diversity")
+    seed: int = Field(0, ge=0, description="of random starts and, in the other modes, of the draws")
+
+    @model_validator(mode="after")
+    def _check(self) -> CurationSettings:
+        if self.highest <= self.lowest:
+            raise ValueError(f"highest ({self.highest}) must be above lowest ({self.lowest})")
+        if isinstance(self.neighbors, int) and self.neighbors < 1:
+            raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")
+        if self.combine and self.mode != "exact":
+            raise ValueError(f"combine needs mode: exact, not {self.mode}")
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Number of score classes."""
+        return self.highest - self.lowest + 1
+
+    @property
+    def threshold(self) -> float:
+        """The confidence in force."""
+        if self.confidence is not None:
+            return self.confidence
+        return 0.0 if self.mode == "exact" else 0.5

@@ -1,0 +1,134 @@
+"""The curation stage: ratings and neighbours in, curated scores and a diagnosis of each rater out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import InputError
+from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.tables import CURATION, PartsWriter
+from tamis.curation import exact, raters, rounds
+from tamis.curation.classes import UNRATED
+from tamis.curation.diversity import diversity_scores
+from tamis.curation.neighborhoods import Floats, Ints
+from tamis.curation.ratings import Ratings, read_all
+from tamis.curation.result import Curated
+from tamis.curation.settings import CurationSettings
+
+log = logging.getLogger(__name__)
+_BLOCK = 100_000  # rows written together
+
+
+def run(settings: CurationSettings, *, ratings: Sequence[Uri], neighbors: Uri, out: Uri) -> Manifest:
+    """Curate the scores of every rater; the artifact at `out` holds the table of all raters and `diagnosis.json`."""
+    inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
+    return run_step("curation", "curation", settings, _curate, out=out, inputs=inputs)
+
+
+def _curate(step: Step[CurationSettings]) -> None:
+    settings = step.settings
+    ids, indices, distances = _graph(step.input("neighbors"))
+    given = read_all(list(step.inputs("ratings")), ids, settings)
+    diversity = diversity_scores(distances, settings.diversity_neighbors, settings.diversity)
+    results = {}
+    for ratings in given:
+        log.info("curation: %s", ratings.rater)
+        result = results[ratings.rater] = _curate_one(ratings, indices, distances, settings)
+        if ratings.unknown:
+            result.diagnosis["warnings"].append(
+                f"{ratings.unknown} ratings are of samples that the neighbour graph does not have; they were left out"
+            )
+    if len(results) > 1:
+        raters.compare(results, settings.classes)
+    if settings.combine:
+        results[raters.COMBINED] = raters.combine(
+            results, settings.classes, threshold=settings.threshold, fill_missing=settings.fill_missing
+        )
+    with PartsWriter(step.out, CURATION, _BLOCK) as table:
+        for rater, result in results.items():
+            _write(table, ids, rater, result, diversity)
+            for warning in result.diagnosis["warnings"]:
+                log.warning("curation: %s: %s", rater, warning)
+    diagnoses = {rater: result.diagnosis for rater, result in results.items()}
+    text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
+    step.rows = table.rows
+    for name in ("rated", "unrated", "flagged", "corrected", "filled"):
+        step.facts[name] = sum(diagnosis["counts"][name] for diagnosis in diagnoses.values())
+    step.facts["unknown_ratings"] = sum(ratings.unknown for ratings in given)
+    step.facts["raters"] = len(given)
+    step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
+
+
+def _curate_one(ratings: Ratings, indices: Ints, distances: Floats, settings: CurationSettings) -> Curated:
+    if settings.mode != "exact":
+        return rounds.curate(
+            ratings.scores,
+            indices,
+            distances,
+            classes=settings.classes,
+            confidence=settings.threshold,
+            doubled=settings.mode == "reference",
+            seed=settings.seed,
+        )
+    return exact.curate(
+        ratings.scores,
+        indices,
+        distances,
+        classes=settings.classes,
+        neighbors=settings.neighbors,
+        confidence=settings.threshold,
+        fill_missing=settings.fill_missing,
+        copy_distance=settings.copy_distance if settings.copies == "exclude" else None,
+        fit_samples=settings.fit_samples,
+        ordinal=settings.ordinal,
+        bootstrap=settings.bootstrap,
+        seed=settings.seed,
+        keep_evidence=settings.combine,
+    )
+
+
+def _graph(artifact: Artifact) -> tuple[pa.Array, Ints, Floats]:
+    """Ids and the memory-mapped graph.
+
+    Raises:
+        InputError: when its files do not fit together.
+    """
+    ids = pq.read_table(artifact.path("ids.parquet"))["id"].combine_chunks()
+    indices = np.load(artifact.path("indices.npy"), mmap_mode="r")
+    distances = np.load(artifact.path("distances.npy"), mmap_mode="r")
+    if len(indices) != len(ids) or indices.shape != distances.shape:
+        raise InputError(
+            f"{artifact.location}: {len(ids)} ids, indices {indices.shape} and distances {distances.shape} do not fit",
+            action="find the neighbours again",
+        )
+    return ids, indices, distances
+
+
+def _write(table: PartsWriter, ids: pa.Array, rater: str, result: Curated, diversity: NDArray[np.float32]) -> None:
+    for start in range(0, len(ids), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        columns = {
+            "id": ids[rows],
+            "rater": pa.repeat(rater, len(ids[rows])),
+            "raw_score": _classes(result.raw[rows]),
+            "score": _classes(result.score[rows]),
+            "flagged": pa.array(result.flagged[rows]),
+            "error_probability": pa.array(result.error_probability[rows], from_pandas=True),
+            "suggested": _classes(result.suggested[rows]),
+            "confidence": pa.array(result.confidence[rows], from_pandas=True),
+            "diversity": pa.array(diversity[rows]),
+        }
+        table.write(pa.table(columns))
+
+
+def _classes(scores: NDArray[np.int8]) -> pa.Array:
+    return pa.array(scores, pa.int8(), mask=scores == UNRATED)

@@ -1,0 +1,1 @@
+"""Stage 8, evaluation: benchmarks by lm-eval, as versioned suites."""

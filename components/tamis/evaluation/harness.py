@@ -1,0 +1,127 @@
+"""lm-eval in this process: the model, the run, and what is kept of its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.errors import ModelError
+from tamis.core.models import device
+from tamis.core.progress import Progress
+from tamis.evaluation.settings import EvaluationSettings
+from tamis.evaluation.suite import Entry
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+
+def load_model(settings: EvaluationSettings, path: str) -> LM:
+    """The model at `path` (a folder or a hub name) as lm-eval sees it.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    try:
+        return HFLM(
+            pretrained=path,
+            revision=settings.revision or "main",
+            device=str(device()),
+            dtype=precision_of(settings),
+            batch_size=settings.batch_size,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot load the model '{path}': {str(error).strip().splitlines()[0]}",
+            allowed="a folder in Hugging Face layout, or a name on the hub",
+            action="check evaluation.model; offline, give a folder; a gated model needs HF_TOKEN",
+        ) from None
+
+
+def precision_of(settings: EvaluationSettings) -> str:
+    """The precision of the weights, "auto" resolved."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if device().type == "cuda" else "float32"
+
+
+def evaluate(
+    model: LM, entries: Sequence[Entry], drawn: dict[str, list[int]], settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Ask `model` everything; returns lm-eval's results as it gives them, `samples` included."""
+    from lm_eval.evaluator import simple_evaluate
+
+    with Progress("evaluation", None, unit="answers") as progress:
+        model.set_cache_hook(_Counter(progress))
+        for method in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            setattr(model, method, _without_bar(getattr(model, method)))
+        results: dict[str, Any] = simple_evaluate(
+            model=model,
+            tasks=[entry.item for entry in entries],
+            batch_size=settings.batch_size,
+            device=str(device()),
+            limit=settings.limit,
+            samples=drawn if drawn and settings.limit is None else None,
+            apply_chat_template=settings.apply_chat_template,
+            fewshot_as_multiturn=settings.apply_chat_template,
+            random_seed=settings.seed,
+            numpy_random_seed=settings.seed,
+            torch_random_seed=settings.seed,
+            fewshot_random_seed=settings.seed,
+        )
+    return results
+
+
+class _Counter:
+    """Counts answers: lm-eval offers each to a cache as soon as it is there."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def add_partial(self, method: str, request: Any, answer: Any) -> None:
+        self._progress.advance()
+
+
+def _without_bar(method: Any) -> Any:
+    def quiet(requests: Any) -> Any:
+        return method(requests, disable_tqdm=True)
+
+    return quiet
+
+
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """Write `results.json`, as lm-eval's own command line does, and `samples_<task>.jsonl` with every answer."""
+    from lm_eval.utils import handle_non_serializable
+
+    def as_json(value: Any, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, default=handle_non_serializable, **options)
+
+    summary = {key: value for key, value in results.items() if key != "samples"}
+    (folder / "results.json").write_text(as_json(summary, indent=2), encoding="utf-8")
+    for task, samples in sorted(results["samples"].items()):
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in task)
+        with (folder / f"samples_{name}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(as_json(sample) + "\n" for sample in samples)
+
+
+def scores_of(results: dict[str, Any], entries: Sequence[Entry], model: str) -> list[dict[str, Any]]:
+    """One row per task or group of the suite: its headline metric, standard error and number of samples."""
+    rows = []
+    for entry in entries:
+        metric, filtered = entry.line.key
+        result = results["results"][entry.name]
+        stderr = result.get(f"{metric}_stderr,{filtered}")
+        rows.append(
+            {
+                "model": model,
+                "task": entry.name,
+                "metric": metric if filtered == "none" else f"{metric},{filtered}",
+                "value": float(result[f"{metric},{filtered}"]),
+                "stderr": float(stderr) if isinstance(stderr, (int, float)) else None,
+                "n": result["sample_len"],
+            }
+        )
+    return rows

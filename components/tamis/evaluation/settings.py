@@ -1,0 +1,38 @@
+"""Settings of the evaluation stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tamis.core.models import Precision
+from tamis.core.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """On what, and how, a model is evaluated."""
+
+    model: str = Field(
+        "meta-llama/Llama-3.1-8B",
+        description="model that is evaluated under the name base when no trained one is given: a hub name or a folder",
+        min_length=1,
+    )
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    suite: str = Field("paper", description="paper, quick, or the path of a suite (YAML)", min_length=1)
+    data_dir: str | None = Field(
+        None, description="folder of tasks' relative data_files; null: as the suite says, else where its tasks lie"
+    )
+    backend: Literal["hf"] = Field("hf", description="lm-eval's model class; hf: transformers")
+    batch_size: int = Field(8, ge=1, description="requests per forward pass")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
+    limit: int | None = Field(None, ge=1, description="only the first so many of each task, whatever the suite says")
+    samples: int | None = Field(None, ge=1, description="so many of each task, drawn by seed, whatever the suite says")
+    apply_chat_template: bool = Field(False, description="ask in the model's chat template; the paper asks plainly")
+    seed: int = Field(42, ge=0, description="of drawn subsets, few-shot examples and sampled answers")
+
+    @model_validator(mode="after")
+    def _one_choice_of_samples(self) -> EvaluationSettings:
+        if self.limit is not None and self.samples is not None:
+            raise ValueError("limit and samples exclude each other; allowed: one of them, or none")
+        return self

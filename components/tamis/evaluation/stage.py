@@ -1,0 +1,77 @@
+"""The evaluation stage: a model in, scores out."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import MissingExtraError
+from tamis.core.models import revision_of
+from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.storage import fingerprint
+from tamis.core.tables import EVALUATION
+from tamis.evaluation.settings import EvaluationSettings
+
+log = logging.getLogger(__name__)
+BASE = "base"  # name of the evaluation of a model that was not finetuned here
+
+
+def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> Manifest:
+    """Evaluate the artifact `model`, or, without one, `settings.model` under the name "base".
+
+    The artifact at `out` holds `scores.parquet` (one row per task of the suite), lm-eval's own `results.json`, and
+    `samples_<task>.jsonl` with every question and answer.
+
+    Raises:
+        SettingsError: when the suite, a task or a metric is not known.
+        InputError: when a task's data cannot be read.
+        ModelError: when the model cannot be loaded.
+        MissingExtraError: when lm-eval is not installed.
+    """
+    from tamis.evaluation.suite import open_suite
+
+    _, places = open_suite(settings)
+    files = {"suite": fingerprint(places.file)}
+    files |= {key: fingerprint(path) for key, path in (("tasks", places.tasks), ("data", places.data)) if path}
+    if model is None:
+        files["model"] = revision_of(settings.model, settings.revision)
+    return run_step(
+        "evaluation",
+        "evaluation",
+        settings,
+        _evaluate,
+        out=out,
+        inputs={"model": Input(model, "model")},
+        files=files,
+        name=BASE if model is None else Artifact.open(model, "model").name,
+    )
+
+
+def _evaluate(step: Step[EvaluationSettings]) -> None:
+    if find_spec("lm_eval") is None:
+        raise MissingExtraError.of("lm-eval", "evaluation")
+    from tamis.evaluation.harness import evaluate, load_model, scores_of, write_results
+    from tamis.evaluation.suite import draw, load_entries, open_suite
+
+    settings, artifacts = step.settings, step.inputs("model")
+    name = artifacts[0].name if artifacts else BASE
+    folder = Path(settings.model).absolute() if Path(settings.model).is_dir() else settings.model
+    path = str(artifacts[0].folder if artifacts else folder)
+    suite, places = open_suite(settings)
+    entries = load_entries(suite, places)
+    results = evaluate(load_model(settings, path), entries, draw(entries, settings), settings)
+    write_results(results, step.out)
+    scores = scores_of(results, entries, name)
+    pq.write_table(pa.Table.from_pylist(scores, schema=EVALUATION), step.out / "scores.parquet", compression="zstd")
+    step.rows = len(scores)
+    step.models["evaluated"] = revision_of(path, settings.revision) if not artifacts else artifacts[0].manifest.key
+    step.facts.update({score["task"]: score["value"] for score in scores})
+    step.facts.update(suite=places.file.stem, suite_version=suite.version)
+    for score in scores:
+        error = "" if score["stderr"] is None else f" ± {score['stderr']:.3f}"
+        log.info("%s: %s %.3f%s (%d samples)", score["task"], score["metric"], score["value"], error, score["n"])

@@ -1,0 +1,191 @@
+"""Suites: which tasks are run, with how many examples in the prompt, on how many samples, and what counts."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Sequence
+from contextlib import chdir, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tamis.core.errors import InputError, SettingsError
+from tamis.core.settings import Settings, load
+from tamis.evaluation.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
+SUITES = Path(__file__).parent / "suites"
+
+
+class SuiteTask(Settings):
+    """One line of a suite: a task or group of lm-eval, or one of the suite's own."""
+
+    task: str = Field(description="name of a task, group or tag")
+    metric: str = Field(description="headline metric, as in acc; with its filter, as in exact_match,flexible-extract")
+    num_fewshot: int | None = Field(None, ge=0, description="examples in the prompt; null: the task's own number")
+    samples: int | None = Field(None, ge=1, description="so many of each task, drawn by seed; null: all")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The metric's name and its filter, "none" where it has none."""
+        name, _, filtered = self.metric.partition(",")
+        return name, filtered or "none"
+
+
+class Suite(Settings):
+    """A versioned list of tasks."""
+
+    version: str
+    notes: str = ""
+    tasks: list[SuiteTask] = Field(min_length=1)
+    include_path: str | None = Field(None, description="folder of the suite's own task files, from the suite's place")
+    data_dir: str | None = Field(None, description="folder of relative data_files, from the suite's place")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a suite and what belongs to it lie."""
+
+    file: Path
+    tasks: Path | None
+    data: Path | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task or group that was loaded for one line of a suite."""
+
+    line: SuiteTask
+    item: Task | Group
+
+    @property
+    def name(self) -> str:
+        """Its name in lm-eval's results."""
+        name: str = getattr(self.item, "task_name", None) or self.item.name
+        return name
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the group, or the task itself."""
+        from lm_eval.api.group import Group
+
+        return list(self.item.get_all_tasks()) if isinstance(self.item, Group) else [self.item]
+
+
+def open_suite(settings: EvaluationSettings) -> tuple[Suite, Places]:
+    """Read the suite that the settings name.
+
+    Raises:
+        SettingsError: when there is none, it is wrong, or one of its folders does not exist.
+    """
+    known = sorted(path.stem for path in SUITES.glob("*.yaml"))
+    file = SUITES / f"{settings.suite}.yaml" if settings.suite in known else Path(settings.suite).absolute()
+    if not file.is_file():
+        raise SettingsError(
+            f"evaluation.suite: no suite '{settings.suite}'", allowed=f"{', '.join(known)}, or the path of a YAML file"
+        )
+    suite = load(Suite, file)
+    tasks = file.parent / suite.include_path if suite.include_path else None
+    own_data = file.parent / suite.data_dir if suite.data_dir else tasks
+    data = Path(settings.data_dir).absolute() if settings.data_dir else own_data
+    for folder in (tasks, data):
+        if folder is not None and not folder.is_dir():
+            raise SettingsError(f"{folder}, which the suite {file.name} needs, is not a folder")
+    return suite, Places(file, tasks, data)
+
+
+def load_entries(suite: Suite, places: Places) -> list[Entry]:
+    """Make lm-eval's task objects, with the suite's few-shot numbers; this reads or downloads their data.
+
+    Raises:
+        SettingsError: when a task or metric is not known.
+        InputError: when a task's data cannot be read.
+    """
+    manager = _manager(suite, places)
+    entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
+    for entry in entries:
+        _check_metric(entry, places)
+        if entry.line.num_fewshot is not None:
+            for task in entry.tasks:
+                task.set_config("num_fewshot", entry.line.num_fewshot)
+    return entries
+
+
+def draw(entries: Sequence[Entry], settings: EvaluationSettings) -> dict[str, list[int]]:
+    """Task names to the rows that are asked, in ascending order; a task of which all are asked is left out.
+
+    The rows are those that `random.sample` draws with the seed, so that a number of samples and a seed name the same
+    questions everywhere.
+    """
+    drawn: dict[str, list[int]] = {}
+    for entry in entries:
+        count = settings.samples or entry.line.samples
+        for task in entry.tasks:
+            rows = len(task.eval_docs)
+            if count is not None and count < rows:
+                drawn[task.task_name] = sorted(random.Random(settings.seed).sample(range(rows), count))
+    return drawn
+
+
+def _manager(suite: Suite, places: Places) -> TaskManager:
+    """lm-eval's index of tasks: of the suite's own alone, if they are enough; to read all of its own takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    if places.tasks is not None:
+        own = TaskManager(include_path=str(places.tasks), include_defaults=False)
+        if not own.all_groups and {line.task for line in suite.tasks} <= set(own.all_tasks):
+            return own
+    return TaskManager(include_path=str(places.tasks) if places.tasks else None)
+
+
+def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]:
+    """The task or group called `name`; the tasks of a tag.
+
+    lm-eval reads relative data files from the working folder, so that is where the data are while it loads.
+    """
+    from datasets.exceptions import DatasetsError
+
+    if name not in manager.all_tasks:
+        close = difflib.get_close_matches(name, manager.all_tasks, n=3)
+        raise SettingsError(
+            f"{places.file}: lm-eval has no task '{name}'",
+            allowed=f"for example {', '.join(close)}" if close else "see `lm-eval ls tasks`",
+        )
+    try:
+        with chdir(places.data) if places.data else nullcontext():
+            loaded = manager.load(name)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise InputError(
+            f"the data of the task '{name}' cannot be read: {str(error).strip().splitlines()[0]}",
+            action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
+        ) from error
+    inside = {child for children in loaded["group_map"].values() for child in children}
+    tops = {key: group for key, group in loaded["groups"].items() if key not in inside}
+    return list(tops.values()) or list(loaded["tasks"].values())
+
+
+def _check_metric(entry: Entry, places: Places) -> None:
+    """Find out before hours of work whether the headline will be among the results."""
+    from lm_eval.api.group import Group
+
+    if isinstance(entry.item, Group):
+        listed = entry.item.aggregate_metric_list or []
+        found = {(config.metric, name) for config in listed for name in config.filter_list or _filters(entry.tasks[0])}
+    else:
+        found = {(metric, name) for metric in entry.item.aggregation() for name in _filters(entry.item)}
+    if entry.line.key not in found:
+        raise SettingsError(
+            f"{places.file}: '{entry.name}' has no metric '{','.join(entry.line.key)}'",
+            allowed=" or ".join(sorted(",".join(key) for key in found)) or "none: the group has no metric of its own",
+        )
+
+
+def _filters(task: Task) -> list[str]:
+    return [config["name"] for config in task.get_config("filter_list") or []] or ["none"]

@@ -1,0 +1,15 @@
+"""Kubeflow face of the finetuning stage."""
+
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from tamis.core.kubeflow import component
+
+
+@component("training")
+def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], metrics: Output[Metrics]) -> None:
+    """Train a base model on a subset."""
+    from tamis.core.kubeflow import execute
+    from tamis.finetuning.settings import FinetuningSettings
+    from tamis.finetuning.stage import run
+
+    execute(run, FinetuningSettings, settings, out=model, metrics=metrics, selection=selection.path)

@@ -1,0 +1,88 @@
+"""Settings of the finetuning stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tamis.core.models import Precision
+from tamis.core.settings import Settings
+
+Format = Literal["tulu", "chat"]
+DEEPSPEED = Path(__file__).parent / "deepspeed"
+
+
+class LoraSettings(Settings):
+    """Which small matrices are trained beside the frozen weights."""
+
+    rank: int = Field(64, ge=1, description="inner dimension of each pair of matrices")
+    alpha: int = Field(16, ge=1, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of a module's inputs set to zero while training")
+    targets: list[str] | Literal["all-linear"] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="names of the adapted modules, or all-linear: every linear module but the output head",
+        min_length=1,
+    )
+    layers: int | None = Field(None, ge=1, description="adapt only so many of the last layers; null: all")
+
+
+class FinetuningSettings(Settings):
+    """How a base model is trained on a subset; the defaults are the paper's."""
+
+    model: str = Field(
+        "meta-llama/Llama-3.1-8B",
+        description="base model: a hub name, or a folder in Hugging Face layout",
+        min_length=1,
+    )
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    method: Literal["lora", "full"] = Field("lora", description="train LoRA matrices, or all weights")
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="only for method: lora")
+    format: Format = Field(
+        "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
+    )
+    max_tokens: int = Field(2048, ge=8, description="longer samples are cut at the end")
+    epochs: int = Field(5, ge=1, description="passes over the subset")
+    batch_size: int = Field(128, ge=1, description="samples per optimizer step")
+    micro_batch_size: int = Field(4, ge=1, description="samples per forward pass; batch_size is a multiple of it")
+    learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of AdamW")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after the warm-up")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    max_grad_norm: float = Field(1.0, ge=0, description="longer gradients are scaled down to this norm; 0: never")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
+    save_precision: Precision = Field("auto", description="of the merged model's weights; auto: that of training")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, about a third slower")
+    packing: bool = Field(False, description="several samples in one row; they do not see each other")
+    save_every_minutes: float = Field(10.0, gt=0, description="time between two checkpoints")
+    save_every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints, besides the time")
+    deepspeed: str | None = Field(
+        None, description="zero2, zero3, or the path of a DeepSpeed configuration (JSON); null: without DeepSpeed"
+    )
+    seed: int = Field(42, ge=0, description="of the adapter's start, the order of samples and dropout")
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step."""
+        return self.batch_size // self.micro_batch_size
+
+    @property
+    def deepspeed_file(self) -> Path | None:
+        """The DeepSpeed configuration, if one is used."""
+        if self.deepspeed is None:
+            return None
+        return DEEPSPEED / f"{self.deepspeed}.json" if self.deepspeed in ("zero2", "zero3") else Path(self.deepspeed)
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> FinetuningSettings:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+        return self
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _deepspeed_is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in ("zero2", "zero3") and not value.endswith(".json"):
+            raise ValueError("allowed: zero2, zero3, or a path that ends with .json")
+        return value

@@ -1,0 +1,290 @@
+"""Supervised finetuning with TRL: the loop, its checkpoints, and what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tamis.core.errors import MissingExtraError, SettingsError
+from tamis.core.models import Precision, device, load_causal_lm
+from tamis.finetuning.checkpoints import newest_checkpoint, watch
+from tamis.finetuning.conversations import IGNORED
+from tamis.finetuning.settings import FinetuningSettings
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+log = logging.getLogger(__name__)
+
+
+def check_machine(settings: FinetuningSettings) -> None:
+    """Find out before any work whether this machine can do what the settings ask.
+
+    Raises:
+        MissingExtraError: when a package is not installed.
+        SettingsError: when the precision needs a GPU, or several processes were started.
+    """
+    packages = {"trl": "training", "peft": "training", "accelerate": "training"}
+    if settings.deepspeed is not None:
+        packages["deepspeed"] = "deepspeed"
+    for package, extra in packages.items():
+        if find_spec(package) is None:
+            raise MissingExtraError.of(package, extra)
+    if precision_of(settings) == "float16" and device().type == "cpu":
+        raise SettingsError(
+            "finetuning.precision: float16 on a machine without a GPU", allowed="auto, float32, bfloat16"
+        )
+    processes, gpus = os.environ.get("WORLD_SIZE", "1"), _gpus()
+    if processes != "1" or gpus > 1:
+        raise SettingsError(
+            f"finetuning runs in one process on one GPU; seen: {processes} processes (WORLD_SIZE), {gpus} GPUs",
+            action="start it without torchrun or accelerate; choose one GPU by CUDA_VISIBLE_DEVICES=0",
+        )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def precision_of(settings: FinetuningSettings) -> Precision:
+    """The precision that the forward and backward passes run in."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if device().type == "cuda" else "float32"
+
+
+def weights_precision(settings: FinetuningSettings) -> Precision:
+    """The precision of the weights: that of training for LoRA's frozen ones; float32 for trained ones.
+
+    In bfloat16 most of a full finetuning's updates would be rounded away.
+    """
+    return precision_of(settings) if settings.method == "lora" else "float32"
+
+
+class Batches:
+    """The order of samples: random by seed and epoch, and within each optimizer step from long to short.
+
+    The samples of a step stay those that plain shuffling gives, so training is the same; but its micro-batches hold
+    samples of like length, so that little padding is computed.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the trainer calls it, after a restart too."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._lengths))
+        for start in range(0, len(order), self._batch_size):
+            step = order[start : start + self._batch_size]
+            yield from step[np.argsort(-self._lengths[step], kind="stable")].tolist()
+
+
+def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[dict[str, Any]]:
+    """Train on `folder`/tokens.arrow and leave the adapter (or, for `full`, the model) in `folder`/trained.
+
+    Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole.
+
+    Returns:
+        One row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate, gradient_norm.
+
+    Raises:
+        ModelError: when the model cannot be loaded, or the loss is not finite.
+    """
+    history_file = folder / "history.json"
+    if history_file.exists():
+        finished: list[dict[str, Any]] = json.loads(history_file.read_text(encoding="utf-8"))
+        return finished
+    checkpoints = folder / "checkpoints"
+    resumed_from = newest_checkpoint(checkpoints)
+    trainer = _trainer(settings, tokenizer, folder)
+    if resumed_from is not None:
+        log.info("going on from %s", resumed_from.name)
+    trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    trainer.save_model(str(folder / "trained"))
+    if settings.deepspeed is not None:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        # With stage 3 every model that is loaded after this would be torn into shares too.
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    history = [
+        {
+            "step": row["step"],
+            "epoch": row["epoch"],
+            "loss": row["loss"],
+            "learning_rate": row["learning_rate"],
+            "gradient_norm": row.get("grad_norm"),
+        }
+        for row in trainer.state.log_history
+        if "loss" in row
+    ]
+    temporary = history_file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(history), encoding="utf-8")
+    temporary.replace(history_file)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.free_memory()
+    del trainer
+    free_memory()
+    return history
+
+
+def free_memory() -> None:
+    """Give back the memory of models that are no longer used; on a GPU there is seldom room for two."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> SFTTrainer:
+    import pyarrow.compute as pc
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    if settings.deepspeed is not None:
+        _meet_alone()
+    # The arguments come first: with DeepSpeed's stage 3 they decide how the model is loaded.
+    arguments = _arguments(settings, folder / "checkpoints")
+    model = load_causal_lm(settings.model, settings.revision, weights_precision(settings)).train()
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_file(str(folder / "tokens.arrow")),
+        processing_class=tokenizer,
+        peft_config=_lora(settings, model) if settings.method == "lora" else None,
+        callbacks=[watch(settings, folder / "checkpoints")],
+    )
+    trainer.remove_callback(PrinterCallback)
+    rows: Any = trainer.train_dataset
+    lengths = pc.list_value_length(rows.data.column("input_ids")).to_numpy()
+    batches = Batches(lengths, settings.batch_size, settings.seed)
+    # Set on the object: a subclass would need the heavy import at the top of the module.
+    trainer._get_train_sampler = lambda dataset=None: batches  # type: ignore[method-assign,assignment,return-value]
+    # Whole steps, rounded down: else the one step of a small subset would be spent on warming up, at a rate of zero.
+    steps = settings.epochs * math.ceil(len(lengths) / settings.batch_size)
+    trainer.args.warmup_steps = int(steps * settings.warmup_ratio)
+    if (
+        device().type == "cpu"
+        and not settings.packing
+        and "logits_to_keep" in signature(type(model).forward).parameters
+    ):
+        trainer.compute_loss = loss_on_cpu  # type: ignore[method-assign]
+    return trainer
+
+
+def _meet_alone() -> None:
+    """Tell DeepSpeed, which expects to be launched in many processes, that this one is all there are."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in alone.items():
+        os.environ.setdefault(name, str(value))
+
+
+def loss_on_cpu(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    return_outputs: bool = False,
+    num_items_in_batch: Any = None,
+) -> torch.Tensor:
+    """The same loss as TRL's, in two thirds of its time on a CPU.
+
+    TRL's output head is made for GPUs: elsewhere it computes every position of the prompts too, and twice. This one
+    leaves out the positions at which no sample of the micro-batch has anything to learn.
+    """
+    import torch
+
+    labels = inputs["labels"][:, 1:]
+    learnt = (labels != IGNORED).any(dim=0).nonzero().flatten()
+    output = model(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        logits_to_keep=learnt,
+        use_cache=False,
+    )
+    total = torch.nn.functional.cross_entropy(
+        output.logits.float().flatten(0, 1), labels[:, learnt].flatten(), reduction="sum", ignore_index=IGNORED
+    )
+    loss: torch.Tensor = total / num_items_in_batch
+    return loss
+
+
+def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
+    from trl.trainer.sft_config import SFTConfig
+
+    precision, file = precision_of(settings), settings.deepspeed_file
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=device().type == "cpu",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        packing=settings.packing,
+        max_length=settings.max_tokens if settings.packing else None,
+        dataset_kwargs=None if settings.packing else {"skip_prepare_dataset": True},
+        seed=settings.seed,
+        dataloader_pin_memory=device().type == "cuda",
+        deepspeed=str(file) if file else None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        save_strategy="no",  # the callback asks for checkpoints
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _lora(settings: FinetuningSettings, model: PreTrainedModel) -> LoraConfig:
+    from peft import LoraConfig
+
+    lora, layers = settings.lora, model.config.get_text_config().num_hidden_layers
+    if lora.layers is not None and lora.layers > layers:
+        raise SettingsError(f"finetuning.lora.layers: seen {lora.layers}", allowed=f"1 to {layers}, or null for all")
+    targets = lora.targets
+    if targets != "all-linear":
+        modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        if missing := sorted(set(targets) - modules):
+            raise SettingsError(
+                f"finetuning.lora.targets: '{settings.model}' has no module named {', '.join(missing)}",
+                allowed=", ".join(sorted(modules - {""})),
+                action="name modules of this model, or set targets: all-linear",
+            )
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        layers_to_transform=list(range(layers - lora.layers, layers)) if lora.layers else None,
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,17 @@
+"""Kubeflow face of the neighbors stage."""
+
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from tamis.core.kubeflow import component
+
+
+@component("cpu")
+def find_neighbors(
+    embeddings: Input[Dataset], settings: dict, neighbors: Output[Dataset], metrics: Output[Metrics]
+) -> None:
+    """Find the nearest neighbours of every sample."""
+    from tamis.core.kubeflow import execute
+    from tamis.neighbors.settings import NeighborsSettings
+    from tamis.neighbors.stage import run
+
+    execute(run, NeighborsSettings, settings, out=neighbors, metrics=metrics, embeddings=embeddings.path)

@@ -1,0 +1,95 @@
+"""From candidates to neighbours: distances in double precision, ties in a fixed order, certainty checked.
+
+A float32 product depends in its last bits on the processor, the number of threads and the block it was in. Distances
+computed again in double precision and rounded to a fixed grid do not, so the graph is the same on every machine, on CPU
+and GPU, and equal vectors have equal distances.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.neighbors.vectors import Float, Vectors
+
+SPARE = 8  # candidates beyond k, so that products that float32 confuses are all among the candidates
+_GRID = 2.0**23  # distances are multiples of its inverse; every such number from 0 to 2 is a float32
+_TASK = 1 << 22  # numbers gathered in one task
+
+
+def neighbors_of(
+    vectors: Vectors, samples: NDArray[np.int32], k: int, cosines: Float | None = None
+) -> tuple[NDArray[np.int32], Float, int]:
+    """The `k` nearest among each sample's candidates, by distance, then by number.
+
+    Args:
+        vectors: n vectors.
+        samples: (n, m) candidates, m >= k, without repetition.
+        k: neighbours to keep.
+        cosines: (n, m) float32 cosines of the candidates, when the candidates are the m largest of all: then samples
+            whose order float32 leaves in doubt are compared with all others again, in double precision.
+
+    Returns:
+        Neighbours (n, k) int32, cosine distances (n, k) float32 ascending, and how many samples were in doubt.
+    """
+    n, m = samples.shape
+    indices, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    size = max(1, _TASK // (m * vectors.dimensions))
+
+    def refine(start: int) -> None:
+        rows = np.arange(start, min(start + size, n))
+        mine = vectors.unit64(rows)
+        theirs = vectors.unit64(samples[rows])
+        exact = _on_grid(1 - np.matmul(theirs, mine[:, :, None])[:, :, 0])
+        indices[rows], distances[rows] = _nearest(samples[rows], exact, k)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(refine, range(0, n, size)))
+    doubtful = 0
+    if cosines is not None and m < n - 1:
+        # The sum of d float32 products of unit vectors is off by at most about d units of rounding.
+        slack = vectors.dimensions * 2.0**-24 + 2.0**-20
+        rows = np.flatnonzero(1 - distances[:, -1] <= cosines.min(1) + slack)
+        doubtful = len(rows)
+        indices[rows], distances[rows] = search_all(vectors, rows, k)
+    return indices, distances, doubtful
+
+
+def search_all(vectors: Vectors, rows: NDArray[np.intp], k: int) -> tuple[NDArray[np.int32], Float]:
+    """Compare the samples `rows` with all others in double precision; bounded memory, whatever their number.
+
+    Returns:
+        Neighbours (len(rows), k) int32 and distances (len(rows), k) float32, by distance, then by number.
+    """
+    n = len(vectors)
+    indices, distances = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
+    width = max(k + 1, _TASK // vectors.dimensions)
+    height = max(1, _TASK // width)
+    for first in range(0, len(rows), height):
+        mine = rows[first : first + height]
+        vectors64 = vectors.unit64(mine)
+        found = np.empty((len(mine), 0), np.int32)
+        far = np.empty((len(mine), 0))
+        for start in range(0, n, width):
+            others = np.arange(start, min(start + width, n), dtype=np.int32)
+            exact = _on_grid(1 - vectors64 @ vectors.unit64(others).T)
+            exact[mine[:, None] == others] = np.inf
+            found = np.hstack([found, np.broadcast_to(others, exact.shape)])
+            far = np.hstack([far, exact])
+            kept = np.argsort(far, axis=1, kind="stable")[:, :k]  # by number where distances are equal
+            found, far = np.take_along_axis(found, kept, 1), np.take_along_axis(far, kept, 1)
+        indices[first : first + height], distances[first : first + height] = found, far
+    return indices, distances
+
+
+def _on_grid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.clip(np.round(distances * _GRID) / _GRID, 0, 2)
+
+
+def _nearest(samples: NDArray[np.int32], distances: NDArray[np.float64], k: int) -> tuple[NDArray[np.int32], Float]:
+    """The first `k` by distance, then by number."""
+    order = np.lexsort((samples, distances), axis=1)[:, :k]
+    return np.take_along_axis(samples, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32)

@@ -1,0 +1,27 @@
+"""Settings of the neighbors stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tamis.core.settings import Settings
+
+
+class NeighborsSettings(Settings):
+    """How the k-nearest-neighbour graph is found."""
+
+    k: int = Field(32, ge=2, le=1024, description="neighbours per sample; the sample itself is none of them")
+    method: Literal["auto", "exact", "approximate"] = Field(
+        "auto", description="exact: every pair is compared; approximate: faiss; auto: by the number of samples"
+    )
+    exact_up_to: int = Field(
+        100_000, ge=3, description="auto is exact up to so many samples on a CPU, and twenty times as many on a GPU"
+    )
+    memory_mb: int = Field(2048, ge=64, description="MiB that the search may use beside what the interpreter needs")
+    links: int = Field(32, ge=4, le=256, description="approximate: links per sample in the HNSW index")
+    build_effort: int = Field(120, ge=16, description="approximate: candidates looked at when a sample is added")
+    search_effort: int = Field(96, ge=16, description="approximate: candidates looked at in a search")
+    recall_sample: int = Field(1000, ge=10, description="approximate: samples on which recall is measured exactly")
+    seed: int = Field(0, ge=0, description="approximate: draws the recall sample")

@@ -1,0 +1,88 @@
+"""The vectors of an embeddings artifact: memory-mapped, checked, and normalised block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.errors import InputError
+
+Float = NDArray[np.float32]
+_CHECKED = 1 << 22  # numbers looked at together when lengths are measured
+
+
+class Vectors:
+    """Rows of a memory-mapped (n, d) array that are handed out normalised, so that a product of two is a cosine.
+
+    Attributes:
+        raw: the array as stored, float16, float32 or float64.
+        lengths: (n,) float64, Euclidean lengths of the rows.
+    """
+
+    def __init__(self, raw: NDArray[Any], ids: Sequence[str] | None = None) -> None:
+        """Measure every row.
+
+        Raises:
+            InputError: when the array is no matrix of real numbers, has fewer than three rows, or a row holds NaN or
+                infinity or is zero; the first such row is named by number and, where `ids` are given, by id.
+        """
+        if raw.ndim != 2 or raw.dtype.kind != "f":
+            raise InputError(
+                f"the vectors are {raw.dtype} of shape {raw.shape}", allowed="real numbers of shape (n, d)"
+            )
+        if len(raw) < 3:
+            raise InputError(
+                f"{len(raw)} samples have too few neighbours", allowed="3 samples or more", action="use a larger pool"
+            )
+        self.raw = raw
+        self.lengths = np.empty(len(raw))
+        rows = max(1, _CHECKED // raw.shape[1])
+        for start in range(0, len(raw), rows):
+            block = raw[start : start + rows].astype(np.float64)
+            self.lengths[start : start + rows] = np.sqrt(np.einsum("ij,ij->i", block, block))
+        bad = np.flatnonzero(~np.isfinite(self.lengths) | (self.lengths == 0))
+        if len(bad):
+            first = int(bad[0])
+            kind = "zero" if self.lengths[first] == 0 else "not finite"
+            whose = f" (id {ids[first]})" if ids is not None else ""
+            raise InputError(
+                f"the vector in row {first}{whose} is {kind}; {len(bad)} of {len(raw)} vectors are zero or not finite",
+                allowed="finite vectors with at least one number that is not zero",
+                action="embed the pool again, with precision: float32",
+            )
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers per vector."""
+        return int(self.raw.shape[1])
+
+    def unit(self, start: int, stop: int) -> Float:
+        """Rows `start` to `stop`, each of length 1, as float32."""
+        block = self.raw[start:stop].astype(np.float32)
+        block /= self.lengths[start:stop, None].astype(np.float32)
+        return block
+
+    def unit64(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """The chosen rows, each of length 1, as float64 of shape (*rows.shape, d)."""
+        block: NDArray[np.float64] = self.raw[rows].astype(np.float64)
+        block /= self.lengths[rows][..., None]
+        return block
+
+
+def open_vectors(path: Path, ids: Sequence[str]) -> Vectors:
+    """Map `vectors.npy` into memory and check it against its `ids`.
+
+    Raises:
+        InputError: when their numbers differ, or a vector is unusable.
+    """
+    raw = np.load(path, mmap_mode="r")
+    if len(raw) != len(ids):
+        raise InputError(f"{path.name} has {len(raw)} rows but ids.parquet has {len(ids)}", action="embed again")
+    return Vectors(raw, ids)

@@ -1,0 +1,1 @@
+"""Stage 2, rating: a language model scores every sample, or ratings that exist already are imported."""

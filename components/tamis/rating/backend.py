@@ -1,0 +1,72 @@
+"""What every rater offers: prompts in, answers out. Nothing here knows of storage, limits or money."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Problem = Literal["refused", "too_long", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample to be rated: its id, its text, and which attempt this is, from 1.
+
+    A backend that samples derives its random numbers from the id and the attempt, never from the request's place.
+    """
+
+    id: str
+    text: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a rater said to one request, before anybody has read it.
+
+    Attributes:
+        id: the request's.
+        text: the answer; empty when there is a problem.
+        problem: why there is no answer, else None; `error` is then "kind" or "kind: detail".
+        probabilities: P(overall rating = 1..10), summing to 1, where the backend knows them.
+        shortened: whether the middle of the sample was left out.
+        prompt_tokens: tokens of the whole prompt; None where the backend does not know.
+        completion_tokens: tokens of the answer; None where the backend does not know.
+    """
+
+    id: str
+    text: str = ""
+    problem: Problem | None = None
+    error: str | None = None
+    probabilities: tuple[float, ...] | None = None
+    shortened: bool = False
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a sample asks of a backend: tokens of the whole prompt, and whether it must be shortened, or cannot."""
+
+    prompt_tokens: int
+    shortened: bool = False
+    too_long: bool = False
+
+
+class Backend(Protocol):
+    """A rater's engine."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that answers depend on beside prompt, sample and sampling: JSON values, `model` among them."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether another attempt at the same sample can only give the same answer."""
+
+    def measure(self, texts: Sequence[str]) -> list[Size]:
+        """The sizes of samples, without asking anything."""
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Ask; give exactly one answer per request, each as soon as it is there, in any order."""

@@ -1,0 +1,23 @@
+"""The engines that answer rater prompts; each keeps to `rating.backend.Backend`."""
+
+from __future__ import annotations
+
+from tamis.rating.backend import Backend
+from tamis.rating.prompts import Prompt
+from tamis.rating.settings import RatingSettings, TransformersSettings
+
+
+def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
+    """The engine that `settings.backend` asks for.
+
+    Raises:
+        ModelError: when its model cannot be used.
+        MissingExtraError: when its packages are not installed.
+    """
+    if isinstance(settings.backend, TransformersSettings):
+        from tamis.rating.backends.sampling import Sampling
+        from tamis.rating.backends.transformers import TransformersBackend
+
+        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.seed)
+        return TransformersBackend(settings.backend, prompt, sampling)
+    raise TypeError(f"{type(settings.backend).__name__} asks no rater")

@@ -1,0 +1,209 @@
+"""Rating with a local model through transformers: batched by length, the shared prompt computed once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.models import dtype_of, load_causal_lm, load_config, load_tokenizer, revision_of
+from tamis.rating.backend import Answer, Request, Size
+from tamis.rating.backends.attention import use_grouped_attention
+from tamis.rating.backends.encoding import Encoded, PromptEncoding
+from tamis.rating.backends.sequences import Sequences, head_cache
+from tamis.rating.backends.skeleton import Skeleton
+from tamis.rating.parsing import LOW, Scores, UnparsableError, parse, write
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+    from tamis.rating.backends.sampling import Sampling
+    from tamis.rating.prompts import Prompt
+    from tamis.rating.settings import TransformersSettings
+
+_Item = tuple[Request, Encoded]
+_ALIKE = 0.85  # samples shorter than this share of the longest get a batch of their own,
+_LEAST_TOKENS = 768  # unless the batch is so small that the processor would not be busy
+
+
+class TransformersBackend:
+    """A chat model in this process.
+
+    With `structured`, the JSON around the scores is Tamis' and the model chooses only the scores, each among the
+    tokenisations of 1..10; otherwise it writes freely until its answer parses or ends.
+
+    Raises:
+        ModelError: when the model cannot be loaded, or cannot be asked in this way.
+        MissingExtraError: when transformers is not installed.
+    """
+
+    def __init__(self, settings: TransformersSettings, prompt: Prompt, sampling: Sampling) -> None:
+        self._settings, self._sampling = settings, sampling
+        config = load_config(settings.model, settings.revision)
+        self._tokenizer = load_tokenizer(settings.model, settings.revision)
+        self._skeleton = Skeleton(self._ids_of) if settings.structured else None
+        longest = settings.max_new_tokens if self._skeleton is None else self._skeleton.longest
+        self._encoding = PromptEncoding(
+            self._tokenizer,
+            prompt,
+            context=getattr(config.get_text_config(), "max_position_embeddings", None),
+            answer=longest,
+            limit=settings.max_sample_tokens,
+        )
+        # A branch of the hub moves; the commit that it stands for today is what the ratings belong to.
+        self._revision = getattr(config, "_commit_hash", None) or settings.revision
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that answers depend on beside the prompt, the sample and the sampling."""
+        settings = self._settings
+        free = {} if settings.structured else {"max_new_tokens": settings.max_new_tokens}
+        return {
+            "kind": settings.kind,
+            "model": revision_of(settings.model, self._revision),
+            "precision": str(dtype_of(settings.precision)).removeprefix("torch."),
+            "structured": settings.structured,
+            "max_sample_tokens": settings.max_sample_tokens,
+            **free,
+        }
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether another attempt can only give the same answer: when nothing is drawn, or every answer parses."""
+        return self._sampling.greedy or self._settings.structured
+
+    def measure(self, texts: Sequence[str]) -> list[Size]:
+        """The sizes of samples, exact by the model's tokenizer."""
+        return [encoded.size for encoded in self._encoding.encode(texts)]
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Rate; the answers of a batch come together.
+
+        Raises:
+            ModelError: when the model gives NaN or infinity, or a batch does not fit into the GPU's memory.
+        """
+        items: list[_Item] = []
+        for request, encoded in zip(requests, self._encoding.encode([r.text for r in requests]), strict=True):
+            if encoded.size.too_long:
+                error = f"longer than the model's context: {encoded.size.prompt_tokens} tokens"
+                yield Answer(request.id, problem="too_long", error=error, prompt_tokens=0, completion_tokens=0)
+            else:
+                items.append((request, encoded))
+        extra = len(self._encoding.tail)
+        for places in batches([len(encoded.ids) + extra for _, encoded in items], self._settings.batch_tokens):
+            batch = [items[place] for place in places]
+            yield from self._write_freely(batch) if self._skeleton is None else self._guide(batch, self._skeleton)
+
+    def _guide(self, batch: list[_Item], skeleton: Skeleton) -> list[Answer]:
+        """Let the model choose the four scores of each sample, one after the other."""
+        rows = Sequences(self._model, self._head, len(batch))
+        scores: list[list[int]] = [[] for _ in batch]
+        shares: list[list[float]] = []
+        chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
+        for position, slot in enumerate(skeleton.slots):
+            chunks = [[*chunk, *slot.before, *slot.ahead] for chunk in chunks]
+            probabilities = slot.probabilities(rows.feed(chunks, keep=1 + len(slot.ahead)))
+            rows.take_back(len(slot.ahead))
+            draws = [self._sampling.draw(request.id, request.attempt, position) for request, _ in batch]
+            chosen = self._sampling.choose(probabilities.log(), draws).tolist()
+            for row, choice in zip(scores, chosen, strict=True):
+                row.append(choice + LOW)
+            chunks = [list(slot.values[choice]) for choice in chosen]
+            shares = probabilities.tolist()  # those of the last slot, the overall rating, stay
+        return [
+            Answer(
+                request.id,
+                write(Scores(*row)),
+                probabilities=tuple(share),
+                shortened=encoded.size.shortened,
+                prompt_tokens=encoded.size.prompt_tokens,
+                completion_tokens=len(skeleton.tokens(Scores(*row))),
+            )
+            for (request, encoded), row, share in zip(batch, scores, shares, strict=True)
+        ]
+
+    def _write_freely(self, batch: list[_Item]) -> list[Answer]:
+        """Let the model write until each answer parses, ends by itself or has `max_new_tokens` tokens."""
+        rows = Sequences(self._model, self._head, len(batch))
+        written: list[list[int]] = [[] for _ in batch]
+        going = set(range(len(batch)))
+        chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
+        for position in range(self._settings.max_new_tokens):
+            logits = rows.feed(chunks, keep=1)[:, 0].float()
+            draws = [self._sampling.draw(request.id, request.attempt, position) for request, _ in batch]
+            tokens = self._sampling.choose(logits, draws).tolist()
+            for row in sorted(going):
+                written[row].append(tokens[row])
+                if tokens[row] in self._ends or self._is_complete(written[row]):
+                    going.discard(row)
+            if not going:
+                break
+            chunks = [[token] if row in going else [] for row, token in enumerate(tokens)]
+        return [
+            Answer(
+                request.id,
+                self._text_of(ids),
+                shortened=encoded.size.shortened,
+                prompt_tokens=encoded.size.prompt_tokens,
+                completion_tokens=len(ids),
+            )
+            for (request, encoded), ids in zip(batch, written, strict=True)
+        ]
+
+    def _is_complete(self, ids: list[int]) -> bool:
+        """Whether the answer is a whole one already, so that what a model might add need not be waited for."""
+        text = self._text_of(ids)
+        if not text.rstrip().endswith(("}", "```")):
+            return False
+        try:
+            parse(text)
+        except UnparsableError:
+            return False
+        return True
+
+    def _text_of(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _ids_of(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        model = load_causal_lm(self._settings.model, self._settings.revision, self._settings.precision)
+        use_grouped_attention(model)
+        return model
+
+    @cached_property
+    def _head(self) -> DynamicCache:
+        return head_cache(self._model, self._encoding.head)
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        """The tokens that end an answer."""
+        named = getattr(self._model.generation_config, "eos_token_id", None)
+        return {*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id} - {None}
+
+
+def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Group samples of like length so that no batch has more than `tokens` tokens with its padding, and little padding.
+
+    Returns:
+        Lists of places in `lengths`. The batch of the longest samples comes first, so that a lack of memory shows at
+        once; the others are mixed, so that the progress seen is that of the whole. Where a batch ends does not depend
+        on what comes after it but for its being too much or too short: leaving out whole batches leaves the others as
+        they are, so that a run that goes on after a kill computes the very same batches.
+    """
+    found: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        if found:
+            longest, size = lengths[found[-1][0]], len(found[-1])
+            alike = lengths[place] >= _ALIKE * longest or size * longest < _LEAST_TOKENS
+            if alike and (size + 1) * longest <= tokens:
+                found[-1].append(place)
+                continue
+        found.append([place])
+    rest = found[1:]
+    random.Random(0).shuffle(rest)
+    return found[:1] + rest

@@ -1,0 +1,230 @@
+"""Importing ratings that exist already: rows of a file, matched to the pool's samples."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import InputError
+from tamis.core.steps import Step
+from tamis.core.storage import download, is_remote, locate
+from tamis.core.tables import RATINGS, PartsWriter
+from tamis.rating.parsing import HIGH, LOW, UnparsableError
+from tamis.rating.records import Rating
+from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.summary import Summary
+from tamis.rating.tabular import integer_of, key_of, number_of, read_columns
+
+log = logging.getLogger(__name__)
+_BLOCK = 10_000  # rows written at a time
+_BETWEEN = "\x1f"  # between a source's name and a row number in a key
+# Classes are the paper's compression of ratings: all up to 4 became 0, all from 9 became 5 (section 4.1).
+_SCALES = {"1-10": (LOW, HIGH, 0), "classes": (0, 5, 4)}  # lowest, highest, and what is added to make a rating
+_NOTHING = "no rating in the file"
+Keys = Sequence[str | None]
+
+
+def import_ratings(step: Step[RatingSettings]) -> None:
+    """Write one rating per sample of the pool, from the file that the settings name.
+
+    Raises:
+        InputError: when the file cannot be used: a column is missing, a key occurs twice, no row matches a sample, or
+            more than `max_failure_share` of the matching rows have a score outside the scale.
+        StorageError: when it is not there.
+    """
+    settings, pool = step.settings, step.input("pool")
+    assert isinstance(settings.backend, ImportSettings)
+    file = _File(settings.backend, step.scratch)
+    keys, wanted = _MATCHERS[settings.backend.by](file, pool)
+    _refuse_duplicates(keys, lambda row: f"{file.path}: row {row}", "each sample may have one row")
+    places = pc.index_in(pa.array(wanted, pa.string()), value_set=pa.array(keys, pa.string()), skip_nulls=True)
+    rows = pc.fill_null(places, -1).to_numpy()
+    matched = int((rows >= 0).sum())
+    if not matched:
+        raise InputError(
+            f"{file.path}: no row matches a sample of the pool; its keys are like {_some(keys)}, the pool's like "
+            f"{_some(wanted)}",
+            action="check backend.by, backend.key and backend.source",
+        )
+    summary, bad, first_bad = Summary(), 0, ""
+    ids = pool.table(["id"])["id"].to_pylist()
+    with PartsWriter(step.out, RATINGS) as parts:
+        for start in range(0, len(ids), _BLOCK):
+            block = []
+            for sample, row in zip(ids[start : start + _BLOCK], rows[start : start + _BLOCK].tolist(), strict=True):
+                rating = file.rating(sample, row)
+                block.append(rating.row(settings.name))
+                summary.add(rating)
+                if rating.error not in (None, _NOTHING):
+                    bad += 1
+                    first_bad = first_bad or f"row {row}: {rating.error}"
+            parts.write_rows(block)
+    if bad > settings.max_failure_share * matched:
+        raise InputError(
+            f"{file.path}: {bad} of {matched} ratings cannot be used; the first (rows count from 0) is in {first_bad}\n"
+            f"{summary.table_of_errors()}",
+            allowed=f"whole numbers from {file.low} to {file.high}, or nothing where there is no rating; "
+            f"{settings.max_failure_share:.1%} may be wrong (max_failure_share)",
+            action="correct the file, name the right column, or set backend.scale",
+        )
+    summary.log(settings.name)
+    step.rows = parts.rows
+    step.facts.update(summary.facts())
+    step.facts |= {
+        "scale": settings.backend.scale,
+        "rows_in_file": len(keys),
+        "rows_without_key": sum(key is None for key in keys),
+        "rows_not_in_pool": len(keys) - matched - sum(key is None for key in keys),
+        "samples_without_row": len(ids) - matched,
+    }
+    for fact in ("rows_without_key", "rows_not_in_pool", "samples_without_row"):
+        if step.facts[fact]:
+            log.warning("rater '%s': %s: %d", settings.name, fact.replace("_", " "), step.facts[fact])
+
+
+class _File:
+    """The file's columns, row by row."""
+
+    def __init__(self, settings: ImportSettings, scratch: Path) -> None:
+        self.settings, self.path = settings, settings.path
+        self.low, self.high, self._shift = _SCALES[settings.scale]
+        self._scores = {"overall": settings.overall}
+        for name in ("rarity", "complexity", "informativeness"):
+            if (column := getattr(settings, name)) is not None:
+                self._scores[name] = column
+        others = (settings.expected, _key_column(settings), settings.source_column)
+        local = Path(self.path)
+        if is_remote(self.path):
+            local = scratch / Path(self.path).name
+            download(locate(self.path), local)
+        wanted = [*self._scores.values(), *(column for column in others if column is not None)]
+        self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
+        self.rows = len(self._columns[settings.overall])
+
+    def values(self, column: str) -> list[Any]:
+        """One of the columns that the settings name."""
+        return self._columns[column]
+
+    def rating(self, sample: str, row: int) -> Rating:
+        """The rating of a sample that has the row number `row`; -1 means that it has none."""
+        if row < 0:
+            return Rating(id=sample, status="unparsable", error=_NOTHING, attempts=0)
+        try:
+            scores = {name: self._score(column, row) for name, column in self._scores.items()}
+            expected = None if self.settings.expected is None else self._expected(self.settings.expected, row)
+        except UnparsableError as error:
+            return Rating(id=sample, status="unparsable", error=error.problem, attempts=0)
+        if scores["overall"] is None:
+            return Rating(id=sample, status="unparsable", error=_NOTHING, attempts=0)
+        return Rating(id=sample, status="ok", expected=expected, attempts=0, **scores)
+
+    def _score(self, column: str, row: int) -> int | None:
+        value = integer_of(column, self._columns[column][row])
+        if value is None:
+            return None
+        if not self.low <= value <= self.high:
+            raise UnparsableError(f"out of range: {column} is {value}, allowed {self.low} to {self.high}")
+        return value + self._shift
+
+    def _expected(self, column: str, row: int) -> float | None:
+        value = number_of(column, self._columns[column][row])
+        if value is not None and not LOW <= value <= HIGH:
+            raise UnparsableError(f"out of range: {column} is {value}, allowed {LOW} to {HIGH}")
+        return value
+
+
+def _key_column(settings: ImportSettings) -> str | None:
+    return settings.key or ("id" if settings.by == "id" else None)
+
+
+def _by_id(file: _File, pool: Artifact) -> tuple[Keys, Keys]:
+    column = _key_column(file.settings)
+    assert column is not None
+    return [key_of(value) for value in file.values(column)], pool.table(["id"])["id"].to_pylist()
+
+
+def _by_row(file: _File, pool: Artifact) -> tuple[Keys, Keys]:
+    settings = file.settings
+    table = pool.table(["source", "origin"])
+    sources = sorted(pc.unique(table["source"]).to_pylist())
+    if settings.source is not None and settings.source not in sources:
+        raise InputError(f"the pool has no source '{settings.source}'", allowed=", ".join(sources))
+    if settings.source is None and settings.source_column is None and len(sources) > 1:
+        raise InputError(
+            f"the pool has {len(sources)} sources and the settings do not say which one {file.path} is about",
+            allowed=f"backend.source: one of {', '.join(sources)}; or backend.source_column",
+        )
+    if settings.source_column is not None:
+        named: Keys = [key_of(value) for value in file.values(settings.source_column)]
+    else:
+        named = [settings.source or sources[0]] * file.rows
+    numbers = _counted(named) if settings.key is None else _row_numbers(file, settings.key)
+    pairs = zip(named, numbers, strict=True)
+    keys = [None if source is None or row is None else f"{source}{_BETWEEN}{row}" for source, row in pairs]
+    wanted = zip(table["source"].to_pylist(), table["origin"].to_pylist(), strict=True)
+    return keys, [f"{source}{_BETWEEN}{row}" for source, row in wanted]
+
+
+def _counted(sources: Keys) -> Iterator[int]:
+    """The row number of each row within its source."""
+    seen: dict[str | None, int] = {}
+    for source in sources:
+        seen[source] = seen.get(source, -1) + 1
+        yield seen[source]
+
+
+def _row_numbers(file: _File, column: str) -> list[int | None]:
+    numbers = []
+    for row, value in enumerate(file.values(column)):
+        try:
+            numbers.append(integer_of(column, value))
+        except UnparsableError as error:
+            raise InputError(
+                f"{file.path}: row {row}: {error.problem}", allowed="row numbers in the pool's source, from 0"
+            ) from None
+    return numbers
+
+
+def _by_metadata(file: _File, pool: Artifact) -> tuple[Keys, Keys]:
+    settings = file.settings
+    assert settings.key is not None
+    field = settings.field or settings.key
+    kept = [json.loads(text) if text else {} for text in pool.table(["metadata"])["metadata"].to_pylist()]
+    wanted = [key_of(fields.get(field)) for fields in kept]
+    if all(key is None for key in wanted):
+        fields = sorted({name for entry in kept for name in entry})
+        raise InputError(
+            f"no sample of the pool has kept a field '{field}'",
+            allowed=", ".join(fields) or "none: the pool kept no fields",
+            action=f"add '{field}' to `keep` of the pool's source, or name another field",
+        )
+    ids = pool.table(["id"])["id"]
+    _refuse_duplicates(wanted, lambda row: f"the pool's sample {ids[row]}", f"'{field}' must name one sample")
+    return [key_of(value) for value in file.values(settings.key)], wanted
+
+
+_MATCHERS: dict[str, Callable[[_File, Artifact], tuple[Keys, Keys]]] = {
+    "id": _by_id,
+    "row": _by_row,
+    "metadata": _by_metadata,
+}
+
+
+def _refuse_duplicates(keys: Keys, where: Callable[[int], str], rule: str) -> None:
+    seen: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if key is not None and seen.setdefault(key, row) != row:
+            shown = key.replace(_BETWEEN, ", row ")
+            raise InputError(f"{where(row)} has the key '{shown}' of {where(seen[key])} again", allowed=rule)
+
+
+def _some(keys: Keys) -> str:
+    given = list(dict.fromkeys(key.replace(_BETWEEN, ", row ") for key in keys if key is not None))[:3]
+    return ", ".join(f"'{key}'" for key in given) or "nothing"

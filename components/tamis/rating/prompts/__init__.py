@@ -1,0 +1,71 @@
+"""Rater prompts: versioned YAML files with the criteria and the wording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from tamis.core.errors import SettingsError
+from tamis.core.settings import Settings, hash_of, load
+from tamis.rating.parsing import KEYS
+
+_FOLDER = Path(__file__).parent
+_CRITERIA, _SAMPLE = "{criteria}", "{sample}"
+
+
+class Prompt(Settings):
+    """What a rater is asked. `before` is the same for every sample, so that its computation can be shared."""
+
+    version: int = Field(ge=1, description="raised with every change of the wording")
+    description: str = Field(min_length=1, description="what is particular about this prompt")
+    criteria: dict[str, str] = Field(description="the four keys of the answer, each with what it means")
+    template: str = Field(description="the wording, with {criteria} and, near its end, {sample}")
+    marker: str = Field(min_length=1, description="stands where the middle of a long sample is left out")
+
+    @model_validator(mode="after")
+    def _asks_for_what_is_parsed(self) -> Prompt:
+        if tuple(self.criteria) != KEYS:
+            raise ValueError(f"criteria must be exactly, and in this order: {', '.join(KEYS)}")
+        for place in (_CRITERIA, _SAMPLE):
+            if self.template.count(place) != 1:
+                raise ValueError(f"the template must have {place} exactly once")
+        if self.template.index(_SAMPLE) < self.template.index(_CRITERIA):
+            raise ValueError(f"the template must have {_SAMPLE} after {_CRITERIA}, so that what is shared comes first")
+        return self
+
+    @property
+    def before(self) -> str:
+        """The text in front of the sample."""
+        criteria = "\n".join(f"- {key}: {meaning.strip()}" for key, meaning in self.criteria.items())
+        return self.template.partition(_SAMPLE)[0].replace(_CRITERIA, criteria)
+
+    @property
+    def after(self) -> str:
+        """The text behind the sample."""
+        return self.template.partition(_SAMPLE)[2].rstrip()
+
+    @property
+    def hash(self) -> str:
+        """Hash of all that a rater can see; comments and the description do not enter."""
+        return hash_of([self.version, self.before, self.after, self.marker])
+
+
+def names() -> list[str]:
+    """The prompts that ship with Tamis."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_prompt(name: str) -> Prompt:
+    """The prompt that ships as `name`, or the one in the YAML file at the path `name`.
+
+    Raises:
+        SettingsError: when there is none, or its file is wrong.
+    """
+    path = _FOLDER / f"{name}.yaml" if name in names() else Path(name)
+    if not path.is_file():
+        raise SettingsError(
+            f"prompt: there is no prompt '{name}', and no file of that name",
+            allowed=f"{', '.join(names())}, or the path of a YAML file",
+        )
+    return load(Prompt, path)

@@ -1,0 +1,48 @@
+"""Raters that ship with Tamis: versioned YAML files, each the settings of one rater."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tamis.core.errors import SettingsError
+from tamis.core.settings import Settings, load
+
+_FOLDER = Path(__file__).parent
+
+
+class RaterFile(Settings):
+    """What a rater's file holds."""
+
+    version: int = Field(ge=1, description="raised with every change of the settings")
+    description: str = Field(min_length=1, description="who this is and where the settings come from")
+    settings: dict[str, Any] = Field(description="settings of the rating stage")
+
+
+def names() -> list[str]:
+    """The raters that ship with Tamis."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def merged(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the rater that `values["rater"]` names, overridden by the rest of `values`.
+
+    Raises:
+        SettingsError: when there is no such rater, or its file is wrong.
+    """
+    chosen = values["rater"]
+    path = _FOLDER / f"{chosen}.yaml" if chosen in names() else Path(str(chosen))
+    if not path.is_file():
+        raise SettingsError(
+            f"rater: there is no rater '{chosen}', and no file of that name",
+            allowed=f"{', '.join(names())}, or the path of a YAML file",
+        )
+    settings = load(RaterFile, path).settings
+    own = {key: value for key, value in values.items() if key != "rater"}
+    backend, own_backend = settings.get("backend"), own.get("backend")
+    if isinstance(backend, dict) and isinstance(own_backend, dict):
+        own["backend"] = backend | own_backend
+    return settings | own

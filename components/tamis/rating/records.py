@@ -1,0 +1,74 @@
+"""A finished rating, as the store keeps it and the ratings table shows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tamis.core.tables import RATINGS
+from tamis.rating.backend import Answer
+from tamis.rating.parsing import HIGH, LOW, UnparsableError, parse
+
+Status = Literal["ok", "unparsable", "refused", "too_long", "failed"]
+Score = Field(None, ge=LOW, le=HIGH, strict=True)
+
+
+class Rating(BaseModel):
+    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and `shortened`.
+
+    Tokens are summed over the attempts: what was computed or paid.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    status: Status
+    rarity: int | None = Score
+    complexity: int | None = Score
+    informativeness: int | None = Score
+    overall: int | None = Score
+    expected: float | None = Field(None, ge=LOW, le=HIGH)
+    error: str | None = None
+    attempts: int = Field(ge=0)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    shortened: bool = False
+
+    @model_validator(mode="after")
+    def _scored_when_ok(self) -> Rating:
+        if (self.status == "ok") != (self.overall is not None):
+            raise ValueError(f"status '{self.status}' with the overall rating {self.overall}")
+        return self
+
+    def row(self, rater: str) -> dict[str, object]:
+        """Its row in the ratings table."""
+        values = self.model_dump(exclude={"shortened"}) | {"rater": rater}
+        return {name: values[name] for name in RATINGS.names}
+
+
+def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Rating:
+    """Read the answer of attempt number `attempt`; `earlier` is what the attempts before it came to."""
+    common = {
+        "id": answer.id,
+        "attempts": attempt,
+        "prompt_tokens": _sum(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
+        "completion_tokens": _sum(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+        "shortened": answer.shortened,
+    }
+    if answer.problem is not None:
+        return Rating.model_validate(common | {"status": answer.problem, "error": answer.error})
+    try:
+        scores = parse(answer.text)
+    except UnparsableError as error:
+        return Rating.model_validate(common | {"status": "unparsable", "error": error.problem})
+    expected = None
+    if answer.probabilities is not None:
+        mean = sum(score * share for score, share in enumerate(answer.probabilities, LOW))
+        # Beyond four decimals lies the noise of floating point, which differs between batches.
+        expected = round(min(max(mean, LOW), HIGH), 4)
+    return Rating.model_validate(common | scores._asdict() | {"status": "ok", "expected": expected})
+
+
+def _sum(new: int | None, old: int | None) -> int | None:
+    return old if new is None else new + (old or 0)

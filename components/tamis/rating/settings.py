@@ -1,0 +1,118 @@
+"""Settings of the rating stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tamis.core.models import Precision
+from tamis.core.settings import Settings
+from tamis.rating import raters
+
+
+class TransformersSettings(Settings):
+    """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
+    structured: bool = Field(
+        True, description="Tamis writes the JSON and the model chooses the numbers only, so that every answer parses"
+    )
+    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    max_new_tokens: int = Field(128, ge=40, description="longest answer, where structured is false")
+    batch_tokens: int = Field(4096, ge=64, description="tokens of samples in one forward pass; changes no result")
+
+
+class ImportSettings(Settings):
+    """Ratings from a JSONL, CSV or Parquet file, local or in object storage."""
+
+    kind: Literal["import"] = "import"
+    path: str = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or s3://…")
+    by: Literal["id", "row", "metadata"] = Field(
+        description="how rows find their samples: by sample id, by row in the sample's source, or by a kept field"
+    )
+    key: str | None = Field(
+        None,
+        description="the file's column with the sample id ('id' if not given), the row in the source (the order of the "
+        "file if not given), or the kept field (which must be given)",
+    )
+    field: str | None = Field(
+        None, description="with by: metadata, the kept field's name in the pool; 'key' by default"
+    )
+    source: str | None = Field(None, description="with by: row, the pool's source that the whole file is about")
+    source_column: str | None = Field(
+        None, description="with by: row, the file's column with the pool's source; rows then count within each source"
+    )
+    overall: str = Field("overall", min_length=1, description="column with the overall rating")
+    rarity: str | None = Field(None, description="column, if there is one")
+    complexity: str | None = Field(None, description="column, if there is one")
+    informativeness: str | None = Field(None, description="column, if there is one")
+    expected: str | None = Field(None, description="column with the mean overall rating, 1..10, if there is one")
+    scale: Literal["1-10", "classes"] = Field(
+        "1-10", description="classes: 0..5 as in the paper's files, kept as ratings 4..9, which compress to 0..5 again"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImportSettings:
+        if self.by == "metadata" and self.key is None:
+            raise ValueError("with by: metadata, 'key' must name the file's column that is matched")
+        if self.by != "metadata" and self.field is not None:
+            raise ValueError("'field' has a meaning only with by: metadata; leave it out")
+        for name in ("source", "source_column"):
+            if self.by != "row" and getattr(self, name) is not None:
+                raise ValueError(f"'{name}' has a meaning only with by: row; leave it out")
+        if self.source is not None and self.source_column is not None:
+            raise ValueError("give 'source' or 'source_column', not both")
+        if self.scale == "classes" and self.expected is not None:
+            raise ValueError("'expected' is a mean on the scale 1-10; leave it out with scale: classes")
+        return self
+
+
+class RatingSettings(Settings):
+    """One rater: who rates, how it is asked and what is tolerated (paper section 3.1).
+
+    The extra key `rater` names a rater that ships with Tamis, or a YAML file of one: its settings are taken, and those
+    that stand beside `rater` override them.
+    """
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
+    )
+    backend: Annotated[TransformersSettings | ImportSettings, Field(discriminator="kind")] = Field(
+        description="what answers: kind: transformers, or kind: import"
+    )
+    prompt: str = Field("ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one")
+    temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
+    top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")
+    top_k: int = Field(0, ge=0, description="sample from so many most probable; 0: from all")
+    seed: int = Field(0, ge=0, description="draws depend on this and the sample's id, not on batches or shards")
+    max_attempts: int = Field(
+        3, ge=1, le=20, description="how often a sample is asked before its answer counts as unparsable"
+    )
+    max_failure_share: float = Field(
+        0.05, ge=0, le=1, description="fail when more than this share of the samples gets no rating"
+    )
+    store: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or s3:// prefix that keeps every finished rating, for this and later runs; "
+        "if not given, $TAMIS_HOME/ratings, or the step's own scratch folder",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_a_rater(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "rater" in values:
+            return raters.merged(values)
+        return values
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> RatingSettings:
+        if isinstance(self.backend, ImportSettings):
+            for name in ("prompt", "temperature", "top_p", "top_k", "max_attempts", "store"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
+        return self

@@ -1,0 +1,193 @@
+"""The rating stage: pool in, one rater's ratings out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import ModelError
+from tamis.core.models import revision_of
+from tamis.core.progress import Progress
+from tamis.core.samples import as_text
+from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.storage import fingerprint
+from tamis.core.tables import RATINGS, PartsWriter
+from tamis.rating.asking import ask, is_final
+from tamis.rating.backend import Backend
+from tamis.rating.backends import make_backend
+from tamis.rating.importing import import_ratings
+from tamis.rating.prompts import Prompt, load_prompt
+from tamis.rating.records import Rating
+from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.store import Store, Stored, Writer
+from tamis.rating.summary import Summary
+
+log = logging.getLogger(__name__)
+_BLOCK = 10_000  # samples in memory at a time; within them, batches are of like length
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do, found without asking the rater.
+
+    Attributes:
+        samples: in the pool.
+        stored: of them, those whose finished rating the store has.
+        prompt_tokens: of the others, one attempt each; exact where the backend has the tokenizer.
+        shortened: of the others, those whose middle would be left out.
+        too_long: of the others, those that would not fit even so.
+    """
+
+    samples: int
+    stored: int = 0
+    prompt_tokens: int = 0
+    shortened: int = 0
+    too_long: int = 0
+
+
+def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
+    """Rate every sample of `pool`; the artifact at `out` has one row per sample, in the pool's order.
+
+    Raises:
+        ModelError: when the rater's model cannot be used, or more than `max_failure_share` of the samples got none.
+        InputError: when imported ratings cannot be used.
+        StorageError: when the store, or the file to import, cannot be read or written.
+    """
+    backend = settings.backend
+    if isinstance(backend, ImportSettings):
+        body, files = import_ratings, {"ratings": fingerprint(backend.path)}
+    else:
+        prompt = load_prompt(settings.prompt)
+        body, files = _rate, {"prompt": prompt.hash, "model": revision_of(backend.model, backend.revision)}
+    inputs = {"pool": Input(pool, "pool")}
+    return run_step("rating", "ratings", settings, body, out=out, inputs=inputs, files=files, name=settings.name)
+
+
+def plan(settings: RatingSettings, *, pool: Uri) -> Plan:
+    """What `run` would do with `settings` and `pool`. Asks nothing and loads no weights."""
+    with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
+        artifact = Artifact.open(pool, "pool", cache=Path(cache))
+        samples = artifact.manifest.rows
+        if isinstance(settings.backend, ImportSettings):
+            return Plan(samples)
+        rater = _Rater(settings, _place_of_store(settings))
+        left = tokens = shortened = too_long = 0
+        for block in artifact.batches(["id", "messages"], rows=_BLOCK):
+            texts = [text for _, text, known in rater.samples(block) if not rater.is_final(known)]
+            left += len(texts)
+            for size in rater.backend.measure(texts):
+                shortened += size.shortened
+                too_long += size.too_long
+                tokens += 0 if size.too_long else size.prompt_tokens
+        return Plan(samples, samples - left, tokens, shortened, too_long)
+
+
+class _Rater:
+    """A rater with what is stored of its ratings."""
+
+    def __init__(self, settings: RatingSettings, store: Uri | None) -> None:
+        self.settings, self.prompt = settings, load_prompt(settings.prompt)
+        self.backend: Backend = make_backend(settings, self.prompt)
+        self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend))
+        self.stored = Stored.none() if self.store is None else self.store.read()
+
+    def is_final(self, rating: Rating | None) -> bool:
+        """Whether a sample with this stored rating need not be asked about."""
+        return rating is not None and is_final(rating, self.backend, self.settings.max_attempts)
+
+    def samples(self, block: pa.RecordBatch) -> Iterator[tuple[str, str, Rating | None]]:
+        """Id, text and stored rating of each sample of a block of the pool."""
+        ids = block["id"]
+        texts = map(as_text, block["messages"].to_pylist())
+        return zip(ids.to_pylist(), texts, self.stored.find(ids), strict=True)
+
+
+def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str, object]:
+    """What ratings depend on beside the sample: ratings with equal keys are worth the same."""
+    sampling: dict[str, object] = {"temperature": settings.temperature}
+    if settings.temperature > 0:
+        sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}
+    return {"rater": settings.name, "prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
+
+
+def _place_of_store(settings: RatingSettings) -> Uri | None:
+    """Where ratings outlive the step: what the settings say, else in Tamis' home, if there is one."""
+    if settings.store is not None:
+        return settings.store
+    return Path(os.environ["TAMIS_HOME"], "ratings") if "TAMIS_HOME" in os.environ else None
+
+
+def _rate(step: Step[RatingSettings]) -> None:
+    settings, pool = step.settings, step.input("pool")
+    rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings")
+    assert rater.store is not None
+    samples = pool.manifest.rows
+    blocks = pool.batches(["id"], rows=_BLOCK)
+    reused = sum(rater.is_final(rating) for block in blocks for rating in rater.stored.find(block["id"]))
+    if reused:
+        log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
+    summary = Summary()
+    with (
+        Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
+        Writer(rater.store) as writer,
+        PartsWriter(step.out, RATINGS) as parts,
+    ):
+        speed = _Speed()
+        for block in pool.batches(["id", "messages"], rows=_BLOCK):
+            rows: dict[str, Rating | None] = {}
+            left = []
+            for sample, text, known in rater.samples(block):
+                rows[sample] = known
+                if known is not None and rater.is_final(known):
+                    summary.add(known)
+                else:
+                    left.append((sample, text, known))
+            for rating in ask(rater.backend, left, max_attempts=settings.max_attempts, keep=writer.add):
+                rows[rating.id] = rating
+                summary.add(rating)
+                _check_budget(settings, summary, samples)
+                progress.advance(note=speed.after(rating))
+            parts.write_rows(rating.row(settings.name) for rating in rows.values() if rating is not None)
+    _check_budget(settings, summary, samples)
+    summary.log(settings.name)
+    step.rows = parts.rows
+    step.models["rater"] = str(rater.backend.identity["model"])
+    step.facts.update(summary.facts())
+    step.facts |= {
+        "prompt": {"name": settings.prompt, "version": rater.prompt.version, "hash": rater.prompt.hash},
+        "backend": dict(rater.backend.identity),
+        "reused": reused,
+        "asked": samples - reused,
+        "damaged_store_parts": rater.stored.damaged,
+    }
+
+
+class _Speed:
+    """Tokens per second since it was made."""
+
+    def __init__(self) -> None:
+        self._start, self._tokens = time.monotonic(), 0
+
+    def after(self, rating: Rating) -> str:
+        """The speed, one rating later; empty where the backend counts no tokens."""
+        self._tokens += (rating.prompt_tokens or 0) + (rating.completion_tokens or 0)
+        seconds = time.monotonic() - self._start
+        return f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""
+
+
+def _check_budget(settings: RatingSettings, summary: Summary, samples: int) -> None:
+    if summary.failures <= settings.max_failure_share * samples:
+        return
+    raise ModelError(
+        f"rater '{settings.name}': {summary.failures} of {samples} samples got no rating\n{summary.table_of_errors()}",
+        allowed=f"{settings.max_failure_share:.1%} of the samples (max_failure_share)",
+        action="remove the cause, or raise max_failure_share; ratings that are finished stay in the store",
+    )

@@ -1,0 +1,186 @@
+"""The durable store: every finished rating, kept within seconds, so that no rating is ever paid for twice.
+
+A store is a folder, local or in object storage. Ratings that are worth the same have one key (rater, prompt, model,
+sampling, …) and lie in one sub-folder named by its hash, as JSON lines in small parts that are only ever added:
+
+    <store>/<hash of the key>/key.json
+    <store>/<hash of the key>/<nanoseconds>-<hash of the content>.jsonl
+
+A part appears whole or not at all and nothing is ever changed, so any number of processes may write at once without a
+lock. A part's name carries the hash of its content: a damaged part is known, reported and left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from tamis.core.ids import pack
+from tamis.core.settings import canonical_json, hash_of
+from tamis.core.steps import Uri
+from tamis.core.storage import children, exists, locate, read_bytes, write_bytes
+from tamis.core.tables import RATINGS
+from tamis.rating.records import Rating
+
+log = logging.getLogger(__name__)
+_KEY = "key.json"
+_PART = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
+_SCHEMA = pa.schema([field for field in RATINGS if field.name != "rater"] + [pa.field("shortened", pa.bool_())])
+
+
+class Stored:
+    """Ratings read from a store, compact in memory. Where an id has several, the one written last counts."""
+
+    def __init__(self, table: pa.Table, damaged: int = 0) -> None:
+        self.damaged = damaged  # parts that could not be read
+        keys = pack(table["id"].combine_chunks(), where="the store of ratings")
+        order = np.argsort(keys, kind="stable")
+        last = np.append(keys[order][1:] != keys[order][:-1], True)[: len(order)]
+        self._rows = order[last]
+        self._keys, self._table = keys[self._rows], table
+
+    @classmethod
+    def none(cls) -> Stored:
+        """No rating at all."""
+        return cls(_SCHEMA.empty_table())
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, ids: pa.Array) -> list[Rating | None]:
+        """The ratings of `ids`, in their order; None for those that have none."""
+        if not len(self):
+            return [None] * len(ids)
+        wanted = pack(ids, where="the pool")
+        places = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
+        found = self._keys[places] == wanted
+        rows = iter(self._table.take(self._rows[places[found]]).to_pylist())
+        return [Rating.model_validate(next(rows)) if there else None for there in found]
+
+
+class Store:
+    """The ratings of one key."""
+
+    def __init__(self, place: Uri, key: Mapping[str, Any]) -> None:
+        self._folder = locate(place) / hash_of(key)[:32]
+        self._key = (canonical_json(key) + "\n").encode()
+        self._last = 0
+
+    def read(self) -> Stored:
+        """All ratings that are there.
+
+        Raises:
+            StorageError: when the store cannot be read.
+        """
+        tables, damaged = [_SCHEMA.empty_table()], 0
+        for location in children(self._folder):
+            if location.name == _KEY or location.name.startswith("."):  # "." begins a part that is being written
+                continue
+            ratings = _parse(location.name, read_bytes(location))
+            if isinstance(ratings, str):
+                damaged += 1
+                log.warning("the store's part %s is left out: %s; its samples are rated again", location, ratings)
+            else:
+                rows = [rating.model_dump() for rating in ratings]
+                tables.append(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        return Stored(pa.concat_tables(tables), damaged)
+
+    def append(self, ratings: Sequence[Rating]) -> None:
+        """Add one part. When this returns, the ratings are durable.
+
+        Raises:
+            StorageError: when it cannot be written.
+        """
+        if not self._last and not exists(self._folder / _KEY):
+            write_bytes(self._folder / _KEY, self._key)
+        data = "".join(rating.model_dump_json() + "\n" for rating in ratings).encode()
+        self._last = max(self._last + 1, time.time_ns())
+        write_bytes(self._folder / f"{self._last:020d}-{_checksum(data)}.jsonl", data)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _parse(name: str, data: bytes) -> list[Rating] | str:
+    """The ratings of a part, or what is wrong with it."""
+    match = _PART.fullmatch(name)
+    if match is None:
+        return "it is no part of a store"
+    if _checksum(data) != match[2]:
+        return "its content is not what was written"
+    try:
+        return [Rating.model_validate_json(line) for line in data.splitlines()]
+    except ValidationError as error:
+        return f"it holds no ratings of this version of Tamis ({error.error_count()} faults)"
+
+
+class Writer:
+    """Gathers finished ratings and appends them to a store, at the latest `seconds` after they were finished.
+
+    A thread of its own writes, so that ratings become durable even while the rater is silent for long. Use it as a
+    context manager: at its end, by an error too, all that was added is in the store.
+    """
+
+    def __init__(self, store: Store, *, seconds: float = 5.0, count: int = 1000) -> None:
+        self._store, self._seconds, self._count = store, seconds, count
+        self._waiting: list[Rating] = []
+        self._fault: Exception | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="rating-store", daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def add(self, rating: Rating) -> None:
+        """Hand over a finished rating.
+
+        Raises:
+            StorageError: when an earlier rating could not be written.
+        """
+        with self._changed:
+            if self._fault is not None:
+                raise self._fault
+            self._waiting.append(rating)
+            if len(self._waiting) in (1, self._count):
+                self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                self._changed.wait_for(lambda: len(self._waiting) >= self._count or self._closing, self._seconds)
+                batch, self._waiting = self._waiting, []
+            try:
+                if batch:
+                    self._store.append(batch)
+            except Exception as error:  # raised again in the thread that hands over ratings
+                with self._changed:
+                    self._fault = error
+                return
+            if self._closing and not self._waiting:
+                return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        if self._fault is not None:
+            if kind is None:
+                raise self._fault
+            log.error("ratings could not be stored: %s", self._fault)  # beside the error that is under way

@@ -1,0 +1,159 @@
+"""Columns of a JSONL, CSV or Parquet file as Python lists, and single values as keys or scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.settings import canonical_json
+from tamis.rating.parsing import UnparsableError
+
+_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
+_LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
+
+
+def read_columns(path: Path, columns: Sequence[str], *, shown: str) -> dict[str, list[Any]]:
+    """The values of some columns, row by row; None where a row has none.
+
+    Args:
+        path: a local file; its suffix says what it is: .jsonl, .ndjson, .csv or .parquet.
+        columns: names of the columns.
+        shown: what the file is called in errors.
+
+    Raises:
+        InputError: when the file is of another kind, cannot be read, is empty, or lacks a column.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{shown} is of no known kind", allowed=f"a file that ends in {', '.join(_READERS)}")
+    try:
+        with explained_os_errors(f"reading {shown}"):
+            values, present = reader(path, columns)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except ValueError as error:
+        raise InputError(f"{shown}: {error}", action="correct the file") from None
+    for column in columns:
+        if column not in present:
+            raise InputError(
+                f"{shown} has no column '{column}'",
+                allowed=", ".join(present) or "none; the file is empty",
+                action="name the right column in the settings",
+            )
+    if not values[columns[0]]:
+        raise InputError(f"{shown} has no rows")
+    return values
+
+
+_Columns = tuple[dict[str, list[Any]], list[str]]  # the wanted columns' values, and the names of all columns
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> _Columns:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        present = file.schema_arrow.names
+        table = file.read([column for column in columns if column in present])
+    return {name: table[name].to_pylist() for name in table.column_names}, present
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> _Columns:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            header = next(rows, [])
+            for column in columns:
+                if header.count(column) > 1:
+                    raise ValueError(f"its header has the column '{column}' {header.count(column)} times")
+            places = {column: header.index(column) for column in columns if column in header}
+            values: dict[str, list[Any]] = {column: [] for column in places}
+            number = 0
+            for row in rows:
+                if not row:
+                    continue  # an empty line
+                if len(row) != len(header):
+                    raise ValueError(f"row {number} (the first is 0) has {len(row)} fields, the header {len(header)}")
+                for column, place in places.items():
+                    values[column].append(row[place])
+                number += 1
+        except csv.Error as error:
+            raise ValueError(f"line {rows.line_num} is not CSV: {error}") from None
+    return values, header
+
+
+def _read_jsonl(path: Path, columns: Sequence[str]) -> _Columns:
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    present: dict[str, None] = {}
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no JSON object but {line.strip()[:40]!r}")
+            present.update(dict.fromkeys(row))
+            for column in columns:
+                values[column].append(row.get(column))
+    return values, list(present)
+
+
+_READERS: dict[str, Callable[[Path, Sequence[str]], _Columns]] = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def key_of(value: Any) -> str | None:
+    """A value as text to match by: 5, 5.0, "5" and " 5" are the same; None where there is none."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if value is None or value != value:  # NaN is how pandas writes "nothing"
+        return None
+    if isinstance(value, (float, Decimal)):
+        return str(int(value)) if float(value).is_integer() else str(value)
+    return canonical_json(value)
+
+
+def number_of(name: str, value: Any) -> float | None:
+    """A value as a number; None where there is none (null, NaN, empty text).
+
+    Raises:
+        UnparsableError: "not a number: <name> is <value>".
+    """
+    if isinstance(value, str):
+        value = value.strip()
+        if not value:
+            return None
+        if not _NUMBER.fullmatch(value):
+            raise UnparsableError(f"not a number: {name} is {value[:40]!r}")
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
+        raise UnparsableError(f"not a number: {name} is {str(value)[:40]!r}")
+    return float(value)
+
+
+def integer_of(name: str, value: Any) -> int | None:
+    """A value as an integer; None where there is none.
+
+    Raises:
+        UnparsableError: "not a number: …" or "not an integer: …".
+    """
+    number = number_of(name, value)
+    if number is None:
+        return None
+    if not number.is_integer():
+        raise UnparsableError(f"not an integer: {name} is {value}")
+    return int(number)

@@ -1,0 +1,114 @@
+"""Synthetic pools with known truth: many small clusters on the sphere, ratings drawn from a known T."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Near the matrix that the paper's figure shows for GPT-4o-mini, its last row filled: 42 % of ratings are wrong.
+T = np.array(
+    [
+        [0.62, 0.28, 0.08, 0.01, 0.01, 0.00],
+        [0.10, 0.56, 0.26, 0.07, 0.01, 0.00],
+        [0.04, 0.15, 0.57, 0.21, 0.03, 0.00],
+        [0.01, 0.05, 0.22, 0.56, 0.15, 0.01],
+        [0.00, 0.02, 0.03, 0.23, 0.66, 0.06],
+        [0.00, 0.02, 0.08, 0.10, 0.30, 0.50],
+    ]
+)
+P = np.array([0.08, 0.16, 0.27, 0.27, 0.17, 0.05])
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples with known truth and their neighbours."""
+
+    vectors: np.ndarray
+    true: np.ndarray
+    scores: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        return int(max(self.true.max(), self.scores.max())) + 1
+
+    def realized(self) -> np.ndarray:
+        """The transition matrix that the drawn ratings follow."""
+        counts = np.zeros((self.classes, self.classes))
+        np.add.at(counts, (self.true, self.scores), 1)
+        return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+    def f1(self, flagged: np.ndarray) -> float:
+        """F1 of `flagged` as a finder of wrong ratings."""
+        wrong = self.true != self.scores
+        return 2 * float((flagged & wrong).sum()) / max(1, int(flagged.sum() + wrong.sum()))
+
+    def right(self, scores: np.ndarray) -> float:
+        """Share of `scores` that are the true ones."""
+        return float((scores == self.true).mean())
+
+
+def make_pool(
+    n: int = 10_000,
+    d: int = 128,
+    *,
+    seed: int,
+    size: float = 20,
+    foreign: float = 0.0,
+    T: np.ndarray = T,
+    p: np.ndarray = P,
+    k: int = 32,
+) -> Pool:
+    """A pool of `n` samples in clusters of about `size` members, each with one true score.
+
+    `foreign` is the share of samples whose true score is unlike their cluster's.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = np.maximum(4, rng.lognormal(np.log(size) - 0.18, 0.6, n).astype(int))
+    cluster = np.repeat(np.arange(n), sizes)[:n]
+    clusters = cluster[-1] + 1
+    centers = rng.standard_normal((clusters, d))
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    spread = rng.uniform(0.35, 1.1, clusters)
+    vectors = centers[cluster] + spread[cluster, None] * rng.standard_normal((n, d)) / np.sqrt(d)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    true = rng.choice(len(p), clusters, p=p)[cluster]
+    stray = rng.random(n) < foreign
+    true = np.where(stray, (true + rng.integers(1, len(p), n)) % len(p), true)
+    scores = draw_ratings(true, T, rng)
+    order = rng.permutation(n)
+    vectors = vectors[order].astype(np.float32)
+    return Pool(vectors, true[order], scores[order], *nearest(vectors, k))
+
+
+def smooth_pool(n: int, dimensions: int, seed: int, k: int = 32) -> Pool:
+    """A pool on a surface of so many `dimensions`, whose true scores change smoothly over it."""
+    rng = np.random.default_rng(seed)
+    place = rng.standard_normal((n, dimensions))
+    vectors = np.tanh(0.5 * place @ rng.standard_normal((dimensions, 64))) + 0.05 * rng.standard_normal((n, 64))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    height = np.sin(0.7 * place @ rng.standard_normal(dimensions)) + 0.5 * place[:, 0]
+    true = np.searchsorted(P.cumsum()[:-1], np.argsort(np.argsort(height)) / n, side="right")
+    return Pool(vectors, true, draw_ratings(true, T, rng), *nearest(vectors, k))
+
+
+def draw_ratings(true: np.ndarray, T: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One rating of each sample, by the row of T of its true score."""
+    drawn = (T.cumsum(1)[true] < rng.random(len(true))[:, None]).sum(1)
+    return np.minimum(drawn, T.shape[1] - 1)
+
+
+def nearest(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact neighbours by brute force, in the plainest way."""
+    n = len(vectors)
+    indices, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    for start in range(0, n, 1000):
+        far = 1 - vectors[start : start + 1000] @ vectors.T
+        far[np.arange(len(far)), np.arange(start, start + len(far))] = np.inf
+        some = np.argpartition(far, k - 1, axis=1)[:, :k]
+        order = np.argsort(np.take_along_axis(far, some, 1), axis=1, kind="stable")
+        indices[start : start + 1000] = np.take_along_axis(some, order, 1)
+        distances[start : start + 1000] = np.maximum(np.take_along_axis(far, indices[start : start + 1000], 1), 0)
+    return indices, distances

@@ -1,0 +1,242 @@
+"""The curation stage on artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from kfp import dsl
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import InputError, SettingsError
+from tamis.core.settings import parse
+from tamis.core.tables import CURATION, RATINGS, PartsWriter
+from tamis.curation.component import curate
+from tamis.curation.settings import CurationSettings
+from tamis.curation.stage import run
+from tests.artifacts import make, make_neighbors, make_ratings
+from tests.unit.curation.pools import Pool, draw_ratings, make_pool
+
+RATINGS_OF_CLASSES = np.array([4, 5, 6, 7, 8, 9])
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return make_pool(1200, 32, seed=11)
+
+
+def names(n: int) -> list[str]:
+    return [f"{i * 7919:032x}" for i in range(n)]
+
+
+def ratings_of(folder: Path, rater: str, scores: np.ndarray, ids: list[str] | None = None) -> Path:
+    values = [int(RATINGS_OF_CLASSES[s]) if s >= 0 else None for s in scores]
+    return make_ratings(folder / rater, rater, ids or names(len(scores)), values)
+
+
+def graph_of(folder: Path, pool: Pool) -> Path:
+    return make_neighbors(folder / "neighbors", names(len(pool.true)), pool.indices, pool.distances)
+
+
+def rows_of(out: Path, rater: str = "r") -> pa.Table:
+    table = Artifact.open(out, "curation").table()
+    return table.filter(pa.compute.equal(table["rater"], rater))
+
+
+def test_the_artifact_holds_curated_scores_and_a_diagnosis(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    manifest = run(CurationSettings(), ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    table = rows_of(tmp_path / "out")
+    assert table.schema.equals(CURATION)
+    assert table["id"].to_pylist() == names(1200)
+    assert table["raw_score"].to_pylist() == pool.scores.tolist()
+    score = table["score"].to_numpy()
+    assert pool.right(score) > pool.right(pool.scores) + 0.2
+    expected = np.tanh(pool.distances[:, :10].mean(1, dtype=np.float64) / 2)
+    np.testing.assert_allclose(table["diversity"].to_numpy(), expected, atol=1e-6)
+    diagnosis = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    assert diagnosis["mode"] == "exact"
+    counts = diagnosis["counts"]
+    assert counts["rated"] == manifest.facts["rated"] == 1200
+    assert counts["corrected"] == manifest.facts["corrected"] == (score != pool.scores).sum()
+    assert counts["flagged"] == manifest.facts["flagged"] == table["flagged"].to_numpy(zero_copy_only=False).sum()
+    assert counts["raw_by_class"] == np.bincount(pool.scores, minlength=6).tolist()
+    assert counts["curated_by_class"] == np.bincount(score, minlength=6).tolist()
+    confusion = np.zeros((6, 6), int)
+    np.add.at(confusion, (pool.scores, score), 1)
+    assert diagnosis["confusion"] == confusion.tolist()
+    assert {"T", "p", "observed_prior", "log_likelihood", "clusterability", "identifiability"} <= diagnosis.keys()
+
+
+def test_several_raters_are_curated_each_by_itself(pool: Pool, tmp_path: Path) -> None:
+    other = draw_ratings(pool.true, np.eye(6) * 0.4 + 0.1, np.random.default_rng(5))
+    given = [ratings_of(tmp_path, "first", pool.scores), ratings_of(tmp_path, "second", other)]
+    graph = graph_of(tmp_path, pool)
+    manifest = run(CurationSettings(), ratings=given, neighbors=graph, out=tmp_path / "both")
+    run(CurationSettings(), ratings=given[1:], neighbors=graph, out=tmp_path / "one")
+    assert manifest.rows == 2400
+    assert rows_of(tmp_path / "both", "second").equals(rows_of(tmp_path / "one", "second"))
+    assert list(json.loads((tmp_path / "both/diagnosis.json").read_text())) == ["first", "second"]
+
+
+def test_ratings_in_another_order_and_of_other_samples_are_joined_by_id(pool: Pool, tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(1200)
+    left_out, ids = order[:100], names(1200)
+    shuffled = ratings_of(
+        tmp_path, "r", np.append(pool.scores[order[100:]], [0, 5]), [ids[i] for i in order[100:]] + ["x1", "x2"]
+    )
+    manifest = run(CurationSettings(), ratings=[shuffled], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+    raw = rows_of(tmp_path / "out")["raw_score"].to_pylist()
+    assert [raw[i] for i in left_out] == [None] * 100
+    assert [raw[i] for i in order[100:]] == pool.scores[order[100:]].tolist()
+    assert manifest.facts["unknown_ratings"] == 2
+    assert any("2 ratings are of samples" in warning for warning in manifest.facts["warnings"]["r"])
+
+
+def test_a_sample_without_a_rating_has_nulls_and_a_suggestion(pool: Pool, tmp_path: Path) -> None:
+    scores = np.where(np.arange(1200) < 50, -1, pool.scores)
+    ratings, graph = ratings_of(tmp_path, "r", scores), graph_of(tmp_path, pool)
+    manifest = run(CurationSettings(), ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    first = rows_of(tmp_path / "out").slice(0, 50)
+    assert manifest.facts["unrated"] == 50
+    for column in ("raw_score", "score", "error_probability"):
+        assert first[column].null_count == 50
+    assert first["suggested"].null_count == first["confidence"].null_count == 0
+    filled = run(CurationSettings(fill_missing=True), ratings=[ratings], neighbors=graph, out=tmp_path / "filled")
+    assert filled.facts["filled"] == 50
+    assert rows_of(tmp_path / "filled")["score"].to_pylist()[:50] == first["suggested"].to_pylist()
+
+
+def write_ratings(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    def write(step: Any) -> None:
+        with PartsWriter(step.out, RATINGS) as parts:
+            parts.write_rows({"rater": name, "status": "ok", "attempts": 1} | row for row in rows)
+        step.rows = parts.rows
+
+    make("ratings", folder / name, write, name=name)
+    return folder / name
+
+
+def test_a_rating_of_twelve_is_refused_with_its_id(pool: Pool, tmp_path: Path) -> None:
+    rows = [{"id": name, "overall": 12 if name == names(1200)[33] else 5} for name in names(1200)]
+    ratings = write_ratings(tmp_path, "r", rows)
+    with pytest.raises(
+        InputError, match=rf"rater 'r' gave sample {names(1200)[33]} the value 12 in 'overall'; 1 values"
+    ):
+        run(CurationSettings(), ratings=[ratings], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_rated_twice_is_refused_with_its_id(pool: Pool, tmp_path: Path) -> None:
+    rows = [{"id": name, "overall": 5} for name in [*names(1200), names(1200)[8]]]
+    ratings = write_ratings(tmp_path, "r", rows)
+    with pytest.raises(InputError, match=rf"rater 'r' rated sample {names(1200)[8]} 2 times; 1 samples"):
+        run(CurationSettings(), ratings=[ratings], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+
+
+def test_one_rater_given_twice_is_refused(pool: Pool, tmp_path: Path) -> None:
+    ratings = ratings_of(tmp_path, "r", pool.scores)
+    with pytest.raises(InputError, match="2 of the given ratings are by the rater 'r'"):
+        run(CurationSettings(), ratings=[ratings, ratings], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+
+
+def test_no_ratings_are_refused(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no ratings were given"):
+        run(CurationSettings(), ratings=[], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+
+
+def test_failed_ratings_are_no_low_scores(pool: Pool, tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "overall": None, "status": "unparsable"} if i < 300 else {"id": name, "overall": int(score) + 4}
+        for i, (name, score) in enumerate(zip(names(1200), pool.scores, strict=True))
+    ]
+    ratings = write_ratings(tmp_path, "r", rows)
+    manifest = run(CurationSettings(), ratings=[ratings], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+    assert manifest.facts["unrated"] == 300
+    diagnosis = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    assert diagnosis["counts"]["raw_by_class"] == np.bincount(pool.scores[300:], minlength=6).tolist()
+
+
+def test_a_rater_of_whom_nothing_is_usable_is_refused(pool: Pool, tmp_path: Path) -> None:
+    ratings = ratings_of(tmp_path, "r", np.full(1200, -1))
+    with pytest.raises(InputError, match="the rater 'r' has no sample with a value in 'overall'"):
+        run(CurationSettings(), ratings=[ratings], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+
+
+def test_expected_ratings_are_rounded_half_up(pool: Pool, tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "overall": 1, "expected": float(score) + 3.5 + (i % 2) * 0.9}
+        for i, (name, score) in enumerate(zip(names(1200), pool.scores, strict=True))
+    ]
+    ratings = write_ratings(tmp_path, "r", rows)
+    graph = graph_of(tmp_path, pool)
+    run(CurationSettings(value="expected"), ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    assert rows_of(tmp_path / "out")["raw_score"].to_pylist() == pool.scores.tolist()
+
+
+def test_expected_ratings_that_are_absent_are_refused(pool: Pool, tmp_path: Path) -> None:
+    ratings = ratings_of(tmp_path, "r", pool.scores)
+    with pytest.raises(InputError, match="no sample with a value in 'expected'"):
+        run(
+            CurationSettings(value="expected"),
+            ratings=[ratings],
+            neighbors=graph_of(tmp_path, pool),
+            out=tmp_path / "out",
+        )
+
+
+def test_other_classes_can_be_chosen(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    settings = CurationSettings(lowest=5, highest=7)
+    run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    raw = rows_of(tmp_path / "out")["raw_score"].to_pylist()
+    assert raw == np.clip(pool.scores - 1, 0, 2).tolist()
+
+
+@pytest.mark.parametrize("mode", ["paper", "reference"])
+def test_the_other_modes_run_and_say_which_they_are(pool: Pool, tmp_path: Path, mode: str) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    settings = parse(CurationSettings, {"mode": mode, "diversity": "reference"}, where="settings")
+    manifest = run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    diagnosis = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    assert (diagnosis["mode"], diagnosis["confidence"]) == (mode, 0.5)
+    assert manifest.facts["corrected"] == diagnosis["counts"]["corrected"] > 0
+    diversity = rows_of(tmp_path / "out")["diversity"].to_numpy()
+    np.testing.assert_allclose(diversity, np.round(diversity.astype(float), 4), atol=1e-7)
+
+
+def test_two_runs_write_the_same_bytes(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    hashes = [
+        run(CurationSettings(), ratings=[ratings], neighbors=graph, out=tmp_path / out).content_hash
+        for out in ("a", "b")
+    ]
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lowest": 9, "highest": 9}, "highest .9. must be above lowest"),
+        ({"neighbors": 0}, "neighbors .0. must be 1 or more"),
+        ({"confidence": 1.2}, "confidence"),
+        ({"mode": "exakt"}, "mode"),
+        ({"treshold": 1}, "unknown setting"),
+    ],
+)
+def test_wrong_settings_are_explained(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse(CurationSettings, values, where="settings")
+
+
+def test_the_component_passes_settings_and_paths(pool: Pool, tmp_path: Path) -> None:
+    given = [dsl.Dataset(name="r", uri=str(ratings_of(tmp_path, "r", pool.scores)))]
+    graph = dsl.Dataset(name="neighbors", uri=str(graph_of(tmp_path, pool)))
+    out, metrics = dsl.Dataset(name="out", uri=str(tmp_path / "out")), dsl.Metrics(name="m", uri=str(tmp_path / "m"))
+    curate.python_func(ratings=given, neighbors=graph, settings={"neighbors": 10.0}, curation=out, metrics=metrics)
+    assert out.metadata["kind"] == "curation"
+    assert metrics.metadata["flagged"] > 0

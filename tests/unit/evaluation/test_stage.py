@@ -1,0 +1,215 @@
+"""The evaluation stage, with real models, against lm-eval's own command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import ModelError
+from tamis.core.steps import Step
+from tamis.core.tables import EVALUATION
+from tamis.evaluation.settings import EvaluationSettings
+from tamis.evaluation.stage import run
+from tests.artifacts import NoSettings, make
+from tests.unit.evaluation.test_suite import DEMO, write_suite
+
+pytestmark = pytest.mark.slow
+
+
+def scores_in(out: Path) -> list[dict[str, Any]]:
+    table = pq.read_table(out / "scores.parquet")
+    assert table.schema == EVALUATION
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def evaluated(model: Path, out: Path, **values: Any) -> Manifest:
+    return run(EvaluationSettings(model=str(model), **{"suite": str(DEMO / "suite.yaml")} | values), out=out)
+
+
+@pytest.fixture
+def artifact(tiny: Path, tmp_path: Path) -> Path:
+    """A finished model called "ds2"."""
+
+    def write(step: Step[NoSettings]) -> None:
+        shutil.copytree(tiny, step.out, dirs_exist_ok=True)
+        step.rows = 60
+
+    make("model", tmp_path / "model", write, name="ds2")
+    return tmp_path / "model"
+
+
+def test_scores_and_answers_are_those_of_lm_eval_s_command_line(models: Path, tmp_path: Path) -> None:
+    evaluated(models / "smollm2", tmp_path / "out", samples=12, batch_size=6)
+    ours = {name: read_samples(tmp_path / "out" / f"samples_{name}.jsonl") for name in ("tamis_facts", "tamis_answers")}
+    drawn = {name: [sample["doc_id"] for sample in samples] for name, samples in ours.items()}
+    assert [len(rows) for rows in drawn.values()] == [12, 12]
+
+    command = f"-m lm_eval run --model hf --model_args pretrained={models / 'smollm2'},dtype=float32 --device cpu"
+    command += f" --batch_size 6 --tasks {','.join(drawn)} --include_path . --seed 42 --log_samples"
+    command += f" --output_path {tmp_path / 'theirs'}"
+    arguments = [sys.executable, *command.split(), "--samples", json.dumps(drawn)]
+    subprocess.run(arguments, check=True, cwd=DEMO / "tasks", capture_output=True)
+
+    (results,) = (tmp_path / "theirs").rglob("results_*.json")
+    expected = json.loads(results.read_text())["results"]
+    assert json.loads((tmp_path / "out/results.json").read_text())["results"] == expected
+    for name, samples in ours.items():
+        (file,) = (tmp_path / "theirs").rglob(f"samples_{name}_*.jsonl")
+        theirs = {sample["doc_id"]: sample for sample in read_samples(file)}
+        for sample in samples:
+            assert sample["doc"] == theirs[sample["doc_id"]]["doc"]
+            assert sample["prompt_hash"] == theirs[sample["doc_id"]]["prompt_hash"]
+            assert as_text(sample["filtered_resps"]) == as_text(theirs[sample["doc_id"]]["filtered_resps"])
+
+    facts, answers = scores_in(tmp_path / "out")
+    assert (facts["value"], facts["stderr"]) == (
+        expected["tamis_facts"]["acc,none"],
+        expected["tamis_facts"]["acc_stderr,none"],
+    )
+    assert (answers["metric"], answers["value"]) == (
+        "exact_match,first-line",
+        expected["tamis_answers"]["exact_match,first-line"],
+    )
+    assert [(row["model"], row["task"], row["n"]) for row in (facts, answers)] == [
+        ("base", "tamis_facts", 12),
+        ("base", "tamis_answers", 12),
+    ]
+    assert facts["value"] > 0.4  # by chance: 0.25
+
+
+def read_samples(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def as_text(answers: Any) -> str:
+    """Answers as lm-eval's own files hold them: numbers as text."""
+    return json.dumps(answers, default=str) if isinstance(answers, str) else json.dumps(stringified(answers))
+
+
+def stringified(value: Any) -> Any:
+    return [stringified(item) for item in value] if isinstance(value, list) else str(value)
+
+
+def test_a_model_artifact_is_evaluated_under_its_name(artifact: Path, tmp_path: Path) -> None:
+    manifest = run(
+        EvaluationSettings(model="nowhere", suite=str(DEMO / "suite.yaml"), limit=2),
+        model=artifact,
+        out=tmp_path / "out",
+    )
+    assert (manifest.kind, manifest.name, manifest.rows) == ("evaluation", "ds2", 2)
+    assert {row["model"] for row in scores_in(tmp_path / "out")} == {"ds2"}
+    assert manifest.inputs["model"] == [Artifact.open(artifact, "model").manifest.content_hash]
+    assert manifest.facts["tamis_facts"] == scores_in(tmp_path / "out")[0]["value"]
+
+
+def test_a_limit_takes_the_first_of_each_task(tiny: Path, tmp_path: Path) -> None:
+    evaluated(tiny, tmp_path / "out", limit=3)
+    assert [row["n"] for row in scores_in(tmp_path / "out")] == [3, 3]
+    assert [sample["doc_id"] for sample in read_samples(tmp_path / "out/samples_tamis_facts.jsonl")] == [0, 1, 2]
+
+
+def test_equal_evaluations_give_equal_bytes_of_scores(tiny: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        evaluated(tiny, tmp_path / name, samples=5)
+    one, two = ((tmp_path / name / "scores.parquet").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_changed_data_are_evaluated_anew(tiny: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path)
+    first = evaluated(tiny, tmp_path / "first", suite=str(suite), limit=1)
+    data = tmp_path / "tasks/colours.jsonl"
+    data.write_text(data.read_text().replace("blue", "green"))
+    assert evaluated(tiny, tmp_path / "second", suite=str(suite), limit=1).key != first.key
+
+
+def test_the_chat_template_is_applied_if_so_asked(tiny: Path, tmp_path: Path) -> None:
+    evaluated(tiny, tmp_path / "out", limit=1, apply_chat_template=True)
+    (sample,) = read_samples(tmp_path / "out/samples_tamis_answers.jsonl")
+    prompt = sample["arguments"][0][0]
+    assert prompt.count("<|im_start|>user") == 4  # three examples and the question
+    assert prompt.endswith("<|im_start|>assistant\n")
+
+
+def test_a_model_that_is_nowhere_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot load the model"):
+        evaluated(tmp_path / "nowhere", tmp_path / "out", limit=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_component_evaluates_the_base_and_reports(tiny: Path, tmp_path: Path) -> None:
+    from kfp import dsl
+
+    from tamis.evaluation.component import evaluate
+
+    evaluation, metrics = dsl.Dataset(uri=str(tmp_path / "out")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    settings = EvaluationSettings(model=str(tiny), suite=str(DEMO / "suite.yaml"), limit=2)
+    evaluate.python_func(settings=settings.model_dump() | {"limit": 2.0}, evaluation=evaluation, metrics=metrics)
+    assert (evaluation.metadata["name"], evaluation.metadata["rows"]) == ("base", 2)
+    assert metrics.metadata["tamis_facts"] == scores_in(tmp_path / "out")[0]["value"]
+
+
+def hub_rows(path: str, name: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Rows in the columns of the hub's data sets, which the tests cannot reach."""
+    numbers = range(3)
+    if path == "cais/mmlu":
+        rows = [{"question": f"{i}+0?", "subject": name, "choices": list("0123"), "answer": i} for i in numbers]
+        return {"test": rows, "dev": rows}
+    if path == "truthfulqa/truthful_qa":
+        targets = {"choices": ["yes", "no"], "labels": [1, 0]}
+        return {"validation": [{"question": f"{i}?", "mc1_targets": targets, "mc2_targets": targets} for i in numbers]}
+    if path == "openai/gsm8k":
+        rows = [{"question": f"{i}+0?", "answer": f"It is {i}.\n#### {i}"} for i in numbers]
+        return {"test": rows, "train": rows}
+    if path == "SaylorTwift/bbh":
+        return {"test": [{"input": f"{i}?", "target": str(i)} for i in numbers]}
+    assert (path, name) == ("google-research-datasets/tydiqa", "secondary_task")
+    languages = ("arabic", "bengali", "english", "finnish", "indonesian", "korean", "russian", "swahili", "telugu")
+    rows = [
+        {
+            "id": f"{language}-{i}",
+            "title": "t",
+            "context": f"It is {i}.",
+            "question": "What?",
+            "answers": {"text": [str(i)], "answer_start": [6]},
+        }
+        for language in languages
+        for i in numbers
+    ]
+    return {"train": rows, "validation": rows}
+
+
+@pytest.mark.parametrize(
+    ("suite", "counts"),
+    [
+        ("quick", {"mmlu": 57, "truthfulqa_mc2": 1, "gsm8k_cot": 1}),
+        ("paper", {"mmlu": 57, "truthfulqa_mc2": 1, "gsm8k_cot": 1, "bbh": 27, "tydiqa_goldp_mean": 9}),
+    ],
+)
+def test_the_shipped_suites_give_their_headlines(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, counts: dict[str, int]
+) -> None:
+    import datasets
+
+    def from_rows(path: str, name: str | None = None, **_: Any) -> datasets.DatasetDict:
+        splits = hub_rows(path, name).items()
+        return datasets.DatasetDict({split: datasets.Dataset.from_list(rows) for split, rows in splits})
+
+    monkeypatch.setattr(datasets, "load_dataset", from_rows)
+    evaluated(tiny, tmp_path / "out", suite=suite, samples=1, batch_size=16)
+    scores = scores_in(tmp_path / "out")
+    assert {row["task"]: row["n"] for row in scores} == counts
+    assert all(0 <= row["value"] <= 1 for row in scores)
+    shots = json.loads((tmp_path / "out/results.json").read_text())["n-shot"]
+    assert (shots["mmlu_anatomy"], shots["gsm8k_cot"]) == (0, 8)
+    if suite == "paper":
+        assert (shots["bbh_cot_fewshot_navigate"], shots["tydiqa_goldp_sw"]) == (3, 1)

@@ -1,0 +1,133 @@
+"""Suites: what they name, what is drawn, what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tamis.core.errors import InputError, SettingsError
+from tamis.core.settings import parse
+from tamis.evaluation.settings import EvaluationSettings
+from tamis.evaluation.suite import SUITES, Entry, draw, load_entries, open_suite
+
+DEMO = Path(__file__).parents[3] / "examples" / "demo"
+COLOURS = [{"question": f"Colour number {i}?", "choices": ["red", "blue"], "answer": i % 2} for i in range(30)]
+
+
+def write_suite(folder: Path, *, task: dict[str, Any] | None = None, **suite: Any) -> Path:
+    """A suite with one own task, "colours" of thirty rows, in `folder`; returns the suite's file."""
+    tasks = folder / "tasks"
+    tasks.mkdir(parents=True, exist_ok=True)
+    (tasks / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in COLOURS))
+    own = {
+        "task": "colours",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": "colours.jsonl"}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1.0},
+    }
+    (tasks / "colours.yaml").write_text(yaml.safe_dump(own | (task or {})))
+    lines = {"version": "1", "include_path": "tasks", "tasks": [{"task": "colours", "metric": "acc"}]} | suite
+    (folder / "suite.yaml").write_text(yaml.safe_dump(lines))
+    return folder / "suite.yaml"
+
+
+def entries_of(file: Path, **values: Any) -> list[Entry]:
+    return load_entries(*open_suite(EvaluationSettings(suite=str(file), **values)))
+
+
+@pytest.mark.parametrize("name", ["quick", "paper"])
+def test_the_shipped_suites_are_whole(name: str) -> None:
+    suite, places = open_suite(EvaluationSettings(suite=name))
+    assert places.file == SUITES / f"{name}.yaml"
+    assert (suite.version, suite.tasks[0].task) == ("1", "mmlu")
+    assert len(suite.notes) > 100
+
+
+def test_the_demo_s_questions_are_distinct_and_their_right_answers_evenly_spread() -> None:
+    rows = [json.loads(line) for line in (DEMO / "tasks/tamis_facts.jsonl").read_text().splitlines()]
+    assert len({row["question"] for row in rows}) == len(rows) == 60
+    assert all(len(set(row["choices"])) == 4 for row in rows)
+    assert Counter(row["answer"] for row in rows) == {0: 15, 1: 15, 2: 15, 3: 15}
+
+
+@pytest.mark.slow
+def test_a_suite_s_own_tasks_are_loaded_with_its_number_of_examples(tmp_path: Path) -> None:
+    (entry,) = entries_of(write_suite(tmp_path, tasks=[{"task": "colours", "metric": "acc", "num_fewshot": 2}]))
+    assert (entry.name, entry.tasks[0].config.num_fewshot, len(entry.tasks[0].eval_docs)) == ("colours", 2, 30)
+
+
+@pytest.mark.slow
+def test_data_can_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = write_suite(tmp_path / "suite")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "suite/tasks/colours.jsonl").rename(tmp_path / "data/colours.jsonl")
+    with pytest.raises(InputError, match="the data of the task 'colours' cannot be read"):
+        entries_of(suite)
+    monkeypatch.chdir(tmp_path)
+    (entry,) = entries_of(suite, data_dir="data")
+    assert entry.tasks[0].eval_docs[1]["choices"] == ["red", "blue"]
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.slow
+def test_the_drawn_rows_are_those_of_random_sample_in_ascending_order(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, tasks=[{"task": "colours", "metric": "acc", "samples": 7}])
+    entries = entries_of(suite)
+    drawn = draw(entries, EvaluationSettings(seed=42))
+    assert drawn == {"colours": sorted(random.Random(42).sample(range(30), 7))}
+    assert draw(entries, EvaluationSettings(seed=43)) != drawn
+    assert len(draw(entries, EvaluationSettings(samples=3))["colours"]) == 3
+    assert draw(entries, EvaluationSettings(samples=30)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        ([{"task": "colour", "metric": "acc"}], "lm-eval has no task 'colour'[\\s\\S]*colours"),
+        ([{"task": "colours", "metric": "f1"}], "'colours' has no metric 'f1,none'[\\s\\S]*allowed: acc,none"),
+        ([{"task": "colours", "metric": "acc,strict"}], "no metric 'acc,strict'"),
+    ],
+)
+def test_an_unknown_task_or_metric_is_refused_before_the_work(
+    tmp_path: Path, lines: list[dict[str, str]], seen: str
+) -> None:
+    with pytest.raises(SettingsError, match=seen):
+        entries_of(write_suite(tmp_path, tasks=lines))
+
+
+@pytest.mark.parametrize(
+    ("suite", "seen"),
+    [
+        ({"tasks": []}, "suite.yaml: 1 wrong setting[\\s\\S]*tasks"),
+        ({"tasks": [{"task": "colours"}]}, "tasks.0.metric: missing"),
+        ({"tasks": [{"task": "colours", "metric": "acc", "shots": 2}]}, "tasks.0.shots: unknown setting"),
+        ({"include_path": "elsewhere"}, "elsewhere, which the suite suite.yaml needs, is not a folder"),
+        ({"data_dir": "nowhere"}, "nowhere, which the suite suite.yaml needs, is not a folder"),
+    ],
+)
+def test_a_wrong_suite_is_refused(tmp_path: Path, suite: dict[str, Any], seen: str) -> None:
+    with pytest.raises(SettingsError, match=seen):
+        open_suite(EvaluationSettings(suite=str(write_suite(tmp_path, **suite))))
+
+
+def test_a_suite_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"no suite 'fast'[\s\S]*paper, quick, or the path of a YAML file"):
+        open_suite(EvaluationSettings(suite="fast"))
+
+
+def test_limit_and_samples_exclude_each_other() -> None:
+    with pytest.raises(SettingsError, match="limit and samples exclude each other"):
+        parse(EvaluationSettings, {"limit": 3, "samples": 3}, where="test")

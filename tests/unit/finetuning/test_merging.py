@@ -1,0 +1,49 @@
+"""Adapters that hold nothing are found out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tamis.core.errors import ModelError
+from tamis.finetuning.merging import check_adapter
+
+pytestmark = pytest.mark.slow
+
+
+def write_adapter(folder: Path, a: list[float], b: list[float]) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"q_proj.lora_A.weight": torch.tensor(a), "q_proj.lora_B.weight": torch.tensor(b)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_a_trained_adapter_passes(tmp_path: Path) -> None:
+    check_adapter(write_adapter(tmp_path, [0.1, 0.2], [0.0, -1e-6]))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "seen"),
+    [
+        ([0.1], [0.0, 0.0], "all 1 B matrices of the adapter at zero"),
+        ([0.1], [float("nan")], "lora_B.weight holds values that are not finite"),
+        ([float("inf")], [0.1], "lora_A.weight holds values that are not finite"),
+        ([0.1], [], "some of them empty"),
+    ],
+)
+def test_an_adapter_that_learnt_nothing_or_broke_is_an_error(
+    tmp_path: Path, a: list[float], b: list[float], seen: str
+) -> None:
+    with pytest.raises(ModelError, match=seen):
+        check_adapter(write_adapter(tmp_path, a, b))
+
+
+def test_an_adapter_without_tensors_is_an_error(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="the adapter has 0 tensors"):
+        check_adapter(tmp_path)

@@ -1,0 +1,238 @@
+"""The training loop: order of samples, loss, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamis.core.errors import MissingExtraError, ModelError, SettingsError
+from tamis.core.settings import parse
+from tamis.finetuning.checkpoints import newest_checkpoint
+from tamis.finetuning.conversations import IGNORED, load_training_tokenizer, write_tokens
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.finetuning.training import Batches, check_machine, loss_on_cpu, train
+from tests.unit.finetuning.conftest import samples
+
+
+def settings_of(model: Path, **values: Any) -> FinetuningSettings:
+    quick = {"model": str(model), "format": "chat", "epochs": 1, "batch_size": 4, "micro_batch_size": 2}
+    quick |= {"learning_rate": 0.01, "lora": {"rank": 4}}
+    return parse(FinetuningSettings, quick | values, where="test")
+
+
+def trained(settings: FinetuningSettings, folder: Path, count: int = 12) -> list[dict[str, Any]]:
+    """The history of training on `count` samples in `folder`."""
+    folder.mkdir()
+    lines = [json.dumps({"id": str(i), "messages": messages}) + "\n" for i, messages in enumerate(samples(count))]
+    (folder / "subset.jsonl").write_text("".join(lines))
+    tokenizer = load_training_tokenizer(settings)
+    write_tokens(folder / "subset.jsonl", tokenizer, settings, folder)
+    return train(settings, tokenizer, folder)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40),
+    batch_size=st.integers(1, 10),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 3),
+)
+def test_a_step_has_the_samples_that_shuffling_gives_it_from_long_to_short(
+    lengths: list[int], batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = Batches(np.array(lengths), batch_size, seed)
+    batches.set_epoch(epoch)
+    order, shuffled = list(batches), np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
+    assert len(batches) == len(lengths)
+    for start in range(0, len(lengths), batch_size):
+        step = order[start : start + batch_size]
+        assert sorted(step) == sorted(shuffled[start : start + batch_size])
+        assert [lengths[i] for i in step] == sorted((lengths[i] for i in step), reverse=True)
+
+
+def test_seed_and_epoch_change_the_order() -> None:
+    first, again, other = (Batches(np.ones(50, dtype=int), 5, seed) for seed in (1, 1, 2))
+    assert list(first) == list(again) != list(other)
+    before = list(first)
+    first.set_epoch(1)
+    assert list(first) != before
+
+
+@pytest.mark.slow
+def test_the_loss_on_a_cpu_is_that_of_trl(tiny: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    torch.manual_seed(0)
+    tokens = torch.randint(5, 40_000, (3, 20))
+    mask = torch.ones_like(tokens)
+    mask[1, 15:] = 0
+    labels = tokens.masked_fill(mask == 0, IGNORED)
+    labels[:, :4], labels[2, 8:12] = IGNORED, IGNORED
+    inputs = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+
+    ours = AutoModelForCausalLM.from_pretrained(tiny)
+    loss = loss_on_cpu(ours, inputs, num_items_in_batch=37)
+    loss.backward()
+    theirs = AutoModelForCausalLM.from_pretrained(tiny)
+    add_fused_lm_head(theirs)
+    expected = -theirs(**inputs, fused_lm_head=True, use_cache=False).log_probs.sum() / 37
+    expected.backward()
+
+    torch.testing.assert_close(loss, expected)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_micro_batches_do_not_change_training(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from torch.testing import assert_close
+
+    lora = {"rank": 4, "dropout": 0}
+    one = trained(settings_of(tiny, lora=lora, micro_batch_size=4), tmp_path / "one")
+    two = trained(settings_of(tiny, lora=lora, micro_batch_size=1), tmp_path / "two")
+    np.testing.assert_allclose([row["loss"] for row in one], [row["loss"] for row in two], rtol=1e-5)
+    weights = [load_file(tmp_path / name / "trained" / "adapter_model.safetensors") for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        assert_close(weight, weights[1][name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_packed_samples_do_not_see_each_other(tiny: Path, tmp_path: Path) -> None:
+    whole = {"batch_size": 12, "micro_batch_size": 12, "lora": {"rank": 4, "dropout": 0}, "max_tokens": 256}
+    apart = trained(settings_of(tiny, **whole), tmp_path / "apart")
+    packed = trained(settings_of(tiny, **whole, packing=True), tmp_path / "packed")
+    assert len(apart) == len(packed) == 1
+    assert packed[0]["loss"] == pytest.approx(apart[0]["loss"], rel=1e-5)
+    assert packed[0]["gradient_norm"] == pytest.approx(apart[0]["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_only_the_last_layers_get_an_adapter_if_so_asked(tiny: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    trained(settings_of(tiny, lora={"rank": 4, "layers": 1}), tmp_path / "out")
+    with safe_open(tmp_path / "out" / "trained" / "adapter_model.safetensors", "pt") as file:
+        assert {name.split(".layers.")[1].split(".")[0] for name in file.keys()} == {"1"}  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_a_few_steps_are_not_spent_on_warming_up(tiny: Path, tmp_path: Path) -> None:
+    rates = [row["learning_rate"] for row in trained(settings_of(tiny), tmp_path / "out")]
+    np.testing.assert_allclose(rates, [0.01, 0.01 * 2 / 3, 0.01 / 3])
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_training(tiny: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.fill_(float("inf"))
+    model.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "broken")
+    with pytest.raises(ModelError, match="in step 1 the loss is nan"):
+        trained(settings_of(tmp_path / "broken"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("lora", "seen"),
+    [
+        ({"targets": ["q_proj", "query"]}, "no module named query"),
+        ({"layers": 3}, r"finetuning.lora.layers: seen 3[\s\S]*1 to 2"),
+    ],
+)
+@pytest.mark.slow
+def test_lora_that_does_not_fit_the_model_is_refused(
+    tiny: Path, tmp_path: Path, lora: dict[str, Any], seen: str
+) -> None:
+    with pytest.raises(SettingsError, match=seen):
+        trained(settings_of(tiny, lora=lora), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ({"batch_size": 10, "micro_batch_size": 4}, "batch_size 10 is no multiple of micro_batch_size 4"),
+        ({"deepspeed": "zero4"}, "allowed: zero2, zero3, or a path that ends with .json"),
+        ({"lora": {"rank": 0}}, "lora.rank: seen 0"),
+        ({"lora": {"targets": []}}, "lora.targets"),
+    ],
+)
+def test_wrong_settings_are_refused(values: dict[str, Any], seen: str) -> None:
+    with pytest.raises(SettingsError, match=seen):
+        parse(FinetuningSettings, values, where="test")
+
+
+def test_the_defaults_are_the_paper_s() -> None:
+    settings = FinetuningSettings()
+    assert (settings.lora.rank, settings.lora.alpha, settings.lora.dropout) == (64, 16, 0.1)
+    assert (settings.learning_rate, settings.epochs, settings.batch_size, settings.max_tokens) == (1e-4, 5, 128, 2048)
+    assert (settings.schedule, settings.warmup_ratio, settings.weight_decay, settings.seed) == ("linear", 0.03, 0, 42)
+    assert settings.accumulation * settings.micro_batch_size == 128
+
+
+@pytest.mark.slow
+def test_half_precision_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingsError, match="float16 on a machine without a GPU"):
+        check_machine(FinetuningSettings(precision="float16"))
+
+
+@pytest.mark.slow
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(SettingsError, match="seen: 4 processes"):
+        check_machine(FinetuningSettings())
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed here")
+def test_deepspeed_that_is_not_installed_is_refused() -> None:
+    with pytest.raises(MissingExtraError, match=r"'deepspeed' is not installed[\s\S]*tamis\[deepspeed\]"):
+        check_machine(FinetuningSettings(deepspeed="zero2"))
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed here")
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_deepspeed_trains_as_one_process_does(tiny: Path, tmp_path: Path, stage: str) -> None:
+    plain = trained(settings_of(tiny, lora={"rank": 4, "dropout": 0}), tmp_path / "plain")
+    settings = settings_of(tiny, lora={"rank": 4, "dropout": 0}, deepspeed=stage)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.unit.finetuning.test_training import *\n"
+        "trained(FinetuningSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    root = Path(__file__).parents[3]
+    subprocess.run(
+        [sys.executable, "-c", code, settings.model_dump_json(), tmp_path / stage],
+        check=True,
+        cwd=root,
+        env=os.environ | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(root / "components")},
+    )
+    sharded = json.loads((tmp_path / stage / "history.json").read_text())
+    np.testing.assert_allclose([row["loss"] for row in sharded], [row["loss"] for row in plain], rtol=1e-5)
+
+
+def test_only_a_checkpoint_that_was_written_to_its_end_is_taken_up(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    for step in (5, 10, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-5" / "complete").touch()
+    (tmp_path / "checkpoint-10" / "complete").touch()
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.name == "checkpoint-10"

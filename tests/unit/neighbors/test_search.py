@@ -1,0 +1,145 @@
+"""Exact and approximate search against the plainest one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tamis.core.errors import InputError, SettingsError
+from tamis.neighbors import approximate, device, exact, refine
+from tamis.neighbors.settings import NeighborsSettings
+from tamis.neighbors.vectors import Vectors
+
+MEMORY = 256 << 20
+
+
+def brute_force(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sort every sample's distances to all others, in double precision on the grid that the graph uses."""
+    unit = vectors.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    distances = np.clip(np.round((1 - unit @ unit.T) * 2**23) / 2**23, 0, 2)
+    np.fill_diagonal(distances, np.inf)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(distances, order, 1).astype(np.float32)
+
+
+def search(vectors: np.ndarray, k: int, memory: int = MEMORY) -> tuple[np.ndarray, np.ndarray, int]:
+    held = Vectors(vectors)
+    cosines, candidates = exact.candidates(held, min(k + refine.SPARE, len(vectors) - 1), memory)
+    return refine.neighbors_of(held, candidates, k, cosines)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(3, 2, 2), (40, 5, 39), (500, 16, 10), (3000, 24, 7), (2500, 8, 60)])
+def test_exact_search_is_brute_force(n: int, d: int, k: int) -> None:
+    vectors = np.random.default_rng(n).standard_normal((n, d)).astype(np.float16)
+    indices, distances, _ = search(vectors, k)
+    expected, far = brute_force(vectors, k)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(distances, far)
+    assert indices.dtype == np.int32
+    assert distances.dtype == np.float32
+
+
+def test_samples_in_order_of_nearness_are_found_too() -> None:
+    # The worst order for running bounds: each block brings nearer samples than all before.
+    angle = np.linspace(0, 1.5, 5000) ** 2
+    vectors = np.stack([np.cos(angle), np.sin(angle), np.full(5000, 0.1)], axis=1).astype(np.float16)
+    indices, distances, _ = search(vectors, 12)
+    expected, far = brute_force(vectors, 12)
+    np.testing.assert_array_equal(distances, far)
+    np.testing.assert_array_equal(indices, expected)
+
+
+def test_many_copies_of_one_vector_are_ordered_by_number() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((800, 33)).astype(np.float16)
+    vectors[::3] = vectors[0]
+    indices, distances, doubtful = search(vectors, 9)
+    expected, far = brute_force(vectors, 9)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(distances, far)
+    assert doubtful >= len(vectors[::3])
+    assert (distances[::3] == 0).all()
+    assert (indices != np.arange(800)[:, None]).all()
+
+
+def test_block_size_does_not_change_the_graph() -> None:
+    vectors = np.random.default_rng(1).standard_normal((2600, 48)).astype(np.float16)
+    small = exact.block_size(2600, 48, 16, 4 << 20)
+    assert small < 600
+    for one, other in zip(search(vectors, 8), search(vectors, 8, memory=4 << 20), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_memory_that_is_too_small_says_how_much_is_needed() -> None:
+    with pytest.raises(SettingsError, match="memory_mb: 1 MiB do not hold the graph of 100000 samples") as caught:
+        exact.block_size(100_000, 384, 40, 1 << 20)
+    needed = int(caught.value.allowed.split()[0])
+    assert exact.block_size(100_000, 384, 40, needed << 20) >= 128
+
+
+def test_the_device_path_gives_the_same_graph() -> None:
+    torch = pytest.importorskip("torch")
+    vectors = np.random.default_rng(2).standard_normal((1500, 32)).astype(np.float16)
+    vectors[700:720] = vectors[3]
+    held = Vectors(vectors)
+    cosines, candidates = device.candidates(held, 18, 1 << 20, torch.device("cpu"))
+    by_device = refine.neighbors_of(held, candidates, 10, cosines)
+    for one, other in zip(search(vectors, 10), by_device, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_length_of_vectors_does_not_matter() -> None:
+    vectors = np.random.default_rng(3).standard_normal((300, 12)).astype(np.float32)
+    longer = vectors * np.float32(4) ** np.arange(300)[:, None].clip(max=8).astype(np.float32)
+    np.testing.assert_array_equal(search(vectors, 6)[0], search(longer, 6)[0])
+
+
+@pytest.mark.parametrize(("value", "kind"), [(0.0, "zero"), (np.nan, "not finite"), (np.inf, "not finite")])
+def test_an_unusable_vector_is_named_by_row_and_id(value: float, kind: str) -> None:
+    vectors = np.ones((5, 4), np.float16)
+    vectors[3] = value
+    with pytest.raises(InputError, match=rf"row 3 \(id d\) is {kind}; 1 of 5"):
+        Vectors(vectors, list("abcde"))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((2, 4), np.float16), ((5,), np.float16), ((5, 4), np.int32)])
+def test_arrays_that_are_no_pool_are_refused(shape: tuple[int, ...], dtype: type) -> None:
+    with pytest.raises(InputError):
+        Vectors(np.ones(shape, dtype))
+
+
+def test_approximate_search_finds_nearly_all_and_says_so() -> None:
+    pytest.importorskip("faiss")
+    vectors = np.random.default_rng(4).standard_normal((4000, 24)).astype(np.float16)
+    held, settings = Vectors(vectors), NeighborsSettings(k=10, method="approximate", recall_sample=200)
+    candidates = approximate.candidates(held, 18, settings)
+    indices, distances, _ = refine.neighbors_of(held, candidates, 10)
+    assert (indices != np.arange(4000)[:, None]).all()
+    assert all(len(set(row)) == 10 for row in indices.tolist())
+    assert (np.diff(distances, axis=1) >= 0).all()
+    facts = approximate.recall(held, indices, distances, settings)
+    expected, _ = brute_force(vectors, 10)
+    true_recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(indices.tolist(), expected.tolist(), strict=True)])
+    assert facts["recall_at_10"] == pytest.approx(true_recall, abs=0.02)
+    assert facts["recall_at_2"] > 0.98
+
+
+def test_recall_of_a_bad_graph_is_low() -> None:
+    vectors = np.random.default_rng(5).standard_normal((1000, 24)).astype(np.float16)
+    held, settings = Vectors(vectors), NeighborsSettings(k=10, recall_sample=100)
+    anyone = ((np.arange(1000)[:, None] + np.arange(1, 19)) % 1000).astype(np.int32)
+    indices, distances, _ = refine.neighbors_of(held, anyone, 10)
+    assert approximate.recall(held, indices, distances, settings)["recall_at_10"] < 0.1
+
+
+def test_inverted_lists_take_over_where_memory_is_small() -> None:
+    pytest.importorskip("faiss")
+    vectors = np.random.default_rng(6).standard_normal((12_000, 1536)).astype(np.float16)
+    held = Vectors(vectors)
+    settings = NeighborsSettings(k=5, method="approximate", memory_mb=64, search_effort=16)
+    candidates = approximate.candidates(held, 9, settings)
+    assert candidates.shape == (12_000, 9)
+    assert (candidates != np.arange(12_000)[:, None]).all()
+    with pytest.raises(SettingsError, match="do not hold an index of 12000 vectors"):
+        approximate.candidates(Vectors(np.tile(vectors, (1, 2))), 9, settings)
