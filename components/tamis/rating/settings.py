@@ -14,7 +14,7 @@ from tamis.rating import raters
 class TransformersSettings(Settings):
     """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
 
-    kind: Literal["transformers"] = "transformers"
+    kind: Literal["transformers"] = Field("transformers", description="a local model answers")
     model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
     revision: str | None = Field(None, description="commit or tag of the hub model")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
@@ -29,7 +29,7 @@ class TransformersSettings(Settings):
 class ImportSettings(Settings):
     """Ratings from a JSONL, CSV or Parquet file, local or in object storage."""
 
-    kind: Literal["import"] = "import"
+    kind: Literal["import"] = Field("import", description="the ratings exist already")
     path: str = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or s3://…")
     by: Literal["id", "row", "metadata"] = Field(
         description="how rows find their samples: by sample id, by row in the sample's source, or by a kept field"
