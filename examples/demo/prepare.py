@@ -81,6 +81,8 @@ def prepare_pool(folder: Path) -> None:
 
 
 def main() -> None:
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"  # bars of libraries are for a terminal only
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folder", type=Path, nargs="?", default=Path("build/demo"))
     only = arguments.add_mutually_exclusive_group()
