@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,6 +78,9 @@ def _load(auto_class: str, model: str, **options: Any) -> Any:
         import transformers
     except ImportError:
         raise MissingExtraError.of("transformers", "rating") from None
+    if not sys.stderr.isatty():
+        # In a log, every step of a bar is a line.
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return getattr(transformers, auto_class).from_pretrained(model, **options)
     except (OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from tamis.evaluation.suite import Entry
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
 
 
 def load_model(settings: EvaluationSettings, path: str) -> LM:
@@ -49,7 +50,11 @@ def precision_of(settings: EvaluationSettings) -> str:
 
 
 def evaluate(
-    model: LM, entries: Sequence[Entry], drawn: dict[str, list[int]], settings: EvaluationSettings
+    model: LM,
+    manager: TaskManager,
+    entries: Sequence[Entry],
+    drawn: dict[str, list[int]],
+    settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """Ask `model` everything; returns lm-eval's results as it gives them, `samples` included."""
     from lm_eval.evaluator import simple_evaluate
@@ -61,6 +66,7 @@ def evaluate(
         results: dict[str, Any] = simple_evaluate(
             model=model,
             tasks=[entry.item for entry in entries],
+            task_manager=manager,
             batch_size=settings.batch_size,
             device=str(device()),
             limit=settings.limit,

@@ -56,15 +56,16 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
     if find_spec("lm_eval") is None:
         raise MissingExtraError.of("lm-eval", "evaluation")
     from tamis.evaluation.harness import evaluate, load_model, scores_of, write_results
-    from tamis.evaluation.suite import draw, load_entries, open_suite
+    from tamis.evaluation.suite import draw, index_of, load_entries, open_suite
 
     settings, artifacts = step.settings, step.inputs("model")
     name = artifacts[0].name if artifacts else BASE
     folder = Path(settings.model).absolute() if Path(settings.model).is_dir() else settings.model
     path = str(artifacts[0].folder if artifacts else folder)
     suite, places = open_suite(settings)
-    entries = load_entries(suite, places)
-    results = evaluate(load_model(settings, path), entries, draw(entries, settings), settings)
+    manager = index_of(suite, places)
+    entries = load_entries(manager, suite, places)
+    results = evaluate(load_model(settings, path), manager, entries, draw(entries, settings), settings)
     write_results(results, step.out)
     scores = scores_of(results, entries, name)
     pq.write_table(pa.Table.from_pylist(scores, schema=EVALUATION), step.out / "scores.parquet", compression="zstd")

@@ -101,14 +101,24 @@ def open_suite(settings: EvaluationSettings) -> tuple[Suite, Places]:
     return suite, Places(file, tasks, data)
 
 
-def load_entries(suite: Suite, places: Places) -> list[Entry]:
+def index_of(suite: Suite, places: Places) -> TaskManager:
+    """lm-eval's index of tasks: of the suite's own alone, if they are enough; to read all of its own takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    if places.tasks is not None:
+        own = TaskManager(include_path=str(places.tasks), include_defaults=False)
+        if not own.all_groups and {line.task for line in suite.tasks} <= set(own.all_tasks):
+            return own
+    return TaskManager(include_path=str(places.tasks) if places.tasks else None)
+
+
+def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Entry]:
     """Make lm-eval's task objects, with the suite's few-shot numbers; this reads or downloads their data.
 
     Raises:
         SettingsError: when a task or metric is not known.
         InputError: when a task's data cannot be read.
     """
-    manager = _manager(suite, places)
     entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
     for entry in entries:
         _check_metric(entry, places)
@@ -132,17 +142,6 @@ def draw(entries: Sequence[Entry], settings: EvaluationSettings) -> dict[str, li
             if count is not None and count < rows:
                 drawn[task.task_name] = sorted(random.Random(settings.seed).sample(range(rows), count))
     return drawn
-
-
-def _manager(suite: Suite, places: Places) -> TaskManager:
-    """lm-eval's index of tasks: of the suite's own alone, if they are enough; to read all of its own takes seconds."""
-    from lm_eval.tasks import TaskManager
-
-    if places.tasks is not None:
-        own = TaskManager(include_path=str(places.tasks), include_defaults=False)
-        if not own.all_groups and {line.task for line in suite.tasks} <= set(own.all_tasks):
-            return own
-    return TaskManager(include_path=str(places.tasks) if places.tasks else None)
 
 
 def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]:

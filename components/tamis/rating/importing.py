@@ -66,6 +66,12 @@ def import_ratings(step: Step[RatingSettings]) -> None:
                     bad += 1
                     first_bad = first_bad or f"row {row}: {rating.error}"
             parts.write_rows(block)
+    if settings.backend.scale == "1-10" and file.lowest == 0 and file.highest <= 5:
+        raise InputError(
+            f"{file.path}: the column '{settings.backend.overall}' goes from 0 to {file.highest}: these seem to be the "
+            "paper's classes 0..5, not ratings from 1 to 10",
+            action="set backend.scale: classes; or, if they are ratings, make the zeros empty",
+        )
     if bad > settings.max_failure_share * matched:
         raise InputError(
             f"{file.path}: {bad} of {matched} ratings cannot be used; the first (rows count from 0) is in {first_bad}\n"
@@ -107,6 +113,7 @@ class _File:
         wanted = [*self._scores.values(), *(column for column in others if column is not None)]
         self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
         self.rows = len(self._columns[settings.overall])
+        self.lowest = self.highest = self.low  # of the overall scores seen, in or out of the scale
 
     def values(self, column: str) -> list[Any]:
         """One of the columns that the settings name."""
@@ -129,6 +136,8 @@ class _File:
         value = integer_of(column, self._columns[column][row])
         if value is None:
             return None
+        if column == self.settings.overall:
+            self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
         if not self.low <= value <= self.high:
             raise UnparsableError(f"out of range: {column} is {value}, allowed {self.low} to {self.high}")
         return value + self._shift

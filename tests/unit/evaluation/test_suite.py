@@ -14,7 +14,7 @@ import yaml
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.settings import parse
 from tamis.evaluation.settings import EvaluationSettings
-from tamis.evaluation.suite import SUITES, Entry, draw, load_entries, open_suite
+from tamis.evaluation.suite import SUITES, Entry, draw, index_of, load_entries, open_suite
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 COLOURS = [{"question": f"Colour number {i}?", "choices": ["red", "blue"], "answer": i % 2} for i in range(30)]
@@ -44,7 +44,8 @@ def write_suite(folder: Path, *, task: dict[str, Any] | None = None, **suite: An
 
 
 def entries_of(file: Path, **values: Any) -> list[Entry]:
-    return load_entries(*open_suite(EvaluationSettings(suite=str(file), **values)))
+    suite, places = open_suite(EvaluationSettings(suite=str(file), **values))
+    return load_entries(index_of(suite, places), suite, places)
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
@@ -53,6 +54,15 @@ def test_the_shipped_suites_are_whole(name: str) -> None:
     assert places.file == SUITES / f"{name}.yaml"
     assert (suite.version, suite.tasks[0].task) == ("1", "mmlu")
     assert len(suite.notes) > 100
+
+
+def test_the_quick_suite_asks_less_of_the_paper_s_tasks_and_nothing_else() -> None:
+    quick, paper = (open_suite(EvaluationSettings(suite=name))[0] for name in ("quick", "paper"))
+    lines = {(line.task, line.metric, line.num_fewshot): line.samples for line in paper.tasks}
+    for line in quick.tasks:
+        whole = lines[line.task, line.metric, line.num_fewshot]
+        assert line.samples is not None
+        assert whole is None or line.samples < whole
 
 
 def test_the_demo_s_questions_are_distinct_and_their_right_answers_evenly_spread() -> None:

@@ -1,0 +1,121 @@
+"""Asking again, counting and giving up, with a scripted rater: faults come at will from no real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tamis.core.errors import ModelError
+from tamis.rating.asking import ask
+from tamis.rating.backend import Answer, Request, Size
+from tamis.rating.parsing import Scores, write
+from tamis.rating.records import Rating
+from tamis.rating.summary import Summary
+
+GOOD = write(Scores(1, 2, 3, 4))
+A, B = "a" * 32, "b" * 32
+
+
+class Scripted:
+    """Answers each sample with the next entry of its script; notes what it was asked."""
+
+    identity: Mapping[str, Any] = {"model": "scripted"}
+
+    def __init__(self, script: dict[str, list[str | Answer]], *, deterministic: bool = False) -> None:
+        self.script, self.deterministic = script, deterministic
+        self.asked: list[list[tuple[str, int]]] = []
+
+    def measure(self, texts: Sequence[str]) -> list[Size]:
+        return [Size(len(text)) for text in texts]
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        self.asked.append([(request.id, request.attempt) for request in requests])
+        for request in reversed(requests):
+            entry = self.script[request.id].pop(0)
+            if isinstance(entry, Answer):
+                yield entry
+            elif entry != "silence":
+                yield Answer(request.id, entry, prompt_tokens=10, completion_tokens=2)
+
+
+def rate(
+    backend: Scripted, earlier: Mapping[str, Rating] | None = None, attempts: int = 3
+) -> tuple[list[Rating], list[Rating]]:
+    kept: list[Rating] = []
+    samples = [(sample, f"text of {sample}", (earlier or {}).get(sample)) for sample in backend.script]
+    return list(ask(backend, samples, max_attempts=attempts, keep=kept.append)), kept
+
+
+def test_a_sample_is_asked_again_until_its_answer_parses() -> None:
+    backend = Scripted({A: ["hm", "7", GOOD], B: [GOOD]})
+    ratings, kept = rate(backend)
+    assert backend.asked == [[(A, 1), (B, 1)], [(A, 2)], [(A, 3)]]
+    assert [(r.id, r.status, r.attempts, r.overall) for r in ratings] == [(B, "ok", 1, 4), (A, "ok", 3, 4)]
+    assert (ratings[1].prompt_tokens, ratings[1].completion_tokens) == (30, 6)  # all attempts were paid
+    assert [(r.id, r.status, r.attempts) for r in kept] == [
+        (B, "ok", 1),
+        (A, "unparsable", 1),
+        (A, "unparsable", 2),
+        (A, "ok", 3),
+    ]
+
+
+def test_after_the_last_attempt_the_sample_has_no_score_but_a_reason() -> None:
+    ratings, _ = rate(Scripted({A: ["", "hm", GOOD.replace("4", "12")]}))
+    assert [(r.status, r.overall, r.error, r.attempts) for r in ratings] == [
+        ("unparsable", None, "out of range: Overall rating is 12", 3)
+    ]
+
+
+def test_a_rater_that_only_repeats_itself_is_not_asked_again() -> None:
+    backend = Scripted({A: ["hm"]}, deterministic=True)
+    assert rate(backend)[0][0].attempts == 1
+
+
+def test_attempts_of_a_killed_run_count() -> None:
+    before = Rating(id=A, status="unparsable", error="empty answer", attempts=2, prompt_tokens=20, completion_tokens=4)
+    backend = Scripted({A: ["hm"]})
+    ratings, _ = rate(backend, {A: before})
+    assert backend.asked == [[(A, 3)]]
+    assert (ratings[0].attempts, ratings[0].prompt_tokens) == (3, 30)
+
+
+@pytest.mark.parametrize(("problem", "kept"), [("refused", 1), ("too_long", 1), ("failed", 0)])
+def test_a_problem_is_a_status_and_only_technical_faults_are_not_kept(problem: Any, kept: int) -> None:
+    ratings, stored = rate(Scripted({A: [Answer(A, problem=problem, error="the reason: detail")]}))
+    assert [(r.status, r.error, r.overall) for r in ratings] == [(problem, "the reason: detail", None)]
+    assert len(stored) == kept
+
+
+def test_a_rater_that_leaves_a_request_open_is_an_error() -> None:
+    with pytest.raises(ModelError, match=f"no answer to 1 samples, the first is {A}"):
+        rate(Scripted({A: ["silence"], B: [GOOD]}))
+
+
+def test_the_expected_score_is_the_mean_of_the_probabilities() -> None:
+    shares = (0.0,) * 6 + (0.25, 0.5, 0.25, 0.0)
+    ratings, _ = rate(Scripted({A: [Answer(A, GOOD, probabilities=shares)]}))
+    assert ratings[0].expected == 8.0
+    assert ratings[0].overall == 4
+
+
+def test_the_summary_counts_by_status_and_by_kind_of_error() -> None:
+    summary = Summary()
+    for number, (overall, error) in enumerate(
+        [(7, None), (7, None), (2, None), (None, "not JSON"), (None, "out of range: Rarity is 0"), (None, "not JSON")]
+    ):
+        status = "ok" if overall else "unparsable"
+        summary.add(
+            Rating(id=f"{number:032x}", status=status, overall=overall, error=error, attempts=1, prompt_tokens=5)
+        )
+    facts = summary.facts()
+    assert (facts["ok"], facts["unparsable"], facts["failed"], summary.failures) == (3, 3, 0, 3)
+    assert facts["errors"] == {"unparsable: not JSON": 2, "unparsable: out of range": 1}
+    assert facts["overall_mean"] == pytest.approx(16 / 3, abs=1e-4)
+    assert facts["overall_histogram"]["7"] == 2
+    assert facts["prompt_tokens"] == 30
+    lines = summary.table_of_errors().splitlines()
+    assert lines[0].split() == ["2", "unparsable", "not", "JSON", "(sample", f"{3:032x})"]
+    assert "out of range: Rarity is 0" in lines[1]

@@ -1,0 +1,302 @@
+"""Ratings that exist already find their samples by id, row or kept field; what does not fit is counted or refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import InputError, StorageError
+from tamis.core.settings import parse
+from tamis.rating.settings import RatingSettings
+from tamis.rating.stage import Plan, plan, run
+from tests.artifacts import conversation, make_pool
+from tests.conftest import shared_data
+
+COUNT = 6
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(COUNT)]
+    return make_pool(tmp_path / "pool", samples, metadata=[{"key": f"k{n}", "number": n} for n in range(COUNT)])
+
+
+def ids_of(pool: Path) -> list[str]:
+    return Artifact.open(pool).table(["id"])["id"].to_pylist()
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def bring(pool: Path, path: Path | str, *, share: float = 0.05, **backend: Any) -> Manifest:
+    values = {"name": "theirs", "max_failure_share": share, "backend": {"kind": "import", "path": str(path), **backend}}
+    return run(parse(RatingSettings, values, where="here"), pool=pool, out=pool.parent / "out")
+
+
+def column(pool: Path, name: str) -> list[Any]:
+    return Artifact.open(pool.parent / "out", "ratings").table([name])[name].to_pylist()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_rows_find_their_samples_by_id_in_any_order(pool: Path, suffix: str) -> None:
+    rows = [{"id": sample, "overall": n + 1, "text": "a, b"} for n, sample in enumerate(ids_of(pool))]
+    manifest = bring(pool, write(pool.parent / f"r{suffix}", rows[::-1]), by="id")
+    assert column(pool, "overall") == [1, 2, 3, 4, 5, 6]
+    assert column(pool, "id") == ids_of(pool)
+    assert set(column(pool, "rater")) == {"theirs"}
+    assert (manifest.name, manifest.rows, manifest.facts["ok"]) == ("theirs", COUNT, COUNT)
+    assert manifest.facts["overall_mean"] == 3.5
+
+
+def test_all_scores_and_the_expected_one_are_taken_where_columns_are_named(pool: Path) -> None:
+    rows = [
+        {"sample": sample, "r": 1, "c": 2, "i": 3, "o": 4, "e": 4.25 if n else None}
+        for n, sample in enumerate(ids_of(pool))
+    ]
+    names = {"key": "sample", "overall": "o", "rarity": "r", "complexity": "c", "informativeness": "i", "expected": "e"}
+    bring(pool, write(pool.parent / "r.parquet", rows), by="id", **names)
+    row = Artifact.open(pool.parent / "out").table().to_pylist()[1]
+    assert [row[name] for name in ("rarity", "complexity", "informativeness", "overall", "expected")] == [
+        1,
+        2,
+        3,
+        4,
+        4.25,
+    ]
+    assert column(pool, "expected")[0] is None
+
+
+def test_rows_find_their_samples_by_their_order(pool: Path) -> None:
+    bring(pool, write(pool.parent / "r.csv", [{"overall": n + 1} for n in range(COUNT)]), by="row")
+    assert column(pool, "overall") == [1, 2, 3, 4, 5, 6]
+
+
+def test_rows_find_their_samples_by_a_column_of_row_numbers(pool: Path) -> None:
+    rows = [{"n": float(n), "overall": n + 1} for n in reversed(range(COUNT))]
+    bring(pool, write(pool.parent / "r.csv", rows), by="row", key="n")
+    assert column(pool, "overall") == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A pool of two sources, in which rows count from 0 each; its rows are shuffled."""
+    samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(COUNT)]
+    pool = make_pool(tmp_path / "first", samples, source=["a", "a", "a", "b", "b", "b"])
+    table = Artifact.open(pool).table()
+    table = table.set_column(3, "origin", pa.array([0, 1, 2, 0, 1, 2])).take(pa.array([5, 0, 3, 1, 4, 2]))
+    from tests.artifacts import make
+
+    make("pool", tmp_path / "pool", lambda step: pq.write_table(table, step.out / "part-00000.parquet"))
+    return tmp_path / "pool"
+
+
+def test_one_source_of_several_can_be_rated(mixed: Path) -> None:
+    manifest = bring(mixed, write(mixed.parent / "r.csv", [{"overall": n + 1} for n in range(3)]), by="row", source="b")
+    assert column(mixed, "overall") == [3, None, 1, None, 2, None]
+    assert manifest.facts["samples_without_row"] == 3
+    assert manifest.facts["errors"] == {"unparsable: no rating in the file": 3}
+
+
+def test_a_file_about_all_sources_names_them_in_a_column(mixed: Path) -> None:
+    rows = [{"where": source, "overall": n + 1 + 3 * (source == "b")} for n in range(3) for source in "ab"]
+    bring(mixed, write(mixed.parent / "r.csv", rows), by="row", source_column="where")
+    assert column(mixed, "overall") == [6, 1, 4, 2, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ({}, ["2 sources", "backend.source: one of a, b"]),
+        ({"source": "c"}, ["no source 'c'", "a, b"]),
+    ],
+)
+def test_rows_of_an_unclear_source_are_refused(mixed: Path, backend: dict[str, str], words: list[str]) -> None:
+    path = write(mixed.parent / "r.csv", [{"overall": 1}])
+    with pytest.raises(InputError) as error:
+        bring(mixed, path, by="row", **backend)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "field"), [("key", None), ("number", None), ("no", "number")])
+def test_rows_find_their_samples_by_a_kept_field(pool: Path, key: str, field: str | None) -> None:
+    rows = [{"key": f"k{n}", "number": n, "no": str(n), "overall": n + 1} for n in reversed(range(COUNT))]
+    bring(pool, write(pool.parent / "r.csv", rows), by="metadata", key=key, field=field)
+    assert column(pool, "overall") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_field_that_no_sample_kept_lists_the_kept_ones(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"uid": "x", "overall": 1}])
+    with pytest.raises(InputError, match=r"kept a field 'uid'(.|\n)*key, number"):
+        bring(pool, path, by="metadata", key="uid")
+
+
+def test_a_kept_field_that_names_two_samples_is_refused(tmp_path: Path) -> None:
+    samples = [conversation("a", "b"), conversation("c", "d")]
+    pool = make_pool(tmp_path / "pool", samples, metadata=[{"key": 1}, {"key": 1}])
+    path = write(tmp_path / "r.csv", [{"key": 1, "overall": 1}])
+    with pytest.raises(InputError, match="has the key '1' of the pool's sample"):
+        bring(pool, path, by="metadata", key="key")
+
+
+def test_classes_are_kept_as_the_ratings_that_compress_to_them(pool: Path) -> None:
+    rows = [{"overall": n} for n in range(COUNT)]
+    manifest = bring(pool, write(pool.parent / "r.csv", rows), by="row", scale="classes")
+    assert column(pool, "overall") == [4, 5, 6, 7, 8, 9]
+    assert manifest.facts["scale"] == "classes"
+
+
+def test_a_class_of_six_is_refused(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"overall": n + 1} for n in range(COUNT)])
+    with pytest.raises(InputError, match=r"row 5: out of range: overall is 6, allowed 0 to 5"):
+        bring(pool, path, by="row", scale="classes")
+
+
+def test_classes_that_are_taken_for_ratings_are_noticed_however_few_zeros_there_are(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"overall": n} for n in (5, 3, 3, 0, 2, 4)])
+    with pytest.raises(InputError, match=r"from 0 to 5: these seem to be the paper's classes(.|\n)*scale: classes"):
+        bring(pool, path, by="row", share=0.5)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_score_of_twelve_is_refused_with_its_row(pool: Path, suffix: str) -> None:
+    path = write(pool.parent / f"r{suffix}", [{"overall": 12 if n == 3 else 7} for n in range(COUNT)])
+    with pytest.raises(InputError) as error:
+        bring(pool, path, by="row")
+    for words in ("1 of 6 ratings cannot be used", "row 3: out of range: overall is 12", "from 1 to 10", str(path)):
+        assert words in str(error.value)
+    assert not (pool.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (12, "out of range: overall is 12, allowed 1 to 10"),
+        (0, "out of range: overall is 0, allowed 1 to 10"),
+        (7.5, "not an integer: overall is 7.5"),
+        ("7/10", "not a number: overall is '7/10'"),
+        ("good", "not a number: overall is 'good'"),
+        (True, "not a number: overall is 'True'"),
+        ([7], "not a number: overall is '[7]'"),
+        (None, "no rating in the file"),
+        ("", "no rating in the file"),
+        (float("nan"), "no rating in the file"),
+    ],
+)
+def test_within_the_budget_a_bad_score_is_counted_and_has_no_value(pool: Path, value: Any, reason: str) -> None:
+    path = write(pool.parent / "r.jsonl", [{"overall": value if n == 3 else 7} for n in range(COUNT)])
+    manifest = bring(pool, path, by="row", share=0.2)
+    assert column(pool, "overall") == [7, 7, 7, None, 7, 7]
+    assert column(pool, "status")[3] == "unparsable"
+    assert column(pool, "error") == [None, None, None, reason, None, None]
+    assert (manifest.facts["ok"], manifest.facts["unparsable"]) == (5, 1)
+    assert manifest.facts["errors"] == {f"unparsable: {reason.partition(':')[0]}": 1}
+
+
+@pytest.mark.parametrize("value", [7, 7.0, "7", " 7 ", "7.0"])
+def test_files_without_types_may_hold_the_same_score(pool: Path, value: Any) -> None:
+    bring(pool, write(pool.parent / "r.jsonl", [{"overall": value}] * COUNT), by="row")
+    assert column(pool, "overall") == [7] * COUNT
+
+
+def test_a_bad_score_beside_a_good_overall_one_spoils_the_rating(pool: Path) -> None:
+    path = write(pool.parent / "r.jsonl", [{"overall": 7, "rare": 11 if n == 2 else None} for n in range(COUNT)])
+    bring(pool, path, by="row", rarity="rare", share=0.5)
+    assert column(pool, "overall") == [7, 7, None, 7, 7, 7]
+
+
+def test_missing_ratings_are_counted_and_do_not_use_up_the_budget(pool: Path) -> None:
+    rows = [{"id": sample, "overall": 5} for sample in ids_of(pool)[:2]]
+    rows += [{"id": "of another pool", "overall": 5}, {"id": None, "overall": 5}, {"id": None, "overall": 5}]
+    manifest = bring(pool, write(pool.parent / "r.jsonl", rows), by="id", share=0)
+    assert column(pool, "status") == ["ok", "ok", *["unparsable"] * 4]
+    wanted = {"rows_in_file": 5, "rows_without_key": 2, "rows_not_in_pool": 1, "samples_without_row": 4}
+    assert wanted.items() <= manifest.facts.items()
+
+
+def test_a_key_that_occurs_twice_is_refused(pool: Path) -> None:
+    rows = [{"id": ids_of(pool)[n % 4], "overall": 5} for n in range(COUNT)]
+    with pytest.raises(InputError, match=f"row 4 has the key '{rows[4]['id']}' of .*row 0 again"):
+        bring(pool, write(pool.parent / "r.csv", rows), by="id")
+
+
+def test_keys_that_match_nothing_are_shown_beside_the_pools(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"id": "x1", "overall": 5}])
+    with pytest.raises(InputError) as error:
+        bring(pool, path, by="id")
+    assert "'x1'" in str(error.value)
+    assert ids_of(pool)[0] in str(error.value)
+
+
+def test_a_missing_column_lists_those_that_are_there(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"key": "k1", "score": 5}])
+    with pytest.raises(InputError, match=r"no column 'overall'\n +allowed: key, score"):
+        bring(pool, path, by="row")
+
+
+def test_a_row_number_that_is_none_is_named(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"n": "first", "overall": 5}])
+    with pytest.raises(InputError, match="row 0: not a number: n is 'first'"):
+        bring(pool, path, by="row", key="n")
+
+
+def test_a_path_with_nothing_is_named(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nowhere\.csv does not exist"):
+        bring(pool, tmp_path / "nowhere.csv", by="row")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("r.xlsx", b"x", "ends in .jsonl, .ndjson, .csv, .parquet"),
+        ("r.csv", b"", "no column 'overall'"),
+        ("r.csv", b"overall\n", "has no rows"),
+        ("r.csv", b"overall,x\n5\n", "row 0 (the first is 0) has 1 fields, the header 2"),
+        ("r.csv", b"overall,overall\n5,5\n", "the column 'overall' 2 times"),
+        ("r.csv", b'overall\n"5\n', "is not CSV"),
+        ("r.csv", b"overall\n\xff\n", "is not UTF-8"),
+        ("r.jsonl", b'{"overall": 5}\n{"overall": \n', "line 2 is not JSON"),
+        ("r.jsonl", b"5\n", "line 1 is no JSON object"),
+        ("r.parquet", b"overall\n5\n", "r.parquet: "),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_explained(pool: Path, name: str, content: bytes, words: str) -> None:
+    (pool.parent / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        bring(pool, pool.parent / name, by="row")
+    assert words in str(error.value)
+
+
+def test_a_plan_of_an_import_asks_nobody(pool: Path) -> None:
+    values = {"name": "theirs", "backend": {"kind": "import", "path": "r.csv", "by": "row"}}
+    assert plan(parse(RatingSettings, values, where="here"), pool=pool) == Plan(samples=COUNT)
+
+
+@pytest.mark.parametrize("rater", ["gpt_4o_mini", "llama_3_1_8b_instruct", "mistral_7b_v0_3_instruct"])
+def test_the_papers_own_ratings_come_in_as_they_are(tmp_path: Path, rater: str) -> None:
+    file = shared_data("rated", "alpaca_52002.parquet")
+    table = pq.read_table(file).slice(0, 2000)
+    samples = [
+        conversation(f"{row['instruction']}\n{row['input']}".strip(), row["output"] or "-") for row in table.to_pylist()
+    ]
+    pool = make_pool(tmp_path / "pool", samples)
+    manifest = bring(pool, file, by="row", overall=rater, scale="classes")
+    assert [value - 4 for value in column(pool, "overall")] == table[rater].to_pylist()
+    assert manifest.facts["rows_not_in_pool"] == 50_002

@@ -1,0 +1,145 @@
+"""Settings, raters and prompts: short to write, and errors that name the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamis.core.errors import SettingsError
+from tamis.core.settings import parse
+from tamis.rating import prompts, raters
+from tamis.rating.parsing import KEYS
+from tamis.rating.prompts import load_prompt
+from tamis.rating.settings import ImportSettings, RatingSettings, TransformersSettings
+
+LOCAL = {"kind": "transformers", "model": "m"}
+
+
+def settings(**values: Any) -> RatingSettings:
+    return parse(RatingSettings, {"name": "r", "backend": LOCAL} | values, where="here")
+
+
+def test_two_lines_describe_a_rater() -> None:
+    assert settings().backend == TransformersSettings(model="m")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "Llama 3"}, ["name", "Llama 3"]),
+        ({"backend": {"kind": "transformers"}}, ["backend.transformers.model", "missing"]),
+        ({"backend": LOCAL | {"modle": "m"}}, ["unknown setting", "did you mean 'model'"]),
+        ({"backend": {"kind": "openai"}}, ["backend", "openai", "transformers", "import"]),
+        ({"backend": {"model": "m"}}, ["backend", "kind"]),
+        ({"temprature": 1}, ["did you mean 'temperature'"]),
+        ({"top_p": 0}, ["top_p", "greater than 0"]),
+        ({"backend": {"kind": "import", "path": "x.csv", "by": "metadata"}}, ["'key' must name"]),
+        ({"backend": {"kind": "import", "path": "x.csv", "by": "id", "source": "s"}}, ["'source'", "by: row"]),
+        ({"backend": {"kind": "import", "path": "x.csv", "by": "id", "field": "s"}}, ["'field'", "by: metadata"]),
+        (
+            {"backend": {"kind": "import", "path": "x.csv", "by": "row", "source": "s", "source_column": "c"}},
+            ["not both"],
+        ),
+        (
+            {"backend": {"kind": "import", "path": "x.csv", "by": "id", "scale": "classes", "expected": "e"}},
+            ["'expected'", "classes"],
+        ),
+        (
+            {"backend": {"kind": "import", "path": "x.csv", "by": "id"}, "temperature": 1},
+            ["'temperature' has no effect"],
+        ),
+        ({"backend": {"kind": "import", "path": "x.csv", "by": "id"}, "store": "s"}, ["'store' has no effect"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(values: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        settings(**values)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_settings_survive_the_way_through_a_pipeline() -> None:
+    for given in (
+        settings(rater="llama-3.1-8b-instruct", name="x"),
+        settings(backend={"kind": "import", "path": "p", "by": "row"}),
+    ):
+        assert parse(RatingSettings, given.model_dump(mode="json"), where="there") == given
+
+
+@pytest.mark.parametrize("name", raters.names())
+def test_every_rater_that_ships_is_valid(name: str) -> None:
+    rater = parse(RatingSettings, {"rater": name}, where="here")
+    assert rater.name == name
+    assert rater.temperature == 1.2
+
+
+def test_what_stands_beside_a_rater_overrides_it() -> None:
+    rater = parse(
+        RatingSettings,
+        {"rater": "llama-3.1-8b-instruct", "name": "mine", "temperature": 0, "backend": {"model": "copy/of-it"}},
+        where="here",
+    )
+    assert (rater.name, rater.temperature, rater.top_k) == ("mine", 0, 50)
+    assert rater.backend == TransformersSettings(model="copy/of-it")
+
+
+def test_a_rater_of_ones_own_is_a_yaml_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "version: 1\ndescription: own\nsettings: {name: own, backend: {kind: import, path: x.csv, by: id}}\n"
+    )
+    assert isinstance(parse(RatingSettings, {"rater": str(path)}, where="here").backend, ImportSettings)
+
+
+def test_an_unknown_rater_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"no rater 'gpt-9'(.|\n)*llama-3.1-8b-instruct"):
+        parse(RatingSettings, {"rater": "gpt-9"}, where="here")
+
+
+@pytest.mark.parametrize("name", prompts.names())
+def test_every_prompt_that_ships_shows_the_shared_part_first(name: str) -> None:
+    prompt = load_prompt(name)
+    assert all(key in prompt.before for key in KEYS)
+    assert "{" + "sample}" not in prompt.before
+    assert prompt.before.endswith("\n")
+    assert prompt.after == ""
+
+
+def prompt_file(folder: Path, old: str = "", new: str = "") -> str:
+    text = (Path(prompts.__file__).parent / "ds2-v1.yaml").read_text()
+    assert old in text
+    path = folder / "own.yaml"
+    path.write_text(text.replace(old, new) if old else text)
+    return str(path)
+
+
+def test_the_hash_is_that_of_what_the_rater_sees(tmp_path: Path) -> None:
+    shipped = load_prompt("ds2-v1").hash
+    assert load_prompt(prompt_file(tmp_path)).hash == shipped
+    assert load_prompt(prompt_file(tmp_path, "version: 1\n", "# a comment\nversion: 1\n")).hash == shipped
+    assert load_prompt(prompt_file(tmp_path, "description: The", "description: Not the")).hash == shipped
+    for old, new in (("version: 1", "version: 2"), ("how unusual", "how odd"), ("middle of", "the middle of")):
+        assert load_prompt(prompt_file(tmp_path, old, new)).hash != shipped
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{sample}", "", "{sample} exactly once"),
+        ("{criteria}", "", "{criteria} exactly once"),
+        ("  Rarity: how", "  Novelty: how", "criteria must be exactly"),
+        ("{criteria}", "{sample}\n\n  {criteria}", "{sample} exactly once"),
+        ("marker:", "mark:", "did you mean 'marker'"),
+    ],
+)
+def test_a_prompt_that_cannot_work_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_prompt(prompt_file(tmp_path, old, new))
+    assert words in str(error.value)
+
+
+def test_an_unknown_prompt_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"no prompt 'ds3'(.|\n)*ds2-v1"):
+        load_prompt("ds3")

@@ -1,0 +1,174 @@
+"""The durable store: nothing that was added is lost, whatever happens, and nothing foreign is taken for a rating."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tamis.core.errors import StorageError
+from tamis.rating.records import Rating
+from tamis.rating.store import Store, Writer
+
+KEY = {"rater": "r"}
+
+
+def sample(number: int) -> str:
+    return f"{number:032x}"
+
+
+def rating(number: int, overall: int | None = 5, **values: object) -> Rating:
+    status = "ok" if overall is not None else "unparsable"
+    return Rating.model_validate({"id": sample(number), "status": status, "overall": overall, "attempts": 1} | values)
+
+
+def found(store: Store, numbers: Sequence[int]) -> list[Rating | None]:
+    return store.read().find(pa.array([sample(number) for number in numbers], pa.string()))
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*.jsonl"))
+
+
+def test_ratings_come_back_by_id_in_the_order_asked(tmp_path: Path) -> None:
+    kept = [
+        rating(3, 7, expected=6.5, rarity=1, prompt_tokens=10, shortened=True),
+        rating(1, None, error="not JSON", attempts=3),
+        rating(2, 10),
+    ]
+    Store(tmp_path, KEY).append(kept[:2])
+    Store(tmp_path, KEY).append(kept[2:])
+    assert found(Store(tmp_path, KEY), [1, 2, 9, 3]) == [kept[1], kept[2], None, kept[0]]
+
+
+def test_an_empty_store_has_nothing(tmp_path: Path) -> None:
+    assert found(Store(tmp_path / "nowhere", KEY), [1, 2]) == [None, None]
+
+
+def test_of_two_ratings_of_a_sample_the_later_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path, KEY)
+    store.append([rating(1, None), rating(2, 2)])
+    store.append([rating(1, 4), rating(1, 6)])
+    assert found(store, [1, 2]) == [rating(1, 6), rating(2, 2)]
+    assert len(store.read()) == 2
+
+
+def test_other_keys_do_not_meet(tmp_path: Path) -> None:
+    Store(tmp_path, {"rater": "a"}).append([rating(1, 4)])
+    Store(tmp_path, {"rater": "b"}).append([rating(1, 8)])
+    assert found(Store(tmp_path, {"rater": "a"}), [1]) == [rating(1, 4)]
+    assert found(Store(tmp_path, {"rater": "c"}), [1]) == [None]
+    assert sorted(path.read_text() for path in tmp_path.glob("*/key.json")) == ['{"rater":"a"}\n', '{"rater":"b"}\n']
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_damaged_part_is_left_out_and_counted(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path, KEY)
+    store.append([rating(1)])
+    store.append([rating(2)])
+    first = parts(tmp_path)[0]
+    first.write_bytes(first.read_bytes()[:-cut])
+    stored = store.read()
+    assert (len(stored), stored.damaged) == (1, 1)
+    assert found(store, [1, 2]) == [None, rating(2)]
+    assert str(first) in caplog.text
+
+
+def test_a_score_that_was_altered_is_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path, KEY)
+    store.append([rating(1, 5)])
+    (part,) = parts(tmp_path)
+    part.write_text(part.read_text().replace('"overall":5', '"overall":9'))
+    assert store.read().damaged == 1
+
+
+def test_foreign_files_are_left_out_and_counted_but_unfinished_writes_are_not(tmp_path: Path) -> None:
+    store = Store(tmp_path, KEY)
+    store.append([rating(1)])
+    folder = parts(tmp_path)[0].parent
+    (folder / "notes.txt").write_text("mine")
+    (folder / f".{parts(tmp_path)[0].name}.abc123").write_text('{"id":')
+    stored = store.read()
+    assert (len(stored), stored.damaged) == (1, 1)
+
+
+def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> None:
+    import hashlib
+
+    store = Store(tmp_path, KEY)
+    store.append([rating(1)])
+    data = b'{"id":"' + sample(2).encode() + b'","score":5}\n'
+    name = f"{0:020d}-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+    (parts(tmp_path)[0].parent / name).write_bytes(data)
+    stored = store.read()
+    assert (len(stored), stored.damaged) == (1, 1)
+
+
+def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    def write(worker: int) -> None:
+        store = Store(tmp_path, KEY)
+        for number in range(10):
+            store.append([rating(100 * worker + number)])
+
+    workers = [threading.Thread(target=write, args=(worker,)) for worker in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    stored = Store(tmp_path, KEY).read()
+    assert (len(stored), stored.damaged) == (80, 0)
+
+
+def test_a_rating_is_durable_though_the_rater_falls_silent(tmp_path: Path) -> None:
+    with Writer(Store(tmp_path, KEY), seconds=0.05) as writer:
+        writer.add(rating(1))
+        give_up = time.monotonic() + 20
+        while not parts(tmp_path) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert found(Store(tmp_path, KEY), [1]) == [rating(1)]
+
+
+def test_many_ratings_are_written_before_the_time_is_up(tmp_path: Path) -> None:
+    with Writer(Store(tmp_path, KEY), seconds=600, count=10) as writer:
+        for number in range(10):
+            writer.add(rating(number))
+        give_up = time.monotonic() + 20
+        while not parts(tmp_path) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert len(Store(tmp_path, KEY).read()) == 10
+
+
+def fail_after_one(store: Store) -> None:
+    with Writer(store, seconds=600) as writer:
+        writer.add(rating(1))
+        raise ZeroDivisionError
+
+
+def test_an_error_of_the_rater_loses_no_finished_rating(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        fail_after_one(Store(tmp_path, KEY))
+    assert found(Store(tmp_path, KEY), [1]) == [rating(1)]
+
+
+def add_until_it_fails(store: Store) -> None:
+    give_up = time.monotonic() + 20
+    with Writer(store, seconds=0.01) as writer:
+        while time.monotonic() < give_up:
+            writer.add(rating(1))
+            time.sleep(0.01)
+
+
+def add_one(store: Store) -> None:
+    with Writer(store, seconds=600) as writer:
+        writer.add(rating(1))
+
+
+@pytest.mark.parametrize("use", [add_until_it_fails, add_one])
+def test_a_store_that_cannot_be_written_stops_the_work(tmp_path: Path, use: Callable[[Store], None]) -> None:
+    (tmp_path / "store").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="store"):
+        use(Store(tmp_path / "store", KEY))
