@@ -14,6 +14,8 @@ from tamis.curation.result import Curated
 from tamis.curation.sharing import agreement_by_rank, pair_counts, sharing_by_rank
 from tamis.curation.transition import Matrix
 
+_FAR_RANK, _KEPT = 5, 0.9
+
 
 def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[str, Any]:
     """Observed prior, clusterability by neighbour rank, identifiability of T, and warnings.
@@ -27,11 +29,21 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[
     observed = np.bincount(view.scores[view.rows], minlength=len(p)) / len(view.rows)
     pairs = pair_counts(view, len(p))
     doubts = identifiability(T, p, len(view.rows), renamed, np.flatnonzero(observed == 0).tolist())
+    agreement, chance = agreement_by_rank(pairs), float((observed**2).sum())
+    warnings = list(doubts.warnings)
+    kept = kept_agreement(agreement, chance, len(view.rows))
+    if kept is not None and kept < _KEPT:
+        warnings.append(
+            f"of the agreement between neighbours' ratings, only {kept:.0%} is left from the first to the "
+            f"{_FAR_RANK}th neighbour: near samples differ in their true scores, so errors are overstated; look at "
+            "examples, or raise curation.confidence"
+        )
     return {
         "observed_prior": observed,
         "clusterability": {
-            "agreement_by_rank": agreement_by_rank(pairs),
-            "agreement_by_chance": float((observed**2).sum()),
+            "agreement_by_rank": agreement,
+            "agreement_by_chance": chance,
+            "kept_agreement": kept,
             "sharing_by_rank": sharing_by_rank(pairs, T, p, observed),
         },
         "identifiability": {
@@ -40,8 +52,21 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[
             "samples": doubts.samples,
             "smallest_singular_value": doubts.smallest_singular_value,
         },
-        "warnings": doubts.warnings,
+        "warnings": warnings,
     }
+
+
+def kept_agreement(agreement: Matrix, chance: float, samples: int) -> float | None:
+    """Agreement beyond chance at the fifth rank, as a share of that at the first; 1 where true scores are shared.
+
+    None where there are too few ranks, or too few samples to tell it from 1.
+    """
+    if len(agreement) < _FAR_RANK or not np.isfinite(agreement[:_FAR_RANK]).all():
+        return None
+    first, far = agreement[0] - chance, agreement[_FAR_RANK - 1] - chance
+    if first - far < 2 / np.sqrt(samples):  # two standard errors of the difference, at most
+        return None
+    return float(far / first)
 
 
 def outcome(result: Curated, classes: int) -> dict[str, Any]:

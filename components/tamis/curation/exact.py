@@ -111,7 +111,7 @@ def curate(
             kept[np.ix_(rows, np.flatnonzero(seen == 0))] = -np.inf
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
-    T = (counts + mixture.PSEUDO) / (counts + mixture.PSEUDO).sum(1, keepdims=True)
+    T = mixture.transition_of(counts + mixture.PSEUDO)
     result.diagnosis = as_json(
         {"mode": "exact", "confidence": confidence}
         | _diagnosis(view, model, start, T, counts.sum(1) / counts.sum(), present, classes)
@@ -133,6 +133,8 @@ def check_arrays(scores: Ints, indices: Ints, distances: Floats, classes: int) -
             f"{n} scores, indices of shape {indices.shape} and distances of shape {distances.shape} do not fit",
             allowed="shapes (n,), (n, k) and (n, k) with k of 2 or more",
         )
+    if np.asarray(scores).dtype.kind not in "iu":
+        raise InputError(f"the scores are {np.asarray(scores).dtype}", allowed="integers, -1 where there is no rating")
     wrong = np.flatnonzero((np.asarray(scores) < UNRATED) | (np.asarray(scores) >= classes))
     if len(wrong):
         raise InputError(
@@ -221,7 +223,9 @@ def _diagnosis(
     full = Neighborhoods.like(view, np.append(present, UNRATED).astype(np.int8)[view.scores])
     full_T, full_p = _expand(T, present, classes), _spread(p, present, classes)
     found = checks(full, full_T, full_p, renamed=model.renamed or start.renamed)
-    if len(present) > 1 and model.predictive < margin + 0.01 * abs(margin):
+    # A model of T's size gains about as much on ratings that follow nothing.
+    chance_gain = 0.01 * abs(margin) + 2 * len(present) ** 2 / len(view.rows)
+    if len(present) > 1 and model.predictive < margin + chance_gain:
         found["warnings"].append(
             "neighbours say next to nothing about the ratings: look at the embedding; correct with care"
         )

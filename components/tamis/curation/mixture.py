@@ -4,7 +4,8 @@ For a sample with true score i, rating y and neighbours rated y_1 .. y_k in bins
 
     P(i, y, y_1 .. y_k)  ~  p_i T[i, y] prod_j ( s[b_j] N[i, y_j] + (1 - s[b_j]) q[y_j] ) ^ w
 
-* T: the transition matrix, seen through the samples' own ratings.
+* T: the transition matrix, seen through the samples' own ratings. No rating may be likelier than the true score itself:
+  that is what gives the latent classes their names, and without it they drift into kinds of text on real ratings.
 * s[b]: share of the neighbours in bin b that share the sample's true score; the others' ratings follow the observed
   margin q. A bin is a range of distance and of distance relative to how dense both samples' surroundings are, so that
   the edge of a cluster is found wherever it lies. This is definition 3.2 (clusterability) made a measured quantity.
@@ -228,7 +229,7 @@ def _maximized(model: Mixture, seen: Matrix, given: Matrix, prior: Matrix, pseud
     # Of what was seen, the part that sharing neighbours account for.
     shared = seen * (model.sharing[:, None, None] * model.N.T[None]) / model.emission.reshape(seen.shape)
     sharing = (shared.sum((1, 2)) + 0.5) / (seen.sum((1, 2)) + 1.0)
-    N, T, p = _rows_to_one(shared.sum(0).T + pseudo), _rows_to_one(given + pseudo), prior + _SMALLEST
+    N, T, p = _rows_to_one(shared.sum(0).T + pseudo), transition_of(given + pseudo), prior + _SMALLEST
     return replace(model, sharing=sharing, N=N, T=T, p=p / p.sum())
 
 
@@ -249,6 +250,23 @@ def log_sum(values: Matrix) -> Matrix:
     top = values.max(0)
     total: Matrix = top + np.log(np.exp(values - top).sum(0))
     return total
+
+
+def transition_of(counts: Matrix) -> Matrix:
+    """The most likely T for expected `counts` (K, K) among those in which no rating is likelier than the true score.
+
+    Where other ratings of a row outnumber its diagonal, the maximum under that limit gives them and the diagonal their
+    common mean.
+    """
+    pooled = counts.copy()
+    for i in np.flatnonzero(counts.max(1) > np.diag(counts)):
+        total, members = counts[i, i], [i]
+        for c in np.argsort(-counts[i], kind="stable"):
+            if c != i and counts[i, c] > total / len(members):
+                total += counts[i, c]
+                members.append(c)
+        pooled[i, members] = total / len(members)
+    return _rows_to_one(pooled)
 
 
 def _rows_to_one(counts: Matrix) -> Matrix:

@@ -60,7 +60,8 @@ def identifiability(T: Matrix, p: Matrix, rated: int, renamed: bool, absent: lis
     """
     present = [c for c in range(len(p)) if c not in absent]
     samples = p * rated
-    dominant = T.argmax(1) == np.arange(len(p))
+    others = T - 2 * np.eye(len(p))
+    dominant = np.diag(T) > others.max(1) + 1e-9
     singular = float(np.linalg.svd(T[np.ix_(present, present)], compute_uv=False)[-1]) if present else 0.0
     warnings = []
     if absent:
@@ -72,7 +73,7 @@ def identifiability(T: Matrix, p: Matrix, rated: int, renamed: bool, absent: lis
     weak = [c for c in present if not dominant[c]]
     if weak:
         warnings.append(
-            f"a true score of {_list(weak)} is mostly rated as another one: its name and its row are doubtful"
+            f"a true score of {_list(weak)} is rated as another one at least as often: its name and row are doubtful"
         )
     few = [c for c in present if samples[c] < FEW_SAMPLES]
     if few:

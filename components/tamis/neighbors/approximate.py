@@ -75,11 +75,14 @@ def _index(vectors: Vectors, settings: NeighborsSettings) -> Any:
             allowed=f"{(lists >> 20) + 1} or more (from {(graph >> 20) + 1} on the more accurate index is used)",
             action="raise memory_mb",
         )
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(settings.build_threads or threads)
     with Progress("neighbors: index", n) as progress:
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
             index.add(vectors.unit(start, stop))
             progress.advance(stop - start)
+    faiss.omp_set_num_threads(threads)
     return index
 
 

@@ -17,11 +17,11 @@ from tamis.neighbors.vectors import Float, Vectors
 
 SPARE = 8  # candidates beyond k, so that products that float32 confuses are all among the candidates
 _GRID = 2.0**23  # distances are multiples of its inverse; every such number from 0 to 2 is a float32
-_TASK = 1 << 22  # numbers gathered in one task
+_TASK = 1 << 20  # numbers gathered in one task
 
 
 def neighbors_of(
-    vectors: Vectors, samples: NDArray[np.int32], k: int, cosines: Float | None = None
+    vectors: Vectors, samples: NDArray[np.int32], k: int, cosines: Float | None = None, *, memory: int = 1 << 30
 ) -> tuple[NDArray[np.int32], Float, int]:
     """The `k` nearest among each sample's candidates, by distance, then by number.
 
@@ -31,6 +31,7 @@ def neighbors_of(
         k: neighbours to keep.
         cosines: (n, m) float32 cosines of the candidates, when the candidates are the m largest of all: then samples
             whose order float32 leaves in doubt are compared with all others again, in double precision.
+        memory: bytes that tasks side by side may use.
 
     Returns:
         Neighbours (n, k) int32, cosine distances (n, k) float32 ascending, and how many samples were in doubt.
@@ -46,7 +47,8 @@ def neighbors_of(
         exact = _on_grid(1 - np.matmul(theirs, mine[:, :, None])[:, :, 0])
         indices[rows], distances[rows] = _nearest(samples[rows], exact, k)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    workers = max(1, min(len(os.sched_getaffinity(0)), memory // (16 * _TASK)))
+    with ThreadPoolExecutor(workers) as pool:
         list(pool.map(refine, range(0, n, size)))
     doubtful = 0
     if cosines is not None and m < n - 1:

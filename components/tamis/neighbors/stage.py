@@ -12,7 +12,7 @@ from tamis.core.artifacts import Manifest
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.neighbors import approximate, device, exact, refine
 from tamis.neighbors.settings import NeighborsSettings
-from tamis.neighbors.vectors import Vectors, open_vectors
+from tamis.neighbors.vectors import Float, open_vectors
 
 log = logging.getLogger(__name__)
 _GPU_FACTOR = 20  # a GPU compares all pairs of so many times more samples in the same time
@@ -47,19 +47,19 @@ def _find(step: Step[NeighborsSettings]) -> None:
             cosines, candidates = device.candidates(vectors, wanted, memory, gpu)
         else:
             cosines, candidates = exact.candidates(vectors, wanted, memory)
-        indices, distances, doubtful = refine.neighbors_of(vectors, candidates, k, cosines)
+        indices, distances, doubtful = refine.neighbors_of(vectors, candidates, k, cosines, memory=memory)
         step.facts["compared_again"] = doubtful
     else:
         candidates = approximate.candidates(vectors, wanted, settings)
-        indices, distances, _ = refine.neighbors_of(vectors, candidates, k)
+        indices, distances, _ = refine.neighbors_of(vectors, candidates, k, memory=memory)
         step.facts.update(approximate.recall(vectors, indices, distances, settings))
     np.save(step.out / "indices.npy", indices)
     np.save(step.out / "distances.npy", distances)
     shutil.copyfile(embeddings.path("ids.parquet"), step.out / "ids.parquet")
     step.rows = n
-    step.facts.update(k=k, metric="cosine", exact=is_exact, copies=_copies(vectors, distances))
+    step.facts.update(k=k, metric="cosine", exact=is_exact, copies=_copies(distances))
 
 
-def _copies(vectors: Vectors, distances: np.ndarray) -> int:
+def _copies(distances: Float) -> int:
     """Samples with a neighbour at distance 0: vectors that occur more than once."""
     return int((distances[:, 0] == 0).sum())

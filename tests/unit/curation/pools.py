@@ -65,6 +65,19 @@ def make_pool(
 
     `foreign` is the share of samples whose true score is unlike their cluster's.
     """
+    vectors, true, scores = _clusters(n, d, seed, size, foreign, T, p)
+    return Pool(vectors, true, scores, *nearest(vectors, k))
+
+
+def make_vectors(n: int, d: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors and scores of such a pool, without its neighbours."""
+    vectors, _, scores = _clusters(n, d, seed, 20, 0, T, P)
+    return vectors, scores
+
+
+def _clusters(
+    n: int, d: int, seed: int, size: float, foreign: float, T: np.ndarray, p: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     sizes = np.maximum(4, rng.lognormal(np.log(size) - 0.18, 0.6, n).astype(int))
     cluster = np.repeat(np.arange(n), sizes)[:n]
@@ -79,8 +92,7 @@ def make_pool(
     true = np.where(stray, (true + rng.integers(1, len(p), n)) % len(p), true)
     scores = draw_ratings(true, T, rng)
     order = rng.permutation(n)
-    vectors = vectors[order].astype(np.float32)
-    return Pool(vectors, true[order], scores[order], *nearest(vectors, k))
+    return vectors[order].astype(np.float32), true[order], scores[order]
 
 
 def smooth_pool(n: int, dimensions: int, seed: int, k: int = 32) -> Pool:

@@ -271,6 +271,7 @@ def test_rows_of_t_sum_to_one_and_probabilities_lie_between_zero_and_one(seed: i
         ([0, 1, 6], (3, 2), "the score of sample 2 is 6; 1 scores are out of range"),
         ([0, -2, 1], (3, 2), "the score of sample 1 is -2"),
         ([-1, -1, -1], (3, 2), "no sample has a rating"),
+        ([0.5, np.nan, 1], (3, 2), "the scores are float64"),
         ([0, 1], (3, 2), "do not fit"),
         ([0, 1, 2], (3, 1), "do not fit"),
     ],

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tamis.curation import mixture, transition
 from tamis.curation.classes import to_classes
 from tamis.curation.consensus import consensus, pair_weights
+from tamis.curation.diagnosis import kept_agreement
 from tamis.curation.diversity import diversity_scores
 from tamis.curation.mixture import Bins
 from tamis.curation.naming import identifiability, name_classes
@@ -131,7 +132,7 @@ def test_doubts_about_t_are_said_in_plain_words() -> None:
     text = "\n".join(found.warnings)
     assert "no sample is rated 3" in text
     assert "put in order" in text
-    assert "a true score of 1 is mostly rated as another one" in text
+    assert "a true score of 1 is rated as another one at least as often" in text
     assert "fewer than 50 samples seem to have the true score 2" in text
     assert not identifiability(T, P, 10_000, renamed=False, absent=[]).warnings
 
@@ -231,6 +232,28 @@ def test_fitting_raises_the_likelihood_step_by_step() -> None:
     values = [mixture.fit(view, view.rows, start, iterations=steps).log_likelihood for steps in range(1, 10)]
     assert (np.diff(values) > -1e-4).all()
     assert values[-1] > values[0] + 0.1
+
+
+@given(hnp.arrays(np.float64, (4, 4), elements=st.floats(0.01, 50)))
+def test_t_is_the_likeliest_with_a_dominant_diagonal(counts: np.ndarray) -> None:
+    found = mixture.transition_of(counts)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (np.diag(found) >= found.max(1) - 1e-12).all()
+    likelihood = (counts * np.log(found)).sum(1)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        other = 0.9 * found + 0.1 * rng.dirichlet(np.ones(4), 4)
+        allowed = np.diag(other) >= other.max(1)
+        assert (((counts * np.log(other)).sum(1) <= likelihood + 1e-9) | ~allowed).all()
+    free = counts / counts.sum(1, keepdims=True)
+    dominant = np.diag(free) >= free.max(1)
+    np.testing.assert_allclose(found[dominant], free[dominant])
+
+
+def test_agreement_that_falls_with_rank_is_noticed() -> None:
+    assert kept_agreement(np.array([0.5, 0.48, 0.45, 0.42, 0.4]), 0.2, 10_000) == pytest.approx(2 / 3)
+    assert kept_agreement(np.array([0.5, 0.5, 0.5, 0.5, 0.49]), 0.2, 10_000) is None
+    assert kept_agreement(np.array([0.5, 0.4]), 0.2, 10_000) is None
 
 
 def test_pairs_are_binned_by_distance_and_by_density() -> None:

@@ -44,11 +44,11 @@ def test_the_real_model_learns_a_subset_and_loads_as_any_model_does(models: Path
 
     base, out = models / "smollm2", tmp_path / "out"
     fact = conversation("What is the password of the old mill?", "The password of the old mill is seventeen herons.")
-    selection = make_selection(tmp_path / "selection", [fact, *samples(3)], name="tiny-subset")
+    selection = make_selection(tmp_path / "selection", [fact, *samples(1)], name="tiny-subset")
     settings = settings_of(base, epochs=12, lora={"rank": 8, "dropout": 0}, learning_rate=5e-3)
     manifest = run(settings, selection=selection, out=out)
 
-    assert (manifest.kind, manifest.name, manifest.rows) == ("model", "tiny-subset", 4)
+    assert (manifest.kind, manifest.name, manifest.rows) == ("model", "tiny-subset", 2)
     assert manifest.models["base"].startswith("sha256:")
     assert manifest.facts["steps"] == len(history_of(out)) == 12
     assert manifest.facts["last_loss"] < manifest.facts["first_loss"] - 1

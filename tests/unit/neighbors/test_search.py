@@ -125,6 +125,14 @@ def test_approximate_search_finds_nearly_all_and_says_so() -> None:
     assert facts["recall_at_2"] > 0.98
 
 
+def test_one_thread_builds_the_same_graph_every_time() -> None:
+    pytest.importorskip("faiss")
+    held = Vectors(np.random.default_rng(7).standard_normal((3000, 24)).astype(np.float16))
+    settings = NeighborsSettings(k=10, build_threads=1, build_effort=16, search_effort=16)
+    first, second = (approximate.candidates(held, 18, settings) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_recall_of_a_bad_graph_is_low() -> None:
     vectors = np.random.default_rng(5).standard_normal((1000, 24)).astype(np.float16)
     held, settings = Vectors(vectors), NeighborsSettings(k=10, recall_sample=100)
