@@ -16,7 +16,7 @@ help: ## list the targets
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo,dev]'
 	touch $@
 
-demo: .venv/.user ## the whole chain on small real models, ends with a report (15 minutes at most on 2 cores)
+demo: .venv/.user ## the whole chain on small real models, ends with a report
 	$(BIN)/python examples/demo/prepare.py build/demo
 	$(BIN)/tamis run examples/demo.yaml
 
