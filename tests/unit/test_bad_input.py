@@ -102,10 +102,10 @@ ERRORS: dict[str, tuple[Callable[[Bench], list[str]], list[str]]] = {
         lambda b: b.pool_of(lines(GOOD, "{broken", "[1, 2"), "max_reject_share=0.5"),
         ["2 of 3", "JSON", "to do:"],
     ),
-    "a score of 12": (lambda b: b.ratings_of(rated(*[5] * 11, 12)), ["12", "11", "1..10"]),
+    "a score of 12": (lambda b: b.ratings_of(rated(*[5] * 11, 12)), ["overall is 12", "row 11", "1 to 10"]),
     "two ratings of one sample": (
         lambda b: b.ratings_of(rated(*[5] * 12) + lines({"row": 3, "overall": 6})),
-        ["3", "to do:"],
+        ["row 12", "row 3", "to do:"],
     ),
     "ratings without the column": (
         lambda b: b.ratings_of(lines(*({"row": row, "score": 5} for row in range(12)))),

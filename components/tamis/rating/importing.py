@@ -231,7 +231,11 @@ def _refuse_duplicates(keys: Keys, where: Callable[[int], str], rule: str) -> No
     for row, key in enumerate(keys):
         if key is not None and seen.setdefault(key, row) != row:
             shown = key.replace(_BETWEEN, ", row ")
-            raise InputError(f"{where(row)} has the key '{shown}' of {where(seen[key])} again", allowed=rule)
+            raise InputError(
+                f"{where(row)} has the key '{shown}' of {where(seen[key])} again",
+                allowed=rule,
+                action="keep one of the two, or name the column that tells samples apart",
+            )
 
 
 def _some(keys: Keys) -> str:
