@@ -119,7 +119,7 @@ def test_artifacts_of_another_pool_are_refused(small_pool: Path, tmp_path: Path)
 
 def test_an_id_that_is_none_is_refused(small_pool: Path, tmp_path: Path) -> None:
     ratings = make_ratings(tmp_path / "ratings", "r", ["nine"], [5])
-    with pytest.raises(InputError, match="'nine' is no sample's id"):
+    with pytest.raises(InputError, match="entry 1 is 'nine'"):
         run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
 
 

@@ -59,7 +59,7 @@ def test_the_graph_reaches_the_strategy(tmp_path: Path) -> None:
     assert [line["id"] for line in lines_of(tmp_path / "selection")] == IDS[22:]
 
 
-def test_wrong_settings_end_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_settings_end_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool = make_pool(tmp_path / "pool", SAMPLES)
     with pytest.raises(SystemExit):
         select.python_func(
@@ -67,7 +67,7 @@ def test_wrong_settings_end_the_step(tmp_path: Path, caplog: pytest.LogCaptureFi
             settings={"name": "x", "strategy": "best", "size": 3},
             **outputs(tmp_path),
         )
-    assert "strategy: seen 'best'" in caplog.text
+    assert "strategy: seen 'best'" in capsys.readouterr().err
 
 
 def test_curation_and_graph_are_optional_inputs() -> None:
