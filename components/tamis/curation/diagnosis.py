@@ -35,8 +35,8 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[
     if kept is not None and kept < _KEPT:
         warnings.append(
             f"of the agreement between neighbours' ratings, only {kept:.0%} is left from the first to the "
-            f"{_FAR_RANK}th neighbour: near samples differ in their true scores, so errors are overstated; look at "
-            "examples, or raise curation.confidence"
+            f"{_FAR_RANK}th neighbour: even near samples differ in their true scores, so errors may be overstated; "
+            "look at examples, or raise curation.confidence"
         )
     return {
         "observed_prior": observed,

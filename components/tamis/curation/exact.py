@@ -29,6 +29,7 @@ COPY_DISTANCE = 1e-5
 _START_NEIGHBORS = 5  # patterns of so many neighbours give the EM its start
 _CHOICES = (5, 10, 20, 32, 50, 100)  # numbers of neighbours that "auto" compares
 _LEVEL, _REFIT_STEPS = 0.95, 40  # of bootstrap intervals
+_ROUGH_SAMPLES = 3_000
 _CHOICE_SAMPLES = 10_000  # rated samples on which it compares them
 
 
@@ -154,16 +155,16 @@ def _fit(
     bins = Bins(view, view.sample(fit_samples), most)
     start = transition.from_neighbors(view, classes, min(_START_NEIGHBORS, most), seed=seed)
     pseudo = mixture.PSEUDO + ordinal * banded(classes)
+    # Most steps are made on few samples; more of them then only polish.
+    rough = view.sample(min(_ROUGH_SAMPLES, fit_samples))
+    best = mixture.fit(view, rough, mixture.start_from(view, bins, start.T, start.p, most), pseudo=pseudo)
     if neighbors == "auto":
         few = view.sample(min(_CHOICE_SAMPLES, fit_samples))
-        best = mixture.fit(view, few, mixture.start_from(view, bins, start.T, start.p, most), pseudo=pseudo)
-        trial = best
+        best = trial = mixture.fit(view, few, best, pseudo=pseudo)
         for k in sorted((k for k in _CHOICES if k < most), reverse=True):
             # The parts of the model mean the same for every number of neighbours, so each fit starts from the last.
             trial = mixture.fit(view, few, replace(trial, k=k), pseudo=pseudo)
             best = max(best, trial, key=lambda model: model.predictive)
-    else:
-        best = mixture.start_from(view, bins, start.T, start.p, most)
     return mixture.fit(view, view.sample(fit_samples), best, pseudo=pseudo), start
 
 

@@ -207,7 +207,7 @@ def fit(
         model = replace(model, weight=weight, log_likelihood=likelihood, predictive=predictive, iterations=step)
         if settled and abs(likelihood - before) < tolerance * _WEIGHT_EVERY * abs(likelihood):
             break
-        if choose:
+        if choose or step == 1:
             before = likelihood
         posterior = np.exp(joint - evidence)
         seen = transposed @ np.ascontiguousarray(posterior.T)

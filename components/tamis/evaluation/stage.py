@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,8 +59,7 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
 
     settings, artifacts = step.settings, step.inputs("model")
     name = artifacts[0].name if artifacts else BASE
-    folder = Path(settings.model).absolute() if Path(settings.model).is_dir() else settings.model
-    path = str(artifacts[0].folder if artifacts else folder)
+    path = str(artifacts[0].folder if artifacts else settings.model)
     suite, places = open_suite(settings)
     manager = index_of(suite, places)
     entries = load_entries(manager, suite, places)

@@ -213,6 +213,8 @@ def write_tokens(
 
 def _shared(one: str, other: str) -> int:
     """Length of the longest common beginning of two texts."""
+    if other.startswith(one):
+        return len(one)
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 

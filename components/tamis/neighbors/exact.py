@@ -9,6 +9,8 @@ What comes out are candidates by float32 cosines; `refine` turns them into the f
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,17 +39,20 @@ def candidates(vectors: Vectors, k: int, memory: int) -> tuple[Float, NDArray[np
         SettingsError: when `memory` is too small.
     """
     n = len(vectors)
-    best = _Best(n, k)
     size = block_size(n, vectors.dimensions, k, memory)
+    best = _Best(n, k)
     starts = range(0, n, size)
     product = np.empty(size * size, np.float32)
-    with Progress("neighbors", len(starts) * (len(starts) + 1) // 2, unit="blocks") as progress:
+    by_rows, by_columns = _Offer(best, size), _Offer(best, size)
+    with Progress("neighbors", len(starts) * (len(starts) + 1) // 2, unit="blocks") as progress, _helper() as helper:
         # The diagonal goes first: afterwards every sample has a bound that few products pass.
         for start in starts:
             rows = vectors.unit(start, min(start + size, n))
             cosines = np.matmul(rows, rows.T, out=product[: len(rows) ** 2].reshape(len(rows), len(rows)))
             np.fill_diagonal(cosines, _NOTHING)
-            best.start(start, cosines)
+            best.bounds[start : start + len(rows)] = _lower_bounds(cosines, k)
+            by_rows.to_rows(start, start, cosines)
+            best.trim(np.arange(start, start + len(rows)))
             progress.advance()
         for start in starts:
             rows = vectors.unit(start, min(start + size, n))
@@ -55,10 +60,12 @@ def candidates(vectors: Vectors, k: int, memory: int) -> tuple[Float, NDArray[np
                 columns = vectors.unit(other, min(other + size, n))
                 shape = (len(rows), len(columns))
                 cosines = np.matmul(rows, columns.T, out=product[: shape[0] * shape[1]].reshape(shape))
-                best.add_rows(start, other, cosines)
-                best.add_columns(start, other, cosines)
+                # The samples of rows and of columns are different ones, so both can take their share at once.
+                second = helper.submit(by_columns.to_columns, start, other, cosines)
+                by_rows.to_rows(start, other, cosines)
+                second.result()
                 progress.advance()
-    return best.cosines, best.samples
+    return best.finish()
 
 
 def block_size(n: int, dimensions: int, k: int, memory: int) -> int:
@@ -67,65 +74,119 @@ def block_size(n: int, dimensions: int, k: int, memory: int) -> int:
     Raises:
         SettingsError: when not even the smallest block fits.
     """
-    kept = n * (k * 8 + 12)
+
+    def needed(size: int) -> int:
+        # The kept candidates; a product, two masks, and what passes in the first block; two blocks of vectors twice.
+        return n * (_capacity(k) * 8 + 12) + size * size * 14 + 16 * size * dimensions + size * _capacity(k) * 24
+
     for size in range(_LARGEST, 0, -_SMALLEST):
-        # Products, their mask, and the merge of at most as many passing products; two blocks of vectors in two forms.
-        if kept + size * size * 14 + 4 * size * dimensions * 4 + size * k * 24 <= memory:
+        if needed(size) <= memory:
             return min(size, n)
-    needed = (kept + _SMALLEST**2 * 14 + 16 * _SMALLEST * dimensions + _SMALLEST * k * 24 >> 20) + 1
     raise SettingsError(
         f"neighbors.memory_mb: {memory >> 20} MiB do not hold the graph of {n} samples",
-        allowed=f"{needed} or more",
+        allowed=f"{(needed(_SMALLEST) >> 20) + 1} or more",
         action="raise memory_mb, or use method: approximate",
     )
 
 
+def _capacity(k: int) -> int:
+    return 2 * k + 32
+
+
+def _helper() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="neighbors")
+
+
 class _Best:
-    """The best candidates so far of every sample, and the smallest cosine among them as a bound."""
+    """The best candidates so far of every sample.
+
+    A sample's candidates are gathered in a row with room for more than k and cut to the best k when it is full, which
+    also raises its bound: a cosine at or below the bound is not among the k best.
+    """
 
     def __init__(self, n: int, k: int) -> None:
-        self.cosines = np.full((n, k), _NOTHING, np.float32)
-        self.samples = np.zeros((n, k), np.int32)
-        self._bounds = np.full(n, _NOTHING, np.float32)
-        self._k = k
+        self.bounds = np.full(n, _NOTHING, np.float32)
+        self._k, self._capacity = k, _capacity(k)
+        self._cosines = np.full((n, self._capacity), _NOTHING, np.float32)
+        self._samples = np.zeros((n, self._capacity), np.int32)
+        self._filled = np.zeros(n, np.int32)
 
-    def start(self, first: int, cosines: Float) -> None:
-        """Take the products of the samples from `first` on with each other."""
-        self._bounds[first : first + len(cosines)] = _lower_bounds(cosines, self._k)
-        self.add_rows(first, first, cosines)
-
-    def add_rows(self, first: int, other: int, cosines: Float) -> None:
-        """Offer the samples from `other` on (columns) to the samples from `first` on (rows)."""
-        bounds = self._bounds[first : first + len(cosines)]
-        passing = np.flatnonzero(cosines > bounds[:, None])
-        rows, columns = np.divmod(passing, cosines.shape[1])
-        self._merge(rows + first, columns + other, cosines.reshape(-1)[passing])
-
-    def add_columns(self, first: int, other: int, cosines: Float) -> None:
-        """Offer the samples from `first` on (rows) to the samples from `other` on (columns)."""
-        bounds = self._bounds[other : other + cosines.shape[1]]
-        passing = np.flatnonzero(cosines > bounds[None, :])
-        rows, columns = np.divmod(passing, cosines.shape[1])
-        order = np.argsort(columns, kind="stable")
-        self._merge(columns[order] + other, rows[order] + first, cosines.reshape(-1)[passing[order]])
-
-    def _merge(self, takers: NDArray[np.intp], offered: NDArray[np.intp], cosines: Float) -> None:
-        """Keep the best of old and new; `takers` is sorted."""
+    def take(self, takers: NDArray[np.intp], offered: NDArray[np.intp], cosines: Float) -> None:
+        """Add candidates: `offered` with `cosines` to the samples `takers`, which are sorted."""
         if not len(takers):
             return
         firsts = np.flatnonzero(np.r_[True, takers[1:] != takers[:-1]])
         counts = np.diff(np.r_[firsts, len(takers)])
-        which = np.repeat(np.arange(len(firsts)), counts)
-        place = np.arange(len(takers)) - np.repeat(firsts, counts) + self._k
         changed = takers[firsts]
-        shape = (len(firsts), self._k + int(counts.max()))
-        values, numbers = np.full(shape, _NOTHING), np.zeros(shape, np.int32)
-        values[:, : self._k], numbers[:, : self._k] = self.cosines[changed], self.samples[changed]
-        values[which, place], numbers[which, place] = cosines, offered
-        kept = np.argpartition(values, shape[1] - self._k, axis=1)[:, -self._k :]
-        values = np.take_along_axis(values, kept, 1)
-        self.cosines[changed], self.samples[changed] = values, np.take_along_axis(numbers, kept, 1)
-        self._bounds[changed] = values.min(1)
+        full = self._filled[changed] + counts > self._capacity
+        if full.any():
+            self.trim(changed[full])
+            tight = np.flatnonzero(full & (self._filled[changed] + counts > self._capacity))
+            if len(tight):  # more at once than the row has room for
+                keep = np.ones(len(takers), bool)
+                for place in tight.tolist():
+                    offer = slice(firsts[place], firsts[place] + counts[place])
+                    self._replace(int(changed[place]), offered[offer], cosines[offer])
+                    keep[offer] = False
+                self.take(takers[keep], offered[keep], cosines[keep])
+                return
+        places = np.arange(len(takers)) - np.repeat(firsts - self._filled[changed], counts)
+        self._cosines[takers, places], self._samples[takers, places] = cosines, offered
+        self._filled[changed] += counts.astype(np.int32)
+
+    def trim(self, rows: NDArray[np.intp]) -> None:
+        """Keep the best k of `rows` that have more, and raise their bounds."""
+        rows = rows[self._filled[rows] > self._k]
+        cosines, k = self._cosines[rows], self._k
+        kept = np.argpartition(cosines, self._capacity - k, axis=1)[:, -k:]
+        best = np.take_along_axis(cosines, kept, 1)
+        samples = np.take_along_axis(self._samples[rows], kept, 1)
+        self._cosines[rows, k:] = _NOTHING
+        self._cosines[rows, :k], self._samples[rows, :k] = best, samples
+        self._filled[rows] = k
+        self.bounds[rows] = best.min(1, initial=np.inf)
+
+    def _replace(self, row: int, offered: NDArray[np.intp], cosines: Float) -> None:
+        filled = self._filled[row]
+        cosines = np.concatenate([self._cosines[row, :filled], cosines])
+        samples = np.concatenate([self._samples[row, :filled], offered])
+        kept = np.argpartition(cosines, len(cosines) - self._k)[-self._k :]
+        self._cosines[row, : self._k], self._samples[row, : self._k] = cosines[kept], samples[kept]
+        self._cosines[row, self._k :] = _NOTHING
+        self._filled[row] = self._k
+        self.bounds[row] = cosines[kept].min()
+
+    def finish(self) -> tuple[Float, NDArray[np.int32]]:
+        """Cosines and numbers of the k best of every sample."""
+        n = len(self.bounds)
+        for start in range(0, n, _LARGEST):
+            self.trim(np.arange(start, min(start + _LARGEST, n)))
+        return self._cosines[:, : self._k], self._samples[:, : self._k]
+
+
+class _Offer:
+    """Offers products to samples, with memory of its own so that two can work side by side."""
+
+    def __init__(self, best: _Best, size: int) -> None:
+        self._best = best
+        self._mask = np.empty(size * size, bool)
+
+    def to_rows(self, first: int, other: int, cosines: Float) -> None:
+        """Offer the samples from `other` on (columns) to the samples from `first` on (rows)."""
+        passing = self._passing(cosines, self._best.bounds[first : first + len(cosines), None])
+        rows, columns = np.divmod(passing, cosines.shape[1])
+        self._best.take(rows + first, columns + other, cosines.reshape(-1)[passing])
+
+    def to_columns(self, first: int, other: int, cosines: Float) -> None:
+        """Offer the samples from `first` on (rows) to the samples from `other` on (columns)."""
+        passing = self._passing(cosines, self._best.bounds[None, other : other + cosines.shape[1]])
+        rows, columns = np.divmod(passing, cosines.shape[1])
+        order = np.argsort(columns.astype(np.uint16), kind="stable")  # a radix sort, at this width
+        self._best.take(columns[order] + other, rows[order] + first, cosines.reshape(-1)[passing[order]])
+
+    def _passing(self, cosines: Float, bounds: Float) -> NDArray[np.intp]:
+        mask = np.greater(cosines, bounds, out=self._mask[: cosines.size].reshape(cosines.shape))
+        return np.flatnonzero(mask)
 
 
 def _lower_bounds(cosines: Float, k: int) -> Float:

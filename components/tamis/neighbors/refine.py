@@ -17,7 +17,9 @@ from tamis.neighbors.vectors import Float, Vectors
 
 SPARE = 8  # candidates beyond k, so that products that float32 confuses are all among the candidates
 _GRID = 2.0**23  # distances are multiples of its inverse; every such number from 0 to 2 is a float32
-_TASK = 1 << 20  # numbers gathered in one task
+_TASK = 512  # samples per task
+_CACHED = 1 << 17  # numbers gathered at a time, so few that they stay in the cache
+_SEARCH = 1 << 20  # numbers per array when samples are compared with all others
 
 
 def neighbors_of(
@@ -38,18 +40,27 @@ def neighbors_of(
     """
     n, m = samples.shape
     indices, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
-    size = max(1, _TASK // (m * vectors.dimensions))
+    held = vectors.gatherable(memory // 2)
+    few = max(1, _CACHED // (m * vectors.dimensions))
 
     def refine(start: int) -> None:
-        rows = np.arange(start, min(start + size, n))
-        mine = vectors.unit64(rows)
-        theirs = vectors.unit64(samples[rows])
-        exact = _on_grid(1 - np.matmul(theirs, mine[:, :, None])[:, :, 0])
-        indices[rows], distances[rows] = _nearest(samples[rows], exact, k)
+        rows = slice(start, min(start + _TASK, n))
+        theirs = np.empty((few * m, vectors.dimensions), held.dtype)
+        wide = np.empty((few, m, vectors.dimensions))
+        cosines = np.empty((rows.stop - start, m))
+        for first in range(start, rows.stop, few):
+            some = samples[first : min(first + few, rows.stop)]
+            count = len(some)
+            np.take(held, some.ravel(), axis=0, out=theirs[: count * m], mode="clip")
+            wide[:count] = theirs[: count * m].reshape(count, m, -1)
+            mine = held[first : first + count].astype(np.float64)[:, :, None]
+            np.matmul(wide[:count], mine, out=cosines[first - start : first - start + count, :, None])
+        cosines /= vectors.lengths[rows, None] * vectors.lengths[samples[rows]]
+        indices[rows], distances[rows] = _nearest(samples[rows], _on_grid(1 - cosines), k)
 
-    workers = max(1, min(len(os.sched_getaffinity(0)), memory // (16 * _TASK)))
+    workers = max(1, min(len(os.sched_getaffinity(0)), memory // (64 * _CACHED)))
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(refine, range(0, n, size)))
+        list(pool.map(refine, range(0, n, _TASK)))
     doubtful = 0
     if cosines is not None and m < n - 1:
         # The sum of d float32 products of unit vectors is off by at most about d units of rounding.
@@ -68,8 +79,8 @@ def search_all(vectors: Vectors, rows: NDArray[np.intp], k: int) -> tuple[NDArra
     """
     n = len(vectors)
     indices, distances = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
-    width = max(k + 1, _TASK // vectors.dimensions)
-    height = max(1, _TASK // width)
+    width = max(k + 1, _SEARCH // vectors.dimensions)
+    height = max(1, _SEARCH // width)
     for first in range(0, len(rows), height):
         mine = rows[first : first + height]
         vectors64 = vectors.unit64(mine)

@@ -70,10 +70,16 @@ class Vectors:
         return block
 
     def unit64(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """The chosen rows, each of length 1, as float64 of shape (*rows.shape, d)."""
+        """The chosen rows, each of length 1, as float64 of shape (len(rows), d)."""
         block: NDArray[np.float64] = self.raw[rows].astype(np.float64)
-        block /= self.lengths[rows][..., None]
+        block /= self.lengths[rows][:, None]
         return block
+
+    def gatherable(self, memory: int) -> NDArray[Any]:
+        """The rows as stored, in the form that is fastest to pick from within `memory` bytes."""
+        if self.raw.dtype == np.float16 and 4 * self.raw.size <= memory:
+            return self.raw.astype(np.float32)  # halves are slow to widen again and again
+        return self.raw
 
 
 def open_vectors(path: Path, ids: Sequence[str]) -> Vectors:

@@ -22,7 +22,7 @@ def ask(
     *,
     max_attempts: int,
     keep: Callable[[Rating], None],
-) -> Iterator[Rating]:
+) -> Iterator[list[Rating]]:
     """Rate samples.
 
     Args:
@@ -32,7 +32,7 @@ def ask(
         keep: gets every rating that must not be lost, also those of attempts that another one follows.
 
     Yields:
-        One rating per sample, when no other attempt follows, in the order of the answers.
+        Those of the ratings that came together that no other attempt follows; one rating per sample in the end.
 
     Raises:
         ModelError: when the backend leaves a request without an answer.
@@ -42,16 +42,19 @@ def ask(
     waiting = {sample: Request(sample, text, rating.attempts + 1 if rating else 1) for sample, text, rating in samples}
     while waiting:
         again: dict[str, Request] = {}
-        for answer in backend.answer(list(waiting.values())):
-            request = waiting.pop(answer.id)
-            rating = rating_of(answer, request.attempt, earlier.get(answer.id))
-            if rating.status != "failed":
-                keep(rating)
-            if rating.status == "failed" or is_final(rating, backend, max_attempts):
-                yield rating
-            else:
-                earlier[answer.id] = rating
-                again[answer.id] = Request(answer.id, texts[answer.id], request.attempt + 1)
+        for answers in backend.answer(list(waiting.values())):
+            finished = []
+            for answer in answers:
+                request = waiting.pop(answer.id)
+                rating = rating_of(answer, request.attempt, earlier.get(answer.id))
+                if rating.status != "failed":
+                    keep(rating)
+                if rating.status == "failed" or is_final(rating, backend, max_attempts):
+                    finished.append(rating)
+                else:
+                    earlier[answer.id] = rating
+                    again[answer.id] = Request(answer.id, texts[answer.id], request.attempt + 1)
+            yield finished
         if waiting:
             raise ModelError(f"the rater gave no answer to {len(waiting)} samples, the first is {next(iter(waiting))}")
         waiting = {sample: again[sample] for sample in texts if sample in again}

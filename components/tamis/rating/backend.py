@@ -68,5 +68,5 @@ class Backend(Protocol):
     def measure(self, texts: Sequence[str]) -> list[Size]:
         """The sizes of samples, without asking anything."""
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Ask; give exactly one answer per request, each as soon as it is there, in any order."""
+    def answer(self, requests: Sequence[Request]) -> Iterator[Sequence[Answer]]:
+        """Ask; give exactly one answer per request, in any order: at once those that came together."""

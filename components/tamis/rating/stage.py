@@ -150,11 +150,12 @@ def _rate(step: Step[RatingSettings]) -> None:
                     summary.add(known)
                 else:
                     left.append((sample, text, known))
-            for rating in ask(rater.backend, left, max_attempts=settings.max_attempts, keep=writer.add):
-                rows[rating.id] = rating
-                summary.add(rating)
+            for finished in ask(rater.backend, left, max_attempts=settings.max_attempts, keep=writer.add):
+                for rating in finished:
+                    rows[rating.id] = rating
+                    summary.add(rating)
                 _check_budget(settings, summary, samples)
-                progress.advance(note=speed.after(rating))
+                progress.advance(len(finished), note=speed.after(finished))
             parts.write_rows(rating.row(settings.name) for rating in rows.values() if rating is not None)
     _check_budget(settings, summary, samples)
     summary.log(settings.name)
@@ -176,9 +177,9 @@ class _Speed:
     def __init__(self) -> None:
         self._start, self._tokens = time.monotonic(), 0
 
-    def after(self, rating: Rating) -> str:
-        """The speed, one rating later; empty where the backend counts no tokens."""
-        self._tokens += (rating.prompt_tokens or 0) + (rating.completion_tokens or 0)
+    def after(self, ratings: list[Rating]) -> str:
+        """The speed, so many ratings later; empty where the backend counts no tokens."""
+        self._tokens += sum((rating.prompt_tokens or 0) + (rating.completion_tokens or 0) for rating in ratings)
         seconds = time.monotonic() - self._start
         return f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""
 

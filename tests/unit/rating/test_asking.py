@@ -30,14 +30,14 @@ class Scripted:
     def measure(self, texts: Sequence[str]) -> list[Size]:
         return [Size(len(text)) for text in texts]
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Answer]:
+    def answer(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
         self.asked.append([(request.id, request.attempt) for request in requests])
         for request in reversed(requests):
             entry = self.script[request.id].pop(0)
             if isinstance(entry, Answer):
-                yield entry
+                yield [entry]
             elif entry != "silence":
-                yield Answer(request.id, entry, prompt_tokens=10, completion_tokens=2)
+                yield [Answer(request.id, entry, prompt_tokens=10, completion_tokens=2)]
 
 
 def rate(
@@ -45,7 +45,8 @@ def rate(
 ) -> tuple[list[Rating], list[Rating]]:
     kept: list[Rating] = []
     samples = [(sample, f"text of {sample}", (earlier or {}).get(sample)) for sample in backend.script]
-    return list(ask(backend, samples, max_attempts=attempts, keep=kept.append)), kept
+    groups = ask(backend, samples, max_attempts=attempts, keep=kept.append)
+    return [rating for group in groups for rating in group], kept
 
 
 def test_a_sample_is_asked_again_until_its_answer_parses() -> None:

@@ -156,6 +156,15 @@ def test_a_kept_field_that_names_two_samples_is_refused(tmp_path: Path) -> None:
         bring(pool, path, by="metadata", key="key")
 
 
+def test_a_row_without_a_key_is_not_the_rating_of_a_sample_without_the_field(tmp_path: Path) -> None:
+    samples = [conversation("a", "b"), conversation("c", "d")]
+    pool = make_pool(tmp_path / "pool", samples, metadata=[{"key": 1}, {"other": 1}])
+    path = write(tmp_path / "r.jsonl", [{"key": 1, "overall": 3}, {"key": None, "overall": 9}])
+    manifest = bring(pool, path, by="metadata", key="key")
+    assert column(pool, "overall") == [3, None]
+    assert (manifest.facts["rows_without_key"], manifest.facts["samples_without_row"]) == (1, 1)
+
+
 def test_classes_are_kept_as_the_ratings_that_compress_to_them(pool: Path) -> None:
     rows = [{"overall": n} for n in range(COUNT)]
     manifest = bring(pool, write(pool.parent / "r.csv", rows), by="row", scale="classes")

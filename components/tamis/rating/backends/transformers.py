@@ -54,7 +54,7 @@ class TransformersBackend:
         # A branch of the hub moves; the commit that it stands for today is what the ratings belong to.
         self._revision = getattr(config, "_commit_hash", None) or settings.revision
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, Any]:
         """All that answers depend on beside the prompt, the sample and the sampling."""
         settings = self._settings
@@ -77,23 +77,26 @@ class TransformersBackend:
         """The sizes of samples, exact by the model's tokenizer."""
         return [encoded.size for encoded in self._encoding.encode(texts)]
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Answer]:
+    def answer(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
         """Rate; the answers of a batch come together.
 
         Raises:
             ModelError: when the model gives NaN or infinity, or a batch does not fit into the GPU's memory.
         """
         items: list[_Item] = []
+        too_long: list[Answer] = []
         for request, encoded in zip(requests, self._encoding.encode([r.text for r in requests]), strict=True):
             if encoded.size.too_long:
                 error = f"longer than the model's context: {encoded.size.prompt_tokens} tokens"
-                yield Answer(request.id, problem="too_long", error=error, prompt_tokens=0, completion_tokens=0)
+                too_long.append(Answer(request.id, problem="too_long", error=error))
             else:
                 items.append((request, encoded))
+        if too_long:
+            yield too_long
         extra = len(self._encoding.tail)
         for places in batches([len(encoded.ids) + extra for _, encoded in items], self._settings.batch_tokens):
             batch = [items[place] for place in places]
-            yield from self._write_freely(batch) if self._skeleton is None else self._guide(batch, self._skeleton)
+            yield self._write_freely(batch) if self._skeleton is None else self._guide(batch, self._skeleton)
 
     def _guide(self, batch: list[_Item], skeleton: Skeleton) -> list[Answer]:
         """Let the model choose the four scores of each sample, one after the other."""
