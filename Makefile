@@ -21,7 +21,7 @@ demo: .venv/.user ## the whole chain on small real models, ends with a report
 	$(BIN)/tamis run examples/demo.yaml
 
 test: .venv/.dev ## the test suite
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses auto --dist worksteal
 
 lint: .venv/.dev ## formatting, lint, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -15,7 +15,7 @@ from tamis.core.artifacts import Kind, Manifest
 from tamis.core.samples import Message, sample_id
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
-from tamis.core.tables import CURATION, IDS, POOL, RATINGS, SELECTION, PartsWriter
+from tamis.core.tables import CORRECTIONS, CURATION, IDS, POOL, RATINGS, SELECTION, PartsWriter
 
 
 class NoSettings(Settings):
@@ -95,13 +95,19 @@ def make_neighbors(out: Path, ids: Sequence[str], indices: np.ndarray, distances
     return out
 
 
-def make_curation(out: Path, rows: Sequence[dict[str, Any]], diagnosis: dict[str, Any] | None = None) -> Path:
+def make_curation(
+    out: Path,
+    rows: Sequence[dict[str, Any]],
+    diagnosis: dict[str, Any] | None = None,
+    corrections: Sequence[dict[str, Any]] = (),
+) -> Path:
     """A finished curation; missing columns get plain defaults. `diagnosis` maps raters to what is known of them."""
     defaults: dict[str, Any] = {"rater": "r", "raw_score": None, "score": None, "flagged": False, "diversity": 0.0}
 
     def write(step: Step[NoSettings]) -> None:
         _write(step, CURATION, [defaults | row for row in rows])
         (step.out / "diagnosis.json").write_text(json.dumps(diagnosis or {}))
+        pq.write_table(pa.Table.from_pylist(list(corrections), CORRECTIONS), step.out / "corrections.parquet")
 
     make("curation", out, write)
     return out

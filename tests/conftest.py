@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many test processes as cores: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
@@ -22,6 +27,15 @@ settings.load_profile("tamis")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Lets one test process at a time make what all of them share in `build/`."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with open(ROOT / "build" / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAMIS_HOME", raising=False)
@@ -31,9 +45,9 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def models() -> Path:
     """Folder with the demo's real models, `smollm2` and `minilm`; made once and kept in `build/`."""
     folder = ROOT / "build" / "demo"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", ROOT / "examples/demo/prepare.py", "--models-only", folder], check=True
-    )
+    command = [sys.executable, "-W", "ignore", ROOT / "examples/demo/prepare.py", "--models-only", folder]
+    with one_at_a_time("models"):
+        subprocess.run(command, check=True)
     return folder / "models"
 
 

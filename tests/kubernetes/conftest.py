@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import one_at_a_time
 from tests.kubernetes import binaries
 from tests.kubernetes.binaries import ROOT
 
@@ -23,7 +24,8 @@ Objects = list[dict[str, Any]]
 
 def _tools(helm: int) -> Path:
     try:
-        return binaries.tools(helm)
+        with one_at_a_time("tools"):
+            return binaries.tools(helm)
     except binaries.Unavailable as error:
         pytest.skip(str(error))
 

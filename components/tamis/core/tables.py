@@ -66,6 +66,23 @@ CURATION = pa.schema(
     ]
 )
 
+# Beside the curation: each rater's most confident corrections with the nearest neighbours of the corrected sample.
+CORRECTIONS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("rater", pa.string(), nullable=False),
+        pa.field(
+            "neighbors",
+            pa.list_(
+                pa.struct(
+                    [("id", pa.string()), ("raw_score", pa.int8()), ("distance", pa.float32())]  # cosine distance
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+
 SELECTION = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

@@ -89,7 +89,7 @@ def curate(
     sure, error = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
     flagged = np.zeros(n, bool)
     kept = np.zeros((n, classes), np.float32) if keep_evidence else None
-    counts = np.zeros((len(present), len(present)))
+    counts, after = np.zeros((2, len(present), len(present)))
     enters = np.zeros(n, bool)
     enters[view.rows] = True
     for rows, evidence, informed in model.evidence(view, np.arange(n)):
@@ -107,14 +107,18 @@ def curate(
         error[rows[rated]] = 1 - right[rated]
         used = enters[rows]
         counts += posterior[:, used] @ np.eye(len(present))[own[used]]
+        chosen = np.where((top > right) & (top >= confidence), best, own)
+        after += posterior[:, used] @ np.eye(len(present))[chosen[used]]
         if kept is not None:
             kept[np.ix_(rows, present)] = evidence.T
             kept[np.ix_(rows, np.flatnonzero(seen == 0))] = -np.inf
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
     T = mixture.transition_of(counts + mixture.PSEUDO)
+    after = (after + mixture.PSEUDO) / (after + mixture.PSEUDO).sum(1, keepdims=True)
     result.diagnosis = as_json(
         {"mode": "exact", "confidence": confidence}
+        | {"T_curated": _expand(after, present, classes)}
         | _diagnosis(view, model, start, T, counts.sum(1) / counts.sum(), present, classes)
         | _intervals(view, model, fit_samples, ordinal, bootstrap, seed, present, classes)
         | outcome(result, classes)

@@ -18,6 +18,7 @@ from tamis.core.tables import CURATION, PartsWriter
 from tamis.curation import exact, raters, rounds
 from tamis.curation.classes import UNRATED
 from tamis.curation.diversity import diversity_scores
+from tamis.curation.examples import write_corrections
 from tamis.curation.neighborhoods import Floats, Ints
 from tamis.curation.ratings import Ratings, read_all
 from tamis.curation.result import Curated
@@ -28,7 +29,10 @@ _BLOCK = 100_000  # rows written together
 
 
 def run(settings: CurationSettings, *, ratings: Sequence[Uri], neighbors: Uri, out: Uri) -> Manifest:
-    """Curate the scores of every rater; the artifact at `out` holds the table of all raters and `diagnosis.json`."""
+    """Curate the scores of every rater.
+
+    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`.
+    """
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
     return run_step("curation", "curation", settings, _curate, out=out, inputs=inputs)
 
@@ -57,6 +61,7 @@ def _curate(step: Step[CurationSettings]) -> None:
             _write(table, ids, rater, result, diversity)
             for warning in result.diagnosis["warnings"]:
                 log.warning("curation: %s: %s", rater, warning)
+    write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
     diagnoses = {rater: result.diagnosis for rater, result in results.items()}
     text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")

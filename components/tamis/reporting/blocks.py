@@ -90,6 +90,8 @@ class Correction:
     instruction: str
     response: str
     truth: str = ""
+    neighbors: Sequence[tuple[str, float, str]] = ()
+    """Of the nearest samples: the raw score class in words, the cosine distance, the instruction."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
@@ -84,14 +85,24 @@ def read_ratings(artifact: Artifact, samples: Samples) -> Ratings:
 
 
 @dataclass(frozen=True)
+class Neighbor:
+    """A near sample, what the same rater gave it (None: nothing), and its cosine distance."""
+
+    id: str
+    raw: int | None
+    distance: float
+
+
+@dataclass(frozen=True)
 class TopCorrection:
-    """A corrected rating, to be shown with its text."""
+    """A corrected rating, to be shown with its text and its nearest neighbours, where they are known."""
 
     id: str
     position: int
     raw: int
     score: int
     confidence: float | None
+    neighbors: tuple[Neighbor, ...] = ()
 
 
 @dataclass
@@ -166,12 +177,21 @@ def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curati
                 for r in likely
             ]
             heaps[name] = heapq.nsmallest(examples, [*heaps[name], *found])
+    near = _neighbors(artifact)
     for name, heap in heaps.items():
         raters[name].top = [
-            TopCorrection(id_, position, raw, score, -minus if minus <= 0 else None)
+            TopCorrection(id_, position, raw, score, -minus if minus <= 0 else None, near.get((name, id_), ()))
             for minus, id_, position, raw, score in heap
         ]
     return Curation(artifact, raters, diversity)
+
+
+def _neighbors(artifact: Artifact) -> dict[tuple[str, str], tuple[Neighbor, ...]]:
+    """Rater and id of the most confident corrections, to the neighbours of the corrected sample."""
+    return {
+        (row["rater"], row["id"]): tuple(Neighbor(n["id"], n["raw_score"], n["distance"]) for n in row["neighbors"])
+        for row in pq.read_table(artifact.path("corrections.parquet")).to_pylist()
+    }
 
 
 def _filled(column: Any) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
 
@@ -70,6 +71,22 @@ def test_the_artifact_holds_curated_scores_and_a_diagnosis(pool: Pool, tmp_path:
     np.add.at(confusion, (pool.scores, score), 1)
     assert diagnosis["confusion"] == confusion.tolist()
     assert {"T", "p", "observed_prior", "log_likelihood", "clusterability", "identifiability"} <= diagnosis.keys()
+
+
+def test_the_most_confident_corrections_are_kept_with_their_neighbours(pool: Pool, tmp_path: Path) -> None:
+    ids, settings = names(len(pool.true)), CurationSettings(confidence=0.3)
+    ratings = [ratings_of(tmp_path, "r", pool.scores)]
+    run(settings, ratings=ratings, neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+    rows = rows_of(tmp_path / "out").to_pylist()
+    changed = [row for row in rows if row["score"] != row["raw_score"]]
+    best = sorted(changed, key=lambda row: (-row["confidence"], row["id"]))[:100]
+    found = pq.read_table(tmp_path / "out" / "corrections.parquet").to_pylist()
+    assert len(changed) > 100
+    assert [row["id"] for row in found] == [row["id"] for row in best]
+    place = ids.index(found[7]["id"])
+    assert [near["id"] for near in found[7]["neighbors"]] == [ids[i] for i in pool.indices[place, :5]]
+    assert [near["raw_score"] for near in found[7]["neighbors"]] == pool.scores[pool.indices[place, :5]].tolist()
+    assert [near["distance"] for near in found[7]["neighbors"]] == pool.distances[place, :5].tolist()
 
 
 def test_several_raters_are_curated_each_by_itself(pool: Pool, tmp_path: Path) -> None:

@@ -26,10 +26,12 @@ from tamis.reporting.evidence import Evidence
 from tamis.reporting.numbers import DASH, clipped, count, decimal, known, percent, plural
 from tamis.reporting.raters import Curated, TopCorrection
 from tamis.reporting.samples import CLASSES, read_texts
+from tamis.reporting.sections import together
 from tamis.reporting.sections.shared import few, folded, in_words, number, scalars, shares
+from tamis.reporting.sections.transitions import matrix_of, transition_map
 from tamis.reporting.statistics import joint_counts
 
-_INSTRUCTION, _RESPONSE = 220, 360  # characters of a correction's texts that are shown
+_INSTRUCTION, _RESPONSE, _NEIGHBOR = 220, 360, 140  # characters of a correction's texts that are shown
 _SOURCES = 30
 _LABELS = [str(score) for score in range(CLASSES)]
 
@@ -54,7 +56,10 @@ def build(evidence: Evidence) -> Section:
         ),
         _overview(raters),
     )
-    texts = read_texts(evidence.pool, [top.id for rater in raters for top in rater.top])
+    tops = [top for rater in raters for top in rater.top]
+    texts = read_texts(evidence.pool, [top.id for top in tops] + [near.id for top in tops for near in top.neighbors])
+    if len(raters) > 1:
+        together.describe(raters, evidence.rater_slugs, section)
     for rater in raters:
         _describe(rater, evidence, section, texts)
     return section
@@ -94,9 +99,10 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
     warnings = [str(text) for text in diagnosis.get("warnings") or ()]
     if warnings:
         section.add(Warnings(warnings))
-    transition = _matrix(diagnosis.get("T"))
+    transition, left = matrix_of(diagnosis.get("T")), matrix_of(diagnosis.get("T_curated"))
     figures = [
         *([_transition(rater, transition, slug)] if transition is not None else []),
+        *([_left(rater, left, slug)] if left is not None else []),
         _flow(rater, flow, slug),
         _counts(rater, slug),
         *_by_rank(rater, slug),
@@ -104,7 +110,7 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
     section.add(Figures(figures))
     if transition is None:
         section.add(Text("The diagnosis of this rater has no transition matrix."))
-    section.add(_by_class(rater, diagnosis), _by_source(rater, evidence))
+    section.add(*_intervals(rater, transition), _by_class(rater, diagnosis), _by_source(rater, evidence))
     if isinstance(diagnosis.get("identifiability"), Mapping) and diagnosis["identifiability"]:
         checks = {name: value for name, value in scalars(diagnosis["identifiability"]).items()}
         if checks:
@@ -119,26 +125,22 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
     _measure(rater, flow, transition, section)
 
 
-def _matrix(value: Any) -> NDArray[np.float64] | None:
-    """A square matrix out of JSON, or None when there is none."""
-    if not isinstance(value, Sequence) or not value or not all(isinstance(row, Sequence) for row in value):
-        return None
-    size = len(value)
-    if any(len(row) != size or not all(known(entry) for entry in row) for row in value):
-        return None
-    return np.array(value, dtype=float)
-
-
 def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
-    labels = [str(i) for i in range(len(matrix))]
-    texts = [[_share(value) for value in row] for row in matrix]
-    kept = ", ".join(f"class {i} {percent(matrix[i, i], digits=0)}" for i in range(len(matrix)))
-    return Figure(
+    return transition_map(
         f"transition-{slug}",
         "Transition matrix T: how this rater rates each true class",
-        f"Heat map of the transition matrix of {rater.rater}. Estimated share rated as what it is: {kept}.",
-        heat_map(matrix, texts, rows=labels, columns=labels, y="true", x="rated"),
-        height=300,
+        f"the transition matrix of {rater.rater}",
+        matrix,
+    )
+
+
+def _left(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
+    return transition_map(
+        f"curated-{slug}",
+        "What is left of the errors: T of the curated scores, if the model holds",
+        f"the transition matrix that is left after curating {rater.rater}",
+        matrix,
+        x="curated",
     )
 
 
@@ -160,11 +162,6 @@ def _flow(rater: Curated, flow: NDArray[np.int64], slug: str) -> Figure:
         ),
         height=300,
     )
-
-
-def _share(value: float) -> str:
-    """A share without its leading zero: .61; nothing where it rounds to none."""
-    return "" if value < 0.005 else "1" if value >= 0.995 else f"{value:.2f}".lstrip("0")
 
 
 def _classes(scores: NDArray[np.int8]) -> list[int]:
@@ -228,6 +225,26 @@ def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
     return Table("By score class", columns, rows, note=note)
 
 
+def _intervals(rater: Curated, transition: NDArray[np.float64] | None) -> list[Table]:
+    """T and p with their bootstrap intervals, where resamples were asked for."""
+    found = rater.diagnosis.get("intervals")
+    if transition is None or not isinstance(found, Mapping):
+        return []
+    (low, high), (prior_low, prior_high) = found["T"], found["p"]
+    rows = [
+        [str(i), *(_between(transition[i, j], low[i][j], high[i][j]) for j in range(len(transition))),
+         _between(rater.diagnosis["p"][i], prior_low[i], prior_high[i])]
+        for i in range(len(transition))
+    ]  # fmt: skip
+    columns = ["true class", *(f"rated {j}" for j in range(len(transition))), "prior p"]
+    note = f"In per cent, with the 95 % interval from {found['resamples']} resamples of samples with their neighbours."
+    return [Table("T and p with intervals", columns, rows, note=note)]
+
+
+def _between(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
 def _entry(values: Any, place: int) -> float | None:
     return values[place] if isinstance(values, Sequence) and place < len(values) and known(values[place]) else None
 
@@ -274,6 +291,10 @@ def _correction(top: TopCorrection, texts: Mapping[str, tuple[str, str, str]], e
         instruction=clipped(instruction, _INSTRUCTION),
         response=clipped(response, _RESPONSE),
         truth=truth,
+        neighbors=[
+            (DASH if near.raw is None else str(near.raw), near.distance, clipped(texts[near.id][1], _NEIGHBOR))
+            for near in top.neighbors
+        ],
     )
 
 

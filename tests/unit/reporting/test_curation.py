@@ -1,0 +1,76 @@
+"""The report on real curations: what only several raters, resamples or the graph can tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamis.core.samples import sample_id
+from tamis.curation.settings import CurationSettings
+from tamis.curation.stage import run as curate
+from tamis.reporting.settings import ReportingSettings
+from tamis.reporting.stage import run
+from tests.artifacts import conversation, make_neighbors, make_pool, make_ratings
+from tests.unit.curation.pools import T, draw_ratings
+from tests.unit.curation.pools import make_pool as make_known
+
+N, RATERS = 1500, ("gpt", "llama", "mistral")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of three raters, curated with resamples and combined."""
+    folder, known = tmp_path_factory.mktemp("curation"), make_known(N, 32, seed=5)
+    samples = [conversation(f"What is the number {i} good for?", f"For counting to {i}.") for i in range(N)]
+    ids, random = [sample_id(messages) for messages in samples], np.random.default_rng(3)
+    pool = make_pool(folder / "pool", samples)
+    neighbors = make_neighbors(folder / "neighbors", ids, known.indices, known.distances)
+    ratings = [
+        make_ratings(folder / rater, rater, ids, (draw_ratings(known.true, T, random) + 4).tolist()) for rater in RATERS
+    ]
+    settings = CurationSettings(bootstrap=5, combine=True)
+    curate(settings, ratings=ratings, neighbors=neighbors, out=folder / "curated")
+    run(ReportingSettings(), pool=pool, ratings=ratings, curation=folder / "curated", out=folder / "report")
+    return folder / "report"
+
+
+def test_raters_stand_beside_each_other(report: Path) -> None:
+    text = (report / "results.md").read_text(encoding="utf-8")
+    pairs = next(part for part in text.split("**") if part == "How far the raters agree")
+    rows = [line for line in text[text.index(pairs) :].splitlines() if line.startswith("| gpt and llama |")]
+    values = [cell.strip() for cell in rows[0].split("|")[2:-1]]
+    shares = [float(value.split()[0]) for value in values[1:5]]
+    assert values[0] == f"{N:,}"
+    assert 25 < shares[0] < 50 < shares[1]  # raters that err independently agree far more once they are curated
+    assert float(values[-1]) > float(values[-2])
+    assert "**T by neighbours and T by the raters' agreement**" in text
+    assert (report / "plots" / "agreed-mistral.svg").exists()
+
+
+def test_the_combined_rater_has_a_part_of_its_own(report: Path) -> None:
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert 'id="curation-combined"' in page
+
+
+def test_intervals_hold_their_estimate(report: Path) -> None:
+    text = (report / "results.md").read_text(encoding="utf-8")
+    table = text[text.index("**T and p with intervals**") :].split("\n\n")[1]
+    for line in table.splitlines()[2:]:
+        for cell in line.split("|")[2:-1]:
+            value, interval = cell.strip().rstrip(")").split(" (")
+            low, high = interval.split(" to ")
+            assert int(low) - 2 <= int(value) <= int(high) + 2
+
+
+def test_corrections_come_with_their_nearest_samples(report: Path) -> None:
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert page.count("the 5 nearest samples: rated") == 20 * (len(RATERS) + 1)
+    assert "What is the number" in page[page.index("the 5 nearest samples") :]
+
+
+def test_what_is_left_of_the_errors_is_drawn_next_to_the_matrix(report: Path) -> None:
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert page.index("Transition matrix T") < page.index("What is left of the errors")
+    assert (report / "plots" / "curated-gpt.svg").exists()
