@@ -1,7 +1,7 @@
 """Speed, memory and accuracy of the neighbour graph and of curation.
 
     python benchmarks/curation.py            # all but the largest
-    python benchmarks/curation.py --large    # 52,000 x 384 too
+    python benchmarks/curation.py --large    # 52,000 x 384 with three raters and 300,000 x 384 too
     python benchmarks/curation.py --quick    # a look, in a minute
 
 Prints Markdown tables and writes them to benchmarks/results/curation.md. Each size runs in a process of its own, so
@@ -28,8 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks/results/curation.md"
 SIZES = [(2_000, 64), (10_000, 128), (30_000, 384)]
-LARGE = (52_000, 384)
-SCALING = [5_000, 10_000, 20_000, 40_000]
+LARGE, RATERS = (52_000, 384), 3
+HUGE = (300_000, 384)  # by approximate search
+SCALING = [10_000, 30_000, 100_000, 300_000]
 SEEDS = (1001, 1002, 1003, 1004, 1005)
 K, MEMORY = 32, 2048 << 20
 POOLS: dict[str, dict[str, Any]] = {
@@ -70,11 +71,9 @@ def torch_rate(unit: np.ndarray, block: int = 2048) -> float:
     return len(a) * len(b) * unit.shape[1] / seconds / 1e9
 
 
-def measure(n: int, d: int, plain: bool) -> dict[str, float]:
-    """One size: seconds by part, rates, peak memory. `plain`: with the plain products beside it."""
-    from tamis.curation import exact, mixture, transition
-    from tamis.curation.consensus import consensus
-    from tamis.curation.neighborhoods import Neighborhoods
+def measure(n: int, d: int) -> dict[str, float]:
+    """One size: seconds by part, rates beside those of plain products, peak memory."""
+    from tamis.curation import exact
     from tamis.neighbors import exact as search
     from tamis.neighbors import refine
     from tamis.neighbors.vectors import Vectors
@@ -83,15 +82,33 @@ def measure(n: int, d: int, plain: bool) -> dict[str, float]:
     vectors, scores = make_vectors(n, d, seed=7)
     held = Vectors(vectors.astype(np.float16))
     unit = held.unit(0, n)
-    rates = [product_rate(unit)] if plain else []
-    by_torch = torch_rate(unit) if plain else 0.0
+    rates, by_torch = [product_rate(unit)], torch_rate(unit)
     found: dict[str, float] = {}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found["candidates"], (cosines, candidates) = timed(lambda: search.candidates(held, K + refine.SPARE, MEMORY))
     found["refine"], (indices, distances, _) = timed(lambda: refine.neighbors_of(held, candidates, K, cosines))
-    if plain:
-        rates.append(product_rate(unit))
-    view = Neighborhoods(scores.astype(np.int8), indices, distances, None)
+    rates.append(product_rate(unit))
+    found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
+    found["graph"] = found["candidates"] + found["refine"]
+    found["total"] = found["graph"] + found["curate"]
+    found["plain"], found["torch"] = float(np.mean(rates)), by_torch
+    found["rate"] = n * n * d / found["graph"] / 1e9
+    found["share"] = found["rate"] / found["plain"]
+    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["before_mib"] = before / 1024
+    return found
+
+
+def measure_curation(n: int) -> dict[str, float]:
+    """Curation alone, by part; every sample's neighbours are the nearest of its own cluster's surroundings."""
+    from tamis.curation import exact, mixture, transition
+    from tamis.curation.consensus import consensus
+    from tamis.curation.neighborhoods import Neighborhoods
+    from tests.unit.curation.pools import make_local
+
+    scores, indices, distances = make_local(n, K, seed=7)
+    view = Neighborhoods(scores, indices, distances, None)
+    found: dict[str, float] = {}
     found["consensus"], _ = timed(lambda: consensus(view, 6))
     found["em_k"], start = timed(lambda: transition.from_neighbors(view, 6, 5))
     rows = view.sample(50_000)
@@ -99,20 +116,66 @@ def measure(n: int, d: int, plain: bool) -> dict[str, float]:
     found["fit"], model = timed(lambda: mixture.fit(view, rows, mixture.start_from(view, bins, start.T, start.p, K)))
     found["posterior"], _ = timed(lambda: list(model.evidence(view, np.arange(n))))
     found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
-    found["graph"] = found["candidates"] + found["refine"]
-    found["total"] = found["graph"] + found["curate"]
-    if plain:
-        found["plain"], found["torch"] = float(np.mean(rates)), by_torch
-        found["rate"] = n * n * d / found["graph"] / 1e9
-        found["share"] = found["rate"] / found["plain"]
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found["before_mib"] = before / 1024
     return found
 
 
-def measured(n: int, d: int, plain: bool = True) -> dict[str, float]:
-    """`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--measure", f"{n},{d},{int(plain)}"]
+def measure_raters(n: int, d: int) -> dict[str, float]:
+    """The graph once and curation of three raters on it."""
+    from tamis.curation import exact
+    from tamis.neighbors import exact as search
+    from tamis.neighbors import refine
+    from tamis.neighbors.vectors import Vectors
+    from tests.unit.curation.pools import make_vectors
+
+    vectors, scores = make_vectors(n, d, seed=7)
+    held, random = Vectors(vectors.astype(np.float16)), np.random.default_rng(1)
+    del vectors
+    found: dict[str, float] = {"before_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    start = time.perf_counter()
+    cosines, candidates = search.candidates(held, K + refine.SPARE, MEMORY)
+    indices, distances, _ = refine.neighbors_of(held, candidates, K, cosines)
+    found["graph"] = time.perf_counter() - start
+    for _ in range(RATERS):
+        again = np.where(random.random(n) < 0.1, random.integers(0, 6, n), scores)
+        exact.curate(again, indices, distances)
+    found["total"] = time.perf_counter() - start
+    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found
+
+
+def measure_approximate(n: int, d: int) -> dict[str, float]:
+    """Approximate search with its recall, and curation on what it found."""
+    from tamis.curation import exact
+    from tamis.neighbors import approximate, refine
+    from tamis.neighbors.settings import NeighborsSettings
+    from tamis.neighbors.vectors import Vectors
+    from tests.unit.curation.pools import make_vectors
+
+    vectors, scores = make_vectors(n, d, seed=7)
+    held = Vectors(vectors.astype(np.float16))
+    del vectors
+    settings = NeighborsSettings(method="approximate")
+    found: dict[str, float] = {"before_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    found["search"], candidates = timed(lambda: approximate.candidates(held, K + refine.SPARE, settings))
+    found["refine"], (indices, distances, _) = timed(lambda: refine.neighbors_of(held, candidates, K))
+    found["recall"], shares = timed(lambda: approximate.recall(held, indices[:, :20], distances[:, :20], settings))
+    found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
+    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found | {name: float(share) for name, share in shares.items()}
+
+
+MEASURES = {
+    "parts": measure,
+    "curation": measure_curation,
+    "raters": measure_raters,
+    "approximate": measure_approximate,
+}
+
+
+def measured(kind: str, *numbers: int) -> dict[str, float]:
+    """One of `MEASURES` in a process of its own."""
+    command = [sys.executable, __file__, "--measure", kind, *map(str, numbers)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -142,6 +205,28 @@ def accuracy(mode: str, options: dict[str, Any], seed: int) -> tuple[float, ...]
     )
 
 
+def several_raters() -> str:
+    n, d = LARGE
+    f = measured("raters", n, d)
+    return (
+        f"## {n:,} x {d}, three raters\n\nThe graph once: {f['graph']:.1f} s; with the curation of {RATERS} raters "
+        f"{f['total']:.1f} s. Peak memory {f['peak_mib']:.0f} MiB, of which the generated pool had taken "
+        f"{f['before_mib']:.0f} before."
+    )
+
+
+def approximate_search() -> str:
+    n, d = HUGE
+    f = measured("approximate", n, d)
+    return (
+        f"## {n:,} x {d}, approximate\n\nBuilding the index and searching {f['search']:.0f} s, exact distances of what "
+        f"it found {f['refine']:.1f} s, measuring recall on {f['recall_sample']:.0f} samples {f['recall']:.1f} s, "
+        f"curation of one rater {f['curate']:.1f} s. Recall@2 {f['recall_at_2']:.4f}, @10 {f['recall_at_10']:.4f}, @20 "
+        f"{f['recall_at_20']:.4f}. Peak memory {f['peak_mib']:.0f} MiB, of which the generated pool had taken "
+        f"{f['before_mib']:.0f} before."
+    )
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -149,22 +234,22 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="52,000 x 384 too")
+    parser.add_argument("--large", action="store_true", help="52,000 x 384 and 300,000 x 384 too")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes and one seed; the results file is not written"
     )
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        n, d, plain = map(int, options.measure.split(","))
-        print(json.dumps(measure(n, d, bool(plain))))
+        kind, *numbers = options.measure
+        print(json.dumps(MEASURES[kind](*map(int, numbers))))
         return
 
     sizes = SIZES[:2] if options.quick else [*SIZES, *([LARGE] if options.large else [])]
     seeds = SEEDS[:1] if options.quick else SEEDS
     parts = ["# Neighbour graph and curation", f"{os.cpu_count()} cores, {platform.machine()}, numpy {np.__version__}."]
-    found = {size: measured(*size) for size in sizes}
-    names = ["candidates", "refine", "consensus", "em_k", "bins", "fit", "posterior", "curate", "total"]
+    found = {size: measured("parts", *size) for size in sizes}
+    names = ["candidates", "refine", "curate", "total"]
     head = ["pool", *names, "peak MiB", "of it before"]
     rows = [
         [f"{n:,} x {d}", *(f"{f[name]:.2f}" for name in names), f"{f['peak_mib']:.0f}", f"{f['before_mib']:.0f}"]
@@ -172,7 +257,7 @@ def main() -> None:
     ]
     parts += [
         "## Seconds by part\n\n`candidates` and `refine` are the graph; `curate` is the whole of exact curation, with "
-        "its choice of k, of which the parts before it are shown once each; `total` is graph and curation.",
+        "its choice of k; `total` is graph and curation. `of it before`: the memory of the generated pool.",
         table(head, rows),
     ]
     head = ["pool", "graph, 10^9 multiply-adds/s", "plain sgemm (numpy)", "share", "torch sgemm"]
@@ -185,14 +270,20 @@ def main() -> None:
         "computes half of them, for the cosine matrix is symmetric, so the share can exceed 1.",
         table(head, rows),
     ]
-    scaling = SCALING[:2] if options.quick else SCALING
+    if options.large:
+        parts += several_raters(), approximate_search()
+    names = ["consensus", "em_k", "bins", "fit", "posterior", "curate"]
     rows = []
-    for n in scaling:
-        f = measured(n, 64, plain=False)
-        values = [f[name] for name in ("consensus", "em_k", "bins", "fit", "posterior", "curate")]
-        rows.append([f"{n:,}", *(f"{v:.2f}" for v in values), f"{1e6 * f['curate'] / n:.0f}"])
-    head = ["samples", "consensus", "em_k", "bins", "fit", "posterior", "curate", "µs per sample"]
-    parts += ["## Curation grows linearly (d = 64, seconds)", table(head, rows)]
+    for n in SCALING[:2] if options.quick else SCALING:
+        f = measured("curation", n)
+        rows.append(
+            [f"{n:,}", *(f"{f[name]:.2f}" for name in names), f"{1e6 * f['curate'] / n:.0f}", f"{f['peak_mib']:.0f}"]
+        )
+    parts += [
+        "## Curation grows linearly (seconds)\n\n`curate` is all of it, with the choice of k; the parts before are "
+        "shown once each. The model is fitted to 50,000 samples at most (`fit_samples`); all of them get a posterior.",
+        table(["samples", *names, "µs per sample", "peak MiB"], rows),
+    ]
     head = ["pool", "mode", "T error", "prior L1", "F1 flags", "right before", "right after", "mean error", "top 10 %"]
     rows = []
     for name, settings in POOLS.items():

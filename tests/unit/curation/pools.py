@@ -75,6 +75,22 @@ def make_vectors(n: int, d: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return vectors, scores
 
 
+def make_local(n: int, k: int, *, seed: int, size: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, indices and distances of a pool without a search: clusters lie in a row, neighbours are next to one.
+
+    Takes time linear in `n`. The nearest size / 2 places on either side stand for a cluster's members.
+    """
+    rng = np.random.default_rng(seed)
+    true = rng.choice(len(P), n // size + 1, p=P)[np.arange(n) // size]
+    steps = np.concatenate([np.arange(-(k // 2), 0), np.arange(1, k - k // 2 + 1)])
+    indices = (np.arange(n)[:, None] + rng.permuted(np.tile(steps, (n, 1)), axis=1)) % n
+    same = np.arange(n)[:, None] // size == indices // size
+    distances = np.where(same, rng.uniform(0.1, 0.4, (n, k)), rng.uniform(0.35, 0.8, (n, k))).astype(np.float32)
+    order = np.argsort(distances, axis=1, kind="stable")
+    indices = np.take_along_axis(indices, order, 1).astype(np.int32)
+    return draw_ratings(true, T, rng).astype(np.int8), indices, np.take_along_axis(distances, order, 1)
+
+
 def _clusters(
     n: int, d: int, seed: int, size: float, foreign: float, T: np.ndarray, p: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
