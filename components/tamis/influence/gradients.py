@@ -32,7 +32,7 @@ class Moments:
     second: Mapping[str, torch.Tensor]
 
     def direction(self, name: str, gradients: torch.Tensor) -> torch.Tensor:
-        """Adam's step, without its rate, for each of (B, ...) `gradients` of the parameter `name` (LESS, section 3.1)."""
+        """Adam's step, without its rate, for each of (B, ...) `gradients` of the parameter `name` (section 3.1)."""
         first, second = self.first[name].to(gradients.device), self.second[name].to(gradients.device)
         means = gradients.mul(1 - BETA_1).add_(first, alpha=BETA_1)
         squares = gradients.square().mul_(1 - BETA_2).add_(second, alpha=BETA_2)

@@ -60,7 +60,7 @@ class InfluenceSettings(Settings):
     )  # fmt: skip
     revision: str | None = Field(None, description="commit or tag of the hub model")
     tasks: list[TaskSettings] = Field(min_length=1, description="what training shall help with")
-    warmup: WarmupSettings = WarmupSettings()
+    warmup: WarmupSettings = Field(WarmupSettings(), description="the training that the gradients belong to")
     format: Format = Field(
         "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
     )

@@ -135,7 +135,7 @@ def _step(model: PeftModel, batch: Sequence[Tokens], settings: InfluenceSettings
         means, counts = mean_losses(model, [t.input_ids for t in rows], [t.labels for t in rows])
         loss = (means * counts).sum() / learnt
         loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss)
+        total += float(loss.detach())
     return total
 
 

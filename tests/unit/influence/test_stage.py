@@ -122,11 +122,11 @@ def naive(settings: InfluenceSettings, pool: Path, folder: Path) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("projection", ["rademacher", "sketch"])
-def test_influence_is_the_naive_one_on_a_real_model(
-    projection: str, models: Path, pool: Path, tasks: list[dict[str, str]], tmp_path: Path
+@pytest.mark.parametrize(("model", "projection"), [("smollm2", "rademacher"), ("tiny", "sketch")])
+def test_influence_is_the_naive_one(
+    model: str, projection: str, tiny: Path, models: Path, pool: Path, tasks: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    settings = settings_of(models / "smollm2", tasks, projection=projection)
+    settings = settings_of(tiny if model == "tiny" else models / model, tasks, projection=projection)
     manifest = run(settings, pool=pool, out=tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     expected = naive(settings, pool, tmp_path)
@@ -136,9 +136,9 @@ def test_influence_is_the_naive_one_on_a_real_model(
     assert (manifest.kind, manifest.name, manifest.rows) == ("scores", "less", 16)
     assert manifest.facts["examples"] == {"sums": 3, "verse": 1}
     assert sum(manifest.facts["checkpoint_weights"]) == pytest.approx(1)
-    # What it is for: samples of a task's own kind help it most.
-    assert found[:8, 0].mean() > found[8:, 0].mean()
-    assert found[8:, 1].mean() > found[:8, 1].mean()
+    if model == "smollm2":  # what it is for: a sample helps a task of its own kind more than the other one
+        better = found[:, 0] - found[:, 1]
+        assert better[:8].mean() > better[8:].mean()
 
 
 def test_influence_on_a_real_validation_set_is_the_naive_one(models: Path, pool: Path, tmp_path: Path) -> None:
@@ -177,21 +177,21 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
 
     def stopped_gradients(self: Gradients, batch: Any, moments: Any) -> Any:
         if moments is not None:
-            batches.append(len(batch))
-            if sum(batches) == 16 + 11:  # in the third block of the second checkpoint
+            if sum(batches) == 16 + 10:  # at the third block of the second checkpoint
                 raise KeyboardInterrupt
+            batches.append(len(batch))
         return of(self, batch, moments)
 
     monkeypatch.setattr(warmup, "_step", stopped_step)
     with pytest.raises(KeyboardInterrupt):
         run(settings, pool=pool, out=tmp_path / "resumed")
-    settings_small = settings  # one sample per batch would change the bytes, so the groups stay as they are
     monkeypatch.setattr(Gradients, "of", stopped_gradients)
-    try:
-        run(settings_small, pool=pool, out=tmp_path / "resumed")
-    except KeyboardInterrupt:
-        run(settings_small, pool=pool, out=tmp_path / "resumed")
-    assert len(steps) == 6, "the epoch that was finished is not trained again"
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, pool=pool, out=tmp_path / "resumed")
+    assert len(steps) == 4 + 2, "the epoch that was finished is not trained again"
+    batches.clear()
+    run(settings, pool=pool, out=tmp_path / "resumed")
+    assert sum(batches) == 6, "the last block of the last checkpoint"
     assert Artifact.open(tmp_path / "resumed").manifest.content_hash == whole.content_hash
 
 
