@@ -141,7 +141,8 @@ def test_influence_is_the_naive_one(
         assert better[:8].mean() > better[8:].mean()
 
 
-def test_influence_on_a_real_validation_set_is_the_naive_one(models: Path, pool: Path, tmp_path: Path) -> None:
+def test_influence_on_a_real_validation_set_is_the_naive_one(models: Path, tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", SAMPLES[::4])
     rows = []
     for line in shared_data("eval", "mmlu_dev.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
