@@ -127,7 +127,7 @@ def write_vectors(vectors: Path, distances: Path, n: int, d: int, draw: np.rando
 
 def select(folder: Path, strategy: str, variant: str, size: int) -> dict[str, Any]:
     """Run `tamis select`; the manifest of the subset."""
-    name = f"{strategy}-{variant}" if variant else strategy
+    name = f"{strategy}-{variant}-{size}"
     command = [sys.executable, "-m", "tamis", "select", "--out", str(folder / "out" / name)]
     for given in ("pool", "curation", "neighbors", "embeddings"):
         command += [f"--{given}", str(folder / given)]
@@ -143,13 +143,13 @@ def select(folder: Path, strategy: str, variant: str, size: int) -> dict[str, An
     return manifest
 
 
-def speed(n: int, d: int, size: int, strategies: list[tuple[str, str]]) -> str:
+def speed(n: int, d: int, runs: list[tuple[str, str, int]]) -> str:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         # By a process of its own: a child's peak memory begins with what its parent holds.
         subprocess.run([sys.executable, __file__, "--write", f"{folder},{n},{d}"], check=True)
-        for strategy, variant in strategies:
+        for strategy, variant, size in runs:
             done = select(folder, strategy, variant, size)
             execution = done["execution"]
             named = strategy + (f" ({variant})" if variant else "")
@@ -157,7 +157,7 @@ def speed(n: int, d: int, size: int, strategies: list[tuple[str, str]]) -> str:
                 [named, f"{done['rows']:,}", f"{execution['seconds']:.1f}", f"{execution['peak_memory_bytes'] >> 20:,}"]
             )
     head = ["strategy", "picked", "seconds", "peak MiB"]
-    return f"## {n:,} x {d:,}: {size:,} picked\n\n" + table(head, rows)
+    return f"## {n:,} x {d:,}\n\n" + table(head, rows)
 
 
 def less(model: str) -> str:
@@ -180,33 +180,26 @@ def less(model: str) -> str:
         encoder.encode(conversation(f"Tell me about number {i}.", "It is a number. " * int(draw.integers(1, 16))))
         for i in range(48)
     ]
+    lengths = [len(sample.input_ids) for sample in samples]
     network = lora_model(settings)
     weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     state = {name: weight.detach().abs() + 1e-6 for name, weight in weights.items()}
     moments = Moments(state, state)
     count = sum(weight.numel() for weight in weights.values())
-    rows = []
-    for projection in ("sketch", "rademacher"):
-        hooked = lora_model(settings) if projection != "sketch" else network
-        gradients = Gradients(hooked, projection_named(projection, settings.dimensions, 0), settings.dimensions)
-        rates = {}
-        for name, tokens in (("one by one", 1), ("together", settings.batch_tokens)):
-            groups = by_length([len(s.input_ids) for s in samples], tokens)
-            if projection == "rademacher" and tokens == 1:
-                groups = groups[::12]  # the whole matrix is made again for each sample
-            gradients.of([samples[0]], moments)
-            start = time.perf_counter()
-            for group in groups:
-                gradients.of([samples[place] for place in group], moments)
-            rates[name] = sum(map(len, groups)) / (time.perf_counter() - start)
-        rows.append(
-            [projection, *(f"{rate:.2f}" for rate in rates.values()), f"{rates['together'] / rates['one by one']:.1f}"]
-        )
-    head = ["projection", "one by one, samples/s", "together, samples/s", "times"]
-    mean = np.mean([len(s.input_ids) for s in samples])
+    gradients = Gradients(network, projection_named("sketch", settings.dimensions, 0), settings.dimensions)
+    gradients.of([samples[0]], moments)
+    rates = []
+    for tokens in (1, settings.batch_tokens):
+        groups = by_length(lengths, tokens)
+        start = time.perf_counter()
+        for group in groups:
+            gradients.of([samples[place] for place in group], moments)
+        rates.append(len(samples) / (time.perf_counter() - start))
+    rows = [[f"{rates[0]:.2f}", f"{rates[1]:.2f}", f"{rates[1] / rates[0]:.1f}"]]
+    head = ["one by one, samples/s", "together, samples/s", "times"]
     return (
-        f"## LESS: gradients of 48 samples of {mean:.0f} tokens on average, {count:,} LoRA weights, "
-        f"{settings.dimensions:,} dimensions\n\n" + table(head, rows)
+        f"## LESS: gradients of 48 samples of {np.mean(lengths):.0f} tokens on average, {count:,} LoRA weights, "
+        f"sketch of {settings.dimensions:,} dimensions\n\n" + table(head, rows)
     )
 
 
@@ -215,7 +208,6 @@ def rated(work: Path, source: Path) -> str:
     from dataclasses import replace
 
     from tamis.core.artifacts import Artifact
-    from tamis.core.ids import pack
     from tamis.selection.choose import choose
     from tamis.selection.reading import raters_of, read_curation, read_pool
 
@@ -229,12 +221,7 @@ def rated(work: Path, source: Path) -> str:
     size, parts = 9_000, []
     counts, overlaps = [], []
     for rater in raters_of(curation):
-        found, _ = read_curation(
-            curation,
-            rater,
-            ["raw_scores", "scores", "diversity"],
-            pack(pool.table(["id"])["id"].combine_chunks(), where="pool"),
-        )
+        found, _ = read_curation(curation, rater, ["raw_scores", "scores", "diversity"], candidates.ids)
         known = replace(candidates, **found)  # type: ignore[arg-type]
         raw, score = found["raw_scores"], found["scores"]
         per_class = [f"{(raw == c).sum():,} -> {(score == c).sum():,}" for c in range(6)]
@@ -273,11 +260,12 @@ def sections(options: argparse.Namespace) -> Iterator[str]:
     elif options.rated:
         yield rated(Path(options.rated[0]), Path(options.rated[1]))
     elif options.quick:
-        yield speed(3_000, 64, 500, STRATEGIES)
+        yield speed(3_000, 64, [(*one, 500) for one in STRATEGIES])
     else:
-        yield speed(52_002, 384, 10_000, STRATEGIES)
+        yield speed(52_002, 384, [(*one, 10_000) for one in STRATEGIES])
         if options.large:
-            yield speed(300_000, 1_024, 10_000, [("knn", ""), ("deita", ""), ("deita", "ds2-paper"), ("ds2", "")])
+            sizes = [("knn", "", 10_000), ("deita", "", 10_000), ("deita", "", 40_000), ("deita", "ds2-paper", 10_000)]
+            yield speed(300_000, 1_024, [*sizes, ("ds2", "", 10_000)])
 
 
 def main() -> None:

@@ -75,10 +75,10 @@ def signs(name: str, start: int, rows: int, columns: int, *, like: torch.Tensor)
     """Rows `start` to `start + rows` of an endless random matrix of -1 and 1 with `columns` (a multiple of 64)."""
     import torch
 
-    shifts = torch.arange(64, device=like.device)
-    words = _words(name, start * (columns // 64), rows * (columns // 64), shifts)
-    bits = (words[:, None] >> shifts) & 1
-    return bits.to(like.dtype).mul_(2).sub_(1).view(rows, columns)
+    octets = torch.arange(256, device=like.device)
+    table = (octets[:, None] >> octets[:8] & 1).to(like.dtype).mul_(2).sub_(1)  # the eight signs of each octet
+    words = _words(name, start * (columns // 64), rows * (columns // 64), octets)
+    return torch.nn.functional.embedding(words.view(torch.uint8).int(), table).view(rows, columns)
 
 
 def _words(name: str, start: int, count: int, like: torch.Tensor) -> torch.Tensor:

@@ -143,32 +143,35 @@ def read_embeddings(embeddings: Artifact, ids: Keys) -> tuple[NDArray[Any], NDAr
     return vectors, at, _absent(at, embeddings, "artifact")
 
 
-def read_scores(scores: Artifact, ids: Keys, rule: str | None = None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def read_scores(
+    scores: Artifact, ids: Keys, *, task: str | None = None, mean: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores of the samples `ids` (n,) by a model: (n,) float64, NaN where there is none, and a mask of absent ones.
 
     Args:
         scores: the artifact.
         ids: the samples.
-        rule: None for the artifact's own scores; of influences, a task's name for that task's, "mean" for the mean
-            over all tasks.
+        task: of influences, the one task that counts, instead of the artifact's own scores.
+        mean: of influences, the mean over all tasks.
 
     Raises:
         SettingsError: when the artifact has no such task.
         InputError: when it has none of the samples.
     """
     tasks: list[str] = scores.manifest.facts.get("tasks", [])
-    if rule is not None and rule != "mean" and rule not in tasks:
-        raise SettingsError(f"task: seen '{rule}'", allowed=", ".join(tasks) or "none: these scores have no tasks")
+    if task is not None and task not in tasks:
+        raise SettingsError(f"task: seen '{task}'", allowed=", ".join(tasks) or "none: these scores have no tasks")
+    own = task is None and not mean
     keys, parts = [], []
-    for batch in scores.batches(["id", "score"] if rule is None else ["id", "tasks"], rows=100_000):
+    for batch in scores.batches(["id", "score"] if own else ["id", "tasks"], rows=100_000):
         keys.append(pack(batch["id"], where=str(scores.location)))
-        if rule is None:
+        if own:
             parts.append(pc.fill_null(batch["score"], np.nan).to_numpy(zero_copy_only=False))
             continue
         known = pc.is_valid(batch["tasks"]).to_numpy(zero_copy_only=False)
         by_task = batch["tasks"].flatten().to_numpy().reshape(-1, len(tasks)).astype(np.float64)
         parts.append(np.full(len(known), np.nan))
-        parts[-1][known] = by_task.mean(1) if rule == "mean" else by_task[:, tasks.index(rule)]
+        parts[-1][known] = by_task.mean(1) if task is None else by_task[:, tasks.index(task)]
     at = positions(ids, np.concatenate(keys))
     absent = _absent(at, scores, "artifact")
     found = np.concatenate(parts)[at]

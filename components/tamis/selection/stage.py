@@ -152,8 +152,9 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
         distances, barred["not in the graph"] = read_distances(step.input("neighbors"), settings.k, candidates.ids)
         candidates = replace(candidates, distances=distances)
     if step.inputs("scores"):
-        rule = "mean" if settings.variant == "ds2-paper" else settings.task
-        scores, barred["not in the scores"] = read_scores(step.input("scores"), candidates.ids, rule)
+        scores, barred["not in the scores"] = read_scores(
+            step.input("scores"), candidates.ids, task=settings.task, mean=settings.variant == "ds2-paper"
+        )
         candidates = replace(candidates, model_scores=scores)
     if step.inputs("embeddings"):
         vectors, rows, barred["not in the embeddings"] = read_embeddings(step.input("embeddings"), candidates.ids)
