@@ -124,8 +124,9 @@ def naive(settings: InfluenceSettings, pool: Path, folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(("model", "projection"), [("smollm2", "rademacher"), ("tiny", "sketch")])
 def test_influence_is_the_naive_one(
-    model: str, projection: str, tiny: Path, models: Path, pool: Path, tasks: list[dict[str, str]], tmp_path: Path
+    model: str, projection: str, tiny: Path, models: Path, tasks: list[dict[str, str]], tmp_path: Path
 ) -> None:
+    pool = make_pool(tmp_path / "pool", SAMPLES[::2])
     settings = settings_of(tiny if model == "tiny" else models / model, tasks, projection=projection)
     manifest = run(settings, pool=pool, out=tmp_path / "out")
     rows = rows_of(tmp_path / "out")
@@ -133,12 +134,12 @@ def test_influence_is_the_naive_one(
     found = np.array([row["tasks"] for row in rows])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert [row["score"] for row in rows] == pytest.approx(expected.max(1), rel=1e-3)
-    assert (manifest.kind, manifest.name, manifest.rows) == ("scores", "less", 16)
+    assert (manifest.kind, manifest.name, manifest.rows) == ("scores", "less", 8)
     assert manifest.facts["examples"] == {"sums": 3, "verse": 1}
     assert sum(manifest.facts["checkpoint_weights"]) == pytest.approx(1)
     if model == "smollm2":  # what it is for: a sample helps a task of its own kind more than the other one
         better = found[:, 0] - found[:, 1]
-        assert better[:8].mean() > better[8:].mean()
+        assert better[:4].mean() > better[4:].mean()
 
 
 def test_influence_on_a_real_validation_set_is_the_naive_one(models: Path, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_influence_on_a_real_validation_set_is_the_naive_one(models: Path, tmp_p
         row = json.loads(line)
         choices = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True))
         rows.append(example(f"{row['question']}\n{choices}\nAnswer:", row["answer"], row["subject"]))
-    rows = sorted(rows, key=lambda row: (len(row["prompt"]), row["prompt"]))[:24]
+    rows = sorted(rows, key=lambda row: (len(row["prompt"]), row["prompt"]))[:6]
     task = {"name": "mmlu", "path": write_task(tmp_path / "mmlu.jsonl", rows)}
     settings = settings_of(models / "smollm2", [task], warmup={"epochs": 1})
     run(settings, pool=pool, out=tmp_path / "out")
