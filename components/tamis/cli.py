@@ -75,11 +75,31 @@ STAGES = {
         (StageInput("ratings", many=True), StageInput("neighbors")),
         example="tamis curate --ratings work/ratings/llama --neighbors work/neighbors --out work/curation",
     ),
+    "score": Stage(
+        "scoring",
+        "ScoringSettings",
+        "Score every sample by token probabilities: perplexity, or DEITA's complexity and quality.",
+        (_POOL,),
+        example="tamis score --pool work/pool --set measure.kind=perplexity --out work/scores/perplexity",
+    ),
+    "influence": Stage(
+        "influence",
+        "InfluenceSettings",
+        "Score every sample by its influence on tasks (LESS).",
+        (_POOL,),
+        example="tamis influence --pool work/pool --settings less.yaml --out work/scores/less",
+    ),
     "select": Stage(
         "selection",
         "SelectionSettings",
         "Select a subset by one of the strategies.",
-        (_POOL, _CURATION, _NEIGHBORS),
+        (
+            _POOL,
+            _CURATION,
+            _NEIGHBORS,
+            StageInput("embeddings", required=False),
+            StageInput("scores", many=True, required=False),
+        ),
         example="tamis select --pool work/pool --curation work/curation --set name=ds2 --set strategy=ds2 \\\n"
         "      --set size=10000 --out work/ds2",
     ),

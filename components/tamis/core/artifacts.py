@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Kind = Literal[
-    "pool", "ratings", "embeddings", "neighbors", "curation", "selection", "model", "evaluation", "judgement", "report"
+    "pool",
+    "ratings",
+    "embeddings",
+    "neighbors",
+    "curation",
+    "scores",
+    "selection",
+    "model",
+    "evaluation",
+    "judgement",
+    "report",
 ]
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1

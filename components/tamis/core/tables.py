@@ -80,6 +80,13 @@ CORRECTIONS = pa.schema(
             ),
             nullable=False,
         ),
+
+# What one strategy ranks by, without a rater. A stage may add columns of its own after these.
+SCORES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),  # null unless status is "ok"
+        pa.field("status", pa.string(), nullable=False),  # "ok", or why there is no score
     ]
 )
 

@@ -1,155 +1,25 @@
-"""Conversations to token ids and labels: only what the assistant says is learnt."""
+"""A subset as token ids and labels on disk."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
-from tamis.core.errors import InputError, ModelError, SettingsError
-from tamis.core.models import load_tokenizer
+from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable
+from tamis.core.errors import InputError
 from tamis.core.samples import Message
 from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # label of a token that is not learnt
 TOKENS = pa.schema([pa.field("input_ids", pa.list_(pa.int32())), pa.field("labels", pa.list_(pa.int32()))])
 _ROWS_PER_BATCH = 1000
-
-# The format of Tulu, which the paper trains in: a header line per turn, the end token after each answer.
-_TULU = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
-    "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
-
-
-class Unusable(Exception):
-    """Why one sample cannot be trained on; counted, never shown as an error."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One sample: token ids, labels (`IGNORED` where nothing is learnt), and what happened on the way."""
-
-    input_ids: list[int]
-    labels: list[int]
-    shortened: bool
-    unended: int  # assistant turns that the format leaves without an end token
-
-
-def load_training_tokenizer(settings: FinetuningSettings) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, with the chat template that the model is trained in.
-
-    Raises:
-        ModelError: when it cannot be loaded, or does not tell where in the text its tokens lie.
-        SettingsError: when `format: chat` is asked of a model without a chat template.
-    """
-    tokenizer = load_tokenizer(settings.model, settings.revision)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer of '{settings.model}' does not give the place of its tokens in the text",
-            allowed="a model with a tokenizer.json",
-            action="convert the tokenizer with transformers' fast tokenizers and save it beside the model",
-        )
-    if settings.format == "tulu":
-        starts = bool(tokenizer.bos_token) and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-        tokenizer.chat_template = ("{{ bos_token }}" if starts else "") + _TULU
-    elif not tokenizer.chat_template:
-        raise SettingsError(
-            f"the model '{settings.model}' has no chat template",
-            action="set finetuning.format: tulu, or train a chat model",
-        )
-    return tokenizer
-
-
-class Encoder:
-    """Turns conversations into token ids and labels by the tokenizer's chat template.
-
-    A token is learnt if it begins inside an assistant's turn: the answer, and the end token that follows it. Many
-    templates do not mark these places (`{% generation %}`), so they are found in the rendered text: an answer begins
-    where the prompt that ends in the assistant's header ends.
-
-    The text is cut there before it is tokenised, so that no token reaches from the header into the answer (as one of a
-    line break and the indent of code would): the model learns from the very tokens that it is asked with. Tokenizers
-    that begin every text with a space of their own cannot be cut so; they get the text whole.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-        self._tokenizer, self._max_tokens = tokenizer, max_tokens
-        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a\n", "b", "a\nb")]
-        self._composes = ids[0] + ids[1] == ids[2]
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._ends = tuple(sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token)))
-
-    def encode(self, messages: Sequence[Message]) -> Tokens:
-        """Token ids and labels of one conversation, cut at the end to `max_tokens`.
-
-        Raises:
-            Unusable: when the template refuses or rewrites the conversation, or nothing of an answer is left.
-        """
-        text, spans, unended = self._spans(messages)
-        cuts = [0, *(start for start, _ in spans if start), len(text)] if self._composes else [0, len(text)]
-        parts = [text[start:end] for start, end in pairwise(cuts)]
-        encoded = self._tokenizer(parts, add_special_tokens=False, return_offsets_mapping=True)
-        all_ids = [token for part in encoded["input_ids"] for token in part]
-        places = [cut + begin for cut, part in zip(cuts, encoded["offset_mapping"], strict=False) for begin, _ in part]
-        input_ids, begins = all_ids[: self._max_tokens], np.array(places[: self._max_tokens])
-        learnt = np.zeros(len(input_ids), dtype=bool)
-        for start, end in spans:
-            learnt |= (begins >= start) & (begins < end)
-        if not learnt.any():
-            raise Unusable("no token of an answer within max_tokens")
-        labels = np.where(learnt, input_ids, IGNORED).tolist()
-        return Tokens(input_ids, labels, len(all_ids) > len(input_ids), unended)
-
-    def _render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
-        from jinja2 import TemplateError
-
-        turns = [{"role": message["role"], "content": message["content"]} for message in messages]
-        try:
-            rendered = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-        except TemplateError:
-            raise Unusable("the chat template refuses the roles or their order") from None
-        return str(rendered)
-
-    def _spans(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]], int]:
-        """The rendered conversation, [start, end) of what is learnt, and how many turns have no end token."""
-        text, spans, unended = self._render(messages), [], 0
-        for turn, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._render(messages[:turn]) if turn else ""
-            header = self._render(messages[:turn], prompt=True) if turn else ""
-            # The prompt may end in more than the header (an opened block of thoughts): what both texts share counts.
-            start = _shared(header, text)
-            content = message["content"]
-            found = text.find(content, start)
-            if found < 0:
-                content = content.strip()  # many templates do
-                found = text.find(content, start)
-            if start < len(before) or found < 0:
-                raise Unusable("the chat template rewrites an answer or what is before it")
-            end, ended = self._end(text, found + len(content))
-            spans.append((start if turn else found, end))
-            unended += not ended
-        return text, spans, unended
-
-    def _end(self, text: str, place: int) -> tuple[int, bool]:
-        """Where the end token after an answer ends, and whether there is one."""
-        rest = text[place:]
-        blank = len(rest) - len(rest.lstrip())
-        token = next((token for token in self._ends if rest.startswith(token, blank)), None)
-        return (place, False) if token is None else (place + blank + len(token), True)
 
 
 def write_tokens(
@@ -209,13 +79,6 @@ def write_tokens(
     temporary.write_text(json.dumps(counts), encoding="utf-8")
     temporary.replace(counted)
     return counts
-
-
-def _shared(one: str, other: str) -> int:
-    """Length of the longest common beginning of two texts."""
-    if other.startswith(one):
-        return len(one)
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _messages(subset: Path) -> Iterator[list[Message]]:

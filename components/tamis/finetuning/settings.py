@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tamis.core.conversations import Format
 from tamis.core.models import Precision
 from tamis.core.settings import Settings
 
-Format = Literal["tulu", "chat"]
 DEEPSPEED = Path(__file__).parent / "deepspeed"
 
 

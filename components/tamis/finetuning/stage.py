@@ -43,13 +43,14 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
 
 
 def _finetune(step: Step[FinetuningSettings]) -> None:
-    from tamis.finetuning.conversations import load_training_tokenizer, write_tokens
+    from tamis.core.conversations import chat_tokenizer
+    from tamis.finetuning.conversations import write_tokens
     from tamis.finetuning.merging import save_merged
     from tamis.finetuning.training import check_machine, train
 
     settings = step.settings
     check_machine(settings)
-    tokenizer = load_training_tokenizer(settings)
+    tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
     counts = write_tokens(step.input("selection").path("subset.jsonl"), tokenizer, settings, step.scratch)
     history = train(settings, tokenizer, step.scratch)
     difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tamis.core.conversations import IGNORED
 from tamis.core.errors import MissingExtraError, SettingsError
 from tamis.core.models import Precision, device, load_causal_lm
 from tamis.finetuning.checkpoints import newest_checkpoint, watch
-from tamis.finetuning.conversations import IGNORED
 from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:

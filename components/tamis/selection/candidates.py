@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
 from tamis.core.ids import Keys
+from tamis.selection.similarity import Embeddings
 
-Column = Literal["lengths", "distances", "raw_scores", "scores", "diversity"]
+Column = Literal["lengths", "distances", "raw_scores", "scores", "diversity", "model_scores", "embedded", "places"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Candidates:
         raw_scores: (n,) int8, a rater's score classes 0..5.
         scores: (n,) int8, the score classes 0..5 after curation.
         diversity: (n,) float32, long-tail diversity scores 0..1.
+        model_scores: (n,) float64, what a model's probabilities or gradients say (perplexity, DEITA, LESS).
+        embedded: (n,) int64, rows of `embeddings`.
+        places: (n,) int64, rows of the pool.
+        embeddings: the vectors, of these and maybe of other samples.
 
     Raises:
         InputError: when an array's shape or type is another.
@@ -42,6 +47,10 @@ class Candidates:
     raw_scores: NDArray[np.int8] | None = None
     scores: NDArray[np.int8] | None = None
     diversity: NDArray[np.float32] | None = None
+    model_scores: NDArray[np.float64] | None = None
+    embedded: NDArray[np.int64] | None = None
+    places: NDArray[np.int64] | None = None
+    embeddings: Embeddings | None = None
 
     def __post_init__(self) -> None:
         for name, array in self._arrays().items():

@@ -16,7 +16,13 @@ from tamis.selection.ranking import ranked
 from tamis.selection.strategies import strategy_named
 from tamis.selection.strategies.base import Strategy
 
-_UNKNOWN: dict[Column, str] = {"raw_scores": "unrated", "scores": "unrated", "distances": "not in the graph"}
+_UNKNOWN: dict[Column, str] = {
+    "raw_scores": "unrated",
+    "scores": "unrated",
+    "distances": "not in the graph",
+    "model_scores": "without a score",
+    "embedded": "not in the embeddings",
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,13 @@ class Choice:
     thresholds: list[dict[str, Any]]
 
 
-def score_column(strategy: str) -> Column:
+def score_column(strategy: Strategy) -> Column:
     """The score classes that go with a strategy: those that it ranks by, or else the curated ones."""
-    return "raw_scores" if strategy_named(strategy).score == "raw_scores" else "scores"
+    return "raw_scores" if strategy.score == "raw_scores" else "scores"
 
 
 def choose(
-    strategy: str,
+    strategy: str | Strategy,
     candidates: Candidates,
     size: int | float | None,
     *,
@@ -58,7 +64,7 @@ def choose(
     The outcome depends on what is known about each sample, not on the order of the rows.
 
     Args:
-        strategy: its name, as in `strategies.STRATEGIES`.
+        strategy: the strategy, or its name as in `strategies.STRATEGIES`.
         candidates: all samples, with the columns that the strategy needs.
         size: a number, or a share of n below 1, rounded; None takes all that are eligible.
         seed: decides random choices and the order of equals.
@@ -72,7 +78,7 @@ def choose(
             size is not positive.
         SettingsError: when there is no such strategy.
     """
-    chooser = strategy_named(strategy)
+    chooser = strategy_named(strategy) if isinstance(strategy, str) else strategy
     if size is not None and not size > 0:
         raise InputError(f"size: seen {size}", allowed="a number of samples, or a share of the pool below 1")
     masks = _masks(chooser, candidates, barred or {}, min_score)
@@ -82,16 +88,16 @@ def choose(
     eligible = reasons == len(masks)
     total = _number(size, len(candidates)) if size is not None else max(1, int(eligible.sum()))
 
-    ties = tie_breaks(candidates.ids, seed, salt=strategy)
+    ties = tie_breaks(candidates.ids, seed, salt=chooser.name)
     picked, thresholds = [], []
     for sources, members, wanted in _groups(candidates, quotas or {}, total):
         rows = np.flatnonzero(eligible & members)
         offered = candidates.take(rows)
-        taken = chooser.pick(offered, ties[rows], wanted) if len(rows) >= wanted else rows
+        taken = chooser.pick(offered, ties[rows], min(wanted, len(rows)))
         if len(taken) < wanted:
             place = f"source '{sources[0]}'" if sources else "the sources without a quota" if quotas else "the pool"
             why = _counts(reasons[members], list(masks))
-            raise _too_few(f"strategy {strategy}: {wanted:,} samples asked of {place}", len(taken), len(rows), why)
+            raise _too_few(f"strategy {chooser.name}: {wanted:,} samples asked of {place}", len(taken), len(rows), why)
         picked.append(rows[taken])
         if chooser.score is not None and wanted:
             thresholds.append({"sources": sources} | _threshold(offered.column(chooser.score), taken))
@@ -105,14 +111,14 @@ def _masks(
 ) -> dict[str, NDArray[np.bool_]]:
     """Reasons to masks (n,) of the samples that must not be picked."""
     masks = dict(barred)
-    unknown: list[Column] = list(chooser.order)
+    unknown: list[Column] = [*chooser.order, *chooser.needs]
     if min_score is not None:
-        unknown.append(score_column(chooser.name))
+        unknown.append(score_column(chooser))
     for name in unknown:
         reason = _UNKNOWN.get(name, f"without {name}")
         masks[reason] = ~candidates.known(name) | masks.get(reason, False)
     if min_score is not None:
-        masks[f"score below {min_score}"] = candidates.column(score_column(chooser.name)) < min_score
+        masks[f"score below {min_score}"] = candidates.column(score_column(chooser)) < min_score
     return masks
 
 

@@ -13,6 +13,10 @@ def select(
     metrics: Output[Metrics],
     curation: Input[Dataset] = None,
     neighbors: Input[Dataset] = None,
+    embeddings: Input[Dataset] = None,
+    perplexity: Input[Dataset] = None,
+    deita: Input[Dataset] = None,
+    influence: Input[Dataset] = None,
 ) -> None:
     """Choose a subset of the pool."""
     from tamis.core.kubeflow import execute
@@ -28,4 +32,6 @@ def select(
         pool=pool.path,
         curation=curation.path if curation else None,
         neighbors=neighbors.path if neighbors else None,
+        embeddings=embeddings.path if embeddings else None,
+        scores=[given.path for given in (perplexity, deita, influence) if given],
     )

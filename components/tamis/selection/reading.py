@@ -125,13 +125,64 @@ def read_distances(neighbors: Artifact, k: int, ids: Keys) -> tuple[NDArray[np.f
     for start in range(0, len(distances), _BLOCK):
         part = slice(start, start + _BLOCK)
         means[part] = distances[part, :k].mean(axis=1, dtype=np.float64)
-    with pq.ParquetFile(neighbors.path("ids.parquet")) as file:
-        keys = [pack(batch["id"], where=f"{neighbors.location}, ids.parquet") for batch in file.iter_batches()]
-    at = positions(ids, np.concatenate(keys))
+    at = positions(ids, _ids_of(neighbors))
     absent = _absent(at, neighbors, "graph")
     found = means[at]
     found[absent] = np.nan
     return found, absent
+
+
+def read_embeddings(embeddings: Artifact, ids: Keys) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
+    """The vectors, memory-mapped; where those of the samples `ids` (n,) are, -1 where absent; and a mask of these.
+
+    Raises:
+        InputError: when the artifact has none of the samples.
+    """
+    at = positions(ids, _ids_of(embeddings))
+    vectors = np.load(embeddings.path("vectors.npy"), mmap_mode="r", allow_pickle=False)
+    return vectors, at, _absent(at, embeddings, "artifact")
+
+
+def read_scores(
+    scores: Artifact, ids: Keys, *, task: str | None = None, mean: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores of the samples `ids` (n,) by a model: (n,) float64, NaN where there is none, and a mask of absent ones.
+
+    Args:
+        scores: the artifact.
+        ids: the samples.
+        task: of influences, the one task that counts, instead of the artifact's own scores.
+        mean: of influences, the mean over all tasks.
+
+    Raises:
+        SettingsError: when the artifact has no such task.
+        InputError: when it has none of the samples.
+    """
+    tasks: list[str] = scores.manifest.facts.get("tasks", [])
+    if task is not None and task not in tasks:
+        raise SettingsError(f"task: seen '{task}'", allowed=", ".join(tasks) or "none: these scores have no tasks")
+    own = task is None and not mean
+    keys, parts = [], []
+    for batch in scores.batches(["id", "score"] if own else ["id", "tasks"], rows=100_000):
+        keys.append(pack(batch["id"], where=str(scores.location)))
+        if own:
+            parts.append(pc.fill_null(batch["score"], np.nan).to_numpy(zero_copy_only=False))
+            continue
+        known = pc.is_valid(batch["tasks"]).to_numpy(zero_copy_only=False)
+        by_task = batch["tasks"].flatten().to_numpy().reshape(-1, len(tasks)).astype(np.float64)
+        parts.append(np.full(len(known), np.nan))
+        parts[-1][known] = by_task.mean(1) if task is None else by_task[:, tasks.index(task)]
+    at = positions(ids, np.concatenate(keys))
+    absent = _absent(at, scores, "artifact")
+    found = np.concatenate(parts)[at]
+    found[absent] = np.nan
+    return found, absent
+
+
+def _ids_of(artifact: Artifact) -> Keys:
+    with pq.ParquetFile(artifact.path("ids.parquet")) as file:
+        keys = [pack(batch["id"], where=f"{artifact.location}, ids.parquet") for batch in file.iter_batches()]
+    return np.concatenate(keys)
 
 
 def _absent(at: NDArray[np.int64], artifact: Artifact, what: str) -> NDArray[np.bool_]:

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tamis.core.settings import Settings
 
-StrategyName = Literal["full", "random", "length", "knn", "alpagasus", "ds2-raw", "ds2"]
+StrategyName = Literal["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
+Variant = Literal["published", "ds2-paper"]
 
 
 def _amount(value: Any) -> int | float:
@@ -32,10 +33,18 @@ class SelectionSettings(Settings):
         description="what the subset is called, here and in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
     )
     strategy: StrategyName = Field(description="how samples are chosen")
+    variant: Variant = Field(
+        "published", description="ds2-paper: alpagasus, deita and less as they were run in the DS2 paper's experiments"
+    )
     size: Amount | None = Field(None, description="samples: a number, or a share of the pool below 1; none for full")
     rater: str | None = Field(None, description="whose scores are used; the only rater's if there is one")
     min_score: int | None = Field(None, ge=0, le=5, description="samples of lower score classes are never picked")
     k: int = Field(10, ge=1, description="knn: over how many nearest neighbours the mean distance is taken")
+    max_similarity: float = Field(
+        0.9, gt=-1, le=1, description="deita: largest cosine similarity that two picked samples may have"
+    )
+    task: str | None = Field(None, description="less: the one task that counts; none: all of the influence's tasks")
+    memory_mb: int = Field(1024, ge=64, description="deita: MiB for comparing vectors")
     sources: dict[str, Amount] = Field(
         {}, description="how much of the subset comes from a source: a number, or a share of the size below 1"
     )
@@ -50,4 +59,8 @@ class SelectionSettings(Settings):
             raise ValueError("full takes every sample; leave size and sources out, or choose the strategy random")
         if self.strategy != "full" and self.size is None:
             raise ValueError(f"the strategy {self.strategy} needs a size")
+        if self.variant == "ds2-paper" and self.strategy not in ("alpagasus", "deita", "less"):
+            raise ValueError(f"the strategy {self.strategy} was run as published; leave variant out")
+        if self.task is not None and (self.strategy != "less" or self.variant != "published"):
+            raise ValueError("task goes with the strategy less, as published")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,44 @@ from tamis.core.tables import SELECTION
 from tamis.selection.candidates import Candidates, Column
 from tamis.selection.choose import Choice, choose, score_column
 from tamis.selection.exclusion import read_ids
-from tamis.selection.reading import rater_of, read_curation, read_distances, read_pool, response_lengths
+from tamis.selection.reading import (
+    rater_of,
+    read_curation,
+    read_distances,
+    read_embeddings,
+    read_pool,
+    read_scores,
+    response_lengths,
+)
 from tamis.selection.settings import SelectionSettings
+from tamis.selection.similarity import Embeddings
 from tamis.selection.strategies import strategy_named
+from tamis.selection.strategies.base import Strategy
+from tamis.selection.strategies.deita import Deita
 
 _BLOCK = 1 << 20  # rows of the table that are written at once
 _SCORE_CLASSES = 6
+_MAKE = {
+    "perplexity": "make them by `tamis score --set measure.kind=perplexity` and give them as scores",
+    "deita": "make them by `tamis score --set measure.kind=deita` and give them as scores",
+    "less": "make them by `tamis influence` and give them as scores",
+}
 
 
 def run(
-    settings: SelectionSettings, *, pool: Uri, curation: Uri | None = None, neighbors: Uri | None = None, out: Uri
+    settings: SelectionSettings,
+    *,
+    pool: Uri,
+    curation: Uri | None = None,
+    neighbors: Uri | None = None,
+    embeddings: Uri | None = None,
+    scores: Sequence[Uri] = (),
+    out: Uri,
 ) -> Manifest:
     """Choose a subset of `pool`; the artifact at `out` holds `selection.parquet`, by rank, and `subset.jsonl`.
 
-    `curation` and `neighbors` are opened only when the settings need them, so that a subset that rests on neither is
-    not made anew when they change.
+    All inputs but the pool are opened only when the settings need them, so that a subset that does not rest on one is
+    not made anew when it changes. Of `scores`, the one that is called like the strategy is taken.
 
     Raises:
         SettingsError: when an input that the strategy needs is not given, or a setting does not fit the inputs.
@@ -49,6 +73,11 @@ def run(
         inputs["curation"] = Input(_given(curation, "curation", settings), "curation")
     if "distances" in needed:
         inputs["neighbors"] = Input(_given(neighbors, "neighbors", settings), "neighbors")
+    if "embedded" in needed:
+        inputs["embeddings"] = Input(_given(embeddings, "embeddings", settings), "embeddings")
+    if "model_scores" in needed:
+        named = (uri for uri in scores if Artifact.open(uri, "scores").name == settings.strategy)
+        inputs["scores"] = Input(_given(next(named, None), "scores", settings), "scores")
     files = {uri: fingerprint(uri) for uri in settings.exclude}
     return run_step(
         "selection", "selection", settings, _select, out=out, inputs=inputs, files=files, name=settings.name
@@ -57,13 +86,25 @@ def run(
 
 def _columns(settings: SelectionSettings) -> set[Column]:
     """What must be known about the samples."""
-    columns = set(strategy_named(settings.strategy).order)
-    return columns | {score_column(settings.strategy)} if settings.min_score is not None else columns
+    strategy = strategy_of(settings)
+    columns = {*strategy.order, *strategy.needs}
+    return columns | {score_column(strategy)} if settings.min_score is not None else columns
+
+
+def strategy_of(settings: SelectionSettings) -> Strategy:
+    """The strategy that the settings ask for, with its own settings."""
+    strategy = strategy_named(settings.strategy, settings.variant)
+    return replace(strategy, max_similarity=settings.max_similarity) if isinstance(strategy, Deita) else strategy
 
 
 def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
     if uri is None:
         reason = f"the strategy {settings.strategy}" + (" with min_score" if settings.min_score is not None else "")
+        if kind == "scores":
+            raise SettingsError(
+                f"{reason} needs scores called '{settings.strategy}', which are not given",
+                action=_MAKE[settings.strategy],
+            )
         raise SettingsError(f"{reason} needs the artifact {kind}, which is not given", action=f"give the {kind}")
     return uri
 
@@ -71,8 +112,9 @@ def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
 def _select(step: Step[SelectionSettings]) -> None:
     settings = step.settings
     candidates, barred = _read(step)
+    strategy = strategy_of(settings)
     choice = choose(
-        settings.strategy,
+        strategy,
         candidates,
         settings.size,
         seed=settings.seed,
@@ -80,7 +122,7 @@ def _select(step: Step[SelectionSettings]) -> None:
         min_score=settings.min_score,
         quotas=settings.sources,
     )
-    _write_table(step.out / "selection.parquet", settings.strategy, candidates, choice.rows)
+    _write_table(step.out / "selection.parquet", strategy, candidates, choice.rows)
     characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows)
     step.rows = len(choice.rows)
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
@@ -90,6 +132,8 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
     """The candidates with the columns that are needed, and masks of those that must not be picked, by reason."""
     settings, needed = step.settings, _columns(step.settings)
     candidates = read_pool(step.input("pool"), lengths="lengths" in needed)
+    if "places" in needed:
+        candidates = replace(candidates, places=np.arange(len(candidates)))
     barred: dict[str, NDArray[np.bool_]] = {}
     if settings.exclude:
         excluded = np.unique(np.concatenate([read_ids(uri) for uri in settings.exclude]))
@@ -107,12 +151,21 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
     if step.inputs("neighbors"):
         distances, barred["not in the graph"] = read_distances(step.input("neighbors"), settings.k, candidates.ids)
         candidates = replace(candidates, distances=distances)
+    if step.inputs("scores"):
+        scores, barred["not in the scores"] = read_scores(
+            step.input("scores"), candidates.ids, task=settings.task, mean=settings.variant == "ds2-paper"
+        )
+        candidates = replace(candidates, model_scores=scores)
+    if step.inputs("embeddings"):
+        vectors, rows, barred["not in the embeddings"] = read_embeddings(step.input("embeddings"), candidates.ids)
+        embeddings = Embeddings(vectors, settings.memory_mb << 20)
+        candidates = replace(candidates, embeddings=embeddings, embedded=rows)
     return candidates, barred
 
 
-def _write_table(path: Path, strategy: str, candidates: Candidates, rows: NDArray[np.int64]) -> None:
+def _write_table(path: Path, strategy: Strategy, candidates: Candidates, rows: NDArray[np.int64]) -> None:
     """Write `selection.parquet`: one row per picked sample, the first picked first."""
-    score = strategy_named(strategy).score
+    score = strategy.score
     with pq.ParquetWriter(path, SELECTION, compression="zstd") as writer:
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable, chat_tokenizer
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.samples import Message
-from tamis.finetuning.conversations import IGNORED, Encoder, Tokens, Unusable, load_training_tokenizer, write_tokens
+from tamis.finetuning.conversations import write_tokens
 from tamis.finetuning.settings import FinetuningSettings
 from tests.artifacts import conversation
 
@@ -44,9 +45,7 @@ def smollm2(models: Path) -> str:
 
 @cache
 def tokenizer_of(model: str, style: str) -> Any:
-    tokenizer = load_training_tokenizer(
-        FinetuningSettings(model=model, format="tulu" if style == "tulu" else "chat")  # type: ignore[arg-type]
-    )
+    tokenizer = chat_tokenizer(model, None, "tulu" if style == "tulu" else "chat")
     if style not in ("tulu", "chat"):
         tokenizer.chat_template = style
     return tokenizer
@@ -185,7 +184,7 @@ def test_the_chat_format_needs_a_chat_template(smollm2: str, tmp_path: Path) -> 
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(SettingsError, match="has no chat template"):
-        load_training_tokenizer(FinetuningSettings(model=str(tmp_path), format="chat"))
+        chat_tokenizer(str(tmp_path), None, "chat")
 
 
 def write_subset(path: Path, samples: Sequence[Sequence[Message]]) -> Path:
@@ -203,7 +202,7 @@ def test_long_samples_are_cut_at_the_end_and_samples_without_an_answer_left_are_
         [conversation("Short?", "Yes."), conversation("Long?", "word " * 200), conversation("word " * 200, "Yes.")],
     )
     values = FinetuningSettings(model=smollm2, format="chat", max_tokens=64)
-    counts = write_tokens(subset, load_training_tokenizer(values), values, tmp_path)
+    counts = write_tokens(subset, chat_tokenizer(values.model, None, values.format), values, tmp_path)
     rows = Dataset.from_file(str(tmp_path / "tokens.arrow"))
     assert (counts["samples"], counts["shortened"], len(rows)) == (2, 1, 2)
     assert counts["dropped"] == {"no token of an answer within max_tokens": 1}
@@ -215,7 +214,7 @@ def test_long_samples_are_cut_at_the_end_and_samples_without_an_answer_left_are_
 def test_a_second_run_keeps_the_tokens_of_the_first(smollm2: str, tmp_path: Path) -> None:
     subset = write_subset(tmp_path / "subset.jsonl", [conversation("Short?", "Yes.")])
     values = FinetuningSettings(model=smollm2, format="chat")
-    tokenizer = load_training_tokenizer(values)
+    tokenizer = chat_tokenizer(values.model, None, values.format)
     counts = write_tokens(subset, tokenizer, values, tmp_path)
     assert write_tokens(tmp_path / "gone.jsonl", tokenizer, values, tmp_path) == counts
 
@@ -229,4 +228,4 @@ def test_a_subset_that_cannot_be_trained_on_is_an_error(smollm2: str, tmp_path: 
     subset.write_text(lines)
     values = FinetuningSettings(model=smollm2, format="chat")
     with pytest.raises(InputError, match=seen):
-        write_tokens(subset, load_training_tokenizer(values), values, tmp_path)
+        write_tokens(subset, chat_tokenizer(values.model, None, values.format), values, tmp_path)

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamis.core.conversations import IGNORED, chat_tokenizer
 from tamis.core.errors import MissingExtraError, ModelError, SettingsError
 from tamis.core.settings import parse
 from tamis.finetuning.checkpoints import newest_checkpoint
-from tamis.finetuning.conversations import IGNORED, load_training_tokenizer, write_tokens
+from tamis.finetuning.conversations import write_tokens
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.finetuning.training import Batches, check_machine, loss_on_cpu, train
 from tests.unit.finetuning.conftest import samples
@@ -35,7 +36,7 @@ def trained(settings: FinetuningSettings, folder: Path, count: int = 12) -> list
     folder.mkdir()
     lines = [json.dumps({"id": str(i), "messages": messages}) + "\n" for i, messages in enumerate(samples(count))]
     (folder / "subset.jsonl").write_text("".join(lines))
-    tokenizer = load_training_tokenizer(settings)
+    tokenizer = chat_tokenizer(settings.model, None, settings.format)
     write_tokens(folder / "subset.jsonl", tokenizer, settings, folder)
     return train(settings, tokenizer, folder)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tamis.core.ids import tie_breaks
 from tamis.selection.candidates import Candidates
 from tamis.selection.choose import choose
+from tamis.selection.similarity import Embeddings
 
 
 class Sample(NamedTuple):
@@ -23,6 +24,12 @@ class Sample(NamedTuple):
     raw_score: int | None = 3
     score: int | None = 3
     diversity: float = 0.5
+    model_score: float | None = 0.5
+    vector: int | None = 0  # number in VECTORS
+
+
+# Unit vectors in a plane, 10 degrees apart: cosines of neighbours 0.985, of the next ones 0.940, 0.866, ...
+VECTORS = np.array([[np.cos(a), np.sin(a)] for a in np.radians(np.arange(0, 180, 10))], np.float32)
 
 
 def key(number: int) -> bytes:
@@ -46,6 +53,10 @@ def candidates_of(samples: Sequence[Sample]) -> Candidates:
         raw_scores=column("raw_score", np.int8),
         scores=column("score", np.int8),
         diversity=column("diversity", np.float32),
+        model_scores=column("model_score", np.float64, np.nan),
+        embedded=column("vector", np.int64),
+        places=np.arange(len(samples)),
+        embeddings=Embeddings(VECTORS, memory=1 << 20),
     )
 
 
@@ -72,5 +83,7 @@ SAMPLE = st.builds(
     raw_score=st.none() | st.integers(0, 5),
     score=st.none() | st.integers(0, 5),
     diversity=st.sampled_from([0.0, 0.125, 0.5, 0.75]),
+    model_score=st.none() | st.sampled_from([0.0, 0.25, 7.5]),
+    vector=st.none() | st.integers(0, len(VECTORS) - 1),
 )
 SAMPLES = st.lists(SAMPLE, min_size=1, max_size=40, unique_by=lambda sample: sample.key)

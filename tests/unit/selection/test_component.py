@@ -70,6 +70,6 @@ def test_wrong_settings_end_the_step(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "strategy: seen 'best'" in capsys.readouterr().err
 
 
-def test_curation_and_graph_are_optional_inputs() -> None:
+def test_all_inputs_but_the_pool_are_optional() -> None:
     inputs = select.component_spec.inputs
-    assert {name for name, spec in inputs.items() if spec.optional} == {"curation", "neighbors"}
+    assert {name for name, spec in inputs.items() if spec.optional} == set(inputs) - {"pool", "settings"}

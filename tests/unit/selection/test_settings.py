@@ -56,3 +56,20 @@ def test_full_takes_neither_size_nor_sources(extra: dict[str, Any]) -> None:
 def test_one_excluded_file_may_be_given_without_a_list() -> None:
     assert parsed(exclude="a.txt").exclude == ("a.txt",)
     assert parsed(exclude=["a.txt", "b.csv"]).exclude == ("a.txt", "b.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"strategy": "ds2", "variant": "ds2-paper"}, "the strategy ds2 was run as published"),
+        ({"strategy": "knn", "task": "mmlu"}, "task goes with the strategy less"),
+        (
+            {"strategy": "less", "task": "mmlu", "variant": "ds2-paper"},
+            "task goes with .* less, as published",
+        ),
+        ({"strategy": "deita", "max_similarity": 1.1}, "less than or equal to 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        parsed(**values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, InputError, SettingsError, StorageError
 from tamis.core.samples import response_of, sample_id
 from tamis.core.settings import hash_of
-from tamis.core.tables import SELECTION
+from tamis.core.steps import Step
+from tamis.core.tables import SCORES, SELECTION, PartsWriter
 from tamis.selection.reading import response_lengths
 from tamis.selection.settings import SelectionSettings
 from tamis.selection.stage import run
-from tests.artifacts import conversation, make_curation, make_neighbors, make_pool
+from tests.artifacts import NoSettings, conversation, make, make_curation, make_embeddings, make_neighbors, make_pool
 
 SAMPLES = [conversation(f"Question {i}?", "é" * (i + 1), f"More on {i}?", "b" * (i % 3 + 1)) for i in range(24)]
 IDS = [sample_id(messages) for messages in SAMPLES]
+SCORE_OF: dict[str, Callable[[int], float]] = {
+    "perplexity": lambda i: 1.0 + (i * 5) % 24,
+    "deita": lambda i: float((i * 11) % 24),
+    "less": lambda i: float(max(i % 5, -i)),
+}
 SOURCES = ["first", "second"] * 12
 
 
@@ -59,6 +66,39 @@ def curation(tmp_path: Path) -> Path:
 def neighbors(tmp_path: Path) -> Path:
     distances = np.sort(np.random.default_rng(0).random((24, 4)), axis=1)
     return make_neighbors(tmp_path / "neighbors", IDS, np.zeros((24, 4)), distances)
+
+
+@pytest.fixture
+def embeddings(tmp_path: Path) -> Path:
+    make_embeddings(tmp_path / "embeddings", IDS[::-1], np.random.default_rng(1).normal(size=(24, 3)))
+    return tmp_path / "embeddings"
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> list[Path]:
+    """One artifact for each strategy that ranks by a model's scores; sample 7 has none."""
+
+    def write(name: str) -> Path:
+        rows = [
+            {
+                "id": identity,
+                "score": None if i == 7 else SCORE_OF[name](i),
+                "status": "too_long" if i == 7 else "ok",
+                "tasks": None if i == 7 or name != "less" else [float(i % 5), float(-i)],
+            }
+            for i, identity in enumerate(IDS)
+        ]
+
+        def body(step: Step[NoSettings]) -> None:
+            with PartsWriter(step.out, pa.schema([*SCORES, pa.field("tasks", pa.list_(pa.float32()))])) as parts:
+                parts.write_rows(rows[::-1])
+            step.rows = parts.rows
+            step.facts["tasks"] = ["first", "second"]
+
+        make("scores", tmp_path / name, body, name=name)
+        return tmp_path / name
+
+    return [write(name) for name in SCORE_OF]
 
 
 def table_of(out: Path) -> list[dict[str, Any]]:
@@ -124,15 +164,24 @@ def test_equal_runs_give_equal_bytes_and_another_seed_another_subset(pool: Path,
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.parametrize("strategy", ["full", "random", "length", "knn", "alpagasus", "ds2-raw", "ds2"])
+@pytest.mark.parametrize(
+    "strategy", ["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
+)
 def test_a_pool_in_another_order_gives_the_same_ranks(
-    strategy: str, pool: Path, curation: Path, neighbors: Path, tmp_path: Path
+    strategy: str,
+    pool: Path,
+    curation: Path,
+    neighbors: Path,
+    embeddings: Path,
+    scores: list[Path],
+    tmp_path: Path,
 ) -> None:
     order = random.Random(1).sample(range(24), 24)
     other = make_pool(tmp_path / "other", [SAMPLES[i] for i in order], source=[SOURCES[i] for i in order])
     settings = settings_of(strategy, size=None if strategy == "full" else 11, k=3)
     for name, where in (("a", pool), ("b", other)):
-        run(settings, pool=where, curation=curation, neighbors=neighbors, out=tmp_path / name)
+        inputs = {"curation": curation, "neighbors": neighbors, "embeddings": embeddings, "scores": scores}
+        run(settings, pool=where, **inputs, out=tmp_path / name)  # type: ignore[arg-type]
     assert table_of(tmp_path / "a") == table_of(tmp_path / "b")
     assert (tmp_path / "a" / "selection.parquet").read_bytes() == (tmp_path / "b" / "selection.parquet").read_bytes()
 
@@ -279,3 +328,64 @@ def test_the_artifact_opens_as_a_selection(pool: Path, tmp_path: Path) -> None:
     artifact.verify()
     assert artifact.name == "tiny"
     assert manifest.config_hash == hash_of(settings_of("random", size=3.0, name="tiny").model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("strategy", ["perplexity", "less"])
+def test_a_models_scores_decide_and_a_sample_without_one_is_never_picked(
+    strategy: str, pool: Path, scores: list[Path], tmp_path: Path
+) -> None:
+    manifest = run(settings_of(strategy, size=9), pool=pool, scores=scores, out=tmp_path / "out")
+    expected = sorted((SCORE_OF[strategy](i) for i in range(24) if i != 7), reverse=True)[:9]
+    assert [row["score"] for row in table_of(tmp_path / "out")] == expected
+    assert manifest.facts["not_eligible"] == {"without a score": 1}
+    assert set(manifest.inputs) == {"pool", "scores"}
+
+
+def test_less_takes_one_task_or_the_mean_as_in_the_paper(pool: Path, scores: list[Path], tmp_path: Path) -> None:
+    run(settings_of("less", size=3, task="second"), pool=pool, scores=scores, out=tmp_path / "one")
+    assert [row["score"] for row in table_of(tmp_path / "one")] == [0.0, -1.0, -2.0]
+    run(settings_of("less", size=23, variant="ds2-paper"), pool=pool, scores=scores, out=tmp_path / "mean")
+    means = {IDS[i]: (i % 5 - i) / 2 for i in range(24)}
+    assert all(row["score"] == means[row["id"]] for row in table_of(tmp_path / "mean"))
+    with pytest.raises(SettingsError, match="task: seen 'third'") as caught:
+        run(settings_of("less", size=3, task="third"), pool=pool, scores=scores, out=tmp_path / "no")
+    assert caught.value.allowed == "first, second"
+
+
+def test_deita_passes_over_what_is_too_close_to_a_better_one(
+    pool: Path, scores: list[Path], embeddings: Path, tmp_path: Path
+) -> None:
+    vectors = np.load(embeddings / "vectors.npy").astype(float)[::-1]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected: list[int] = []
+    for i in sorted(set(range(24)) - {7}, key=lambda i: -SCORE_OF["deita"](i)):
+        if all(unit[i] @ unit[j] <= 0.6 for j in expected):
+            expected.append(i)
+    settings = settings_of("deita", size=len(expected), max_similarity=0.6)
+    run(settings, pool=pool, scores=scores, embeddings=embeddings, out=tmp_path / "out")
+    assert [row["id"] for row in table_of(tmp_path / "out")] == [IDS[i] for i in expected]
+    settings = settings_of("deita", size=len(expected) + 1, max_similarity=0.6)
+    with pytest.raises(InputError, match=f"the strategy accepts {len(expected)} of these"):
+        run(settings, pool=pool, scores=scores, embeddings=embeddings, out=tmp_path / "more")
+
+
+def test_the_variant_of_the_paper_reads_ratings_where_it_did(
+    pool: Path, curation: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    for strategy in ("deita", "alpagasus"):
+        settings = settings_of(strategy, size=3, variant="ds2-paper")
+        run(settings, pool=pool, curation=curation, embeddings=embeddings, out=tmp_path / strategy)
+        assert table_of(tmp_path / strategy)[0]["score"] == 5
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [("perplexity", "tamis score"), ("deita", "embeddings|tamis score"), ("less", "tamis influence")],
+)
+def test_scores_that_are_not_given_are_named_with_the_way_to_make_them(
+    strategy: str, words: str, pool: Path, scores: list[Path], embeddings: Path, tmp_path: Path
+) -> None:
+    others = [uri for uri in scores if uri.name != strategy]
+    with pytest.raises(SettingsError, match=f"needs scores called '{strategy}'") as caught:
+        run(settings_of(strategy, size=3), pool=pool, scores=others, embeddings=embeddings, out=tmp_path / "out")
+    assert any(word in caught.value.action for word in words.split("|"))

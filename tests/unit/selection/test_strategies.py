@@ -14,7 +14,7 @@ from tamis.core.errors import InputError, SettingsError
 from tamis.selection.choose import choose
 from tamis.selection.settings import StrategyName
 from tamis.selection.strategies import STRATEGIES, strategy_named
-from tests.unit.selection.makers import SAMPLES, Sample, candidates_of, chosen, key, seeded
+from tests.unit.selection.makers import SAMPLES, VECTORS, Sample, candidates_of, chosen, key, seeded
 
 Naive = Callable[[list[Sample], dict[bytes, int], int], list[Sample]]
 NAMES = list(STRATEGIES)
@@ -56,7 +56,24 @@ def dual_sort(score_of: Callable[[Sample], int | None]) -> Naive:
     return pick
 
 
+def naive_model_scores(samples: list[Sample], seeds: dict[bytes, int], size: int) -> list[Sample]:
+    known = [s for s in samples if s.model_score is not None]
+    return sorted(known, key=lambda s: (-(s.model_score or 0), seeds[s.key]))[:size]
+
+
+def naive_deita(samples: list[Sample], seeds: dict[bytes, int], size: int) -> list[Sample]:
+    """Section 3.3: best first; one whose nearest picked one has a cosine above 0.9 is passed over."""
+    picked: list[Sample] = []
+    for s in naive_model_scores([s for s in samples if s.vector is not None], seeds, len(samples)):
+        if all(float(VECTORS[s.vector] @ VECTORS[p.vector]) <= 0.9 for p in picked) and len(picked) < size:
+            picked.append(s)
+    return picked
+
+
 NAIVE: dict[str, Naive] = {
+    "perplexity": naive_model_scores,
+    "less": naive_model_scores,
+    "deita": naive_deita,
     "full": naive_random,
     "random": naive_random,
     "length": naive_length,
@@ -122,22 +139,30 @@ def test_a_larger_subset_begins_with_the_smaller_one(strategy: str, samples: lis
 @given(samples=SAMPLES)
 def test_one_more_than_there_are_is_an_error_that_says_how_many(strategy: str, samples: list[Sample]) -> None:
     possible = len(eligible(strategy, samples))
+    if strategy == "deita":  # it accepts fewer than are eligible
+        with pytest.raises(InputError) as caught:
+            chosen(strategy, samples, possible + 1)
+        assert caught.value.allowed == f"at most {possible}"
+        return
     with pytest.raises(InputError, match=rf"\b{possible} of the {len(samples)} there are eligible"):
         chosen(strategy, samples, len(samples) + 1)
     if 0 < possible < len(samples):
-        with pytest.raises(InputError, match=f"{len(samples) - possible} (unrated|not in the graph)"):
+        why = "unrated|not in the graph|without a score"
+        with pytest.raises(InputError, match=f"{len(samples) - possible} ({why})"):
             chosen(strategy, samples, possible + 1)
 
 
 @pytest.mark.parametrize(
-    ("strategy", "field"), [("alpagasus", "raw_score"), ("ds2-raw", "raw_score"), ("ds2", "score"), ("knn", "distance")]
-)
+    ("strategy", "field"),
+    [("alpagasus", "raw_score"), ("ds2-raw", "raw_score"), ("ds2", "score"), ("knn", "distance"),
+     ("perplexity", "model_score"), ("less", "model_score")],
+)  # fmt: skip
 def test_samples_without_a_score_are_never_picked(strategy: str, field: str) -> None:
     samples = [Sample(key(i), **{field: None if i % 3 else 0}) for i in range(1, 31)]  # type: ignore[arg-type]
     assert set(chosen(strategy, samples, 10)) == {s.key for s in samples if getattr(s, field) is not None}
 
 
-@pytest.mark.parametrize("strategy", ["random", "alpagasus", "ds2", "ds2-raw", "length", "knn"])
+@pytest.mark.parametrize("strategy", ["random", "alpagasus", "ds2", "ds2-raw", "length", "knn", "less"])
 def test_among_equal_samples_the_seed_decides_and_each_is_as_likely(strategy: str) -> None:
     samples = [Sample(key(i)) for i in range(1, 21)]
     counts = dict.fromkeys([s.key for s in samples], 0)
@@ -166,3 +191,47 @@ def test_the_lowest_score_taken_and_what_was_cut_there_are_told() -> None:
     choice = choose("ds2", candidates_of(samples), 5, seed=0)
     assert choice.thresholds == [{"sources": None, "score": 4.0, "picked": 2, "cut": 3}]
     assert choose("random", candidates_of(samples), 5, seed=0).thresholds == []
+
+
+def variant(strategy: str, samples: list[Sample], size: int) -> list[Sample]:
+    """As run in the DS2 paper's experiments."""
+    choice = choose(strategy_named(strategy, "ds2-paper"), candidates_of(samples), size, seed=0)
+    return [samples[row] for row in choice.rows]
+
+
+def test_only_strategies_that_were_run_otherwise_have_the_variant() -> None:
+    with pytest.raises(SettingsError, match="seen 'ds2-paper' for the strategy ds2, which was run as published"):
+        strategy_named("ds2", "ds2-paper")
+
+
+def test_alpagasus_as_run_fills_up_from_the_first_rows_of_the_pool() -> None:
+    # Four fives at the end, ten fours before them: numbers below 10 are taken as rows, which are of the lowest class.
+    samples = [Sample(key(i + 1), raw_score=0 if i < 30 else 4 if i < 40 else 5) for i in range(44)]
+    picked = variant("alpagasus", samples, 9)
+    assert [s.raw_score for s in picked] == [5] * 4 + [0] * 5
+    assert {s.key for s in picked[4:]} < {s.key for s in samples[:10]}
+    assert {s.raw_score for s in variant("alpagasus", samples, 14)} == {4, 5}, "whole classes are taken as they are"
+
+
+def test_alpagasus_as_run_never_takes_a_sample_twice() -> None:
+    # The cut class has two members, so rows 0 and 1 may fill up; row 0 is taken already, as a five.
+    samples = [Sample(key(1), raw_score=5), Sample(key(2), raw_score=4), Sample(key(3), raw_score=4)]
+    assert {s.key for s in variant("alpagasus", samples, 2)} == {key(1), key(2)}
+
+
+@settings(max_examples=60)
+@given(samples=SAMPLES, size=st.integers(1, 12))
+def test_deita_as_run_keeps_what_is_close_to_the_farthest_picked_ones(samples: list[Sample], size: int) -> None:
+    seeds = seeded("deita", samples)
+    order = [s for s in samples if s.raw_score is not None and s.vector is not None]
+    order.sort(key=lambda s: (-(s.raw_score or 0), seeds[s.key]))
+    picked: list[Sample] = []
+    for s in order:
+        farthest = sorted((1 - float(VECTORS[s.vector] @ VECTORS[p.vector]) for p in picked), reverse=True)[:10]
+        if len(picked) < size and (not farthest or np.mean(farthest) < 0.5 - 1e-6):
+            picked.append(s)
+    if len(picked) == size:
+        assert variant("deita", samples, size) == picked
+    else:
+        with pytest.raises(InputError):
+            variant("deita", samples, size)

@@ -1,12 +1,46 @@
 """alpagasus: the highest ratings, without curation (Chen et al., arXiv 2307.08701).
 
 AlpaGasus keeps what is rated above a threshold. With a size given, as in the DS2 paper, score classes are taken from
-the highest down and the class that does not fit is sampled at random. The DS2 code drew that remainder from the first
-rows of the pool, whatever their rating; here it comes from the class itself.
+the highest down and the class that does not fit is sampled at random.
+
+As run in DS2's experiments, that remainder came from the wrong rows: numbers drawn inside the class were taken as rows
+of the pool, so it is a random part of the pool's first rows, whatever their rating.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.selection.candidates import Candidates
+from tamis.selection.ranking import highest
 from tamis.selection.strategies.base import Strategy
 
+
+@dataclass(frozen=True)
+class AlpagasusAsRun(Strategy):
+    """The remainder from the pool's first rows, as many as the class that does not fit has members.
+
+    A sample that is taken already is not taken again, where the code of the experiments could take it twice.
+    """
+
+    def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+        """See `Strategy.pick`."""
+        scores = candidates.column("raw_scores")
+        taken = np.zeros(len(candidates), bool)
+        for score in np.unique(scores)[::-1]:
+            members = scores == score
+            left = size - int(taken.sum())
+            if members.sum() <= left:
+                taken |= members
+                continue
+            first = np.flatnonzero(~taken & (candidates.column("places") < members.sum()))
+            taken[first[highest([], ties[first], min(left, len(first)))]] = True
+            break
+        return np.flatnonzero(taken)
+
+
 STRATEGY = Strategy("alpagasus", order=("raw_scores",))
+DS2_PAPER = AlpagasusAsRun("alpagasus", order=("raw_scores",), needs=("places",))

@@ -23,10 +23,12 @@ class Strategy:
         order: columns of `Candidates` that it orders by, highest first, the most significant first; what is equal in
             all of them comes in seeded order. The first is the score that the subset's table shows. A sample of which
             one is not known is not eligible.
+        needs: further columns that it looks at, known for every eligible sample too.
     """
 
     name: str
     order: tuple[Column, ...] = ()
+    needs: tuple[Column, ...] = ()
 
     @property
     def score(self) -> Column | None:
@@ -37,7 +39,7 @@ class Strategy:
         """Rows of the samples to take, in no order.
 
         Args:
-            candidates: eligible samples only: all columns of `order` are known.
+            candidates: eligible samples only: all columns of `order` and `needs` are known.
             ties: (n,) seeded numbers, lowest first among equals (`ids.tie_breaks`).
             size: how many, at most n.
 

@@ -1,0 +1,44 @@
+"""A pool in blocks whose results are kept as they come, so that a killed run goes on from the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tamis.core.artifacts import Artifact
+from tamis.core.progress import Progress
+from tamis.core.samples import Message
+
+BLOCK = 1024  # samples between two savings of work
+
+Conversations: TypeAlias = Sequence[Sequence[Message]]
+
+
+def kept_blocks(
+    pool: Artifact, kept: Path, compute: Callable[[pa.Array, Conversations], pa.Table], *, title: str
+) -> Iterator[pa.Table]:
+    """The tables that `compute` makes of the pool's samples, block by block, in the pool's order.
+
+    Args:
+        pool: the samples.
+        kept: folder that keeps finished blocks; a block that is there is read, not computed.
+        compute: from the ids and the messages of at most `BLOCK` samples to a table.
+        title: what the progress is called.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    start = 0
+    with Progress(title, pool.manifest.rows) as progress:
+        for batch in pool.batches(["id", "messages"], rows=BLOCK):
+            path = kept / f"{start:012d}.parquet"
+            if not path.exists():
+                table = compute(batch["id"], batch["messages"].to_pylist())
+                temporary = path.with_suffix(".tmp")
+                pq.write_table(table, temporary)
+                temporary.replace(path)
+            yield pq.read_table(path)
+            start += batch.num_rows
+            progress.advance(batch.num_rows)

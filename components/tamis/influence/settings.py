@@ -1,0 +1,86 @@
+"""Settings of the influence stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from tamis.core.conversations import Format
+from tamis.core.models import Precision
+from tamis.core.settings import Settings
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("give a power of two")
+    return value
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class TaskSettings(Settings):
+    """A task that training shall help with, by a few examples of it."""
+
+    name: str = Field(description="what the task is called", min_length=1)
+    path: str = Field(
+        description='JSONL, local or s3://: {"messages", "subtask"} or {"prompt", "completion", "subtask"} a line; '
+        "subtask may be left out",
+        min_length=1,
+    )
+
+
+class WarmupSettings(Settings):
+    """The short training whose checkpoints the gradients are taken at (LESS, section 4.1)."""
+
+    size: Annotated[int | float, BeforeValidator(_whole)] = Field(
+        0.05, gt=0, description="samples, drawn at random: a number, or a share of the pool below 1"
+    )
+    epochs: int = Field(4, ge=1, description="passes over them; there is one checkpoint after each")
+    batch_size: int = Field(128, ge=1, description="samples per optimizer step")
+    learning_rate: float = Field(2e-5, gt=0, description="highest learning rate of AdamW; it falls linearly")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    rank: int = Field(128, ge=1, description="inner dimension of the LoRA matrices")
+    alpha: int = Field(512, ge=1, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of a module's inputs set to zero while training")
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj"], description="names of the adapted modules", min_length=1
+    )
+    layers: int | None = Field(None, ge=1, description="adapt only so many of the last layers; null: all")
+
+
+class InfluenceSettings(Settings):
+    """LESS: influence of samples on tasks by low-rank gradients; the defaults are the published ones."""
+
+    model: str = Field(
+        "meta-llama/Llama-3.1-8B", description="base model: a hub name, or a folder in Hugging Face layout",
+        min_length=1,
+    )  # fmt: skip
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    tasks: list[TaskSettings] = Field(min_length=1, description="what training shall help with")
+    warmup: WarmupSettings = Field(WarmupSettings(), description="the training that the gradients belong to")
+    format: Format = Field(
+        "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
+    )
+    max_tokens: int = Field(2048, ge=8, description="longer samples are cut at the end")
+    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, with padding; bounds memory")
+    dimensions: Annotated[int, BeforeValidator(_whole)] = Field(
+        8192, ge=64, description="of projected gradients; a power of two"
+    )
+    projection: Literal["rademacher", "sketch"] = Field(
+        "rademacher",
+        description="rademacher: dense random signs, as published; sketch: as exact on average, and much faster",
+    )
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the warm-up's samples and training, and of the projection")
+
+    _dimensions = field_validator("dimensions")(_power_of_two)
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_differ(cls, tasks: list[TaskSettings]) -> list[TaskSettings]:
+        if len({task.name for task in tasks}) < len(tasks):
+            raise ValueError("give each task a name of its own")
+        return tasks

@@ -1,0 +1,66 @@
+"""Examples of the tasks that training shall help with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tamis.core.conversations import Encoder, Tokens, Unusable
+from tamis.core.errors import InputError
+from tamis.core.samples import Message, fault_of
+from tamis.core.storage import locate, read_bytes
+from tamis.influence.settings import TaskSettings
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's examples, tokenised, by subtask."""
+
+    name: str
+    subtasks: dict[str, list[Tokens]]
+
+
+def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
+    """Read and tokenise a task's examples.
+
+    Raises:
+        InputError: naming the line that cannot be used; every example counts in a small set.
+        StorageError: when the file cannot be read.
+    """
+    subtasks: dict[str, list[Tokens]] = {}
+    text = read_bytes(locate(settings.path)).decode("utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"task {settings.name}: {settings.path}, line {number}"
+        subtask, messages = _example(line, where)
+        try:
+            subtasks.setdefault(subtask, []).append(encoder.encode(messages))
+        except Unusable as reason:
+            raise InputError(
+                f"{where}: {reason}", action="shorten the example, or raise influence.max_tokens"
+            ) from None
+    if not subtasks:
+        raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one line")
+    return Task(settings.name, subtasks)
+
+
+def _example(line: str, where: str) -> tuple[str, list[Message]]:
+    allowed = '{"messages": [...]} or {"prompt": "...", "completion": "..."}, with "subtask" if there are several'
+    try:
+        row: Any = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is no JSON object", allowed=allowed)
+    messages: Any = row.get("messages")
+    if messages is None and {"prompt", "completion"} <= row.keys():
+        messages = [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["completion"]},
+        ]
+    fault = fault_of(messages)
+    if fault is not None:
+        raise InputError(f"{where}: {fault}", allowed=allowed)
+    return str(row.get("subtask", "")), messages  # `fault_of` has looked at it

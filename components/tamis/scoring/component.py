@@ -1,0 +1,15 @@
+"""Kubeflow face of the scoring stage."""
+
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from tamis.core.kubeflow import component
+
+
+@component("rating")
+def score(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
+    """Score every sample of the pool by token probabilities."""
+    from tamis.core.kubeflow import execute
+    from tamis.scoring.settings import ScoringSettings
+    from tamis.scoring.stage import run
+
+    execute(run, ScoringSettings, settings, out=scores, metrics=metrics, pool=pool.path)

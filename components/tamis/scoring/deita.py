@@ -1,0 +1,167 @@
+"""DEITA's complexity and quality: what a scorer model expects a turn to be worth, from 1 to 6 (arXiv 2312.15685).
+
+A scorer is a causal model that was trained to write one digit after a fixed prompt. The score is the mean of 1..6 under
+the probabilities that it gives to these six tokens. A sample's score is the sum over its turns of complexity times
+quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tamis.core.causal import by_length, explained_memory, logits_at, padded
+from tamis.core.errors import ModelError
+from tamis.core.models import load_causal_lm, load_tokenizer, revision_of
+from tamis.core.samples import Message
+from tamis.core.tables import SCORES
+from tamis.scoring.settings import DeitaSettings, ScoringSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# The published scorers know these very words: they were trained behind them, spaces included.
+COMPLEXITY = (
+    "You are a helpful assistant. Please identify the complexity score of the following user query. "
+    "\n##Query: {instruction}  \n##Complexity: "
+)
+QUALITY = (
+    "You are a helpful assistant. Please identify the quality score of the Response corresponding to the Question. "
+    "\n #Question#:\n{instruction}\n#Response#:\n{response} \n##Quality: "
+)
+DIGITS = ("1", "2", "3", "4", "5", "6")
+PART = pa.schema(
+    [pa.field("id", pa.string()), pa.field("values", pa.list_(pa.float32())), pa.field("status", pa.string())]
+)
+SCHEMA = pa.schema(
+    [*SCORES, pa.field("complexity", pa.list_(pa.float32())), pa.field("quality", pa.list_(pa.float32()))]
+)
+
+
+def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Instruction and response of each turn: a user's message and the assistant's that follows it at once."""
+    return [
+        (first["content"], second["content"])
+        for first, second in pairwise(messages)
+        if (first["role"], second["role"]) == ("user", "assistant")
+    ]
+
+
+class Scorer:
+    """One of the two scorer models; it is loaded when the first prompts come.
+
+    Args:
+        settings: limits and precision.
+        model: hub name or folder.
+        revision: commit or tag.
+        prompt: `COMPLEXITY` or `QUALITY`.
+    """
+
+    def __init__(self, settings: ScoringSettings, model: str, revision: str | None, prompt: str) -> None:
+        self._settings, self._name, self._revision, self._prompt = settings, model, revision, prompt
+
+    def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
+        """For each sample the values of its turns, or null and why there are none.
+
+        A sample of which one turn is too long has none: a sum over the rest would be too low.
+        """
+        turns = [turns_of(messages) for messages in conversations]
+        prompts = [self._prompt.format(instruction=i, response=r) for sample in turns for i, r in sample]
+        owner = np.repeat(np.arange(len(turns)), [len(sample) for sample in turns])
+        values = self.values(prompts)
+        lists = [values[owner == number].tolist() for number in range(len(turns))]
+        status = ["no turn" if not row else "too_long" if np.isnan(row).any() else "ok" for row in lists]
+        kept = [row if state == "ok" else None for row, state in zip(lists, status, strict=True)]
+        return pa.table({"id": ids, "values": kept, "status": status}, schema=PART)
+
+    def values(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """The expected score, 1..6, after each of the n prompts: (n,) float64, NaN where one is too long.
+
+        Raises:
+            ModelError: when the model cannot be loaded, has no token for a digit, or gives NaN or infinity.
+        """
+        import torch
+
+        found = np.full(len(prompts), np.nan)
+        ids = self._tokenizer(list(prompts), verbose=False)["input_ids"] if prompts else []
+        fitting = [place for place, row in enumerate(ids) if len(row) <= self._limit]
+        for group in by_length([len(ids[place]) for place in fitting], self._settings.batch_tokens):
+            places = [fitting[number] for number in group]
+            rows = [ids[place] for place in places]
+            table = torch.from_numpy(padded(rows, 0, left=True)).to(self._model.device)
+            mask = torch.from_numpy(padded([[1] * len(row) for row in rows], 0, left=True)).to(self._model.device)
+            last = torch.tensor([table.shape[1] - 1], device=table.device)
+            what = f"{len(rows)} prompts of up to {table.shape[1]} tokens"
+            with torch.inference_mode(), explained_memory(what):
+                logits = logits_at(self._model, table, mask, last)[:, 0, self._digits].double()
+            if not torch.isfinite(logits).all():
+                raise ModelError(f"the scorer '{self._name}' gave NaN or infinity", action="try precision: float32")
+            worth = torch.arange(1, len(DIGITS) + 1, dtype=torch.float64, device=logits.device)
+            found[places] = (logits.softmax(-1) @ worth).cpu().numpy()
+        return found
+
+    @cached_property
+    def _digits(self) -> list[int]:
+        vocabulary = self._tokenizer.get_vocab()
+        missing = [digit for digit in DIGITS if digit not in vocabulary]
+        if missing:
+            raise ModelError(
+                f"the tokenizer of '{self._name}' has no token of its own for {', '.join(missing)}",
+                allowed="a model whose vocabulary has each of the digits 1 to 6",
+                action="use the published scorers, or ones of the same family",
+            )
+        return [vocabulary[digit] for digit in DIGITS]
+
+    @cached_property
+    def _limit(self) -> int:
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return min(self._settings.max_tokens, context or self._settings.max_tokens)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._name, self._revision)
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        return load_causal_lm(self._name, self._revision, self._settings.precision)
+
+
+def scorers(settings: ScoringSettings, measure: DeitaSettings) -> dict[str, Scorer]:
+    """The two scorers by what they measure."""
+    return {
+        "complexity": Scorer(settings, measure.complexity_model, measure.complexity_revision, COMPLEXITY),
+        "quality": Scorer(settings, measure.quality_model, measure.quality_revision, QUALITY),
+    }
+
+
+def models_of(measure: DeitaSettings) -> Mapping[str, str]:
+    """Roles of models to their revisions."""
+    return {
+        "complexity": revision_of(measure.complexity_model, measure.complexity_revision),
+        "quality": revision_of(measure.quality_model, measure.quality_revision),
+    }
+
+
+def joined(complexity: pa.Table, quality: pa.Table) -> pa.Table:
+    """The scores of samples from what the two scorers found: the sum over turns of complexity times quality."""
+    scores, statuses = [], []
+    columns = (complexity["values"].to_pylist(), quality["values"].to_pylist())
+    reasons = (complexity["status"].to_pylist(), quality["status"].to_pylist())
+    for first, second, one, other in zip(*columns, *reasons, strict=True):
+        statuses.append(other if one == "ok" else one)
+        scores.append(sum(c * q for c, q in zip(first, second, strict=True)) if first and second else None)
+    return pa.table(
+        {
+            "id": complexity["id"],
+            "score": pa.array(scores, pa.float64()),
+            "status": statuses,
+            "complexity": complexity["values"],
+            "quality": quality["values"],
+        }
+    ).cast(SCHEMA)

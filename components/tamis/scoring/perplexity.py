@@ -1,0 +1,98 @@
+"""Perplexity: exp of the mean negative log-likelihood of a sample's tokens under a causal model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.core.causal import by_length, encode_all, mean_losses
+from tamis.core.conversations import IGNORED, Encoder, Tokens, chat_tokenizer
+from tamis.core.models import load_causal_lm, load_tokenizer, revision_of
+from tamis.core.samples import Message, as_text
+from tamis.core.tables import SCORES
+from tamis.scoring.settings import PerplexitySettings, ScoringSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SCHEMA = pa.schema([*SCORES, pa.field("tokens", pa.int32()), pa.field("shortened", pa.bool_(), nullable=False)])
+
+
+class Perplexity:
+    """Measures samples; the model is loaded when the first ones come.
+
+    With `text: response` the tokens of the assistant's turns and their end tokens count, each given all before it: the
+    very ones that finetuning learns. With `text: conversation` every token but the first counts, of the conversation
+    as plain text ("### role: content").
+    """
+
+    schema = SCHEMA
+
+    def __init__(self, settings: ScoringSettings, measure: PerplexitySettings) -> None:
+        self._settings, self._measure = settings, measure
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """Roles of models to their revisions."""
+        return {"model": revision_of(self._measure.model, self._measure.revision)}
+
+    def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
+        """One row per sample, in order.
+
+        Raises:
+            ModelError: when the model cannot be loaded, or gives NaN or infinity.
+        """
+        import torch
+
+        encoded = self._encode(conversations)
+        rows = [(place, tokens) for place, tokens in enumerate(encoded) if not isinstance(tokens, str)]
+        score = np.full(len(encoded), np.nan)
+        count = np.zeros(len(encoded), np.int32)
+        for group in by_length([len(tokens.input_ids) for _, tokens in rows], self._settings.batch_tokens):
+            batch = [rows[place] for place in group]
+            places = [place for place, _ in batch]
+            with torch.inference_mode():
+                means, counts = mean_losses(self._model, [t.input_ids for _, t in batch], [t.labels for _, t in batch])
+            score[places] = np.exp(means.cpu().numpy().astype(np.float64))
+            count[places] = counts.cpu().numpy()
+        score[count == 0] = np.nan
+        status = [
+            tokens if isinstance(tokens, str) else "ok" if number else "fewer than two tokens"
+            for tokens, number in zip(encoded, count, strict=True)
+        ]
+        return pa.table(
+            {
+                "id": ids,
+                "score": pa.array(score, from_pandas=True),
+                "status": status,
+                "tokens": pa.array(count, mask=count == 0),
+                "shortened": [not isinstance(tokens, str) and tokens.shortened for tokens in encoded],
+            }
+        ).cast(SCHEMA)
+
+    def _encode(self, conversations: Sequence[Sequence[Message]]) -> list[Tokens | str]:
+        if self._measure.text == "response":
+            return encode_all(self._encoder, conversations)
+        texts = [as_text(messages) for messages in conversations]
+        limit = self._settings.max_tokens
+        return [
+            Tokens(ids[:limit], [IGNORED, *ids[1:limit]], shortened=len(ids) > limit, unended=0)
+            for ids in self._tokenizer(texts, verbose=False)["input_ids"]
+        ]
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        tokenizer = chat_tokenizer(self._measure.model, self._measure.revision, self._measure.format)
+        return Encoder(tokenizer, self._settings.max_tokens)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._measure.model, self._measure.revision)
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        return load_causal_lm(self._measure.model, self._measure.revision, self._settings.precision)

@@ -1,0 +1,57 @@
+"""deita: the best samples of which no two are alike (Liu et al., arXiv 2312.15685).
+
+Published: by complexity times quality (`tamis score` with `measure.kind: deita`), best first; a sample is passed over
+when its cosine similarity to one that is already picked is above a limit, 0.9 by default.
+
+As run in DS2's experiments: by the rater's score classes instead, and a sample is kept when its mean distance to the
+ten farthest picked ones is below 0.5, which keeps what is alike; `similarity.within_reach` has the details.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.errors import InputError
+from tamis.selection.candidates import Candidates
+from tamis.selection.ranking import ranked
+from tamis.selection.similarity import Embeddings, dissimilar, within_reach
+from tamis.selection.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Deita(Strategy):
+    """The published filter; `max_similarity` is the largest cosine that two picked samples may have."""
+
+    max_similarity: float = 0.9
+
+    def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+        """See `Strategy.pick`."""
+        order, embeddings, rows = _best_first(self, candidates, ties)
+        return order[dissimilar(embeddings, rows, size, self.max_similarity)]
+
+
+@dataclass(frozen=True)
+class DeitaAsRun(Strategy):
+    """The filter of DS2's experiments."""
+
+    def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+        """See `Strategy.pick`."""
+        order, embeddings, rows = _best_first(self, candidates, ties)
+        return order[within_reach(embeddings, rows, size, k=10, limit=0.5)]
+
+
+def _best_first(
+    strategy: Strategy, candidates: Candidates, ties: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], Embeddings, NDArray[np.int64]]:
+    """The candidates in order, the vectors, and where each candidate's is."""
+    if candidates.embeddings is None:
+        raise InputError("the candidates have no embeddings", action="load them, or choose another strategy")
+    order = ranked([candidates.column(name) for name in strategy.order], ties)
+    return order, candidates.embeddings, candidates.column("embedded")[order]
+
+
+STRATEGY = Deita("deita", order=("model_scores",), needs=("embedded",))
+DS2_PAPER = DeitaAsRun("deita", order=("raw_scores",), needs=("embedded",))
