@@ -278,12 +278,29 @@ def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
         sys.exit(1)
 
 
-@main.command("compile", epilog="\b\nExample:\n  tamis compile --out packages")
+@main.command("compile", epilog="\b\nExample:\n  tamis compile --out packages --set compiled.queue=tamis")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the packages go.")
-@click.option("--parallelism", type=click.IntRange(min=0), default=0, help="Raters, and subsets, at once; 0: no bound.")
-def compile_pipelines(out: Path, parallelism: int) -> None:
-    """Compile the Kubeflow pipelines to YAML packages."""
-    for path in _import("tamis_pipelines.packages").compile_all(out, parallelism):
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A run's settings file, of which only `kubeflow.compiled` counts here.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
+)
+def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ...]) -> None:
+    """Compile the Kubeflow pipelines to YAML packages.
+
+    Compiled in: queue label, time limits, retries, parallelism, /dev/shm, which volumes are mounted. Images, sizes,
+    places and names of objects are parameters of every run.
+    """
+    from tamis.core.settings import load_yaml, parse, with_overrides
+
+    values = load_yaml(settings).get("kubeflow", {}) if settings else {}
+    model = _import("tamis_pipelines.pods").KubeflowSettings
+    kubeflow = parse(model, with_overrides(values, list(overrides)), where=f"{settings or 'settings'}: kubeflow")
+    for path in _import("tamis_pipelines.packages").compile_all(out, kubeflow.compiled):
         click.echo(path)
 
 

@@ -57,6 +57,7 @@ def run(settings: RunSettings) -> Path:
     from kfp import local
 
     from tamis_pipelines.definitions import PIPELINES
+    from tamis_pipelines.pods import CompileSettings
 
     work = settings.work_dir.resolve()
     home = work / ".tamis"
@@ -74,7 +75,7 @@ def run(settings: RunSettings) -> Path:
         os.environ[REASON_FILE] = str(reason)
         with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):
             try:
-                PIPELINES[settings.pipeline](parallelism=1)(**settings.arguments())
+                PIPELINES[settings.pipeline](CompileSettings(parallelism=1))(**settings.arguments())
             except RuntimeError as error:
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
                 raise RunError(
