@@ -142,7 +142,9 @@ class CompileSettings(Settings):
     work_volume: bool = Field(False, description="mount a claim for unfinished work: a training goes on in a new pod")
     api_keys: list[str] = Field(["OPENAI_API_KEY"], description="keys of the API Secret that raters get as variables")
     identity: bool = Field(True, description="state user 10001 in every pod; for Kubeflow before 2.17 turn it off")
-    keep_failed: int = Field(0, ge=0, description="seconds for which a failed run's pods are kept; 0: the cluster's rule")
+    keep_failed: int = Field(
+        0, ge=0, description="seconds for which a failed run's pods are kept; 0: the cluster's rule"
+    )
 
 
 class KubeflowSettings(Settings):
@@ -163,7 +165,9 @@ class KubeflowSettings(Settings):
             for field, value in pod.model_dump(mode="json").items():
                 values[f"{kind}_{field}"] = str(value) if field == "gpus" else value
             values[f"{kind}_image"] = pod.image or image(cuda)
-            values[f"{kind}_tolerations"] = [toleration.model_dump(exclude_defaults=True) for toleration in pod.tolerations]
+            values[f"{kind}_tolerations"] = [
+                toleration.model_dump(exclude_defaults=True) for toleration in pod.tolerations
+            ]
         return values | self.objects.model_dump()
 
 
@@ -173,6 +177,9 @@ def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettin
     `given` holds the pipeline's parameters by name, as `KubeflowSettings.arguments` names them. `last`: the task ends
     the run, and Kubeflow does not allow it retries.
     """
+    sizes = ("cpu", "memory", *(("gpus", "gpu_type") if kind != "base" else ()))
+    # The setters of sizes do not carry their parameter into loops and exit handlers (kfp 2.17); this does.
+    task.register_pipeline_channels([given[f"{kind}_{size}"] for size in sizes])
     task.set_container_image(given[f"{kind}_image"])
     task.set_cpu_request(given[f"{kind}_cpu"])
     task.set_memory_request(given[f"{kind}_memory"]).set_memory_limit(given[f"{kind}_memory"])
@@ -215,8 +222,8 @@ def _mount(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSet
     kubernetes.empty_dir_mount(task, "tmp", "/tmp")
     if kind != "base":
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=settings.shared_memory)
-        if settings.model_cache:
-            kubernetes.mount_pvc(task, given["model_cache"], "/cache/hf")
+    if settings.model_cache:
+        kubernetes.mount_pvc(task, given["model_cache"], "/cache/hf")
     if settings.work_volume:
         kubernetes.mount_pvc(task, given["work"], "/cache/tamis")
     kubernetes.use_config_map_as_volume(task, given["aws_config"], "/etc/tamis/aws", optional=True)

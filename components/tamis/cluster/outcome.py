@@ -38,8 +38,8 @@ def note(status: FinalStatus, *, page: str, folder: str = "") -> None:
     set_up_logging()
     run = status.pipeline_job_resource_name.rsplit("/", 1)[-1]
     error = status.error_message or ""
-    said = f"run {run}: {status.state}" + (f": {error}" if error else "")
-    log.log(logging.INFO if status.state == "SUCCEEDED" else logging.ERROR, said)
+    if status.state != "SUCCEEDED":
+        log.error("the run %s ended as %s: %s", run, status.state, error or "no reason given")
     Path(page).parent.mkdir(parents=True, exist_ok=True)
     Path(page).write_text(_as_markdown(run, status.state, error), encoding="utf-8")
     if folder:
