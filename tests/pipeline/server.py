@@ -64,8 +64,12 @@ def check_model(body: Any, model: str) -> None:
     if model.startswith("list["):
         for item in body:
             check_model(item, model[5:-1])
-    elif hasattr(kfp_server_api, model) and hasattr(getattr(kfp_server_api, model), "attribute_map"):
-        kind = getattr(kfp_server_api, model)
+        return
+    kind = getattr(kfp_server_api, model, None)
+    if kind is not None and hasattr(kind, "allowable_values"):
+        if body not in kind.allowable_values:
+            raise Refused(400, f"{model} is none of {kind.allowable_values}: {body}")
+    elif kind is not None:
         fields = {wire: kind.openapi_types[name] for name, wire in kind.attribute_map.items()}
         for name, value in body.items():
             if name not in fields:
