@@ -10,7 +10,7 @@ from typing import Any, List, get_args  # noqa: UP035  kfp reads typing.List onl
 
 from kfp import dsl
 
-from tamis.cluster.component import note_outcome
+from tamis.cluster.component import note_outcome, require_all_cells
 from tamis.curation.component import curate
 from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
@@ -78,7 +78,12 @@ def experiment(settings: CompileSettings | None = None) -> Any:
             base_evaluation=base.outputs["evaluation"],
             settings=given["report"],
         )
-        fit(task, "base", given, fixed)
+        check = require_all_cells(
+            report=fit(task, "base", given, fixed).outputs["report"],
+            base_evaluation=base.outputs["evaluation"],
+            evaluations=dsl.Collected(scored.outputs["evaluation"]),
+        )
+        fit(check, "base", given, fixed, once=True)
 
     about = "Select subsets, finetune a model on each, evaluate them beside the base, report."
     return _pipeline("experiment", about, _SELECTION | _MODELS, get_args(PodKind), body, fixed)
@@ -123,7 +128,7 @@ def _pipeline(
 
     def pipeline(*values: Any) -> None:
         given = dict(zip((parameter.name for parameter in parameters), values, strict=True))
-        end = fit(note_outcome(outcomes=given["outcomes"]), "base", given, fixed, last=True)
+        end = fit(note_outcome(outcomes=given["outcomes"]), "base", given, fixed, once=True)
         with dsl.ExitHandler(end, name="steps"):
             body(given)
 

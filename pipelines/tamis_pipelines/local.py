@@ -81,6 +81,8 @@ def run(settings: RunSettings) -> Path:
                     **settings.arguments()
                 )
             except RuntimeError as error:
+                if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
+                    _lay_out(runs, work)
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"

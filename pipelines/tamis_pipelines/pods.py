@@ -171,11 +171,11 @@ class KubeflowSettings(Settings):
         return values | self.objects.model_dump()
 
 
-def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, *, last: bool = False) -> Any:
+def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, *, once: bool = False) -> Any:
     """Give a task the pod of its kind; returns the task.
 
-    `given` holds the pipeline's parameters by name, as `KubeflowSettings.arguments` names them. `last`: the task ends
-    the run, and Kubeflow does not allow it retries.
+    `given` holds the pipeline's parameters by name, as `KubeflowSettings.arguments` names them. `once`: the step only
+    says how the run went, so it is neither cached nor tried again.
     """
     sizes = ("cpu", "memory", *(("gpus", "gpu_type") if kind != "base" else ()))
     # The setters of sizes do not carry their parameter into loops and exit handlers (kfp 2.17); this does.
@@ -183,10 +183,10 @@ def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettin
     task.set_container_image(given[f"{kind}_image"])
     task.set_cpu_request(given[f"{kind}_cpu"])
     task.set_memory_request(given[f"{kind}_memory"]).set_memory_limit(given[f"{kind}_memory"])
-    task.set_caching_options(settings.cached and not last)
+    task.set_caching_options(settings.cached and not once)
     if kind != "base":
         task.set_accelerator_type(given[f"{kind}_gpu_type"]).set_accelerator_limit(given[f"{kind}_gpus"])
-    if settings.retries.count and not last:
+    if settings.retries.count and not once:
         wait, longest = f"{settings.retries.wait}s", f"{settings.retries.longest_wait}s"
         task.set_retry(settings.retries.count, wait, 2.0, longest)
     _place(task, kind, given, settings)
