@@ -267,8 +267,8 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     assert said in result.output
 
 
-@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml"])
+@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml"])
 def test_the_examples_are_valid_settings(example: str) -> None:
     settings = load_run(ROOT / "examples" / example)
-    assert settings.pipeline == ("experiment" if example == "demo.yaml" else "data-selection")
+    assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
     assert set(settings.arguments()) <= set(RunSettings.model_fields)
