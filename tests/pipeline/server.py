@@ -6,6 +6,7 @@ It keeps what it is given and answers as Kubeflow does; it runs nothing. States 
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -40,6 +42,7 @@ class State:
 
     token: str = ""
     multi_user: bool = False
+    login: bool = False  # answer everything with a page, as a proxy in front does
     states: list[Body] = field(default_factory=lambda: [{"state": "SUCCEEDED"}])  # of a run, one per question
     failures: list[int] = field(default_factory=list)  # statuses that the next questions for a run get first
     experiments: list[Body] = field(default_factory=list)
@@ -117,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._query = {name: values[0] for name, values in parse_qs(url.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
         self._raw = self.rfile.read(length)
+        if self.state.login:
+            return self._send(200, "text/html", b"<html>Log in</html>")
         try:
             if self.state.token and self.headers.get("Authorization") != f"Bearer {self.state.token}":
                 raise Refused(401, "Unauthenticated")
@@ -125,9 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 200, self._answer(self.command, url.path.removeprefix(_PREFIX).split("/"))
         except Refused as refused:
             status, answer = refused.status, {"message": str(refused)}
-        body = json.dumps(answer).encode()
+        self._send(status, "application/json", json.dumps(answer).encode())
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -208,13 +215,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class KubeflowServer:
-    """The server, running until it is closed."""
+    """The server, running until it is closed; with a certificate's PEM file (key included) it speaks TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.state = State()
         handler = type("Handler", (_Handler,), {"state": self.state})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,31 @@ def test_no_server_a_server_that_is_away_and_one_that_is_none(settings: Path, se
     wrong = tamis("submit", settings, "--host", f"{server.url}/elsewhere")
     assert (wrong.exit_code, "404" in wrong.output) == (1, True)
     assert "Traceback" not in away.output + wrong.output
+
+
+def test_a_login_page_in_front_is_recognised(server: KubeflowServer, settings: Path) -> None:
+    server.state.login = True
+    result = tamis("submit", settings, "--host", server.url)
+    assert (result.exit_code, "it may want a login" in result.output) == (1, True)
+
+
+def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Path, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    pem = tmp_path / "server.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", pem, "-out", tmp_path / "ca.crt"], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "ca.crt").read_text())
+    private = KubeflowServer(pem)
+    try:
+        without = tamis("submit", settings, "--host", private.url)
+        assert (without.exit_code, "--ca-file" in without.output) == (1, True)
+        trusted = tamis("submit", settings, "--host", private.url, "--ca-file", tmp_path / "ca.crt")
+        assert trusted.exit_code == 0, trusted.output
+    finally:
+        private.close()
 
 
 def test_what_the_server_says_of_a_wrong_request_reaches_the_user(server: KubeflowServer, settings: Path) -> None:

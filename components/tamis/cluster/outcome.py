@@ -53,5 +53,5 @@ def _as_markdown(run: str, state: str, error: str) -> str:
     reason = "\n".join(f"    {line}" for line in (error or "Kubeflow gave no reason").splitlines())
     return (
         f"# {state}\n\nRun `{run}`.\n\n{reason}\n\nThe failed step's last log lines say what to do. Submit the same "
-        "settings again: finished steps are reused, and finished ratings are never asked again.\n"
+        "settings again: finished steps are reused.\n"
     )
