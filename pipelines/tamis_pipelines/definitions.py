@@ -1,10 +1,16 @@
-"""The two Kubeflow pipelines. Each parameter is one section of the settings file (`settings.RunSettings`)."""
+"""The two Kubeflow pipelines.
 
+Their parameters are the sections of the settings file (`settings.RunSettings`) and, for the cluster, what
+`pods.KubeflowSettings` leaves to a run.
+"""
+
+import inspect
 from collections.abc import Callable
-from typing import Any, List  # noqa: UP035  kfp reads typing.List only
+from typing import Any, List, get_args  # noqa: UP035  kfp reads typing.List only
 
 from kfp import dsl
 
+from tamis.cluster.component import note_outcome, require_all_cells
 from tamis.curation.component import curate
 from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
@@ -14,93 +20,129 @@ from tamis.pool.component import pool as assemble_pool
 from tamis.rating.component import rate
 from tamis.reporting.component import report as write_report
 from tamis.selection.component import select
+from tamis_pipelines.pods import CompileSettings, KubeflowSettings, PodKind, fit
+
+Given = dict[str, Any]
+_SELECTION: dict[str, Any] = {
+    "pool": dict,
+    "raters": List[dict],  # noqa: UP006
+    "embedding": dict,
+    "neighbors": dict,
+    "curation": dict,
+    "subsets": List[dict],  # noqa: UP006
+    "report": dict,
+}
+_MODELS: dict[str, Any] = {"finetuning": dict, "evaluation": dict}
 
 
-def _rated_and_curated(
-    pool: Any, raters: Any, embedding: Any, neighbors: Any, curation: Any, parallelism: int
-) -> dict[str, Any]:
-    """The steps that both pipelines begin with; returns their artifacts by kind."""
-    samples = assemble_pool(settings=pool).outputs["pool"]
-    vectors = embed(pool=samples, settings=embedding).outputs["embeddings"]
-    graph = find_neighbors(embeddings=vectors, settings=neighbors).outputs["neighbors"]
-    with dsl.ParallelFor(raters, parallelism=parallelism) as rater:
-        rated = rate(pool=samples, settings=rater)
-    # kfp changes a Collected when a task takes it, so every task gets one of its own.
-    ratings = rated.outputs["ratings"]
-    curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, settings=curation).outputs["curation"]
-    return {"pool": samples, "neighbors": graph, "ratings": ratings, "curation": curated}
+def data_selection(settings: CompileSettings | None = None) -> Any:
+    """The pipeline from raw data to subsets and a report."""
+    fixed = settings or CompileSettings()
 
-
-def data_selection(parallelism: int = 0) -> Any:
-    """The pipeline from raw data to subsets and a report.
-
-    `parallelism` bounds how many raters, and how many subsets, are worked on at once; 0 sets no bound.
-    """
-
-    @dsl.pipeline(name="data-selection", description="Rate a pool, curate the ratings, select subsets, report.")
-    def pipeline(
-        pool: dict,
-        raters: List[dict],  # noqa: UP006
-        embedding: dict,
-        neighbors: dict,
-        curation: dict,
-        subsets: List[dict],  # noqa: UP006
-        report: dict,
-    ) -> None:
-        made = _rated_and_curated(pool, raters, embedding, neighbors, curation, parallelism)
-        with dsl.ParallelFor(subsets, parallelism=parallelism) as subset:
-            selected = select(
-                pool=made["pool"], curation=made["curation"], neighbors=made["neighbors"], settings=subset
-            )
-        write_report(
+    def body(given: Given) -> None:
+        made = _rated_and_curated(given, fixed)
+        with dsl.ParallelFor(given["subsets"], parallelism=fixed.parallelism) as subset:
+            selected = _selected(made, subset, given, fixed)
+        task = write_report(
             pool=made["pool"],
             ratings=dsl.Collected(made["ratings"]),
             curation=made["curation"],
-            selections=dsl.Collected(selected.outputs["selection"]),
-            settings=report,
+            selections=dsl.Collected(selected),
+            settings=given["report"],
         )
+        fit(task, "base", given, fixed)
 
-    return pipeline
+    about = "Rate a pool, curate the ratings, select subsets, report."
+    return _pipeline("data-selection", about, _SELECTION, ("base", "embedding", "rating"), body, fixed)
 
 
-def experiment(parallelism: int = 0) -> Any:
-    """The pipeline from raw data to finetuned, evaluated models and a report; `parallelism` as in `data_selection`."""
+def experiment(settings: CompileSettings | None = None) -> Any:
+    """The pipeline from raw data to finetuned, evaluated models and a report."""
+    fixed = settings or CompileSettings()
 
-    @dsl.pipeline(
-        name="experiment",
-        description="Select subsets, finetune a model on each, evaluate them beside the base, report.",
-    )
-    def pipeline(
-        pool: dict,
-        raters: List[dict],  # noqa: UP006
-        embedding: dict,
-        neighbors: dict,
-        curation: dict,
-        subsets: List[dict],  # noqa: UP006
-        finetuning: dict,
-        evaluation: dict,
-        report: dict,
-    ) -> None:
-        made = _rated_and_curated(pool, raters, embedding, neighbors, curation, parallelism)
-        base = evaluate(settings=evaluation)
-        with dsl.ParallelFor(subsets, parallelism=parallelism) as subset:
-            selected = select(
-                pool=made["pool"], curation=made["curation"], neighbors=made["neighbors"], settings=subset
-            )
-            tuned = finetune(selection=selected.outputs["selection"], settings=finetuning)
-            scored = evaluate(model=tuned.outputs["model"], settings=evaluation)
-        write_report(
+    def body(given: Given) -> None:
+        made = _rated_and_curated(given, fixed)
+        base = fit(evaluate(settings=given["evaluation"]), "evaluation", given, fixed)
+        with dsl.ParallelFor(given["subsets"], parallelism=fixed.parallelism) as subset:
+            selected = _selected(made, subset, given, fixed)
+            tuned = fit(finetune(selection=selected, settings=given["finetuning"]), "training", given, fixed)
+            model = tuned.outputs["model"]
+            scored = fit(evaluate(model=model, settings=given["evaluation"]), "evaluation", given, fixed)
+        task = write_report(
             pool=made["pool"],
             ratings=dsl.Collected(made["ratings"]),
             curation=made["curation"],
-            selections=dsl.Collected(selected.outputs["selection"]),
-            models=dsl.Collected(tuned.outputs["model"]),
+            selections=dsl.Collected(selected),
+            models=dsl.Collected(model),
             evaluations=dsl.Collected(scored.outputs["evaluation"]),
             base_evaluation=base.outputs["evaluation"],
-            settings=report,
+            settings=given["report"],
         )
+        check = require_all_cells(
+            report=fit(task, "base", given, fixed).outputs["report"],
+            base_evaluation=base.outputs["evaluation"],
+            evaluations=dsl.Collected(scored.outputs["evaluation"]),
+        )
+        fit(check, "base", given, fixed, once=True)
 
-    return pipeline
+    about = "Select subsets, finetune a model on each, evaluate them beside the base, report."
+    return _pipeline("experiment", about, _SELECTION | _MODELS, get_args(PodKind), body, fixed)
+
+
+def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
+    """The steps that both pipelines begin with; returns their artifacts by kind."""
+    samples = fit(assemble_pool(settings=given["pool"]), "base", given, fixed).outputs["pool"]
+    embedded = fit(embed(pool=samples, settings=given["embedding"]), "embedding", given, fixed)
+    searched = find_neighbors(embeddings=embedded.outputs["embeddings"], settings=given["neighbors"])
+    graph = fit(searched, "base", given, fixed).outputs["neighbors"]
+    with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
+        rated = fit(rate(pool=samples, settings=rater), "rating", given, fixed)
+    # kfp changes a Collected when a task takes it, so every task gets one of its own.
+    ratings = rated.outputs["ratings"]
+    curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, settings=given["curation"])
+    curation = fit(curated, "base", given, fixed).outputs["curation"]
+    return {"pool": samples, "neighbors": graph, "ratings": ratings, "curation": curation}
+
+
+def _selected(made: Given, subset: Any, given: Given, fixed: CompileSettings) -> Any:
+    task = select(pool=made["pool"], curation=made["curation"], neighbors=made["neighbors"], settings=subset)
+    return fit(task, "base", given, fixed).outputs["selection"]
+
+
+def _pipeline(
+    name: str,
+    about: str,
+    sections: dict[str, Any],
+    kinds: tuple[PodKind, ...],
+    body: Callable[[Given], None],
+    fixed: CompileSettings,
+) -> Any:
+    """A pipeline whose parameters are `sections`, the cluster's for `kinds` of pods, and where outcomes are kept.
+
+    The signature is made here instead of written out, since both pipelines share most of some forty parameters.
+    """
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(section, keyword, annotation=kind) for section, kind in sections.items()]
+    for parameter, default in _defaults(kinds).items():
+        parameters.append(inspect.Parameter(parameter, keyword, annotation=type(default), default=default))
+
+    def pipeline(*values: Any) -> None:
+        given = dict(zip((parameter.name for parameter in parameters), values, strict=True))
+        end = fit(note_outcome(outcomes=given["outcomes"]), "base", given, fixed, once=True)
+        with dsl.ExitHandler(end, name="steps"):
+            body(given)
+
+    pipeline.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    config = dsl.PipelineConfig(ttl_seconds_after_failure=fixed.keep_failed) if fixed.keep_failed else None
+    return dsl.pipeline(name=name, description=about, pipeline_config=config)(pipeline)
+
+
+def _defaults(kinds: tuple[PodKind, ...]) -> dict[str, Any]:
+    """The run-time parameters of a pipeline with these kinds of pods, with the values that they have if not given."""
+    settings = KubeflowSettings()
+    others = tuple(f"{kind}_" for kind in get_args(PodKind) if kind not in kinds)
+    parameters = {name: value for name, value in settings.arguments().items() if not name.startswith(others or ("?",))}
+    return parameters | {"outcomes": ""}
 
 
 PIPELINES: dict[str, Callable[..., Any]] = {"data-selection": data_selection, "experiment": experiment}

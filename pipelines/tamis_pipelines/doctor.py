@@ -41,7 +41,7 @@ class Check:
 
 def examine(settings: RunSettings) -> list[Check]:
     """Look at everything that a run of `settings` needs, in the order in which a user would mend it."""
-    fields = [field for field in _fields(settings) if field[1] is not None]
+    fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
     checks += [_data(where, str(value)) for where, value in fields if _last(where) == "path"]
     checks += [_model(where, str(value)) for where, value in fields if _last(where) == "model"]
@@ -53,14 +53,14 @@ def examine(settings: RunSettings) -> list[Check]:
     return checks
 
 
-def _fields(value: object, where: str = "") -> Iterator[tuple[str, object]]:
+def fields_of(value: object, where: str = "") -> Iterator[tuple[str, object]]:
     """Every plain value inside settings, with its dotted place."""
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _fields(getattr(value, name), f"{where}.{name}" if where else name)
+            yield from fields_of(getattr(value, name), f"{where}.{name}" if where else name)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            yield from _fields(item, f"{where}.{getattr(item, 'name', number)}")
+            yield from fields_of(item, f"{where}.{getattr(item, 'name', number)}")
     else:
         yield where, value
 
@@ -75,7 +75,7 @@ def _packages(settings: RunSettings) -> Iterator[Check]:
         needed["transformers"] = "rating"
     if settings.finetuning is not None:
         needed |= {"trl": "training", "peft": "training", "lm_eval": "evaluation"}
-    if any(is_remote(str(value)) for _, value in _fields(settings)):
+    if any(is_remote(str(value)) for _, value in fields_of(settings)):
         needed |= {"cloudpathlib": "s3"}
     missing = sorted({extra for package, extra in needed.items() if find_spec(package) is None})
     action = f"pip install 'tamis[{','.join(missing)}]'"

@@ -57,6 +57,7 @@ def run(settings: RunSettings) -> Path:
     from kfp import local
 
     from tamis_pipelines.definitions import PIPELINES
+    from tamis_pipelines.pods import CompileSettings, Retries
 
     work = settings.work_dir.resolve()
     home = work / ".tamis"
@@ -68,14 +69,20 @@ def run(settings: RunSettings) -> Path:
         os.environ["TAMIS_HOME"], os.environ[RUNNER_PID] = str(home), str(os.getpid())
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
+        # And it says of every step that sizes of pods mean nothing here.
+        warnings.filterwarnings("ignore", message="Task '.*': settings .* have no effect", category=UserWarning)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
         reason, run_log = home / "reason", home / "run.log"
         reason.write_text("")
         os.environ[REASON_FILE] = str(reason)
         with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):
             try:
-                PIPELINES[settings.pipeline](parallelism=1)(**settings.arguments())
+                PIPELINES[settings.pipeline](CompileSettings(parallelism=1, retries=Retries(count=0)))(
+                    **settings.arguments()
+                )
             except RuntimeError as error:
+                if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
+                    _lay_out(runs, work)
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"

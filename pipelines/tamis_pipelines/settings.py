@@ -21,6 +21,7 @@ from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
 from tamis.selection.settings import SelectionSettings
+from tamis_pipelines.pods import KubeflowSettings
 
 
 class RunSettings(Settings):
@@ -40,6 +41,7 @@ class RunSettings(Settings):
     finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
     evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
     report: ReportingSettings = ReportingSettings()
+    kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunSettings:
@@ -68,10 +70,20 @@ class RunSettings(Settings):
         if again != self:
             section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
             raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
-        sections = set(type(self).model_fields) - {"work_dir"}
+        sections = set(type(self).model_fields) - {"work_dir", "kubeflow"}
         if self.finetuning is None:
             sections -= {"finetuning", "evaluation"}
         return {section: given.get(section, {}) for section in sections}
+
+    def cluster_arguments(self, outcomes: str = "") -> dict[str, Any]:
+        """All parameters of the pipeline on a cluster: `arguments`, and those of its pods.
+
+        `outcomes` is a prefix in object storage where the run notes how it ended; nowhere if empty.
+        """
+        pods = self.kubeflow.arguments() | {"outcomes": outcomes}
+        if self.finetuning is None:
+            pods = {name: value for name, value in pods.items() if not name.startswith(("training_", "evaluation_"))}
+        return self.arguments() | pods
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

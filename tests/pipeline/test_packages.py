@@ -1,46 +1,274 @@
-"""The compiled Kubeflow pipelines."""
+"""The compiled Kubeflow pipelines: their IR, their pods, and the packages in the repository."""
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from click.testing import CliRunner
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
 
+from tamis.cli import main
 from tamis.core.kubeflow import image
+from tamis_pipelines.definitions import PIPELINES
 from tamis_pipelines.packages import compile_all
+from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings
 from tamis_pipelines.settings import RunSettings, load_run
+from tests.kubernetes.restricted import house_rules, violations
+from tests.pipeline.rendering import Ir, defaults, load, pods
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "pipelines/packages"
+# Kubeflow 2.17's compiler puts this on every container; a package cannot say it.
+ADDED_BY_KUBEFLOW = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+# Kubeflow has no words for these, in a package or elsewhere.
+NOT_EXPRESSIBLE = (
+    "a token of the service account is mounted",
+    "service links set variables",
+    "no service account is named",  # it is the run's: `tamis submit --service-account`
+    "no fsGroup",
+    "has a writable root",
+    "ephemeral-storage",
+    "leaves no reason in its status",
+)
+ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run went
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    paths = compile_all(tmp_path_factory.mktemp("packages"))
-    return {path.stem: next(yaml.safe_load_all(path.read_text())) for path in paths}
+@pytest.fixture(scope="module", params=sorted(PIPELINES))
+def package(request: pytest.FixtureRequest) -> tuple[Ir, Ir]:
+    return load(COMMITTED / f"{request.param}.yaml")
 
 
-def test_every_step_runs_in_an_image_of_tamis_and_installs_nothing(packages: dict[str, dict[str, Any]]) -> None:
+def test_the_packages_in_the_repository_are_what_the_pipelines_compile_to(tmp_path: Path) -> None:
+    for path in compile_all(tmp_path):
+        assert path.read_text() == (COMMITTED / path.name).read_text(), "they drifted: make packages"
+
+
+def test_the_ir_is_valid_field_by_field(package: tuple[Ir, Ir]) -> None:
+    ir, platform = package
+    spec = json_format.ParseDict(ir, pipeline_spec_pb2.PipelineSpec())
+    for settings in platform.values():
+        json_format.ParseDict(settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+    assert set(platform) == set(spec.deployment_spec["executors"])
+
+
+def test_every_parameter_that_a_step_or_its_pod_names_reaches_it(package: tuple[Ir, Ir]) -> None:
+    ir, platform = package
+    for where, dag, inputs in dags(ir):
+        for name, task in dag["tasks"].items():
+            component = ir["components"][task["componentRef"]["name"]]
+            executor = component.get("executorLabel", "")
+            sources = [
+                *task.get("inputs", {}).get("parameters", {}).values(),
+                *parameter_sources(platform.get(executor)),
+            ]
+            asked = {source["componentInputParameter"] for source in sources if "componentInputParameter" in source}
+            assert asked <= inputs, f"{where}.{name} asks for {asked - inputs}"
+            container = ir["deploymentSpec"]["executors"].get(executor, {}).get("container", {})
+            placeholders = set(re.findall(r"inputs\.parameters\['([^']+)'\]", str(container)))
+            assert placeholders <= set(task["inputs"]["parameters"]) if placeholders else True, f"{where}.{name}"
+
+
+def dags(ir: Ir) -> Iterator[tuple[str, Ir, set[str]]]:
+    """Name, DAG and parameters of the root and of every component that is a DAG."""
+    for name, component in {"root": ir["root"], **ir["components"]}.items():
+        if "dag" in component:
+            yield name, component["dag"], set(component.get("inputDefinitions", {}).get("parameters", {}))
+
+
+def parameter_sources(value: Any) -> Iterator[Ir]:
+    if isinstance(value, dict):
+        if "componentInputParameter" in value:
+            yield value
+        for inner in value.values():
+            yield from parameter_sources(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from parameter_sources(inner)
+
+
+def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pods(package: tuple[Ir, Ir]) -> None:
+    ir, _ = package
+    parameters = ir["root"]["inputDefinitions"]["parameters"]
+    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow"}
+    models = {"finetuning", "evaluation"}
+    needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
+    assert needed == (sections if ir["pipelineInfo"]["name"] == "experiment" else sections - models)
+    for_pods = set(KubeflowSettings().arguments()) | {"outcomes"}
+    assert set(parameters) - needed <= for_pods
+    if ir["pipelineInfo"]["name"] == "experiment":
+        assert set(parameters) - needed == for_pods
+
+
+def test_every_step_runs_in_an_image_of_tamis_and_installs_nothing(package: tuple[Ir, Ir]) -> None:
+    ir, platform = package
     images = {image(name) for name in ("cpu", "rating", "training", "evaluation")}
-    for package in packages.values():
-        for executor in package["deploymentSpec"]["executors"].values():
-            assert executor["container"]["image"] in images
-            assert "pip install" not in " ".join(executor["container"]["command"])
+    for name, pod in pods(ir, platform, defaults(ir)):
+        assert pod["containers"][0]["image"] in images, name
+    assert "pip install" not in str(ir)
 
 
-def test_the_parameters_are_the_sections_of_the_settings(packages: dict[str, dict[str, Any]]) -> None:
-    sections = set(RunSettings.model_fields) - {"work_dir"}
-    assert set(packages["experiment"]["root"]["inputDefinitions"]["parameters"]) == sections
-    without_models = sections - {"finetuning", "evaluation"}
-    assert set(packages["data-selection"]["root"]["inputDefinitions"]["parameters"]) == without_models
+def test_pods_are_valid_and_restricted_with_what_kubeflow_adds(package: tuple[Ir, Ir]) -> None:
+    ir, platform = package
+    for name, pod in pods(ir, platform, defaults(ir)):
+        kind = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}
+        for version in ("1.28", "1.37"):
+            kubernetes_validate.validate(kind, version, strict=True)
+        alone = violations(pod)
+        assert all(re.search("escalate|capabilities|seccomp", violation) for violation in alone), (name, alone)
+        whole = copy.deepcopy(pod)
+        whole["containers"][0]["securityContext"] |= ADDED_BY_KUBEFLOW
+        assert violations(whole) == [], name
+        broken = [rule for rule in house_rules(whole) if not any(excuse in rule for excuse in NOT_EXPRESSIBLE)]
+        assert broken == [], name
 
 
-def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    one, other = compile_all(tmp_path / "one"), compile_all(tmp_path / "other")
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+def test_the_run_decides_image_size_and_place_of_pods(package: tuple[Ir, Ir]) -> None:
+    ir, platform = package
+    settings = KubeflowSettings.model_validate(
+        {
+            "pods": {
+                "rating": {
+                    "image": "registry.internal/rating@sha256:1",
+                    "cpu": "16",
+                    "memory": "200Gi",
+                    "gpus": 8,
+                    "gpu_type": "amd.com/gpu",
+                    "node_selector": {"pool": "big"},
+                    "tolerations": [{"key": "big", "operator": "Exists"}],
+                }
+            },
+            "objects": {"storage_secret": "other-s3", "model_cache": "other-models"},
+        }
+    )
+    made = dict(pods(ir, platform, settings.arguments() | {"outcomes": ""}))
+    (container,) = made["rate"]["containers"]
+    assert container["image"] == "registry.internal/rating@sha256:1"
+    assert container["resources"]["limits"] == {"memory": "200Gi", "amd.com/gpu": "8"}
+    assert container["resources"]["requests"] == {"cpu": "16", "memory": "200Gi"}
+    assert made["rate"]["nodeSelector"] == {"pool": "big"}
+    assert made["rate"]["tolerations"] == [{"key": "big", "operator": "Exists"}]
+    assert made["curate"]["nodeSelector"] == {}
+    for name, pod in made.items():
+        assert "other-s3" in str(pod["containers"][0]["env"]), name
+        assert {"name": "other-models", "mountPath": "/cache/hf"} in pod["containers"][0]["volumeMounts"], name
 
 
-@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml"])
+def test_embeddings_with_gpus_run_in_an_image_that_can_use_them() -> None:
+    with_gpus = KubeflowSettings.model_validate({"pods": {"embedding": {"gpus": 1}}})
+    assert with_gpus.arguments()["embedding_image"] == image("rating")
+    assert KubeflowSettings().arguments()["embedding_image"] == image("cpu")
+
+
+def test_the_compile_settings_are_in_every_pod(tmp_path: Path) -> None:
+    settings = CompileSettings.model_validate(
+        {
+            "queue": "research",
+            "labels": {"azure.workload.identity/use": "true"},
+            "annotations": {"team": "data"},
+            "parallelism": 3,
+            "timeouts": {"base": 60, "rating": 0},
+            "retries": {"count": 5, "wait": 7, "longest_wait": 70},
+            "shared_memory": "64Gi",
+            "pull_policy": "Always",
+            "pull_secrets": ["registry"],
+            "model_cache": False,
+            "work_volume": True,
+            "api_keys": ["AZURE_OPENAI_API_KEY"],
+            "keep_failed": 99,
+        }
+    )
+    for path in compile_all(tmp_path, settings):
+        ir, platform = load(path)
+        made = dict(pods(ir, platform, defaults(ir)))
+        for name, pod in made.items():
+            of = platform[f"exec-{name}"]
+            assert of["podMetadata"]["labels"].items() >= {QUEUE_LABEL: "research", **settings.labels}.items()
+            assert of["podMetadata"]["annotations"] == {"team": "data"}
+            assert of["imagePullSecret"][0]["secretNameParameter"]["runtimeValue"]["constant"] == "registry"
+            mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+            assert mounts["/cache/tamis"] == "tamis-work"
+            assert "/cache/hf" not in mounts
+            assert pod["containers"][0]["imagePullPolicy"] == "Always"
+        assert made["pool"]["activeDeadlineSeconds"] == 60
+        assert "activeDeadlineSeconds" not in made["rate"]
+        assert "AZURE_OPENAI_API_KEY" in str(made["rate"]["containers"][0]["env"])
+        assert "API_KEY" not in str(made["curate"]), "only raters get the keys of APIs"
+        shm = [volume for volume in made["rate"]["volumes"] if volume["name"] == "shm"]
+        assert shm == [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Gi"}}]
+        steps = [task for _, dag, _ in dags(ir) for task in dag["tasks"].values()]
+        retried = [task["retryPolicy"] for task in steps if "retryPolicy" in task]
+        assert len(retried) == len(set(made) - ONCE)
+        assert retried[0] == {
+            "maxRetryCount": 5,
+            "backoffDuration": "7s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "70s",
+        }
+        limits = {task["iteratorPolicy"]["parallelismLimit"] for task in steps if "iteratorPolicy" in task}
+        assert limits == {3}
+
+
+def test_the_last_step_runs_whatever_happened(package: tuple[Ir, Ir]) -> None:
+    task = package[0]["root"]["dag"]["tasks"]["note-outcome"]
+    assert task["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+
+
+def test_every_step_that_makes_something_is_cached_and_no_other(package: tuple[Ir, Ir]) -> None:
+    ir, _ = package
+    for _, dag, _ in dags(ir):
+        for name, task in dag["tasks"].items():
+            if "dag" not in ir["components"][task["componentRef"]["name"]]:
+                assert task["cachingOptions"] == ({} if name in ONCE else {"enableCache": True}), name
+
+
+def test_the_page_of_the_report_shows_in_the_ui(package: tuple[Ir, Ir]) -> None:
+    ir, _ = package
+    outputs = ir["components"]["comp-report"]["outputDefinitions"]["artifacts"]
+    assert outputs["page"]["artifactType"]["schemaTitle"] == "system.HTML"
+
+
+def test_compile_takes_a_settings_file_and_single_settings(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"kubeflow": {"compiled": {"queue": "from-file", "parallelism": 2}}}))
+    command = ["compile", "--out", str(tmp_path), "--settings", str(file), "--set", "compiled.queue=from-command"]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    _, platform = load(tmp_path / "experiment.yaml")
+    assert platform["exec-rate"]["podMetadata"]["labels"][QUEUE_LABEL] == "from-command"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("compiled.quue=a", "did you mean 'queue'"),
+        ("pods.rating.memory=lots", "a quantity of Kubernetes"),
+        ("pods.rating.gpus=-1", "pods.rating.gpus"),
+        ("objects.storage_secret=Bad_Name", "a name of an object in Kubernetes"),
+        ("compiled.pull_policy=Sometimes", "compiled.pull_policy"),
+        ("pods.base.gpus=1", "pods.base.gpus: unknown setting"),
+    ],
+)
+def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setting: str, said: str) -> None:
+    result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), "--set", setting])
+    assert result.exit_code == 1
+    assert said in result.output
+
+
+@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml"])
 def test_the_examples_are_valid_settings(example: str) -> None:
-    settings = load_run(Path(__file__).parents[2] / "examples" / example)
-    assert settings.pipeline == ("experiment" if example == "demo.yaml" else "data-selection")
+    settings = load_run(ROOT / "examples" / example)
+    assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
     assert set(settings.arguments()) <= set(RunSettings.model_fields)

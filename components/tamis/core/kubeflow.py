@@ -6,23 +6,25 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kfp import dsl
 
 import tamis
-from tamis.core.artifacts import Manifest
-from tamis.core.errors import TamisError
+from tamis.core.artifacts import Manifest, manifest_of
+from tamis.core.errors import MissingExtraError, StorageError, TamisError
 from tamis.core.progress import set_up_logging
 from tamis.core.settings import Settings, parse
+from tamis.core.storage import read_bytes, write_bytes
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Settings)
 REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
 TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
 REASON_FILE = "TAMIS_REASON_FILE"  # where a failed step leaves its reason; Kubernetes' own place if not set
+_FAILURE = "failure.json"
 RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it started
 
 
@@ -62,11 +64,80 @@ def execute(
     set_up_logging()
     _end_with_runner()
     try:
-        manifest = run(parse(settings_model, settings, where="settings"), out=out.path, **inputs)
+        return _described(run(parse(settings_model, settings, where="settings"), out=out.path, **inputs), out, metrics)
     except TamisError as error:
-        log.error("failed: %s", error)
-        _leave_reason(str(error))
-        raise SystemExit(1) from error
+        raise _ended_by(error) from error
+
+
+def execute_cell(
+    run: Callable[..., Manifest],
+    settings_model: type[S],
+    settings: dict[str, Any],
+    *,
+    source: str | None,
+    out: dsl.Artifact,
+    metrics: dsl.Metrics,
+    **inputs: Any,
+) -> None:
+    """Like `execute`, for one cell of an experiment (the model of one subset): a failure does not end the others.
+
+    What will fail again with the same inputs is written into `out` as `failure.json`, without a manifest, and goes on
+    to the steps behind it in place of their own work; `require_whole` ends the run with it when the rest is done.
+    Faults of storage and installation still end the pod, because another try may succeed.
+
+    `source` is the artifact that the cell is named after, and the last step's result; None: the base model.
+    """
+    set_up_logging()
+    _end_with_runner()
+    failure = failure_in(source) if source else None
+    try:
+        if failure is None:
+            settings_given = parse(settings_model, settings, where="settings")
+            _described(run(settings_given, out=out.path, **inputs), out, metrics)
+            return
+    except (StorageError, MissingExtraError) as error:
+        raise _ended_by(error) from error
+    except TamisError as error:
+        manifest = manifest_of(source) if source else None
+        failure = Failure(name=manifest.name if manifest else "base", stage=out.name, reason=str(error))
+    log.error("%s of %s failed, the other cells go on: %s", failure.stage, failure.name, failure.reason)
+    Path(out.path).mkdir(parents=True, exist_ok=True)
+    write_bytes(Path(out.path) / _FAILURE, failure.model_dump_json().encode())
+    out.metadata.update({"name": failure.name, "failed": failure.stage})
+    metrics.log_metric("failed", 1)
+
+
+class Failure(Settings):
+    """Why a cell of an experiment has no result: its name, what was to be made, the error's own words."""
+
+    name: str
+    stage: str
+    reason: str
+
+
+def failure_in(path: str | Path) -> Failure | None:
+    """The failure that `execute_cell` left in place of the artifact at `path`, if there is one."""
+    file = Path(path) / _FAILURE
+    return Failure.model_validate_json(read_bytes(file)) if file.is_file() else None
+
+
+def require_whole(failures: Sequence[Failure]) -> None:
+    """End the step with what failed, if anything did.
+
+    Raises:
+        SystemExit: after the cells' reasons, which are then the last thing in the log.
+    """
+    set_up_logging()
+    if failures:
+        cells = "\n".join(f"  {failure.name}, {failure.stage}: {failure.reason}" for failure in failures)
+        problem = (
+            f"{len(failures)} of the experiment's cells failed; everything else is done and in the report:\n{cells}"
+        )
+        raise _ended_by(TamisError(problem, action="mend the cause; on Kubeflow, submit again with --no-cache"))
+
+
+def _described(manifest: Manifest, out: dsl.Artifact, metrics: dsl.Metrics) -> Manifest:
+    """Tell Kubeflow what a finished artifact is."""
     out.metadata.update(
         {"kind": manifest.kind, "name": manifest.name, "rows": manifest.rows, "content_hash": manifest.content_hash}
     )
@@ -76,6 +147,12 @@ def execute(
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             metrics.log_metric(name, value)
     return manifest
+
+
+def _ended_by(error: TamisError) -> SystemExit:
+    log.error("failed: %s", error)
+    _leave_reason(str(error))
+    return SystemExit(1)
 
 
 def _leave_reason(reason: str) -> None:

@@ -80,6 +80,8 @@ CORRECTIONS = pa.schema(
             ),
             nullable=False,
         ),
+    ]
+)
 
 # What one strategy ranks by, without a rater. A stage may add columns of its own after these.
 SCORES = pa.schema(

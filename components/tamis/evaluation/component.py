@@ -8,8 +8,9 @@ from tamis.core.kubeflow import component
 @component("evaluation")
 def evaluate(settings: dict, evaluation: Output[Dataset], metrics: Output[Metrics], model: Input[Model] = None) -> None:
     """Evaluate a trained model, or the base model if none is given."""
-    from tamis.core.kubeflow import execute
+    from tamis.core.kubeflow import execute_cell
     from tamis.evaluation.settings import EvaluationSettings
     from tamis.evaluation.stage import run
 
-    execute(run, EvaluationSettings, settings, out=evaluation, metrics=metrics, model=model.path if model else None)
+    trained = model.path if model else None
+    execute_cell(run, EvaluationSettings, settings, source=trained, out=evaluation, metrics=metrics, model=trained)

@@ -8,8 +8,9 @@ from tamis.core.kubeflow import component
 @component("training")
 def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], metrics: Output[Metrics]) -> None:
     """Train a base model on a subset."""
-    from tamis.core.kubeflow import execute
+    from tamis.core.kubeflow import execute_cell
     from tamis.finetuning.settings import FinetuningSettings
     from tamis.finetuning.stage import run
 
-    execute(run, FinetuningSettings, settings, out=model, metrics=metrics, selection=selection.path)
+    subset = selection.path
+    execute_cell(run, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)

@@ -25,11 +25,12 @@ def report(
     import shutil
     from pathlib import Path
 
-    from tamis.core.kubeflow import execute
+    from tamis.core.kubeflow import execute, failure_in
     from tamis.reporting.settings import ReportingSettings
     from tamis.reporting.stage import run
 
-    evaluated = [*([base_evaluation] if base_evaluation else []), *(evaluations or [])]
+    evaluated = [artifact.path for artifact in [*([base_evaluation] if base_evaluation else []), *(evaluations or [])]]
+    failed = [failure for path in evaluated if (failure := failure_in(path))]
     execute(
         run,
         ReportingSettings,
@@ -40,8 +41,9 @@ def report(
         ratings=[artifact.path for artifact in ratings],
         curation=curation.path,
         selections=[artifact.path for artifact in selections],
-        models=[artifact.path for artifact in models or []],
-        evaluations=[artifact.path for artifact in evaluated],
+        models=[artifact.path for artifact in models or [] if not failure_in(artifact.path)],
+        evaluations=[path for path in evaluated if not failure_in(path)],
+        failed={failure.name: f"{failure.stage}: {failure.reason}" for failure in failed},
     )
     Path(page.path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(report.path) / "report.html", page.path)

@@ -20,7 +20,10 @@ from tamis.reporting.settings import ReportingSettings
 
 @dataclass(frozen=True)
 class Evidence:
-    """The opened artifacts and what was read of them. What was not given is None or empty."""
+    """The opened artifacts and what was read of them. What was not given is None or empty.
+
+    `failed` maps models that could not be trained or evaluated to the reason.
+    """
 
     settings: ReportingSettings
     pool: Artifact
@@ -30,6 +33,7 @@ class Evidence:
     subsets: list[Subset]
     models: list[Artifact]
     evaluations: Evaluations | None
+    failed: dict[str, str]
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -55,7 +59,7 @@ class Evidence:
         return self.samples.truth
 
 
-def read_evidence(step: Step[ReportingSettings]) -> Evidence:
+def read_evidence(step: Step[ReportingSettings], failed: dict[str, str]) -> Evidence:
     """Read the step's inputs, none of them more than once.
 
     Raises:
@@ -80,4 +84,5 @@ def read_evidence(step: Step[ReportingSettings]) -> Evidence:
         subsets=subsets,
         models=list(step.inputs("models")),
         evaluations=read_evaluations(evaluations) if evaluations else None,
+        failed=failed,
     )

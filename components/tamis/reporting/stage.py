@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import tamis
 from tamis.core.artifacts import Manifest
@@ -19,11 +20,13 @@ def run(
     selections: Sequence[Uri] = (),
     models: Sequence[Uri] = (),
     evaluations: Sequence[Uri] = (),
+    failed: Mapping[str, str] | None = None,
     out: Uri,
 ) -> Manifest:
     """Write the report of a run; `out` holds `report.html`, `results.csv`, `results.md` and `plots/`.
 
-    What is not given is said to be missing, in its section. `facts["headline"]` is the report in a few sentences.
+    What is not given is said to be missing, in its section. `failed` maps models that could not be trained or evaluated
+    to the reason, which the page shows. `facts["headline"]` is the report in a few sentences.
 
     Raises:
         InputError: when an artifact was made from another pool, or `truth` or `group` is no field of the pool.
@@ -36,17 +39,21 @@ def run(
         "models": Input(models, "model"),
         "evaluations": Input(evaluations, "evaluation"),
     }
-    return run_step("reporting", "report", settings, _report, out=out, inputs=inputs)
+    reasons = dict(failed or {})
+    files = {f"failed {name}": reason for name, reason in reasons.items()}
+    return run_step(
+        "reporting", "report", settings, partial(_report, failed=reasons), out=out, inputs=inputs, files=files
+    )
 
 
-def _report(step: Step[ReportingSettings]) -> None:
+def _report(step: Step[ReportingSettings], *, failed: dict[str, str]) -> None:
     from tamis.reporting import render
     from tamis.reporting.evidence import read_evidence
     from tamis.reporting.headline import headline
     from tamis.reporting.sections import cost, curation, evaluation, pool, ratings, subsets, truth
     from tamis.reporting.style import save
 
-    evidence = read_evidence(step)
+    evidence = read_evidence(step, failed)
     parts = (pool, ratings, curation, truth, subsets, evaluation, cost)
     sections = [part.build(evidence) for part in parts]
     folder = step.out / "plots"

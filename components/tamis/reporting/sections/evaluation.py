@@ -29,6 +29,9 @@ def build(evidence: Evidence) -> Section:
         section.add(Text("No model was evaluated in this run.", lead=True))
     else:
         _compare(evaluations, section)
+    if evidence.failed:
+        reasons = [f"{name} has no scores. {reason}" for name, reason in evidence.failed.items()]
+        section.add(Warnings(reasons))
     if evidence.models:
         section.add(_finetuning(evidence.models))
     return section

@@ -1,0 +1,28 @@
+"""Kubeflow face of a run's end."""
+
+from typing import List  # noqa: UP035  (kfp reads this spelling only)
+
+from kfp.dsl import Artifact, Dataset, Input, Markdown, Output, PipelineTaskFinalStatus
+
+from tamis.core.kubeflow import component
+
+
+@component("cpu")
+def note_outcome(status: PipelineTaskFinalStatus, outcome: Output[Markdown], outcomes: str = "") -> None:
+    """Say how the run ended, whatever happened before; with `outcomes`, also as a file in that folder."""
+    from tamis.cluster.outcome import note
+
+    note(status, page=outcome.path, folder=outcomes)
+
+
+@component("cpu")
+def require_all_cells(
+    report: Input[Artifact],
+    base_evaluation: Input[Dataset],
+    evaluations: Input[List[Dataset]],  # noqa: UP006
+) -> None:
+    """Fail if a model could not be trained or evaluated: after the report, so that all others are done."""
+    from tamis.core.kubeflow import failure_in, require_whole
+
+    paths = [base_evaluation.path, *(evaluation.path for evaluation in evaluations)]
+    require_whole([failure for path in paths if (failure := failure_in(path))])

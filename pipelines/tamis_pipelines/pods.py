@@ -1,0 +1,244 @@
+"""Pods of the Kubeflow pipelines: what a run may choose, what is fixed when a pipeline is compiled, and both on a task.
+
+Kubeflow takes images, sizes, places and names of objects from the parameters of a run; labels, time limits, retries and
+volumes of a size are part of the compiled package.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from tamis.core.settings import Settings
+
+PodKind = Literal["base", "embedding", "rating", "training", "evaluation"]
+# The image of each kind of pod, unless a run names another.
+IMAGES: dict[PodKind, str] = {
+    "base": "cpu",
+    "embedding": "cpu",
+    "rating": "rating",
+    "training": "training",
+    "evaluation": "evaluation",
+}
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+USER = 10001  # as in the images, the chart and the manifests
+# What stages read from the ConfigMap of the chart; a variable that is not there is left out.
+ENVIRONMENT = (
+    "AWS_CONFIG_FILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AWS_CA_BUNDLE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "SSL_CERT_FILE",
+)
+
+
+def _matching(pattern: str, meaning: str) -> Any:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {meaning}")
+        return value
+
+    return AfterValidator(check)
+
+
+Quantity = Annotated[
+    str, _matching(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", "a quantity of Kubernetes, as in '500m', '4' or '16Gi'")
+]
+ObjectName = Annotated[
+    str, _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of an object in Kubernetes, as in 'tamis-s3'")
+]
+
+
+class Toleration(Settings):
+    """A taint that pods tolerate, in the words of Kubernetes."""
+
+    key: str = Field("", description="the taint's key; empty with operator Exists: every taint")
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="Equal or Exists")
+    value: str = Field("", description="the taint's value, with operator Equal")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="empty: every effect")
+
+
+_GPU_TAINT = (Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),)
+
+
+class Pod(Settings):
+    """Size and place of one kind of pod; each field is a parameter of the run."""
+
+    image: str = Field("", description="full name of the image; empty: that of the release")
+    cpu: Quantity = Field("2", description="CPUs that are requested")
+    memory: Quantity = Field("16Gi", description="memory, requested and the limit")
+    node_selector: dict[str, str] = Field({}, description="labels that a node must have")
+    tolerations: tuple[Toleration, ...] = Field((), description="taints that are tolerated")
+
+
+class GpuPod(Pod):
+    """The same with GPUs."""
+
+    gpus: int = Field(1, ge=0, description="GPUs; 0: none")
+    gpu_type: str = Field("nvidia.com/gpu", min_length=1, description="resource name of the GPU, as in amd.com/gpu")
+    tolerations: tuple[Toleration, ...] = Field(_GPU_TAINT, description="taints that are tolerated")
+
+
+class Pods(Settings):
+    """All kinds of pods."""
+
+    base: Pod = Field(Pod(), description="pool, neighbours, curation, selection, report")
+    embedding: GpuPod = Field(GpuPod(cpu="4", gpus=0), description="embeddings; with gpus, by the image of rating")
+    rating: GpuPod = Field(GpuPod(cpu="4", memory="48Gi"), description="raters")
+    training: GpuPod = Field(GpuPod(cpu="8", memory="96Gi"), description="finetuning")
+    evaluation: GpuPod = Field(GpuPod(cpu="4", memory="48Gi"), description="benchmarks")
+
+
+class Objects(Settings):
+    """Names of the objects in the namespace that pods use; the chart and the manifests make them under these names."""
+
+    environment: ObjectName = Field("tamis-environment", description="ConfigMap with where storage and hub are")
+    aws_config: ObjectName = Field("tamis-aws-config", description="ConfigMap with boto3's `config`")
+    storage_ca: ObjectName = Field("tamis-storage-ca", description="ConfigMap with the storage's `ca.crt`")
+    hub_ca: ObjectName = Field("tamis-hub-ca", description="ConfigMap with the hub's `ca.crt`")
+    storage_secret: ObjectName = Field("tamis-s3", description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
+    hub_secret: ObjectName = Field("tamis-hub", description="Secret with HF_TOKEN")
+    api_secret: ObjectName = Field("tamis-api-keys", description="Secret with the API keys of raters")
+    model_cache: ObjectName = Field("tamis-models", description="claim with models, if compiled with model_cache")
+    work: ObjectName = Field("tamis-work", description="claim for unfinished work, if compiled with work_volume")
+
+
+class Retries(Settings):
+    """How often a failed pod is tried again."""
+
+    count: int = Field(2, ge=0, description="further tries after the first")
+    wait: int = Field(60, ge=0, description="seconds before the second try; twice that before the third, and so on")
+    longest_wait: int = Field(3600, ge=1, description="most seconds between two tries")
+
+
+class Timeouts(Settings):
+    """Seconds after which a pod is ended, by kind; 0: never."""
+
+    base: int = Field(86_400, ge=0, description="see above")
+    embedding: int = Field(86_400, ge=0, description="see above")
+    rating: int = Field(604_800, ge=0, description="see above")
+    training: int = Field(604_800, ge=0, description="see above")
+    evaluation: int = Field(259_200, ge=0, description="see above")
+
+
+class CompileSettings(Settings):
+    """What is fixed in a compiled package."""
+
+    queue: str = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
+    labels: dict[str, str] = Field({}, description="labels of every pod, for workload identity say")
+    annotations: dict[str, str] = Field({}, description="annotations of every pod")
+    parallelism: int = Field(0, ge=0, description="raters, and subsets, worked on at once; 0: no bound")
+    timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
+    retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
+    cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
+    shared_memory: Quantity = Field("8Gi", description="/dev/shm of pods that run models")
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="of the images")
+    pull_secrets: list[ObjectName] = Field([], description="Secrets with credentials of the registry")
+    model_cache: bool = Field(True, description="mount the claim with models; otherwise each pod fetches its own")
+    work_volume: bool = Field(False, description="mount a claim for unfinished work: a training goes on in a new pod")
+    api_keys: list[str] = Field(["OPENAI_API_KEY"], description="keys of the API Secret that raters get as variables")
+    identity: bool = Field(True, description="state user 10001 in every pod; for Kubeflow before 2.17 turn it off")
+    keep_failed: int = Field(
+        0, ge=0, description="seconds for which a failed run's pods are kept; 0: the cluster's rule"
+    )
+
+
+class KubeflowSettings(Settings):
+    """The section `kubeflow` of a settings file; local runs do not look at it."""
+
+    pods: Pods = Field(Pods(), description="run time: size and place of pods")
+    objects: Objects = Field(Objects(), description="run time: names of objects that pods use")
+    compiled: CompileSettings = Field(CompileSettings(), description="compile time")
+
+    def arguments(self) -> dict[str, Any]:
+        """Values of the run-time parameters, by the names that the pipelines give them."""
+        from tamis.core.kubeflow import image
+
+        values: dict[str, Any] = {}
+        for kind, name in IMAGES.items():
+            pod = getattr(self.pods, kind)
+            cuda = "rating" if kind == "embedding" and pod.gpus else name
+            for field, value in pod.model_dump(mode="json").items():
+                values[f"{kind}_{field}"] = str(value) if field == "gpus" else value
+            values[f"{kind}_image"] = pod.image or image(cuda)
+            values[f"{kind}_tolerations"] = [
+                toleration.model_dump(exclude_defaults=True) for toleration in pod.tolerations
+            ]
+        return values | self.objects.model_dump()
+
+
+def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, *, once: bool = False) -> Any:
+    """Give a task the pod of its kind; returns the task.
+
+    `given` holds the pipeline's parameters by name, as `KubeflowSettings.arguments` names them. `once`: the step only
+    says how the run went, so it is neither cached nor tried again.
+    """
+    sizes = ("cpu", "memory", *(("gpus", "gpu_type") if kind != "base" else ()))
+    # The setters of sizes do not carry their parameter into loops and exit handlers (kfp 2.17); this does.
+    task.register_pipeline_channels([given[f"{kind}_{size}"] for size in sizes])
+    task.set_container_image(given[f"{kind}_image"])
+    task.set_cpu_request(given[f"{kind}_cpu"])
+    task.set_memory_request(given[f"{kind}_memory"]).set_memory_limit(given[f"{kind}_memory"])
+    task.set_caching_options(settings.cached and not once)
+    if kind != "base":
+        task.set_accelerator_type(given[f"{kind}_gpu_type"]).set_accelerator_limit(given[f"{kind}_gpus"])
+    if settings.retries.count and not once:
+        wait, longest = f"{settings.retries.wait}s", f"{settings.retries.longest_wait}s"
+        task.set_retry(settings.retries.count, wait, 2.0, longest)
+    _place(task, kind, given, settings)
+    _mount(task, kind, given, settings)
+    _tell(task, kind, given, settings)
+    return task
+
+
+def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings) -> None:
+    from kfp import kubernetes
+
+    kubernetes.add_node_selector_json(task, given[f"{kind}_node_selector"])
+    kubernetes.add_toleration_json(task, given[f"{kind}_tolerations"])
+    queue = {QUEUE_LABEL: settings.queue} if settings.queue else {}
+    stage = {"app.kubernetes.io/name": "tamis", "app.kubernetes.io/part-of": "tamis", "tamis.dev/pod": kind}
+    for key, value in (stage | settings.labels | queue).items():
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in settings.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
+    kubernetes.set_image_pull_policy(task, settings.pull_policy)
+    if settings.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, settings.pull_secrets)
+    if seconds := getattr(settings.timeouts, kind):
+        kubernetes.set_timeout(task, seconds)
+    if settings.identity:
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+
+
+def _mount(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings) -> None:
+    from kfp import kubernetes
+
+    kubernetes.empty_dir_mount(task, "cache", "/cache")
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp")
+    if kind != "base":
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=settings.shared_memory)
+    if settings.model_cache:
+        kubernetes.mount_pvc(task, given["model_cache"], "/cache/hf")
+    if settings.work_volume:
+        kubernetes.mount_pvc(task, given["work"], "/cache/tamis")
+    kubernetes.use_config_map_as_volume(task, given["aws_config"], "/etc/tamis/aws", optional=True)
+    kubernetes.use_config_map_as_volume(task, given["storage_ca"], "/etc/tamis/storage-ca", optional=True)
+    kubernetes.use_config_map_as_volume(task, given["hub_ca"], "/etc/tamis/hub-ca", optional=True)
+
+
+def _tell(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings) -> None:
+    from kfp import kubernetes
+
+    def secret(name: str, keys: list[str]) -> None:
+        kubernetes.use_secret_as_env(task, given[name], {key: key for key in keys}, optional=True)
+
+    kubernetes.use_config_map_as_env(task, given["environment"], {key: key for key in ENVIRONMENT}, optional=True)
+    secret("storage_secret", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+    secret("hub_secret", ["HF_TOKEN"])
+    if kind == "rating" and settings.api_keys:
+        secret("api_secret", settings.api_keys)

@@ -1,0 +1,286 @@
+"""`tamis submit`, `upload` and `schedule`: Kubeflow's own client against a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from tamis.cli import main
+from tests.pipeline.server import KubeflowServer
+from tests.storage.conftest import free_port
+
+SETTINGS: dict[str, Any] = {
+    "work_dir": "unused",
+    "pool": {"sources": [{"name": "facts", "path": "s3://data/facts.jsonl"}]},
+    "raters": [{"name": "llama", "backend": {"kind": "transformers", "model": "meta-llama/Llama-3.1-8B-Instruct"}}],
+    "subsets": [{"name": "best", "strategy": "ds2", "size": 10}, {"name": "random", "strategy": "random", "size": 10}],
+    "kubeflow": {
+        "pods": {"rating": {"gpus": 4, "node_selector": {"gpu": "h100"}}},
+        "compiled": {"queue": "research"},
+    },
+}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KubeflowServer]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where kfp looks for a context
+    for name in ("KF_PIPELINES_ENDPOINT", "TAMIS_KUBEFLOW_TOKEN", "TAMIS_KUBEFLOW_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    running = KubeflowServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    return write(tmp_path, SETTINGS)
+
+
+def write(folder: Path, values: dict[str, Any]) -> Path:
+    file = folder / "facts.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def tamis(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settings: Path) -> None:
+    result = tamis(
+        "submit", settings, "--host", server.url, "--name", "first", "--service-account", "tamis-pipeline",
+        "--root", "s3://runs/kubeflow", "--outcomes", "s3://runs/outcomes",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (run,) = server.state.runs
+    assert result.output == f"run: {server.url}/#/runs/details/{run['run_id']}\n"
+    assert (run["display_name"], run["service_account"]) == ("first", "tamis-pipeline")
+    assert run["runtime_config"]["pipeline_root"] == "s3://runs/kubeflow"
+    given = run["runtime_config"]["parameters"]
+    assert given["pool"] == SETTINGS["pool"]
+    assert given["subsets"] == SETTINGS["subsets"]
+    assert given["rating_gpus"] == "4", "Kubeflow reads sizes of pods as text only"
+    assert given["rating_node_selector"] == {"gpu": "h100"}
+    assert given["outcomes"] == "s3://runs/outcomes"
+    assert [experiment["display_name"] for experiment in server.state.experiments] == ["tamis"]
+
+
+def test_what_is_compiled_follows_the_settings(server: KubeflowServer, settings: Path) -> None:
+    tamis("submit", settings, "--host", server.url, "--set", "kubeflow.compiled.timeouts.rating=7200")
+    platform = server.state.runs[0]["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    pods = platform["deploymentSpec"]["executors"]
+    assert {pod["podMetadata"]["labels"]["kueue.x-k8s.io/queue-name"] for pod in pods.values()} == {"research"}
+    assert pods["exec-rate"]["activeDeadlineSeconds"] == "7200"
+
+
+def test_no_cache_reaches_every_step_however_deep(server: KubeflowServer, settings: Path) -> None:
+    tamis("submit", settings, "--host", server.url)
+    tamis("submit", settings, "--host", server.url, "--no-cache")
+    cached, uncached = (set(caching(run)) for run in server.state.runs)
+    assert True in cached
+    assert uncached == {False}
+
+
+def caching(run: dict[str, Any]) -> Iterator[bool]:
+    for component in run["pipeline_spec"]["pipeline_spec"]["components"].values():
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            if "dag" not in run["pipeline_spec"]["pipeline_spec"]["components"][task["componentRef"]["name"]]:
+                yield task.get("cachingOptions", {}).get("enableCache", False)
+
+
+def test_a_dry_run_shows_the_parameters_and_sends_nothing(server: KubeflowServer, settings: Path) -> None:
+    result = tamis("submit", settings, "--host", server.url, "--dry-run")
+    assert result.exit_code == 0
+    assert "pipeline:   data-selection (compiled now)" in result.output
+    assert "  rating_gpus: '4'" in result.output
+    assert server.state.runs == []
+
+
+def test_waiting_says_how_the_steps_go_and_ends_with_the_run(server: KubeflowServer, settings: Path) -> None:
+    server.state.states[:] = [
+        {"state": "RUNNING", "run_details": {"task_details": [task("pool", "RUNNING")]}},
+        {"state": "RUNNING", "run_details": {"task_details": [task("pool", "SUCCEEDED"), task("rate", "RUNNING")]}},
+        {"state": "SUCCEEDED", "run_details": {"task_details": [task("pool", "SUCCEEDED"), task("rate", "SUCCEEDED")]}},
+    ]
+    server.state.failures[:] = [503, 502]
+    result = tamis("submit", settings, "--host", server.url, "--wait", "--every", "0.1")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("run: http")]
+    assert lines == [
+        "pool: running", "run: running", "pool: succeeded", "rate: running", "rate: succeeded", "run: succeeded",
+    ]  # fmt: skip
+
+
+def task(name: str, state: str, error: str = "") -> dict[str, Any]:
+    return {"task_id": name, "display_name": name, "state": state} | ({"error": {"message": error}} if error else {})
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
+def test_waiting_fails_when_the_run_does_and_names_the_step(server: KubeflowServer, settings: Path, state: str) -> None:
+    details = [task("rate", "FAILED", "OOMKilled")] if state == "FAILED" else []
+    server.state.states[:] = [{"state": state, "run_details": {"task_details": details}}]
+    result = tamis("submit", settings, "--host", server.url, "--wait", "--every", "0.1")
+    assert result.exit_code == 1
+    assert f"the run ended as {state}" in result.output
+    assert ("rate: OOMKilled" in result.output) == (state == "FAILED")
+
+
+def test_waiting_has_an_end_and_the_run_goes_on(server: KubeflowServer, settings: Path) -> None:
+    server.state.states[:] = [{"state": "RUNNING"}]
+    result = tamis("submit", settings, "--host", server.url, "--wait", "--every", "0.1", "--timeout", "0.2")
+    assert result.exit_code == 1
+    assert "has not ended after 0.2 s" in result.output
+    assert "it goes on: http" in result.output
+
+
+def test_the_same_package_is_uploaded_once_and_another_is_a_new_version(server: KubeflowServer) -> None:
+    for _ in range(2):
+        result = tamis("upload", "--host", server.url)
+        assert result.exit_code == 0, result.output
+    assert [pipeline["display_name"] for pipeline in server.state.pipelines] == ["data-selection", "experiment"]
+    assert len(server.state.versions) == 2
+    tamis("upload", "--host", server.url, "--set", "compiled.queue=other")
+    assert len(server.state.pipelines) == 2
+    assert len(server.state.versions) == 4
+
+
+def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServer, settings: Path) -> None:
+    tamis("upload", "--host", server.url, "--version", "one")
+    tamis("upload", "--host", server.url, "--version", "two", "--set", "compiled.queue=other")
+    for version in ("one", "newest"):
+        result = tamis("submit", settings, "--host", server.url, "--uploaded", version)
+        assert result.exit_code == 0, result.output
+    names = {version["pipeline_version_id"]: version["display_name"] for version in server.state.versions}
+    ran = [names[run["pipeline_version_reference"]["pipeline_version_id"]] for run in server.state.runs]
+    assert ran == ["one", "two"]
+    assert "pipeline_spec" not in server.state.runs[0]
+
+
+def test_an_unknown_pipeline_or_version_is_said(server: KubeflowServer, settings: Path) -> None:
+    result = tamis("submit", settings, "--host", server.url, "--uploaded", "newest")
+    assert result.exit_code == 1
+    assert "has no pipeline 'data-selection'" in result.output
+    tamis("upload", "--host", server.url)
+    result = tamis("submit", settings, "--host", server.url, "--uploaded", "9.9")
+    assert result.exit_code == 1
+    assert "has no version '9.9'" in result.output
+
+
+def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer, settings: Path) -> None:
+    command = ("schedule", settings, "--host", server.url, "--name", "nightly", "--cron", "0 0 3 * * *")
+    result = tamis(*command)
+    assert result.exit_code == 0, result.output
+    (made,) = server.state.schedules
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert (made["mode"], int(made["max_concurrency"]), made["no_catchup"]) == ("ENABLE", 1, True)
+    assert f"{server.url}/#/recurringrun/details/{made['recurring_run_id']}" in result.output
+    again = tamis(*command)
+    assert again.exit_code == 1
+    assert "there is a schedule called 'nightly' already" in again.output
+    replaced = tamis(*command[:-2], "--every", "3600", "--replace")
+    assert replaced.exit_code == 0, replaced.output
+    (kept,) = server.state.schedules
+    assert int(kept["trigger"]["periodic_schedule"]["interval_second"]) == 3600
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "a schedule needs a time"),
+        (("--cron", "0 3 * * *"), "5 fields"),
+        (("--cron", "0 0 3 * * *", "--every", "60"), "a schedule needs a time"),
+    ],
+)
+def test_a_schedule_without_a_clear_time_is_refused(
+    server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str
+) -> None:
+    result = tamis("schedule", settings, "--host", server.url, *options)
+    assert result.exit_code == 1
+    assert said in result.output
+    assert server.state.schedules == []
+
+
+def test_a_server_with_a_token_and_several_users(
+    server: KubeflowServer, settings: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server.state.token, server.state.multi_user = "s3cret", True
+    without = tamis("submit", settings, "--host", server.url)
+    assert (without.exit_code, "401" in without.output, "no token was given" in without.output) == (1, True, True)
+    monkeypatch.setenv("TAMIS_KUBEFLOW_TOKEN", "old")
+    assert "the token was not accepted" in tamis("submit", settings, "--host", server.url).output
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    to = ("--host", server.url, "--token-file", token)
+    nowhere = tamis("submit", settings, *to)
+    assert (nowhere.exit_code, "--namespace NAME" in nowhere.output) == (1, True)
+    for command in (("submit", settings), ("upload",), ("schedule", settings, "--every", "60")):
+        result = tamis(*command, *to, "--namespace", "ada")
+        assert result.exit_code == 0, result.output
+        assert "s3cret" not in result.output
+    assert {kept["namespace"] for kept in server.state.experiments + server.state.pipelines} == {"ada"}
+
+
+def test_no_server_a_server_that_is_away_and_one_that_is_none(settings: Path, server: KubeflowServer) -> None:
+    assert "no Kubeflow server is named" in tamis("submit", settings).output
+    assert "no scheme" in tamis("submit", settings, "--host", "kubeflow.example").output
+    away = tamis("submit", settings, "--host", f"http://127.0.0.1:{free_port()}")
+    assert (away.exit_code, "does not answer" in away.output) == (1, True)
+    wrong = tamis("submit", settings, "--host", f"{server.url}/elsewhere")
+    assert (wrong.exit_code, "404" in wrong.output) == (1, True)
+    assert "Traceback" not in away.output + wrong.output
+
+
+def test_a_login_page_in_front_is_recognised(server: KubeflowServer, settings: Path) -> None:
+    server.state.login = True
+    result = tamis("submit", settings, "--host", server.url)
+    assert (result.exit_code, "it may want a login" in result.output) == (1, True)
+
+
+def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Path, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    pem = tmp_path / "server.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", pem, "-out", tmp_path / "ca.crt"], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "ca.crt").read_text())
+    private = KubeflowServer(pem)
+    try:
+        without = tamis("submit", settings, "--host", private.url)
+        assert (without.exit_code, "--ca-file" in without.output) == (1, True)
+        trusted = tamis("submit", settings, "--host", private.url, "--ca-file", tmp_path / "ca.crt")
+        assert trusted.exit_code == 0, trusted.output
+    finally:
+        private.close()
+
+
+def test_what_the_server_says_of_a_wrong_request_reaches_the_user(server: KubeflowServer, settings: Path) -> None:
+    tamis("upload", "--host", server.url, "--version", "one")
+    version = server.state.versions[0]["pipeline_version_id"]
+    package = server.state.packages[version]
+    server.state.packages[version] = package.replace("rating_gpus", "rating_cards")
+    result = tamis("submit", settings, "--host", server.url, "--uploaded", "one")
+    assert result.exit_code == 1
+    assert "parameter rating_gpus is unknown" in result.output
+
+
+def test_files_of_this_machine_are_refused_before_anything_is_sent(server: KubeflowServer, tmp_path: Path) -> None:
+    values = json.loads(json.dumps(SETTINGS))
+    values["pool"]["sources"][0]["path"] = "data/facts.jsonl"
+    values["raters"][0]["backend"]["model"] = "build/demo/models/smollm2"
+    file = write(tmp_path, values)
+    result = tamis("submit", file, "--host", server.url)
+    assert result.exit_code == 1
+    assert "pool.sources.facts.path: data/facts.jsonl" in result.output
+    assert "raters.llama.backend.model: build/demo/models/smollm2" in result.output
+    assert server.state.runs == []
+    assert tamis("submit", file, "--host", server.url, "--force").exit_code == 0

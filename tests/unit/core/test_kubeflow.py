@@ -1,0 +1,92 @@
+"""Components' frame: a failing cell of an experiment, and what ends a pod all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+
+from tamis.core.errors import MissingExtraError, ModelError, StorageError, TamisError
+from tamis.core.kubeflow import REASON_FILE, execute_cell, failure_in, require_whole
+from tamis.core.steps import Step, run_step
+from tests.artifacts import NoSettings, conversation, make_selection
+
+SAMPLES = [conversation("Name a metal.", "Copper.")]
+
+
+@pytest.fixture
+def selection(tmp_path: Path) -> str:
+    return str(make_selection(tmp_path / "selection", SAMPLES, name="best"))
+
+
+def cell(out: Path, source: str | None, error: TamisError | None = None, stage: str = "model") -> dsl.Artifact:
+    """Run a cell that ends with `error`, or makes a model."""
+
+    def body(step: Step[NoSettings]) -> None:
+        if error is not None:
+            raise error
+        (step.out / "weights").write_text("w")
+
+    def run(settings: NoSettings, *, out: str) -> object:
+        return run_step("test", "model", settings, body, out=out, name="best")
+
+    made = dsl.Model(name=stage, uri=str(out))
+    execute_cell(run, NoSettings, {}, source=source, out=made, metrics=dsl.Metrics(uri=str(out)))  # type: ignore[arg-type]
+    return made
+
+
+def test_a_failure_is_left_in_place_of_the_artifact_under_the_name_of_its_subset(
+    selection: str, tmp_path: Path
+) -> None:
+    made = cell(tmp_path / "model", selection, ModelError("the loss is not finite", action="lower learning_rate"))
+    failure = failure_in(tmp_path / "model")
+    assert failure is not None
+    assert (failure.name, failure.stage) == ("best", "model")
+    assert "the loss is not finite" in failure.reason
+    assert "lower learning_rate" in failure.reason
+    assert not (tmp_path / "model" / "manifest.json").exists()
+    assert made.metadata == {"name": "best", "failed": "model"}
+
+
+def test_the_step_behind_a_failure_passes_it_on_and_does_nothing(selection: str, tmp_path: Path) -> None:
+    cell(tmp_path / "model", selection, ModelError("the loss is not finite"))
+    cell(tmp_path / "scores", str(tmp_path / "model"), stage="evaluation")
+    assert failure_in(tmp_path / "scores") == failure_in(tmp_path / "model")
+
+
+def test_a_cell_that_ends_well_has_no_failure(selection: str, tmp_path: Path) -> None:
+    made = cell(tmp_path / "model", selection)
+    assert failure_in(tmp_path / "model") is None
+    assert made.metadata["kind"] == "model"
+
+
+def test_the_cell_of_the_base_model_is_called_base(tmp_path: Path) -> None:
+    cell(tmp_path / "scores", None, ModelError("cannot load the model"), stage="evaluation")
+    failure = failure_in(tmp_path / "scores")
+    assert failure is not None
+    assert failure.name == "base"
+
+
+@pytest.mark.parametrize("error", [StorageError("no answer"), MissingExtraError("no package 'trl'")])
+def test_what_another_try_may_mend_ends_the_pod(selection: str, tmp_path: Path, error: TamisError) -> None:
+    with pytest.raises(SystemExit):
+        cell(tmp_path / "model", selection, error)
+    assert failure_in(tmp_path / "model") is None
+
+
+def test_a_run_with_failed_cells_ends_with_all_their_reasons(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = tmp_path / "reason"
+    reason.touch()
+    monkeypatch.setenv(REASON_FILE, str(reason))
+    cell(tmp_path / "model", selection, ModelError("the loss is not finite"))
+    failure = failure_in(tmp_path / "model")
+    assert failure is not None
+
+    with pytest.raises(SystemExit):
+        require_whole([failure])
+    assert "1 of the experiment's cells failed" in reason.read_text()
+    assert "best, model: the loss is not finite" in reason.read_text()
+    require_whole([])
