@@ -41,12 +41,11 @@ def test_ratings_of_which_42_in_100_are_wrong_come_out_right(seed: int) -> None:
     assert pool.right(result.score) >= 0.96
 
 
-@pytest.mark.parametrize("seed", [201, 202, 203])
-def test_samples_unlike_their_cluster_do_limited_harm(seed: int) -> None:
-    pool, result = curated(seed=seed, foreign=0.1)
-    assert t_error(pool, result) <= 0.024
-    assert pool.f1(result.flagged) >= 0.87
-    assert pool.right(result.score) >= 0.84
+def test_samples_unlike_their_cluster_do_limited_harm() -> None:
+    found = [curated(seed=seed, foreign=0.1) for seed in (201, 202, 203, 204)]
+    assert np.mean([t_error(*each) for each in found]) <= 0.02
+    assert np.mean([pool.f1(result.flagged) for pool, result in found]) >= 0.88
+    assert np.mean([pool.right(result.score) for pool, result in found]) >= 0.86
 
 
 @pytest.mark.parametrize(("size", "f1"), [(8, 0.87), (60, 0.99)])
@@ -295,3 +294,19 @@ def test_the_reference_without_its_doubling_is_beaten_on_its_own_pools(
     # Its ten nearest count the sample itself, at distance 0; then the diversity scores are the same.
     ten = np.concatenate([np.zeros((len(vectors), 1)), pool.distances[:, :9]], axis=1)
     np.testing.assert_allclose(2 / (1 + np.exp(-ten.mean(1))) - 1, data["lt"], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_real_images_with_drawn_noise_come_out_right(seed: int) -> None:
+    """scikit-learn's 1,797 handwritten digits in six classes: near images show the same digit, mostly."""
+    from sklearn.datasets import load_digits
+
+    images, digit = load_digits(return_X_y=True)
+    vectors = (images - images.mean(0)) / np.linalg.norm(images - images.mean(0), axis=1, keepdims=True)
+    true = digit % 6
+    scores = draw_ratings(true, T, np.random.default_rng(seed))
+    pool = Pool(vectors, true, scores, *nearest(vectors.astype(np.float32), 32))
+    result = curate(pool.scores, pool.indices, pool.distances)
+    assert t_error(pool, result) <= 0.02
+    assert pool.f1(result.flagged) >= 0.92
+    assert pool.right(result.score) >= 0.92
