@@ -159,7 +159,7 @@ def measure_approximate(n: int, d: int) -> dict[str, float]:
     found: dict[str, float] = {"before_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     found["search"], candidates = timed(lambda: approximate.candidates(held, K + refine.SPARE, settings))
     found["refine"], (indices, distances, _) = timed(lambda: refine.neighbors_of(held, candidates, K))
-    found["recall"], shares = timed(lambda: approximate.recall(held, indices[:, :20], distances[:, :20], settings))
+    found["recall"], shares = timed(lambda: approximate.recall(held, distances[:, :20], settings))
     found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found | {name: float(share) for name, share in shares.items()}

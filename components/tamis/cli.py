@@ -71,8 +71,12 @@ STAGES = {
     "neighbors": Stage(
         "neighbors",
         "NeighborsSettings",
-        "Find the nearest neighbours of every sample.",
-        (StageInput("embeddings"),),
+        "Find the nearest neighbours of every sample, or what is new beside graphs and parts that are there.",
+        (
+            StageInput("embeddings"),
+            StageInput("known", many=True, required=False),
+            StageInput("parts", many=True, required=False),
+        ),
         example="tamis neighbors --embeddings work/embeddings --set k=32 --out work/neighbors",
     ),
     "curate": Stage(

@@ -24,6 +24,7 @@ Kind = Literal[
     "ratings",
     "embeddings",
     "neighbors",
+    "neighbors_part",
     "curation",
     "scores",
     "selection",

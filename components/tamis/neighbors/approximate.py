@@ -16,8 +16,13 @@ from tamis.neighbors.vectors import Float, Vectors
 _BLOCK = 16_384
 
 
-def candidates(vectors: Vectors, k: int, settings: NeighborsSettings) -> NDArray[np.int32]:
-    """About the `k` nearest samples to each sample, itself excluded: (n, k) int32, no sample twice in a row.
+def candidates(
+    vectors: Vectors, k: int, settings: NeighborsSettings, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.int32]:
+    """About the `k` nearest samples to each of `rows` (all if left out), itself excluded, no sample twice.
+
+    Returns:
+        (len(rows), k) int32 numbers of samples.
 
     Raises:
         MissingExtraError: when faiss is not installed.
@@ -25,29 +30,36 @@ def candidates(vectors: Vectors, k: int, settings: NeighborsSettings) -> NDArray
     """
     index = _index(vectors, settings)
     n = len(vectors)
-    found = np.empty((n, k), np.int32)
-    with Progress("neighbors: search", n) as progress:
-        for start in range(0, n, _BLOCK):
-            stop = min(start + _BLOCK, n)
-            _, numbers = index.search(vectors.unit(start, stop), k + 1)
-            found[start:stop] = _without_self(numbers, start, n)
-            progress.advance(stop - start)
+    wanted = np.arange(n) if rows is None else rows
+    found = np.empty((len(wanted), k), np.int32)
+    with Progress("neighbors: search", len(wanted)) as progress:
+        for start in range(0, len(wanted), _BLOCK):
+            some = wanted[start : start + _BLOCK]
+            _, numbers = index.search(vectors.unit_at(some), k + 1)
+            found[start : start + len(some)] = _without_self(numbers, some, n)
+            progress.advance(len(some))
     return found
 
 
 def recall(
-    vectors: Vectors, indices: NDArray[np.int32], distances: Float, settings: NeighborsSettings
+    vectors: Vectors, distances: Float, settings: NeighborsSettings, rows: NDArray[np.int64] | None = None
 ) -> dict[str, float | int]:
     """Share of the true 2, 10 and k nearest neighbours that were found, on a seeded sample of exact searches.
 
     A neighbour that is as near as the true one counts as found, so that equal vectors are no misses.
+
+    Args:
+        vectors: the vectors of all samples.
+        distances: (n, k) distances of the neighbours found.
+        settings: how many samples are searched, and the seed.
+        rows: (n,) numbers of the samples; the first n if left out.
     """
-    n, k = indices.shape
-    rows = np.sort(np.random.default_rng(settings.seed).choice(n, min(settings.recall_sample, n), replace=False))
-    _, true = refine.search_all(vectors, rows, k)
-    facts: dict[str, float | int] = {"recall_sample": len(rows)}
+    n, k = distances.shape
+    drawn = np.sort(np.random.default_rng(settings.seed).choice(n, min(settings.recall_sample, n), replace=False))
+    _, true = refine.search_all(vectors, drawn if rows is None else rows[drawn], k)
+    facts: dict[str, float | int] = {"recall_sample": len(drawn)}
     for depth in sorted({2, min(10, k), k}):
-        found = distances[rows, :depth] <= true[:, depth - 1 : depth]
+        found = distances[drawn, :depth] <= true[:, depth - 1 : depth]
         facts[f"recall_at_{depth}"] = round(float(found.mean()), 5)
     return facts
 
@@ -86,9 +98,8 @@ def _index(vectors: Vectors, settings: NeighborsSettings) -> Any:
     return index
 
 
-def _without_self(numbers: NDArray[np.int64], start: int, n: int) -> NDArray[np.int32]:
+def _without_self(numbers: NDArray[np.int64], own: NDArray[np.int64], n: int) -> NDArray[np.int32]:
     """Drop each sample from its own list, or the last found if it is not there; fill what the index left empty."""
-    own = start + np.arange(len(numbers))
     drop = numbers == own[:, None]
     drop[~drop.any(1), -1] = True
     kept = numbers[~drop].reshape(len(numbers), -1)

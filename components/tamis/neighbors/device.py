@@ -25,30 +25,37 @@ def gpu() -> torch.device | None:
     return torch.device("cuda") if torch.cuda.is_available() else None
 
 
-def candidates(vectors: Vectors, k: int, memory: int, device: torch.device) -> tuple[Float, NDArray[np.int32]]:
-    """The `k` samples with the largest float32 cosines to each sample, as `exact.candidates` gives them.
+def candidates_among(
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    k: int,
+    memory: int,
+    device: torch.device,
+) -> tuple[Float, NDArray[np.int32]]:
+    """The `k` samples of `columns` with the largest cosines to each of `rows`, as `exact.candidates_among` gives them.
 
     `memory` bounds the bytes used on the device; blocks of vectors are brought to it as they are needed.
     """
     import torch
 
-    n, columns = len(vectors), min(_COLUMNS, len(vectors))
-    fixed = 2 * columns * vectors.dimensions * 4
-    rows = int(np.clip((memory - fixed) // (columns * 6 + vectors.dimensions * 8), 64, 16_384))
+    n, width = len(rows), min(_COLUMNS, len(columns))
+    fixed = 2 * width * vectors.dimensions * 4
+    height = int(np.clip((memory - fixed) // (width * 7 + vectors.dimensions * 8), 64, 16_384))
     cosines, samples = np.empty((n, k), np.float32), np.empty((n, k), np.int32)
     with Progress("neighbors", n) as progress:
-        for start in range(0, n, rows):
-            mine = torch.from_numpy(vectors.unit(start, min(start + rows, n))).to(device)
+        for start in range(0, n, height):
+            whose = torch.from_numpy(rows[start : start + height]).to(device)
+            mine = torch.from_numpy(vectors.unit_at(rows[start : start + height])).to(device)
             best: torch.Tensor | None = None
             numbers: torch.Tensor | None = None
-            for other in range(0, n, columns):
-                theirs = torch.from_numpy(vectors.unit(other, min(other + columns, n))).to(device)
+            for other in range(0, len(columns), width):
+                which = torch.from_numpy(columns[other : other + width]).to(device)
+                theirs = torch.from_numpy(vectors.unit_at(columns[other : other + width])).to(device)
                 product = mine @ theirs.T
-                own = torch.arange(start, start + len(mine), device=device) - other
-                here = (own >= 0) & (own < len(theirs))
-                product[torch.nonzero(here).flatten(), own[here]] = -4.0
+                product[whose[:, None] == which[None, :]] = -4.0
                 values, places = torch.topk(product, min(k, len(theirs)), dim=1, sorted=False)
-                places = places + other
+                places = which[places]
                 if best is not None and numbers is not None:
                     values, places = torch.cat([best, values], 1), torch.cat([numbers, places], 1)
                     values, order = torch.topk(values, min(k, values.shape[1]), dim=1, sorted=False)

@@ -68,6 +68,50 @@ def candidates(vectors: Vectors, k: int, memory: int) -> tuple[Float, NDArray[np
     return best.finish()
 
 
+def candidates_among(
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    k: int,
+    memory: int,
+) -> tuple[Float, NDArray[np.int32]]:
+    """The `k` samples of `columns` with the largest cosines to each sample of `rows`.
+
+    For a share of the graph, or for what is new in it: nothing is gained from symmetry here.
+
+    Args:
+        vectors: n vectors.
+        rows: numbers of the samples whose neighbours are sought.
+        columns: ascending numbers of the samples among which they are sought; a sample is not its own neighbour.
+        k: candidates per sample, at most the columns that are not the sample itself.
+        memory: bytes that the search may use.
+
+    Returns:
+        Float32 cosines (len(rows), k), and the candidates' numbers (len(rows), k) int32, in no order.
+    """
+    size = block_size(max(len(rows), len(columns)), vectors.dimensions, k, memory)
+    best = _Best(len(rows), k)
+    offer, product = _Offer(best, size), np.empty(size * size, np.float32)
+    with Progress("neighbors", len(rows)) as progress:
+        for start in range(0, len(rows), size):
+            mine = rows[start : start + size]
+            units = vectors.unit_at(mine)
+            for other in range(0, len(columns), size):
+                theirs = columns[other : other + size]
+                shape = (len(mine), len(theirs))
+                out = product[: shape[0] * shape[1]].reshape(shape)
+                cosines = np.matmul(units, vectors.unit_at(theirs).T, out=out)
+                place = np.searchsorted(theirs, mine)
+                own = np.flatnonzero(theirs[np.minimum(place, len(theirs) - 1)] == mine)
+                cosines[own, place[own]] = _NOTHING
+                if other == 0:
+                    best.bounds[start : start + len(mine)] = _lower_bounds(cosines, k)
+                offer.to_rows(start, other, cosines)
+            progress.advance(len(mine))
+    cosines, places = best.finish()
+    return cosines, columns[places].astype(np.int32)
+
+
 def block_size(n: int, dimensions: int, k: int, memory: int) -> int:
     """Rows of a block such that the search stays within `memory` bytes.
 

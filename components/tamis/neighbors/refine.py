@@ -16,58 +16,67 @@ from numpy.typing import NDArray
 from tamis.neighbors.vectors import Float, Vectors
 
 SPARE = 8  # candidates beyond k, so that products that float32 confuses are all among the candidates
-_GRID = 2.0**23  # distances are multiples of its inverse; every such number from 0 to 2 is a float32
+GRID = 2.0**23  # distances are multiples of its inverse; every such number from 0 to 2 is a float32
 _TASK = 512  # samples per task
 _CACHED = 1 << 17  # numbers gathered at a time, so few that they stay in the cache
 _SEARCH = 1 << 20  # numbers per array when samples are compared with all others
 
 
 def neighbors_of(
-    vectors: Vectors, samples: NDArray[np.int32], k: int, cosines: Float | None = None, *, memory: int = 1 << 30
+    vectors: Vectors,
+    samples: NDArray[np.int32],
+    k: int,
+    cosines: Float | None = None,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    memory: int = 1 << 30,
 ) -> tuple[NDArray[np.int32], Float, int]:
     """The `k` nearest among each sample's candidates, by distance, then by number.
 
     Args:
-        vectors: n vectors.
-        samples: (n, m) candidates, m >= k, without repetition.
+        vectors: the vectors of all samples.
+        samples: (n, m) candidates of n samples, m >= k, without repetition.
         k: neighbours to keep.
-        cosines: (n, m) float32 cosines of the candidates, when the candidates are the m largest of all: then samples
-            whose order float32 leaves in doubt are compared with all others again, in double precision.
+        cosines: (n, any) float32 cosines, when some samples that are no candidates have cosines up to the smallest of
+            them: then samples whose order float32 leaves in doubt are compared with all others again, in double
+            precision.
+        rows: (n,) numbers of the samples; the first n if left out.
         memory: bytes that tasks side by side may use.
 
     Returns:
         Neighbours (n, k) int32, cosine distances (n, k) float32 ascending, and how many samples were in doubt.
     """
     n, m = samples.shape
+    whose = np.arange(n) if rows is None else rows
     indices, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     held = vectors.gatherable(memory // 2)
     few = max(1, _CACHED // (m * vectors.dimensions))
 
     def refine(start: int) -> None:
-        rows = slice(start, min(start + _TASK, n))
+        task = slice(start, min(start + _TASK, n))
         theirs = np.empty((few * m, vectors.dimensions), held.dtype)
         wide = np.empty((few, m, vectors.dimensions))
-        cosines = np.empty((rows.stop - start, m))
-        for first in range(start, rows.stop, few):
-            some = samples[first : min(first + few, rows.stop)]
+        cosines = np.empty((task.stop - start, m))
+        for first in range(start, task.stop, few):
+            some = samples[first : min(first + few, task.stop)]
             count = len(some)
             np.take(held, some.ravel(), axis=0, out=theirs[: count * m], mode="clip")
             wide[:count] = theirs[: count * m].reshape(count, m, -1)
-            mine = held[first : first + count].astype(np.float64)[:, :, None]
+            mine = held[whose[first : first + count]].astype(np.float64)[:, :, None]
             np.matmul(wide[:count], mine, out=cosines[first - start : first - start + count, :, None])
-        cosines /= vectors.lengths[rows, None] * vectors.lengths[samples[rows]]
-        indices[rows], distances[rows] = _nearest(samples[rows], _on_grid(1 - cosines), k)
+        cosines /= vectors.lengths[whose[task], None] * vectors.lengths[samples[task]]
+        indices[task], distances[task] = _nearest(samples[task], _on_grid(1 - cosines), k)
 
     workers = max(1, min(len(os.sched_getaffinity(0)), memory // (64 * _CACHED)))
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(refine, range(0, n, _TASK)))
     doubtful = 0
-    if cosines is not None and m < n - 1:
+    if cosines is not None and m < len(vectors) - 1:
         # The sum of d float32 products of unit vectors is off by at most about d units of rounding.
         slack = vectors.dimensions * 2.0**-24 + 2.0**-20
-        rows = np.flatnonzero(1 - distances[:, -1] <= cosines.min(1) + slack)
-        doubtful = len(rows)
-        indices[rows], distances[rows] = search_all(vectors, rows, k)
+        unsure = np.flatnonzero(1 - distances[:, -1] <= cosines.min(1) + slack)
+        doubtful = len(unsure)
+        indices[unsure], distances[unsure] = search_all(vectors, whose[unsure], k)
     return indices, distances, doubtful
 
 
@@ -99,7 +108,7 @@ def search_all(vectors: Vectors, rows: NDArray[np.intp], k: int) -> tuple[NDArra
 
 
 def _on_grid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.clip(np.round(distances * _GRID) / _GRID, 0, 2)
+    return np.clip(np.round(distances * GRID) / GRID, 0, 2)
 
 
 def _nearest(samples: NDArray[np.int32], distances: NDArray[np.float64], k: int) -> tuple[NDArray[np.int32], Float]:

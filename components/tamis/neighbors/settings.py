@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tamis.core.settings import Settings
 
@@ -28,3 +28,21 @@ class NeighborsSettings(Settings):
     )
     recall_sample: int = Field(1000, ge=10, description="approximate: samples on which recall is measured exactly")
     seed: int = Field(0, ge=0, description="approximate: draws the recall sample")
+    shard: str = Field(
+        "1/1",
+        pattern=r"^[1-9]\d*/[1-9]\d*$",
+        description="3/8: search for the third eighth of the samples only; the parts are given to a run of the whole",
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _one_of(cls, shard: str) -> str:
+        which, of = map(int, shard.split("/"))
+        if which > of:
+            raise ValueError(f"there is no shard {which} of {of}; allowed: 1/{of} to {of}/{of}")
+        return shard
+
+    def rows(self, n: int) -> tuple[int, int]:
+        """First and last-but-one number of the samples, of `n`, that the shard searches for."""
+        which, of = map(int, self.shard.split("/"))
+        return n * (which - 1) // of, n * which // of

@@ -4,60 +4,130 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from tamis.core.artifacts import Manifest
+from tamis.core.artifacts import Kind, Manifest
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.neighbors import approximate, device, exact, refine
+from tamis.neighbors.known import Known, read_known
 from tamis.neighbors.settings import NeighborsSettings
-from tamis.neighbors.vectors import Float, open_vectors
+from tamis.neighbors.vectors import Float, Vectors, open_vectors
 
 log = logging.getLogger(__name__)
 _GPU_FACTOR = 20  # a GPU compares all pairs of so many times more samples in the same time
 
 
-def run(settings: NeighborsSettings, *, embeddings: Uri, out: Uri) -> Manifest:
-    """Find each sample's neighbours; the artifact at `out` holds `indices.npy`, `distances.npy` and `ids.parquet`."""
-    return run_step(
-        "neighbors",
-        "neighbors",
-        settings,
-        _find,
-        out=out,
-        inputs={"embeddings": Input(embeddings, "embeddings")},
-    )
+def run(
+    settings: NeighborsSettings, *, embeddings: Uri, known: Sequence[Uri] = (), parts: Sequence[Uri] = (), out: Uri
+) -> Manifest:
+    """Find each sample's neighbours; the artifact at `out` holds `indices.npy`, `distances.npy` and `ids.parquet`.
+
+    Args:
+        settings: with a `shard`, only its samples are searched for, and `out` is a part.
+        embeddings: vectors of all samples.
+        known: earlier graphs of the same samples without the newest ones: only what is new is compared.
+        parts: what runs with a `shard` have written; of samples that no part has, the neighbours are searched here.
+        out: where the artifact goes, of kind `neighbors`, or `neighbors_part` with a shard.
+
+    Raises:
+        InputError: when vectors are unusable, or `known` or `parts` do not fit them.
+    """
+    kind: Kind = "neighbors" if settings.shard == "1/1" else "neighbors_part"
+    inputs = {
+        "embeddings": Input(embeddings, "embeddings"),
+        "known": Input(known, "neighbors"),
+        "parts": Input(parts, "neighbors_part"),
+    }
+    return run_step("neighbors", kind, settings, _find, out=out, inputs=inputs)
 
 
 def _find(step: Step[NeighborsSettings]) -> None:
     embeddings, settings = step.input("embeddings"), step.settings
-    ids = pq.read_table(embeddings.path("ids.parquet"))["id"].to_pylist()
+    ids = pq.read_table(embeddings.path("ids.parquet"))["id"].combine_chunks()
     vectors = open_vectors(embeddings.path("vectors.npy"), ids)
     n, k = len(vectors), min(settings.k, len(vectors) - 1)
     if k < settings.k:
         step.facts["warnings"] = [f"k was lowered from {settings.k} to {k}: there are only {n} samples"]
         log.warning("neighbors: k lowered from %d to %d, there are only %d samples", settings.k, k, n)
-    gpu = device.gpu()
-    limit = settings.exact_up_to * (_GPU_FACTOR if gpu else 1)
-    is_exact = settings.method == "exact" or (settings.method == "auto" and n <= limit)
-    wanted, memory = min(k + refine.SPARE, n - 1), settings.memory_mb << 20
-    if is_exact:
-        if gpu:
-            cosines, candidates = device.candidates(vectors, wanted, memory, gpu)
-        else:
-            cosines, candidates = exact.candidates(vectors, wanted, memory)
-        indices, distances, doubtful = refine.neighbors_of(vectors, candidates, k, cosines, memory=memory)
-        step.facts["compared_again"] = doubtful
-    else:
-        candidates = approximate.candidates(vectors, wanted, settings)
-        indices, distances, _ = refine.neighbors_of(vectors, candidates, k, memory=memory)
-        step.facts.update(approximate.recall(vectors, indices, distances, settings))
+    search = _Search(vectors, k, settings)
+    first, last = settings.rows(n)
+    rows = np.arange(first, last)
+    indices, distances = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
+    left = np.ones(len(rows), bool)
+    for artifact in (*step.inputs("known"), *step.inputs("parts")):
+        known = read_known(artifact, ids, vectors, k)
+        mine = np.flatnonzero((known.rows >= first) & (known.rows < last))
+        mine = mine[left[known.rows[mine] - first]]
+        places = known.rows[mine] - first
+        indices[places], distances[places] = search.extended(known, mine)
+        left[places] = False
+    if left.any():
+        indices[left], distances[left] = search.found(rows[left])
     np.save(step.out / "indices.npy", indices)
     np.save(step.out / "distances.npy", distances)
     shutil.copyfile(embeddings.path("ids.parquet"), step.out / "ids.parquet")
-    step.rows = n
-    step.facts.update(k=k, metric="cosine", exact=is_exact, copies=_copies(distances))
+    step.rows = len(rows)
+    step.facts.update(search.facts, k=k, metric="cosine", copies=_copies(distances), taken_over=int((~left).sum()))
+    if settings.shard != "1/1":
+        step.facts.update(first_row=first, samples=n)
+
+
+class _Search:
+    """The search of one run, on the device that there is, and what it says of itself."""
+
+    def __init__(self, vectors: Vectors, k: int, settings: NeighborsSettings) -> None:
+        self._vectors, self._k, self._settings = vectors, k, settings
+        self._gpu, self._memory = device.gpu(), settings.memory_mb << 20
+        limit = settings.exact_up_to * (_GPU_FACTOR if self._gpu else 1)
+        self._exact = settings.method == "exact" or (settings.method == "auto" and len(vectors) <= limit)
+        self.facts: dict[str, Any] = {"exact": True, "compared_again": 0}
+
+    def found(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
+        """Neighbours and distances of the samples `rows` among all."""
+        n = len(self._vectors)
+        wanted = min(self._k + refine.SPARE, n - 1)
+        if self._exact:
+            if len(rows) == n and not self._gpu:
+                cosines, candidates = exact.candidates(self._vectors, wanted, self._memory)
+            else:
+                cosines, candidates = self._among(rows, np.arange(n), wanted)
+            return self._refined(rows, candidates, cosines)
+        candidates = approximate.candidates(self._vectors, wanted, self._settings, rows)
+        indices, distances = self._refined(rows, candidates, None)
+        self.facts.update(approximate.recall(self._vectors, distances, self._settings, rows), exact=False)
+        return indices, distances
+
+    def extended(self, known: Known, mine: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
+        """Known neighbours of the rows `mine` of `known`, and whatever samples that it did not see are nearer."""
+        self.facts["exact"] &= known.exact
+        new = np.setdiff1d(np.arange(len(self._vectors)), known.columns, assume_unique=True)
+        rows, theirs = known.rows[mine], known.indices[mine]
+        if not len(new):
+            return theirs, known.distances[mine]
+        cosines, candidates = self._among(rows, new, min(self._k + refine.SPARE, len(new)))
+        unseen = cosines if candidates.shape[1] < len(new) else None
+        return self._refined(rows, np.hstack([theirs, candidates]), unseen)
+
+    def _among(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64], wanted: int
+    ) -> tuple[Float, NDArray[np.int32]]:
+        if self._gpu:
+            return device.candidates_among(self._vectors, rows, columns, wanted, self._memory, self._gpu)
+        return exact.candidates_among(self._vectors, rows, columns, wanted, self._memory)
+
+    def _refined(
+        self, rows: NDArray[np.int64], candidates: NDArray[np.int32], cosines: Float | None
+    ) -> tuple[NDArray[np.int32], Float]:
+        indices, distances, doubtful = refine.neighbors_of(
+            self._vectors, candidates, self._k, cosines, rows=rows, memory=self._memory
+        )
+        self.facts["compared_again"] += doubtful
+        return indices, distances
 
 
 def _copies(distances: Float) -> int:

@@ -23,7 +23,7 @@ class Vectors:
         lengths: (n,) float64, Euclidean lengths of the rows.
     """
 
-    def __init__(self, raw: NDArray[Any], ids: Sequence[str] | None = None) -> None:
+    def __init__(self, raw: NDArray[Any], ids: Sequence[object] | None = None) -> None:
         """Measure every row.
 
         Raises:
@@ -69,6 +69,12 @@ class Vectors:
         block /= self.lengths[start:stop, None].astype(np.float32)
         return block
 
+    def unit_at(self, rows: NDArray[np.integer[Any]]) -> Float:
+        """The chosen rows, each of length 1, as float32 of shape (len(rows), d)."""
+        block: Float = self.raw[rows].astype(np.float32)
+        block /= self.lengths[rows].astype(np.float32)[:, None]
+        return block
+
     def unit64(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """The chosen rows, each of length 1, as float64 of shape (len(rows), d)."""
         block: NDArray[np.float64] = self.raw[rows].astype(np.float64)
@@ -82,7 +88,7 @@ class Vectors:
         return self.raw
 
 
-def open_vectors(path: Path, ids: Sequence[str]) -> Vectors:
+def open_vectors(path: Path, ids: Sequence[object]) -> Vectors:
     """Map `vectors.npy` into memory and check it against its `ids`.
 
     Raises:

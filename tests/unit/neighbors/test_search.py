@@ -83,7 +83,9 @@ def test_the_device_path_gives_the_same_graph() -> None:
     vectors = np.random.default_rng(2).standard_normal((1500, 32)).astype(np.float16)
     vectors[700:720] = vectors[3]
     held = Vectors(vectors)
-    cosines, candidates = device.candidates(held, 18, 1 << 20, torch.device("cpu"))
+    cosines, candidates = device.candidates_among(
+        held, np.arange(1500), np.arange(1500), 18, 1 << 20, torch.device("cpu")
+    )
     by_device = refine.neighbors_of(held, candidates, 10, cosines)
     for one, other in zip(search(vectors, 10), by_device, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -118,7 +120,7 @@ def test_approximate_search_finds_nearly_all_and_says_so() -> None:
     assert (indices != np.arange(4000)[:, None]).all()
     assert all(len(set(row)) == 10 for row in indices.tolist())
     assert (np.diff(distances, axis=1) >= 0).all()
-    facts = approximate.recall(held, indices, distances, settings)
+    facts = approximate.recall(held, distances, settings)
     expected, _ = brute_force(vectors, 10)
     true_recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(indices.tolist(), expected.tolist(), strict=True)])
     assert facts["recall_at_10"] == pytest.approx(true_recall, abs=0.02)
@@ -137,8 +139,8 @@ def test_recall_of_a_bad_graph_is_low() -> None:
     vectors = np.random.default_rng(5).standard_normal((1000, 24)).astype(np.float16)
     held, settings = Vectors(vectors), NeighborsSettings(k=10, recall_sample=100)
     anyone = ((np.arange(1000)[:, None] + np.arange(1, 19)) % 1000).astype(np.int32)
-    indices, distances, _ = refine.neighbors_of(held, anyone, 10)
-    assert approximate.recall(held, indices, distances, settings)["recall_at_10"] < 0.1
+    _, distances, _ = refine.neighbors_of(held, anyone, 10)
+    assert approximate.recall(held, distances, settings)["recall_at_10"] < 0.1
 
 
 def test_inverted_lists_take_over_where_memory_is_small() -> None:

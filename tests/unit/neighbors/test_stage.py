@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from kfp import dsl
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError
+from tamis.core.errors import ArtifactError, InputError, SettingsError
+from tamis.core.settings import parse
 from tamis.neighbors.component import find_neighbors
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.neighbors.stage import run
@@ -36,7 +38,14 @@ def test_the_artifact_holds_neighbours_distances_ids_and_facts(tmp_path: Path) -
     np.testing.assert_array_equal(distances, far)
     assert pq.read_table(tmp_path / "out/ids.parquet")["id"].to_pylist() == names(200)
     assert manifest.rows == 200
-    assert manifest.facts == {"k": 12, "metric": "cosine", "exact": True, "copies": 0, "compared_again": 0}
+    assert manifest.facts == {
+        "k": 12,
+        "metric": "cosine",
+        "exact": True,
+        "copies": 0,
+        "compared_again": 0,
+        "taken_over": 0,
+    }
     assert Artifact.open(tmp_path / "out", "neighbors").manifest == manifest
 
 
@@ -90,6 +99,91 @@ def test_auto_is_approximate_beyond_its_limit_and_measures_recall(tmp_path: Path
     assert manifest.facts["exact"] is False
     assert manifest.facts["recall_sample"] == 100
     assert manifest.facts["recall_at_8"] > 0.95
+
+
+def read(out: Path) -> tuple[np.ndarray, np.ndarray]:
+    return np.load(out / "indices.npy"), np.load(out / "distances.npy")
+
+
+@pytest.mark.parametrize("order", [(3, 1, 2), (2, 3, 1)])
+def test_parts_make_the_graph_of_one_run(tmp_path: Path, order: tuple[int, ...]) -> None:
+    vectors = vectors_of(500)
+    vectors[100:108] = vectors[7]  # copies, in more than one part
+    vectors[300:308] = vectors[7]
+    embeddings = make_embeddings(tmp_path / "embeddings", names(500), vectors)
+    run(NeighborsSettings(k=6), embeddings=embeddings, out=tmp_path / "whole")
+    parts = []
+    for shard in order:
+        parts.append(tmp_path / f"part-{shard}")
+        run(NeighborsSettings(k=6, shard=f"{shard}/3"), embeddings=embeddings, out=parts[-1])
+    manifest = run(NeighborsSettings(k=6), embeddings=embeddings, parts=parts, out=tmp_path / "merged")
+    assert manifest.facts["taken_over"] == 500
+    for merged, whole in zip(read(tmp_path / "merged"), read(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(merged, whole)
+
+
+def test_a_missing_part_is_searched_and_counted(tmp_path: Path) -> None:
+    embeddings = make_embeddings(tmp_path / "embeddings", names(300), vectors_of(300))
+    run(NeighborsSettings(k=6, shard="2/3"), embeddings=embeddings, out=tmp_path / "part")
+    manifest = run(NeighborsSettings(k=6), embeddings=embeddings, parts=[tmp_path / "part"], out=tmp_path / "out")
+    assert (manifest.rows, manifest.facts["taken_over"]) == (300, 100)
+    np.testing.assert_array_equal(read(tmp_path / "out")[0], brute_force(np.load(embeddings / "vectors.npy"), 6)[0])
+
+
+def test_a_part_is_no_graph(tmp_path: Path) -> None:
+    embeddings = make_embeddings(tmp_path / "embeddings", names(300), vectors_of(300))
+    run(NeighborsSettings(k=6, shard="2/3"), embeddings=embeddings, out=tmp_path / "part")
+    with pytest.raises(ArtifactError, match="neighbors_part"):
+        Artifact.open(tmp_path / "part", "neighbors")
+
+
+@pytest.mark.parametrize("added", [1, 5, 200])
+def test_added_samples_extend_a_graph(tmp_path: Path, added: int) -> None:
+    ids, vectors = names(400 + added), vectors_of(400 + added)
+    vectors[50:60] = vectors[5]
+    new = np.random.default_rng(1).choice(np.arange(10, 400 + added), added, replace=False)  # not only at the end
+    old = np.setdiff1d(np.arange(400 + added), new)
+    before = make_embeddings(tmp_path / "before", [ids[i] for i in old], vectors[old])
+    after = make_embeddings(tmp_path / "after", ids, vectors)
+    settings = NeighborsSettings(k=8)
+    run(settings, embeddings=before, out=tmp_path / "graph")
+    manifest = run(settings, embeddings=after, known=[tmp_path / "graph"], out=tmp_path / "extended")
+    run(settings, embeddings=after, out=tmp_path / "whole")
+    assert manifest.facts["taken_over"] == 400
+    assert manifest.facts["exact"]
+    for extended, whole in zip(read(tmp_path / "extended"), read(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(extended, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids, vectors: (ids[1:], vectors[1:]), "1 of its samples are not in the embeddings"),
+        (lambda ids, vectors: (ids[::-1], vectors[::-1]), "come in another order"),
+        (lambda ids, vectors: (ids, -vectors + 1), "the vector of sample number 0 is another one now"),
+    ],
+)
+def test_a_graph_of_something_else_is_refused(
+    tmp_path: Path, change: Callable[[list[str], np.ndarray], tuple[list[str], np.ndarray]], message: str
+) -> None:
+    ids, vectors = names(60), vectors_of(60)
+    run(NeighborsSettings(k=4), embeddings=make_embeddings(tmp_path / "e", ids, vectors), out=tmp_path / "graph")
+    other = make_embeddings(tmp_path / "other", *change(ids, vectors))
+    with pytest.raises(InputError, match=message):
+        run(NeighborsSettings(k=4), embeddings=other, known=[tmp_path / "graph"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_with_fewer_neighbours_is_refused(tmp_path: Path) -> None:
+    embeddings = make_embeddings(tmp_path / "e", names(60), vectors_of(60))
+    run(NeighborsSettings(k=4), embeddings=embeddings, out=tmp_path / "graph")
+    with pytest.raises(InputError, match="has 4 neighbours of each sample; 5 are asked for"):
+        run(NeighborsSettings(k=5), embeddings=embeddings, known=[tmp_path / "graph"], out=tmp_path / "out")
+
+
+def test_a_shard_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"no shard 4 of 3; allowed: 1/3 to 3/3"):
+        parse(NeighborsSettings, {"shard": "4/3"}, where="neighbors")
 
 
 def test_the_component_passes_settings_and_paths(tmp_path: Path) -> None:
