@@ -93,7 +93,8 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
     """The steps that both pipelines begin with; returns their artifacts by kind."""
     samples = fit(assemble_pool(settings=given["pool"]), "base", given, fixed).outputs["pool"]
     embedded = fit(embed(pool=samples, settings=given["embedding"]), "embedding", given, fixed)
-    searched = find_neighbors(embeddings=embedded.outputs["embeddings"], settings=given["neighbors"])
+    embeddings = embedded.outputs["embeddings"]
+    searched = find_neighbors(embeddings=embeddings, settings=given["neighbors"])
     graph = fit(searched, "base", given, fixed).outputs["neighbors"]
     with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
         rated = fit(rate(pool=samples, settings=rater), "rating", given, fixed)
@@ -101,11 +102,12 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
     ratings = rated.outputs["ratings"]
     curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, settings=given["curation"])
     curation = fit(curated, "base", given, fixed).outputs["curation"]
-    return {"pool": samples, "neighbors": graph, "ratings": ratings, "curation": curation}
+    return {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
 
 
 def _selected(made: Given, subset: Any, given: Given, fixed: CompileSettings) -> Any:
-    task = select(pool=made["pool"], curation=made["curation"], neighbors=made["neighbors"], settings=subset)
+    names = ("pool", "curation", "neighbors", "embeddings")
+    task = select(**{name: made[name] for name in names}, settings=subset)
     return fit(task, "base", given, fixed).outputs["selection"]
 
 

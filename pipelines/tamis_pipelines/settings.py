@@ -23,6 +23,9 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.selection.settings import SelectionSettings
 from tamis_pipelines.pods import KubeflowSettings
 
+# Strategies that rank by scores of a stage that the pipelines do not have, and the command that makes them.
+_SCORED = {"perplexity": "tamis score", "deita": "tamis score", "less": "tamis influence"}
+
 
 class RunSettings(Settings):
     """What `tamis run` and the Kubeflow pipelines take.
@@ -50,6 +53,15 @@ class RunSettings(Settings):
             twice = [name for name, count in names.items() if count > 1]
             if twice:
                 raise ValueError(f"two {section} are called '{twice[0]}'; give each a name of its own")
+        for subset in self.subsets:
+            if subset.strategy in _SCORED and (subset.strategy, subset.variant) != ("deita", "ds2-paper"):
+                raise ValueError(
+                    f"subset '{subset.name}': the strategy {subset.strategy} ranks by a model's scores, which no "
+                    f"step of the pipeline makes; make them with `{_SCORED[subset.strategy]}` from the run's pool and "
+                    "give them to `tamis select --scores`"
+                )
+        if self.neighbors.shard != "1/1":
+            raise ValueError("neighbors.shard: a run searches for all samples; shards are for `tamis neighbors`")
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
         return self

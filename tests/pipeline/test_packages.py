@@ -17,6 +17,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tamis.cli import main
+from tamis.core.errors import SettingsError
 from tamis.core.kubeflow import image
 from tamis_pipelines.definitions import PIPELINES
 from tamis_pipelines.packages import compile_all
@@ -272,3 +273,20 @@ def test_the_examples_are_valid_settings(example: str) -> None:
     settings = load_run(ROOT / "examples" / example)
     assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
     assert set(settings.arguments()) <= set(RunSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("strategy: random", "strategy: perplexity"), r"together: subset 'random': .* perplexity .* `tamis score`"),
+        (("strategy: random", "strategy: less, variant: ds2-paper"), "`tamis influence`"),
+        (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "shards are for `tamis neighbors`"),
+    ],
+)
+def test_what_the_pipelines_do_not_do_is_refused_before_they_start(
+    tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text((ROOT / "examples" / "demo.yaml").read_text().replace(*change))
+    with pytest.raises(SettingsError, match=said):
+        load_run(path)

@@ -108,14 +108,17 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     lines = [f"{where}: {len(problems)} wrong setting{'s' if len(problems) > 1 else ''}"]
     for problem in problems:
         location = problem["loc"]
-        field = ".".join(str(part) for part in location) or "(whole)"
+        field = ".".join(str(part) for part in location) or "together"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {field}: unknown setting{_suggestion(model, location)}")
         elif problem["type"] == "missing":
             lines.append(f"  {field}: missing")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {field}: seen {problem['input']!r}; {message[0].lower()}{message[1:]}")
+            message = message[0].lower() + message[1:]
+            # What a validator says of several fields together names their values itself.
+            of_fields = problem["type"] == "value_error" and isinstance(problem["input"], Mapping)
+            lines.append(f"  {field}: {message}" if of_fields else f"  {field}: seen {problem['input']!r}; {message}")
     return "\n".join(lines)
 
 
