@@ -70,7 +70,8 @@ def curate(
         keep_evidence: whether the result keeps each sample's evidence, as several raters' combination needs.
 
     Returns:
-        Curated scores and their diagnosis.
+        Curated scores and their diagnosis. Where neighbours say next to nothing about the ratings, nothing is flagged:
+        `diagnosis["explained"]` is false, and probabilities are NaN.
 
     Raises:
         InputError: when shapes disagree, a score is out of range, or nothing is rated.
@@ -112,14 +113,19 @@ def curate(
         if kept is not None:
             kept[np.ix_(rows, present)] = evidence.T
             kept[np.ix_(rows, np.flatnonzero(seen == 0))] = -np.inf
+    margin = float(np.log(model.q) @ model.q)
+    explained = len(present) == 1 or model.predictive >= margin + _chance_gain(margin, view, len(present))
+    if not explained:
+        # Without neighbours that know the truth, T is not identified and a correction is a guess: ratings stay.
+        flagged[:], suggested, sure[:], error[:] = False, scores.copy(), np.nan, np.nan
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
     T = mixture.transition_of(counts + mixture.PSEUDO)
     after = (after + mixture.PSEUDO) / (after + mixture.PSEUDO).sum(1, keepdims=True)
     result.diagnosis = as_json(
-        {"mode": "exact", "confidence": confidence}
-        | {"T_curated": _expand(after, present, classes)}
-        | _diagnosis(view, model, start, T, counts.sum(1) / counts.sum(), present, classes)
+        {"mode": "exact", "confidence": confidence, "explained": explained}
+        | ({"T_curated": _expand(after, present, classes)} if explained else {})
+        | _diagnosis(view, model, start, T, counts.sum(1) / counts.sum(), present, classes, explained)
         | _intervals(view, model, fit_samples, ordinal, bootstrap, seed, present, classes)
         | outcome(result, classes)
     )
@@ -221,6 +227,7 @@ def _diagnosis(
     p: Matrix,
     present: NDArray[np.intp],
     classes: int,
+    explained: bool,
 ) -> dict[str, Any]:
     plain = consensus(view, len(present))
     triples = transition.from_triples(plain.c3) if plain.covered else start
@@ -228,11 +235,11 @@ def _diagnosis(
     full = Neighborhoods.like(view, np.append(present, UNRATED).astype(np.int8)[view.scores])
     full_T, full_p = _expand(T, present, classes), _spread(p, present, classes)
     found = checks(full, full_T, full_p, renamed=model.renamed or start.renamed)
-    # A model of T's size gains about as much on ratings that follow nothing.
-    chance_gain = 0.01 * abs(margin) + 2 * len(present) ** 2 / len(view.rows)
-    if len(present) > 1 and model.predictive < margin + chance_gain:
+    if not explained:
         found["warnings"].append(
-            "neighbours say next to nothing about the ratings: look at the embedding; correct with care"
+            "neighbours say next to nothing about the ratings, so no rating was flagged or corrected: either near "
+            "samples do not share their true scores in this embedding, or the ratings do not follow the texts, or there "
+            "are too few of them"
         )
     return {
         "k": model.k,
@@ -248,6 +255,11 @@ def _diagnosis(
         "p_by_consensus": _spread(triples.p, present, classes),
         "copies_left_out": int((view.scores != UNRATED).sum()) - len(view.rows),
     } | found
+
+
+def _chance_gain(margin: float, view: Neighborhoods, classes: int) -> float:
+    """What a model of T's size gains on ratings that follow nothing, in log-likelihood per rating, about."""
+    return 0.01 * abs(margin) + 2 * classes**2 / len(view.rows)
 
 
 def _expand(matrix: Matrix, present: NDArray[np.intp], classes: int) -> Matrix:

@@ -123,7 +123,8 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     raw = np.where(number > 0, np.floor(mean + 0.5), UNRATED).astype(np.int8)
     total = np.zeros((classes, len(raw)))
     known = number > 0
-    for result in results.values():
+    informed = {name: result for name, result in results.items() if result.diagnosis["explained"]}
+    for result in informed.values():
         if result.evidence is None:
             raise ValueError("combine needs results that kept their evidence")
         # To a rater that never gives a class, a sample of that class looks like one of the nearest class that it gives.
@@ -131,7 +132,7 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
         nearest = given[np.abs(np.arange(classes)[:, None] - given).argmin(1)]
         total += result.evidence[:, nearest].T
         known |= result.suggested != UNRATED
-    p = np.mean([result.diagnosis["p"] for result in results.values()], axis=0) + 1e-6
+    p = np.mean([result.diagnosis["p"] for result in (informed or results).values()], axis=0) + 1e-6
     for _ in range(50):
         joint = total + np.log(p / p.sum())[:, None]
         posterior = np.exp(joint - log_sum(joint))
@@ -143,6 +144,11 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     suggested[~known] = UNRATED
     sure = np.where(known, top, np.nan).astype(np.float32)
     error = np.where(number > 0, 1 - right, np.nan).astype(np.float32)
+    left_out = [
+        f"nothing is taken from {name}: its neighbours say next to nothing" for name in results.keys() - informed
+    ]
+    if not informed:
+        flagged[:], suggested, sure[:], error[:] = False, raw.copy(), np.nan, np.nan
     result = decide(raw, flagged, suggested, sure, error, threshold=threshold, fill_missing=fill_missing)
     counts = posterior[:, number > 0] @ np.eye(classes)[raw[number > 0]] + PSEUDO
     observed = np.bincount(raw[number > 0], minlength=classes) / max(1, int((number > 0).sum()))
@@ -154,7 +160,8 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
             "T": counts / counts.sum(1, keepdims=True),
             "p": p / p.sum(),
             "observed_prior": observed,
-            "warnings": [],
+            "explained": bool(informed),
+            "warnings": sorted(left_out),
         }
         | outcome(result, classes)
     )

@@ -198,10 +198,15 @@ def test_ratings_that_are_all_equal_are_kept() -> None:
     assert result.diagnosis["p"][3] == 1
 
 
-def test_ratings_that_ignore_the_text_are_said_to_be_unexplained() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_ratings_that_ignore_the_text_are_left_alone(seed: int) -> None:
     pool = pool_of(2000, 64, seed=401)
-    scores = np.random.default_rng(0).choice(6, 2000, p=P)
+    scores = np.random.default_rng(seed).choice(6, 2000, p=P)
     result = curate(scores, pool.indices, pool.distances)
+    assert not result.diagnosis["explained"]
+    assert (result.score == scores).all()
+    assert not result.flagged.any()
+    assert np.isnan(result.error_probability).all()
     assert any("neighbours say next to nothing" in warning for warning in result.diagnosis["warnings"])
 
 

@@ -139,3 +139,17 @@ def test_combining_needs_two_raters_and_exact_mode(pool: Pool, tmp_path: Path) -
         run(CurationSettings(combine=True), ratings=named, neighbors=graph, out=tmp_path / "out")
     with pytest.raises(SettingsError, match="combine needs mode: exact"):
         parse(CurationSettings, {"combine": True, "mode": "paper"}, where="settings")
+
+
+def test_a_rater_that_ignores_the_text_adds_nothing(pool: Pool) -> None:
+    blind = np.random.default_rng(4).choice(6, len(pool.true)).astype(np.int8)
+    results = {
+        name: curate(scores, pool.indices, pool.distances, keep_evidence=True)
+        for name, scores in (("good", pool.scores), ("blind", blind))
+    }
+    found = combine(results, 6, threshold=0)
+    alone = combine({"good": results["good"]}, 6, threshold=0)
+    assert found.diagnosis["warnings"] == ["nothing is taken from blind: its neighbours say next to nothing"]
+    assert pool.right(found.score) > pool.right(alone.score) - 0.02
+    both_blind = combine({"a": results["blind"], "b": results["blind"]}, 6, threshold=0)
+    assert (both_blind.score == blind).all()
