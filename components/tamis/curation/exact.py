@@ -238,8 +238,8 @@ def _diagnosis(
     if not explained:
         found["warnings"].append(
             "neighbours say next to nothing about the ratings, so no rating was flagged or corrected: either near "
-            "samples do not share their true scores in this embedding, or the ratings do not follow the texts, or there "
-            "are too few of them"
+            "samples do not share their true scores in this embedding, or the ratings do not follow the texts, or "
+            "there are too few of them"
         )
     return {
         "k": model.k,
