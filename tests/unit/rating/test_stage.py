@@ -89,7 +89,7 @@ def test_other_pools_and_runs_share_what_is_rated(
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(models: Path, tmp_path: Path) -> None:
-    samples = [conversation(f"Tell me about the number {n}.", f"{n} is a number. " * (n + 1)) for n in range(24)]
+    samples = [conversation(f"Tell me about the number {n}.", f"{n} is a number. " * (n + 1)) for n in range(12)]
     pool = make_pool(tmp_path / "pool", samples)
     store = tmp_path / "store"
     given = values(models, temperature=1, store=str(store), backend={"batch_tokens": 64})
