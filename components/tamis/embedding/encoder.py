@@ -34,7 +34,7 @@ class Encoder:
             ) from None
         pooling = Pooling(transformer.get_embedding_dimension(), "mean")
         self._model = SentenceTransformer(modules=[transformer, pooling], device=str(device()))
-        self._batch_size = settings.batch_size
+        self._batch_size = settings.batch_size or (256 if device().type == "cuda" else 64)
 
     def encode(self, texts: list[str]) -> NDArray[np.float16]:
         """Vectors of `texts`: (len(texts), d) float16, each of length 1.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 _COLUMNS = 32_768
+_SHARE = 0.8  # of the free memory; the rest is for what torch keeps beside the tensors
 
 
 def gpu() -> torch.device | None:
@@ -23,6 +24,13 @@ def gpu() -> torch.device | None:
     except ImportError:
         return None
     return torch.device("cuda") if torch.cuda.is_available() else None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the device that a search may use: most of what is free."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0] * _SHARE)
 
 
 def candidates_among(
@@ -35,35 +43,62 @@ def candidates_among(
 ) -> tuple[Float, NDArray[np.int32]]:
     """The `k` samples of `columns` with the largest cosines to each of `rows`, as `exact.candidates_among` gives them.
 
-    `memory` bounds the bytes used on the device; blocks of vectors are brought to it as they are needed.
+    `columns` ascend. `memory` bounds the bytes used on the device. Vectors that fill less than half of it are brought
+    there once, others block by block as they are needed.
     """
     import torch
 
+    units = _Units(vectors, memory // 2, device)
     n, width = len(rows), min(_COLUMNS, len(columns))
-    fixed = 2 * width * vectors.dimensions * 4
-    height = int(np.clip((memory - fixed) // (width * 7 + vectors.dimensions * 8), 64, 16_384))
+    left = memory - units.bytes - 2 * width * vectors.dimensions * 4
+    height = int(np.clip(left // (width * 6 + vectors.dimensions * 8), 64, 16_384))
     cosines, samples = np.empty((n, k), np.float32), np.empty((n, k), np.int32)
     with Progress("neighbors", n) as progress:
         for start in range(0, n, height):
-            whose = torch.from_numpy(rows[start : start + height]).to(device)
-            mine = torch.from_numpy(vectors.unit_at(rows[start : start + height])).to(device)
-            best: torch.Tensor | None = None
-            numbers: torch.Tensor | None = None
+            whose = rows[start : start + height]
+            mine = units.at(whose)
+            best = torch.empty((len(mine), 0), device=device)
+            numbers = torch.empty((len(mine), 0), dtype=torch.int64, device=device)
             for other in range(0, len(columns), width):
-                which = torch.from_numpy(columns[other : other + width]).to(device)
-                theirs = torch.from_numpy(vectors.unit_at(columns[other : other + width])).to(device)
-                product = mine @ theirs.T
-                product[whose[:, None] == which[None, :]] = -4.0
-                values, places = torch.topk(product, min(k, len(theirs)), dim=1, sorted=False)
-                places = which[places]
-                if best is not None and numbers is not None:
-                    values, places = torch.cat([best, values], 1), torch.cat([numbers, places], 1)
-                    values, order = torch.topk(values, min(k, values.shape[1]), dim=1, sorted=False)
-                    places = places.gather(1, order)
-                best, numbers = values, places
-            assert best is not None  # n is at least 3
-            assert numbers is not None
+                which = columns[other : other + width]
+                product = mine @ units.at(which).T
+                own = np.minimum(np.searchsorted(which, whose), len(which) - 1)
+                itself = np.flatnonzero(which[own] == whose)
+                product[torch.from_numpy(itself).to(device), torch.from_numpy(own[itself]).to(device)] = -4.0
+                values, places = torch.topk(product, min(k, len(which)), dim=1, sorted=False)
+                best = torch.cat([best, values], 1)
+                numbers = torch.cat([numbers, torch.from_numpy(which).to(device)[places]], 1)
+                if best.shape[1] > k:
+                    best, order = torch.topk(best, k, dim=1, sorted=False)
+                    numbers = numbers.gather(1, order)
             cosines[start : start + len(mine)] = best.cpu().numpy()
             samples[start : start + len(mine)] = numbers.to(torch.int32).cpu().numpy()
             progress.advance(len(mine))
     return cosines, samples
+
+
+class _Units:
+    """Vectors of length 1 on the device; as stored they stay there if `memory` holds them all."""
+
+    def __init__(self, vectors: Vectors, memory: int, device: torch.device) -> None:
+        import torch
+
+        self._vectors, self._device = vectors, device
+        self._raw: torch.Tensor | None = None
+        self.bytes = vectors.raw.nbytes if vectors.raw.nbytes <= memory else 0
+        if self.bytes:
+            dtype = torch.from_numpy(np.empty(0, vectors.raw.dtype)).dtype
+            self._raw = torch.empty(vectors.raw.shape, dtype=dtype, device=device)
+            for start in range(0, len(vectors), _COLUMNS):
+                block = np.ascontiguousarray(vectors.raw[start : start + _COLUMNS])
+                self._raw[start : start + _COLUMNS] = torch.from_numpy(block)
+            self._lengths = torch.from_numpy(vectors.lengths.astype(np.float32)).to(device)
+
+    def at(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """The chosen rows, float32 of shape (len(rows), d)."""
+        import torch
+
+        if self._raw is None:
+            return torch.from_numpy(self._vectors.unit_at(rows)).to(self._device)
+        places = torch.from_numpy(rows).to(self._device)
+        return self._raw[places].float() / self._lengths[places, None]

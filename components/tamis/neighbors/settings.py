@@ -17,12 +17,14 @@ class NeighborsSettings(Settings):
         "auto", description="exact: every pair is compared; approximate: faiss; auto: by the number of samples"
     )
     exact_up_to: int = Field(
-        100_000, ge=3, description="auto is exact up to so many samples on a CPU, and twenty times as many on a GPU"
+        500_000, ge=3, description="auto is exact up to so many samples on a CPU, and twenty times as many on a GPU"
     )
-    memory_mb: int = Field(2048, ge=64, description="MiB that the search may use beside what the interpreter needs")
+    memory_mb: int = Field(
+        2048, ge=64, description="MiB of main memory for the search; of a GPU's, most of what is free"
+    )
     links: int = Field(32, ge=4, le=256, description="approximate: links per sample in the HNSW index")
     build_effort: int = Field(120, ge=16, description="approximate: candidates looked at when a sample is added")
-    search_effort: int = Field(96, ge=16, description="approximate: candidates looked at in a search")
+    search_effort: int = Field(400, ge=16, description="approximate: candidates looked at in a search")
     build_threads: int = Field(
         0, ge=0, description="approximate: threads that build the index; 1 gives the same graph every time; 0: all"
     )

@@ -117,7 +117,8 @@ class _Search:
         self, rows: NDArray[np.int64], columns: NDArray[np.int64], wanted: int
     ) -> tuple[Float, NDArray[np.int32]]:
         if self._gpu:
-            return device.candidates_among(self._vectors, rows, columns, wanted, self._memory, self._gpu)
+            memory = device.free_memory(self._gpu)
+            return device.candidates_among(self._vectors, rows, columns, wanted, memory, self._gpu)
         return exact.candidates_among(self._vectors, rows, columns, wanted, self._memory)
 
     def _refined(

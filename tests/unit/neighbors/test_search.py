@@ -78,13 +78,14 @@ def test_memory_that_is_too_small_says_how_much_is_needed() -> None:
     assert exact.block_size(100_000, 384, 40, needed << 20) >= 128
 
 
-def test_the_device_path_gives_the_same_graph() -> None:
+@pytest.mark.parametrize("memory", [1 << 20, 1 << 17])  # vectors that stay on the device, and that do not
+def test_the_device_path_gives_the_same_graph(memory: int) -> None:
     torch = pytest.importorskip("torch")
     vectors = np.random.default_rng(2).standard_normal((1500, 32)).astype(np.float16)
     vectors[700:720] = vectors[3]
     held = Vectors(vectors)
     cosines, candidates = device.candidates_among(
-        held, np.arange(1500), np.arange(1500), 18, 1 << 20, torch.device("cpu")
+        held, np.arange(1500), np.arange(1500), 18, memory, torch.device("cpu")
     )
     by_device = refine.neighbors_of(held, candidates, 10, cosines)
     for one, other in zip(search(vectors, 10), by_device, strict=True):
