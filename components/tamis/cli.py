@@ -83,7 +83,7 @@ STAGES = {
         "curation",
         "CurationSettings",
         "Estimate the raters' errors and correct their scores.",
-        (StageInput("ratings", many=True), StageInput("neighbors")),
+        (StageInput("ratings", many=True), StageInput("neighbors"), StageInput("pool", required=False)),
         example="tamis curate --ratings work/ratings/llama --neighbors work/neighbors --out work/curation",
     ),
     "score": Stage(

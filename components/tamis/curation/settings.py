@@ -43,6 +43,11 @@ class CurationSettings(Settings):
     ordinal: float = Field(
         0.0, ge=0, description="ratings added to each row of T, spread over near classes; holds it up in small pools"
     )
+    per_source: int | None = Field(
+        None,
+        ge=200,
+        description="give each source of the pool with so many rated samples a T of its own; null: one T for all",
+    )
     combine: bool = Field(
         False,
         description="add a rater 'combined': one posterior from all raters' ratings, each by its own T (exact mode)",
@@ -62,6 +67,8 @@ class CurationSettings(Settings):
             raise ValueError(f"highest ({self.highest}) must be above lowest ({self.lowest})")
         if isinstance(self.neighbors, int) and self.neighbors < 1:
             raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")
+        if self.per_source is not None and self.mode != "exact":
+            raise ValueError(f"per_source needs mode: exact, not {self.mode}")
         if self.combine and self.mode != "exact":
             raise ValueError(f"combine needs mode: exact, not {self.mode}")
         return self

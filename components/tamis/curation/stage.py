@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, SettingsError
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import CURATION, PartsWriter
-from tamis.curation import exact, raters, rounds
+from tamis.curation import exact, raters, rounds, sources
 from tamis.curation.classes import UNRATED
 from tamis.curation.diversity import diversity_scores
 from tamis.curation.examples import write_corrections
@@ -28,24 +30,35 @@ log = logging.getLogger(__name__)
 _BLOCK = 100_000  # rows written together
 
 
-def run(settings: CurationSettings, *, ratings: Sequence[Uri], neighbors: Uri, out: Uri) -> Manifest:
+def run(
+    settings: CurationSettings, *, ratings: Sequence[Uri], neighbors: Uri, pool: Uri | None = None, out: Uri
+) -> Manifest:
     """Curate the scores of every rater.
 
     The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`.
+
+    Raises:
+        SettingsError: when `per_source` is set and no `pool` is given, which knows the sources.
+        InputError: when ratings, neighbours or pool cannot be used together.
     """
+    if settings.per_source is not None and pool is None:
+        raise SettingsError("per_source needs to know each sample's source", action="give the pool too")
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
-    return run_step("curation", "curation", settings, _curate, out=out, inputs=inputs)
+    if settings.per_source is not None:
+        inputs["pool"] = Input(pool, "pool")
+    return run_step("curation", "curation", settings, _run, out=out, inputs=inputs)
 
 
-def _curate(step: Step[CurationSettings]) -> None:
+def _run(step: Step[CurationSettings]) -> None:
     settings = step.settings
     ids, indices, distances = _graph(step.input("neighbors"))
     given = read_all(list(step.inputs("ratings")), ids, settings)
+    places = {} if settings.per_source is None else _sources(step.input("pool"), ids)
     diversity = diversity_scores(distances, settings.diversity_neighbors, settings.diversity)
     results = {}
     for ratings in given:
         log.info("curation: %s", ratings.rater)
-        result = results[ratings.rater] = _curate_one(ratings, indices, distances, settings)
+        result = results[ratings.rater] = _curate_rater(ratings, indices, distances, places, settings)
         if ratings.unknown:
             result.diagnosis["warnings"].append(
                 f"{ratings.unknown} ratings are of samples that the neighbour graph does not have; they were left out"
@@ -73,10 +86,25 @@ def _curate(step: Step[CurationSettings]) -> None:
     step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
 
 
-def _curate_one(ratings: Ratings, indices: Ints, distances: Floats, settings: CurationSettings) -> Curated:
+def _curate_rater(
+    ratings: Ratings,
+    indices: Ints,
+    distances: Floats,
+    places: Mapping[str, NDArray[np.intp]],
+    settings: CurationSettings,
+) -> Curated:
+    curate = partial(_curate, settings=settings)
+    if settings.per_source is None:
+        return curate(ratings.scores, indices, distances)
+    return sources.curate(
+        curate, ratings.scores, indices, distances, places, classes=settings.classes, smallest=settings.per_source
+    )
+
+
+def _curate(scores: NDArray[np.int8], indices: Ints, distances: Floats, settings: CurationSettings) -> Curated:
     if settings.mode != "exact":
         return rounds.curate(
-            ratings.scores,
+            scores,
             indices,
             distances,
             classes=settings.classes,
@@ -85,7 +113,7 @@ def _curate_one(ratings: Ratings, indices: Ints, distances: Floats, settings: Cu
             seed=settings.seed,
         )
     return exact.curate(
-        ratings.scores,
+        scores,
         indices,
         distances,
         classes=settings.classes,
@@ -99,6 +127,24 @@ def _curate_one(ratings: Ratings, indices: Ints, distances: Floats, settings: Cu
         seed=settings.seed,
         keep_evidence=settings.combine,
     )
+
+
+def _sources(pool: Artifact, ids: pa.Array) -> dict[str, NDArray[np.intp]]:
+    """The graph's samples of each source, by the source's name.
+
+    Raises:
+        InputError: when the pool lacks a sample of the graph.
+    """
+    table = pool.table(["id", "source"])
+    found = table["source"].combine_chunks().take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
+    if found.null_count:
+        raise InputError(
+            f"{pool.location}: {found.null_count} of the graph's {len(ids)} samples are not in this pool",
+            action="give the pool that was embedded",
+        )
+    names = found.dictionary_encode()
+    codes = names.indices.to_numpy()
+    return {name: np.flatnonzero(codes == code) for code, name in enumerate(names.dictionary.to_pylist())}
 
 
 def _graph(artifact: Artifact) -> tuple[pa.Array, Ints, Floats]:

@@ -25,13 +25,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, known = tmp_path_factory.mktemp("curation"), make_known(N, 32, seed=5)
     samples = [conversation(f"What is the number {i} good for?", f"For counting to {i}.") for i in range(N)]
     ids, random = [sample_id(messages) for messages in samples], np.random.default_rng(3)
-    pool = make_pool(folder / "pool", samples)
+    pool = make_pool(folder / "pool", samples, source=["chat"] * 900 + ["code"] * (N - 900))
     neighbors = make_neighbors(folder / "neighbors", ids, known.indices, known.distances)
     ratings = [
         make_ratings(folder / rater, rater, ids, (draw_ratings(known.true, T, random) + 4).tolist()) for rater in RATERS
     ]
-    settings = CurationSettings(bootstrap=5, combine=True)
-    curate(settings, ratings=ratings, neighbors=neighbors, out=folder / "curated")
+    settings = CurationSettings(bootstrap=5, combine=True, per_source=700)
+    curate(settings, ratings=ratings, neighbors=neighbors, pool=pool, out=folder / "curated")
     run(ReportingSettings(), pool=pool, ratings=ratings, curation=folder / "curated", out=folder / "report")
     return folder / "report"
 
@@ -74,3 +74,9 @@ def test_what_is_left_of_the_errors_is_drawn_next_to_the_matrix(report: Path) ->
     page = (report / "report.html").read_text(encoding="utf-8")
     assert page.index("Transition matrix T") < page.index("What is left of the errors")
     assert (report / "plots" / "curated-gpt.svg").exists()
+
+
+def test_sources_with_matrices_of_their_own_are_listed(report: Path) -> None:
+    text = (report / "results.md").read_text(encoding="utf-8")
+    table = text[text.index("**Sources curated by themselves**") :].split("\n\n")[1]
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["chat"]

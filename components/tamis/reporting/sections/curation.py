@@ -88,6 +88,24 @@ def _overview(raters: list[Curated]) -> Table:
     return Table("Flagged and corrected ratings", columns, rows, words=("mode",), note=note)
 
 
+def _per_source(diagnosis: Mapping[str, Any]) -> list[Table]:
+    """How the sources that were curated by themselves differ from all together."""
+    found = diagnosis.get("sources")
+    if not isinstance(found, Mapping) or not found:
+        return []
+    rows = []
+    for name, of in found.items():
+        matrix, counts = matrix_of(of.get("T")), of["counts"]
+        kept = DASH if matrix is None else ", ".join(percent(value, digits=0) for value in np.diagonal(matrix))
+        rows.append([name, count(counts["rated"]), count(counts["corrected"]), number(of["difference"]), kept])
+    note = (
+        "These sources have a transition matrix of their own. Difference: its mean distance from the matrix of all "
+        "samples. Kept: the share of each true class, 0 to 5, that is rated as what it is."
+    )
+    columns = ["source", "rated", "corrected", "difference of T", "kept"]
+    return [Table("Sources curated by themselves", columns, rows, words=("source", "kept"), note=note)]
+
+
 def _flagged(rater: Curated) -> int:
     return int(np.count_nonzero(rater.flagged & (rater.raw >= 0)))
 
@@ -111,6 +129,7 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
     if transition is None:
         section.add(Text("The diagnosis of this rater has no transition matrix."))
     section.add(*_intervals(rater, transition), _by_class(rater, diagnosis), _by_source(rater, evidence))
+    section.add(*_per_source(diagnosis))
     if isinstance(diagnosis.get("identifiability"), Mapping) and diagnosis["identifiability"]:
         checks = {name: value for name, value in scalars(diagnosis["identifiability"]).items()}
         if checks:
