@@ -423,7 +423,7 @@ def _order(
             "--no-cache and --uploaded: caching is compiled into a package",
             action="leave --uploaded out, or upload a version with --set kubeflow.compiled.cached=false",
         )
-    compiled = parsed.kubeflow.compiled.model_copy(update={"cached": False} if no_cache else {})
+    compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
     package = None
     if not uploaded:
         package = _import("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)

@@ -15,12 +15,14 @@ from tamis.curation.component import curate
 from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
 from tamis.finetuning.component import finetune
+from tamis.influence.component import influence
 from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
 from tamis.rating.component import rate
 from tamis.reporting.component import report as write_report
+from tamis.scoring.component import score
 from tamis.selection.component import select
-from tamis_pipelines.pods import CompileSettings, KubeflowSettings, PodKind, fit
+from tamis_pipelines.pods import CompileSettings, KubeflowSettings, PodKind, ScoreName, fit
 
 Given = dict[str, Any]
 _SELECTION: dict[str, Any] = {
@@ -33,6 +35,12 @@ _SELECTION: dict[str, Any] = {
     "report": dict,
 }
 _MODELS: dict[str, Any] = {"finetuning": dict, "evaluation": dict}
+# Steps that a pipeline has only where a strategy ranks by them, and their pods.
+_SCORES: dict[ScoreName, tuple[Any, PodKind]] = {
+    "perplexity": (score, "rating"),
+    "deita": (score, "rating"),
+    "influence": (influence, "training"),
+}
 
 
 def data_selection(settings: CompileSettings | None = None) -> Any:
@@ -100,14 +108,21 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
         rated = fit(rate(pool=samples, settings=rater), "rating", given, fixed)
     # kfp changes a Collected when a task takes it, so every task gets one of its own.
     ratings = rated.outputs["ratings"]
-    curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, settings=given["curation"])
+    curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, pool=samples, settings=given["curation"])
     curation = fit(curated, "base", given, fixed).outputs["curation"]
-    return {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
+    made = {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
+    return made | {"scores": {name: _scored(name, samples, given, fixed) for name in fixed.scores}}
+
+
+def _scored(name: ScoreName, samples: Any, given: Given, fixed: CompileSettings) -> Any:
+    component, kind = _SCORES[name]
+    task = fit(component(pool=samples, settings=given[name]), kind, given, fixed)
+    return task.set_display_name(name).outputs["scores"]
 
 
 def _selected(made: Given, subset: Any, given: Given, fixed: CompileSettings) -> Any:
     names = ("pool", "curation", "neighbors", "embeddings")
-    task = select(**{name: made[name] for name in names}, settings=subset)
+    task = select(**{name: made[name] for name in names}, **made["scores"], settings=subset)
     return fit(task, "base", given, fixed).outputs["selection"]
 
 
@@ -119,10 +134,14 @@ def _pipeline(
     body: Callable[[Given], None],
     fixed: CompileSettings,
 ) -> Any:
-    """A pipeline whose parameters are `sections`, the cluster's for `kinds` of pods, and where outcomes are kept.
+    """A pipeline whose parameters are sections, the cluster's for kinds of pods, and where outcomes are kept.
+
+    To `sections` and `kinds` come those of the scores that are compiled in.
 
     The signature is made here instead of written out, since both pipelines share most of some forty parameters.
     """
+    sections = sections | dict.fromkeys(fixed.scores, dict)
+    kinds = tuple(dict.fromkeys([*kinds, *(_SCORES[name][1] for name in fixed.scores)]))
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(section, keyword, annotation=kind) for section, kind in sections.items()]
     for parameter, default in _defaults(kinds).items():

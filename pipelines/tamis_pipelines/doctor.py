@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel
 
 from tamis.core.errors import TamisError
 from tamis.core.storage import exists, is_remote, locate, write_bytes
+from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
 
 _GIB = 1 << 30
@@ -44,23 +46,30 @@ def examine(settings: RunSettings) -> list[Check]:
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
     checks += [_data(where, str(value)) for where, value in fields if _last(where) == "path"]
-    checks += [_model(where, str(value)) for where, value in fields if _last(where) == "model"]
+    checks += [_model(where, str(value)) for where, value in fields if _last(where).endswith("model")]
     places = [("work_dir", str(settings.work_dir))]
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]
     checks += [_writable(where, place) for where, place in places]
-    weights = [_weight_bytes(Path(str(value))) for where, value in fields if _last(where) == "model"]
+    weights = [_weight_bytes(Path(str(value))) for where, value in fields if _last(where).endswith("model")]
     checks += [_memory(max(weights, default=0)), _disk(settings)]
     return checks
 
 
-def fields_of(value: object, where: str = "") -> Iterator[tuple[str, object]]:
-    """Every plain value inside settings, with its dotted place."""
+def fields_of(settings: RunSettings) -> Iterator[tuple[str, object]]:
+    """Every plain value of the sections that a run of `settings` uses, with its dotted place."""
+    unused = {*get_args(ScoreName)} - {*settings.scores}
+    for section in type(settings).model_fields:
+        if section not in unused:
+            yield from _plain_values(getattr(settings, section), section)
+
+
+def _plain_values(value: object, where: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from fields_of(getattr(value, name), f"{where}.{name}" if where else name)
+            yield from _plain_values(getattr(value, name), f"{where}.{name}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            yield from fields_of(item, f"{where}.{getattr(item, 'name', number)}")
+            yield from _plain_values(item, f"{where}.{getattr(item, 'name', number)}")
     else:
         yield where, value
 

@@ -29,6 +29,7 @@ _SHELVES: dict[Kind, str] = {
     "embeddings": "embeddings",
     "neighbors": "neighbors",
     "curation": "curation",
+    "scores": "scores",
     "selection": "selections",
     "model": "models",
     "evaluation": "evaluations",
@@ -77,9 +78,8 @@ def run(settings: RunSettings) -> Path:
         os.environ[REASON_FILE] = str(reason)
         with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):
             try:
-                PIPELINES[settings.pipeline](CompileSettings(parallelism=1, retries=Retries(count=0)))(
-                    **settings.arguments()
-                )
+                fixed = CompileSettings(parallelism=1, retries=Retries(count=0), scores=settings.scores)
+                PIPELINES[settings.pipeline](fixed)(**settings.arguments())
             except RuntimeError as error:
                 if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
                     _lay_out(runs, work)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from tamis.core.settings import Settings
 
 PodKind = Literal["base", "embedding", "rating", "training", "evaluation"]
+ScoreName = Literal["perplexity", "deita", "influence"]
 # The image of each kind of pod, unless a run names another.
 IMAGES: dict[PodKind, str] = {
     "base": "cpu",
@@ -131,6 +132,9 @@ class CompileSettings(Settings):
     queue: str = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
     labels: dict[str, str] = Field({}, description="labels of every pod, for workload identity say")
     annotations: dict[str, str] = Field({}, description="annotations of every pod")
+    scores: tuple[ScoreName, ...] = Field(
+        (), description="steps that score samples for a strategy; those that a run's subsets need are added"
+    )
     parallelism: int = Field(0, ge=0, description="raters, and subsets, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")

@@ -94,9 +94,9 @@ def check_reachable(settings: RunSettings) -> None:
 
 
 def _is_local(setting: str, value: str) -> bool:
-    if setting not in ("path", "model", "store", "suite", "prompt", "data_dir") or is_remote(value):
+    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir")) or is_remote(value):
         return False
-    if setting == "model":
+    if setting.endswith("model"):
         return not value.startswith(_MOUNTED) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is None
     if setting in ("path", "store", "data_dir"):
         return not value.startswith(_MOUNTED)

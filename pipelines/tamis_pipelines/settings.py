@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.settings import Settings, load_yaml, parse, with_overrides
@@ -16,15 +16,17 @@ from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.influence.settings import InfluenceSettings
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
+from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings
-from tamis_pipelines.pods import KubeflowSettings
+from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
-# Strategies that rank by scores of a stage that the pipelines do not have, and the command that makes them.
-_SCORED = {"perplexity": "tamis score", "deita": "tamis score", "less": "tamis influence"}
+# Strategies that rank by a model's scores, and the step that makes them.
+_SCORED: dict[str, ScoreName] = {"perplexity": "perplexity", "deita": "deita", "less": "influence"}
 
 
 class RunSettings(Settings):
@@ -40,11 +42,25 @@ class RunSettings(Settings):
     embedding: EmbeddingSettings = EmbeddingSettings()
     neighbors: NeighborsSettings = NeighborsSettings()
     curation: CurationSettings = CurationSettings()
+    perplexity: ScoringSettings = Field(ScoringSettings(), description="scores for the strategy perplexity")
+    deita: ScoringSettings = Field(
+        ScoringSettings(measure=DeitaSettings(kind="deita")), description="scores for the strategy deita"
+    )
+    influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which needs it")
     subsets: list[SelectionSettings] = Field(min_length=1, description="one or more selections to make")
     finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
     evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
     report: ReportingSettings = ReportingSettings()
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
+
+    @field_validator("perplexity", "deita", mode="before")
+    @classmethod
+    def _measures_what_it_is_called(cls, section: Any, info: ValidationInfo) -> Any:
+        if isinstance(section, Mapping):
+            measure = section.get("measure") or {}
+            if isinstance(measure, Mapping):
+                return {**section, "measure": {"kind": info.field_name, **measure}}
+        return section
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunSettings:
@@ -53,13 +69,12 @@ class RunSettings(Settings):
             twice = [name for name, count in names.items() if count > 1]
             if twice:
                 raise ValueError(f"two {section} are called '{twice[0]}'; give each a name of its own")
-        for subset in self.subsets:
-            if subset.strategy in _SCORED and (subset.strategy, subset.variant) != ("deita", "ds2-paper"):
-                raise ValueError(
-                    f"subset '{subset.name}': the strategy {subset.strategy} ranks by a model's scores, which no "
-                    f"step of the pipeline makes; make them with `{_SCORED[subset.strategy]}` from the run's pool and "
-                    "give them to `tamis select --scores`"
-                )
+        for section in ("perplexity", "deita"):
+            kind = getattr(self, section).measure.kind
+            if kind != section:
+                raise ValueError(f"{section}.measure.kind is {kind}; allowed here: {section}")
+        if "influence" in self.scores and self.influence is None:
+            raise ValueError("the strategy less needs the section influence, with tasks that training shall help with")
         if self.neighbors.shard != "1/1":
             raise ValueError("neighbors.shard: a run searches for all samples; shards are for `tamis neighbors`")
         if (self.finetuning is None) != (self.evaluation is None):
@@ -70,6 +85,22 @@ class RunSettings(Settings):
     def pipeline(self) -> str:
         """Name of the pipeline that these settings ask for."""
         return "data-selection" if self.finetuning is None else "experiment"
+
+    @property
+    def scores(self) -> tuple[ScoreName, ...]:
+        """The steps that score samples for the strategies of the subsets."""
+        needed = {
+            _SCORED[subset.strategy]
+            for subset in self.subsets
+            if subset.strategy in _SCORED and (subset.strategy, subset.variant) != ("deita", "ds2-paper")
+        }
+        return tuple(name for name in get_args(ScoreName) if name in needed)
+
+    @property
+    def compiled(self) -> CompileSettings:
+        """What is fixed in the package of this run."""
+        fixed = self.kubeflow.compiled
+        return fixed.model_copy(update={"scores": tuple(dict.fromkeys((*fixed.scores, *self.scores)))})
 
     def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
@@ -82,10 +113,11 @@ class RunSettings(Settings):
         if again != self:
             section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
             raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
-        sections = set(type(self).model_fields) - {"work_dir", "kubeflow"}
+        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", *get_args(ScoreName)}
         if self.finetuning is None:
             sections -= {"finetuning", "evaluation"}
-        return {section: given.get(section, {}) for section in sections}
+        scores = {name: getattr(self, name).model_dump(mode="json", exclude_unset=True) for name in self.scores}
+        return {section: given.get(section, {}) for section in sections} | scores
 
     def cluster_arguments(self, outcomes: str = "") -> dict[str, Any]:
         """All parameters of the pipeline on a cluster: `arguments`, and those of its pods.
@@ -93,9 +125,10 @@ class RunSettings(Settings):
         `outcomes` is a prefix in object storage where the run notes how it ended; nowhere if empty.
         """
         pods = self.kubeflow.arguments() | {"outcomes": outcomes}
-        if self.finetuning is None:
-            pods = {name: value for name, value in pods.items() if not name.startswith(("training_", "evaluation_"))}
-        return self.arguments() | pods
+        unused = (
+            () if self.finetuning else ("evaluation_",) if "influence" in self.scores else ("training_", "evaluation_")
+        )
+        return self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tamis.core.artifacts import Artifact
 from tests.pipeline.conftest import tamis
@@ -137,3 +139,38 @@ def test_nothing_is_run_when_a_check_fails(settings_file: Path, tmp_path: Path) 
     assert "checks failed before anything was run" in refused.stderr
     assert "embedding.model" in refused.stderr
     assert steps_done(refused.stderr) == []
+
+
+def test_strategies_that_rank_by_scores_get_them_made_once(
+    finished_run: FinishedRun, tiny: Path, tmp_path: Path
+) -> None:
+    settings_file, first = finished_run
+    assert first.returncode == 0, first.stderr
+    shutil.copytree(settings_file.parent / "work", tmp_path / "work")
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"prompt": "Where is the Nile?", "completion": "In Africa."}\n')
+    warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 4, "targets": ["q_proj"]}
+    strategies = ("perplexity", "deita", "less")
+    sections = {
+        "work_dir": str(tmp_path / "work"),
+        "subsets": [{"name": name, "strategy": name, "size": 4} for name in strategies],
+        "perplexity": {"measure": {"model": str(tiny)}},
+        "deita": {"measure": {"complexity_model": str(tiny), "quality_model": str(tiny)}},
+        "influence": {
+            "model": str(tiny),
+            "tasks": [{"name": "facts", "path": str(task)}],
+            "warmup": warmup,
+            "dimensions": 64,
+        },
+    }
+    given = yaml.safe_load(settings_file.read_text()) | sections
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(given))
+    done = tamis("run", file)
+    assert done.returncode == 0, done.stderr
+    made = ["influence", "reporting", "scoring", "scoring", "selection", "selection", "selection"]
+    assert sorted(steps_done(done.stderr)) == made
+    work = tmp_path / "work"
+    assert sorted(folder.name for folder in (work / "scores").iterdir()) == ["deita", "less", "perplexity"]
+    sizes = {name: Artifact.open(work / "selections" / name, "selection").manifest.rows for name in strategies}
+    assert set(sizes.values()) == {4}

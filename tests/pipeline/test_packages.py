@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import kubernetes_validate
 import pytest
@@ -20,8 +20,8 @@ from tamis.cli import main
 from tamis.core.errors import SettingsError
 from tamis.core.kubeflow import image
 from tamis_pipelines.definitions import PIPELINES
-from tamis_pipelines.packages import compile_all
-from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings
+from tamis_pipelines.packages import compile_all, compile_one
+from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.settings import RunSettings, load_run
 from tests.kubernetes.restricted import house_rules, violations
 from tests.pipeline.rendering import Ir, defaults, load, pods
@@ -47,8 +47,12 @@ NOT_EXPRESSIBLE = (
 ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run went
 
 
-@pytest.fixture(scope="module", params=sorted(PIPELINES))
-def package(request: pytest.FixtureRequest) -> tuple[Ir, Ir]:
+@pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with scores"])
+def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
+    """A package of the repository, or one with every step that a strategy may need."""
+    if request.param == "with scores":
+        scores = CompileSettings(scores=get_args(ScoreName))
+        return load(compile_one("data-selection", tmp_path_factory.mktemp("scored"), scores))
     return load(COMMITTED / f"{request.param}.yaml")
 
 
@@ -103,7 +107,11 @@ def parameter_sources(value: Any) -> Iterator[Ir]:
 def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pods(package: tuple[Ir, Ir]) -> None:
     ir, _ = package
     parameters = ir["root"]["inputDefinitions"]["parameters"]
-    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow"}
+    scores = set(get_args(ScoreName))
+    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow"} - scores
+    steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
+    assert scores <= steps or not scores & steps
+    sections |= scores & steps
     models = {"finetuning", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
     assert needed == (sections if ir["pipelineInfo"]["name"] == "experiment" else sections - models)
@@ -268,6 +276,26 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     assert said in result.output
 
 
+def test_a_run_has_the_scores_that_its_strategies_need() -> None:
+    settings = load_run(ROOT / "examples/demo.yaml")
+    assert settings.scores == ()
+    assert not {*get_args(ScoreName)} & set(settings.cluster_arguments())
+    scored = [{"name": name, "strategy": name, "size": 9} for name in ("less", "perplexity", "deita")]
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude={"finetuning", "evaluation"})
+    task = {"name": "facts", "path": "s3://bucket/task.jsonl"}
+    settings = RunSettings.model_validate(given | {"subsets": scored, "influence": {"tasks": [task]}})
+    assert settings.scores == settings.compiled.scores == ("perplexity", "deita", "influence")
+    arguments = settings.cluster_arguments()
+    assert arguments["perplexity"] == {}
+    assert arguments["deita"] == {"measure": {"kind": "deita"}}
+    assert arguments["influence"] == {"tasks": [task]}
+    assert "training_gpus" in arguments
+    assert "evaluation_gpus" not in arguments
+    published = settings.model_copy(update={"subsets": settings.subsets[1:2], "influence": None})
+    assert published.scores == ("perplexity",)
+    assert "training_gpus" not in published.cluster_arguments()
+
+
 @pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml"])
 def test_the_examples_are_valid_settings(example: str) -> None:
     settings = load_run(ROOT / "examples" / example)
@@ -278,8 +306,8 @@ def test_the_examples_are_valid_settings(example: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("strategy: random", "strategy: perplexity"), r"together: subset 'random': .* perplexity .* `tamis score`"),
-        (("strategy: random", "strategy: less, variant: ds2-paper"), "`tamis influence`"),
+        (("strategy: random", "strategy: less, variant: ds2-paper"), "less needs the section influence, with tasks"),
+        (("embedding:", "deita: {measure: {kind: perplexity}}\nembedding:"), "deita.measure.kind is perplexity"),
         (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "shards are for `tamis neighbors`"),
     ],
 )

@@ -14,6 +14,7 @@ def curate(
     settings: dict,
     curation: Output[Dataset],
     metrics: Output[Metrics],
+    pool: Input[Dataset] = None,
 ) -> None:
     """Find and correct the raters' errors."""
     from tamis.core.kubeflow import execute
@@ -21,4 +22,13 @@ def curate(
     from tamis.curation.stage import run
 
     paths = [rating.path for rating in ratings]
-    execute(run, CurationSettings, settings, out=curation, metrics=metrics, ratings=paths, neighbors=neighbors.path)
+    execute(
+        run,
+        CurationSettings,
+        settings,
+        out=curation,
+        metrics=metrics,
+        ratings=paths,
+        neighbors=neighbors.path,
+        pool=pool.path if pool else None,
+    )
