@@ -1,6 +1,10 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+ENGINE ?= $(firstword $(notdir $(shell command -v podman docker)))
+IMAGES ?= cpu rating training evaluation
+REGISTRY ?= ghcr.io/tamis
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' components/tamis/__init__.py)
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,7 +39,14 @@ bench: .venv/.dev ## the benchmarks, as tables in benchmarks/results/
 packages: .venv/.user ## compile the Kubeflow pipelines into pipelines/packages/
 	$(BIN)/tamis compile --out pipelines/packages
 
+images: ## build the images; ENGINE=docker, IMAGES="cpu rating", REGISTRY=… and BUILD_OPTIONS=… choose
+	for image in $(IMAGES); do $(ENGINE) build $(BUILD_OPTIONS) --file images/$$image.Containerfile \
+		--build-arg REVISION=$$(git rev-parse --short HEAD) --tag $(REGISTRY)/tamis-$$image:$(VERSION) . || exit 1; done
+
+cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.md
+	$(BIN)/pytest -q tests/cluster
+
 clean: ## remove what was built, the virtual environment too
 	rm -rf build .venv
 
-.PHONY: help demo test lint format bench packages clean
+.PHONY: help demo test lint format bench packages images cluster-test clean

@@ -185,26 +185,38 @@ def scoring(work: Path, tokenizers: Path) -> list[tuple[str, str]]:
 
 
 def influence(work: Path, tokenizers: Path) -> list[tuple[str, str]]:
-    from tamis.influence.settings import InfluenceSettings
-    from tamis.influence.stage import run
-    from tests.artifacts import make_pool
+    import torch
 
-    model = make_model("llama-8b", work / "llama-8b", tokenizers)
-    pool, rows = make_pool(work / "pool-500", conversations(500)), []
-    task = work / "task.jsonl"
-    examples = [{"prompt": f"Say {word} twice.", "completion": f"{word} {word}"} for word in ("one", "two", "three")]
-    task.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    for projection in ("sketch", "rademacher"):
-        settings = InfluenceSettings.model_validate(
-            {
-                "model": str(model),
-                "tasks": [{"name": "echo", "path": str(task)}],
-                "warmup": {"size": 64, "epochs": 1, "batch_size": 16},
-                "projection": projection,
-            }
-        )
-        seconds, _ = timed(lambda s=settings, p=projection: run(s, pool=pool, out=work / f"influence-{p}"))
-        rows.append((f"LESS, Llama-3.1-8B, 500 samples, {projection}", f"{seconds:.1f} s with the warm-up"))
+    from tamis.core.causal import by_length
+    from tamis.core.conversations import Encoder, chat_tokenizer
+    from tamis.influence.gradients import Gradients, Moments
+    from tamis.influence.projection import projection_named
+    from tamis.influence.settings import InfluenceSettings
+    from tamis.influence.warmup import lora_model
+
+    model = str(make_model("llama-8b", work / "llama-8b", tokenizers))
+    settings = InfluenceSettings.model_validate({"model": model, "tasks": [{"name": "t", "path": "t"}]})
+    encoder = Encoder(chat_tokenizer(model, None, settings.format), settings.max_tokens)
+    samples = [encoder.encode(messages) for messages in conversations(256)]
+    network = lora_model(settings)
+    weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    state = {name: weight.detach().abs() + 1e-6 for name, weight in weights.items()}
+    lengths, rows = [len(sample.input_ids) for sample in samples], []
+    what = f"{np.mean(lengths):.0f} tokens, {sum(weight.numel() for weight in weights.values()):,} LoRA weights"
+    for projection, tokens, count in (("sketch", 1, 64), ("sketch", 4096, 256), ("sketch", 16384, 256),
+                                      ("rademacher", 16384, 64)):  # fmt: skip
+        gradients = Gradients(network, projection_named(projection, settings.dimensions, 0), settings.dimensions)
+        gradients.of(samples[:1], Moments(state, state))
+
+        def all_of_them(gradients: Any = gradients, tokens: int = tokens, count: int = count) -> None:
+            for group in by_length(lengths[:count], tokens):
+                gradients.of([samples[place] for place in group], Moments(state, state))
+            torch.cuda.synchronize()
+
+        seconds, _ = timed(all_of_them)
+        how = "one by one" if tokens == 1 else f"batches of {tokens} tokens"
+        rows.append((f"LESS, Llama-3.1-8B, {what}, {projection}, {how}", f"{count / seconds:.1f} samples/s"))
+        print(rows[-1], file=sys.stderr)
     return rows
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from tamis.cli import main
 from tests.pipeline.server import KubeflowServer
-from tests.storage.conftest import free_port
+from tests.storage.seaweed import free_port
 
 SETTINGS: dict[str, Any] = {
     "work_dir": "unused",

@@ -1,0 +1,27 @@
+"""Every overlay, as a real API server takes it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import Cluster
+from tests.kubernetes.conftest import MANIFESTS, OVERLAYS, _tools
+
+
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_server_accepts_every_object_that_it_knows(cluster: Cluster, name: str) -> None:
+    known = cluster("api-resources", "--verbs=create", "--no-headers")
+    kinds = {line.split()[-1] for line in known.splitlines()}
+    built = subprocess.run(
+        [_tools(4) / "kubectl", "kustomize", MANIFESTS / "overlays" / name], capture_output=True, text=True, check=True
+    )
+    objects = [made for made in yaml.safe_load_all(built.stdout) if made["kind"] in kinds]
+    assert {"Job", "ConfigMap", "ServiceAccount"} <= {made["kind"] for made in objects}
+    said = cluster(
+        "apply", "--server-side", "--dry-run=server", "--validate=false", "-f", "-", given=yaml.safe_dump_all(objects)
+    )
+    assert said.count("serverside-applied") == len(objects)
