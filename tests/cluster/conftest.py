@@ -1,6 +1,6 @@
 """A real cluster that may be changed, told by the environment; without one these tests skip.
 
-TAMIS_TEST_KUBECONFIG: kubeconfig of a cluster whose only node is this machine, with the image `cpu` of this version on it.
+TAMIS_TEST_KUBECONFIG: kubeconfig of a cluster whose only node is this machine; it has the image `cpu` of this version.
 TAMIS_TEST_HOST: address of this machine as pods see it, 10.244.0.1 by default.
 """
 
@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kubernetes.conftest import MANIFESTS, Objects, _tools
+from tests.kubernetes.conftest import MANIFESTS, Objects, tools
+from tests.kubernetes.conftest import helm as helm  # a fixture: both major versions
 from tests.storage import seaweed
 from tests.storage.seaweed import BUCKET, KEY, SECRET, Seaweed
 
@@ -83,7 +84,7 @@ def cluster() -> Cluster:
     kubeconfig = os.environ.get("TAMIS_TEST_KUBECONFIG")
     if not kubeconfig:
         pytest.skip("no cluster: TAMIS_TEST_KUBECONFIG names none")
-    found = Cluster(_tools(3) / "kubectl", kubeconfig)
+    found = Cluster(tools(3) / "kubectl", kubeconfig)
     assert "ok" in found("get", "--raw", "/readyz")
     return found
 
@@ -154,8 +155,9 @@ def selection(
 
     The namespace is left out, since it is there, and so are the requests for CPUs: the node may be small.
     """
-    kubectl = _tools(4) / "kubectl"
-    built = subprocess.run([kubectl, "kustomize", MANIFESTS / "overlays/cpu"], capture_output=True, text=True, check=True)
+    kubectl = tools(4) / "kubectl"
+    command = [kubectl, "kustomize", MANIFESTS / "overlays/cpu"]
+    built = subprocess.run(command, capture_output=True, text=True, check=True)
     objects = [made for made in yaml.safe_load_all(built.stdout) if made["kind"] != "Namespace"]
     for made in objects:
         name = made["metadata"]["name"]

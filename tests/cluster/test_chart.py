@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import HOST, NAMESPACE, Cluster, credentials
-from tests.kubernetes.conftest import CHART, helm  # noqa: F401  (a fixture: both major versions)
+from tests.kubernetes.conftest import CHART
 from tests.storage.seaweed import BUCKET, Seaweed
 
 pytestmark = pytest.mark.slow
@@ -41,11 +41,12 @@ def left(cluster: Cluster) -> set[str]:
 
 
 @pytest.mark.usefixtures("namespace", "volume")
-def test_install_test_upgrade_and_uninstall(cluster: Cluster, helm: Path, storage: Seaweed) -> None:  # noqa: F811
+def test_install_test_upgrade_and_uninstall(cluster: Cluster, helm: Path, storage: Seaweed) -> None:
     cluster.apply([credentials()])
     before, values = left(cluster), values_for(storage)
     run_helm(cluster, helm, "install", "tamis", CHART, "--wait", "--wait-for-jobs", "--timeout", "5m", values=values)
-    assert {"configmap/tamis-environment", "serviceaccount/tamis", "persistentvolumeclaim/tamis-models"} <= left(cluster)
+    made = left(cluster)
+    assert {"configmap/tamis-environment", "serviceaccount/tamis", "persistentvolumeclaim/tamis-models"} <= made
     told = run_helm(cluster, helm, "test", "tamis", "--logs")
     assert "Succeeded" in told
     assert f"s3://{BUCKET}/chart" in told

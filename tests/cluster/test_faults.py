@@ -74,9 +74,7 @@ def test_a_server_whose_certificate_is_signed_by_nobody_known(
     cluster: Cluster, storage: Seaweed, tls_front: int
 ) -> None:
     cluster.apply(
-        pool_alone(
-            storage, "runs/tls", {"AWS_ENDPOINT_URL_S3": f"https://{HOST}:{tls_front}", "AWS_MAX_ATTEMPTS": "1"}
-        )
+        pool_alone(storage, "runs/tls", {"AWS_ENDPOINT_URL_S3": f"https://{HOST}:{tls_front}", "AWS_MAX_ATTEMPTS": "1"})
     )
     assert cluster.ended(["tamis-pool"]) == {"tamis-pool": False}
     assert "CERTIFICATE_VERIFY_FAILED" in (said := last_words(cluster, "tamis-pool")), said

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import Cluster
-from tests.kubernetes.conftest import MANIFESTS, OVERLAYS, _tools
+from tests.kubernetes.conftest import MANIFESTS, OVERLAYS, tools
 
 
 @pytest.mark.usefixtures("namespace")
@@ -17,7 +17,7 @@ def test_the_server_accepts_every_object_that_it_knows(cluster: Cluster, name: s
     known = cluster("api-resources", "--verbs=create", "--no-headers")
     kinds = {line.split()[-1] for line in known.splitlines()}
     built = subprocess.run(
-        [_tools(4) / "kubectl", "kustomize", MANIFESTS / "overlays" / name], capture_output=True, text=True, check=True
+        [tools(4) / "kubectl", "kustomize", MANIFESTS / "overlays" / name], capture_output=True, text=True, check=True
     )
     objects = [made for made in yaml.safe_load_all(built.stdout) if made["kind"] in kinds]
     assert {"Job", "ConfigMap", "ServiceAccount"} <= {made["kind"] for made in objects}

@@ -71,18 +71,18 @@ def test_a_selection_ends_like_a_local_run_though_pods_are_killed(
     local = tmp_path / "local"
     for stage, values in settings_of(str(model_folder), str(data)).items():
         (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump(values))
+    pool, embeddings, neighbors, curation = (local / name for name in ("pool", "embeddings", "neighbors", "curation"))
+    known = ["--pool", pool, "--curation", curation, "--neighbors", neighbors]
+    ratings, subsets = local / "ratings/llama", local / "selections"
     for command in (
-        ["pool", "--settings", tmp_path / "pool.yaml", "--out", local / "pool"],
-        ["rate", "--settings", tmp_path / "rater-llama.yaml", "--pool", local / "pool", "--out", local / "ratings/llama"],
-        ["embed", "--settings", tmp_path / "embedding.yaml", "--pool", local / "pool", "--out", local / "embeddings"],
-        ["neighbors", "--embeddings", local / "embeddings", "--out", local / "neighbors"],
-        ["curate", "--ratings", local / "ratings/llama", "--neighbors", local / "neighbors", "--out", local / "curation"],
-        *(
-            ["select", "--settings", tmp_path / f"subset-{name}.yaml", "--pool", local / "pool",
-             "--curation", local / "curation", "--neighbors", local / "neighbors", "--out", local / "selections" / name]
-            for name in ("ds2", "random")
-        ),
-    ):  # fmt: skip
+        ["pool", "--settings", tmp_path / "pool.yaml", "--out", pool],
+        ["rate", "--settings", tmp_path / "rater-llama.yaml", "--pool", pool, "--out", ratings],
+        ["embed", "--settings", tmp_path / "embedding.yaml", "--pool", pool, "--out", embeddings],
+        ["neighbors", "--embeddings", embeddings, "--out", neighbors],
+        ["curate", "--ratings", ratings, "--neighbors", neighbors, "--out", curation],
+        ["select", "--settings", tmp_path / "subset-ds2.yaml", *known, "--out", subsets / "ds2"],
+        ["select", "--settings", tmp_path / "subset-random.yaml", *known, "--out", subsets / "random"],
+    ):
         ended = tamis(*command)
         assert ended.returncode == 0, ended.stderr
     for name in ("ratings/llama", "embeddings", "neighbors", "curation", "selections/ds2", "selections/random"):

@@ -22,7 +22,8 @@ OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
 Objects = list[dict[str, Any]]
 
 
-def _tools(helm: int) -> Path:
+def tools(helm: int) -> Path:
+    """Folder with helm of this major version, and kubectl."""
     try:
         with one_at_a_time("tools"):
             return binaries.tools(helm)
@@ -33,19 +34,19 @@ def _tools(helm: int) -> Path:
 @pytest.fixture(scope="session", params=[3, 4], ids=["helm3", "helm4"])
 def helm(request: pytest.FixtureRequest) -> Path:
     """The program helm, of both major versions."""
-    return _tools(request.param) / "helm"
+    return tools(request.param) / "helm"
 
 
 @pytest.fixture(scope="session")
 def newest_helm() -> Path:
     """The program helm, of the newer major version."""
-    return _tools(4) / "helm"
+    return tools(4) / "helm"
 
 
 @pytest.fixture(scope="session")
 def kubectl() -> Path:
     """The program kubectl."""
-    return _tools(4) / "kubectl"
+    return tools(4) / "kubectl"
 
 
 def template(

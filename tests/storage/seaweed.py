@@ -55,7 +55,9 @@ class Seaweed:
         self._command = [str(program()), "server", f"-dir={folder}", "-ip=127.0.0.1", f"-ip.bind={bind}"]
         self._command += [f"-{name}.port={port}" for name, port in ports.items()]
         self._command += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-filer", "-s3", "-iam=false"]
-        self._command += [f"-s3.config={folder}/s3.json"]
+        # The catalogues' ports are the same for every server, and are not needed.
+        self._command += [f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        self._command += ["-master.telemetry=false"]
 
     def start(self) -> None:
         """Return when it answers and its bucket is there."""
