@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.certificates import private_certificate
 from tests.kubernetes.conftest import MANIFESTS, Objects, tools
 from tests.kubernetes.conftest import helm as helm  # a fixture: both major versions
 from tests.storage import seaweed
@@ -100,10 +101,11 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """An S3 server that pods reach at `HOST`."""
+    """An S3 server that pods reach at `HOST`, also by TLS, with a certificate that they do not know."""
     if seaweed.program() is None:
         pytest.skip("no `weed` (SeaweedFS) on this machine")
-    server = Seaweed(tmp_path_factory.mktemp("seaweedfs"), bind="0.0.0.0")
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    server = Seaweed(folder, bind="0.0.0.0", certificate=private_certificate(folder, HOST)[0])
     server.start()
     yield server
     server.stop()

@@ -48,7 +48,7 @@ def test_a_selection_ends_like_a_local_run_though_pods_are_killed(
 ) -> None:
     data = write_settings(tmp_path, model_folder).parent / "data.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
-    more = [row | {"instruction": f"{row['instruction']} Again, {number}."} for number in range(3) for row in rows]
+    more = [row | {"instruction": f"{row['instruction']} Again, {number}."} for number in range(3) for row in rows[:40]]
     data.write_text("".join(json.dumps(row) + "\n" for row in more))
     storage.client().upload_file(str(data), BUCKET, "data/facts.jsonl")
     run = "runs/killed"

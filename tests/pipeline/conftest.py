@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess, run
+from typing import Any
 
 import pytest
 import yaml
+
+from tests.conftest import one_at_a_time
 
 SUBJECTS = ("the Moon", "copper", "bread", "the Nile", "owls", "glass", "chess", "rain", "salt", "bees")
 
@@ -19,11 +24,31 @@ def settings_file(models: Path, tmp_path: Path) -> Path:
     return write_settings(tmp_path, models)
 
 
-@pytest.fixture(scope="module")
-def finished_run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    """Settings of a run that has ended well, and what it said."""
-    file = write_settings(tmp_path_factory.mktemp("finished"), models)
-    return file, tamis("run", file)
+FinishedRun = tuple[Path, CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def finished_run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Settings of a run that has ended well, and what it said; all test processes share one run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-run"
+    said = folder / "said.json"
+    with one_at_a_time("finished-run"):
+        if not said.exists():
+            folder.mkdir()
+            ended = tamis("run", write_settings(folder, models))
+            said.write_text(json.dumps([ended.returncode, ended.stdout, ended.stderr]))
+    return folder / "run.yaml", CompletedProcess(["tamis", "run"], *json.loads(said.read_text()))
+
+
+@pytest.fixture
+def continued_run(finished_run: FinishedRun, tmp_path: Path) -> dict[str, Any]:
+    """Settings of a run that has all steps of `finished_run` behind it, in a folder of its own, to be changed."""
+    file, first = finished_run
+    assert first.returncode == 0, first.stderr
+    shutil.copytree(file.parent / "work", tmp_path / "work")
+    settings: dict[str, Any] = yaml.safe_load(file.read_text()) | {"work_dir": str(tmp_path / "work")}
+    return settings
 
 
 def tamis(*arguments: str | Path) -> CompletedProcess[str]:
@@ -33,7 +58,10 @@ def tamis(*arguments: str | Path) -> CompletedProcess[str]:
 
 
 def write_settings(folder: Path, models: Path) -> Path:
-    """Settings of a run over 40 samples in four qualities, by one imported rater; paths are absolute."""
+    """Settings of a run over 40 samples in four qualities, by one imported rater; paths are absolute.
+
+    Two more samples have a question longer than `max_tokens` of a model that is trained on 128: nothing to learn.
+    """
     answers = ("{} is known.", "{} matters to many people, and there is much to say of it.", "No.", "Ask me about {}.")
     rows = [
         {
@@ -44,6 +72,8 @@ def write_settings(folder: Path, models: Path) -> Path:
         for subject in SUBJECTS
         for number, answer in enumerate(answers)
     ]
+    endless = {"output": "because " * 100, "rating": 5}
+    rows += [{"instruction": f"{number} " + "why " * 300, **endless} for number in range(2)]
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     backend = {"kind": "import", "path": str(data), "by": "row", "source": "facts", "overall": "rating"}

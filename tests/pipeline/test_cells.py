@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tamis.core.artifacts import Artifact
-from tests.pipeline.conftest import tamis, write_settings
+from tests.pipeline.conftest import tamis
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_leaves_the_others_and_their_report(models: Path, tiny: Path, tmp_path: Path) -> None:
-    file = write_settings(tmp_path, models)
-    # Two samples whose question alone is longer than what is trained on: no token of an answer is left.
-    with (tmp_path / "data.jsonl").open("a") as data:
-        for number in range(2):
-            row = {"instruction": f"{number} " + "why " * 300, "output": "because " * 100, "rating": 5}
-            data.write(json.dumps(row) + "\n")
-    settings = yaml.safe_load(file.read_text())
+def test_a_cell_that_fails_leaves_the_others_and_their_report(
+    continued_run: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    settings, file = continued_run, tmp_path / "run.yaml"
     settings["subsets"] = [
         {"name": "endless", "strategy": "length", "size": 2},
         {"name": "random", "strategy": "random", "size": 10, "seed": 1},

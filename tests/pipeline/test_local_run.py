@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tamis.core.artifacts import Artifact
-from tests.pipeline.conftest import tamis
+from tests.pipeline.conftest import FinishedRun, tamis
 
 pytestmark = pytest.mark.slow
-FinishedRun = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+def write(folder: Path, settings: dict[str, Any]) -> Path:
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
 
 
 def steps_done(output: str) -> list[str]:
@@ -46,9 +50,11 @@ def test_a_run_lays_out_its_results_and_says_where_the_report_is(finished_run: F
         Artifact.open(work / kind).verify()
 
 
-def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_concerns(finished_run: FinishedRun) -> None:
-    settings_file, _ = finished_run
-    subset = settings_file.parent / "work/selections/best/subset.jsonl"
+def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_concerns(
+    continued_run: dict[str, Any], tmp_path: Path
+) -> None:
+    settings_file = write(tmp_path, continued_run)
+    subset = tmp_path / "work/selections/best/subset.jsonl"
     before = subset.read_bytes()
     second = tamis("run", settings_file)
     assert second.returncode == 0, second.stderr
@@ -57,14 +63,6 @@ def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_conce
     assert subset.read_bytes() == before
     changed = tamis("run", settings_file, "--set", "report.title=Another")
     assert steps_done(changed.stderr) == ["reporting"]
-
-
-def test_a_run_in_another_folder_gives_the_same_bytes(finished_run: FinishedRun, tmp_path: Path) -> None:
-    settings_file, _ = finished_run
-    assert tamis("run", settings_file, "--set", f"work_dir={tmp_path}").returncode == 0
-    for kind in ("pool", "ratings/imported", "embeddings", "neighbors", "curation", "selections/best"):
-        one, other = (Artifact.open(work / kind).manifest for work in (settings_file.parent / "work", tmp_path))
-        assert one.content_hash == other.content_hash, kind
 
 
 def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(settings_file: Path) -> None:
@@ -110,14 +108,11 @@ def _processes_of(work: Path) -> list[str]:
 
 def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(settings_file: Path) -> None:
     data = settings_file.parent / "data.jsonl"
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    for row in rows[:5]:
-        row["rating"] = 12
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.write_text(data.read_text().replace("instruction", "question"))
     failed = tamis("run", settings_file)
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
-    assert re.search(r"error: .*12", failed.stderr, re.DOTALL), failed.stderr
+    assert "error: source 'facts': data.jsonl has no field 'instruction'" in failed.stderr, failed.stderr
     assert "finished steps are kept" in failed.stderr
     assert not (settings_file.parent / "work/report").exists()
 
@@ -142,17 +137,13 @@ def test_nothing_is_run_when_a_check_fails(settings_file: Path, tmp_path: Path) 
 
 
 def test_strategies_that_rank_by_scores_get_them_made_once(
-    finished_run: FinishedRun, tiny: Path, tmp_path: Path
+    continued_run: dict[str, Any], tiny: Path, tmp_path: Path
 ) -> None:
-    settings_file, first = finished_run
-    assert first.returncode == 0, first.stderr
-    shutil.copytree(settings_file.parent / "work", tmp_path / "work")
     task = tmp_path / "task.jsonl"
     task.write_text('{"prompt": "Where is the Nile?", "completion": "In Africa."}\n')
     warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 4, "targets": ["q_proj"]}
     strategies = ("perplexity", "deita", "less")
     sections = {
-        "work_dir": str(tmp_path / "work"),
         "subsets": [{"name": name, "strategy": name, "size": 4} for name in strategies],
         "perplexity": {"measure": {"model": str(tiny)}},
         "deita": {"measure": {"complexity_model": str(tiny), "quality_model": str(tiny)}},
@@ -163,10 +154,7 @@ def test_strategies_that_rank_by_scores_get_them_made_once(
             "dimensions": 64,
         },
     }
-    given = yaml.safe_load(settings_file.read_text()) | sections
-    file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(given))
-    done = tamis("run", file)
+    done = tamis("run", write(tmp_path, continued_run | sections))
     assert done.returncode == 0, done.stderr
     made = ["influence", "reporting", "scoring", "scoring", "selection", "selection", "selection"]
     assert sorted(steps_done(done.stderr)) == made

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tamis.cli import main
+from tests.certificates import private_certificate
 from tests.pipeline.server import KubeflowServer
 from tests.storage.seaweed import free_port
 
@@ -245,19 +244,12 @@ def test_a_login_page_in_front_is_recognised(server: KubeflowServer, settings: P
 
 
 def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Path, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    pem = tmp_path / "server.pem"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", pem, "-out", tmp_path / "ca.crt"], check=True, capture_output=True)
-    pem.write_text(pem.read_text() + (tmp_path / "ca.crt").read_text())
+    pem, ca = private_certificate(tmp_path)
     private = KubeflowServer(pem)
     try:
         without = tamis("submit", settings, "--host", private.url)
         assert (without.exit_code, "--ca-file" in without.output) == (1, True)
-        trusted = tamis("submit", settings, "--host", private.url, "--ca-file", tmp_path / "ca.crt")
+        trusted = tamis("submit", settings, "--host", private.url, "--ca-file", ca)
         assert trusted.exit_code == 0, trusted.output
     finally:
         private.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.pipeline.conftest import finished_run as finished_run  # a fixture
 from tests.storage import seaweed
 from tests.storage.seaweed import KEY, SECRET, Seaweed
 

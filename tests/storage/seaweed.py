@@ -37,10 +37,11 @@ def free_port() -> int:
 class Seaweed:
     """A server whose data lie in `folder`; it may be stopped and started again without loss.
 
-    `bind` is the address that it listens at: 0.0.0.0 to be reached from pods.
+    `bind` is the address that it listens at: 0.0.0.0 to be reached from pods. With `certificate` (a PEM file with its
+    key) it also speaks TLS, at `tls_port`.
     """
 
-    def __init__(self, folder: Path, bind: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, bind: str = "127.0.0.1", certificate: Path | None = None) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         identity = {
@@ -58,6 +59,10 @@ class Seaweed:
         # The catalogues' ports are the same for every server, and are not needed.
         self._command += [f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         self._command += ["-master.telemetry=false"]
+        if certificate is not None:
+            self.tls_port = free_port()
+            self._command += [f"-s3.port.https={self.tls_port}"]
+            self._command += [f"-s3.cert.file={certificate}", f"-s3.key.file={certificate}"]
 
     def start(self) -> None:
         """Return when it answers and its bucket is there."""

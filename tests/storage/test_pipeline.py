@@ -13,24 +13,26 @@ from kfp.dsl import PipelineTaskFinalStatus
 from tamis.cluster.component import note_outcome
 from tamis.core.artifacts import Artifact
 from tamis.core.storage import locate, upload
-from tests.pipeline.conftest import tamis, write_settings
+from tests.pipeline.conftest import FinishedRun, tamis
 
 
 @pytest.mark.slow
-def test_a_run_with_its_data_in_object_storage_gives_the_same_bytes(s3: str, models: Path, tmp_path: Path) -> None:
-    file = write_settings(tmp_path, models)
-    upload(tmp_path / "data.jsonl", locate(f"{s3}/data.jsonl"))
+def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
+    s3: str, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    file, first = finished_run
+    assert first.returncode == 0, first.stderr
+    upload(file.parent / "data.jsonl", locate(f"{s3}/data.jsonl"))
     remote = yaml.safe_load(file.read_text())
     remote["pool"]["sources"][0]["path"] = f"{s3}/data.jsonl"
     remote["raters"][0]["backend"]["path"] = f"{s3}/data.jsonl"
-    remote["work_dir"] = str(tmp_path / "remote")
+    remote["work_dir"] = str(tmp_path)
     other = tmp_path / "remote.yaml"
     other.write_text(yaml.safe_dump(remote))
-    for settings in (file, other):
-        ended = tamis("run", settings)
-        assert ended.returncode == 0, ended.stderr
+    ended = tamis("run", other)
+    assert ended.returncode == 0, ended.stderr
     for kind in ("pool", "ratings/imported", "neighbors", "curation", "selections/best", "selections/random"):
-        here, there = (Artifact.open(work / kind).manifest for work in (tmp_path / "work", tmp_path / "remote"))
+        here, there = (Artifact.open(work / kind).manifest for work in (file.parent / "work", tmp_path))
         assert here.content_hash == there.content_hash, kind
 
 
