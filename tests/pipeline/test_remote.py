@@ -28,6 +28,30 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def compiled_once() -> dict[tuple[str, str], str]:
+    """Packages by pipeline and settings: the tests are about what is sent, and each compiling takes a second."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _compile_once(compiled_once: dict[tuple[str, str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tamis_pipelines import packages
+    from tamis_pipelines.pods import CompileSettings
+
+    compile_one = packages.compile_one
+
+    def remembered(name: str, folder: Path, settings: CompileSettings | None = None) -> Path:
+        key = name, (settings or CompileSettings()).model_dump_json()
+        if key not in compiled_once:
+            compiled_once[key] = compile_one(name, folder, settings).read_text()
+        package = folder / f"{name}.yaml"
+        package.write_text(compiled_once[key])
+        return package
+
+    monkeypatch.setattr(packages, "compile_one", remembered)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KubeflowServer]:
     monkeypatch.setenv("HOME", str(tmp_path))  # where kfp looks for a context
