@@ -48,8 +48,8 @@ def test_a_selection_ends_like_a_local_run_though_pods_are_killed(
 ) -> None:
     data = write_settings(tmp_path, model_folder).parent / "data.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
-    more = [row | {"instruction": f"{row['instruction']} Again, {number}."} for number in range(3) for row in rows[:40]]
-    data.write_text("".join(json.dumps(row) + "\n" for row in more))
+    rows = [row | {"instruction": f"{row['instruction']} Again, {number}."} for number in range(2) for row in rows[:40]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     storage.client().upload_file(str(data), BUCKET, "data/facts.jsonl")
     run = "runs/killed"
 
@@ -63,10 +63,10 @@ def test_a_selection_ends_like_a_local_run_though_pods_are_killed(
 
     assert all(cluster.ended([f"tamis-{job}" for job in JOBS], 900).values())
     log = cluster("-n", NAMESPACE, "logs", "job/tamis-rate-llama")
-    reused = int(re.search(r"(\d+) of 120 ratings are in the store already", log)[1])  # type: ignore[index]
+    reused = int(re.search(rf"(\d+) of {len(rows)} ratings are in the store already", log)[1])  # type: ignore[index]
     assert reused >= len(ratings_in(storage, before)) > 0
     stored = ratings_in(storage, parts_in_the_store(storage, run))
-    assert len(stored) == len(set(stored)) == 120, "a rating was asked for twice"
+    assert len(stored) == len(set(stored)) == len(rows), "a rating was asked for twice"
 
     local = tmp_path / "local"
     for stage, values in settings_of(str(model_folder), str(data)).items():
