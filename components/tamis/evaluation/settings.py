@@ -15,8 +15,13 @@ class EvaluationSettings(Settings):
 
     model: str = Field(
         "meta-llama/Llama-3.1-8B",
-        description="model that is evaluated under the name base when no trained one is given: a hub name or a folder",
+        description="model that is evaluated when no trained one is given: a hub name or a folder",
         min_length=1,
+    )
+    name: str = Field(
+        "base",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="what the evaluation of that model is called; a trained one keeps its own name",
     )
     revision: str | None = Field(None, description="commit or tag of the hub model")
     suite: str = Field("paper", description="paper, quick, or the path of a suite (YAML)", min_length=1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.failures import Failure
 from tamis.core.steps import Step
 from tamis.reporting.numbers import slugs
 from tamis.reporting.outcomes import Evaluations, Subset, read_evaluations, read_subset
@@ -22,7 +23,7 @@ from tamis.reporting.settings import ReportingSettings
 class Evidence:
     """The opened artifacts and what was read of them. What was not given is None or empty.
 
-    `failed` maps models that could not be trained or evaluated to the reason.
+    `failed` are the cells without a result.
     """
 
     settings: ReportingSettings
@@ -33,7 +34,7 @@ class Evidence:
     subsets: list[Subset]
     models: list[Artifact]
     evaluations: Evaluations | None
-    failed: dict[str, str]
+    failed: list[Failure]
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -59,7 +60,7 @@ class Evidence:
         return self.samples.truth
 
 
-def read_evidence(step: Step[ReportingSettings], failed: dict[str, str]) -> Evidence:
+def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evidence:
     """Read the step's inputs, none of them more than once.
 
     Raises:

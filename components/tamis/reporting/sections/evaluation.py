@@ -30,8 +30,7 @@ def build(evidence: Evidence) -> Section:
     else:
         _compare(evaluations, section)
     if evidence.failed:
-        reasons = [f"{name} has no scores. {reason}" for name, reason in evidence.failed.items()]
-        section.add(Warnings(reasons))
+        section.add(Warnings([f"{f.name} has no scores. {f.stage}: {f.reason}" for f in evidence.failed]))
     if evidence.models:
         section.add(_finetuning(evidence.models))
     return section
