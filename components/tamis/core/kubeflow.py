@@ -89,18 +89,20 @@ def execute_cell(
     set_up_logging()
     _end_with_runner()
     failure = failure_in(source) if source else None
+    known = settings
     try:
+        parsed = parse(settings_model, settings, where="settings")
+        known = parsed.model_dump(mode="json")
         if failure is None:
-            settings_given = parse(settings_model, settings, where="settings")
-            _described(run(settings_given, out=out.path, **inputs), out, metrics)
+            _described(run(parsed, out=out.path, **inputs), out, metrics)
             return
     except (StorageError, MissingExtraError) as error:
         raise _ended_by(error) from error
     except TamisError as error:
         manifest = manifest_of(source) if source else None
-        name = manifest.name if manifest else str(settings.get("name", "base"))
-        failure = Failure(name=name, stage=out.name, reason=str(error))
-    failure = failure.model_copy(update={"settings": failure.settings | {out.name: settings}})
+        name = manifest.name if manifest else str(known.get("name", "base"))
+        failure = failure or Failure(name=name, stage=out.name, reason=str(error))
+    failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
     log.error("%s of %s failed, the other cells go on: %s", failure.stage, failure.name, failure.reason)
     leave_failure(out.path, failure)
     out.metadata.update({"name": failure.name, "failed": failure.stage})
