@@ -12,6 +12,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.failures import Failure
 from tamis.core.steps import Step
+from tamis.reporting.experiment import Group, read_groups
 from tamis.reporting.numbers import slugs
 from tamis.reporting.outcomes import Evaluations, Subset, read_evaluations, read_subset
 from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
@@ -47,6 +48,11 @@ class Evidence:
             *self.models,
             *(self.evaluations.artifacts if self.evaluations else []),
         ]
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The cells of an experiment, by what differs in seeds only."""
+        return read_groups(self.subsets, self.models, self.evaluations, self.failed)
 
     @cached_property
     def rater_slugs(self) -> dict[str, str]:

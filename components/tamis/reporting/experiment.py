@@ -153,6 +153,8 @@ def _told_apart(groups: list[Group]) -> list[Group]:
 
     alike = [shown(group) for group in groups]
     return [
-        group if alike.count(shown(group)) == 1 else Group(**vars(group) | {"label": f"{group.label}, {group.cells[0].name}"})
+        group
+        if alike.count(shown(group)) == 1
+        else Group(**vars(group) | {"label": f"{group.label}, {group.cells[0].name}"})
         for group in groups
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
@@ -10,14 +9,12 @@ from tamis.core.artifacts import Artifact
 from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Table, Text, Warnings
 from tamis.reporting.charts import dots
 from tamis.reporting.evidence import Evidence
-from tamis.reporting.numbers import DASH, count, decimal, listed, plural, signed, slugs
+from tamis.reporting.numbers import DASH, count, listed, plural, slugs
 from tamis.reporting.outcomes import BASE, Evaluations, Score
-from tamis.reporting.sections.shared import number, scalars
+from tamis.reporting.sections.shared import LESS_IS_BETTER, Scale, number, scalars, scale_of
 
 _Z = NormalDist().inv_cdf(0.975)
 _PLOTS = 8  # tasks with a plot of their own
-# Metrics of lm-eval for which less is better.
-_LESS = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
 _NOT_RUN, _FAILED = Cell("not run", "bad"), Cell("failed", "bad")
 
 
@@ -29,37 +26,13 @@ def build(evidence: Evidence) -> Section:
         section.add(Text("No model was evaluated in this run.", lead=True))
     else:
         _compare(evaluations, section)
-    if evidence.failed:
-        section.add(Warnings([f"{f.name} has no scores. {f.stage}: {f.reason}" for f in evidence.failed]))
     if evidence.models:
         section.add(_finetuning(evidence.models))
     return section
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """How values are written: shares as points of 100, anything else as it is."""
-
-    shares: bool
-
-    @classmethod
-    def of(cls, evaluations: Evaluations) -> _Scale:
-        within = all(score.value is None or 0 <= score.value <= 1 for score in evaluations.scores.values())
-        return cls(within and _LESS.isdisjoint(evaluations.metric.values()))
-
-    def text(self, value: float | None) -> str:
-        return DASH if value is None else decimal(100 * value, 1) if self.shares else decimal(value, 3)
-
-    def difference(self, value: float | None) -> str:
-        return DASH if value is None else signed(100 * value, 1) if self.shares else signed(value, 3)
-
-    def with_error(self, value: float | None, stderr: float | None, *, difference: bool = False) -> str:
-        text = self.difference(value) if difference else self.text(value)
-        return text if value is None or stderr is None else f"{text} ± {self.text(stderr)}"
-
-
 def _compare(evaluations: Evaluations, section: Section) -> None:
-    scale = _Scale.of(evaluations)
+    scale = scale_of(evaluations)
     means = {model: _mean(evaluations, model) for model in evaluations.models} if scale.shares else {}
     verdict = _verdict(evaluations, means, scale, section)
     section.add(Text(verdict, lead=True))
@@ -109,7 +82,7 @@ def _difference(score: Score | None, base: Score | None) -> tuple[float | None, 
     return score.value - base.value, stderr
 
 
-def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale, section: Section) -> str:
+def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale, section: Section) -> str:
     """What can be said of the best subset's model against the base, with the margin of the best of several."""
     others = [model for model in evaluations.models if model != BASE]
     whole = {model: mean for model in others if (mean := means.get(model)) is not None}
@@ -159,7 +132,7 @@ def _gaps(evaluations: Evaluations) -> list[str]:
     return gaps
 
 
-def _cell(score: Score | None, scale: _Scale) -> Cell:
+def _cell(score: Score | None, scale: Scale) -> Cell:
     if score is None:
         return _NOT_RUN
     if score.value is None:
@@ -167,7 +140,7 @@ def _cell(score: Score | None, scale: _Scale) -> Cell:
     return Cell(scale.with_error(score.value, score.stderr), title=f"{count(score.n)} items")
 
 
-def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> Table:
+def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> Table:
     rows: list[list[Cell | str]] = []
     for model in evaluations.models:
         row: list[Cell | str] = [model]
@@ -183,7 +156,7 @@ def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: _Sc
     )
 
 
-def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> Table:
+def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> Table:
     rows: list[list[Cell | str]] = []
     for model in evaluations.models:
         if model == BASE:
@@ -192,7 +165,9 @@ def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale
         pairs = [(evaluations.scores.get((model, t)), evaluations.scores.get((BASE, t))) for t in evaluations.tasks]
         if means:
             pairs.append((means[model], means[BASE]))
-        better = [-1 if evaluations.metric[task] in _LESS else 1 for task in evaluations.tasks] + [1] * bool(means)
+        better = [-1 if evaluations.metric[task] in LESS_IS_BETTER else 1 for task in evaluations.tasks] + [1] * bool(
+            means
+        )
         for (score, base), sign in zip(pairs, better, strict=True):
             gain, stderr = _difference(score, base)
             clear = gain is not None and stderr is not None and abs(gain) > _Z * stderr
@@ -212,7 +187,7 @@ def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale
     return Table("Difference to the base model", columns, rows, note=note)
 
 
-def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> list[Figure]:
+def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> list[Figure]:
     columns: list[tuple[str, str, dict[str, Score | None]]] = []
     if means and len(evaluations.tasks) > 1:
         columns.append(("Mean over tasks", "mean-over-tasks", means))
@@ -223,7 +198,7 @@ def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: _S
     return [_dots(title, name, scores, scale) for title, name, scores in columns]
 
 
-def _dots(title: str, name: str, scores: dict[str, Score | None], scale: _Scale) -> Figure:
+def _dots(title: str, name: str, scores: dict[str, Score | None], scale: Scale) -> Figure:
     values = [score.value if score else None for score in scores.values()]
     errors = [score.stderr if score and score.stderr is not None else None for score in scores.values()]
     ends = [
