@@ -1,9 +1,14 @@
-"""An experiment in which the model of one subset cannot be trained: the others go on, and the report says why."""
+"""An experiment in which cells fail, is killed, and goes on: the others are there, and the report says why."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,34 +17,72 @@ from tamis.core.artifacts import Artifact
 from tests.pipeline.conftest import tamis, write_settings
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_a_cell_that_fails_leaves_the_others_and_their_report(models: Path, tiny: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def experiment(models: Path, tiny: Path, tmp_path: Path) -> Path:
+    """Settings of two strategies with two seeds, of which `length` takes what cannot be trained on."""
     file = write_settings(tmp_path, models)
     # Two samples whose question alone is longer than what is trained on: no token of an answer is left.
     with (tmp_path / "data.jsonl").open("a") as data:
         for number in range(2):
             row = {"instruction": f"{number} " + "why " * 300, "output": "because " * 100, "rating": 5}
             data.write(json.dumps(row) + "\n")
-    settings = yaml.safe_load(file.read_text())
-    settings["subsets"] = [
-        {"name": "endless", "strategy": "length", "size": 2},
-        {"name": "random", "strategy": "random", "size": 10, "seed": 1},
-    ]
+    settings: dict[str, Any] = yaml.safe_load(file.read_text())
+    settings["subsets"] = [{"name": "endless", "strategy": "length", "size": 2}]
+    settings["experiment"] = {"strategies": ["random", "ds2"], "sizes": [10], "seeds": [1, 2]}
     settings["finetuning"] = {"model": str(tiny), "max_tokens": 128, "epochs": 1, "learning_rate": 0.01}
     settings["evaluation"] = {"model": str(tiny), "suite": str(ROOT / "examples/demo/suite.yaml"), "limit": 2}
     file.write_text(yaml.safe_dump(settings))
+    return file
 
-    ended = tamis("run", file)
+
+def test_failed_cells_leave_the_others_and_a_killed_run_goes_on(experiment: Path) -> None:
+    work = experiment.parent / "work"
+    command = [sys.executable, "-m", "tamis", "run", str(experiment)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "evaluation: started (random-10-s1)" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert not (work / "report").exists()
+
+    ended = tamis("run", experiment)
 
     assert ended.returncode == 1, ended.stderr
-    assert "error: 1 of the experiment's cells failed" in ended.stderr
-    assert "endless, model: " in ended.stderr
-    work = tmp_path / "work"
-    assert sorted(path.name for path in (work / "models").iterdir()) == ["random"]
-    assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random"]
-    Artifact.open(work / "report", "report").verify()
+    assert "error: 2 of the experiment's cells failed" in ended.stderr
+    assert "endless-s1, model: " in ended.stderr
+    whole = ["ds2-10-imported-s1", "ds2-10-imported-s2", "random-10-s1", "random-10-s2"]
+    assert sorted(path.name for path in (work / "models").iterdir()) == whole
+    assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", *whole]
+    # What was shared, or finished before the kill, was done once.
+    assert not {"pool", "embedding", "neighbors", "rating", "curation"} & set(done(ended.stderr))
+    assert done(ended.stderr).count("finetuning") == 3
     said = (work / "report/results.md").read_text()
-    assert "endless has no scores. model: " in said
-    assert "no scores" not in said.replace("endless has no scores", "")
+    assert re.search(r"\| endless-s1 \| length \| 1 \| model \|.*token", said), said
+    assert re.search(r"\| length \| .* \| 0 of 2 \| failed \| failed \| failed \|", said), said
+    Artifact.open(work / "report", "report").verify()
+
+    again = tamis("run", experiment)
+    assert done(again.stderr) == [], "failures are found again, and nothing is made anew"
+
+
+def done(output: str) -> list[str]:
+    return re.findall(r"tamis\.core\.steps (\w+): done", output)
+
+
+def test_a_subset_that_cannot_be_made_leaves_the_others(models: Path, tmp_path: Path) -> None:
+    file = write_settings(tmp_path, models)
+    ended = tamis(
+        "run",
+        file,
+        "--set",
+        "subsets=[{name: all, strategy: random, size: 99}, {name: few, strategy: random, size: 5}]",
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "error: 1 of the experiment's cells failed" in ended.stderr
+    assert "all, selection: " in ended.stderr
+    assert [path.name for path in (tmp_path / "work/selections").iterdir()] == ["few"]
+    assert "| all | random | 42 | selection |" in (tmp_path / "work/report/results.md").read_text()

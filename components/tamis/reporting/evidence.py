@@ -14,7 +14,7 @@ from tamis.core.failures import Failure
 from tamis.core.steps import Step
 from tamis.reporting.experiment import Group, read_groups
 from tamis.reporting.numbers import slugs
-from tamis.reporting.outcomes import Evaluations, Subset, read_evaluations, read_subset
+from tamis.reporting.outcomes import BASE, Evaluations, Subset, read_evaluations, read_subset
 from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
 from tamis.reporting.samples import Samples, read_samples
 from tamis.reporting.settings import ReportingSettings
@@ -53,6 +53,13 @@ class Evidence:
     def groups(self) -> list[Group]:
         """The cells of an experiment, by what differs in seeds only."""
         return read_groups(self.subsets, self.models, self.evaluations, self.failed)
+
+    @cached_property
+    def base_of(self) -> dict[str, str]:
+        """Trained models that were evaluated, to the evaluation of the base model of each."""
+        bases = {cell.name: group.base for group in self.groups for cell in group.cells}
+        models = self.evaluations.models if self.evaluations else []
+        return {model: bases.get(model, BASE) for model in models if model not in {BASE, *bases.values()}}
 
     @cached_property
     def rater_slugs(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Group:
     Attributes:
         label: strategy, with its variant, and with a name where two groups would be called the same.
         rater: whose scores rank, or empty.
-        size: samples in the subset; None where no subset was made.
+        size: samples in the subset; None where a share of the pool was asked for and no subset was made.
         model: the base model, or empty where nothing is trained.
         base: name of the evaluation of that model as it was.
     """
@@ -123,7 +123,7 @@ def _group(
     strategy, variant = str(chosen.get("strategy") or name), str(chosen.get("variant") or "published")
     facts = subset.artifact.manifest.facts if subset else {}
     asked = chosen.get("size")
-    size = len(subset.positions) if subset else int(asked) if asked and asked >= 1 else None
+    size = int(asked) if asked and asked >= 1 else len(subset.positions) if subset else None
     model = str(training.get("model") or "")
     label = strategy if variant == "published" else f"{strategy} ({variant})"
     rater = str(chosen.get("rater") or facts.get("rater") or "")

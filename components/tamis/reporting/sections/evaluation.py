@@ -25,16 +25,16 @@ def build(evidence: Evidence) -> Section:
     if evaluations is None or not evaluations.scores:
         section.add(Text("No model was evaluated in this run.", lead=True))
     else:
-        _compare(evaluations, section)
+        _compare(evaluations, evidence.base_of, section)
     if evidence.models:
         section.add(_finetuning(evidence.models))
     return section
 
 
-def _compare(evaluations: Evaluations, section: Section) -> None:
+def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section) -> None:
     scale = scale_of(evaluations)
     means = {model: _mean(evaluations, model) for model in evaluations.models} if scale.shares else {}
-    verdict = _verdict(evaluations, means, scale, section)
+    verdict = _verdict(evaluations, base_of, means, scale, section)
     section.add(Text(verdict, lead=True))
     if section.sentence:
         section.add(
@@ -51,8 +51,8 @@ def _compare(evaluations: Evaluations, section: Section) -> None:
             Text("Not every metric is a share of 1 that is better when higher, so no mean over tasks is formed.")
         )
     section.add(Figures(_figures(evaluations, means, scale)), _scores(evaluations, means, scale))
-    if evaluations.has_base and len(evaluations.models) > 1:
-        section.add(_differences(evaluations, means, scale))
+    if evaluations.has_base and base_of:
+        section.add(_differences(evaluations, base_of, means, scale))
     for (model, task), score in evaluations.scores.items():
         section.measured(model, f"{task} {evaluations.metric[task]}", score.value, stderr=score.stderr, n=score.n)
     for model, task, metric, score in evaluations.others:
@@ -82,9 +82,15 @@ def _difference(score: Score | None, base: Score | None) -> tuple[float | None, 
     return score.value - base.value, stderr
 
 
-def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale, section: Section) -> str:
+def _verdict(
+    evaluations: Evaluations,
+    base_of: dict[str, str],
+    means: dict[str, Score | None],
+    scale: Scale,
+    section: Section,
+) -> str:
     """What can be said of the best subset's model against the base, with the margin of the best of several."""
-    others = [model for model in evaluations.models if model != BASE]
+    others = list(base_of)
     whole = {model: mean for model in others if (mean := means.get(model)) is not None}
     tasks = plural(len(evaluations.tasks), "task")
     if not others:
@@ -96,7 +102,7 @@ def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: Sc
         return f"{subjects} on {tasks}; none has a value for every task, so no means are compared."
     best = max(whole, key=lambda model: (whole[model].value or 0.0, model))
     said = f"Over {tasks}, the best subset, {best}, reached {scale.text(whole[best].value)} on average"
-    base = means.get(BASE)
+    base = means.get(base_of[best])
     if base is None:
         why = "has no value for every task" if evaluations.has_base else "was not evaluated"
         return f"{said}; the base model {why}, so there is nothing to compare it with."
@@ -156,20 +162,20 @@ def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: Sca
     )
 
 
-def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> Table:
+def _differences(
+    evaluations: Evaluations, base_of: dict[str, str], means: dict[str, Score | None], scale: Scale
+) -> Table:
     rows: list[list[Cell | str]] = []
-    for model in evaluations.models:
-        if model == BASE:
-            continue
+    for model, base in base_of.items():
         row: list[Cell | str] = [model]
-        pairs = [(evaluations.scores.get((model, t)), evaluations.scores.get((BASE, t))) for t in evaluations.tasks]
+        pairs = [(evaluations.scores.get((model, t)), evaluations.scores.get((base, t))) for t in evaluations.tasks]
         if means:
-            pairs.append((means[model], means[BASE]))
+            pairs.append((means[model], means.get(base)))
         better = [-1 if evaluations.metric[task] in LESS_IS_BETTER else 1 for task in evaluations.tasks] + [1] * bool(
             means
         )
-        for (score, base), sign in zip(pairs, better, strict=True):
-            gain, stderr = _difference(score, base)
+        for (score, start), sign in zip(pairs, better, strict=True):
+            gain, stderr = _difference(score, start)
             clear = gain is not None and stderr is not None and abs(gain) > _Z * stderr
             row.append(
                 Cell(
