@@ -24,6 +24,7 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
 from tamis_pipelines.experiment import Cell, ExperimentSettings, base_evaluations, cells
+from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
 # Sections that reach the pipelines by cell.
@@ -56,6 +57,7 @@ class RunSettings(Settings):
     finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
     evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
     report: ReportingSettings = ReportingSettings()
+    rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
     @field_validator("perplexity", "deita", mode="before")
@@ -135,7 +137,7 @@ class RunSettings(Settings):
         if again != self:
             section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
             raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
-        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", *_PLANNED, *get_args(ScoreName)}
+        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", *_PLANNED, *get_args(ScoreName)}
         scores = {name: getattr(self, name).model_dump(mode="json", exclude_unset=True) for name in self.scores}
         return {section: given.get(section, {}) for section in sections} | scores | self._planned()
 

@@ -109,7 +109,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(get_args(ScoreName))
     by_cell = {"subsets", "experiment", "finetuning", "evaluation"}
-    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow"} - by_cell - scores
+    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps
@@ -297,11 +297,11 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     assert "training_gpus" not in published.cluster_arguments()
 
 
-@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml"])
-def test_the_examples_are_valid_settings(example: str) -> None:
+@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])
+def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Path) -> None:
     settings = load_run(ROOT / "examples" / example)
     assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
-    ir, _ = load(COMMITTED / f"{settings.pipeline}.yaml")
+    ir, _ = load(compile_one(settings.pipeline, tmp_path, settings.compiled))
     assert set(settings.cluster_arguments()) <= set(ir["root"]["inputDefinitions"]["parameters"])
 
 
