@@ -19,6 +19,7 @@ from tamis.core.tables import EVALUATION
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.stage import run
 from tests.artifacts import NoSettings, make
+from tests.unit.evaluation.benchmarks import read_lines
 from tests.unit.evaluation.test_suite import DEMO, write_suite
 
 pytestmark = pytest.mark.slow
@@ -49,22 +50,16 @@ def artifact(tiny: Path, tmp_path: Path) -> Path:
 
 def test_scores_and_answers_are_those_of_lm_eval_s_command_line(models: Path, tmp_path: Path) -> None:
     evaluated(models / "smollm2", tmp_path / "out", samples=8, batch_size=4)
-    ours = {name: read_samples(tmp_path / "out" / f"samples_{name}.jsonl") for name in ("tamis_facts", "tamis_answers")}
+    ours = {name: read_lines(tmp_path / "out" / f"samples_{name}.jsonl") for name in ("tamis_facts", "tamis_answers")}
     drawn = {name: [sample["doc_id"] for sample in samples] for name, samples in ours.items()}
     assert [len(rows) for rows in drawn.values()] == [8, 8]
 
-    command = f"-m lm_eval run --model hf --model_args pretrained={models / 'smollm2'},dtype=float32 --device cpu"
-    command += f" --batch_size 4 --tasks {','.join(drawn)} --include_path . --seed 42 --log_samples"
-    command += f" --output_path {tmp_path / 'theirs'}"
-    arguments = [sys.executable, *command.split(), "--samples", json.dumps(drawn)]
-    subprocess.run(arguments, check=True, cwd=DEMO / "tasks", capture_output=True)
-
-    (results,) = (tmp_path / "theirs").rglob("results_*.json")
-    expected = json.loads(results.read_text())["results"]
+    theirs_out = tmp_path / "theirs"
+    expected = command_line(models / "smollm2", list(drawn), drawn, cwd=DEMO / "tasks", out=theirs_out)["results"]
     assert json.loads((tmp_path / "out/results.json").read_text())["results"] == expected
     for name, samples in ours.items():
         (file,) = (tmp_path / "theirs").rglob(f"samples_{name}_*.jsonl")
-        theirs = {sample["doc_id"]: sample for sample in read_samples(file)}
+        theirs = {sample["doc_id"]: sample for sample in read_lines(file)}
         for sample in samples:
             assert sample["doc"] == theirs[sample["doc_id"]]["doc"]
             assert sample["prompt_hash"] == theirs[sample["doc_id"]]["prompt_hash"]
@@ -86,8 +81,25 @@ def test_scores_and_answers_are_those_of_lm_eval_s_command_line(models: Path, tm
     assert facts["value"] > 0.4  # by chance: 0.25
 
 
-def read_samples(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+def command_line(
+    model: Path,
+    tasks: list[str],
+    samples: dict[str, list[int]],
+    *,
+    cwd: Path,
+    out: Path,
+    num_fewshot: int | None = None,
+) -> dict[str, Any]:
+    """What lm-eval's own command line gives for the rows `samples` of `tasks`, run in `cwd`."""
+    command = f"-m lm_eval run --model hf --model_args pretrained={model},dtype=float32 --device cpu"
+    command += f" --batch_size 4 --tasks {','.join(tasks)} --include_path . --seed 42 --log_samples --output_path {out}"
+    command += "" if num_fewshot is None else f" --num_fewshot {num_fewshot}"
+    arguments = [sys.executable, *command.split(), "--samples", json.dumps(samples)]
+    ended = subprocess.run(arguments, check=False, cwd=cwd, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (results,) = out.rglob("results_*.json")
+    found: dict[str, Any] = json.loads(results.read_text())
+    return found
 
 
 def stringified(value: Any) -> Any:
@@ -110,7 +122,7 @@ def test_a_model_artifact_is_evaluated_under_its_name(artifact: Path, tmp_path: 
 def test_a_limit_takes_the_first_of_each_task(tiny: Path, tmp_path: Path) -> None:
     evaluated(tiny, tmp_path / "out", limit=3)
     assert [row["n"] for row in scores_in(tmp_path / "out")] == [3, 3]
-    assert [sample["doc_id"] for sample in read_samples(tmp_path / "out/samples_tamis_facts.jsonl")] == [0, 1, 2]
+    assert [sample["doc_id"] for sample in read_lines(tmp_path / "out/samples_tamis_facts.jsonl")] == [0, 1, 2]
 
 
 def test_equal_evaluations_give_equal_bytes_of_scores(tiny: Path, tmp_path: Path) -> None:
@@ -130,7 +142,7 @@ def test_changed_data_are_evaluated_anew(tiny: Path, tmp_path: Path) -> None:
 
 def test_the_chat_template_is_applied_if_so_asked(tiny: Path, tmp_path: Path) -> None:
     evaluated(tiny, tmp_path / "out", limit=1, apply_chat_template=True)
-    (sample,) = read_samples(tmp_path / "out/samples_tamis_answers.jsonl")
+    (sample,) = read_lines(tmp_path / "out/samples_tamis_answers.jsonl")
     prompt = sample["arguments"][0][0]
     assert prompt.count("<|im_start|>user") == 4  # three examples and the question
     assert prompt.endswith("<|im_start|>assistant\n")

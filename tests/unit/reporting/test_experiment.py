@@ -219,7 +219,7 @@ def test_nothing_is_said_to_be_better_within_the_spread_of_the_seeds(lab: Lab) -
     for seed, (one, other) in enumerate([(0.50, 0.49), (0.54, 0.53)]):
         lab.cell(ds2(seed), one, one)
         lab.cell(random(seed), other, other)
-    assert "next is random, 5 samples with 51.0 ± 2.8, within the spread of the seeds" in lab.report().text
+    assert "next comes random, 5 samples, with 51.0 ± 2.8, within the spread of the seeds" in lab.report().text
 
 
 def test_the_paper_s_figures_stand_beside_the_same_cells_and_are_marked_as_the_paper_s(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Ta
 from tamis.reporting.charts import Curve, curves
 from tamis.reporting.evidence import Evidence
 from tamis.reporting.experiment import Group, Spread
-from tamis.reporting.numbers import DASH, clipped, count, listed, plural, slugs
+from tamis.reporting.numbers import DASH, clipped, count, plural, slugs
 from tamis.reporting.outcomes import Evaluations
 from tamis.reporting.sections.shared import Scale, scale_of
 
@@ -79,10 +79,10 @@ def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidenc
     best, first = means[0]
     text = scale.with_error(best.mean, best.deviation)
     over = f"over {plural(best.seeds, 'seed')}" if best.seeds > 1 else "with one seed"
-    sentence = f"The highest mean over {plural(len(tasks), 'task')} has {_title(first)}: {text} {over}"
+    sentence = f"The best mean over {plural(len(tasks), 'task')} is that of {_title(first)}: {text} {over}"
     if len(means) > 1:
         second, other = means[1]
-        sentence += f"; next is {_title(other)} with {scale.with_error(second.mean, second.deviation)}"
+        sentence += f"; next comes {_title(other)}, with {scale.with_error(second.mean, second.deviation)}"
         if best.deviation is not None and second.deviation is not None:
             apart = best.mean - second.mean > best.deviation + second.deviation
             sentence += "" if apart else ", within the spread of the seeds"
@@ -262,13 +262,12 @@ def _failures(evidence: Evidence) -> list[Table]:
         seed = DASH if cell is None or cell.seed is None else str(cell.seed)
         reason = Cell(clipped(failure.reason, _REASON), title=failure.reason)
         rows.append([failure.name, group.label if group else DASH, seed, Cell(failure.stage, "bad"), reason])
-    names = listed([failure.name for failure in evidence.failed])
     return [
         Table(
             "Cells without a result",
             ["cell", "strategy", "seed", "failed making", "reason"],
             rows,
             words=("strategy", "failed making", "reason"),
-            note=f"A failed cell has no value and counts as nothing, never as zero: {names}.",
+            note="A failed cell has no value; it enters no mean and is never counted as zero.",
         )
     ]
