@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import ModelError
+from tamis.core.errors import MissingExtraError, ModelError, SettingsError
+from tamis.core.settings import parse
 from tamis.core.steps import Step
 from tamis.core.tables import EVALUATION
 from tamis.evaluation.settings import EvaluationSettings
@@ -152,6 +154,43 @@ def test_a_model_that_is_nowhere_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load the model"):
         evaluated(tmp_path / "nowhere", tmp_path / "out", limit=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_only_vllm_knows_is_refused_elsewhere() -> None:
+    for name, value in (("gpus", 2), ("gpu_memory_share", 0.5)):
+        with pytest.raises(SettingsError, match=f"{name} has an effect with backend: vllm only"):
+            parse(EvaluationSettings, {name: value}, where="test")
+        assert parse(EvaluationSettings, {name: value, "backend": "vllm"}, where="test").backend == "vllm"
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_its_backend_names_what_to_install(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match=r"the package 'vllm' is not installed[\s\S]*tamis\[vllm\]"):
+        evaluated(tiny, tmp_path / "out", limit=1, backend="vllm")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_answers_as_transformers_does(models: Path, tmp_path: Path) -> None:
+    for backend in ("hf", "vllm"):
+        evaluated(models / "smollm2", tmp_path / backend, samples=12, backend=backend, max_length=1024)
+    one, other = (read_lines(tmp_path / backend / "samples_tamis_facts.jsonl") for backend in ("hf", "vllm"))
+    for sample, again in zip(one, other, strict=True):
+        assert sample["prompt_hash"] == again["prompt_hash"]
+        first, second = ([float(answer[0]) for answer in s["filtered_resps"]] for s in (sample, again))
+        assert first == pytest.approx(second, abs=0.05)
+    facts = [scores_in(tmp_path / backend)[0]["value"] for backend in ("hf", "vllm")]
+    assert facts[0] == pytest.approx(facts[1], abs=1 / 12)
+
+
+def test_a_longer_prompt_than_the_limit_loses_its_start(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = evaluated(tiny, tmp_path / "whole", limit=2)
+    assert "Left truncation" not in caplog.text
+    short = evaluated(tiny, tmp_path / "short", limit=2, max_length=64)
+    assert "Left truncation applied" in caplog.text
+    assert short.key != whole.key
 
 
 def test_the_component_evaluates_the_base_and_reports(tiny: Path, tmp_path: Path) -> None:
