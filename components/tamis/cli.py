@@ -1,7 +1,7 @@
 """The `tamis` command.
 
-One subcommand a stage; `run` and `doctor`; `compile`, `submit`, `upload`, `schedule` for Kubeflow; `wait`, `probe`,
-`fetch` for pods.
+One subcommand a stage; `run`, `doctor` and `plan`; `compile`, `submit`, `upload`, `schedule` for Kubeflow; `wait`,
+`probe`, `fetch` for pods.
 
 Only click is imported at the top: `tamis --help` answers at once, and a stage's packages load when it runs.
 """
@@ -307,6 +307,17 @@ def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
         click.echo(str(check))
     if not all(check.passed for check in checks):
         sys.exit(1)
+
+
+@main.command(epilog="\b\nExample:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9")
+@_takes_run_settings
+def plan(settings: Path, overrides: tuple[str, ...]) -> None:
+    """Show the steps and cells of a run, with GPU hours and money at stated rates.
+
+    Nothing is run, and no model or data set is read.
+    """
+    planning = _import("tamis_pipelines.plan")
+    click.echo(planning.as_text(planning.plan(_run_settings(settings, overrides))))
 
 
 @main.command("compile", epilog="\b\nExample:\n  tamis compile --out packages --set compiled.queue=tamis")

@@ -146,7 +146,7 @@ def _memory(largest_model: int) -> Check:
 
 
 def _disk(settings: RunSettings) -> Check:
-    models = len(settings.subsets) + 1 if settings.finetuning is not None else 0
+    models = len(settings.cells) + 1 if settings.finetuning is not None else 0
     weights = _weight_bytes(Path(settings.finetuning.model)) if settings.finetuning is not None else 0
     needed = models * weights + _DISK_BESIDE_MODELS
     place = settings.work_dir.absolute()

@@ -108,13 +108,14 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     ir, _ = package
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(get_args(ScoreName))
-    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow"} - scores
+    by_cell = {"subsets", "experiment", "finetuning", "evaluation"}
+    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps
-    models = {"finetuning", "evaluation"}
+    models = {"cells", "bases", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
-    assert needed == (sections if ir["pipelineInfo"]["name"] == "experiment" else sections - models)
+    assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
     for_pods = set(KubeflowSettings().arguments()) | {"outcomes"}
     assert set(parameters) - needed <= for_pods
     if ir["pipelineInfo"]["name"] == "experiment":
@@ -296,11 +297,12 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     assert "training_gpus" not in published.cluster_arguments()
 
 
-@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml"])
-def test_the_examples_are_valid_settings(example: str) -> None:
+@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])
+def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Path) -> None:
     settings = load_run(ROOT / "examples" / example)
     assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
-    assert set(settings.arguments()) <= set(RunSettings.model_fields)
+    ir, _ = load(compile_one(settings.pipeline, tmp_path, settings.compiled))
+    assert set(settings.cluster_arguments()) <= set(ir["root"]["inputDefinitions"]["parameters"])
 
 
 @pytest.mark.parametrize(
