@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +13,7 @@ from kfp import dsl
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
 from tamis.core.errors import MissingExtraError, StorageError, TamisError
+from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.settings import Settings, parse
 from tamis.core.storage import read_bytes, write_bytes
@@ -165,15 +164,5 @@ def _leave_reason(reason: str) -> None:
 def _end_with_runner() -> None:
     """On one machine, stop when `tamis run` is gone (killed, say): nobody waits for this step any more."""
     runner = os.environ.get(RUNNER_PID)
-    if runner is None:
-        return
-
-    def watch(pid: int) -> None:
-        while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                os._exit(1)
-            time.sleep(1)
-
-    threading.Thread(target=watch, args=(int(runner),), daemon=True).start()
+    if runner is not None:
+        end_with(int(runner))

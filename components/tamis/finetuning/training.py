@@ -6,10 +6,9 @@ import gc
 import json
 import logging
 import math
-import os
 import shutil
-import socket
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -20,7 +19,9 @@ import numpy as np
 from tamis.core.conversations import IGNORED
 from tamis.core.errors import MissingExtraError, SettingsError
 from tamis.core.models import Precision, device, load_causal_lm
+from tamis.core.settings import load_yaml
 from tamis.finetuning.checkpoints import newest_checkpoint, watch
+from tamis.finetuning.processes import World, world
 from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
 
 log = logging.getLogger(__name__)
+_HISTORY = "history.json"
 
 
 def check_machine(settings: FinetuningSettings) -> None:
@@ -38,7 +40,7 @@ def check_machine(settings: FinetuningSettings) -> None:
 
     Raises:
         MissingExtraError: when a package is not installed.
-        SettingsError: when the precision needs a GPU, or several processes were started.
+        SettingsError: when the precision needs a GPU, or the processes cannot share the batch evenly.
     """
     packages = {"trl": "training", "peft": "training", "accelerate": "training"}
     if settings.deepspeed is not None:
@@ -50,18 +52,7 @@ def check_machine(settings: FinetuningSettings) -> None:
         raise SettingsError(
             "finetuning.precision: float16 on a machine without a GPU", allowed="auto, float32, bfloat16"
         )
-    processes, gpus = os.environ.get("WORLD_SIZE", "1"), _gpus()
-    if processes != "1" or gpus > 1:
-        raise SettingsError(
-            f"finetuning runs in one process on one GPU; seen: {processes} processes (WORLD_SIZE), {gpus} GPUs",
-            action="start it without torchrun or accelerate; choose one GPU by CUDA_VISIBLE_DEVICES=0",
-        )
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+    settings.accumulation(world().size)
 
 
 def precision_of(settings: FinetuningSettings) -> Precision:
@@ -83,44 +74,57 @@ class Batches:
     """The order of samples: random by seed and epoch, and within each optimizer step from long to short.
 
     The samples of a step stay those that plain shuffling gives, so training is the same; but its micro-batches hold
-    samples of like length, so that little padding is computed.
+    samples of like length, so that little padding is computed. The processes take micro-batches in turn.
+
+    Args:
+        lengths: (n,) tokens of each sample.
+        batch_size: samples of one optimizer step.
+        seed: of the order.
+        share: samples of one micro-batch of all processes, a divisor of `batch_size`. What an epoch's last step lacks
+            of a multiple of it is filled up with the index n, which stands for a sample of nothing to learn.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, share: int = 1) -> None:
         self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+        self._blanks = -len(lengths) % share
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; the trainer calls it, after a restart too."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + self._blanks
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._lengths))
         for start in range(0, len(order), self._batch_size):
             step = order[start : start + self._batch_size]
             yield from step[np.argsort(-self._lengths[step], kind="stable")].tolist()
+        yield from [len(order)] * self._blanks
+
+
+def trained_before(folder: Path) -> list[dict[str, Any]] | None:
+    """The history of a training that an earlier run has finished in `folder`, if one has."""
+    file = folder / _HISTORY
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[dict[str, Any]]:
     """Train on `folder`/tokens.arrow and leave the adapter (or, for `full`, the model) in `folder`/trained.
 
-    Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole.
+    Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole. Where several
+    processes train together, all of them call this, and the first one writes.
 
     Returns:
         One row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate, gradient_norm.
 
     Raises:
         ModelError: when the model cannot be loaded, or the loss is not finite.
+        SettingsError: when the checkpoint is that of another number of processes.
     """
-    history_file = folder / "history.json"
-    if history_file.exists():
-        finished: list[dict[str, Any]] = json.loads(history_file.read_text(encoding="utf-8"))
-        return finished
-    checkpoints = folder / "checkpoints"
-    resumed_from = newest_checkpoint(checkpoints)
-    trainer = _trainer(settings, tokenizer, folder)
+    here, checkpoints = world(), folder / "checkpoints"
+    resumed_from = newest_checkpoint(checkpoints, here.size)
+    trainer = _trainer(settings, tokenizer, folder, here)
     if resumed_from is not None:
         log.info("going on from %s", resumed_from.name)
     trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
@@ -141,10 +145,11 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
         for row in trainer.state.log_history
         if "loss" in row
     ]
-    temporary = history_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(history), encoding="utf-8")
-    temporary.replace(history_file)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if here.rank == 0:
+        temporary = (folder / _HISTORY).with_suffix(".tmp")
+        temporary.write_text(json.dumps(history), encoding="utf-8")
+        temporary.replace(folder / _HISTORY)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.free_memory()
     del trainer
     free_memory()
@@ -159,16 +164,15 @@ def free_memory() -> None:
     torch.cuda.empty_cache()
 
 
-def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> SFTTrainer:
+def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path, here: World) -> SFTTrainer:
     import pyarrow.compute as pc
-    from datasets import Dataset
+    import torch
+    from datasets import Dataset, concatenate_datasets
     from transformers import PrinterCallback
     from trl.trainer.sft_trainer import SFTTrainer
 
-    if settings.deepspeed is not None:
-        _meet_alone()
-    # The arguments come first: with DeepSpeed's stage 3 they decide how the model is loaded.
-    arguments = _arguments(settings, folder / "checkpoints")
+    # The arguments come first: they choose this process's GPU and, with DeepSpeed's stage 3, how the model is loaded.
+    arguments = _arguments(settings, folder / "checkpoints", here.size)
     model = load_causal_lm(settings.model, settings.revision, weights_precision(settings)).train()
     trainer = SFTTrainer(
         model=model,
@@ -176,12 +180,15 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
         train_dataset=Dataset.from_file(str(folder / "tokens.arrow")),
         processing_class=tokenizer,
         peft_config=_lora(settings, model) if settings.method == "lora" else None,
-        callbacks=[watch(settings, folder / "checkpoints")],
+        callbacks=[watch(settings, folder / "checkpoints", here)],
     )
     trainer.remove_callback(PrinterCallback)
     rows: Any = trainer.train_dataset
     lengths = pc.list_value_length(rows.data.column("input_ids")).to_numpy()
-    batches = Batches(lengths, settings.batch_size, settings.seed)
+    batches = Batches(lengths, settings.batch_size, settings.seed, share=settings.micro_batch_size * here.size)
+    blank = {"input_ids": [[tokenizer.pad_token_id]], "labels": [[IGNORED]], "seq_lengths": [[1]]}
+    blank_row = Dataset.from_dict({name: blank[name] for name in rows.column_names}, features=rows.features)
+    trainer.train_dataset = concatenate_datasets([rows, blank_row])
     # Set on the object: a subclass would need the heavy import at the top of the module.
     trainer._get_train_sampler = lambda dataset=None: batches  # type: ignore[method-assign,assignment,return-value]
     # Whole steps, rounded down: else the one step of a small subset would be spent on warming up, at a rate of zero.
@@ -192,18 +199,10 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
         and not settings.packing
         and "logits_to_keep" in signature(type(model).forward).parameters
     ):
-        trainer.compute_loss = loss_on_cpu  # type: ignore[method-assign]
+        trainer.compute_loss = partial(loss_on_cpu, processes=here.size)  # type: ignore[method-assign]
+    if here.rank:
+        torch.manual_seed(settings.seed + here.rank)  # else all processes would drop the same places
     return trainer
-
-
-def _meet_alone() -> None:
-    """Tell DeepSpeed, which expects to be launched in many processes, that this one is all there are."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for name, value in alone.items():
-        os.environ.setdefault(name, str(value))
 
 
 def loss_on_cpu(
@@ -211,11 +210,14 @@ def loss_on_cpu(
     inputs: dict[str, torch.Tensor],
     return_outputs: bool = False,
     num_items_in_batch: Any = None,
+    *,
+    processes: int = 1,
 ) -> torch.Tensor:
     """The same loss as TRL's, in two thirds of its time on a CPU.
 
     TRL's output head is made for GPUs: elsewhere it computes every position of the prompts too, and twice. This one
-    leaves out the positions at which no sample of the micro-batch has anything to learn.
+    leaves out the positions at which no sample of the micro-batch has anything to learn. `num_items_in_batch` counts
+    the tokens of all `processes`, whose gradients are averaged: hence the factor.
     """
     import torch
 
@@ -230,11 +232,11 @@ def loss_on_cpu(
     total = torch.nn.functional.cross_entropy(
         output.logits.float().flatten(0, 1), labels[:, learnt].flatten(), reduction="sum", ignore_index=IGNORED
     )
-    loss: torch.Tensor = total / num_items_in_batch
+    loss: torch.Tensor = total * processes / num_items_in_batch
     return loss
 
 
-def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
+def _arguments(settings: FinetuningSettings, checkpoints: Path, processes: int) -> SFTConfig:
     from trl.trainer.sft_config import SFTConfig
 
     precision, file = precision_of(settings), settings.deepspeed_file
@@ -242,7 +244,7 @@ def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        gradient_accumulation_steps=settings.accumulation(processes),
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         weight_decay=settings.weight_decay,
@@ -256,7 +258,8 @@ def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
         dataset_kwargs=None if settings.packing else {"skip_prepare_dataset": True},
         seed=settings.seed,
         dataloader_pin_memory=device().type == "cuda",
-        deepspeed=str(file) if file else None,
+        deepspeed=load_yaml(file) if file else None,
+        ddp_find_unused_parameters=False,  # every adapter, or weight, is used in every pass
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         save_strategy="no",  # the callback asks for checkpoints
