@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, load_yaml
 
 DEEPSPEED = Path(__file__).parent / "deepspeed"
 _FORMATS = (".yaml", ".yml", ".json")  # JSON is read as the YAML that it is
+
+
+def _presets() -> dict[str, Path]:
+    """Names of the presets, and their files."""
+    return {
+        path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"), key=lambda p: p.stem)
+    }
 
 
 class LoraSettings(Settings):
@@ -33,14 +40,17 @@ class LoraSettings(Settings):
 class FinetuningSettings(Settings):
     """How a base model is trained on a subset; the defaults are the paper's."""
 
+    preset: str | None = Field(None, description="settings by name, under those given: paper, paper-alpaca")
     model: str = Field(
         "meta-llama/Llama-3.1-8B",
         description="base model: a hub name, or a folder in Hugging Face layout",
         min_length=1,
     )
     revision: str | None = Field(None, description="commit or tag of the hub model")
-    method: Literal["lora", "full"] = Field("lora", description="train LoRA matrices, or all weights")
-    lora: LoraSettings = Field(default_factory=LoraSettings, description="only for method: lora")
+    method: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="train LoRA matrices, the same beside weights held in four bits, or all weights"
+    )
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="only for the methods lora and qlora")
     format: Format = Field(
         "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
     )
@@ -91,6 +101,21 @@ class FinetuningSettings(Settings):
         if self.deepspeed is None:
             return None
         return DEEPSPEED / f"{self.deepspeed}.yaml" if self.deepspeed in ("zero2", "zero3") else Path(self.deepspeed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_over_preset(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, dict) else None
+        if name is None:
+            return values
+        known = _presets()
+        if name not in known:
+            raise ValueError(f"preset: seen {name!r}; allowed: {', '.join(known)}")
+        preset = load_yaml(known[name])
+        both = preset | values
+        if isinstance(values.get("lora"), dict):
+            both["lora"] = preset.get("lora", {}) | values["lora"]
+        return both
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> FinetuningSettings:

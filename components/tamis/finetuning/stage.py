@@ -104,7 +104,7 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
             announce(step.scratch)
         history = train(settings, tokenizer, step.scratch)
     difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)
-    if settings.method == "lora":
+    if settings.method != "full":
         (step.out / "adapter").mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(step.scratch / "trained" / name, step.out / "adapter" / name)

@@ -12,13 +12,13 @@ from functools import partial
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tamis.core.conversations import IGNORED
 from tamis.core.errors import MissingExtraError, SettingsError
-from tamis.core.models import Precision, device, load_causal_lm
+from tamis.core.models import Precision, device, load_causal_lm, load_quantized_lm
 from tamis.core.settings import load_yaml
 from tamis.finetuning.checkpoints import newest_checkpoint, watch
 from tamis.finetuning.processes import World, world
@@ -45,6 +45,8 @@ def check_machine(settings: FinetuningSettings) -> None:
     packages = {"trl": "training", "peft": "training", "accelerate": "training"}
     if settings.deepspeed is not None:
         packages["deepspeed"] = "deepspeed"
+    if settings.method == "qlora":
+        packages["bitsandbytes"] = "qlora"
     for package, extra in packages.items():
         if find_spec(package) is None:
             raise MissingExtraError.of(package, extra)
@@ -65,9 +67,22 @@ def precision_of(settings: FinetuningSettings) -> Precision:
 def weights_precision(settings: FinetuningSettings) -> Precision:
     """The precision of the weights: that of training for LoRA's frozen ones; float32 for trained ones.
 
+    QLoRA's frozen ones have it when they are taken out of their four bits.
+
     In bfloat16 most of a full finetuning's updates would be rounded away.
     """
-    return precision_of(settings) if settings.method == "lora" else "float32"
+    return "float32" if settings.method == "full" else precision_of(settings)
+
+
+def load_base(settings: FinetuningSettings) -> PreTrainedModel:
+    """The model that is trained, as its method wants it.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+        MissingExtraError: when a package is not installed.
+    """
+    load = load_quantized_lm if settings.method == "qlora" else load_causal_lm
+    return load(settings.model, settings.revision, weights_precision(settings))
 
 
 class Batches:
@@ -173,16 +188,21 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
 
     # The arguments come first: they choose this process's GPU and, with DeepSpeed's stage 3, how the model is loaded.
     arguments = _arguments(settings, folder / "checkpoints", here.size)
-    model = load_causal_lm(settings.model, settings.revision, weights_precision(settings)).train()
+    model = load_base(settings).train()
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_file(str(folder / "tokens.arrow")),
         processing_class=tokenizer,
-        peft_config=_lora(settings, model) if settings.method == "lora" else None,
+        peft_config=None if settings.method == "full" else _lora(settings, model),
         callbacks=[watch(settings, folder / "checkpoints", here)],
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.method == "qlora":
+        # TRL has made the adapter bfloat16, in which most steps of this size would be rounded away.
+        for weight in cast("torch.nn.Module", trainer.model).parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
     rows: Any = trainer.train_dataset
     lengths = pc.list_value_length(rows.data.column("input_ids")).to_numpy()
     batches = Batches(lengths, settings.batch_size, settings.seed, share=settings.micro_batch_size * here.size)

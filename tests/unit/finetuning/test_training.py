@@ -206,6 +206,8 @@ def test_lora_that_does_not_fit_the_model_is_refused(
         ({"batch_size": 10, "micro_batch_size": 4}, "batch_size 10 is no multiple of micro_batch_size 4"),
         ({"deepspeed": "zero4"}, "allowed: zero2, zero3, or a path that ends with .yaml, .yml, .json"),
         ({"lora": {"rank": 0}}, "lora.rank: seen 0"),
+        ({"preset": "papers"}, "preset: seen 'papers'; allowed: paper, paper-alpaca"),
+        ({"preset": "paper", "lora": None}, "lora: seen None"),
         ({"lora": {"targets": []}}, "lora.targets"),
     ],
 )
@@ -222,6 +224,19 @@ def test_the_defaults_are_the_paper_s() -> None:
     assert settings.accumulation(1) * settings.micro_batch_size == 128
 
 
+def test_a_preset_gives_what_is_not_given() -> None:
+    paper = parse(FinetuningSettings, {"preset": "paper"}, where="test")
+    assert paper.model_dump(exclude={"preset", "precision"}) == FinetuningSettings().model_dump(
+        exclude={"preset", "precision"}
+    )
+    alpaca = parse(
+        FinetuningSettings, {"preset": "paper-alpaca", "epochs": 1, "lora": {"alpha": 32}, "model": "m"}, where="test"
+    )
+    assert (alpaca.method, alpaca.batch_size, alpaca.deepspeed) == ("qlora", 512, "zero3")
+    assert (alpaca.model, alpaca.epochs, alpaca.lora.rank, alpaca.lora.alpha) == ("m", 1, 64, 32)
+    assert parse(FinetuningSettings, alpaca.model_dump(), where="test") == alpaca
+
+
 @pytest.mark.slow
 def test_half_precision_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
@@ -229,6 +244,12 @@ def test_half_precision_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="float16 on a machine without a GPU"):
         check_machine(FinetuningSettings(precision="float16"))
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed here")
+def test_qlora_without_bitsandbytes_is_refused() -> None:
+    with pytest.raises(MissingExtraError, match=r"'bitsandbytes' is not installed[\s\S]*tamis\[qlora\]"):
+        check_machine(FinetuningSettings(method="qlora"))
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed here")
