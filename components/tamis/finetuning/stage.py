@@ -98,11 +98,12 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     check_machine(settings)
     tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
     counts = write_tokens(step.input("selection").path("subset.jsonl"), tokenizer, settings, step.scratch)
-    history = trained_before(step.scratch)
-    if history is None:
+    training = trained_before(step.scratch)
+    if training is None:
         if announce is not None:
             announce(step.scratch)
-        history = train(settings, tokenizer, step.scratch)
+        training = train(settings, tokenizer, step.scratch)
+    history = training.history
     difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)
     if settings.method != "full":
         (step.out / "adapter").mkdir()
@@ -112,7 +113,7 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     step.rows = counts["samples"]
     step.models["base"] = revision_of(settings.model, settings.revision)
     step.facts.update(counts, steps=len(history), first_loss=history[0]["loss"], last_loss=history[-1]["loss"])
-    step.facts.update(probe_difference=difference, processes=world().size)
+    step.facts.update(probe_difference=difference, processes=world().size, training_seconds=training.seconds)
     log.info(
         "loss %.3f in the first step, %.3f in the last of %d", history[0]["loss"], history[-1]["loss"], len(history)
     )

@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from inspect import signature
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
 
 log = logging.getLogger(__name__)
-_HISTORY = "history.json"
+_TRAINING = "training.json"
 
 
 def check_machine(settings: FinetuningSettings) -> None:
@@ -118,20 +119,29 @@ class Batches:
         yield from [len(order)] * self._blanks
 
 
-def trained_before(folder: Path) -> list[dict[str, Any]] | None:
-    """The history of a training that an earlier run has finished in `folder`, if one has."""
-    file = folder / _HISTORY
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+@dataclass(frozen=True)
+class Training:
+    """What a training was.
+
+    `history` has one row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate,
+    gradient_norm. `seconds` is what the steps took, without loading; after a kill, those since the restart.
+    """
+
+    history: list[dict[str, Any]]
+    seconds: float
 
 
-def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[dict[str, Any]]:
+def trained_before(folder: Path) -> Training | None:
+    """The training that an earlier run has finished in `folder`, if one has."""
+    file = folder / _TRAINING
+    return Training(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Training:
     """Train on `folder`/tokens.arrow and leave the adapter (or, for `full`, the model) in `folder`/trained.
 
     Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole. Where several
     processes train together, all of them call this, and the first one writes.
-
-    Returns:
-        One row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate, gradient_norm.
 
     Raises:
         ModelError: when the model cannot be loaded, or the loss is not finite.
@@ -160,15 +170,16 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
         for row in trainer.state.log_history
         if "loss" in row
     ]
+    training = Training(history, trainer.state.log_history[-1]["train_runtime"])
     if here.rank == 0:
-        temporary = (folder / _HISTORY).with_suffix(".tmp")
-        temporary.write_text(json.dumps(history), encoding="utf-8")
-        temporary.replace(folder / _HISTORY)
+        temporary = (folder / _TRAINING).with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(training)), encoding="utf-8")
+        temporary.replace(folder / _TRAINING)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.free_memory()
     del trainer
     free_memory()
-    return history
+    return training
 
 
 def free_memory() -> None:

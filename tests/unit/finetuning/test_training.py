@@ -35,7 +35,7 @@ def trained(settings: FinetuningSettings, folder: Path, count: int = 12) -> list
     (folder / "subset.jsonl").write_text("".join(lines))
     tokenizer = chat_tokenizer(settings.model, None, settings.format)
     write_tokens(folder / "subset.jsonl", tokenizer, settings, folder)
-    return train(settings, tokenizer, folder)
+    return train(settings, tokenizer, folder).history
 
 
 @given(
