@@ -12,7 +12,7 @@ from kfp import dsl
 
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
-from tamis.core.errors import MissingExtraError, StorageError, TamisError
+from tamis.core.errors import MissingExtraError, StoppedError, StorageError, TamisError
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.settings import Settings, parse
@@ -82,7 +82,7 @@ def execute_cell(
 
     What will fail again with the same inputs is written into `out` as `failure.json`, without a manifest, and goes on
     to the steps behind it in place of their own work; `require_whole` ends the run with it when the rest is done.
-    Faults of storage and installation still end the pod, because another try may succeed.
+    Faults of storage and installation, and kills from outside, still end the pod, because another try may succeed.
 
     `source` is the artifact that the cell is named after, and the last step's result; None: the base model.
     """
@@ -94,7 +94,7 @@ def execute_cell(
             settings_given = parse(settings_model, settings, where="settings")
             _described(run(settings_given, out=out.path, **inputs), out, metrics)
             return
-    except (StorageError, MissingExtraError) as error:
+    except (StorageError, StoppedError, MissingExtraError) as error:
         raise _ended_by(error) from error
     except TamisError as error:
         manifest = manifest_of(source) if source else None

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis.core import errors
 from tamis.core.artifacts import Manifest
-from tamis.core.errors import ModelError, SettingsError, TamisError
+from tamis.core.errors import ModelError, SettingsError, StoppedError, TamisError
 from tamis.core.settings import Settings
 from tamis.core.steps import Uri
 from tamis.finetuning.settings import FinetuningSettings
@@ -189,7 +189,7 @@ def _reason(folder: Path, ended: Mapping[int, ProcessFailure]) -> TamisError:
         return (on_purpose or told)[0].as_error()
     rank, failure = min((killed or dict(ended)).items(), key=lambda item: int(item[1].timestamp))
     how = f"was killed by {failure.signal_name()}" if killed else f"ended with exit code {failure.exitcode}"
-    return ModelError(
+    return StoppedError(
         f"training process {rank} {how}",
         action="start again to go on from the last checkpoint; if memory ran out (SIGKILL): lower "
         "finetuning.micro_batch_size, or give the machine more",
@@ -207,7 +207,8 @@ def _undisturbed() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: not Python's own, so it could not be put back
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -147,6 +147,8 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
         ModelError: when the model cannot be loaded, or the loss is not finite.
         SettingsError: when the checkpoint is that of another number of processes.
     """
+    import torch
+
     here, checkpoints = world(), folder / "checkpoints"
     resumed_from = newest_checkpoint(checkpoints, here.size)
     trainer = _trainer(settings, tokenizer, folder, here)
@@ -178,6 +180,8 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.free_memory()
     del trainer
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     free_memory()
     return training
 

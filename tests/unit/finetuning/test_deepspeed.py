@@ -71,6 +71,17 @@ def test_in_bfloat16_the_losses_agree_within_its_rounding(
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(plain), rtol=4e-3)  # 2^-8
 
 
+@pytest.mark.parametrize("stage", [None, "zero2", "zero3"])
+def test_packed_rows_are_shared_too(tiny: Path, subset: Path, tmp_path: Path, stage: str | None) -> None:
+    # Three rows of eleven samples: in the second step one process has a row of nothing to learn.
+    values: dict[str, Any] = {"lora": LORA, "packing": True, "max_tokens": 256, "batch_size": 2, "micro_batch_size": 1}
+    alone = run(settings_of(tiny, **values), selection=subset, out=tmp_path / "alone")
+    assert alone.facts["steps"] == 2
+    run(settings_of(tiny, **values, processes=2, deepspeed=stage), selection=subset, out=tmp_path / "out")
+    np.testing.assert_allclose(losses(tmp_path / "out"), losses(tmp_path / "alone"), rtol=1e-5)
+    same_adapters(tmp_path / "out", tmp_path / "alone")
+
+
 def test_all_weights_are_trained_in_shares(tiny: Path, subset: Path, tmp_path: Path) -> None:
     run(settings_of(tiny, method="full"), selection=subset, out=tmp_path / "plain")
     settings = settings_of(tiny, method="full", micro_batch_size=1, processes=2, deepspeed="zero3")
