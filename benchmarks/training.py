@@ -2,7 +2,7 @@
 
     python examples/demo/prepare.py --models-only build/demo
     python benchmarks/training.py                 # both parts
-    python benchmarks/training.py speed           # one of them: speed, agreement
+    python benchmarks/training.py speed           # one of them: agreement, speed
 
 SmolLM2-135M learns Python's docstrings with a LoRA adapter of rank 8. The agreement needs `tamis[deepspeed]`. Every
 figure comes from a run of the stage in a process of its own; Markdown tables go to benchmarks/results/training.md.
@@ -120,8 +120,8 @@ def _compared(losses: list[float], exact: list[float]) -> str:
 
 
 PARTS = {
-    "speed": ("Speed", speed),
     "agreement": ("Agreement with one process in float32", agreement),
+    "speed": ("Speed", speed),
 }
 
 

@@ -203,6 +203,11 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
 
     # The arguments come first: they choose this process's GPU and, with DeepSpeed's stage 3, how the model is loaded.
     arguments = _arguments(settings, folder / "checkpoints", here.size)
+    if settings.deepspeed is not None:
+        from deepspeed import comm
+
+        # Accelerate does so on a GPU only; without it, stage 3 takes this process for the only one.
+        comm.init_distributed(auto_mpi_discovery=False)
     model = load_base(settings).train()
     trainer = SFTTrainer(
         model=model,
