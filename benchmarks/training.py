@@ -98,8 +98,8 @@ def agreement(work: Path) -> list[str]:
     """Largest differences of the losses from those of one plain process in float32, with and without a kill."""
     selection = subset(work, 22)  # the last step is short
     lines = [
-        "The largest difference is relative, of any step's loss. The probe is how far the saved model's logits are from",
-        "the base model's on a question; every run has passed the stage's own checks of the adapter.",
+        "The largest difference is relative, of any step's loss. The probe is how far the saved model's logits are",
+        "from the base model's on a question; every run has passed the stage's own checks of the adapter.",
         "",
         "| processes | DeepSpeed | precision | steps | last loss | largest difference | probe |",
         "| --- | --- | --- | --- | --- | --- | --- |",
