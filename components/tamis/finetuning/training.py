@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -206,6 +207,8 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
     if settings.deepspeed is not None:
         from deepspeed import comm
 
+        # DeepSpeed 0.19 calls torch by names that are going; said in every step by every process.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
         # Accelerate does so on a GPU only; without it, stage 3 takes this process for the only one.
         comm.init_distributed(auto_mpi_discovery=False)
     model = load_base(settings).train()

@@ -89,6 +89,16 @@ def test_all_weights_are_trained_in_shares(tiny: Path, subset: Path, tmp_path: P
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(tmp_path / "plain"), rtol=1e-5)
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_weights_in_four_bits_are_shared_too(tiny: Path, subset: Path, tmp_path: Path, stage: str) -> None:
+    run(settings_of(tiny, lora=LORA, method="qlora"), selection=subset, out=tmp_path / "alone")
+    settings = settings_of(tiny, lora=LORA, method="qlora", micro_batch_size=1, processes=2, deepspeed=stage)
+    run(settings, selection=subset, out=tmp_path / "out")
+    np.testing.assert_allclose(losses(tmp_path / "out"), losses(tmp_path / "alone"), rtol=1e-5)
+    same_adapters(tmp_path / "out", tmp_path / "alone")
+
+
 @pytest.mark.parametrize("stage", [None, "zero2", "zero3"])
 def test_killed_in_the_middle_two_processes_go_on_to_the_same_model(
     tiny: Path, subset: Path, tmp_path: Path, stage: str | None
