@@ -274,3 +274,20 @@ def test_every_component_is_used_by_an_overlay_or_named_in_the_documents() -> No
     told = "".join(file.read_text() for file in (MANIFESTS.parent / "docs").glob("*.md"))
     for component in sorted(path.name for path in (MANIFESTS / "components").iterdir()):
         assert f"components/{component}" in used + told, component
+
+
+def test_the_trainer_s_pods_are_told_their_place_and_may_call_each_other(kubectl: Path) -> None:
+    objects = by_name(overlay(kubectl, "trainer"))
+    runtime = objects["TrainingRuntime/tamis-finetune"]["spec"]
+    assert "torch" in runtime["mlPolicy"]
+    (job,) = runtime["template"]["spec"]["replicatedJobs"]
+    # The names by which the Trainer finds the container that it gives the PET_ variables to.
+    assert job["name"] == "node"
+    assert job["template"]["metadata"]["labels"]["trainer.kubeflow.org/trainjob-ancestor-step"] == "trainer"
+    pod = job["template"]["spec"]["template"]
+    assert [container["name"] for container in pod["spec"]["containers"]] == ["node"]
+    policy = objects["NetworkPolicy/tamis-finetune"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
+    (claim,) = [d for name, d in objects.items() if name == "PersistentVolumeClaim/tamis-work"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]

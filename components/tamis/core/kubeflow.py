@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +12,9 @@ from kfp import dsl
 
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
-from tamis.core.errors import MissingExtraError, StorageError, TamisError
+from tamis.core.errors import MissingExtraError, StoppedError, StorageError, TamisError
 from tamis.core.failures import Failure, failure_in, leave_failure
+from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.settings import Settings, parse
 
@@ -82,7 +81,7 @@ def execute_cell(
 
     What will fail again with the same inputs is written into `out` as `failure.json`, without a manifest, and goes on
     to the steps behind it in place of their own work; `require_whole` ends the run with it when the rest is done.
-    Faults of storage and installation still end the pod, because another try may succeed.
+    Faults of storage and installation, and kills from outside, still end the pod, because another try may succeed.
 
     `source` is the cell's artifact that this step works on, after which it is named; None: the settings name it.
     """
@@ -96,7 +95,7 @@ def execute_cell(
         if failure is None:
             _described(run(parsed, out=out.path, **inputs), out, metrics)
             return
-    except (StorageError, MissingExtraError) as error:
+    except (StorageError, StoppedError, MissingExtraError) as error:
         raise _ended_by(error) from error
     except TamisError as error:
         manifest = manifest_of(source) if source else None
@@ -153,15 +152,5 @@ def _leave_reason(reason: str) -> None:
 def _end_with_runner() -> None:
     """On one machine, stop when `tamis run` is gone (killed, say): nobody waits for this step any more."""
     runner = os.environ.get(RUNNER_PID)
-    if runner is None:
-        return
-
-    def watch(pid: int) -> None:
-        while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                os._exit(1)
-            time.sleep(1)
-
-    threading.Thread(target=watch, args=(int(runner),), daemon=True).start()
+    if runner is not None:
+        end_with(int(runner))
