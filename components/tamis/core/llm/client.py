@@ -254,5 +254,5 @@ def _count(value: Any) -> int | None:
 
 def _wait_before(sent: int, retry_after: float | None) -> float:
     """Seconds before the next sending: exponential with full jitter, so that clients that failed together part."""
-    wait = random.uniform(0.1, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (sent - 1))
+    wait = random.uniform(0.1, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (sent - 1))
     return wait if retry_after is None else retry_after + min(wait, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,13 +48,11 @@ class TokenizedLengths:
 
     def cut(self, text: str, tokens: int) -> tuple[str, str]:
         """The beginning and the end of a text, of `tokens` tokens together."""
-        spans = self._encoded([text], return_offsets_mapping=True)["offset_mapping"][0]
+        spans: list[tuple[int, int]] = self._encoded([text], return_offsets_mapping=True)["offset_mapping"][0]
         front = (tokens + 1) // 2
         back = len(spans) - (tokens - front)
         return text[: spans[front - 1][1]], text[spans[back][0] :] if back < len(spans) else ""
 
-    def _encoded(self, texts: list[str], **options: bool) -> dict[str, list[list[int]]]:
+    def _encoded(self, texts: list[str], **options: bool) -> Any:
         # The chat template's own words inside a text count as plain text.
-        return self._tokenizer(  # type: ignore[return-value]
-            texts, add_special_tokens=False, split_special_tokens=True, verbose=False, **options
-        )
+        return self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False, **options)

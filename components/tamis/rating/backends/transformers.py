@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -73,16 +73,25 @@ class TransformersBackend:
         """Whether another attempt can only give the same answer: when nothing is drawn, or every answer parses."""
         return self._sampling.greedy or self._settings.structured
 
+    @property
+    def eager(self) -> bool:
+        """No: a group's batches are computed one after the other."""
+        return False
+
     def measure(self, texts: Sequence[str]) -> list[Size]:
         """The sizes of samples, exact by the model's tokenizer."""
         return [encoded.size for encoded in self._encoding.encode(texts)]
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
+    def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
         """Rate; the answers of a batch come together.
 
         Raises:
             ModelError: when the model gives NaN or infinity, or a batch does not fit into the GPU's memory.
         """
+        for group in groups:
+            yield from self._answer(list(group))
+
+    def _answer(self, requests: list[Request]) -> Iterator[list[Answer]]:
         items: list[_Item] = []
         too_long: list[Answer] = []
         for request, encoded in zip(requests, self._encoding.encode([r.text for r in requests]), strict=True):
