@@ -6,6 +6,7 @@ from tamis.core.errors import ModelError
 from tamis.rating.backend import Size
 from tamis.rating.records import Rating
 from tamis.rating.settings import PriceSettings, RatingSettings
+from tamis.rating.shards import Shard
 from tamis.rating.summary import Summary
 
 
@@ -20,6 +21,9 @@ class Budget:
 
     def __init__(self, settings: RatingSettings, samples: int, summary: Summary) -> None:
         self._settings, self._samples, self._summary = settings, samples, summary
+        # The budget is the pool's; a shard has its share of it.
+        shards = Shard.read(settings.shard).of if settings.shard else 1
+        self._most = None if settings.max_cost is None else settings.max_cost / shards
         self._expected = 0.0  # cost of a sample before any is rated
         self._paid, self._rated = 0.0, 0  # by this run
         self._spent = False  # the money stopped the run; what was under way then may have cost less than thought
@@ -60,7 +64,7 @@ class Budget:
         return self._summary.failures > self._settings.max_failure_share * self._samples
 
     def _too_expensive(self, waiting: int) -> bool:
-        most, cost = self._settings.max_cost, self.cost
+        most, cost = self._most, self.cost
         if most is None or cost is None or self._summary.total >= self._samples:
             return False  # all are rated
         one = self._paid / self._rated if self._rated >= 100 else self._expected
@@ -84,7 +88,7 @@ class Budget:
             raise ModelError(
                 f"rater '{settings.name}': {summary.total} of {self._samples} samples are rated and cost "
                 f"{self.cost:.4f}; another would cost too much",
-                allowed=f"{settings.max_cost} (max_cost)",
+                allowed=f"{self._most} (max_cost{', a shard has its share' if settings.shard else ''})",
                 action="raise max_cost to go on; ratings that are finished stay in the store",
             )
 

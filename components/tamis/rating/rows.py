@@ -10,6 +10,7 @@ from tamis.core.tables import PartsWriter
 from tamis.rating.records import Rating
 
 Sample = tuple[str, str, Rating | None]  # id, text, what is stored
+BLOCK = 10_000  # samples read at a time; within them, batches are of like length
 _MOST_OPEN = 8  # blocks that wait for their last rating; what bounds memory
 
 

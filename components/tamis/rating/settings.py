@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.models import Precision
 from tamis.core.settings import Settings
-from tamis.rating import raters
+from tamis.rating import raters, shards
 
 
 class TransformersSettings(Settings):
@@ -32,7 +32,7 @@ class OpenAISettings(ServiceSettings):
 
     kind: Literal["openai"] = Field("openai", description="a service answers")
     structured: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="what the service holds the answer to; none: it is only asked for JSON in words"
+        "json_schema", description="what the service holds the answer to; none: it is asked for JSON in words only"
     )
     logprobs: bool = Field(True, description="ask for token probabilities, of which `expected` is made")
     max_new_tokens: int = Field(128, ge=40, description="longest answer")
@@ -43,7 +43,7 @@ class OpenAISettings(ServiceSettings):
     tokenizer: str | None = Field(
         None,
         min_length=1,
-        description="hub name or folder of the model's tokenizer, to count by; if not given, 3.5 bytes count as a token",
+        description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
     )
     seeded: bool = Field(True, description="send a seed of the sample and the attempt, with a temperature above 0")
     extra: dict[str, Any] = Field(
@@ -142,6 +142,22 @@ class RatingSettings(Settings):
         "if not given, $TAMIS_HOME/ratings, or the step's own scratch folder",
     )
 
+    shard: str | None = Field(
+        None,
+        pattern=r"^\d+/\d+$",
+        description="rate only this share of the pool, as in 3/8; job/8 is the pod's own in an Indexed Job",
+    )
+
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _resolve_shard(cls, value: Any) -> Any:
+        return shards.resolved(value) if isinstance(value, str) else value
+
+    @field_validator("shard")
+    @classmethod
+    def _check_shard(cls, value: str | None) -> str | None:
+        return value if value is None else str(shards.Shard.read(value))
+
     @model_validator(mode="before")
     @classmethod
     def _start_from_a_rater(cls, values: Any) -> Any:
@@ -152,9 +168,14 @@ class RatingSettings(Settings):
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> RatingSettings:
         if isinstance(self.backend, ImportSettings):
-            for name in ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "store"):
+            unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "store", "shard")
+            for name in unused:
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
         if self.max_cost is not None and self.price is None:
             raise ValueError("'max_cost' needs 'price', what the tokens cost")
         return self
+
+
+class MergeSettings(Settings):
+    """Merging shards has nothing to set."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.models import revision_of
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
@@ -26,13 +26,13 @@ from tamis.rating.budget import Budget
 from tamis.rating.importing import import_ratings
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import Rating
-from tamis.rating.rows import Rows, Sample
+from tamis.rating.rows import BLOCK, Rows, Sample
 from tamis.rating.settings import ImportSettings, RatingSettings, TransformersSettings
+from tamis.rating.shards import Shard
 from tamis.rating.store import Store, Stored, Writer
 from tamis.rating.summary import Summary
 
 log = logging.getLogger(__name__)
-_BLOCK = 10_000  # samples in memory at a time; within them, batches are of like length
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,8 @@ class Plan:
 def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
     """Rate every sample of `pool`; the artifact at `out` has one row per sample, in the pool's order.
 
+    With `settings.shard` it is a part of ratings with that share of the samples, for `merging.run`.
+
     Raises:
         ModelError: when the rater's model cannot be used, or more than `max_failure_share` of the samples got none.
         InputError: when imported ratings cannot be used.
@@ -87,19 +89,20 @@ def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
         if isinstance(backend, TransformersSettings):  # of a service's model the name is all that is known
             files["model"] = revision_of(backend.model, backend.revision)
     inputs = {"pool": Input(pool, "pool")}
-    return run_step("rating", "ratings", settings, body, out=out, inputs=inputs, files=files, name=settings.name)
+    kind: Kind = "ratings" if settings.shard is None else "ratings_part"
+    return run_step("rating", kind, settings, body, out=out, inputs=inputs, files=files, name=settings.name)
 
 
 def plan(settings: RatingSettings, *, pool: Uri) -> Plan:
     """What `run` would do with `settings` and `pool`. Asks nothing and loads no weights."""
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         artifact = Artifact.open(pool, "pool", cache=Path(cache))
-        samples = artifact.manifest.rows
         if isinstance(settings.backend, ImportSettings):
-            return Plan(samples)
+            return Plan(artifact.manifest.rows)
         rater = _Rater(settings, _place_of_store(settings))
-        left = shortened = too_long = tokens = answers = 0
-        for block in artifact.batches(["id", "messages"], rows=_BLOCK):
+        samples = left = shortened = too_long = tokens = answers = 0
+        for block in rater.blocks(artifact, ["id", "messages"]):
+            samples += len(block)
             texts = [text for _, text, known in rater.samples(block) if not rater.is_final(known)]
             left += len(texts)
             for size in rater.backend.measure(texts):
@@ -119,6 +122,12 @@ class _Rater:
         self.backend: Backend = make_backend(settings, self.prompt)
         self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend))
         self.stored = Stored.none() if self.store is None else self.store.read()
+
+    def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The samples of the pool that are this worker's, in the pool's order."""
+        shard = Shard.read(self.settings.shard) if self.settings.shard else None
+        for block in pool.batches(columns, rows=BLOCK):
+            yield shard.of_block(block) if shard else block
 
     def is_final(self, rating: Rating | None) -> bool:
         """Whether a sample with this stored rating need not be asked about."""
@@ -150,9 +159,10 @@ def _rate(step: Step[RatingSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
     rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings")
     assert rater.store is not None
-    samples = pool.manifest.rows
-    blocks = pool.batches(["id"], rows=_BLOCK)
-    reused = sum(rater.is_final(rating) for block in blocks for rating in rater.stored.find(block["id"]))
+    samples = reused = 0
+    for block in rater.blocks(pool, ["id"]):
+        samples += len(block)
+        reused += sum(map(rater.is_final, rater.stored.find(block["id"])))
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
     summary, speed = Summary(), _Speed()
@@ -162,7 +172,7 @@ def _rate(step: Step[RatingSettings]) -> None:
         Writer(rater.store) as writer,
         PartsWriter(step.out, RATINGS) as parts,
     ):
-        blocks = (list(rater.samples(block)) for block in pool.batches(["id", "messages"], rows=_BLOCK))
+        blocks = (list(rater.samples(block)) for block in rater.blocks(pool, ["id", "messages"]))
         rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add)
 
         def more() -> list[Sample]:
@@ -189,6 +199,9 @@ def _rate(step: Step[RatingSettings]) -> None:
         "asked": samples - reused,
         "damaged_store_parts": rater.stored.damaged,
     }
+    if settings.shard:
+        shard = Shard.read(settings.shard)
+        step.facts["shard"] = {"number": shard.number, "of": shard.of}
     if budget.cost is not None:
         step.facts["cost"] = round(budget.cost, 6)
 

@@ -182,7 +182,7 @@ def test_ratings_come_with_scores_probabilities_and_tokens(tmp_path: Path) -> No
 
 def test_blocks_are_rated_without_a_pause_and_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first sample's answer comes last of all; blocks of ten go on meanwhile."""
-    monkeypatch.setattr("tamis.rating.stage._BLOCK", 10)
+    monkeypatch.setattr("tamis.rating.stage.BLOCK", 10)
     pool = pool_of(60, tmp_path)
     with Server(lambda asked: Reaction(completion(), delay=0.4 if asked.number == 0 else 0)) as server:
         run(settings(server, backend={"concurrency": 4}), pool=pool, out=tmp_path / "out")
@@ -220,7 +220,7 @@ def test_a_hostile_service_leaves_no_sample_without_a_status_and_no_rating_twice
     assert counts == {status: [row["status"] for row in table].count(status) for status in counts}
     assert sum(facts["errors"].values()) == 250 - counts["ok"]
     assert all((row["error"] is None) == (row["status"] == "ok") for row in table)
-    assert counts["refused"] and counts["too_long"]
+    assert min(counts["refused"], counts["too_long"]) > 0
     assert all(row["overall"] is None for row in table if row["status"] != "ok")
     final = {row["id"] for row in stored(store)}
     assert len(final) >= 250 - counts["failed"]
@@ -233,7 +233,7 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -
     store = tmp_path / "store"
     with Server(lambda asked: Reaction(completion("") if asked.number % 2 else completion())) as server:
         mine = settings(server, store, max_attempts=1, backend={"concurrency": 4})
-        with pytest.raises(ModelError, match="unparsable +empty answer"):
+        with pytest.raises(ModelError, match=r"unparsable +empty answer"):
             run(mine, pool=pool_of(400, tmp_path), out=tmp_path / "out")
     assert len(server.asked) < 120
     assert len(stored(store)) == len(server.asked)

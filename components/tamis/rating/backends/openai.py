@@ -30,9 +30,7 @@ SCHEMA: dict[str, Any] = {
 }
 _ALTERNATIVES = 10  # tokens named at each place: as many as there are ratings
 _ANSWER_TOKENS = 32  # of a usual answer
-_REFUSAL = re.compile(
-    r"\W*(i['’]?m (really |very )?sorry|i am sorry|sorry\b|i can(no|['’])t|i(['’]m| am) unable)", re.I
-)
+_REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
