@@ -199,8 +199,9 @@ class _StageCommand(click.Command):
         self._stage = stage
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Settings (in the --settings file, or by --set)"):
-            formatter.write_dl(list(_describe(_settings_of(self._stage))))
+        if settings := _describe(_settings_of(self._stage)):
+            with formatter.section("Settings (in the --settings file, or by --set)"):
+                formatter.write_dl(settings)
         with formatter.section("Example"):
             formatter.write(f"  {self._stage.example}\n")
 

@@ -36,7 +36,7 @@ def _merge(step: Step[MergeSettings]) -> None:
     summary = Summary()
     with PartsWriter(step.out, RATINGS) as parts:
         for block in pool.batches(["id"], rows=BLOCK):
-            found = [next(rows[place], {}) for place in places(block["id"], len(rows)).tolist()]
+            found: list[dict[str, Any]] = [next(rows[place], {}) for place in places(block["id"], len(rows)).tolist()]
             if [row.get("id") for row in found] != block["id"].to_pylist():
                 raise InputError("a shard's rows are not those of the pool", action="rate that shard again")
             for row in found:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +171,7 @@ def _rate(step: Step[RatingSettings]) -> None:
     summary, speed = Summary(), _Speed()
     budget = Budget(settings, samples, summary)
     with (
+        _ended_in_order(),
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
         Writer(rater.store) as writer,
         PartsWriter(step.out, RATINGS) as parts,
@@ -204,6 +208,23 @@ def _rate(step: Step[RatingSettings]) -> None:
         step.facts["shard"] = {"number": shard.number, "of": shard.of}
     if budget.cost is not None:
         step.facts["cost"] = round(budget.cost, 6)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Lets SIGTERM, by which Kubernetes evicts a pod, end the run as an error would: what is finished is stored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Speed:
