@@ -24,7 +24,9 @@ class TransformersSettings(Settings):
     )
     max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
     max_new_tokens: int = Field(128, ge=40, description="longest answer, where structured is false")
-    batch_tokens: int = Field(4096, ge=64, description="tokens of samples in one forward pass; changes no result")
+    batch_tokens: int | None = Field(
+        None, ge=64, description="tokens of samples in one forward pass; 32768 on a GPU and 4096 on a CPU if not given"
+    )
 
 
 class OpenAISettings(ServiceSettings):
