@@ -213,6 +213,7 @@ def _stage_command(name: str, stage: Stage) -> click.Command:
         out: str | None,
         shard: str | None = None,
         dry_run: bool = False,
+        metrics_port: int | None = None,
         **inputs: Any,
     ) -> None:
         from tamis.core.settings import load_yaml, parse, with_overrides
@@ -220,6 +221,8 @@ def _stage_command(name: str, stage: Stage) -> click.Command:
         values = with_overrides(load_yaml(settings) if settings else {}, list(overrides))
         if shard is not None:
             values["shard"] = shard
+        if metrics_port is not None:
+            os.environ["TAMIS_METRICS_PORT"] = str(metrics_port)
         parsed = parse(_settings_of(stage), values, where=str(settings or "settings"))
         given = {key: list(value) if isinstance(value, tuple) else value for key, value in inputs.items()}
         module = _import(f"tamis.{stage.room}.{stage.module}")
@@ -250,6 +253,12 @@ def _stage_command(name: str, stage: Stage) -> click.Command:
         options += [
             click.Option(["--shard"], metavar="I/N", help="Only this share of the samples, as in 3/8."),
             click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."),
+            click.Option(
+                ["--metrics-port"],
+                type=click.IntRange(1, 65535),
+                metavar="PORT",
+                help="Serve the progress as Prometheus metrics.",
+            ),
         ]
     return _StageCommand(stage, name=name, callback=call, params=options, help=stage.help)
 
@@ -588,6 +597,20 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
     """Compare subsets: overlap, sources, lengths, scores, diversity."""
     text = _import("tamis.selection.compare").compare_report(list(selections), pool=pool, curation=curation, out=out)
     click.echo(text)
+
+
+@main.group()
+def rating() -> None:
+    """Look after raters and their prompts."""
+
+
+@rating.command(epilog="\b\nExample:\n  tamis rating validate my-rater.yaml my-prompt.yaml")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+def validate(files: tuple[Path, ...]) -> None:
+    """Check files of raters, prompts or the rating stage's settings; without FILES those that ship with Tamis."""
+    validating = _import("tamis.rating.validating")
+    for path in files or validating.shipped():
+        click.echo(validating.describe(path))
 
 
 @main.command(epilog="\b\nExample:\n  tamis wait s3://bucket/run/pool s3://bucket/run/neighbors --timeout 86400")

@@ -27,6 +27,7 @@ from tamis.rating.backend import Backend
 from tamis.rating.backends import make_backend
 from tamis.rating.budget import Budget
 from tamis.rating.importing import import_ratings
+from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import Rating
 from tamis.rating.rows import BLOCK, Rows, Sample
@@ -173,6 +174,7 @@ def _rate(step: Step[RatingSettings]) -> None:
     with (
         _ended_in_order(),
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
+        Metrics(settings.name, samples, reused) as metrics,
         Writer(rater.store) as writer,
         PartsWriter(step.out, RATINGS) as parts,
     ):
@@ -189,6 +191,7 @@ def _rate(step: Step[RatingSettings]) -> None:
             for rating in finished:
                 summary.add(rating)
                 budget.count(rating)
+                metrics.count(rating, budget)
                 rows.finish(rating)
             progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))
     budget.check()
