@@ -51,10 +51,10 @@ def continued_run(finished_run: FinishedRun, tmp_path: Path) -> dict[str, Any]:
     return settings
 
 
-def tamis(*arguments: str | Path) -> CompletedProcess[str]:
-    """Run the command as a process of its own."""
+def tamis(*arguments: str | Path, timeout: float = 250) -> CompletedProcess[str]:
+    """Run the command as a process of its own, for so many seconds at most."""
     command = [sys.executable, "-m", "tamis", *map(str, arguments)]
-    return run(command, capture_output=True, text=True, timeout=250)
+    return run(command, capture_output=True, text=True, timeout=timeout)
 
 
 def write(folder: Path, settings: dict[str, Any]) -> Path:
