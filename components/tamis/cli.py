@@ -624,6 +624,19 @@ def validate(files: tuple[Path, ...]) -> None:
         click.echo(validating.describe(path))
 
 
+@main.command(
+    "compare-reports",
+    epilog="\b\nExample:\n  tamis compare-reports work/report s3://bucket/other/report --out work/compared",
+)
+@click.argument("first")
+@click.argument("second")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the page goes.")
+def compare_reports(first: str, second: str, out: Path) -> None:
+    """Set two reports side by side: every number of both, and the difference."""
+    click.echo(f"{_import('tamis.reporting.compare').compare_reports(first, second, out=out)}")
+    click.echo(f"comparison: {out / 'comparison.html'}")
+
+
 @main.command(epilog="\b\nExample:\n  tamis wait s3://bucket/run/pool s3://bucket/run/neighbors --timeout 86400")
 @click.argument("artifacts", nargs=-1, required=True, metavar="PATH...")
 @click.option("--timeout", type=click.FloatRange(min=0), default=86_400.0, show_default=True, help="Seconds to wait.")

@@ -231,6 +231,17 @@ def test_the_compile_settings_are_in_every_pod(tmp_path: Path) -> None:
         assert limits == {3}
 
 
+def test_a_cell_s_subset_and_training_are_taken_out_of_the_list_of_cells(tmp_path: Path) -> None:
+    ir, _ = load(compile_one("experiment", tmp_path))
+    assert ir["root"]["inputDefinitions"]["parameters"]["cells"]["parameterType"] == "LIST"
+    steps = {task["taskInfo"]["name"]: task for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
+    for step, section in (("select", "subset"), ("finetune", "finetuning")):
+        given = steps[step]["inputs"]["parameters"]["settings"]
+        assert given["parameterExpressionSelector"] == f'parseJson(string_value)["{section}"]'
+        (loop,) = [d for _, d, _ in dags(ir) if step in {t["taskInfo"]["name"] for t in d["tasks"].values()}]
+        assert loop is not ir["root"]["dag"]
+
+
 def test_the_last_step_runs_whatever_happened(package: tuple[Ir, Ir]) -> None:
     task = package[0]["root"]["dag"]["tasks"]["note-outcome"]
     assert task["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}

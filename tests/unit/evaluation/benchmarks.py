@@ -1,5 +1,7 @@
 """The real benchmark files of `TAMIS_TEST_DATA`, laid out as local copies of the hub's data sets.
 
+    python -m tests.unit.evaluation.benchmarks $TAMIS_TEST_DATA/eval FOLDER
+
 A folder `FOLDER/cais/mmlu` with the data set's files and card is what `hf download --repo-type dataset --local-dir`
 gives; lm-eval, and Tamis with `data_dir: FOLDER`, reads it in place of the hub's.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,3 +106,7 @@ def _write(folder: Path, configs: Mapping[str, Mapping[str, Iterable[dict[str, A
             files.append({"split": split, "path": f"{config}/{split}.jsonl"})
         card.append({"config_name": config, "data_files": files})
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': card})}---\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    lay_out(Path(sys.argv[1]), Path(sys.argv[2]))
