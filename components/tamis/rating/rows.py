@@ -11,7 +11,6 @@ from tamis.rating.records import Rating
 
 Sample = tuple[str, str, Rating | None]  # id, text, what is stored
 BLOCK = 10_000  # samples read at a time; within them, batches are of like length
-_MOST_OPEN = 8  # blocks that wait for their last rating; what bounds memory
 
 
 @dataclass
@@ -29,6 +28,7 @@ class Rows:
         parts: where rows are written.
         rater: the rater's name.
         reuse: gets each rating that is taken from the store.
+        most_open: most blocks that wait for their last rating; what bounds memory.
     """
 
     def __init__(
@@ -38,14 +38,16 @@ class Rows:
         parts: PartsWriter,
         rater: str,
         reuse: Callable[[Rating], None],
+        most_open: int,
     ) -> None:
+        self._most_open = most_open
         self._blocks, self._is_final, self._parts, self._rater, self._reuse = blocks, is_final, parts, rater, reuse
         self._open: deque[_Block] = deque()
         self._home: dict[str, _Block] = {}
 
     def more(self) -> list[Sample]:
         """The next block's samples that are to be asked; none at the pool's end, or when too many blocks are open."""
-        while len(self._open) < _MOST_OPEN:
+        while len(self._open) < self._most_open:
             block = next(self._blocks, None)
             if block is None:
                 break

@@ -53,6 +53,18 @@ class OpenAISettings(ServiceSettings):
     )
 
 
+class OpenAIBatchSettings(OpenAISettings):
+    """The Batch API of OpenAI or Azure OpenAI: half the price, answers within a day."""
+
+    kind: Literal["openai-batch"] = Field(  # type: ignore[assignment]
+        "openai-batch", description="a service answers in batches, within a day"
+    )
+    batch_requests: int = Field(50_000, ge=1, le=50_000, description="most requests of a batch")
+    batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="most bytes of a batch's file")
+    open_batches: int = Field(8, ge=1, le=100, description="most batches at work at once")
+    poll: float = Field(60.0, gt=0, description="seconds between two looks at the batches")
+
+
 class PriceSettings(Settings):
     """What a service takes, in US dollars or any other money."""
 
@@ -119,9 +131,9 @@ class RatingSettings(Settings):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
     )
-    backend: Annotated[TransformersSettings | OpenAISettings | ImportSettings, Field(discriminator="kind")] = Field(
-        description="what answers: kind: transformers, kind: openai, or kind: import"
-    )
+    backend: Annotated[
+        TransformersSettings | OpenAISettings | OpenAIBatchSettings | ImportSettings, Field(discriminator="kind")
+    ] = Field(description="what answers: kind: transformers, openai, openai-batch or import")
     prompt: str = Field("ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one")
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")

@@ -25,13 +25,14 @@ from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.asking import ask, is_final
 from tamis.rating.backend import Backend
 from tamis.rating.backends import make_backend
+from tamis.rating.backends.journal import Journal
 from tamis.rating.budget import Budget
 from tamis.rating.importing import import_ratings
 from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import Rating
 from tamis.rating.rows import BLOCK, Rows, Sample
-from tamis.rating.settings import ImportSettings, RatingSettings, TransformersSettings
+from tamis.rating.settings import ImportSettings, OpenAIBatchSettings, RatingSettings, TransformersSettings
 from tamis.rating.shards import Shard
 from tamis.rating.store import Store, Stored, Writer
 from tamis.rating.summary import Summary
@@ -125,6 +126,11 @@ class _Rater:
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
         self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend))
+        if self.store is not None and isinstance(settings.backend, OpenAIBatchSettings):
+            from tamis.rating.backends.openai_batch import OpenAIBatchBackend
+
+            assert isinstance(self.backend, OpenAIBatchBackend)
+            self.backend.remember_in(Journal(self.store.journal))
         self.stored = Stored.none() if self.store is None else self.store.read()
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -179,7 +185,9 @@ def _rate(step: Step[RatingSettings]) -> None:
         PartsWriter(step.out, RATINGS) as parts,
     ):
         blocks = (list(rater.samples(block)) for block in rater.blocks(pool, ["id", "messages"]))
-        rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add)
+        # Batches take up to a day, so that many blocks are to be under way at once.
+        most_open = 100 if isinstance(settings.backend, OpenAIBatchSettings) else 8
+        rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
 
         def more() -> list[Sample]:
             found = rows.more()

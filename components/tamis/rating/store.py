@@ -80,6 +80,11 @@ class Store:
         self._key = (canonical_json(key) + "\n").encode()
         self._last = 0
 
+    @property
+    def journal(self) -> Location:
+        """A folder beside the parts, for what a backend must not forget."""
+        return self._folder.with_name(f"{self._folder.name}-journal")
+
     def read(self) -> Stored:
         """All ratings that are there.
 

@@ -17,7 +17,7 @@ from tamis.core.llm.limits import Gate, RateLimits
 from tamis.core.llm.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two sendings
@@ -181,19 +181,39 @@ def connect(settings: ServiceSettings) -> AsyncOpenAI:
         MissingExtraError: when the package openai is not installed.
         SettingsError: when the key's environment variable is not set.
     """
+    openai, options = _package(), _options(settings)
+    if settings.azure is not None:
+        return openai.AsyncAzureOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+    return openai.AsyncOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+
+
+def connect_for_files(settings: ServiceSettings) -> OpenAI:
+    """The package's blocking client, for few and large requests; it tries again by itself.
+
+    Raises:
+        MissingExtraError: when the package openai is not installed.
+        SettingsError: when the key's environment variable is not set.
+    """
+    openai, options = _package(), _options(settings)
+    if settings.azure is not None:
+        return openai.AzureOpenAI(**options, max_retries=settings.tries)  # type: ignore[no-any-return]
+    return openai.OpenAI(**options, max_retries=settings.tries)  # type: ignore[no-any-return]
+
+
+def _package() -> Any:
     try:
         import openai
     except ImportError:
         raise MissingExtraError.of("openai", "openai") from None
-    key = settings.api_key()
-    options: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": settings.timeout}
+    return openai
+
+
+def _options(settings: ServiceSettings) -> dict[str, Any]:
+    options = {"api_key": settings.api_key(), "timeout": settings.timeout}
     if settings.azure is not None:
-        assert settings.base_url is not None
-        return openai.AsyncAzureOpenAI(
-            azure_endpoint=settings.base_url, api_version=settings.azure.api_version, **options
-        )
+        return options | {"azure_endpoint": settings.base_url, "api_version": settings.azure.api_version}
     # Named even if it is the default: an OPENAI_BASE_URL in the environment must not redirect samples and key.
-    return openai.AsyncOpenAI(base_url=settings.base_url or "https://api.openai.com/v1", **options)
+    return options | {"base_url": settings.base_url or "https://api.openai.com/v1"}
 
 
 def reply_of(content: bytes) -> Reply | Fault:

@@ -25,6 +25,7 @@ Kind = Literal[
     "quota used up",
     "wants to wait",
     "parameter refused",
+    "batch ended",
 ]
 _AGAIN = {"rate limited", "server error", "timeout", "no connection", "bad response"}
 _HOPELESS = {"unauthorised", "forbidden", "not found", "quota used up", "wants to wait", "parameter refused"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tamis.rating.backend import Backend
 from tamis.rating.prompts import Prompt
-from tamis.rating.settings import OpenAISettings, RatingSettings, TransformersSettings
+from tamis.rating.settings import OpenAIBatchSettings, OpenAISettings, RatingSettings, TransformersSettings
 
 
 def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
@@ -17,6 +17,10 @@ def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
     from tamis.rating.backends.sampling import Sampling
 
     sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.seed)
+    if isinstance(settings.backend, OpenAIBatchSettings):
+        from tamis.rating.backends.openai_batch import OpenAIBatchBackend
+
+        return OpenAIBatchBackend(settings.backend, prompt, sampling)
     if isinstance(settings.backend, OpenAISettings):
         from tamis.rating.backends.openai import OpenAIBackend
 

@@ -34,7 +34,7 @@ _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """A request with its sample as it is sent."""
 
     request: Request
@@ -99,14 +99,14 @@ class OpenAIBackend:
         for outcomes in stream(self._settings, jobs, self._call):
             yield [answer_of(job.request, outcome, shortened=job.shortened) for job, outcome in outcomes]
 
-    def _job(self, request: Request) -> _Job:
+    def _job(self, request: Request) -> Job:
         (tokens,), most = self._lengths.count([request.text]), self._settings.max_sample_tokens
         if tokens <= most:
-            return _Job(request, request.text, self._around + tokens, False)
+            return Job(request, request.text, self._around + tokens, False)
         front, back = self._lengths.cut(request.text, most - self._marker_tokens)
-        return _Job(request, front + self._marker + back, self._around + most, True)
+        return Job(request, front + self._marker + back, self._around + most, True)
 
-    def _call(self, job: _Job) -> Call:
+    def _call(self, job: Job) -> Call:
         return Call(self.body(job.request, job.text), job.tokens, _ANSWER_TOKENS)
 
     def body(self, request: Request, text: str) -> dict[str, Any]:
