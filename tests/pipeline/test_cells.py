@@ -22,17 +22,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def experiment(models: Path, tiny: Path, tmp_path: Path) -> Path:
-    """Settings of one strategy with two seeds, of which seed 1 draws what cannot be trained on."""
+    """Settings of one strategy with two seeds, of which seed 3 draws what cannot be trained on."""
     file = write_settings(tmp_path, models)
     # Samples whose question alone is longer than what is trained on: no token of an answer is left.
     with (tmp_path / "data.jsonl").open("a") as data:
         for number in range(40):
-            row = {"instruction": f"{number} " + "why " * 300, "output": "because " * 100, "rating": 5}
+            row = {"instruction": f"{number} " + "why " * 60, "output": "because " * 10, "rating": 5}
             data.write(json.dumps(row) + "\n")
     settings: dict[str, Any] = yaml.safe_load(file.read_text())
     del settings["subsets"]
-    settings["experiment"] = {"strategies": ["random"], "sizes": [1], "seeds": [2, 1]}
-    settings["finetuning"] = {"model": str(tiny), "max_tokens": 128, "epochs": 1, "learning_rate": 0.01}
+    settings["experiment"] = {"strategies": ["random"], "sizes": [1], "seeds": [2, 3]}
+    settings["finetuning"] = {"model": str(tiny), "max_tokens": 48, "epochs": 1, "learning_rate": 0.01}
     settings["evaluation"] = {"model": str(tiny), "suite": str(ROOT / "examples/demo/suite.yaml"), "limit": 2}
     file.write_text(yaml.safe_dump(settings))
     return file
@@ -53,13 +53,13 @@ def test_a_failed_cell_leaves_the_others_and_a_killed_run_goes_on(experiment: Pa
 
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of the experiment's cells failed" in ended.stderr
-    assert "random-1-s1, model: " in ended.stderr
+    assert "random-1-s3, model: " in ended.stderr
     assert [path.name for path in (work / "models").iterdir()] == ["random-1-s2"]
     assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random-1-s2"]
     # What was finished before the kill, the shared steps and the first cell's model, was done once.
     assert set(done(ended.stderr)) <= {"evaluation", "selection", "reporting"}, ended.stderr
     said = (work / "report/results.md").read_text()
-    assert re.search(r"\| random-1-s1 \| random \| 1 \| model \|.*token", said), said
+    assert re.search(r"\| random-1-s3 \| random \| 3 \| model \|.*token", said), said
     assert re.search(r"\| random \| \S+ \| 1 \| 1 of 2 \|", said), said
     Artifact.open(work / "report", "report").verify()
 
