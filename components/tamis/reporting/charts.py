@@ -307,7 +307,9 @@ def curves(
         markers = "os^Dv"
         for number, (curve, colour) in enumerate(zip(series, category_colours(len(series)), strict=True)):
             shade, marker = LIGHT[colour], markers[number // len(CATEGORIES) % len(markers)]
-            axes.plot(curve.x, curve.y, color=shade, lw=1.6, marker=marker, ms=5, label=shortened(curve.name, _LABEL))
+            axes.plot(
+                curve.x, curve.y, color=shade, lw=1.6, marker=marker, ms=5, label=shortened(curve.name, 2 * _LABEL)
+            )
             for place, value, reach in zip(curve.x, curve.y, curve.reach, strict=True):
                 if reach is not None:
                     axes.plot([place, place], [value - reach, value + reach], color=shade, lw=1.2)
@@ -322,7 +324,7 @@ def curves(
         axes.grid(axis="y")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        _legend(axes, 2)
+        _legend(axes, 1)
 
     return paint
 

@@ -169,7 +169,7 @@ def _scales(groups: list[Group], evaluations: Evaluations, tasks: list[str], sca
     """Score against the number of samples, for every base model: the mean over tasks, then each task."""
     figures = []
     models = list(dict.fromkeys(group.model for group in groups))
-    measures: dict[str, list[str]] = {"mean over tasks": tasks} if tasks else {}
+    measures: dict[str, list[str]] = {"Mean over tasks": tasks} if tasks else {}
     measures |= {task: [task] for task in evaluations.tasks[:_PLOTS]}
     slug = slugs([*models, *measures])
     for model in models:
@@ -179,7 +179,7 @@ def _scales(groups: list[Group], evaluations: Evaluations, tasks: list[str], sca
                 caption, name = f"{measure} by number of samples", f"scale-{slug[measure]}"
                 if len(models) > 1:
                     caption, name = f"{caption}, {_short(model)}", f"{name}-{slug[model]}"
-                figures.append(_scale(caption[0].upper() + caption[1:], name, series, scale))
+                figures.append(_scale(caption, name, series, scale))
     return figures
 
 
@@ -205,9 +205,8 @@ def _scale(caption: str, name: str, series: list[Curve], scale: Scale) -> Figure
     )
     unit = "percent" if scale.shares else "value"
     draw = curves(series, x="samples", y=unit, percent=scale.shares)
-    return Figure(
-        name, caption, f"Lines over the number of samples: {said}.", draw, height=240 + 16 * (len(series) // 2)
-    )
+    alt, height = f"Lines over the number of samples: {said}.", 220 + 16 * len(series)
+    return Figure(name, caption, alt, draw, height=height)
 
 
 def _published(
