@@ -164,7 +164,7 @@ def launch(settings: FinetuningSettings, processes: int, *, selection: Uri, out:
         except ChildFailedError as failed:
             raise _reason(folder, failed.failures) from None
         except SignalException as ended:
-            raise SystemExit(128 + ended.sigval) from None
+            raise KeyboardInterrupt if ended.sigval == signal.SIGINT else SystemExit(128 + ended.sigval) from None
         return Manifest.model_validate_json((folder / _MANIFEST).read_text(encoding="utf-8"))
 
 
