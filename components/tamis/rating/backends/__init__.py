@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from tamis.rating.backend import Backend
 from tamis.rating.prompts import Prompt
-from tamis.rating.settings import OpenAIBatchSettings, OpenAISettings, RatingSettings, TransformersSettings
+from tamis.rating.settings import (
+    OpenAIBatchSettings,
+    OpenAISettings,
+    RatingSettings,
+    TransformersSettings,
+    VllmSettings,
+)
 
 
 def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
@@ -25,6 +31,10 @@ def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
         from tamis.rating.backends.openai import OpenAIBackend
 
         return OpenAIBackend(settings.backend, prompt, sampling)
+    if isinstance(settings.backend, VllmSettings):
+        from tamis.rating.backends.vllm import VllmBackend
+
+        return VllmBackend(settings.backend, prompt, sampling)
     if isinstance(settings.backend, TransformersSettings):
         from tamis.rating.backends.transformers import TransformersBackend
 

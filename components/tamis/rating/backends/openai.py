@@ -28,8 +28,8 @@ SCHEMA: dict[str, Any] = {
     "required": list(KEYS),
     "additionalProperties": False,
 }
-_ALTERNATIVES = 10  # tokens named at each place: as many as there are ratings
-_ANSWER_TOKENS = 32  # of a usual answer
+ALTERNATIVES = 10  # tokens named at each place: as many as there are ratings
+ANSWER_TOKENS = 32  # of a usual answer
 _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
 
 
@@ -83,7 +83,7 @@ class OpenAIBackend:
         """The sizes of samples: exact but for the chat template where `tokenizer` is given, else estimated."""
         most = self._settings.max_sample_tokens
         return [
-            Size(self._around + min(tokens, most), _ANSWER_TOKENS, shortened=tokens > most)
+            Size(self._around + min(tokens, most), ANSWER_TOKENS, shortened=tokens > most)
             for tokens in self._lengths.count(texts)
         ]
 
@@ -107,7 +107,7 @@ class OpenAIBackend:
         return Job(request, front + self._marker + back, self._around + most, True)
 
     def _call(self, job: Job) -> Call:
-        return Call(self.body(job.request, job.text), job.tokens, _ANSWER_TOKENS)
+        return Call(self.body(job.request, job.text), job.tokens, ANSWER_TOKENS)
 
     def body(self, request: Request, text: str) -> dict[str, Any]:
         """What is sent for a sample, but for the model's name. The shared part of the prompt stands first."""
@@ -130,7 +130,7 @@ class OpenAIBackend:
         elif settings.structured == "json_object":
             body["response_format"] = {"type": "json_object"}
         if settings.logprobs:
-            body |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+            body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
         return {name: value for name, value in (body | settings.extra).items() if value is not None}
 
     @cached_property
