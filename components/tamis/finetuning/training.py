@@ -29,7 +29,7 @@ from tamis.finetuning.settings import FinetuningSettings
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -232,6 +232,7 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
     blank = {"input_ids": [[tokenizer.pad_token_id]], "labels": [[IGNORED]], "seq_lengths": [[1]]}
     blank_row = Dataset.from_dict({name: blank[name] for name in rows.column_names}, features=rows.features)
     trainer.train_dataset = concatenate_datasets([rows, blank_row])
+    trainer.add_callback(_epochs_of(batches))
     # Set on the object: a subclass would need the heavy import at the top of the module.
     trainer._get_train_sampler = lambda dataset=None: batches  # type: ignore[method-assign,assignment,return-value]
     # Whole steps, rounded down: else the one step of a small subset would be spent on warming up, at a rate of zero.
@@ -246,6 +247,21 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
     if here.rank:
         torch.manual_seed(settings.seed + here.rank)  # else all processes would drop the same places
     return trainer
+
+
+def _epochs_of(batches: Batches) -> TrainerCallback:
+    """Tells `batches` which epoch begins.
+
+    The trainer does so too, but it does not reach a sampler below the wrappers that share batches over processes and
+    skip those that were trained on before a kill.
+    """
+    from transformers import TrainerCallback
+
+    class Epochs(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            batches.set_epoch(int(state.epoch))
+
+    return Epochs()
 
 
 def loss_on_cpu(
