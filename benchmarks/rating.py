@@ -181,7 +181,9 @@ async def bare(settings: dict[str, Any], pool: Path, concurrency: int) -> float:
 
     start = time.monotonic()
     await asyncio.gather(*map(one, bodies))
-    return time.monotonic() - start
+    seconds = time.monotonic() - start
+    await client.close()
+    return seconds
 
 
 def service(url: str, model: str, pool: Path, concurrency: int, title: str, rounds: int, **more: Any) -> str:

@@ -21,7 +21,13 @@ from tests.kubernetes.objects import by_name, containers, environment, pods, ref
 
 RUN = "$(TAMIS_RUN)/"
 # What an administrator makes; each is named in docs/install-cluster.md or docs/air-gap.md.
-BROUGHT = {"ConfigMap/internal-ca", "Secret/registry-credentials", "Secret/tamis-s3", "Secret/tamis-hub"}
+BROUGHT = {
+    "ConfigMap/internal-ca",
+    "Secret/registry-credentials",
+    "Secret/tamis-s3",
+    "Secret/tamis-hub",
+    "Secret/tamis-api-keys",
+}
 
 
 class Run:
