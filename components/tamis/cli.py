@@ -1,7 +1,7 @@
 """The `tamis` command.
 
-One subcommand a stage; `run` and `doctor`; `compile`, `submit`, `upload`, `schedule` for Kubeflow; `wait`, `probe`,
-`fetch` for pods.
+One subcommand a stage; `run`, `doctor` and `plan`; `compile`, `submit`, `upload`, `schedule` for Kubeflow; `wait`,
+`probe`, `fetch` for pods.
 
 Only click is imported at the top: `tamis --help` answers at once, and a stage's packages load when it runs.
 """
@@ -36,13 +36,15 @@ class StageInput:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as a subcommand. Its room has `settings.<settings>` and `stage.run`."""
+    """A stage as a subcommand. Its room has `settings.<settings>` and `<module>.run`."""
 
     room: str
     settings: str
     help: str
     inputs: tuple[StageInput, ...] = ()
     example: str = ""
+    module: str = "stage"
+    planned: bool = False  # the module has a `plan` too, for --dry-run, and rates by shards
 
 
 _POOL, _CURATION = StageInput("pool"), StageInput("curation", required=False)
@@ -60,6 +62,16 @@ STAGES = {
         "Rate every sample with a language model, or import ratings.",
         (_POOL,),
         example="tamis rate --pool work/pool --settings rater.yaml --out work/ratings/llama",
+        planned=True,
+    ),
+    "merge-ratings": Stage(
+        "rating",
+        "MergeSettings",
+        "Put the shards of one rater's ratings together.",
+        (_POOL, StageInput("ratings", many=True)),
+        example="tamis merge-ratings --pool work/pool --ratings work/shards/1 --ratings work/shards/2 \\\n"
+        "      --out work/ratings/llama",
+        module="merging",
     ),
     "embed": Stage(
         "embedding",
@@ -187,21 +199,39 @@ class _StageCommand(click.Command):
         self._stage = stage
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Settings (in the --settings file, or by --set)"):
-            formatter.write_dl(list(_describe(_settings_of(self._stage))))
+        if settings := _describe(_settings_of(self._stage)):
+            with formatter.section("Settings (in the --settings file, or by --set)"):
+                formatter.write_dl(settings)
         with formatter.section("Example"):
             formatter.write(f"  {self._stage.example}\n")
 
 
 def _stage_command(name: str, stage: Stage) -> click.Command:
-    def call(settings: Path | None, overrides: tuple[str, ...], out: str, **inputs: Any) -> None:
+    def call(
+        settings: Path | None,
+        overrides: tuple[str, ...],
+        out: str | None,
+        shard: str | None = None,
+        dry_run: bool = False,
+        metrics_port: int | None = None,
+        **inputs: Any,
+    ) -> None:
         from tamis.core.settings import load_yaml, parse, with_overrides
 
         values = with_overrides(load_yaml(settings) if settings else {}, list(overrides))
+        if shard is not None:
+            values["shard"] = shard
+        if metrics_port is not None:
+            os.environ["TAMIS_METRICS_PORT"] = str(metrics_port)
         parsed = parse(_settings_of(stage), values, where=str(settings or "settings"))
         given = {key: list(value) if isinstance(value, tuple) else value for key, value in inputs.items()}
-        run = _import(f"tamis.{stage.room}.stage").run
-        manifest = run(parsed, **given, out=out)
+        module = _import(f"tamis.{stage.room}.{stage.module}")
+        if dry_run:
+            click.echo(module.plan(parsed, **given))
+            return
+        if out is None:
+            raise click.UsageError("Missing option '--out'.")
+        manifest = module.run(parsed, **given, out=out)
         click.echo(f"{manifest.kind}: {manifest.rows:,} rows in {out}")
 
     options: list[click.Parameter] = [
@@ -217,8 +247,19 @@ def _stage_command(name: str, stage: Stage) -> click.Command:
     options += [
         click.Option(["--settings"], type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."),
         click.Option(["--set", "overrides"], multiple=True, metavar="NAME=VALUE", help="One setting; over the file's."),
-        click.Option(["--out"], required=True, metavar="PATH", help="Where the result goes: a folder or s3://…"),
+        click.Option(["--out"], metavar="PATH", help="Where the result goes: a folder or s3://…  [required]"),
     ]
+    if stage.planned:
+        options += [
+            click.Option(["--shard"], metavar="I/N", help="Only this share of the samples, as in 3/8."),
+            click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."),
+            click.Option(
+                ["--metrics-port"],
+                type=click.IntRange(1, 65535),
+                metavar="PORT",
+                help="Serve the progress as Prometheus metrics.",
+            ),
+        ]
     return _StageCommand(stage, name=name, callback=call, params=options, help=stage.help)
 
 
@@ -307,6 +348,17 @@ def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
         click.echo(str(check))
     if not all(check.passed for check in checks):
         sys.exit(1)
+
+
+@main.command(epilog="\b\nExample:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9")
+@_takes_run_settings
+def plan(settings: Path, overrides: tuple[str, ...]) -> None:
+    """Show the steps and cells of a run, with GPU hours and money at stated rates.
+
+    Nothing is run, and no model or data set is read.
+    """
+    planning = _import("tamis_pipelines.plan")
+    click.echo(planning.as_text(planning.plan(_run_settings(settings, overrides))))
 
 
 @main.command("compile", epilog="\b\nExample:\n  tamis compile --out packages --set compiled.queue=tamis")
@@ -556,6 +608,33 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
     """Compare subsets: overlap, sources, lengths, scores, diversity."""
     text = _import("tamis.selection.compare").compare_report(list(selections), pool=pool, curation=curation, out=out)
     click.echo(text)
+
+
+@main.group()
+def rating() -> None:
+    """Look after raters and their prompts."""
+
+
+@rating.command(epilog="\b\nExample:\n  tamis rating validate my-rater.yaml my-prompt.yaml")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+def validate(files: tuple[Path, ...]) -> None:
+    """Check files of raters, prompts or the rating stage's settings; without FILES those that ship with Tamis."""
+    validating = _import("tamis.rating.validating")
+    for path in files or validating.shipped():
+        click.echo(validating.describe(path))
+
+
+@main.command(
+    "compare-reports",
+    epilog="\b\nExample:\n  tamis compare-reports work/report s3://bucket/other/report --out work/compared",
+)
+@click.argument("first")
+@click.argument("second")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the page goes.")
+def compare_reports(first: str, second: str, out: Path) -> None:
+    """Set two reports side by side: every number of both, and the difference."""
+    click.echo(f"{_import('tamis.reporting.compare').compare_reports(first, second, out=out)}")
+    click.echo(f"comparison: {out / 'comparison.html'}")
 
 
 @main.command(epilog="\b\nExample:\n  tamis wait s3://bucket/run/pool s3://bucket/run/neighbors --timeout 86400")

@@ -6,7 +6,7 @@ Their parameters are the sections of the settings file (`settings.RunSettings`) 
 
 import inspect
 from collections.abc import Callable
-from typing import Any, List, get_args  # noqa: UP035  kfp reads typing.List only
+from typing import Any, Dict, List, get_args  # noqa: UP035  kfp reads these spellings only
 
 from kfp import dsl
 
@@ -31,10 +31,11 @@ _SELECTION: dict[str, Any] = {
     "embedding": dict,
     "neighbors": dict,
     "curation": dict,
-    "subsets": List[dict],  # noqa: UP006
     "report": dict,
 }
-_MODELS: dict[str, Any] = {"finetuning": dict, "evaluation": dict}
+_SUBSETS: dict[str, Any] = {"subsets": List[dict]}  # noqa: UP006
+# A cell has the settings of its subset and of its training, under these names.
+_CELLS: dict[str, Any] = {"cells": List[Dict[str, dict]], "bases": List[dict], "evaluation": dict}  # noqa: UP006
 # Steps that a pipeline has only where a strategy ranks by them, and their pods.
 _SCORES: dict[ScoreName, tuple[Any, PodKind]] = {
     "perplexity": (score, "rating"),
@@ -51,17 +52,10 @@ def data_selection(settings: CompileSettings | None = None) -> Any:
         made = _rated_and_curated(given, fixed)
         with dsl.ParallelFor(given["subsets"], parallelism=fixed.parallelism) as subset:
             selected = _selected(made, subset, given, fixed)
-        task = write_report(
-            pool=made["pool"],
-            ratings=dsl.Collected(made["ratings"]),
-            curation=made["curation"],
-            selections=dsl.Collected(selected),
-            settings=given["report"],
-        )
-        fit(task, "base", given, fixed)
+        _reported(made, selected, selected, given, fixed)
 
     about = "Rate a pool, curate the ratings, select subsets, report."
-    return _pipeline("data-selection", about, _SELECTION, ("base", "embedding", "rating"), body, fixed)
+    return _pipeline("data-selection", about, _SELECTION | _SUBSETS, ("base", "embedding", "rating"), body, fixed)
 
 
 def experiment(settings: CompileSettings | None = None) -> Any:
@@ -70,31 +64,50 @@ def experiment(settings: CompileSettings | None = None) -> Any:
 
     def body(given: Given) -> None:
         made = _rated_and_curated(given, fixed)
-        base = fit(evaluate(settings=given["evaluation"]), "evaluation", given, fixed)
-        with dsl.ParallelFor(given["subsets"], parallelism=fixed.parallelism) as subset:
-            selected = _selected(made, subset, given, fixed)
-            tuned = fit(finetune(selection=selected, settings=given["finetuning"]), "training", given, fixed)
+        with dsl.ParallelFor(given["bases"], parallelism=fixed.parallelism) as base:
+            untrained = fit(evaluate(settings=base), "evaluation", given, fixed).outputs["evaluation"]
+        with dsl.ParallelFor(given["cells"], parallelism=fixed.parallelism) as cell:
+            selected = _selected(made, cell.subset, given, fixed)
+            tuned = fit(finetune(selection=selected, settings=cell.finetuning), "training", given, fixed)
             model = tuned.outputs["model"]
             scored = fit(evaluate(model=model, settings=given["evaluation"]), "evaluation", given, fixed)
-        task = write_report(
-            pool=made["pool"],
-            ratings=dsl.Collected(made["ratings"]),
-            curation=made["curation"],
-            selections=dsl.Collected(selected),
-            models=dsl.Collected(model),
-            evaluations=dsl.Collected(scored.outputs["evaluation"]),
-            base_evaluation=base.outputs["evaluation"],
-            settings=given["report"],
-        )
-        check = require_all_cells(
-            report=fit(task, "base", given, fixed).outputs["report"],
-            base_evaluation=base.outputs["evaluation"],
-            evaluations=dsl.Collected(scored.outputs["evaluation"]),
-        )
-        fit(check, "base", given, fixed, once=True)
+        _reported(made, selected, scored.outputs["evaluation"], given, fixed, model=model, base=untrained)
 
-    about = "Select subsets, finetune a model on each, evaluate them beside the base, report."
-    return _pipeline("experiment", about, _SELECTION | _MODELS, get_args(PodKind), body, fixed)
+    about = "Select subsets, finetune models on each, evaluate them beside the base models, report."
+    return _pipeline("experiment", about, _SELECTION | _CELLS, get_args(PodKind), body, fixed)
+
+
+def _reported(
+    made: Given,
+    selected: Any,
+    result: Any,
+    given: Given,
+    fixed: CompileSettings,
+    *,
+    model: Any = None,
+    base: Any = None,
+) -> None:
+    """The steps that both pipelines end with. `result` is the last artifact of a cell; `base` is of a base model."""
+    # kfp changes a Collected when a task takes it, so every task gets one of its own.
+    of_models = {}
+    if model is not None:
+        of_models = {
+            "models": dsl.Collected(model),
+            "evaluations": dsl.Collected(result),
+            "base_evaluations": dsl.Collected(base),
+        }
+    task = write_report(
+        pool=made["pool"],
+        ratings=dsl.Collected(made["ratings"]),
+        curation=made["curation"],
+        selections=dsl.Collected(selected),
+        settings=given["report"],
+        **of_models,
+    )
+    report = fit(task, "base", given, fixed).outputs["report"]
+    bases = {} if base is None else {"bases": dsl.Collected(base)}
+    check = require_all_cells(report=report, results=dsl.Collected(result), **bases)
+    fit(check, "base", given, fixed, once=True)
 
 
 def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
@@ -106,7 +119,6 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
     graph = fit(searched, "base", given, fixed).outputs["neighbors"]
     with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
         rated = fit(rate(pool=samples, settings=rater), "rating", given, fixed)
-    # kfp changes a Collected when a task takes it, so every task gets one of its own.
     ratings = rated.outputs["ratings"]
     curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, pool=samples, settings=given["curation"])
     curation = fit(curated, "base", given, fixed).outputs["curation"]

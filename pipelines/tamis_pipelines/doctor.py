@@ -15,6 +15,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from tamis.core.errors import TamisError
+from tamis.core.llm.settings import ServiceSettings
 from tamis.core.storage import exists, is_remote, locate, write_bytes
 from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
@@ -46,11 +47,16 @@ def examine(settings: RunSettings) -> list[Check]:
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
     checks += [_data(where, str(value)) for where, value in fields if _last(where) == "path"]
-    checks += [_model(where, str(value)) for where, value in fields if _last(where).endswith("model")]
+    services = {f"raters.{name}.backend.model": service for name, service in _services(settings)}
+    models = [
+        (where, str(value)) for where, value in fields if _last(where).endswith("model") and where not in services
+    ]
+    checks += [_model(where, model) for where, model in models]
+    checks += [_key(where, service) for where, service in services.items()]
     places = [("work_dir", str(settings.work_dir))]
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]
     checks += [_writable(where, place) for where, place in places]
-    weights = [_weight_bytes(Path(str(value))) for where, value in fields if _last(where).endswith("model")]
+    weights = [_weight_bytes(Path(model)) for _, model in models]
     checks += [_memory(max(weights, default=0)), _disk(settings)]
     return checks
 
@@ -82,6 +88,8 @@ def _packages(settings: RunSettings) -> Iterator[Check]:
     needed = {"sentence_transformers": "embedding", "kfp": "kubeflow"}
     if any(getattr(rater.backend, "kind", "") == "transformers" for rater in settings.raters):
         needed["transformers"] = "rating"
+    if any(_services(settings)):
+        needed["openai"] = "openai"
     if settings.finetuning is not None:
         needed |= {"trl": "training", "peft": "training", "lm_eval": "evaluation"}
     if any(is_remote(str(value)) for _, value in fields_of(settings)):
@@ -89,6 +97,22 @@ def _packages(settings: RunSettings) -> Iterator[Check]:
     missing = sorted({extra for package, extra in needed.items() if find_spec(package) is None})
     action = f"pip install 'tamis[{','.join(missing)}]'"
     yield Check("packages", not missing, f"missing extras: {', '.join(missing)}" if missing else "all there", action)
+
+
+def _services(settings: RunSettings) -> Iterator[tuple[str, ServiceSettings]]:
+    """The raters that are services, by name."""
+    for rater in settings.raters:
+        if isinstance(rater.backend, ServiceSettings):
+            yield rater.name, rater.backend
+
+
+def _key(where: str, service: ServiceSettings) -> Check:
+    seen = f"{service.model} at {service.base_url or 'OpenAI'}"
+    try:
+        service.api_key()
+    except TamisError as error:
+        return Check(where, False, error.problem, error.action)
+    return Check(where, True, seen if service.api_key_env is None else f"{seen}, key in {service.api_key_env}")
 
 
 def _data(where: str, path: str) -> Check:
@@ -146,7 +170,7 @@ def _memory(largest_model: int) -> Check:
 
 
 def _disk(settings: RunSettings) -> Check:
-    models = len(settings.subsets) + 1 if settings.finetuning is not None else 0
+    models = len(settings.cells) + 1 if settings.finetuning is not None else 0
     weights = _weight_bytes(Path(settings.finetuning.model)) if settings.finetuning is not None else 0
     needed = models * weights + _DISK_BESIDE_MODELS
     place = settings.work_dir.absolute()

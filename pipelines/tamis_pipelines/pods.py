@@ -135,7 +135,7 @@ class CompileSettings(Settings):
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; those that a run's subsets need are added"
     )
-    parallelism: int = Field(0, ge=0, description="raters, and subsets, worked on at once; 0: no bound")
+    parallelism: int = Field(0, ge=0, description="raters, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")

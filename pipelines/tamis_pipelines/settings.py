@@ -22,9 +22,13 @@ from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
-from tamis.selection.settings import SelectionSettings
+from tamis.selection.settings import SelectionSettings, uses_ratings
+from tamis_pipelines.experiment import Cell, ExperimentSettings, base_evaluations, cells
+from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
+# Sections that reach the pipelines by cell.
+_PLANNED = {"subsets", "experiment", "finetuning", "evaluation"}
 # Strategies that rank by a model's scores, and the step that makes them.
 _SCORED: dict[str, ScoreName] = {"perplexity": "perplexity", "deita": "deita", "less": "influence"}
 
@@ -33,7 +37,8 @@ class RunSettings(Settings):
     """What `tamis run` and the Kubeflow pipelines take.
 
     Without `finetuning` the run ends with the subsets and their report (pipeline `data-selection`); with it, a model is
-    finetuned and evaluated per subset, beside the base model (pipeline `experiment`).
+    finetuned and evaluated per subset, beside the base model (pipeline `experiment`). `subsets` lists them one by one,
+    `experiment` by strategies, raters, sizes, seeds and base models.
     """
 
     work_dir: Path = Field(description="folder for results and finished steps of local runs")
@@ -47,10 +52,12 @@ class RunSettings(Settings):
         ScoringSettings(measure=DeitaSettings(kind="deita")), description="scores for the strategy deita"
     )
     influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which needs it")
-    subsets: list[SelectionSettings] = Field(min_length=1, description="one or more selections to make")
+    subsets: list[SelectionSettings] = Field([], description="selections to make, one by one")
+    experiment: ExperimentSettings | None = Field(None, description="selections and trainings to make, as a grid")
     finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
     evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
     report: ReportingSettings = ReportingSettings()
+    rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
     @field_validator("perplexity", "deita", mode="before")
@@ -64,11 +71,14 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunSettings:
-        for section in ("raters", "subsets"):
-            names = Counter(item.name for item in getattr(self, section))
+        if not self.cells:
+            raise ValueError("nothing is selected: list subsets, or give experiment strategies and sizes")
+        for what, named in (("raters", self.raters), ("subsets", self.cells)):
+            names = Counter(item.name for item in named)
             twice = [name for name, count in names.items() if count > 1]
             if twice:
-                raise ValueError(f"two {section} are called '{twice[0]}'; give each a name of its own")
+                raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
+        self._raters_are_known()
         for section in ("perplexity", "deita"):
             kind = getattr(self, section).measure.kind
             if kind != section:
@@ -81,6 +91,20 @@ class RunSettings(Settings):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
         return self
 
+    def _raters_are_known(self) -> None:
+        known = [rater.name for rater in self.raters]
+        for cell in self.cells:
+            subset = cell.subset
+            if subset.rater is not None and subset.rater not in known:
+                raise ValueError(f"the subset '{cell.name}': no rater '{subset.rater}'; allowed: {', '.join(known)}")
+            if subset.rater is None and len(known) > 1 and uses_ratings(subset.strategy, subset.variant):
+                raise ValueError(f"the subset '{cell.name}' needs a rater; allowed: {', '.join(known)}")
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The subsets of the run, each with the training on it."""
+        return cells(self)
+
     @property
     def pipeline(self) -> str:
         """Name of the pipeline that these settings ask for."""
@@ -91,7 +115,7 @@ class RunSettings(Settings):
         """The steps that score samples for the strategies of the subsets."""
         needed = {
             _SCORED[subset.strategy]
-            for subset in self.subsets
+            for subset in (cell.subset for cell in self.cells)
             if subset.strategy in _SCORED and (subset.strategy, subset.variant) != ("deita", "ds2-paper")
         }
         return tuple(name for name in get_args(ScoreName) if name in needed)
@@ -113,11 +137,21 @@ class RunSettings(Settings):
         if again != self:
             section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
             raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
-        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", *get_args(ScoreName)}
-        if self.finetuning is None:
-            sections -= {"finetuning", "evaluation"}
+        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", *_PLANNED, *get_args(ScoreName)}
         scores = {name: getattr(self, name).model_dump(mode="json", exclude_unset=True) for name in self.scores}
-        return {section: given.get(section, {}) for section in sections} | scores
+        return {section: given.get(section, {}) for section in sections} | scores | self._planned()
+
+    def _planned(self) -> dict[str, Any]:
+        """What is made by cell, as the pipeline's loops take it."""
+        subsets = [_given(cell.subset) for cell in self.cells]
+        if self.finetuning is None:
+            return {"subsets": subsets}
+        trained = [_given(cell.finetuning) for cell in self.cells]
+        return {
+            "cells": [{"subset": one, "finetuning": other} for one, other in zip(subsets, trained, strict=True)],
+            "bases": [_given(base) for base in base_evaluations(self)],
+            "evaluation": _given(self.evaluation),
+        }
 
     def cluster_arguments(self, outcomes: str = "") -> dict[str, Any]:
         """All parameters of the pipeline on a cluster: `arguments`, and those of its pods.
@@ -129,6 +163,11 @@ class RunSettings(Settings):
             () if self.finetuning else ("evaluation_",) if "influence" in self.scores else ("training_", "evaluation_")
         )
         return self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
+
+
+def _given(settings: Settings | None) -> dict[str, Any]:
+    """What was set, without the defaults, as JSON values."""
+    return {} if settings is None else settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

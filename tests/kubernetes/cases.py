@@ -126,6 +126,21 @@ CASES: dict[str, dict[str, Any]] = {
         "kueue": {"enabled": True, "localQueue": "1", "clusterQueue": "2", "cohort": "3"},
     },
     "kubeflow": {"kubeflow": {"enabled": True, "serviceAccount": {"annotations": {"a": "b"}}}},
+    "pipelines that are uploaded and run at fixed times": {
+        "kubeflow": {
+            "enabled": True,
+            "server": {
+                "host": "http://ml-pipeline.kubeflow:8888",
+                "namespace": "team",
+                "tokenAudience": "pipelines.kubeflow.org",
+            },
+            "upload": True,
+            "schedules": [
+                {"name": "nightly", "cron": "0 0 3 * * *", "settings": {"work_dir": "unused"}},
+                {"name": "weekly", "every": 604800, "settings": {"work_dir": "unused"}},
+            ],
+        },
+    },
     "a trial server": {"seaweedfs": {"enabled": True, "storageClassName": "local"}},
     "a trial server without a volume": {
         "seaweedfs": {"enabled": True, "persistence": False, "existingSecret": "keys"},

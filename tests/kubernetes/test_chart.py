@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tamis.cli import main
 from tests.kubernetes.cases import CASES, DIGEST
 from tests.kubernetes.conftest import CHART, rendered, template
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
@@ -249,12 +250,52 @@ def test_the_notes_name_what_was_asked_for(newest_helm: Path) -> None:
         assert words in notes
 
 
+def test_jobs_that_bring_the_pipelines_to_kubeflow_say_what_the_command_understands(newest_helm: Path) -> None:
+    objects = rendered(newest_helm, CASES["pipelines that are uploaded and run at fixed times"])
+    jobs = [job for job in objects if job["kind"] == "Job"]
+    assert len(jobs) == 3
+    for job in jobs:
+        pod = job["spec"]["template"]["spec"]
+        name, *arguments = pod["containers"][0]["args"]
+        command = main.commands[name]
+        with command.make_context(name, arguments, resilient_parsing=True) as context:
+            given = context.params
+        assert (given["host"], given["namespace"]) == ("http://ml-pipeline.kubeflow:8888", "team")
+        assert str(given["token_file"]) == "/var/run/secrets/kubeflow/token"
+        assert pod["serviceAccountName"] == "tamis-pipeline"
+        (token,) = [volume for volume in pod["volumes"] if volume["name"] == "token"]
+        assert token["projected"]["sources"][0]["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
+        if name == "schedule":
+            assert given["replace"]
+            assert (given["cron"], given["every"], given["name"]) in [
+                ("0 0 3 * * *", None, "nightly"),
+                ("", 604800, "weekly"),
+            ]
+            assert given["service_account"] == "tamis-pipeline"
+
+
+def test_a_changed_schedule_is_another_job(newest_helm: Path) -> None:
+    def names(**changed: Any) -> set[str]:
+        schedule = {"name": "a", "every": 60, "settings": {"work_dir": "w"}} | changed
+        server = {"host": "http://x"}
+        objects = rendered(newest_helm, {"kubeflow": {"enabled": True, "server": server, "schedules": [schedule]}})
+        return {job["metadata"]["name"] for job in objects if job["kind"] == "Job"}
+
+    assert names() == names()
+    assert len(names() | names(every=61) | names(settings={"work_dir": "v"})) == 3
+
+
 def test_long_names_stay_within_what_kubernetes_takes(newest_helm: Path) -> None:
     values = CASES["vllm services"] | {
         "fullnameOverride": "a" * 40,
         "vllm": {"services": {"b" * 16: {"model": "x/y"}}},
         "seaweedfs": {"enabled": True},
         "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
+        "kubeflow": {
+            "enabled": True,
+            "server": {"host": "http://x"},
+            "schedules": [{"name": "c" * 12, "every": 5, "settings": {"a": 1}}],
+        },
     }
     for document in rendered(newest_helm, values):
         assert len(document["metadata"]["name"]) <= 63

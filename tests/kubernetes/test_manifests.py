@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import click
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -19,7 +21,13 @@ from tests.kubernetes.objects import by_name, containers, environment, pods, ref
 
 RUN = "$(TAMIS_RUN)/"
 # What an administrator makes; each is named in docs/install-cluster.md or docs/air-gap.md.
-BROUGHT = {"ConfigMap/internal-ca", "Secret/registry-credentials", "Secret/tamis-s3", "Secret/tamis-hub"}
+BROUGHT = {
+    "ConfigMap/internal-ca",
+    "Secret/registry-credentials",
+    "Secret/tamis-s3",
+    "Secret/tamis-hub",
+    "Secret/tamis-api-keys",
+}
 
 
 class Run:
@@ -274,3 +282,50 @@ def test_every_component_is_used_by_an_overlay_or_named_in_the_documents() -> No
     told = "".join(file.read_text() for file in (MANIFESTS.parent / "docs").glob("*.md"))
     for component in sorted(path.name for path in (MANIFESTS / "components").iterdir()):
         assert f"components/{component}" in used + told, component
+
+
+def test_the_trainer_s_pods_are_told_their_place_and_may_call_each_other(kubectl: Path) -> None:
+    objects = by_name(overlay(kubectl, "trainer"))
+    runtime = objects["TrainingRuntime/tamis-finetune"]["spec"]
+    assert "torch" in runtime["mlPolicy"]
+    (job,) = runtime["template"]["spec"]["replicatedJobs"]
+    # The names by which the Trainer finds the container that it gives the PET_ variables to.
+    assert job["name"] == "node"
+    assert job["template"]["metadata"]["labels"]["trainer.kubeflow.org/trainjob-ancestor-step"] == "trainer"
+    pod = job["template"]["spec"]["template"]
+    assert [container["name"] for container in pod["spec"]["containers"]] == ["node"]
+    policy = objects["NetworkPolicy/tamis-finetune"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
+    (claim,) = [d for name, d in objects.items() if name == "PersistentVolumeClaim/tamis-work"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_shards_of_a_rater_are_pods_of_one_job_and_are_all_merged(kubectl: Path, tmp_path: Path) -> None:
+    up = Path("../" * len(tmp_path.parts[1:])) / str(MANIFESTS).lstrip("/")  # kustomize takes no absolute paths
+    kustomization = {
+        "namespace": "tamis",
+        "resources": [str(up / "base"), str(up / "selection")],
+        "components": [str(up / "components" / name) for name in ("rating-shards", "pod", "gpu", "images")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    built = subprocess.run([kubectl, "kustomize", tmp_path], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    objects = list(yaml.safe_load_all(built.stdout))
+    for document in objects:
+        kubernetes_validate.validate(document, "1.33", strict=True)
+    spec = by_name(objects)["Job/tamis-rate-llama"]["spec"]
+    count = spec["completions"]
+    assert (spec["completionMode"], spec["parallelism"]) == ("Indexed", count)
+    (work,) = spec["template"]["spec"]["containers"]
+    assert f"--shard=job/{count}" in work["args"]
+    assert any(item.startswith("--set=store=$(TAMIS_RUN)/") for item in work["args"])
+    (place,) = [item.removeprefix("--out=") for item in work["args"] if item.startswith("--out=")]
+    parts = [place.replace("$(JOB_COMPLETION_INDEX)", str(index)) for index in range(count)]
+    assert len(set(parts)) == count
+    merge = by_name(objects)["Job/tamis-merge-llama"]["spec"]["template"]["spec"]
+    assert merge["initContainers"][0]["args"] == ["wait", *parts]
+    arguments = merge["containers"][0]["args"]
+    assert [item.removeprefix("--ratings=") for item in arguments if item.startswith("--ratings=")] == parts
+    (curation,) = [run for run in runs(objects) if run.name == "tamis-curate"]
+    assert [f"--out={RUN}{place}" for place in curation.reads if place.startswith("ratings")] == [arguments[-1]]

@@ -26,6 +26,10 @@ def service(**options: Any) -> dict[str, Any]:
     return at("vllm/services", {"a": {"model": "x/y"} | options})
 
 
+def schedule(**options: Any) -> dict[str, Any]:
+    return at("kubeflow/schedules", [{"name": "a", "settings": {"a": 1}} | options])
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("an unknown section", at("storag", {}), "storag"),
     ("an unknown setting", at("storage/s3/endpont", "https://x"), "endpont"),
@@ -95,6 +99,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("a flavor without quotas", at("kueue/flavors", [{"name": "a"}]), "quotas"),
     ("a quota of an odd resource", at("kueue/flavors", [{"name": "a", "quotas": {"gpu": "1"}}]), "quotas"),
     ("an account without a name", at("kubeflow/artifactSecret", ""), "kubeflow/artifactSecret"),
+    ("an upload to nowhere", at("kubeflow", {"enabled": True, "upload": True}), "kubeflow.server.host"),
+    ("an upload without an account", at("kubeflow", {"upload": True, "server": {"host": "http://x"}}), "enabled: true"),
+    ("a schedule without a time", at("kubeflow/schedules", [{"name": "a", "settings": {"a": 1}}]), "schedules"),
+    ("a schedule with two", schedule(cron="0 0 3 * * *", every=5), "kubeflow/schedules/0"),
+    ("a time of five fields", schedule(cron="0 3 * * *"), "cron"),
+    ("a schedule without settings", at("kubeflow/schedules", [{"name": "a", "every": 5}]), "settings"),
     ("an image without a version", at("seaweedfs/image", "docker.io/chrislusf/seaweedfs"), "seaweedfs/image"),
     ("an address range that is none", at("networkPolicy/egress", [{"cidr": "10.0.0.0", "ports": [1]}]), "cidr"),
     ("a port that is none", at("networkPolicy/egress", [{"cidr": "10.0.0.0/8", "ports": [70000]}]), "ports"),

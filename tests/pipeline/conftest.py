@@ -57,6 +57,13 @@ def tamis(*arguments: str | Path, timeout: float = 250) -> CompletedProcess[str]
     return run(command, capture_output=True, text=True, timeout=timeout)
 
 
+def write(folder: Path, settings: dict[str, Any]) -> Path:
+    """The settings as a file in `folder`."""
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
 def write_settings(folder: Path, models: Path) -> Path:
     """Settings of a run over 40 samples in four qualities, by one imported rater; paths are absolute.
 
@@ -87,6 +94,4 @@ def write_settings(folder: Path, models: Path) -> Path:
             {"name": "random", "strategy": "random", "size": 10},
         ],
     }
-    file = folder / "run.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    return file
+    return write(folder, settings)

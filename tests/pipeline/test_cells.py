@@ -1,41 +1,70 @@
-"""An experiment in which the model of one subset cannot be trained: the others go on, and the report says why."""
+"""An experiment in which cells fail, is killed, and goes on: the others are there, and the report says why."""
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tamis.core.artifacts import Artifact
-from tests.pipeline.conftest import tamis
+from tests.pipeline.conftest import tamis, write
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_a_cell_that_fails_leaves_the_others_and_their_report(
-    continued_run: dict[str, Any], tiny: Path, tmp_path: Path
-) -> None:
-    settings, file = continued_run, tmp_path / "run.yaml"
-    settings["subsets"] = [
-        {"name": "endless", "strategy": "length", "size": 2},
-        {"name": "random", "strategy": "random", "size": 10, "seed": 1},
-    ]
+@pytest.fixture
+def experiment(continued_run: dict[str, Any], tiny: Path, tmp_path: Path) -> Path:
+    """Settings of two subsets, of which `length` takes what cannot be trained on."""
+    settings = continued_run
+    settings["subsets"] = [{"name": "endless", "strategy": "length", "size": 2}]
+    settings["experiment"] = {"strategies": ["random"], "sizes": [10], "seeds": [1]}
     settings["finetuning"] = {"model": str(tiny), "max_tokens": 128, "epochs": 1, "learning_rate": 0.01}
     settings["evaluation"] = {"model": str(tiny), "suite": str(ROOT / "examples/demo/suite.yaml"), "limit": 2}
-    file.write_text(yaml.safe_dump(settings))
+    return write(tmp_path, settings)
 
-    ended = tamis("run", file)
+
+def test_a_failed_cell_leaves_the_others_and_a_killed_run_goes_on(experiment: Path) -> None:
+    work = experiment.parent / "work"
+    command = [sys.executable, "-m", "tamis", "run", str(experiment)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "evaluation: started (random-10-s1)" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert not (work / "models").exists()
+
+    ended = tamis("run", experiment)
 
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of the experiment's cells failed" in ended.stderr
-    assert "endless, model: " in ended.stderr
-    work = tmp_path / "work"
-    assert sorted(path.name for path in (work / "models").iterdir()) == ["random"]
-    assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random"]
-    Artifact.open(work / "report", "report").verify()
+    assert "endless-s1, model: " in ended.stderr
+    assert [path.name for path in (work / "models").iterdir()] == ["random-10-s1"]
+    assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random-10-s1"]
+    # What was finished before the kill, the shared steps and the first cell's model, was done once.
+    assert set(done(ended.stderr)) <= {"evaluation", "selection", "reporting"}, ended.stderr
     said = (work / "report/results.md").read_text()
-    assert "endless has no scores. model: " in said
-    assert "no scores" not in said.replace("endless has no scores", "")
+    assert re.search(r"\| endless-s1 \| length \| 1 \| model \|.*token", said), said
+    assert re.search(r"\| length \| .* \| 0 of 1 \| failed \| failed \| failed \|", said), said
+    Artifact.open(work / "report", "report").verify()
+
+
+def done(output: str) -> list[str]:
+    return re.findall(r"tamis\.core\.steps (\w+): done", output)
+
+
+def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str, Any], tmp_path: Path) -> None:
+    sizes = {"all": 99, "few": 5}
+    continued_run["subsets"] = [{"name": name, "strategy": "random", "size": size} for name, size in sizes.items()]
+    ended = tamis("run", write(tmp_path, continued_run))
+    assert ended.returncode == 1, ended.stderr
+    assert "error: 1 of the experiment's cells failed" in ended.stderr
+    assert "all, selection: " in ended.stderr
+    assert [path.name for path in (tmp_path / "work/selections").iterdir()] == ["few"]
+    assert "| all | random | 42 | selection |" in (tmp_path / "work/report/results.md").read_text()

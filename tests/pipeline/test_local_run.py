@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tamis.core.artifacts import Artifact
-from tests.pipeline.conftest import FinishedRun, tamis
+from tests.pipeline.conftest import FinishedRun, tamis, write
 
 pytestmark = pytest.mark.slow
-
-
-def write(folder: Path, settings: dict[str, Any]) -> Path:
-    file = folder / "run.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    return file
 
 
 def steps_done(output: str) -> list[str]:

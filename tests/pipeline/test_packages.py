@@ -108,13 +108,14 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     ir, _ = package
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(get_args(ScoreName))
-    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow"} - scores
+    by_cell = {"subsets", "experiment", "finetuning", "evaluation"}
+    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps
-    models = {"finetuning", "evaluation"}
+    models = {"cells", "bases", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
-    assert needed == (sections if ir["pipelineInfo"]["name"] == "experiment" else sections - models)
+    assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
     for_pods = set(KubeflowSettings().arguments()) | {"outcomes"}
     assert set(parameters) - needed <= for_pods
     if ir["pipelineInfo"]["name"] == "experiment":
@@ -230,6 +231,17 @@ def test_the_compile_settings_are_in_every_pod(tmp_path: Path) -> None:
         assert limits == {3}
 
 
+def test_a_cell_s_subset_and_training_are_taken_out_of_the_list_of_cells(tmp_path: Path) -> None:
+    ir, _ = load(compile_one("experiment", tmp_path))
+    assert ir["root"]["inputDefinitions"]["parameters"]["cells"]["parameterType"] == "LIST"
+    steps = {task["taskInfo"]["name"]: task for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
+    for step, section in (("select", "subset"), ("finetune", "finetuning")):
+        given = steps[step]["inputs"]["parameters"]["settings"]
+        assert given["parameterExpressionSelector"] == f'parseJson(string_value)["{section}"]'
+        (loop,) = [d for _, d, _ in dags(ir) if step in {t["taskInfo"]["name"] for t in d["tasks"].values()}]
+        assert loop is not ir["root"]["dag"]
+
+
 def test_the_last_step_runs_whatever_happened(package: tuple[Ir, Ir]) -> None:
     task = package[0]["root"]["dag"]["tasks"]["note-outcome"]
     assert task["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
@@ -296,11 +308,12 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     assert "training_gpus" not in published.cluster_arguments()
 
 
-@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml"])
-def test_the_examples_are_valid_settings(example: str) -> None:
+@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])
+def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Path) -> None:
     settings = load_run(ROOT / "examples" / example)
     assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
-    assert set(settings.arguments()) <= set(RunSettings.model_fields)
+    ir, _ = load(compile_one(settings.pipeline, tmp_path, settings.compiled))
+    assert set(settings.cluster_arguments()) <= set(ir["root"]["inputDefinitions"]["parameters"])
 
 
 @pytest.mark.parametrize(

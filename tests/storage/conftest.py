@@ -27,12 +27,17 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """A fresh `s3://` prefix, with the environment that boto3 needs to reach it."""
+    return f"{reached(s3_endpoint, monkeypatch)}/{request.node.name.replace('[', '-').replace(']', '')}"
+
+
+def reached(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The server's bucket, with the environment that boto3 needs to reach it."""
     from cloudpathlib import S3Client
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     S3Client._default_client = None  # a client keeps the environment that it was made in
-    return f"s3://tamis/{request.node.name.replace('[', '-').replace(']', '')}"
+    return "s3://tamis"

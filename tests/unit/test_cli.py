@@ -44,9 +44,10 @@ def test_commands_stand_in_the_order_of_the_work() -> None:
 def test_the_help_of_a_stage_teaches_its_settings_and_shows_an_example(command: str) -> None:
     result = tamis(command, "--help")
     assert result.exit_code == 0, result.output
-    assert "Settings (in the --settings file, or by --set)" in result.output
     assert f"  tamis {command} " in result.output
-    assert "default: " in result.output
+    if command != "merge-ratings":  # has none
+        assert "Settings (in the --settings file, or by --set)" in result.output
+        assert "default: " in result.output
 
 
 def test_every_setting_of_every_stage_says_what_it_is() -> None:

@@ -18,11 +18,12 @@ def note_outcome(status: PipelineTaskFinalStatus, outcome: Output[Markdown], out
 @component("cpu")
 def require_all_cells(
     report: Input[Artifact],
-    base_evaluation: Input[Dataset],
-    evaluations: Input[List[Dataset]],  # noqa: UP006
+    results: Input[List[Dataset]],  # noqa: UP006
+    bases: Input[List[Dataset]] = None,  # noqa: UP006
 ) -> None:
-    """Fail if a model could not be trained or evaluated: after the report, so that all others are done."""
-    from tamis.core.kubeflow import failure_in, require_whole
+    """Fail if a cell has no result: after the report, so that all others are done."""
+    from tamis.core.failures import failure_in
+    from tamis.core.kubeflow import require_whole
 
-    paths = [base_evaluation.path, *(evaluation.path for evaluation in evaluations)]
+    paths = [artifact.path for artifact in [*(bases or []), *results]]
     require_whole([failure for path in paths if (failure := failure_in(path))])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Kind = Literal[
     "pool",
     "ratings",
+    "ratings_part",
     "embeddings",
     "neighbors",
     "neighbors_part",

@@ -54,6 +54,10 @@ class ModelError(TamisError):
     """A model cannot be loaded, or gave what no healthy model gives."""
 
 
+class StoppedError(TamisError):
+    """Work was ended from outside; another try goes on where it stopped."""
+
+
 class MissingExtraError(TamisError):
     """An optional dependency is not installed."""
 

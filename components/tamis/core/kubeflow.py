@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +12,17 @@ from kfp import dsl
 
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
-from tamis.core.errors import MissingExtraError, StorageError, TamisError
+from tamis.core.errors import MissingExtraError, StoppedError, StorageError, TamisError
+from tamis.core.failures import Failure, failure_in, leave_failure
+from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.settings import Settings, parse
-from tamis.core.storage import read_bytes, write_bytes
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Settings)
 REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
 TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
 REASON_FILE = "TAMIS_REASON_FILE"  # where a failed step leaves its reason; Kubernetes' own place if not set
-_FAILURE = "failure.json"
 RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it started
 
 
@@ -79,46 +77,35 @@ def execute_cell(
     metrics: dsl.Metrics,
     **inputs: Any,
 ) -> None:
-    """Like `execute`, for one cell of an experiment (the model of one subset): a failure does not end the others.
+    """Like `execute`, for a step of one cell of an experiment: a failure does not end the other cells.
 
     What will fail again with the same inputs is written into `out` as `failure.json`, without a manifest, and goes on
     to the steps behind it in place of their own work; `require_whole` ends the run with it when the rest is done.
-    Faults of storage and installation still end the pod, because another try may succeed.
+    Faults of storage and installation, and kills from outside, still end the pod, because another try may succeed.
 
-    `source` is the artifact that the cell is named after, and the last step's result; None: the base model.
+    `source` is the cell's artifact that this step works on, after which it is named; None: the settings name it.
     """
     set_up_logging()
     _end_with_runner()
     failure = failure_in(source) if source else None
+    known = settings
     try:
+        parsed = parse(settings_model, settings, where="settings")
+        known = parsed.model_dump(mode="json")
         if failure is None:
-            settings_given = parse(settings_model, settings, where="settings")
-            _described(run(settings_given, out=out.path, **inputs), out, metrics)
+            _described(run(parsed, out=out.path, **inputs), out, metrics)
             return
-    except (StorageError, MissingExtraError) as error:
+    except (StorageError, StoppedError, MissingExtraError) as error:
         raise _ended_by(error) from error
     except TamisError as error:
         manifest = manifest_of(source) if source else None
-        failure = Failure(name=manifest.name if manifest else "base", stage=out.name, reason=str(error))
+        name = manifest.name if manifest else str(known.get("name", "base"))
+        failure = failure or Failure(name=name, stage=out.name, reason=str(error))
+    failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
     log.error("%s of %s failed, the other cells go on: %s", failure.stage, failure.name, failure.reason)
-    Path(out.path).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(out.path) / _FAILURE, failure.model_dump_json().encode())
+    leave_failure(out.path, failure)
     out.metadata.update({"name": failure.name, "failed": failure.stage})
     metrics.log_metric("failed", 1)
-
-
-class Failure(Settings):
-    """Why a cell of an experiment has no result: its name, what was to be made, the error's own words."""
-
-    name: str
-    stage: str
-    reason: str
-
-
-def failure_in(path: str | Path) -> Failure | None:
-    """The failure that `execute_cell` left in place of the artifact at `path`, if there is one."""
-    file = Path(path) / _FAILURE
-    return Failure.model_validate_json(read_bytes(file)) if file.is_file() else None
 
 
 def require_whole(failures: Sequence[Failure]) -> None:
@@ -165,15 +152,5 @@ def _leave_reason(reason: str) -> None:
 def _end_with_runner() -> None:
     """On one machine, stop when `tamis run` is gone (killed, say): nobody waits for this step any more."""
     runner = os.environ.get(RUNNER_PID)
-    if runner is None:
-        return
-
-    def watch(pid: int) -> None:
-        while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                os._exit(1)
-            time.sleep(1)
-
-    threading.Thread(target=watch, args=(int(runner),), daemon=True).start()
+    if runner is not None:
+        end_with(int(runner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,6 +72,36 @@ def load_causal_lm(model: str, revision: str | None = None, precision: Precision
     """
     loaded = _load("AutoModelForCausalLM", model, revision=revision, dtype=dtype_of(precision))
     return loaded.to(device()).eval()  # type: ignore[no-any-return]
+
+
+def load_quantized_lm(model: str, revision: str | None = None, precision: Precision = "auto") -> PreTrainedModel:
+    """A causal language model whose linear weights are held in four bits (NF4, the scales quantised too; QLoRA).
+
+    They are computed with in `precision`; everything else has that precision. The model is on the GPU, or on the CPU.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+        MissingExtraError: when transformers or bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError.of("bitsandbytes", "qlora")
+    import torch
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    dtype = dtype_of(precision)
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,  # ZeRO-3 shares out tensors of one type
+    )
+    place = torch.cuda.current_device() if device().type == "cuda" else "cpu"
+    shared = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]
+    placed = {} if shared else {"device_map": {"": place}}
+    loaded = _load("AutoModelForCausalLM", model, revision=revision, dtype=dtype, quantization_config=config, **placed)
+    return loaded.eval()  # type: ignore[no-any-return]
 
 
 def _load(auto_class: str, model: str, **options: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tamis.core.errors import ModelError
+from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.models import device
 from tamis.core.progress import Progress
 from tamis.evaluation.settings import EvaluationSettings
@@ -23,23 +24,53 @@ def load_model(settings: EvaluationSettings, path: str) -> LM:
 
     Raises:
         ModelError: when it cannot be loaded.
+        MissingExtraError: when the backend's package is not installed.
     """
-    from lm_eval.models.huggingface import HFLM
-
     try:
-        return HFLM(
-            pretrained=path,
-            revision=settings.revision or "main",
-            device=str(device()),
-            dtype=precision_of(settings),
-            batch_size=settings.batch_size,
-        )
+        return _vllm(settings, path) if settings.backend == "vllm" else _transformers(settings, path)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot load the model '{path}': {str(error).strip().splitlines()[0]}",
             allowed="a folder in Hugging Face layout, or a name on the hub",
             action="check evaluation.model; offline, give a folder; a gated model needs HF_TOKEN",
         ) from None
+
+
+def _transformers(settings: EvaluationSettings, path: str) -> LM:
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(
+        pretrained=path,
+        revision=settings.revision or "main",
+        device=str(device()),
+        dtype=precision_of(settings),
+        batch_size=settings.batch_size,
+        max_length=settings.max_length,
+    )
+
+
+def _vllm(settings: EvaluationSettings, path: str) -> LM:
+    if find_spec("vllm") is None:
+        raise MissingExtraError.of("vllm", "vllm")
+    from lm_eval.models.vllm_causallms import VLLM
+
+    on_gpu = {"gpu_memory_utilization": settings.gpu_memory_share} if device().type == "cuda" else {}
+    try:
+        return VLLM(
+            pretrained=path,
+            revision=settings.revision,
+            dtype=cast(Any, precision_of(settings)),
+            max_model_len=settings.max_length,
+            tensor_parallel_size=settings.gpus,
+            seed=settings.seed,
+            **on_gpu,
+        )
+    except RuntimeError as error:
+        # vLLM's engine is a process of its own; what went wrong in it stands in the log above.
+        raise ModelError(
+            f"vLLM did not start with the model '{path}': {str(error).strip().splitlines()[0]}",
+            action="read its own words above; with too little memory, lower max_length or gpu_memory_share",
+        ) from error
 
 
 def precision_of(settings: EvaluationSettings) -> str:

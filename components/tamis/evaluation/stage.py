@@ -17,11 +17,10 @@ from tamis.core.tables import EVALUATION
 from tamis.evaluation.settings import EvaluationSettings
 
 log = logging.getLogger(__name__)
-BASE = "base"  # name of the evaluation of a model that was not finetuned here
 
 
 def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> Manifest:
-    """Evaluate the artifact `model`, or, without one, `settings.model` under the name "base".
+    """Evaluate the artifact `model`, or, without one, `settings.model` under the name `settings.name`.
 
     The artifact at `out` holds `scores.parquet` (one row per task of the suite), lm-eval's own `results.json`, and
     `samples_<task>.jsonl` with every question and answer.
@@ -47,7 +46,7 @@ def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> 
         out=out,
         inputs={"model": Input(model, "model")},
         files=files,
-        name=BASE if model is None else Artifact.open(model, "model").name,
+        name=settings.name if model is None else Artifact.open(model, "model").name,
     )
 
 
@@ -58,7 +57,7 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
     from tamis.evaluation.suite import draw, index_of, load_entries, open_suite
 
     settings, artifacts = step.settings, step.inputs("model")
-    name = artifacts[0].name if artifacts else BASE
+    name = artifacts[0].name if artifacts else settings.name
     path = str(artifacts[0].folder if artifacts else settings.model)
     suite, places = open_suite(settings)
     manager = index_of(suite, places)

@@ -9,38 +9,53 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tamis.core.errors import ModelError
+from tamis.core.errors import ModelError, SettingsError
+from tamis.core.models import device
 from tamis.core.progress import Progress
+from tamis.finetuning.processes import World
 from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-_COMPLETE = "complete"  # file in a checkpoint that was written to its end
+_COMPLETE = "complete"  # file in a checkpoint that was written to its end: the number of processes that wrote it
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` that was written to its end."""
+def newest_checkpoint(folder: Path, processes: int) -> Path | None:
+    """The newest checkpoint in `folder` that was written to its end.
+
+    Raises:
+        SettingsError: when another number of processes wrote it; each keeps a part (random states, ZeRO's share).
+    """
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    if newest is not None and (before := int((newest / _COMPLETE).read_text(encoding="utf-8"))) != processes:
+        raise SettingsError(
+            f"{newest} was written by {before} processes, now there are {processes}",
+            allowed=f"{before} processes, to go on from it",
+            action="give as many GPUs or finetuning.processes as before, or remove that folder to begin anew",
+        )
+    return newest
 
 
-def watch(settings: FinetuningSettings, checkpoints: Path) -> TrainerCallback:
+def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> TrainerCallback:
     """Progress, checkpoints by steps and by time, and an end to training whose loss is no number."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self._saved = time.monotonic()
-            self._progress = Progress("finetuning", state.max_steps, unit="steps", done=state.global_step)
-            self._progress.__enter__()
+            if world.rank == 0:
+                self._progress = Progress("finetuning", state.max_steps, unit="steps", done=state.global_step)
+                self._progress.__enter__()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self._progress.advance()
+            if world.rank == 0:
+                self._progress.advance()
             due = time.monotonic() - self._saved >= 60 * settings.save_every_minutes
             if settings.save_every_steps is not None:
                 due = due or state.global_step % settings.save_every_steps == 0
-            control.should_save = due and state.global_step < state.max_steps
+            control.should_save = _as_the_first(due, world) and state.global_step < state.max_steps
 
         def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             loss = more["logs"].get("loss", 0.0)
@@ -52,18 +67,38 @@ def watch(settings: FinetuningSettings, checkpoints: Path) -> TrainerCallback:
                 )
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._saved = time.monotonic()
+            if world.size > 1:
+                import torch
+
+                torch.distributed.barrier()  # until all have written their parts
+            if world.rank == 0:
+                self._seal(state)
+
+        def _seal(self, state: Any) -> None:
             newest = checkpoints / f"checkpoint-{state.global_step}"
             for path in newest.rglob("*"):
                 if path.is_file():
                     with path.open("rb") as file:
                         os.fsync(file.fileno())
-            (newest / _COMPLETE).touch()
+            (newest / _COMPLETE).write_text(str(world.size), encoding="utf-8")
             for older in checkpoints.glob("checkpoint-*"):
                 if older != newest:
                     shutil.rmtree(older)
-            self._saved = time.monotonic()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self._progress.__exit__(None, None, None)
+            if world.rank == 0:
+                self._progress.__exit__(None, None, None)
 
     return Watch()
+
+
+def _as_the_first(due: bool, world: World) -> bool:
+    """What the first process decided: clocks differ, and a checkpoint is written by all processes or by none."""
+    if world.size == 1:
+        return due
+    import torch
+
+    decided = torch.tensor(int(due), device=device())
+    torch.distributed.broadcast(decided, src=0)
+    return bool(decided)

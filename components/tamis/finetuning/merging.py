@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tamis.core.errors import ModelError
 from tamis.core.models import dtype_of, load_causal_lm
 from tamis.finetuning.settings import FinetuningSettings
-from tamis.finetuning.training import free_memory, weights_precision
+from tamis.finetuning.training import free_memory, load_base, weights_precision
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +31,12 @@ def save_merged(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase
             as it did before it was saved.
     """
     probe = _probe(tokenizer)
-    model: Any = load_causal_lm(settings.model, settings.revision, weights_precision(settings))
+    model: Any = load_base(settings)
+    if settings.method == "qlora":
+        # The adapter was trained beside the rounded weights: it is merged into them, and measured against them.
+        model = model.dequantize()
     base = _logits(model, probe)
-    if settings.method == "lora":
+    if settings.method != "full":
         check_adapter(trained)
         model = _merge(model, trained)
     else:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tamis.core.conversations import Format
+from tamis.core.errors import SettingsError
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, load_yaml
 
 DEEPSPEED = Path(__file__).parent / "deepspeed"
+_FORMATS = (".yaml", ".yml", ".json")  # JSON is read as the YAML that it is
+
+
+def _presets() -> dict[str, Path]:
+    """Names of the presets, and their files."""
+    return {
+        path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"), key=lambda p: p.stem)
+    }
 
 
 class LoraSettings(Settings):
@@ -31,14 +40,17 @@ class LoraSettings(Settings):
 class FinetuningSettings(Settings):
     """How a base model is trained on a subset; the defaults are the paper's."""
 
+    preset: str | None = Field(None, description="settings by name, under those given: paper, paper-alpaca")
     model: str = Field(
         "meta-llama/Llama-3.1-8B",
         description="base model: a hub name, or a folder in Hugging Face layout",
         min_length=1,
     )
     revision: str | None = Field(None, description="commit or tag of the hub model")
-    method: Literal["lora", "full"] = Field("lora", description="train LoRA matrices, or all weights")
-    lora: LoraSettings = Field(default_factory=LoraSettings, description="only for method: lora")
+    method: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="train LoRA matrices, the same beside weights held in four bits, or all weights"
+    )
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="only for the methods lora and qlora")
     format: Format = Field(
         "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
     )
@@ -57,22 +69,53 @@ class FinetuningSettings(Settings):
     packing: bool = Field(False, description="several samples in one row; they do not see each other")
     save_every_minutes: float = Field(10.0, gt=0, description="time between two checkpoints")
     save_every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints, besides the time")
+    processes: int | None = Field(
+        None, ge=1, description="training processes per node; null: one per visible GPU, one on a CPU"
+    )
     deepspeed: str | None = Field(
-        None, description="zero2, zero3, or the path of a DeepSpeed configuration (JSON); null: without DeepSpeed"
+        None, description="zero2, zero3, or the path of a DeepSpeed configuration (YAML, JSON); null: without DeepSpeed"
     )
     seed: int = Field(42, ge=0, description="of the adapter's start, the order of samples and dropout")
 
-    @property
-    def accumulation(self) -> int:
-        """Forward passes per optimizer step."""
-        return self.batch_size // self.micro_batch_size
+    def accumulation(self, processes: int) -> int:
+        """Forward passes of each process per optimizer step, when `processes` train together.
+
+        Raises:
+            SettingsError: when they cannot share the batch evenly.
+        """
+        passes = self.batch_size // self.micro_batch_size
+        if passes % processes:
+            raise SettingsError(
+                f"finetuning.batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size} "
+                f"times {processes} processes",
+                allowed="together "
+                + ", ".join(str(count) for count in range(1, passes + 1) if passes % count == 0)
+                + " processes, with these sizes",
+                action="change finetuning.batch_size or micro_batch_size, or the number of processes",
+            )
+        return passes // processes
 
     @property
     def deepspeed_file(self) -> Path | None:
         """The DeepSpeed configuration, if one is used."""
         if self.deepspeed is None:
             return None
-        return DEEPSPEED / f"{self.deepspeed}.json" if self.deepspeed in ("zero2", "zero3") else Path(self.deepspeed)
+        return DEEPSPEED / f"{self.deepspeed}.yaml" if self.deepspeed in ("zero2", "zero3") else Path(self.deepspeed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_over_preset(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, dict) else None
+        if name is None:
+            return values
+        known = _presets()
+        if name not in known:
+            raise ValueError(f"preset: seen {name!r}; allowed: {', '.join(known)}")
+        preset = load_yaml(known[name])
+        both = preset | values
+        if isinstance(values.get("lora"), dict):
+            both["lora"] = preset.get("lora", {}) | values["lora"]
+        return both
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> FinetuningSettings:
@@ -83,6 +126,6 @@ class FinetuningSettings(Settings):
     @field_validator("deepspeed")
     @classmethod
     def _deepspeed_is_known(cls, value: str | None) -> str | None:
-        if value is not None and value not in ("zero2", "zero3") and not value.endswith(".json"):
-            raise ValueError("allowed: zero2, zero3, or a path that ends with .json")
+        if value is not None and value not in ("zero2", "zero3") and Path(value).suffix not in _FORMATS:
+            raise ValueError(f"allowed: zero2, zero3, or a path that ends with {', '.join(_FORMATS)}")
         return value

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import StorageError, TamisError
 from tamis.core.models import revision_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
+from tamis.finetuning.processes import Meeting, launch, to_launch, world
 from tamis.finetuning.settings import FinetuningSettings
 
 log = logging.getLogger(__name__)
@@ -27,6 +33,46 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
         SettingsError: when the settings do not fit the model or the machine.
         MissingExtraError: when a package of training is not installed.
     """
+    if processes := to_launch(settings):
+        return launch(settings, processes, selection=selection, out=out)
+    if world().size == 1:
+        return _run(settings, selection=selection, out=out)
+    meeting = Meeting()
+    if meeting.rank > 0:
+        return _follow(meeting, settings)
+    try:
+        manifest = _run(settings, selection=selection, out=out, announce=meeting.announce)
+        meeting.announce(None)  # for a step that was finished before
+        meeting.conclude(manifest)
+    except TamisError as error:
+        meeting.announce(None)
+        meeting.conclude(error)
+        raise
+    return manifest
+
+
+def _follow(meeting: Meeting, settings: FinetuningSettings) -> Manifest:
+    """What a process does that is not the first one: train with it."""
+    logging.getLogger("tamis").setLevel(logging.WARNING)  # the first one speaks for all
+    folder = meeting.work()
+    if folder is not None:
+        from tamis.core.conversations import chat_tokenizer
+        from tamis.finetuning.training import train
+
+        if not folder.exists():
+            raise StorageError(
+                f"training process {meeting.rank} on {platform.node()} does not see the first one's folder, {folder}",
+                allowed="a folder that all nodes share",
+                action="set TAMIS_HOME to a volume that is mounted by all nodes (ReadWriteMany)",
+            )
+        train(settings, chat_tokenizer(settings.model, settings.revision, settings.format), folder)
+    return meeting.outcome()
+
+
+def _run(
+    settings: FinetuningSettings, *, selection: Uri, out: Uri, announce: Callable[[Path], None] | None = None
+) -> Manifest:
+    """The stage in this process; `announce` is called with the scratch folder when the others can train in it."""
     files = {"model": revision_of(settings.model, settings.revision)}
     if settings.deepspeed_file is not None:
         files["deepspeed"] = fingerprint(settings.deepspeed_file)
@@ -34,7 +80,7 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
         "finetuning",
         "model",
         settings,
-        _finetune,
+        partial(_finetune, announce=announce),
         out=out,
         inputs={"selection": Input(selection, "selection")},
         files=files,
@@ -42,19 +88,24 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
     )
 
 
-def _finetune(step: Step[FinetuningSettings]) -> None:
+def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] | None) -> None:
     from tamis.core.conversations import chat_tokenizer
     from tamis.finetuning.conversations import write_tokens
     from tamis.finetuning.merging import save_merged
-    from tamis.finetuning.training import check_machine, train
+    from tamis.finetuning.training import check_machine, train, trained_before
 
     settings = step.settings
     check_machine(settings)
     tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
     counts = write_tokens(step.input("selection").path("subset.jsonl"), tokenizer, settings, step.scratch)
-    history = train(settings, tokenizer, step.scratch)
+    training = trained_before(step.scratch)
+    if training is None:
+        if announce is not None:
+            announce(step.scratch)
+        training = train(settings, tokenizer, step.scratch)
+    history = training.history
     difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)
-    if settings.method == "lora":
+    if settings.method != "full":
         (step.out / "adapter").mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(step.scratch / "trained" / name, step.out / "adapter" / name)
@@ -62,7 +113,7 @@ def _finetune(step: Step[FinetuningSettings]) -> None:
     step.rows = counts["samples"]
     step.models["base"] = revision_of(settings.model, settings.revision)
     step.facts.update(counts, steps=len(history), first_loss=history[0]["loss"], last_loss=history[-1]["loss"])
-    step.facts["probe_difference"] = difference
+    step.facts.update(probe_difference=difference, processes=world().size, training_seconds=training.seconds)
     log.info(
         "loss %.3f in the first step, %.3f in the last of %d", history[0]["loss"], history[-1]["loss"], len(history)
     )

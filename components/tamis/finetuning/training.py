@@ -6,31 +6,35 @@ import gc
 import json
 import logging
 import math
-import os
 import shutil
-import socket
+import warnings
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tamis.core.conversations import IGNORED
 from tamis.core.errors import MissingExtraError, SettingsError
-from tamis.core.models import Precision, device, load_causal_lm
+from tamis.core.models import Precision, device, load_causal_lm, load_quantized_lm
+from tamis.core.settings import load_yaml
 from tamis.finetuning.checkpoints import newest_checkpoint, watch
+from tamis.finetuning.processes import World, world
 from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
 log = logging.getLogger(__name__)
+_TRAINING = "training.json"
 
 
 def check_machine(settings: FinetuningSettings) -> None:
@@ -38,11 +42,13 @@ def check_machine(settings: FinetuningSettings) -> None:
 
     Raises:
         MissingExtraError: when a package is not installed.
-        SettingsError: when the precision needs a GPU, or several processes were started.
+        SettingsError: when the precision needs a GPU, or the processes cannot share the batch evenly.
     """
     packages = {"trl": "training", "peft": "training", "accelerate": "training"}
     if settings.deepspeed is not None:
         packages["deepspeed"] = "deepspeed"
+    if settings.method == "qlora":
+        packages["bitsandbytes"] = "qlora"
     for package, extra in packages.items():
         if find_spec(package) is None:
             raise MissingExtraError.of(package, extra)
@@ -50,18 +56,7 @@ def check_machine(settings: FinetuningSettings) -> None:
         raise SettingsError(
             "finetuning.precision: float16 on a machine without a GPU", allowed="auto, float32, bfloat16"
         )
-    processes, gpus = os.environ.get("WORLD_SIZE", "1"), _gpus()
-    if processes != "1" or gpus > 1:
-        raise SettingsError(
-            f"finetuning runs in one process on one GPU; seen: {processes} processes (WORLD_SIZE), {gpus} GPUs",
-            action="start it without torchrun or accelerate; choose one GPU by CUDA_VISIBLE_DEVICES=0",
-        )
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+    settings.accumulation(world().size)
 
 
 def precision_of(settings: FinetuningSettings) -> Precision:
@@ -74,53 +69,90 @@ def precision_of(settings: FinetuningSettings) -> Precision:
 def weights_precision(settings: FinetuningSettings) -> Precision:
     """The precision of the weights: that of training for LoRA's frozen ones; float32 for trained ones.
 
+    QLoRA's frozen ones have it when they are taken out of their four bits.
+
     In bfloat16 most of a full finetuning's updates would be rounded away.
     """
-    return precision_of(settings) if settings.method == "lora" else "float32"
+    return "float32" if settings.method == "full" else precision_of(settings)
+
+
+def load_base(settings: FinetuningSettings) -> PreTrainedModel:
+    """The model that is trained, as its method wants it.
+
+    Raises:
+        ModelError: when it cannot be loaded.
+        MissingExtraError: when a package is not installed.
+    """
+    load = load_quantized_lm if settings.method == "qlora" else load_causal_lm
+    return load(settings.model, settings.revision, weights_precision(settings))
 
 
 class Batches:
     """The order of samples: random by seed and epoch, and within each optimizer step from long to short.
 
     The samples of a step stay those that plain shuffling gives, so training is the same; but its micro-batches hold
-    samples of like length, so that little padding is computed.
+    samples of like length, so that little padding is computed. The processes take micro-batches in turn.
+
+    Args:
+        lengths: (n,) tokens of each sample.
+        batch_size: samples of one optimizer step.
+        seed: of the order.
+        share: samples of one micro-batch of all processes, a divisor of `batch_size`. What an epoch's last step lacks
+            of a multiple of it is filled up with the index n, which stands for a sample of nothing to learn.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, share: int = 1) -> None:
         self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+        self._blanks = -len(lengths) % share
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; the trainer calls it, after a restart too."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + self._blanks
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._lengths))
         for start in range(0, len(order), self._batch_size):
             step = order[start : start + self._batch_size]
             yield from step[np.argsort(-self._lengths[step], kind="stable")].tolist()
+        yield from [len(order)] * self._blanks
 
 
-def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Training:
+    """What a training was.
+
+    `history` has one row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate,
+    gradient_norm. `seconds` is what the steps took, without loading; after a kill, those since the restart.
+    """
+
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def trained_before(folder: Path) -> Training | None:
+    """The training that an earlier run has finished in `folder`, if one has."""
+    file = folder / _TRAINING
+    return Training(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Training:
     """Train on `folder`/tokens.arrow and leave the adapter (or, for `full`, the model) in `folder`/trained.
 
-    Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole.
-
-    Returns:
-        One row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate, gradient_norm.
+    Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole. Where several
+    processes train together, all of them call this, and the first one writes.
 
     Raises:
         ModelError: when the model cannot be loaded, or the loss is not finite.
+        SettingsError: when the checkpoint is that of another number of processes.
     """
-    history_file = folder / "history.json"
-    if history_file.exists():
-        finished: list[dict[str, Any]] = json.loads(history_file.read_text(encoding="utf-8"))
-        return finished
-    checkpoints = folder / "checkpoints"
-    resumed_from = newest_checkpoint(checkpoints)
-    trainer = _trainer(settings, tokenizer, folder)
+    import torch
+
+    here, checkpoints = world(), folder / "checkpoints"
+    resumed_from = newest_checkpoint(checkpoints, here.size)
+    trainer = _trainer(settings, tokenizer, folder, here)
     if resumed_from is not None:
         log.info("going on from %s", resumed_from.name)
     trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
@@ -141,14 +173,18 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
         for row in trainer.state.log_history
         if "loss" in row
     ]
-    temporary = history_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(history), encoding="utf-8")
-    temporary.replace(history_file)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    training = Training(history, trainer.state.log_history[-1]["train_runtime"])
+    if here.rank == 0:
+        temporary = (folder / _TRAINING).with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(training)), encoding="utf-8")
+        temporary.replace(folder / _TRAINING)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.free_memory()
     del trainer
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     free_memory()
-    return history
+    return training
 
 
 def free_memory() -> None:
@@ -159,29 +195,44 @@ def free_memory() -> None:
     torch.cuda.empty_cache()
 
 
-def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> SFTTrainer:
+def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path, here: World) -> SFTTrainer:
     import pyarrow.compute as pc
-    from datasets import Dataset
+    import torch
+    from datasets import Dataset, concatenate_datasets
     from transformers import PrinterCallback
     from trl.trainer.sft_trainer import SFTTrainer
 
+    # The arguments come first: they choose this process's GPU and, with DeepSpeed's stage 3, how the model is loaded.
+    arguments = _arguments(settings, folder / "checkpoints", here.size)
     if settings.deepspeed is not None:
-        _meet_alone()
-    # The arguments come first: with DeepSpeed's stage 3 they decide how the model is loaded.
-    arguments = _arguments(settings, folder / "checkpoints")
-    model = load_causal_lm(settings.model, settings.revision, weights_precision(settings)).train()
+        from deepspeed import comm
+
+        # DeepSpeed 0.19 calls torch by names that are going; said in every step by every process.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+        # Accelerate does so on a GPU only; without it, stage 3 takes this process for the only one.
+        comm.init_distributed(auto_mpi_discovery=False)
+    model = load_base(settings).train()
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_file(str(folder / "tokens.arrow")),
         processing_class=tokenizer,
-        peft_config=_lora(settings, model) if settings.method == "lora" else None,
-        callbacks=[watch(settings, folder / "checkpoints")],
+        peft_config=None if settings.method == "full" else _lora(settings, model),
+        callbacks=[watch(settings, folder / "checkpoints", here)],
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.method == "qlora":
+        # TRL has made the adapter bfloat16, in which most steps of this size would be rounded away.
+        for weight in cast("torch.nn.Module", trainer.model).parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
     rows: Any = trainer.train_dataset
     lengths = pc.list_value_length(rows.data.column("input_ids")).to_numpy()
-    batches = Batches(lengths, settings.batch_size, settings.seed)
+    batches = Batches(lengths, settings.batch_size, settings.seed, share=settings.micro_batch_size * here.size)
+    blank = {"input_ids": [[tokenizer.pad_token_id]], "labels": [[IGNORED]], "seq_lengths": [[1]]}
+    blank_row = Dataset.from_dict({name: blank[name] for name in rows.column_names}, features=rows.features)
+    trainer.train_dataset = concatenate_datasets([rows, blank_row])
+    trainer.add_callback(_epochs_of(batches))
     # Set on the object: a subclass would need the heavy import at the top of the module.
     trainer._get_train_sampler = lambda dataset=None: batches  # type: ignore[method-assign,assignment,return-value]
     # Whole steps, rounded down: else the one step of a small subset would be spent on warming up, at a rate of zero.
@@ -192,18 +243,25 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
         and not settings.packing
         and "logits_to_keep" in signature(type(model).forward).parameters
     ):
-        trainer.compute_loss = loss_on_cpu  # type: ignore[method-assign]
+        trainer.compute_loss = partial(loss_on_cpu, processes=here.size)  # type: ignore[method-assign]
+    if here.rank:
+        torch.manual_seed(settings.seed + here.rank)  # else all processes would drop the same places
     return trainer
 
 
-def _meet_alone() -> None:
-    """Tell DeepSpeed, which expects to be launched in many processes, that this one is all there are."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for name, value in alone.items():
-        os.environ.setdefault(name, str(value))
+def _epochs_of(batches: Batches) -> TrainerCallback:
+    """Tells `batches` which epoch begins.
+
+    The trainer does so too, but it does not reach a sampler below the wrappers that share batches over processes and
+    skip those that were trained on before a kill.
+    """
+    from transformers import TrainerCallback
+
+    class Epochs(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            batches.set_epoch(int(state.epoch))
+
+    return Epochs()
 
 
 def loss_on_cpu(
@@ -211,11 +269,14 @@ def loss_on_cpu(
     inputs: dict[str, torch.Tensor],
     return_outputs: bool = False,
     num_items_in_batch: Any = None,
+    *,
+    processes: int = 1,
 ) -> torch.Tensor:
     """The same loss as TRL's, in two thirds of its time on a CPU.
 
     TRL's output head is made for GPUs: elsewhere it computes every position of the prompts too, and twice. This one
-    leaves out the positions at which no sample of the micro-batch has anything to learn.
+    leaves out the positions at which no sample of the micro-batch has anything to learn. `num_items_in_batch` counts
+    the tokens of all `processes`, whose gradients are averaged: hence the factor.
     """
     import torch
 
@@ -230,11 +291,11 @@ def loss_on_cpu(
     total = torch.nn.functional.cross_entropy(
         output.logits.float().flatten(0, 1), labels[:, learnt].flatten(), reduction="sum", ignore_index=IGNORED
     )
-    loss: torch.Tensor = total / num_items_in_batch
+    loss: torch.Tensor = total * processes / num_items_in_batch
     return loss
 
 
-def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
+def _arguments(settings: FinetuningSettings, checkpoints: Path, processes: int) -> SFTConfig:
     from trl.trainer.sft_config import SFTConfig
 
     precision, file = precision_of(settings), settings.deepspeed_file
@@ -242,7 +303,7 @@ def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        gradient_accumulation_steps=settings.accumulation(processes),
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         weight_decay=settings.weight_decay,
@@ -256,7 +317,8 @@ def _arguments(settings: FinetuningSettings, checkpoints: Path) -> SFTConfig:
         dataset_kwargs=None if settings.packing else {"skip_prepare_dataset": True},
         seed=settings.seed,
         dataloader_pin_memory=device().type == "cuda",
-        deepspeed=str(file) if file else None,
+        deepspeed=load_yaml(file) if file else None,
+        ddp_find_unused_parameters=False,  # every adapter, or weight, is used in every pass
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         save_strategy="no",  # the callback asks for checkpoints

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -31,6 +31,7 @@ class Answer:
         problem: why there is no answer, else None; `error` is then "kind" or "kind: detail".
         probabilities: P(overall rating = 1..10), summing to 1, where the backend knows them.
         shortened: whether the middle of the sample was left out.
+        cut: whether the answer ends because it had all the tokens that it may have.
         prompt_tokens: tokens of the whole prompt; None where the backend does not know.
         completion_tokens: tokens of the answer; None where the backend does not know.
     """
@@ -41,15 +42,20 @@ class Answer:
     error: str | None = None
     probabilities: tuple[float, ...] | None = None
     shortened: bool = False
+    cut: bool = False
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much a sample asks of a backend: tokens of the whole prompt, and whether it must be shortened, or cannot."""
+    """How much a sample asks of a backend: tokens of the whole prompt, and whether it must be shortened, or cannot.
+
+    `completion_tokens` are those that an answer is thought to take.
+    """
 
     prompt_tokens: int
+    completion_tokens: int = 0
     shortened: bool = False
     too_long: bool = False
 
@@ -65,8 +71,17 @@ class Backend(Protocol):
     def deterministic(self) -> bool:
         """Whether another attempt at the same sample can only give the same answer."""
 
+    @property
+    def eager(self) -> bool:
+        """Whether requests that were read are under way already (and paid for), so that they are worth waiting for."""
+
     def measure(self, texts: Sequence[str]) -> list[Size]:
         """The sizes of samples, without asking anything."""
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Sequence[Answer]]:
-        """Ask; give exactly one answer per request, in any order: at once those that came together."""
+    def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[Sequence[Answer]]:
+        """Ask; give exactly one answer per request that was read, in any order: at once those that came together.
+
+        Args:
+            groups: requests, some thousands in a group, which an engine that batches may order as it likes. Read it no
+                further ahead than is needed: what is read will be asked, and a group may depend on earlier answers.
+        """

@@ -61,7 +61,8 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
     try:
         scores = parse(answer.text)
     except UnparsableError as error:
-        return Rating.model_validate(common | {"status": "unparsable", "error": error.problem})
+        reason = f"cut off: {error.problem}" if answer.cut else error.problem
+        return Rating.model_validate(common | {"status": "unparsable", "error": reason})
     expected = None
     if answer.probabilities is not None:
         mean = sum(score * share for score, share in enumerate(answer.probabilities, LOW))

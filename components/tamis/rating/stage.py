@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import ModelError
+from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.models import revision_of
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
@@ -23,15 +25,25 @@ from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.asking import ask, is_final
 from tamis.rating.backend import Backend
 from tamis.rating.backends import make_backend
+from tamis.rating.backends.journal import Journal
+from tamis.rating.budget import Budget
 from tamis.rating.importing import import_ratings
+from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import Rating
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.rows import BLOCK, Rows, Sample
+from tamis.rating.settings import (
+    ImportSettings,
+    OpenAIBatchSettings,
+    RatingSettings,
+    TransformersSettings,
+    VllmSettings,
+)
+from tamis.rating.shards import Shard
 from tamis.rating.store import Store, Stored, Writer
 from tamis.rating.summary import Summary
 
 log = logging.getLogger(__name__)
-_BLOCK = 10_000  # samples in memory at a time; within them, batches are of like length
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +54,37 @@ class Plan:
         samples: in the pool.
         stored: of them, those whose finished rating the store has.
         prompt_tokens: of the others, one attempt each; exact where the backend has the tokenizer.
+        completion_tokens: of their answers, as far as can be foreseen.
         shortened: of the others, those whose middle would be left out.
         too_long: of the others, those that would not fit even so.
+        cost: of these tokens; None where the settings name no price.
     """
 
     samples: int
     stored: int = 0
     prompt_tokens: int = 0
+    completion_tokens: int = 0
     shortened: int = 0
     too_long: int = 0
+    cost: float | None = None
+
+    def __str__(self) -> str:
+        lines = [
+            f"samples:           {self.samples:>15,}",
+            f"rated already:     {self.stored:>15,}",
+            f"to be rated:       {self.samples - self.stored:>15,}",
+            f"  shortened:       {self.shortened:>15,}",
+            f"  too long:        {self.too_long:>15,}",
+            f"prompt tokens:     {self.prompt_tokens:>15,}",
+            f"answer tokens:     {self.completion_tokens:>15,}  (one attempt at each sample)",
+        ]
+        return "\n".join(lines if self.cost is None else [*lines, f"cost:              {self.cost:>15,.2f}"])
 
 
 def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
     """Rate every sample of `pool`; the artifact at `out` has one row per sample, in the pool's order.
+
+    With `settings.shard` it is a part of ratings with that share of the samples, for `merging.run`.
 
     Raises:
         ModelError: when the rater's model cannot be used, or more than `max_failure_share` of the samples got none.
@@ -66,28 +96,35 @@ def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
         body, files = import_ratings, {"ratings": fingerprint(backend.path)}
     else:
         prompt = load_prompt(settings.prompt)
-        body, files = _rate, {"prompt": prompt.hash, "model": revision_of(backend.model, backend.revision)}
+        body, files = _rate, {"prompt": prompt.hash}
+        if isinstance(
+            backend, TransformersSettings | VllmSettings
+        ):  # of a service's model the name is all that is known
+            files["model"] = revision_of(backend.model, backend.revision)
     inputs = {"pool": Input(pool, "pool")}
-    return run_step("rating", "ratings", settings, body, out=out, inputs=inputs, files=files, name=settings.name)
+    kind: Kind = "ratings" if settings.shard is None else "ratings_part"
+    return run_step("rating", kind, settings, body, out=out, inputs=inputs, files=files, name=settings.name)
 
 
 def plan(settings: RatingSettings, *, pool: Uri) -> Plan:
     """What `run` would do with `settings` and `pool`. Asks nothing and loads no weights."""
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         artifact = Artifact.open(pool, "pool", cache=Path(cache))
-        samples = artifact.manifest.rows
         if isinstance(settings.backend, ImportSettings):
-            return Plan(samples)
+            return Plan(artifact.manifest.rows)
         rater = _Rater(settings, _place_of_store(settings))
-        left = tokens = shortened = too_long = 0
-        for block in artifact.batches(["id", "messages"], rows=_BLOCK):
+        samples = left = shortened = too_long = tokens = answers = 0
+        for block in rater.blocks(artifact, ["id", "messages"]):
+            samples += len(block)
             texts = [text for _, text, known in rater.samples(block) if not rater.is_final(known)]
             left += len(texts)
             for size in rater.backend.measure(texts):
                 shortened += size.shortened
                 too_long += size.too_long
                 tokens += 0 if size.too_long else size.prompt_tokens
-        return Plan(samples, samples - left, tokens, shortened, too_long)
+                answers += 0 if size.too_long else size.completion_tokens
+        cost = settings.price.of(tokens, answers) if settings.price else None
+        return Plan(samples, samples - left, tokens, answers, shortened, too_long, cost)
 
 
 class _Rater:
@@ -97,7 +134,18 @@ class _Rater:
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
         self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend))
+        if self.store is not None and isinstance(settings.backend, OpenAIBatchSettings):
+            from tamis.rating.backends.openai_batch import OpenAIBatchBackend
+
+            assert isinstance(self.backend, OpenAIBatchBackend)
+            self.backend.remember_in(Journal(self.store.journal))
         self.stored = Stored.none() if self.store is None else self.store.read()
+
+    def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The samples of the pool that are this worker's, in the pool's order."""
+        shard = Shard.read(self.settings.shard) if self.settings.shard else None
+        for block in pool.batches(columns, rows=BLOCK):
+            yield shard.of_block(block) if shard else block
 
     def is_final(self, rating: Rating | None) -> bool:
         """Whether a sample with this stored rating need not be asked about."""
@@ -129,35 +177,40 @@ def _rate(step: Step[RatingSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
     rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings")
     assert rater.store is not None
-    samples = pool.manifest.rows
-    blocks = pool.batches(["id"], rows=_BLOCK)
-    reused = sum(rater.is_final(rating) for block in blocks for rating in rater.stored.find(block["id"]))
+    samples = reused = 0
+    for block in rater.blocks(pool, ["id"]):
+        samples += len(block)
+        reused += sum(map(rater.is_final, rater.stored.find(block["id"])))
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
-    summary = Summary()
+    summary, speed = Summary(), _Speed()
+    budget = Budget(settings, samples, summary)
     with (
+        _ended_in_order(),
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
+        Metrics(settings.name, samples, reused) as metrics,
         Writer(rater.store) as writer,
         PartsWriter(step.out, RATINGS) as parts,
     ):
-        speed = _Speed()
-        for block in pool.batches(["id", "messages"], rows=_BLOCK):
-            rows: dict[str, Rating | None] = {}
-            left = []
-            for sample, text, known in rater.samples(block):
-                rows[sample] = known
-                if known is not None and rater.is_final(known):
-                    summary.add(known)
-                else:
-                    left.append((sample, text, known))
-            for finished in ask(rater.backend, left, max_attempts=settings.max_attempts, keep=writer.add):
-                for rating in finished:
-                    rows[rating.id] = rating
-                    summary.add(rating)
-                _check_budget(settings, summary, samples)
-                progress.advance(len(finished), note=speed.after(finished))
-            parts.write_rows(rating.row(settings.name) for rating in rows.values() if rating is not None)
-    _check_budget(settings, summary, samples)
+        blocks = (list(rater.samples(block)) for block in rater.blocks(pool, ["id", "messages"]))
+        # Batches take up to a day, so that many blocks are to be under way at once.
+        most_open = 100 if isinstance(settings.backend, OpenAIBatchSettings) else 8
+        rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
+
+        def more() -> list[Sample]:
+            found = rows.more()
+            budget.expect(rater.backend.measure([text for _, text, _ in found[:100]]))
+            return found
+
+        attempts = settings.max_attempts
+        for finished in ask(rater.backend, more, max_attempts=attempts, keep=writer.add, enough=budget.reached):
+            for rating in finished:
+                summary.add(rating)
+                budget.count(rating)
+                metrics.count(rating, budget)
+                rows.finish(rating)
+            progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))
+    budget.check()
     summary.log(settings.name)
     step.rows = parts.rows
     step.models["rater"] = str(rater.backend.identity["model"])
@@ -169,6 +222,28 @@ def _rate(step: Step[RatingSettings]) -> None:
         "asked": samples - reused,
         "damaged_store_parts": rater.stored.damaged,
     }
+    if settings.shard:
+        shard = Shard.read(settings.shard)
+        step.facts["shard"] = {"number": shard.number, "of": shard.of}
+    if budget.cost is not None:
+        step.facts["cost"] = round(budget.cost, 6)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Lets SIGTERM, by which Kubernetes evicts a pod, end the run as an error would: what is finished is stored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Speed:
@@ -182,13 +257,3 @@ class _Speed:
         self._tokens += sum((rating.prompt_tokens or 0) + (rating.completion_tokens or 0) for rating in ratings)
         seconds = time.monotonic() - self._start
         return f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""
-
-
-def _check_budget(settings: RatingSettings, summary: Summary, samples: int) -> None:
-    if summary.failures <= settings.max_failure_share * samples:
-        return
-    raise ModelError(
-        f"rater '{settings.name}': {summary.failures} of {samples} samples got no rating\n{summary.table_of_errors()}",
-        allowed=f"{settings.max_failure_share:.1%} of the samples (max_failure_share)",
-        action="remove the cause, or raise max_failure_share; ratings that are finished stay in the store",
-    )

@@ -17,7 +17,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -25,16 +26,19 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
+from tamis.core.errors import StorageError
 from tamis.core.ids import pack
 from tamis.core.settings import canonical_json, hash_of
 from tamis.core.steps import Uri
-from tamis.core.storage import children, exists, locate, read_bytes, write_bytes
+from tamis.core.storage import Location, children, exists, locate, read_bytes, write_bytes
 from tamis.core.tables import RATINGS
 from tamis.rating.records import Rating
 
 log = logging.getLogger(__name__)
 _KEY = "key.json"
 _PART = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
+_READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
+_AGAIN_AFTER = 1.0  # seconds between two tries to write
 _SCHEMA = pa.schema([field for field in RATINGS if field.name != "rater"] + [pa.field("shortened", pa.bool_())])
 
 
@@ -76,6 +80,11 @@ class Store:
         self._key = (canonical_json(key) + "\n").encode()
         self._last = 0
 
+    @property
+    def journal(self) -> Location:
+        """A folder beside the parts, for what a backend must not forget."""
+        return self._folder.with_name(f"{self._folder.name}-journal")
+
     def read(self) -> Stored:
         """All ratings that are there.
 
@@ -83,10 +92,10 @@ class Store:
             StorageError: when the store cannot be read.
         """
         tables, damaged = [_SCHEMA.empty_table()], 0
-        for location in children(self._folder):
-            if location.name == _KEY or location.name.startswith("."):  # "." begins a part that is being written
-                continue
-            ratings = _parse(location.name, read_bytes(location))
+        # "." begins a part that is being written
+        parts = [one for one in children(self._folder) if one.name != _KEY and not one.name.startswith(".")]
+        for location, data in zip(parts, _read_all(parts), strict=True):
+            ratings = _parse(location.name, data)
             if isinstance(ratings, str):
                 damaged += 1
                 log.warning("the store's part %s is left out: %s; its samples are rated again", location, ratings)
@@ -106,6 +115,13 @@ class Store:
         data = "".join(rating.model_dump_json() + "\n" for rating in ratings).encode()
         self._last = max(self._last + 1, time.time_ns())
         write_bytes(self._folder / f"{self._last:020d}-{_checksum(data)}.jsonl", data)
+
+
+def _read_all(parts: Sequence[Location]) -> Iterator[bytes]:
+    """The bytes of each part, in order; many small objects are waited for together."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(parts), _READ_AHEAD):
+            yield from pool.map(read_bytes, parts[start : start + _READ_AHEAD])
 
 
 def _checksum(data: bytes) -> str:
@@ -130,10 +146,22 @@ class Writer:
 
     A thread of its own writes, so that ratings become durable even while the rater is silent for long. Use it as a
     context manager: at its end, by an error too, all that was added is in the store.
+
+    A store that has been written to and then fails is tried again for `patience` seconds. Meanwhile ratings are held
+    back up to `most`; then whoever hands over has to wait, so that nothing is paid for that could be lost.
     """
 
-    def __init__(self, store: Store, *, seconds: float = 5.0, count: int = 1000) -> None:
-        self._store, self._seconds, self._count = store, seconds, count
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seconds: float = 3.0,
+        count: int = 1000,
+        most: int = 10_000,
+        patience: float = 600.0,
+    ) -> None:
+        self._store, self._seconds, self._count, self._most = store, seconds, count, most
+        self._patience, self._written = patience, False
         self._waiting: list[Rating] = []
         self._fault: Exception | None = None
         self._closing = False
@@ -151,11 +179,12 @@ class Writer:
             StorageError: when an earlier rating could not be written.
         """
         with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < self._most or self._fault is not None)
             if self._fault is not None:
                 raise self._fault
             self._waiting.append(rating)
             if len(self._waiting) in (1, self._count):
-                self._changed.notify()
+                self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
@@ -163,14 +192,30 @@ class Writer:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 self._changed.wait_for(lambda: len(self._waiting) >= self._count or self._closing, self._seconds)
                 batch, self._waiting = self._waiting, []
+                self._changed.notify_all()
             try:
                 if batch:
-                    self._store.append(batch)
+                    self._append(batch)
             except Exception as error:  # raised again in the thread that hands over ratings
                 with self._changed:
                     self._fault = error
+                    self._changed.notify_all()
                 return
             if self._closing and not self._waiting:
+                return
+
+    def _append(self, batch: list[Rating]) -> None:
+        give_up = time.monotonic() + (self._patience if self._written else 0.0)
+        while True:
+            try:
+                self._store.append(batch)
+            except StorageError as error:
+                if time.monotonic() >= give_up:
+                    raise
+                log.warning("the store of ratings cannot be written, trying again: %s", error)
+                time.sleep(_AGAIN_AFTER)
+            else:
+                self._written = True
                 return
 
     def __exit__(
@@ -178,7 +223,7 @@ class Writer:
     ) -> None:
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
         if self._fault is not None:
             if kind is None:

@@ -43,14 +43,24 @@ class Summary:
             self._with_expected += 1
 
     @property
-    def failures(self) -> int:
-        """Samples without a rating."""
-        return self._statuses.total() - self._statuses["ok"]
+    def total(self) -> int:
+        """Samples, rated or not."""
+        return self._statuses.total()
 
     @property
-    def tokens(self) -> int:
-        """Tokens of all prompts and answers."""
-        return self._tokens.total()
+    def failures(self) -> int:
+        """Samples without a rating."""
+        return self.total - self._statuses["ok"]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts."""
+        return self._tokens["prompt_tokens"]
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all answers."""
+        return self._tokens["completion_tokens"]
 
     def table_of_errors(self) -> str:
         """One line per kind of error: how many, the status, and an example; the most frequent first."""
@@ -67,7 +77,7 @@ class Summary:
             facts["overall_mean"] = round(sum(score * count for score, count in self._overall.items()) / rated, 4)
         if self._with_expected:
             facts["expected_mean"] = round(self._expected / self._with_expected, 4)
-        if self.tokens:
+        if self._tokens.total():
             facts |= {"shortened": self._shortened, **self._tokens}
         return facts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -281,6 +282,49 @@ def dots(
             axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
         axes.margins(x=0.08)
         axes.set_xlabel(x)
+
+    return paint
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one name: (m,) `x` ascending, `y`, and half the length of each error bar (None: no bar)."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    reach: Sequence[float | None]
+
+
+def curves(
+    series: Sequence[Curve], *, x: str, y: str, reference: float | None = None, percent: bool = False
+) -> Painter:
+    """Lines over a logarithmic axis, with error bars; `reference` draws a horizontal line."""
+
+    def paint(axes: Axes) -> None:
+        if reference is not None:
+            axes.axhline(reference, color=LIGHT["raw"], lw=1.2, ls=(0, (4, 3)))
+        markers = "os^Dv"
+        for number, (curve, colour) in enumerate(zip(series, category_colours(len(series)), strict=True)):
+            shade, marker = LIGHT[colour], markers[number // len(CATEGORIES) % len(markers)]
+            axes.plot(
+                curve.x, curve.y, color=shade, lw=1.6, marker=marker, ms=5, label=shortened(curve.name, 2 * _LABEL)
+            )
+            for place, value, reach in zip(curve.x, curve.y, curve.reach, strict=True):
+                if reach is not None:
+                    axes.plot([place, place], [value - reach, value + reach], color=shade, lw=1.2)
+        places = sorted({place for curve in series for place in curve.x})
+        axes.set_xscale("log")
+        axes.set_xticks(places, [_compact(place) for place in places])
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        if percent:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
+        axes.locator_params(axis="y", nbins=5)
+        axes.margins(x=0.06, y=0.1)
+        axes.grid(axis="y")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        _legend(axes, 1)
 
     return paint
 

@@ -19,18 +19,23 @@ def report(
     metrics: Output[Metrics],
     models: Input[List[Model]] = None,  # noqa: UP006
     evaluations: Input[List[Artifact]] = None,  # noqa: UP006
-    base_evaluation: Input[Artifact] = None,
+    base_evaluations: Input[List[Artifact]] = None,  # noqa: UP006
 ) -> None:
     """Write the report of a run; the page also shows in the Kubeflow UI."""
     import shutil
     from pathlib import Path
 
-    from tamis.core.kubeflow import execute, failure_in
+    from tamis.core.failures import failure_in
+    from tamis.core.kubeflow import execute
     from tamis.reporting.settings import ReportingSettings
     from tamis.reporting.stage import run
 
-    evaluated = [artifact.path for artifact in [*([base_evaluation] if base_evaluation else []), *(evaluations or [])]]
-    failed = [failure for path in evaluated if (failure := failure_in(path))]
+    made = [*selections, *(models or []), *(base_evaluations or []), *(evaluations or [])]
+    failed = {artifact.path: failure for artifact in made if (failure := failure_in(artifact.path))}
+
+    def whole(artifacts: list) -> list:
+        return [artifact.path for artifact in artifacts or [] if artifact.path not in failed]
+
     execute(
         run,
         ReportingSettings,
@@ -40,10 +45,10 @@ def report(
         pool=pool.path,
         ratings=[artifact.path for artifact in ratings],
         curation=curation.path,
-        selections=[artifact.path for artifact in selections],
-        models=[artifact.path for artifact in models or [] if not failure_in(artifact.path)],
-        evaluations=[path for path in evaluated if not failure_in(path)],
-        failed={failure.name: f"{failure.stage}: {failure.reason}" for failure in failed},
+        selections=whole(selections),
+        models=whole(models),
+        evaluations=[*whole(base_evaluations), *whole(evaluations)],
+        failed=list({failure.name: failure for failure in failed.values()}.values()),
     )
     Path(page.path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(report.path) / "report.html", page.path)

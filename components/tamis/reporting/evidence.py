@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.failures import Failure
 from tamis.core.steps import Step
+from tamis.reporting.experiment import Group, read_groups
 from tamis.reporting.numbers import slugs
-from tamis.reporting.outcomes import Evaluations, Subset, read_evaluations, read_subset
+from tamis.reporting.outcomes import BASE, Evaluations, Subset, read_evaluations, read_subset
 from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
 from tamis.reporting.samples import Samples, read_samples
 from tamis.reporting.settings import ReportingSettings
@@ -22,7 +24,7 @@ from tamis.reporting.settings import ReportingSettings
 class Evidence:
     """The opened artifacts and what was read of them. What was not given is None or empty.
 
-    `failed` maps models that could not be trained or evaluated to the reason.
+    `failed` are the cells without a result.
     """
 
     settings: ReportingSettings
@@ -33,7 +35,7 @@ class Evidence:
     subsets: list[Subset]
     models: list[Artifact]
     evaluations: Evaluations | None
-    failed: dict[str, str]
+    failed: list[Failure]
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -48,6 +50,18 @@ class Evidence:
         ]
 
     @cached_property
+    def groups(self) -> list[Group]:
+        """The cells of an experiment, by what differs in seeds only."""
+        return read_groups(self.subsets, self.models, self.evaluations, self.failed)
+
+    @cached_property
+    def base_of(self) -> dict[str, str]:
+        """Trained models that were evaluated, to the evaluation of the base model of each."""
+        bases = {cell.name: group.base for group in self.groups for cell in group.cells}
+        models = self.evaluations.models if self.evaluations else []
+        return {model: bases.get(model, BASE) for model in models if model not in {BASE, *bases.values()}}
+
+    @cached_property
     def rater_slugs(self) -> dict[str, str]:
         """Raters' names as parts of anchors and file names."""
         curated = list(self.curation.raters) if self.curation else []
@@ -59,7 +73,7 @@ class Evidence:
         return self.samples.truth
 
 
-def read_evidence(step: Step[ReportingSettings], failed: dict[str, str]) -> Evidence:
+def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evidence:
     """Read the step's inputs, none of them more than once.
 
     Raises:

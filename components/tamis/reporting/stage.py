@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import tamis
 from tamis.core.artifacts import Manifest
+from tamis.core.failures import Failure
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.reporting.settings import ReportingSettings
 
@@ -20,13 +21,13 @@ def run(
     selections: Sequence[Uri] = (),
     models: Sequence[Uri] = (),
     evaluations: Sequence[Uri] = (),
-    failed: Mapping[str, str] | None = None,
+    failed: Sequence[Failure] = (),
     out: Uri,
 ) -> Manifest:
     """Write the report of a run; `out` holds `report.html`, `results.csv`, `results.md` and `plots/`.
 
-    What is not given is said to be missing, in its section. `failed` maps models that could not be trained or evaluated
-    to the reason, which the page shows. `facts["headline"]` is the report in a few sentences.
+    What is not given is said to be missing, in its section. `failed` are the cells without a result, which the page
+    names with their reasons. `facts["headline"]` is the report in a few sentences.
 
     Raises:
         InputError: when an artifact was made from another pool, or `truth` or `group` is no field of the pool.
@@ -39,22 +40,20 @@ def run(
         "models": Input(models, "model"),
         "evaluations": Input(evaluations, "evaluation"),
     }
-    reasons = dict(failed or {})
-    files = {f"failed {name}": reason for name, reason in reasons.items()}
-    return run_step(
-        "reporting", "report", settings, partial(_report, failed=reasons), out=out, inputs=inputs, files=files
-    )
+    body = partial(_report, failed=list(failed))
+    files = {f"failed {failure.name}": failure.model_dump_json() for failure in failed}
+    return run_step("reporting", "report", settings, body, out=out, inputs=inputs, files=files)
 
 
-def _report(step: Step[ReportingSettings], *, failed: dict[str, str]) -> None:
+def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     from tamis.reporting import render
     from tamis.reporting.evidence import read_evidence
     from tamis.reporting.headline import headline
-    from tamis.reporting.sections import cost, curation, evaluation, pool, ratings, subsets, truth
+    from tamis.reporting.sections import cost, curation, evaluation, experiment, pool, ratings, subsets, truth
     from tamis.reporting.style import save
 
     evidence = read_evidence(step, failed)
-    parts = (pool, ratings, curation, truth, subsets, evaluation, cost)
+    parts = (pool, ratings, curation, truth, subsets, experiment, evaluation, cost)
     sections = [part.build(evidence) for part in parts]
     folder = step.out / "plots"
     folder.mkdir()

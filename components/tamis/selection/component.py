@@ -19,14 +19,15 @@ def select(
     influence: Input[Dataset] = None,
 ) -> None:
     """Choose a subset of the pool."""
-    from tamis.core.kubeflow import execute
+    from tamis.core.kubeflow import execute_cell
     from tamis.selection.settings import SelectionSettings
     from tamis.selection.stage import run
 
-    execute(
+    execute_cell(
         run,
         SelectionSettings,
         settings,
+        source=None,
         out=selection,
         metrics=metrics,
         pool=pool.path,

@@ -10,6 +10,13 @@ from tamis.core.settings import Settings
 
 StrategyName = Literal["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
 Variant = Literal["published", "ds2-paper"]
+# Strategies that have a variant "ds2-paper".
+VARIED: frozenset[StrategyName] = frozenset(("alpagasus", "deita", "less"))
+
+
+def uses_ratings(strategy: StrategyName, variant: Variant = "published") -> bool:
+    """Whether the strategy ranks by a rater's scores."""
+    return strategy in ("alpagasus", "ds2-raw", "ds2") or (strategy == "deita" and variant == "ds2-paper")
 
 
 def _amount(value: Any) -> int | float:
@@ -59,7 +66,7 @@ class SelectionSettings(Settings):
             raise ValueError("full takes every sample; leave size and sources out, or choose the strategy random")
         if self.strategy != "full" and self.size is None:
             raise ValueError(f"the strategy {self.strategy} needs a size")
-        if self.variant == "ds2-paper" and self.strategy not in ("alpagasus", "deita", "less"):
+        if self.variant == "ds2-paper" and self.strategy not in VARIED:
             raise ValueError(f"the strategy {self.strategy} was run as published; leave variant out")
         if self.task is not None and (self.strategy != "less" or self.variant != "published"):
             raise ValueError("task goes with the strategy less, as published")

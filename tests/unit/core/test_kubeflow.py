@@ -8,7 +8,8 @@ import pytest
 from kfp import dsl
 
 from tamis.core.errors import MissingExtraError, ModelError, StorageError, TamisError
-from tamis.core.kubeflow import REASON_FILE, execute_cell, failure_in, require_whole
+from tamis.core.failures import failure_in
+from tamis.core.kubeflow import REASON_FILE, execute_cell, require_whole
 from tamis.core.steps import Step, run_step
 from tests.artifacts import NoSettings, conversation, make_selection
 
@@ -20,7 +21,9 @@ def selection(tmp_path: Path) -> str:
     return str(make_selection(tmp_path / "selection", SAMPLES, name="best"))
 
 
-def cell(out: Path, source: str | None, error: TamisError | None = None, stage: str = "model") -> dsl.Artifact:
+def cell(
+    out: Path, source: str | None, error: TamisError | None = None, stage: str = "model", variant: str = ""
+) -> dsl.Artifact:
     """Run a cell that ends with `error`, or makes a model."""
 
     def body(step: Step[NoSettings]) -> None:
@@ -32,7 +35,7 @@ def cell(out: Path, source: str | None, error: TamisError | None = None, stage: 
         return run_step("test", "model", settings, body, out=out, name="best")
 
     made = dsl.Model(name=stage, uri=str(out))
-    execute_cell(run, NoSettings, {}, source=source, out=made, metrics=dsl.Metrics(uri=str(out)))  # type: ignore[arg-type]
+    execute_cell(run, NoSettings, {"variant": variant}, source=source, out=made, metrics=dsl.Metrics(uri=str(out)))  # type: ignore[arg-type]
     return made
 
 
@@ -50,9 +53,14 @@ def test_a_failure_is_left_in_place_of_the_artifact_under_the_name_of_its_subset
 
 
 def test_the_step_behind_a_failure_passes_it_on_and_does_nothing(selection: str, tmp_path: Path) -> None:
-    cell(tmp_path / "model", selection, ModelError("the loss is not finite"))
-    cell(tmp_path / "scores", str(tmp_path / "model"), stage="evaluation")
-    assert failure_in(tmp_path / "scores") == failure_in(tmp_path / "model")
+    cell(tmp_path / "model", selection, ModelError("the loss is not finite"), variant="trained so")
+    cell(tmp_path / "scores", str(tmp_path / "model"), stage="evaluation", variant="asked so")
+    first, passed_on = (failure_in(tmp_path / name) for name in ("model", "scores"))
+    assert first is not None
+    assert passed_on is not None
+    assert first.settings == {"model": {"variant": "trained so"}}
+    assert passed_on.settings == first.settings | {"evaluation": {"variant": "asked so"}}
+    assert passed_on.model_copy(update={"settings": first.settings}) == first
 
 
 def test_a_cell_that_ends_well_has_no_failure(selection: str, tmp_path: Path) -> None:

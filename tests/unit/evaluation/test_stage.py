@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import ModelError
+from tamis.core.errors import MissingExtraError, ModelError, SettingsError
+from tamis.core.settings import parse
 from tamis.core.steps import Step
 from tamis.core.tables import EVALUATION
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.stage import run
 from tests.artifacts import NoSettings, make
+from tests.unit.evaluation.benchmarks import read_lines
 from tests.unit.evaluation.test_suite import DEMO, write_suite
 
 pytestmark = pytest.mark.slow
@@ -49,22 +52,16 @@ def artifact(tiny: Path, tmp_path: Path) -> Path:
 
 def test_scores_and_answers_are_those_of_lm_eval_s_command_line(models: Path, tmp_path: Path) -> None:
     evaluated(models / "smollm2", tmp_path / "out", samples=8, batch_size=4)
-    ours = {name: read_samples(tmp_path / "out" / f"samples_{name}.jsonl") for name in ("tamis_facts", "tamis_answers")}
+    ours = {name: read_lines(tmp_path / "out" / f"samples_{name}.jsonl") for name in ("tamis_facts", "tamis_answers")}
     drawn = {name: [sample["doc_id"] for sample in samples] for name, samples in ours.items()}
     assert [len(rows) for rows in drawn.values()] == [8, 8]
 
-    command = f"-m lm_eval run --model hf --model_args pretrained={models / 'smollm2'},dtype=float32 --device cpu"
-    command += f" --batch_size 4 --tasks {','.join(drawn)} --include_path . --seed 42 --log_samples"
-    command += f" --output_path {tmp_path / 'theirs'}"
-    arguments = [sys.executable, *command.split(), "--samples", json.dumps(drawn)]
-    subprocess.run(arguments, check=True, cwd=DEMO / "tasks", capture_output=True)
-
-    (results,) = (tmp_path / "theirs").rglob("results_*.json")
-    expected = json.loads(results.read_text())["results"]
+    theirs_out = tmp_path / "theirs"
+    expected = command_line(models / "smollm2", list(drawn), drawn, cwd=DEMO / "tasks", out=theirs_out)["results"]
     assert json.loads((tmp_path / "out/results.json").read_text())["results"] == expected
     for name, samples in ours.items():
         (file,) = (tmp_path / "theirs").rglob(f"samples_{name}_*.jsonl")
-        theirs = {sample["doc_id"]: sample for sample in read_samples(file)}
+        theirs = {sample["doc_id"]: sample for sample in read_lines(file)}
         for sample in samples:
             assert sample["doc"] == theirs[sample["doc_id"]]["doc"]
             assert sample["prompt_hash"] == theirs[sample["doc_id"]]["prompt_hash"]
@@ -86,8 +83,25 @@ def test_scores_and_answers_are_those_of_lm_eval_s_command_line(models: Path, tm
     assert facts["value"] > 0.4  # by chance: 0.25
 
 
-def read_samples(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+def command_line(
+    model: Path,
+    tasks: list[str],
+    samples: dict[str, list[int]],
+    *,
+    cwd: Path,
+    out: Path,
+    num_fewshot: int | None = None,
+) -> dict[str, Any]:
+    """What lm-eval's own command line gives for the rows `samples` of `tasks`, run in `cwd`."""
+    command = f"-m lm_eval run --model hf --model_args pretrained={model},dtype=float32 --device cpu"
+    command += f" --batch_size 4 --tasks {','.join(tasks)} --include_path . --seed 42 --log_samples --output_path {out}"
+    command += "" if num_fewshot is None else f" --num_fewshot {num_fewshot}"
+    arguments = [sys.executable, *command.split(), "--samples", json.dumps(samples)]
+    ended = subprocess.run(arguments, check=False, cwd=cwd, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (results,) = out.rglob("results_*.json")
+    found: dict[str, Any] = json.loads(results.read_text())
+    return found
 
 
 def stringified(value: Any) -> Any:
@@ -110,7 +124,7 @@ def test_a_model_artifact_is_evaluated_under_its_name(artifact: Path, tmp_path: 
 def test_a_limit_takes_the_first_of_each_task(tiny: Path, tmp_path: Path) -> None:
     evaluated(tiny, tmp_path / "out", limit=3)
     assert [row["n"] for row in scores_in(tmp_path / "out")] == [3, 3]
-    assert [sample["doc_id"] for sample in read_samples(tmp_path / "out/samples_tamis_facts.jsonl")] == [0, 1, 2]
+    assert [sample["doc_id"] for sample in read_lines(tmp_path / "out/samples_tamis_facts.jsonl")] == [0, 1, 2]
 
 
 def test_equal_evaluations_give_equal_bytes_of_scores(tiny: Path, tmp_path: Path) -> None:
@@ -130,7 +144,7 @@ def test_changed_data_are_evaluated_anew(tiny: Path, tmp_path: Path) -> None:
 
 def test_the_chat_template_is_applied_if_so_asked(tiny: Path, tmp_path: Path) -> None:
     evaluated(tiny, tmp_path / "out", limit=1, apply_chat_template=True)
-    (sample,) = read_samples(tmp_path / "out/samples_tamis_answers.jsonl")
+    (sample,) = read_lines(tmp_path / "out/samples_tamis_answers.jsonl")
     prompt = sample["arguments"][0][0]
     assert prompt.count("<|im_start|>user") == 4  # three examples and the question
     assert prompt.endswith("<|im_start|>assistant\n")
@@ -140,6 +154,43 @@ def test_a_model_that_is_nowhere_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load the model"):
         evaluated(tmp_path / "nowhere", tmp_path / "out", limit=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_only_vllm_knows_is_refused_elsewhere() -> None:
+    for name, value in (("gpus", 2), ("gpu_memory_share", 0.5)):
+        with pytest.raises(SettingsError, match=f"{name} has an effect with backend: vllm only"):
+            parse(EvaluationSettings, {name: value}, where="test")
+        assert parse(EvaluationSettings, {name: value, "backend": "vllm"}, where="test").backend == "vllm"
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_its_backend_names_what_to_install(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match=r"the package 'vllm' is not installed[\s\S]*tamis\[vllm\]"):
+        evaluated(tiny, tmp_path / "out", limit=1, backend="vllm")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_answers_as_transformers_does(models: Path, tmp_path: Path) -> None:
+    for backend in ("hf", "vllm"):
+        evaluated(models / "smollm2", tmp_path / backend, samples=12, backend=backend, max_length=1024)
+    one, other = (read_lines(tmp_path / backend / "samples_tamis_facts.jsonl") for backend in ("hf", "vllm"))
+    for sample, again in zip(one, other, strict=True):
+        assert sample["prompt_hash"] == again["prompt_hash"]
+        first, second = ([float(answer[0]) for answer in s["filtered_resps"]] for s in (sample, again))
+        assert first == pytest.approx(second, abs=0.05)
+    facts = [scores_in(tmp_path / backend)[0]["value"] for backend in ("hf", "vllm")]
+    assert facts[0] == pytest.approx(facts[1], abs=1 / 12)
+
+
+def test_a_longer_prompt_than_the_limit_loses_its_start(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = evaluated(tiny, tmp_path / "whole", limit=2)
+    assert "Left truncation" not in caplog.text
+    short = evaluated(tiny, tmp_path / "short", limit=2, max_length=64)
+    assert "Left truncation applied" in caplog.text
+    assert short.key != whole.key
 
 
 def test_the_component_evaluates_the_base_and_reports(tiny: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,27 @@ def test_all_weights_can_be_trained(tiny: Path, selection: Path, tmp_path: Path)
     before, after = load_file(tiny / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(bool((before[name] != after[name]).any()) for name in before)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_weights_in_four_bits_are_trained_beside_and_merged_into_as_they_were_rounded(
+    tiny: Path, selection: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from tamis.core.models import load_quantized_lm
+
+    manifest = run(settings_of(tiny, method="qlora"), selection=selection, out=tmp_path / "out")
+    assert manifest.facts["last_loss"] < manifest.facts["first_loss"]
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    layer, rounded = "model.layers.0.mlp.up_proj.weight", load_quantized_lm(str(tiny)).dequantize()
+    adapter = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    down, up = (adapter[f"base_model.model.{layer.replace('weight', f'lora_{part}.weight')}"] for part in "AB")
+    merged = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "out").named_parameters())[layer]
+    expected = dict(rounded.named_parameters())[layer] + up @ down * 16 / 4
+    np.testing.assert_allclose(merged.detach(), expected.detach(), atol=1e-6)
+    assert np.abs(expected.detach().numpy() - load_file(tiny / "model.safetensors")[layer].numpy()).max() > 1e-3
 
 
 def test_training_that_changes_nothing_is_an_error_and_leaves_no_artifact(

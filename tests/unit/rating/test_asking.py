@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ class Scripted:
     """Answers each sample with the next entry of its script; notes what it was asked."""
 
     identity: Mapping[str, Any] = {"model": "scripted"}
+    eager = False
 
     def __init__(self, script: dict[str, list[str | Answer]], *, deterministic: bool = False) -> None:
         self.script, self.deterministic = script, deterministic
@@ -30,14 +31,16 @@ class Scripted:
     def measure(self, texts: Sequence[str]) -> list[Size]:
         return [Size(len(text)) for text in texts]
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
-        self.asked.append([(request.id, request.attempt) for request in requests])
-        for request in reversed(requests):
-            entry = self.script[request.id].pop(0)
-            if isinstance(entry, Answer):
-                yield [entry]
-            elif entry != "silence":
-                yield [Answer(request.id, entry, prompt_tokens=10, completion_tokens=2)]
+    def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
+        for group in groups:
+            requests = list(group)
+            self.asked.append([(request.id, request.attempt) for request in requests])
+            for request in reversed(requests):
+                entry = self.script[request.id].pop(0)
+                if isinstance(entry, Answer):
+                    yield [entry]
+                elif entry != "silence":
+                    yield [Answer(request.id, entry, prompt_tokens=10, completion_tokens=2)]
 
 
 def rate(
@@ -45,7 +48,8 @@ def rate(
 ) -> tuple[list[Rating], list[Rating]]:
     kept: list[Rating] = []
     samples = [(sample, f"text of {sample}", (earlier or {}).get(sample)) for sample in backend.script]
-    groups = ask(backend, samples, max_attempts=attempts, keep=kept.append)
+    blocks = iter([samples])
+    groups = ask(backend, lambda: next(blocks, ()), max_attempts=attempts, keep=kept.append)
     return [rating for group in groups for rating in group], kept
 
 
@@ -81,6 +85,37 @@ def test_attempts_of_a_killed_run_count() -> None:
     ratings, _ = rate(backend, {A: before})
     assert backend.asked == [[(A, 3)]]
     assert (ratings[0].attempts, ratings[0].prompt_tokens) == (3, 30)
+
+
+def test_an_answer_that_was_cut_off_says_so() -> None:
+    ratings, _ = rate(Scripted({A: [Answer(A, '{"Rarity": 3, "Comp', cut=True)]}), attempts=1)
+    assert (ratings[0].status, ratings[0].error) == ("unparsable", "cut off: not JSON")
+
+
+def test_blocks_are_asked_for_until_there_are_none_and_once_more_after_a_pause() -> None:
+    backend = Scripted({A: [GOOD], B: [GOOD]})
+    blocks = iter([[(A, "a", None)], [], [(B, "b", None)], [], []])
+    groups = ask(backend, lambda: next(blocks), max_attempts=3, keep=lambda rating: None)
+    assert [rating.id for group in groups for rating in group] == [A, B]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_when_it_is_enough_only_what_is_under_way_already_is_waited_for(eager: bool) -> None:
+    backend = Scripted({f"{n:032x}": [GOOD] for n in range(10)})
+    backend.eager = eager
+    samples = [(sample, "text", None) for sample in backend.script]
+    blocks, most = iter([samples[:5], samples[5:]]), [5]
+    ratings = []
+    for group in ask(
+        backend,
+        lambda: next(blocks, ()),
+        max_attempts=3,
+        keep=lambda r: None,
+        enough=lambda waiting: waiting >= most[0],
+    ):
+        ratings += group
+        most[0] = 0
+    assert len(ratings) == (5 if eager else 1)
 
 
 @pytest.mark.parametrize(("problem", "kept"), [("refused", 1), ("too_long", 1), ("failed", 0)])

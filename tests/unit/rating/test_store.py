@@ -172,3 +172,46 @@ def test_a_store_that_cannot_be_written_stops_the_work(tmp_path: Path, use: Call
     (tmp_path / "store").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="store"):
         use(Store(tmp_path / "store", KEY))
+
+
+class Failing(Store):
+    """A store that fails at some of its writes."""
+
+    def __init__(self, folder: Path, faults: set[int]) -> None:
+        super().__init__(folder, KEY)
+        self.faults, self.writes, self.most = faults, 0, 0
+
+    def append(self, ratings: Sequence[Rating]) -> None:
+        self.writes += 1
+        self.most = max(self.most, len(ratings))
+        if self.writes in self.faults:
+            raise StorageError("the store is gone")
+        super().append(ratings)
+
+
+def test_a_store_that_is_gone_for_a_while_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamis.rating.store._AGAIN_AFTER", 0.02)
+    store = Failing(tmp_path, {2, 3, 4, 5, 6, 9})
+    with Writer(store, seconds=0.01, count=10, most=30) as writer:
+        for number in range(300):
+            writer.add(rating(number))
+            time.sleep(0.0005)
+    stored = Store(tmp_path, KEY).read()
+    assert (len(stored), stored.damaged) == (300, 0)
+    assert store.writes > 9
+    assert store.most <= 30  # the giver was made to wait
+
+
+def test_a_store_that_stays_away_stops_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamis.rating.store._AGAIN_AFTER", 0.02)
+    store = Failing(tmp_path, set(range(2, 1000)))
+
+    def use() -> None:
+        with Writer(store, seconds=0.01, count=10, most=20, patience=0.2) as writer:
+            for number in range(10_000):
+                writer.add(rating(number))
+                time.sleep(0.0005)
+
+    with pytest.raises(StorageError, match="the store is gone"):
+        use()
+    assert len(Store(tmp_path, KEY).read()) >= 1

@@ -47,7 +47,7 @@ def variant(backend: TransformersBackend, sampling: Sampling = Sampling(), **val
 
 
 def answers(backend: TransformersBackend, requests: list[Request] = REQUESTS) -> dict[str, Answer]:
-    return {answer.id: answer for group in backend.answer(requests) for answer in group}
+    return {answer.id: answer for group in backend.answer(iter([requests])) for answer in group}
 
 
 def plain_logits(backend: TransformersBackend, ids: list[int]) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_the_shared_prompt_is_left_as_it_was(backend: TransformersBackend) -> No
 @pytest.mark.slow
 def test_probabilities_are_those_of_the_complete_answers(backend: TransformersBackend) -> None:
     """Naive: the log-probability of every score's own tokens, by one plain pass per score."""
-    ((answer,),) = backend.answer(REQUESTS[:1])
+    ((answer,),) = backend.answer(iter([REQUESTS[:1]]))
     (encoded,) = backend._encoding.encode(TEXTS[:1])
     before = answer.text[: answer.text.rindex(": ") + 2]
     ids = backend._encoding.head + encoded.ids + backend._encoding.tail + backend._ids_of(before)
@@ -219,7 +219,7 @@ def test_a_small_context_shortens_more_then_refuses_long_samples_then_all(copy_o
     assert room.prompt_tokens == around - 29 + 196  # an answer of tens is four tokens longer
     small = with_context(copy_of_the_model, around + 40)
     assert [size.too_long for size in small.measure([long, TEXTS[0]])] == [True, False]
-    ((answer,),) = small.answer([Request("a" * 32, long)])
+    ((answer,),) = small.answer(iter([[Request("a" * 32, long)]]))
     assert (answer.problem, answer.text) == ("too_long", "")
     assert "longer than the model's context" in (answer.error or "")
     with pytest.raises(ModelError, match="no room for a sample"):

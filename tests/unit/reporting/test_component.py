@@ -30,7 +30,7 @@ def test_the_component_writes_report_page_and_metrics(tmp_path: Path) -> None:
         metrics=metrics,
         models=[given(dsl.Model, path) for path in run.models],
         evaluations=[given(dsl.Artifact, path) for path in others],
-        base_evaluation=given(dsl.Artifact, base),
+        base_evaluations=[given(dsl.Artifact, base)],
     )
     assert Path(page.path).read_bytes() == (tmp_path / "report" / "report.html").read_bytes()
     assert made.metadata["kind"] == "report"

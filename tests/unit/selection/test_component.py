@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kfp import dsl
 
+from tamis.core.failures import failure_in
 from tamis.selection.component import select
 from tests.artifacts import make_curation, make_neighbors, make_pool
 from tests.unit.selection.test_stage import IDS, SAMPLES, curation_rows, lines_of
@@ -59,15 +61,16 @@ def test_the_graph_reaches_the_strategy(tmp_path: Path) -> None:
     assert [line["id"] for line in lines_of(tmp_path / "selection")] == IDS[22:]
 
 
-def test_wrong_settings_end_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("changed", "reason"), [({"strategy": "best"}, "strategy: seen 'best'"), ({"size": 25}, "24")])
+def test_a_subset_that_cannot_be_made_is_a_failed_cell(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
     pool = make_pool(tmp_path / "pool", SAMPLES)
-    with pytest.raises(SystemExit):
-        select.python_func(
-            pool=dsl.Dataset(uri=str(pool)),
-            settings={"name": "x", "strategy": "best", "size": 3},
-            **outputs(tmp_path),
-        )
-    assert "strategy: seen 'best'" in capsys.readouterr().err
+    settings = {"name": "x", "strategy": "random", "size": 3} | changed
+    select.python_func(pool=dsl.Dataset(uri=str(pool)), settings=settings, **outputs(tmp_path))
+    failure = failure_in(tmp_path / "selection")
+    assert failure is not None
+    assert (failure.name, failure.stage) == ("x", "selection")
+    assert settings.items() <= failure.settings["selection"].items()
+    assert reason in failure.reason
 
 
 def test_all_inputs_but_the_pool_are_optional() -> None:

@@ -75,6 +75,11 @@ class PromptEncoding:
             )
         self._limit = min(limit, room)
 
+    @property
+    def longest_sample(self) -> int:
+        """Most tokens of a sample, shortened if need be."""
+        return self._limit
+
     def encode(self, texts: Sequence[str]) -> Iterator[Encoded]:
         """The token ids of each text, shortened in the middle where they are more than the limit."""
         for start in range(0, len(texts), _BLOCK):

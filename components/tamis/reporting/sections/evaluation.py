@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
@@ -10,14 +9,12 @@ from tamis.core.artifacts import Artifact
 from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Table, Text, Warnings
 from tamis.reporting.charts import dots
 from tamis.reporting.evidence import Evidence
-from tamis.reporting.numbers import DASH, count, decimal, listed, plural, signed, slugs
+from tamis.reporting.numbers import DASH, count, listed, plural, slugs
 from tamis.reporting.outcomes import BASE, Evaluations, Score
-from tamis.reporting.sections.shared import number, scalars
+from tamis.reporting.sections.shared import LESS_IS_BETTER, Scale, number, scalars, scale_of
 
 _Z = NormalDist().inv_cdf(0.975)
 _PLOTS = 8  # tasks with a plot of their own
-# Metrics of lm-eval for which less is better.
-_LESS = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
 _NOT_RUN, _FAILED = Cell("not run", "bad"), Cell("failed", "bad")
 
 
@@ -28,41 +25,16 @@ def build(evidence: Evidence) -> Section:
     if evaluations is None or not evaluations.scores:
         section.add(Text("No model was evaluated in this run.", lead=True))
     else:
-        _compare(evaluations, section)
-    if evidence.failed:
-        reasons = [f"{name} has no scores. {reason}" for name, reason in evidence.failed.items()]
-        section.add(Warnings(reasons))
+        _compare(evaluations, evidence.base_of, section)
     if evidence.models:
         section.add(_finetuning(evidence.models))
     return section
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """How values are written: shares as points of 100, anything else as it is."""
-
-    shares: bool
-
-    @classmethod
-    def of(cls, evaluations: Evaluations) -> _Scale:
-        within = all(score.value is None or 0 <= score.value <= 1 for score in evaluations.scores.values())
-        return cls(within and _LESS.isdisjoint(evaluations.metric.values()))
-
-    def text(self, value: float | None) -> str:
-        return DASH if value is None else decimal(100 * value, 1) if self.shares else decimal(value, 3)
-
-    def difference(self, value: float | None) -> str:
-        return DASH if value is None else signed(100 * value, 1) if self.shares else signed(value, 3)
-
-    def with_error(self, value: float | None, stderr: float | None, *, difference: bool = False) -> str:
-        text = self.difference(value) if difference else self.text(value)
-        return text if value is None or stderr is None else f"{text} ± {self.text(stderr)}"
-
-
-def _compare(evaluations: Evaluations, section: Section) -> None:
-    scale = _Scale.of(evaluations)
+def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section) -> None:
+    scale = scale_of(evaluations)
     means = {model: _mean(evaluations, model) for model in evaluations.models} if scale.shares else {}
-    verdict = _verdict(evaluations, means, scale, section)
+    verdict = _verdict(evaluations, base_of, means, scale, section)
     section.add(Text(verdict, lead=True))
     if section.sentence:
         section.add(
@@ -79,8 +51,8 @@ def _compare(evaluations: Evaluations, section: Section) -> None:
             Text("Not every metric is a share of 1 that is better when higher, so no mean over tasks is formed.")
         )
     section.add(Figures(_figures(evaluations, means, scale)), _scores(evaluations, means, scale))
-    if evaluations.has_base and len(evaluations.models) > 1:
-        section.add(_differences(evaluations, means, scale))
+    if evaluations.has_base and base_of:
+        section.add(_differences(evaluations, base_of, means, scale))
     for (model, task), score in evaluations.scores.items():
         section.measured(model, f"{task} {evaluations.metric[task]}", score.value, stderr=score.stderr, n=score.n)
     for model, task, metric, score in evaluations.others:
@@ -110,9 +82,15 @@ def _difference(score: Score | None, base: Score | None) -> tuple[float | None, 
     return score.value - base.value, stderr
 
 
-def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale, section: Section) -> str:
+def _verdict(
+    evaluations: Evaluations,
+    base_of: dict[str, str],
+    means: dict[str, Score | None],
+    scale: Scale,
+    section: Section,
+) -> str:
     """What can be said of the best subset's model against the base, with the margin of the best of several."""
-    others = [model for model in evaluations.models if model != BASE]
+    others = list(base_of)
     whole = {model: mean for model in others if (mean := means.get(model)) is not None}
     tasks = plural(len(evaluations.tasks), "task")
     if not others:
@@ -124,7 +102,7 @@ def _verdict(evaluations: Evaluations, means: dict[str, Score | None], scale: _S
         return f"{subjects} on {tasks}; none has a value for every task, so no means are compared."
     best = max(whole, key=lambda model: (whole[model].value or 0.0, model))
     said = f"Over {tasks}, the best subset, {best}, reached {scale.text(whole[best].value)} on average"
-    base = means.get(BASE)
+    base = means.get(base_of[best])
     if base is None:
         why = "has no value for every task" if evaluations.has_base else "was not evaluated"
         return f"{said}; the base model {why}, so there is nothing to compare it with."
@@ -160,7 +138,7 @@ def _gaps(evaluations: Evaluations) -> list[str]:
     return gaps
 
 
-def _cell(score: Score | None, scale: _Scale) -> Cell:
+def _cell(score: Score | None, scale: Scale) -> Cell:
     if score is None:
         return _NOT_RUN
     if score.value is None:
@@ -168,7 +146,7 @@ def _cell(score: Score | None, scale: _Scale) -> Cell:
     return Cell(scale.with_error(score.value, score.stderr), title=f"{count(score.n)} items")
 
 
-def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> Table:
+def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> Table:
     rows: list[list[Cell | str]] = []
     for model in evaluations.models:
         row: list[Cell | str] = [model]
@@ -184,18 +162,20 @@ def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: _Sc
     )
 
 
-def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> Table:
+def _differences(
+    evaluations: Evaluations, base_of: dict[str, str], means: dict[str, Score | None], scale: Scale
+) -> Table:
     rows: list[list[Cell | str]] = []
-    for model in evaluations.models:
-        if model == BASE:
-            continue
+    for model, base in base_of.items():
         row: list[Cell | str] = [model]
-        pairs = [(evaluations.scores.get((model, t)), evaluations.scores.get((BASE, t))) for t in evaluations.tasks]
+        pairs = [(evaluations.scores.get((model, t)), evaluations.scores.get((base, t))) for t in evaluations.tasks]
         if means:
-            pairs.append((means[model], means[BASE]))
-        better = [-1 if evaluations.metric[task] in _LESS else 1 for task in evaluations.tasks] + [1] * bool(means)
-        for (score, base), sign in zip(pairs, better, strict=True):
-            gain, stderr = _difference(score, base)
+            pairs.append((means[model], means.get(base)))
+        better = [-1 if evaluations.metric[task] in LESS_IS_BETTER else 1 for task in evaluations.tasks] + [1] * bool(
+            means
+        )
+        for (score, start), sign in zip(pairs, better, strict=True):
+            gain, stderr = _difference(score, start)
             clear = gain is not None and stderr is not None and abs(gain) > _Z * stderr
             row.append(
                 Cell(
@@ -213,7 +193,7 @@ def _differences(evaluations: Evaluations, means: dict[str, Score | None], scale
     return Table("Difference to the base model", columns, rows, note=note)
 
 
-def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: _Scale) -> list[Figure]:
+def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> list[Figure]:
     columns: list[tuple[str, str, dict[str, Score | None]]] = []
     if means and len(evaluations.tasks) > 1:
         columns.append(("Mean over tasks", "mean-over-tasks", means))
@@ -224,7 +204,7 @@ def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: _S
     return [_dots(title, name, scores, scale) for title, name, scores in columns]
 
 
-def _dots(title: str, name: str, scores: dict[str, Score | None], scale: _Scale) -> Figure:
+def _dots(title: str, name: str, scores: dict[str, Score | None], scale: Scale) -> Figure:
     values = [score.value if score else None for score in scores.values()]
     errors = [score.stderr if score and score.stderr is not None else None for score in scores.values()]
     ends = [

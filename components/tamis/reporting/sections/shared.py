@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.reporting.numbers import MINUS, count, decimal, known
+from tamis.reporting.numbers import DASH, MINUS, count, decimal, known, signed
+from tamis.reporting.outcomes import Evaluations
 
 OTHERS = "others"
+# Metrics of lm-eval for which less is better.
+LESS_IS_BETTER = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values of benchmarks are written: shares as points of 100, anything else as it is."""
+
+    shares: bool
+
+    def text(self, value: float | None) -> str:
+        """A value."""
+        return DASH if value is None else decimal(100 * value, 1) if self.shares else decimal(value, 3)
+
+    def difference(self, value: float | None) -> str:
+        """A difference with its sign."""
+        return DASH if value is None else signed(100 * value, 1) if self.shares else signed(value, 3)
+
+    def with_error(self, value: float | None, error: float | None, *, difference: bool = False) -> str:
+        """A value, or a difference, with what follows its ±."""
+        text = self.difference(value) if difference else self.text(value)
+        return text if value is None or error is None else f"{text} ± {self.text(error)}"
+
+
+def scale_of(evaluations: Evaluations) -> Scale:
+    """The scale on which all values of a run can be written, and averaged if they are shares."""
+    within = all(score.value is None or 0 <= score.value <= 1 for score in evaluations.scores.values())
+    return Scale(within and LESS_IS_BETTER.isdisjoint(evaluations.metric.values()))
 
 
 def in_words(key: str) -> str:

@@ -1,0 +1,37 @@
+"""What a cell of an experiment leaves where it failed, in place of an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tamis.core.settings import Settings
+from tamis.core.storage import read_bytes, write_bytes
+
+_FILE = "failure.json"
+
+
+class Failure(Settings):
+    """Why a cell has no result: its name, what was to be made, the error's own words.
+
+    `settings` holds those of the step that failed and of the cell's steps behind it, by what they were to make.
+    """
+
+    name: str
+    stage: str
+    reason: str
+    settings: dict[str, dict[str, Any]] = Field({})
+
+
+def failure_in(path: str | Path) -> Failure | None:
+    """The failure that was left in place of the artifact at `path`, if there is one."""
+    file = Path(path) / _FILE
+    return Failure.model_validate_json(read_bytes(file)) if file.is_file() else None
+
+
+def leave_failure(path: str | Path, failure: Failure) -> None:
+    """Write `failure` in place of the artifact at `path`, without a manifest."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    write_bytes(Path(path) / _FILE, failure.model_dump_json().encode())

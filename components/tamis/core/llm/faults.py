@@ -1,0 +1,152 @@
+"""What went wrong with a request: its kind, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+Kind = Literal[
+    "rate limited",
+    "server error",
+    "timeout",
+    "no connection",
+    "bad response",
+    "bad request",
+    "too long",
+    "content filter",
+    "unauthorised",
+    "forbidden",
+    "not found",
+    "quota used up",
+    "wants to wait",
+    "parameter refused",
+    "batch ended",
+]
+_AGAIN = {"rate limited", "server error", "timeout", "no connection", "bad response"}
+_HOPELESS = {"unauthorised", "forbidden", "not found", "quota used up", "wants to wait", "parameter refused"}
+_OVERLOAD = {"rate limited", "server error", "timeout", "no connection"}
+_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_FILTERED = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
+_TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too many tokens|string too long", re.I)
+_SHOWN = 200  # characters of a service's own words
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why one sending of a request gave no answer.
+
+    Attributes:
+        kind: one of few, for counting.
+        detail: the service's own words, or the network's; short, without any key.
+        retry_after: seconds that the service asks to wait; None where it does not.
+    """
+
+    kind: Kind
+    detail: str = ""
+    retry_after: float | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.kind in _AGAIN
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every other request would fail the same way."""
+        return self.kind in _HOPELESS
+
+    @property
+    def overload(self) -> bool:
+        """Whether fewer requests at once may help."""
+        return self.kind in _OVERLOAD
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+def fault_of_status(
+    status: int, headers: Mapping[str, str], body: Any, parameters: frozenset[str], patience: float
+) -> Fault:
+    """The fault behind an HTTP status.
+
+    Args:
+        status: 400 or more.
+        headers: of the response, by lower-case name.
+        body: parsed JSON of the response, or its text.
+        parameters: names of the request's own parameters, of which a 400 may say that the service has none.
+        patience: seconds; a service that wants to be left alone for longer is not waited for.
+    """
+    error = body.get("error", body) if isinstance(body, Mapping) else {}
+    error = error if isinstance(error, Mapping) else {"message": error}
+    message = str(error.get("message") or (body if isinstance(body, str) else "") or "").strip()
+    codes = {str(error.get(name)) for name in ("code", "type")}
+    inner = error.get("innererror")
+    if isinstance(inner, Mapping):
+        codes.add(str(inner.get("code")))
+    detail = f"{status} {shortened(message)}".strip()
+    wait = retry_after(headers)
+    if codes & _QUOTA:
+        return Fault("quota used up", detail)
+    if status == 429 or status == 503:
+        if wait is not None and wait > patience:
+            return Fault("wants to wait", f"{detail} (Retry-After: {wait:.0f} s, more than 'patience')")
+        return Fault("rate limited" if status == 429 else "server error", detail, wait)
+    if status in (408, 409, 425) or status >= 500:
+        return Fault("server error", detail, wait)
+    if status == 401:
+        return Fault("unauthorised", detail)
+    if status in (402, 403):
+        return Fault("forbidden", detail)
+    if status == 404:
+        return Fault("not found", detail)
+    if codes & _FILTERED:
+        return Fault("content filter", detail)
+    if status == 413 or "context_length_exceeded" in codes or _TOO_LONG.search(message):
+        return Fault("too long", detail)
+    if _names_a_parameter(str(error.get("param") or ""), message, parameters):
+        return Fault("parameter refused", detail)
+    return Fault("bad request", detail)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that the service asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as an HTTP date."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after", "").strip()
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _names_a_parameter(named: str, message: str, parameters: frozenset[str]) -> bool:
+    """Whether a 400 is about a parameter that every request has, and not about this request's content."""
+    if named.partition(".")[0] in parameters:
+        return True
+    return any(re.search(rf"\b{re.escape(name)}\b", message) for name in parameters)
+
+
+def shortened(text: str) -> str:
+    """The beginning of `text`, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."

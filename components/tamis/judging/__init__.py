@@ -1,0 +1,1 @@
+"""Stage 9, judging: two models' answers compared by a language model, in both orders."""

@@ -1,0 +1,99 @@
+"""The shards of one rater's ratings, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from tamis.core.artifacts import Artifact, Manifest, manifest_of
+from tamis.core.errors import InputError
+from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.tables import RATINGS, PartsWriter
+from tamis.rating.records import Rating
+from tamis.rating.rows import BLOCK
+from tamis.rating.settings import MergeSettings
+from tamis.rating.shards import places
+from tamis.rating.summary import Summary
+
+
+def run(settings: MergeSettings, *, pool: Uri, ratings: Sequence[Uri], out: Uri) -> Manifest:
+    """Merge all shards of one rater; the artifact at `out` is what one worker would have made.
+
+    Raises:
+        InputError: when a shard is missing or given twice, or they are of different raters, settings or pools.
+        ArtifactError: when one is no finished shard.
+    """
+    first = manifest_of(ratings[0]) if ratings else None
+    inputs = {"pool": Input(pool, "pool"), "ratings": Input(list(ratings), "ratings_part")}
+    return run_step("rating", "ratings", settings, _merge, out=out, inputs=inputs, name=first.name if first else "")
+
+
+def _merge(step: Step[MergeSettings]) -> None:
+    pool, shards = step.input("pool"), _complete(step.inputs("ratings"), step.input("pool"))
+    rows = [_rows(shard) for shard in shards]
+    summary = Summary()
+    with PartsWriter(step.out, RATINGS) as parts:
+        for block in pool.batches(["id"], rows=BLOCK):
+            found: list[dict[str, Any]] = [next(rows[place], {}) for place in places(block["id"], len(rows)).tolist()]
+            if [row.get("id") for row in found] != block["id"].to_pylist():
+                raise InputError("a shard's rows are not those of the pool", action="rate that shard again")
+            for row in found:
+                summary.add(Rating.model_validate({key: value for key, value in row.items() if key != "rater"}))
+            parts.write(pa.Table.from_pylist(found, schema=RATINGS))
+    facts = [shard.manifest.facts for shard in shards]
+    summary.log(step.inputs("ratings")[0].name)
+    step.rows = parts.rows
+    step.models.update(shards[0].manifest.models)
+    step.facts.update(summary.facts())
+    step.facts |= {name: facts[0][name] for name in ("prompt", "backend")}
+    for name in ("reused", "asked", "damaged_store_parts", "shortened", "cost"):
+        if name in facts[0]:
+            step.facts[name] = round(sum(fact.get(name, 0) for fact in facts), 6)
+    step.facts["shards"] = len(shards)
+
+
+def _complete(shards: Sequence[Artifact], pool: Artifact) -> list[Artifact]:
+    """The shards in their order.
+
+    Raises:
+        InputError: when they are not all shards of one run.
+    """
+    if not shards:
+        raise InputError("no shard of ratings is given", action="give each by --ratings")
+    sizes = {shard.manifest.facts["shard"]["of"] for shard in shards}
+    made_from = {str(_made_from(shard)) for shard in shards}
+    if len(sizes) > 1 or len(made_from) > 1:
+        raise InputError(
+            "the shards are not of one run: they differ in "
+            + ("their number" if len(sizes) > 1 else "rater, prompt, sampling or backend"),
+            action="give the shards of one run",
+        )
+    (count,) = sizes
+    numbers = sorted(shard.manifest.facts["shard"]["number"] for shard in shards)
+    if missing := sorted(set(range(1, count + 1)) - set(numbers)):
+        named = ", ".join(f"{number}/{count}" for number in missing[:10])
+        raise InputError(
+            f"of {count} shards {len(missing)} are missing: {named}",
+            action="rate them too; nothing that is in the store is asked again",
+        )
+    if len(numbers) > count:
+        raise InputError(f"{len(numbers)} shards are given, but there are {count}", action="give each of them once")
+    for shard in shards:
+        if shard.manifest.inputs["pool"] != [pool.manifest.content_hash]:
+            number = shard.manifest.facts["shard"]["number"]
+            raise InputError(f"shard {number}/{count} is of another pool", action="give the pool that was rated")
+    return sorted(shards, key=lambda shard: int(shard.manifest.facts["shard"]["number"]))
+
+
+def _made_from(shard: Artifact) -> list[Any]:
+    """What shards of one run have in common."""
+    config = shard.manifest.config
+    sampling = [config[name] for name in ("temperature", "top_p", "top_k", "seed", "max_attempts")]
+    return [shard.name, sampling, shard.manifest.facts["prompt"], shard.manifest.facts["backend"]]
+
+
+def _rows(shard: Artifact) -> Iterator[dict[str, Any]]:
+    for block in shard.batches(rows=BLOCK):
+        yield from block.to_pylist()

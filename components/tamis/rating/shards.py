@@ -1,0 +1,62 @@
+"""Shards: which worker rates a sample is a function of its id, so that workers need not speak to each other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tamis.core.ids import pack
+
+INDEX = "JOB_COMPLETION_INDEX"  # Kubernetes gives it to the pods of an Indexed Job, from 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Shard `number` of `of`, from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """The shard of a text as "3/8".
+
+        Raises:
+            ValueError: when there is no such shard.
+        """
+        number, _, of = text.partition("/")
+        shard = cls(int(number), int(of))
+        if not 1 <= shard.number <= shard.of:
+            raise ValueError(f"there is no shard {text}; the first of {shard.of} is 1/{shard.of}")
+        return shard
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def of_block(self, block: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a block of the pool that belong to this shard."""
+        return block.filter(pa.array(places(block["id"], self.of) == self.number - 1))
+
+
+def places(ids: pa.Array, shards: int) -> NDArray[np.int64]:
+    """The shard of each id, (n,) int64 from 0. Ids are hashes, so shards are of nearly the same size."""
+    heads = pack(ids, where="the pool").view(">u8").reshape(-1, 2)[:, 0]
+    return (heads % np.uint64(shards)).astype(np.int64)
+
+
+def resolved(text: str) -> str:
+    """`text` with "job" replaced by the number of this pod in its Indexed Job, from 1.
+
+    Raises:
+        ValueError: when this is no such pod.
+    """
+    number, slash, of = text.partition("/")
+    if number != "job":
+        return text
+    if INDEX not in os.environ:
+        raise ValueError(f"'{text}' means the pod's place in an Indexed Job, but {INDEX} is not set here")
+    return f"{int(os.environ[INDEX]) + 1}{slash}{of}"

@@ -1,0 +1,70 @@
+"""Published figures, for the cells of a run that are the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tamis.core.settings import load_yaml
+from tamis.reporting.experiment import Group
+
+MEAN = "mean"
+_FILE = Path(__file__).parent / "references" / "ds2.yaml"
+_CHANGED = ("alpagasus", "deita", "less")  # strategies that the paper ran otherwise than published
+_BASE = "base"
+
+
+@cache
+def _published() -> dict[str, Any]:
+    return load_yaml(_FILE)
+
+
+def paper() -> str:
+    """What the figures are from."""
+    return str(_published()["paper"])
+
+
+def pool_size() -> int:
+    """Samples in the pool of the published experiment."""
+    return int(_published()["pool"])
+
+
+def published_tasks() -> list[str]:
+    """The tasks of which there are figures, by lm-eval's names."""
+    return list(_published()["tasks"])
+
+
+def published(group: Group, rater_models: dict[str, str]) -> dict[str, float]:
+    """The paper's figures for the same base model, rater, strategy and size: task, or "mean", to a share of 1.
+
+    `rater_models` maps the run's raters to the models that they are; a rater of no known model goes by its name.
+    Nothing is returned for a strategy that was run in another way than the paper's.
+    """
+    if (group.strategy in _CHANGED) != (group.variant == "ds2-paper"):
+        return {}
+    rater = _known(rater_models.get(group.rater, group.rater), "raters") if group.rater else None
+    return _figures(group.model, group.strategy, rater if rater is not None else group.rater or None, group.size)
+
+
+def published_base(model: str) -> dict[str, float]:
+    """The paper's figures for a base model as it was."""
+    return _figures(model, _BASE, None, None)
+
+
+def _figures(model: str, strategy: str, rater: str | None, size: int | None) -> dict[str, float]:
+    data = _published()
+    asked = (_known(model, "models"), strategy, rater, size)
+    for cell in data["cells"]:
+        if (cell["model"], cell["strategy"], cell.get("rater"), cell.get("size")) == asked:
+            names = {task: column for task, column in data["tasks"].items()} | {MEAN: MEAN}
+            return {task: cell[column] / 100 for task, column in names.items() if column in cell}
+    return {}
+
+
+def _known(name: str, kind: str) -> str | None:
+    """The paper's name of a model, known by the last part of a hub name or of a folder."""
+    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    aliases: dict[str, Sequence[str]] = _published()[kind]
+    return next((known for known, others in aliases.items() if last in others), None)

@@ -1,0 +1,272 @@
+"""The experiment: strategies by tasks over seeds, scores by size of the subset, what failed."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from tamis.reporting import reference
+from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Table, Text, Warnings
+from tamis.reporting.charts import Curve, curves
+from tamis.reporting.evidence import Evidence
+from tamis.reporting.experiment import Group, Spread
+from tamis.reporting.numbers import DASH, clipped, count, plural, slugs
+from tamis.reporting.outcomes import Evaluations
+from tamis.reporting.sections.shared import Scale, scale_of
+
+_REASON = 300  # characters of a failure's reason on the page
+_PLOTS = 8  # tasks with a plot of their own
+_UNTRAINED = "no training"
+
+
+def build(evidence: Evidence) -> Section:
+    """Main table, data-scale curves, published figures beside ours, cells without a result."""
+    section = Section("experiment", "Experiment")
+    trained = [group for group in evidence.groups if group.model or any(cell.scores for cell in group.cells)]
+    evaluations = evidence.evaluations
+    if not trained or evaluations is None or not evaluations.scores:
+        said = "No model was trained and evaluated in this run." if not evidence.failed else "Nothing can be compared."
+        section.add(Text(said, lead=True))
+    else:
+        _compare(trained, evaluations, evidence, section)
+    if evidence.failed:
+        section.add(*_failures(evidence))
+    return section
+
+
+def _compare(groups: list[Group], evaluations: Evaluations, evidence: Evidence, section: Section) -> None:
+    scale = scale_of(evaluations)
+    tasks = evaluations.tasks if scale.shares else []
+    section.add(Text(_lead(groups, tasks, scale, evidence, section), lead=True))
+    lost = sum(cell.failure is not None for group in groups for cell in group.cells)
+    if lost:
+        cells = sum(len(group.cells) for group in groups)
+        section.add(
+            Warnings([f"{count(lost)} of {plural(cells, 'cell')} failed and enter no mean; the reasons are below."])
+        )
+    section.add(_main(groups, evaluations, tasks, scale))
+    figures = _scales(groups, evaluations, tasks, scale)
+    if figures:
+        section.add(Figures(figures))
+    published = _published(groups, evaluations, tasks, scale, evidence)
+    if published is not None:
+        section.add(published)
+    for group in groups:
+        for task in evaluations.tasks:
+            _measured(section, group, f"{task} {evaluations.metric[task]}", group.value(task))
+        if tasks:
+            _measured(section, group, "mean over tasks", group.mean(tasks))
+
+
+def _measured(section: Section, group: Group, what: str, spread: Spread | None) -> None:
+    subject = _title(group)
+    section.measured(
+        subject, f"{what}, mean over seeds", spread.mean if spread else None, n=spread.seeds if spread else 0
+    )
+    if spread and spread.deviation is not None:
+        section.measured(subject, f"{what}, standard deviation over seeds", spread.deviation, n=spread.seeds)
+
+
+def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidence, section: Section) -> str:
+    """How many cells there are and which group has the highest mean; nothing is said to be better by chance alone."""
+    strategies = len({(group.strategy, group.variant) for group in groups})
+    seeds = {cell.seed for group in groups for cell in group.cells}
+    cells = sum(len(group.cells) for group in groups)
+    said = f"{plural(cells, 'cell')}: {plural(strategies, 'strategy', 'strategies')}, {plural(len(seeds), 'seed')}."
+    means = [(mean, group) for group in groups if (mean := group.mean(tasks)) is not None]
+    if not means:
+        return said
+    means.sort(key=lambda pair: -pair[0].mean)
+    best, first = means[0]
+    text = scale.with_error(best.mean, best.deviation)
+    over = f"over {plural(best.seeds, 'seed')}" if best.seeds > 1 else "with one seed"
+    sentence = f"The best mean over {plural(len(tasks), 'task')} is that of {_title(first)}: {text} {over}"
+    if len(means) > 1:
+        second, other = means[1]
+        sentence += f"; next comes {_title(other)}, with {scale.with_error(second.mean, second.deviation)}"
+        if best.deviation is not None and second.deviation is not None:
+            apart = best.mean - second.mean > best.deviation + second.deviation
+            sentence += "" if apart else ", within the spread of the seeds"
+    sentence += "."
+    if len(seeds) > 1:
+        section.sentence = sentence
+        section.key_figures.append(KeyFigure(text, f"mean over tasks, {_title(first)}"))
+    return f"{said} {sentence}"
+
+
+def _title(group: Group) -> str:
+    """A group in words that no other group of the run has."""
+    parts = [group.label]
+    if group.rater:
+        parts.append(f"rated by {group.rater}")
+    if group.size is not None:
+        parts.append(f"{count(group.size)} samples")
+    return ", ".join(parts) + (f", on {_short(group.model)}" if group.base != "base" else "")
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _main(groups: list[Group], evaluations: Evaluations, tasks: list[str], scale: Scale) -> Table:
+    several = len({group.model for group in groups}) > 1
+    rows: list[list[Cell | str]] = []
+    for model in dict.fromkeys(group.model for group in groups):
+        of_model = [group for group in groups if group.model == model]
+        rows.append(_base_row(model, of_model[0].base, evaluations, tasks, scale, several))
+        for group in of_model:
+            row: list[Cell | str] = [group.label, *([_short(model)] if several else []), group.rater or DASH]
+            row += [count(group.size), _seeds(group)]
+            row += [_cell(group, group.value(task), scale) for task in evaluations.tasks]
+            rows.append([*row, *([_cell(group, group.mean(tasks), scale)] if tasks else [])])
+    columns = ["strategy", *(["base model"] if several else []), "rater", "samples", "seeds", *evaluations.tasks]
+    unit = "In percent" if scale.shares else "Values"
+    return Table(
+        "Strategies and tasks",
+        [*columns, *(["mean"] if tasks else [])],
+        rows,
+        words=("base model", "rater"),
+        note=f"{unit}: mean over the seeds, ± their standard deviation where there are two or more. A seed without a "
+        "result enters no mean.",
+    )
+
+
+def _base_row(
+    model: str, base: str, evaluations: Evaluations, tasks: list[str], scale: Scale, several: bool
+) -> list[Cell | str]:
+    values = [_value(evaluations, base, task) for task in evaluations.tasks]
+    row: list[Cell | str] = [_UNTRAINED, *([_short(model)] if several else []), DASH, DASH, DASH]
+    row += [scale.text(value) for value in values]
+    return [*row, *([scale.text(_mean(values))] if tasks else [])]
+
+
+def _value(evaluations: Evaluations, model: str, task: str) -> float | None:
+    score = evaluations.scores.get((model, task))
+    return score.value if score else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Unweighted mean; None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _seeds(group: Group) -> Cell:
+    done = sum(bool(cell.scores) for cell in group.cells)
+    seeds = ", ".join(str(cell.seed) for cell in group.cells)
+    if done == len(group.cells):
+        return Cell(count(done), title=f"seeds {seeds}")
+    return Cell(f"{count(done)} of {count(len(group.cells))}", "bad", f"seeds {seeds}")
+
+
+def _cell(group: Group, spread: Spread | None, scale: Scale) -> Cell:
+    if spread is None:
+        failed = all(cell.failure is not None for cell in group.cells)
+        return Cell("failed", "bad") if failed else Cell(DASH, "muted", "no seed has a value")
+    return Cell(scale.with_error(spread.mean, spread.deviation), title=plural(spread.seeds, "seed"))
+
+
+def _scales(groups: list[Group], evaluations: Evaluations, tasks: list[str], scale: Scale) -> list[Figure]:
+    """Score against the number of samples, for every base model: the mean over tasks, then each task."""
+    figures = []
+    models = list(dict.fromkeys(group.model for group in groups))
+    measures: dict[str, list[str]] = {"Mean over tasks": tasks} if tasks else {}
+    measures |= {task: [task] for task in evaluations.tasks[:_PLOTS]}
+    slug = slugs([*models, *measures])
+    for model in models:
+        for measure, over in measures.items():
+            series = _curves([group for group in groups if group.model == model], over)
+            if any(len(curve.x) > 1 for curve in series):
+                caption, name = f"{measure} by number of samples", f"scale-{slug[measure]}"
+                if len(models) > 1:
+                    caption, name = f"{caption}, {_short(model)}", f"{name}-{slug[model]}"
+                figures.append(_scale(caption, name, series, scale))
+    return figures
+
+
+def _curves(groups: list[Group], tasks: list[str]) -> list[Curve]:
+    lines: dict[str, list[tuple[int, Spread]]] = {}
+    for group in groups:
+        spread = group.mean(tasks)
+        if group.size is not None and spread is not None:
+            name = f"{group.label}, {group.rater}" if group.rater else group.label
+            lines.setdefault(name, []).append((group.size, spread))
+    made = []
+    for name, points in lines.items():
+        points.sort(key=lambda point: point[0])
+        reach = [spread.deviation for _, spread in points]
+        made.append(Curve(name, [size for size, _ in points], [spread.mean for _, spread in points], reach))
+    return made
+
+
+def _scale(caption: str, name: str, series: list[Curve], scale: Scale) -> Figure:
+    said = "; ".join(
+        f"{curve.name} " + ", ".join(f"{scale.text(y)} at {count(x)}" for x, y in zip(curve.x, curve.y, strict=True))
+        for curve in series
+    )
+    unit = "percent" if scale.shares else "value"
+    draw = curves(series, x="samples", y=unit, percent=scale.shares)
+    alt, height = f"Lines over the number of samples: {said}.", 220 + 16 * len(series)
+    return Figure(name, caption, alt, draw, height=height)
+
+
+def _published(
+    groups: list[Group], evaluations: Evaluations, tasks: list[str], scale: Scale, evidence: Evidence
+) -> Table | None:
+    """Figures of the paper beside ours, where the run has the paper's cells."""
+    raters = {ratings.rater: _model_of(ratings.artifact.manifest.config) for ratings in evidence.ratings}
+    shown = [task for task in reference.published_tasks() if task in evaluations.tasks]
+    rows: list[list[Cell | str]] = []
+
+    def add(names: list[str], ours: list[float | None], theirs: dict[str, float]) -> None:
+        if theirs:
+            pairs = zip(ours, [theirs.get(name) for name in (*shown, reference.MEAN)], strict=True)
+            cells = [cell for one, other in pairs for cell in (Cell(scale.text(one)), Cell(scale.text(other), "muted"))]
+            rows.append([*names, *cells])
+
+    for base, model in dict.fromkeys((group.base, group.model) for group in groups):
+        untrained = [_value(evaluations, base, task) for task in shown]
+        whole = _mean([_value(evaluations, base, task) for task in tasks])
+        add([_UNTRAINED, DASH, DASH], [*untrained, whole], reference.published_base(model))
+        for group in (group for group in groups if group.model == model):
+            spreads = [*(group.value(task) for task in shown), group.mean(tasks)]
+            names = [group.label, group.rater or DASH, count(group.size)]
+            ours = [spread.mean if spread else None for spread in spreads]
+            add(names, ours, reference.published(group, raters))
+    if not scale.shares or not rows:
+        return None
+    return Table(
+        "Beside the paper's figures",
+        ["strategy", "rater", "samples", *(name for task in (*shown, "mean") for name in (task, f"{task}, paper"))],
+        rows,
+        words=("rater",),
+        note=f"Columns marked “paper” are figures of {reference.paper()}, for the same base model, rater, strategy and "
+        "size; they are no results of this run. The paper's scripts are not lm-eval (the suite's notes list what "
+        "differs), its single tasks are of one seed, and its mean counts TruthfulQA by the share of answers that two "
+        f"judges find true and informative, so means compare least. Its pool has {count(reference.pool_size())} "
+        f"samples, this one {count(len(evidence.samples))}.",
+    )
+
+
+def _model_of(config: dict[str, object]) -> str:
+    backend = config.get("backend")
+    return str(backend.get("model") or "") if isinstance(backend, dict) else ""
+
+
+def _failures(evidence: Evidence) -> list[Table]:
+    """Every cell without a result, with the words of its error."""
+    of_cell = {cell.name: (group, cell) for group in evidence.groups for cell in group.cells}
+    rows: list[list[Cell | str]] = []
+    for failure in evidence.failed:
+        group, cell = of_cell.get(failure.name, (None, None))
+        seed = DASH if cell is None or cell.seed is None else str(cell.seed)
+        reason = Cell(clipped(failure.reason, _REASON), title=failure.reason)
+        rows.append([failure.name, group.label if group else DASH, seed, Cell(failure.stage, "bad"), reason])
+    return [
+        Table(
+            "Cells without a result",
+            ["cell", "strategy", "seed", "failed making", "reason"],
+            rows,
+            words=("strategy", "failed making", "reason"),
+            note="A failed cell has no value; it enters no mean and is never counted as zero.",
+        )
+    ]

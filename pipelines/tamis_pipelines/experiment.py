@@ -1,0 +1,144 @@
+"""The cells of an experiment: which subsets are made, and which model is trained on each with which seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tamis.core.settings import Settings
+from tamis.evaluation.settings import EvaluationSettings
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.selection.settings import VARIED, Amount, SelectionSettings, StrategyName, Variant, uses_ratings
+
+if TYPE_CHECKING:
+    from tamis_pipelines.settings import RunSettings
+
+
+def _named(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+class BaseModelChoice(Settings):
+    """A base model of an experiment; a text alone is its `model`."""
+
+    model: str = Field(min_length=1, description="a hub name, or a folder in Hugging Face layout")
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+
+
+class ExperimentSettings(Settings):
+    """Which cells an experiment has: every strategy with every rater and size, each for every seed and base model."""
+
+    strategies: list[StrategyName] = Field([], description="strategies; those that use ratings run once for each rater")
+    variant: Variant = Field(
+        "published", description="ds2-paper: alpagasus, deita and less as they were run in the DS2 paper's experiments"
+    )
+    raters: list[str] | None = Field(None, min_length=1, description="names of raters; none: all of the run's")
+    sizes: list[Amount] = Field([], description="samples of each subset: numbers, or shares of the pool below 1")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        [42], min_length=1, description="each is the seed of a cell's selection and of its training"
+    )
+    models: list[Annotated[BaseModelChoice, BeforeValidator(_named)]] = Field(
+        [], description="base models, each trained on every subset; none: finetuning.model"
+    )
+
+    @model_validator(mode="after")
+    def _strategies_have_sizes(self) -> ExperimentSettings:
+        if not self.sizes and set(self.strategies) - {"full"}:
+            raise ValueError("strategies need sizes; only full has none")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One subset, and the training of one base model on it; in runs that train nothing, the subset alone."""
+
+    subset: SelectionSettings
+    finetuning: FinetuningSettings | None
+
+    @property
+    def name(self) -> str:
+        """What its subset, its model and its scores are called."""
+        return self.subset.name
+
+
+def cells(settings: RunSettings) -> list[Cell]:
+    """All cells of a run, in order: the listed subsets, then the experiment's by strategy, size and rater.
+
+    Without the section `experiment` there is one for each listed subset, as it stands. With it, names tell cells apart
+    and stay what they are when strategies, raters, sizes, seeds or models are added, so that what is finished stays
+    finished: "ds2-10000-llama-s42", and "ds2-10000-llama-s42-Mistral-7B-v0.3" for a base model other than
+    `finetuning.model`.
+    """
+    grid, training = settings.experiment, settings.finetuning
+    if grid is None:
+        return [Cell(subset, _trained(training)) for subset in settings.subsets]
+    made = []
+    for given in [*(subset.model_dump(exclude_unset=True) for subset in settings.subsets), *_grid(grid, settings)]:
+        for base in base_models(settings):
+            for seed in grid.seeds:
+                name = f"{given['name']}-s{seed}{_suffix(base, settings)}"
+                subset = SelectionSettings(**given | {"name": name, "seed": seed})
+                made.append(Cell(subset, _trained(training, seed=seed, model=base.model, revision=base.revision)))
+    return made
+
+
+def base_models(settings: RunSettings) -> list[BaseModelChoice]:
+    """The base models that are trained; one that is never used where a run trains nothing."""
+    if settings.experiment is not None and settings.experiment.models:
+        return list(settings.experiment.models)
+    training = settings.finetuning or FinetuningSettings()
+    return [BaseModelChoice(model=training.model, revision=training.revision)]
+
+
+def base_evaluations(settings: RunSettings) -> list[EvaluationSettings]:
+    """How each base model is evaluated as it is, under the name "base", or "base-…" beside another of that name."""
+    evaluation = settings.evaluation
+    if evaluation is None:
+        return []
+    if settings.experiment is None or not settings.experiment.models:
+        return [evaluation]
+    return [
+        evaluation.model_copy(update=base.model_dump() | {"name": f"{evaluation.name}{_suffix(base, settings)}"})
+        for base in base_models(settings)
+    ]
+
+
+def _grid(grid: ExperimentSettings, settings: RunSettings) -> Iterator[dict[str, Any]]:
+    """What is given for each subset of the grid, before seeds and base models."""
+    raters = grid.raters or [rater.name for rater in settings.raters]
+    for strategy in grid.strategies:
+        variant: Variant = grid.variant if strategy in VARIED else "published"
+        rated = uses_ratings(strategy, variant)
+        for size in [None] if strategy == "full" else grid.sizes:
+            for rater in raters if rated else [None]:
+                parts = [
+                    strategy,
+                    *([f"{size:g}" if size < 1 else str(size)] if size else []),
+                    *([rater] if rater else []),
+                ]
+                given = {
+                    "name": "-".join(parts),
+                    "strategy": strategy,
+                    "size": size,
+                    "rater": rater,
+                    "variant": variant,
+                }
+                yield {key: value for key, value in given.items() if value is not None}
+
+
+def _suffix(base: BaseModelChoice, settings: RunSettings) -> str:
+    if settings.finetuning is None or base.model == settings.finetuning.model:
+        return ""
+    last = base.model.rstrip("/").rsplit("/", 1)[-1]
+    return "-" + re.sub(r"[^A-Za-z0-9._-]+", "-", last)
+
+
+def _trained(training: FinetuningSettings | None, **changes: Any) -> FinetuningSettings | None:
+    """The training of a cell, which always states its model and seed."""
+    if training is None:
+        return None
+    return training.model_copy(update={"model": training.model, "seed": training.seed} | changes)

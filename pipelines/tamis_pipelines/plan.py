@@ -1,0 +1,229 @@
+"""What a run would do, and what that would take at stated rates: nothing is read but settings and counts of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tamis.core.artifacts import manifest_of
+from tamis.core.errors import SettingsError
+from tamis.core.settings import Settings
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.pool.sources import recipe_of
+from tamis.rating.settings import RatingSettings
+
+if TYPE_CHECKING:
+    from tamis_pipelines.experiment import Cell
+    from tamis_pipelines.settings import RunSettings
+
+_MANY = 50  # cells; Kubeflow is known to work with fan-outs in the tens
+_REFERENCE = 8.0  # billions of parameters of the model that the rates are of
+
+
+class RatesSettings(Settings):
+    """The rates that `tamis plan` calculates with; put your own measurements in their place.
+
+    Rates are of one GPU and of a model of 8 billion parameters; other sizes, where a model's name tells them, count in
+    proportion. No run looks at them.
+    """
+
+    samples: int | None = Field(
+        None, ge=1, description="samples in the pool; none: those of an earlier run, or of the recipes"
+    )
+    tokens_per_sample: float = Field(300, gt=0, description="assumed: mean tokens of a sample")
+    rated_per_second: float = Field(
+        25, gt=0, description="measured on an H100, 8B (benchmarks/results/gpu.md): samples"
+    )
+    embedded_per_second: float = Field(760, gt=0, description="measured on an H100, bge-large: samples")
+    scored_per_second: float = Field(40, gt=0, description="measured on an H100, 8B, perplexity: samples")
+    gradients_per_second: float = Field(5, gt=0, description="assumed, for LESS: samples of one checkpoint")
+    trained_tokens_per_second: float = Field(6000, gt=0, description="assumed, LoRA of 8B on an H100: tokens")
+    evaluation_hours: float = Field(
+        1.5, gt=0, description="assumed: GPU hours of an evaluation of 8B on the suite paper"
+    )
+    gpu_hour: float = Field(2.5, ge=0, description="assumed: price of a GPU hour")
+    prompt_tokens: float = Field(330, ge=0, description="assumed: tokens of the rating prompt around a sample")
+    answer_tokens: float = Field(40, ge=0, description="assumed: tokens of a rater's answer")
+    input_price: float = Field(0.15, ge=0, description="assumed: price of a million tokens sent to a service")
+    output_price: float = Field(0.60, ge=0, description="assumed: price of a million tokens that a service answers")
+    currency: str = Field("USD", description="of the prices")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A kind of step: how many there are, what each works on, and what all of them take."""
+
+    step: str
+    count: int
+    work: str
+    gpu_hours: float
+    money: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of a run."""
+
+    samples: int
+    lines: list[Line]
+    cells: list[tuple[Cell, float]]
+    """Each with the GPU hours of its training."""
+    rates: RatesSettings
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all steps."""
+        return sum(line.gpu_hours for line in self.lines)
+
+    @property
+    def money(self) -> float:
+        """Of all steps, in the currency of the rates."""
+        return sum(line.money for line in self.lines)
+
+
+def plan(settings: RunSettings) -> Plan:
+    """What a run of `settings` would do.
+
+    Raises:
+        SettingsError: when the pool's size is neither given nor known.
+    """
+    rates, samples = settings.rates, _pool_size(settings)
+    cells = [(cell, _training_hours(cell, samples, rates)) for cell in settings.cells]
+    return Plan(samples, list(_lines(settings, samples, cells)), cells, rates)
+
+
+def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, float]]) -> Iterator[Line]:
+    rates, all_of_it = settings.rates, f"{samples:,} samples"
+
+    def on_gpus(step: str, count: int, work: str, hours: float) -> Line:
+        return Line(step, count, work, hours, hours * rates.gpu_hour)
+
+    yield on_gpus("pool", 1, all_of_it, 0)
+    for rater in settings.raters:
+        yield _rating(rater, samples, rates)
+    yield on_gpus("embed", 1, all_of_it, samples / rates.embedded_per_second / 3600)
+    for step in ("neighbors", "curate"):
+        yield on_gpus(step, 1, all_of_it, 0)
+    for name in settings.scores:
+        if name == "influence":
+            yield on_gpus("score for less", 1, all_of_it, _influence_hours(settings, samples))
+        else:
+            passes = 2 if name == "deita" else 1  # by its two models
+            hours = passes * samples / rates.scored_per_second / 3600
+            yield on_gpus(f"score for {name}", 1, all_of_it, hours)
+    yield on_gpus("select", len(cells), "", 0)
+    if settings.finetuning is not None:
+        models = [cell.finetuning.model for cell, _ in cells if cell.finetuning]
+        bases = list(dict.fromkeys(models))
+        training = sum(hours for _, hours in cells)
+        yield on_gpus("finetune", len(cells), f"{settings.finetuning.epochs} epochs", training)
+        evaluation = sum(rates.evaluation_hours * _relative(model) for model in [*bases, *models])
+        work = f"{len(bases)} base models and {len(models)} trained ones" if len(bases) > 1 else "with the base model"
+        yield on_gpus("evaluate", len(bases) + len(models), work, evaluation)
+    yield on_gpus("report", 1, "", 0)
+
+
+def _rating(rater: RatingSettings, samples: int, rates: RatesSettings) -> Line:
+    step, kind = f"rate by {rater.name}", rater.backend.kind
+    model = str(getattr(rater.backend, "model", ""))
+    if kind == "import":
+        return Line(step, 1, "imported", 0, 0)
+    if kind in ("transformers", "vllm"):
+        hours = _relative(model) * samples / rates.rated_per_second / 3600
+        return Line(step, 1, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
+    sent = samples * (rates.prompt_tokens + rates.tokens_per_sample)
+    answered = samples * rates.answer_tokens
+    money = (sent * rates.input_price + answered * rates.output_price) / 1e6
+    return Line(step, 1, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}", 0, money)
+
+
+def _influence_hours(settings: RunSettings, samples: int) -> float:
+    """The warm-up's training, and gradients of every sample at every checkpoint."""
+    less, rates = settings.influence, settings.rates
+    if less is None:
+        return 0.0
+    warmup = less.warmup.size if less.warmup.size >= 1 else less.warmup.size * samples
+    tokens = warmup * less.warmup.epochs * rates.tokens_per_sample
+    seconds = tokens / rates.trained_tokens_per_second + samples * less.warmup.epochs / rates.gradients_per_second
+    return _relative(less.model) * seconds / 3600
+
+
+def _training_hours(cell: Cell, samples: int, rates: RatesSettings) -> float:
+    training: FinetuningSettings | None = cell.finetuning
+    if training is None:
+        return 0.0
+    size = cell.subset.size
+    chosen = samples if size is None else size if size >= 1 else size * samples
+    tokens = chosen * training.epochs * rates.tokens_per_sample
+    return _relative(training.model) * tokens / rates.trained_tokens_per_second / 3600
+
+
+def _relative(model: str) -> float:
+    """The size of a model against the one that the rates are of; 1 where its name does not tell it."""
+    found = re.search(r"(?:^|[-_/])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", model, flags=re.IGNORECASE)
+    if found is None:
+        return 1.0
+    return float(found[1]) * (1.0 if found[2].lower() == "b" else 0.001) / _REFERENCE
+
+
+def _pool_size(settings: RunSettings) -> int:
+    if settings.rates.samples is not None:
+        return settings.rates.samples
+    made = manifest_of(settings.work_dir / "pool")
+    if made is not None:
+        return made.rows
+    known = [_rows(source.recipe, source.limit) for source in settings.pool.sources]
+    if None in known:
+        raise SettingsError(
+            "how many samples the pool has is not known before it is assembled",
+            action="say it: --set rates.samples=50000",
+        )
+    return sum(count for count in known if count is not None)
+
+
+def _rows(recipe: str | None, limit: int | None) -> int | None:
+    """Samples that a source gives at most, where that is known."""
+    whole = recipe_of(recipe).samples if recipe is not None else None
+    counts = [count for count in (whole, limit) if count is not None]
+    return min(counts) if counts else None
+
+
+def as_text(plan: Plan) -> str:
+    """The plan as tables: steps, cells, and the rates that it rests on."""
+    currency = plan.rates.currency
+    steps = [["step", "times", "GPU hours", currency, "on"]]
+    steps += [
+        [line.step, str(line.count), _hours(line.gpu_hours), f"{line.money:,.2f}", line.work] for line in plan.lines
+    ]
+    steps.append(["total", "", _hours(plan.gpu_hours), f"{plan.money:,.2f}", ""])
+    cells = [["cell", "strategy", "rater", "samples", "seed", "base model", "GPU hours of training"]]
+    for cell, hours in plan.cells:
+        subset, training = cell.subset, cell.finetuning
+        size = "all" if subset.size is None else f"{subset.size:g}" if subset.size < 1 else f"{subset.size:,}"
+        of_model = [str(training.seed), training.model, _hours(hours)] if training else [str(subset.seed), "", ""]
+        cells.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
+    fields = type(plan.rates).model_fields
+    rates = [["rate", "value", "what it is"]]
+    rates += [[name, str(getattr(plan.rates, name) or plan.samples), str(fields[name].description)] for name in fields]
+    lines = [*_columns(steps), "", f"{len(plan.cells)} cells:", "", *_columns(cells), ""]
+    if len(plan.cells) > _MANY:
+        lines += [
+            f"More than {_MANY} cells: on Kubeflow, split the experiment; finished steps are shared all the same.",
+            "",
+        ]
+    lines += ["An estimate from these rates, one GPU each (`rates` in the settings):", "", *_columns(rates)]
+    return "\n".join(lines)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 0.05 or hours == 0 else "< 0.1"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines with columns of equal width."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,141 @@
+"""The cells of an experiment: what a section `experiment` stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tamis.core.errors import SettingsError
+from tamis.core.settings import parse
+from tamis.selection.settings import SelectionSettings
+from tamis.selection.stage import strategy_of
+from tamis_pipelines.experiment import base_evaluations
+from tamis_pipelines.settings import RunSettings
+
+LLAMA, MISTRAL = "meta-llama/Llama-3.1-8B", "mistralai/Mistral-7B-v0.3"
+BASIS: dict[str, Any] = {
+    "work_dir": "work",
+    "pool": {"sources": [{"name": "mine", "path": "s3://bucket/pool.jsonl"}]},
+    "raters": [
+        {"name": name, "backend": {"kind": "import", "path": f"s3://bucket/{name}.jsonl", "by": "id"}}
+        for name in ("llama", "gpt")
+    ],
+}
+MODELS = {"finetuning": {"epochs": 2}, "evaluation": {"suite": "quick"}}
+
+
+def settings(**sections: Any) -> RunSettings:
+    return parse(RunSettings, BASIS | sections, where="test")
+
+
+def names(**sections: Any) -> list[str]:
+    return [cell.name for cell in settings(**sections).cells]
+
+
+def test_every_strategy_runs_for_every_size_and_seed_and_those_that_use_ratings_for_every_rater() -> None:
+    grid = {"strategies": ["ds2", "random", "full"], "sizes": [10, 0.5], "seeds": [1, 2]}
+    assert names(experiment=grid) == [
+        *("ds2-10-llama-s1", "ds2-10-llama-s2", "ds2-10-gpt-s1", "ds2-10-gpt-s2"),
+        *("ds2-0.5-llama-s1", "ds2-0.5-llama-s2", "ds2-0.5-gpt-s1", "ds2-0.5-gpt-s2"),
+        *("random-10-s1", "random-10-s2", "random-0.5-s1", "random-0.5-s2"),
+        *("full-s1", "full-s2"),
+    ]
+
+
+def test_a_cell_has_its_seed_in_selection_and_training_and_keeps_the_other_settings() -> None:
+    grid = {"strategies": ["ds2"], "raters": ["gpt"], "sizes": [10], "seeds": [7]}
+    (cell,) = settings(experiment=grid, **MODELS).cells
+    assert cell.subset == SelectionSettings(name="ds2-10-gpt-s7", strategy="ds2", rater="gpt", size=10, seed=7)
+    assert cell.finetuning is not None
+    assert (cell.finetuning.seed, cell.finetuning.epochs, cell.finetuning.model) == (7, 2, LLAMA)
+
+
+def test_base_models_are_trained_on_every_subset_and_evaluated_by_names_of_their_own() -> None:
+    grid = {"strategies": ["random"], "sizes": [10], "models": [LLAMA, {"model": MISTRAL, "revision": "abc"}]}
+    made = settings(experiment=grid, **MODELS)
+    assert [cell.name for cell in made.cells] == ["random-10-s42", "random-10-s42-Mistral-7B-v0.3"]
+    trained = [cell.finetuning for cell in made.cells if cell.finetuning]
+    assert [(one.model, one.revision) for one in trained] == [(LLAMA, None), (MISTRAL, "abc")]
+    bases = base_evaluations(made)
+    assert [(base.name, base.model, base.revision, base.suite) for base in bases] == [
+        ("base", LLAMA, None, "quick"),
+        ("base-Mistral-7B-v0.3", MISTRAL, "abc", "quick"),
+    ]
+
+
+def test_a_larger_experiment_keeps_the_cells_of_a_smaller_one_as_they_were() -> None:
+    small = {"strategies": ["ds2"], "raters": ["gpt"], "sizes": [10]}
+    large = {"strategies": ["random", "ds2"], "sizes": [10, 20], "seeds": [42, 43], "models": [LLAMA, MISTRAL]}
+    one, other = (settings(experiment=grid, **MODELS).cells for grid in (small, large))
+    assert {cell.name: cell for cell in one}.items() <= {cell.name: cell for cell in other}.items()
+
+
+def test_listed_subsets_run_for_every_seed_beside_the_grid() -> None:
+    listed = [{"name": "near", "strategy": "knn", "size": 10, "k": 3}]
+    made = settings(subsets=listed, experiment={"seeds": [1, 2]})
+    assert [(cell.name, cell.subset.k, cell.subset.seed) for cell in made.cells] == [
+        ("near-s1", 3, 1),
+        ("near-s2", 3, 2),
+    ]
+
+
+def test_without_the_section_subsets_are_cells_as_they_stand() -> None:
+    listed = [{"name": "any", "strategy": "random", "size": 10, "seed": 5}]
+    (cell,) = settings(subsets=listed, **MODELS).cells
+    assert (cell.name, cell.subset.seed) == ("any", 5)
+    assert cell.finetuning is not None
+    assert cell.finetuning.seed == 42
+
+
+def test_the_pipeline_gets_each_cell_s_settings_and_the_shared_ones_once() -> None:
+    grid = {"strategies": ["random"], "sizes": [10], "seeds": [1]}
+    given = settings(experiment=grid, **MODELS).arguments()
+    assert given["cells"] == [
+        {
+            "subset": {"name": "random-10-s1", "strategy": "random", "size": 10, "variant": "published", "seed": 1},
+            "finetuning": {"epochs": 2, "model": LLAMA, "seed": 1},
+        }
+    ]
+    assert (given["bases"], given["evaluation"]) == ([{"suite": "quick"}], {"suite": "quick"})
+    assert {"subsets", "experiment", "finetuning"}.isdisjoint(given)
+
+
+def test_the_scores_that_a_grid_s_strategies_rank_by_are_made_once() -> None:
+    grid = {"strategies": ["perplexity", "deita"], "sizes": [10, 20]}
+    assert settings(experiment=grid).scores == ("perplexity", "deita")
+    assert settings(experiment=grid | {"variant": "ds2-paper"}).scores == ("perplexity",)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["full", "random", "length", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
+)
+@pytest.mark.parametrize("variant", ["published", "ds2-paper"])
+def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_scores(
+    strategy: str, variant: str
+) -> None:
+    scores = {"name": "m", "backend": {"kind": "transformers", "model": "m"}}
+    tasks = {"tasks": [{"name": "t", "path": "s3://b/t.jsonl"}]}
+    grid = {"strategies": [strategy], "sizes": [10], "variant": variant}
+    made = settings(experiment=grid, raters=[*BASIS["raters"], scores], influence=tasks).cells
+    ordered = strategy_of(made[0].subset).order
+    assert len(made) == (3 if {"raw_scores", "scores"} & set(ordered) else 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({}, "nothing is selected"),
+        ({"experiment": {"strategies": ["ds2"]}}, "strategies need sizes"),
+        ({"experiment": {"strategies": ["ds2"], "sizes": [5], "raters": ["me"]}}, "no rater 'me'; allowed: llama, gpt"),
+        ({"experiment": {"strategies": ["ds3"], "sizes": [5]}}, "experiment.strategies.0: seen 'ds3'"),
+        (
+            {"experiment": {"strategies": ["ds2"], "sizes": [5], "seeds": [1, 1]}},
+            "two subsets are called 'ds2-5-llama-s1'",
+        ),
+        ({"subsets": [{"name": "a", "strategy": "ds2", "size": 5}]}, "'a' needs a rater; allowed: llama, gpt"),
+    ],
+)
+def test_an_experiment_that_cannot_be_run_is_refused_before_it_starts(sections: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(**sections)

@@ -1,0 +1,95 @@
+"""`tamis plan`: counts, and estimates that follow from the stated rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tamis.cli import main
+from tamis.core.errors import SettingsError
+from tamis_pipelines.plan import Plan, as_text, plan
+from tamis_pipelines.settings import load_run
+from tests.artifacts import conversation, make_pool
+from tests.pipeline.test_experiment import LLAMA, MODELS, settings
+
+ROOT = Path(__file__).parents[2]
+RATES = {"samples": 1_000, "tokens_per_sample": 100, "trained_tokens_per_second": 1_000, "gpu_hour": 3}
+
+
+def planned(**sections: Any) -> Plan:
+    return plan(settings(**{"rates": RATES, **sections}))
+
+
+def hours(made: Plan, step: str) -> float:
+    (line,) = [line for line in made.lines if line.step == step]
+    assert line.money == pytest.approx(3 * line.gpu_hours)
+    return line.gpu_hours
+
+
+def test_the_paper_s_experiment_is_thirty_six_cells_on_its_whole_pool() -> None:
+    made = plan(load_run(ROOT / "examples/paper.yaml"))
+    assert made.samples == 300_932
+    assert len(made.cells) == 2 * (6 + 4 * 3)
+    counts = {line.step: line.count for line in made.lines}
+    assert (counts["finetune"], counts["evaluate"]) == (36, 38)
+    assert {"rate by llama", "rate by mistral", "rate by gpt", "score for perplexity", "score for less"} <= set(counts)
+    assert counts["curate"] == counts["neighbors"] == counts["pool"] == 1, "what cells share is done once"
+
+
+def test_training_takes_its_tokens_at_the_stated_rate() -> None:
+    grid = {"strategies": ["random", "full"], "sizes": [500, 0.1], "seeds": [1, 2]}
+    made = planned(experiment=grid, **MODELS)
+    tokens = 2 * (500 + 100 + 1_000) * 100 * 2  # seeds, samples, tokens of each, epochs
+    assert hours(made, "finetune") == pytest.approx(tokens / 1_000 / 3600)
+
+
+def test_the_size_that_a_model_s_name_tells_counts_in_proportion() -> None:
+    grid = {
+        "strategies": ["random"],
+        "sizes": [500],
+        "models": [LLAMA, "org/Small-0.8B", "org/Tiny-80M-v2", "org/None"],
+    }
+    whole, small, tiny, unknown = (hours for _, hours in planned(experiment=grid, **MODELS).cells)
+    assert (small, tiny, unknown) == (pytest.approx(whole / 10), pytest.approx(whole / 100), whole)
+
+
+def test_imported_ratings_cost_nothing_and_local_raters_take_gpus() -> None:
+    raters = [
+        {"name": "given", "backend": {"kind": "import", "path": "s3://b/r.jsonl", "by": "id"}},
+        {"name": "local", "backend": {"kind": "transformers", "model": "org/Rater-8B"}},
+    ]
+    grid = {"strategies": ["random"], "sizes": [5]}
+    made = planned(raters=raters, experiment=grid, rates=RATES | {"rated_per_second": 10})
+    assert hours(made, "rate by given") == 0
+    assert hours(made, "rate by local") == pytest.approx(1_000 / 10 / 3600)
+    assert "finetune" not in {line.step for line in made.lines}
+
+
+def test_the_pool_s_size_is_that_of_an_earlier_run_if_it_is_not_stated(tmp_path: Path) -> None:
+    samples = [conversation(f"Question {i}?", "Yes.") for i in range(7)]
+    grid = {"strategies": ["random"], "sizes": [5]}
+    with pytest.raises(SettingsError, match="not known before it is assembled"):
+        plan(settings(experiment=grid, work_dir=str(tmp_path)))
+    make_pool(tmp_path / "pool", samples)
+    assert plan(settings(experiment=grid, work_dir=str(tmp_path))).samples == 7
+
+
+def test_every_rate_is_shown_with_what_it_is() -> None:
+    made = planned(experiment={"strategies": ["random"], "sizes": [5], "seeds": list(range(60))})
+    text = as_text(made)
+    for name in type(made.rates).model_fields:
+        assert f"\n{name} " in text
+    assert "assumed: price of a GPU hour" in text
+    assert "More than 50 cells" in text
+    assert "random-5-s59" in text
+
+
+def test_the_command_takes_rates_of_one_s_own() -> None:
+    command = ["plan", str(ROOT / "examples/paper.yaml"), "--set", "rates.gpu_hour=0"]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    (total,) = [line for line in result.output.splitlines() if line.startswith("total")]
+    assert total.split()[2] == "0.00"

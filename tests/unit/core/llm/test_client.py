@@ -1,0 +1,199 @@
+"""The client against a server on a real socket that makes every fault."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tamis.core.errors import SettingsError
+from tamis.core.llm.client import Call, Reply, ServiceError
+from tamis.core.llm.faults import Fault
+from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.stream import stream
+from tests.llm_server import Asked, Reaction, Server, completion, error, hostile, most_within
+
+pytest.importorskip("openai")
+
+
+def service(server: Server, **values: Any) -> ServiceSettings:
+    values = {"model": "m", "base_url": server.url, "api_key_env": None, "timeout": 0.5, "patience": 20.0} | values
+    return ServiceSettings(**values)
+
+
+def ask(settings: ServiceSettings, count: int = 1, tokens: tuple[float, float] = (0, 0)) -> dict[int, Reply | Fault]:
+    def call(job: int) -> Call:
+        return Call({"messages": [{"role": "user", "content": f"{job}"}]}, *tokens)
+
+    outcomes: dict[int, Reply | Fault] = {}
+    for group in stream(settings, iter(range(count)), call):
+        for job, outcome in group:
+            assert job not in outcomes
+            outcomes[job] = outcome
+    return outcomes
+
+
+def scripted(*reactions: Reaction) -> Server:
+    return Server(lambda asked: reactions[min(asked.number, len(reactions) - 1)])
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+
+
+def test_many_requests_are_under_way_at_once_and_none_is_lost() -> None:
+    with Server(lambda asked: Reaction(completion(asked.prompt), delay=0.02)) as server:
+        outcomes = ask(service(server, concurrency=30), 300)
+    assert {job: outcome.text for job, outcome in outcomes.items()} == {job: str(job) for job in range(300)}  # type: ignore[union-attr]
+    assert 16 < server.most_at_once <= 30
+    assert server.asked[0].body["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reaction(error("slow down"), 429),
+        Reaction(error("boom"), 500),
+        Reaction(b"", 503),
+        Reaction(completion(), reset_after=30),
+        Reaction(hang=True),
+        Reaction(completion(), drip=0.01),
+        Reaction(b""),
+        Reaction(b"{"),
+        Reaction([]),
+        Reaction({"choices": []}),
+    ],
+    ids=["429", "500", "503", "reset", "hang", "drip", "empty", "no-json", "list", "no-choice"],
+)
+def test_a_technical_fault_is_tried_again(fault: Reaction) -> None:
+    with scripted(fault, fault, Reaction(completion("fine"))) as server:
+        assert ask(service(server))[0] == Reply("fine", prompt_tokens=100, completion_tokens=30)
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("header", ["seconds", "date"])
+def test_nothing_is_sent_before_the_time_that_the_service_named(header: str) -> None:
+    from email.utils import formatdate
+
+    value = "1" if header == "seconds" else formatdate(time.time() + 2, usegmt=True)
+    with scripted(Reaction(error("slow"), 429, {"Retry-After": value}), Reaction(completion())) as server:
+        ask(service(server, concurrency=1), 5)
+    assert len(server.asked) == 6
+    # A date has whole seconds, so two seconds may be little more than one.
+    assert 0.95 <= server.asked[1].at - server.asked[0].at < 4
+    assert server.asked[5].at - server.asked[1].at < 0.5
+
+
+def test_a_request_is_given_up_after_its_tries_and_says_why() -> None:
+    with scripted(Reaction(error("boom"), 500)) as server:
+        outcomes = ask(service(server, tries=3), 2)
+    assert [str(fault) for fault in outcomes.values()] == ["server error: 500 boom (sent 3 times)"] * 2
+    assert len(server.asked) == 6
+
+
+def test_being_told_to_come_later_costs_patience_and_not_tries() -> None:
+    with scripted(*[Reaction(error("slow down"), 429)] * 6, Reaction(completion())) as server:
+        assert isinstance(ask(service(server, tries=2))[0], Reply)
+    with scripted(Reaction(error("slow down"), 429)) as server:
+        fault = ask(service(server, patience=0.3))[0]
+    assert isinstance(fault, Fault)
+    assert fault.kind == "rate limited"
+
+
+@pytest.mark.parametrize(
+    ("reaction", "words"),
+    [
+        (Reaction(error("Incorrect API key provided"), 401), "check the key in TEST_KEY"),
+        (Reaction(error("no"), 403), "what the key may do"),
+        (Reaction(error("no such model"), 404), "check 'base_url' and 'model'"),
+        (Reaction(error("no credit", "insufficient_quota"), 429), "add credit"),
+        (Reaction(error("tomorrow"), 429, {"Retry-After": "90000"}), "start again later"),
+        (Reaction(error("'messages' is not supported"), 400), "change the setting"),
+    ],
+)
+def test_a_hopeless_service_stops_all_at_once_and_the_key_is_never_said(
+    reaction: Reaction, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-very-secret")
+    caplog.set_level(logging.DEBUG)
+    with scripted(reaction) as server, pytest.raises(ServiceError, match=words) as raised:
+        ask(service(server, api_key_env="TEST_KEY", concurrency=4), 1000)
+    assert len(server.asked) <= 8
+    assert server.asked[0].headers["authorization"] == "Bearer sk-very-secret"
+    assert "sk-very-secret" not in str(raised.value) + caplog.text
+
+
+def test_what_was_under_way_when_the_service_closed_is_still_delivered() -> None:
+    def behave(asked: Asked) -> Reaction:
+        return Reaction(completion(), delay=0.3) if asked.number < 9 else Reaction(error("key"), 401, delay=0.1)
+
+    outcomes = []
+    with Server(behave) as server:
+        going = stream(service(server, concurrency=10), iter(range(500)), lambda job: Call({"messages": []}))
+        with pytest.raises(ServiceError):
+            outcomes.extend(going)
+    assert sum(map(len, outcomes)) == 9
+
+
+def test_a_service_that_is_out_of_order_is_not_asked_for_every_sample() -> None:
+    with scripted(Reaction(b"", 500)) as server, pytest.raises(ServiceError, match="20 requests in a row"):
+        ask(service(server, tries=2, concurrency=8), 5000)
+    assert len(server.asked) < 100
+
+
+def test_no_server_at_all_is_said_plainly() -> None:
+    with Server() as server:
+        settings = service(server, tries=2)
+    with pytest.raises(ServiceError, match="no connection"):
+        ask(settings, 100)
+
+
+def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_KEY", raising=False)
+    with pytest.raises(SettingsError, match="TEST_KEY"):
+        ask(ServiceSettings(model="m", api_key_env="TEST_KEY"))
+
+
+def test_an_address_in_the_environment_does_not_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tamis.core.llm.client import connect
+
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    assert str(connect(ServiceSettings(model="m", api_key_env=None)).base_url) == "https://api.openai.com/v1/"
+
+
+def test_azure_is_asked_at_its_deployment_with_its_own_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_KEY", "k")
+    azure = {"deployment": "mini-west", "api_version": "2024-10-21"}
+    with Server() as server:
+        endpoint = f"http://127.0.0.1:{server.port}"
+        ask(service(server, base_url=endpoint, azure=azure, api_key_env="AZURE_KEY"))
+    assert server.asked[0].path == "/openai/deployments/mini-west/chat/completions?api-version=2024-10-21"
+    assert server.asked[0].headers["api-key"] == "k"
+
+
+def test_the_limits_hold_at_the_server_through_every_fault() -> None:
+    """A few hundred requests in some seconds: 6,000 a minute are 100 in any second, and one bucket's burst of 100."""
+    limits = {"requests_per_minute": 6000, "tokens_per_minute": 6000 * 120}
+    with Server(hostile(1, share=0.7)) as server:
+        outcomes = ask(service(server, limits=limits, concurrency=200, timeout=0.4), 400, tokens=(100, 30))
+    assert len(outcomes) == 400
+    times = [asked.at for asked in server.asked]
+    assert most_within(times, 1.0) <= 200
+    assert most_within(times, 2.0) <= 300
+    span = times[-1] - times[0]
+    assert len(times) <= 100 + 100 * span
+    kinds = Counter(outcome.kind for outcome in outcomes.values() if isinstance(outcome, Fault))
+    assert {"content filter", "too long"} <= kinds.keys()
+
+
+def test_a_caller_that_stops_leaves_nothing_running() -> None:
+    with Server(lambda asked: Reaction(hang=asked.number > 3, body=completion())) as server:
+        going = stream(service(server, timeout=60), iter(range(50)), lambda job: Call({"messages": []}))
+        next(going)
+        start = time.monotonic()
+        going.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - start < 5

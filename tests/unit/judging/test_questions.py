@@ -1,0 +1,81 @@
+"""Questions out of files of many layouts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamis.core.errors import InputError, StorageError
+from tamis.judging.questions import questions_of
+from tamis.judging.settings import PromptSet
+from tests.conftest import shared_data
+
+
+def prompt_set(folder: Path, rows: list[Any], **values: Any) -> PromptSet:
+    (folder / "set.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return PromptSet(name="test", path=str(folder / "set.jsonl"), **values)
+
+
+def test_texts_come_in_order_and_each_once(tmp_path: Path) -> None:
+    rows = [{"prompt": " Why? "}, {"prompt": "What is 三?\u2028Say."}, {"prompt": "Why?"}]
+    found = questions_of(prompt_set(tmp_path, rows))
+    assert [question.text for question in found] == ["Why?", "What is 三?\u2028Say."]
+    assert len({question.id for question in found}) == 2
+
+
+def test_nested_fields_are_joined_and_later_ones_may_be_empty(tmp_path: Path) -> None:
+    rows = [{"task": "Add.", "cases": [{"input": "1, 2"}]}, {"task": "Sing.", "cases": [{"input": ""}]}]
+    found = questions_of(prompt_set(tmp_path, rows, fields=["task", "cases.0.input"]))
+    assert [question.text for question in found] == ["Add.\n\n1, 2", "Sing."]
+
+
+def test_a_limit_draws_by_its_seed_and_keeps_the_order(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {i:02}?"} for i in range(50)]
+    drawn = [
+        [question.text for question in questions_of(prompt_set(tmp_path, rows, limit=10, seed=seed))]
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] == sorted(drawn[0])
+    assert drawn[0] != drawn[2]
+    assert len(questions_of(prompt_set(tmp_path, rows, limit=99))) == 50
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("no json", "line 2: not JSON"),
+        ("[1]", "there is no 'prompt'; its fields: none: it is no object"),
+        ('{"text": "x", "id": 1}', "there is no 'prompt'; its fields: text, id"),
+        ('{"prompt": ["x"]}', "'prompt' is no text"),
+        ('{"prompt": "  "}', "'prompt' is empty"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, seen: str) -> None:
+    (tmp_path / "set.jsonl").write_text(f'{{"prompt": "Good?"}}\n{line}\n')
+    with pytest.raises(InputError, match=seen):
+        questions_of(PromptSet(name="test", path=str(tmp_path / "set.jsonl")))
+
+
+def test_a_file_that_is_empty_or_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no line"):
+        questions_of(prompt_set(tmp_path, []))
+    with pytest.raises(StorageError):
+        questions_of(PromptSet(name="test", path=str(tmp_path / "gone.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "count"),
+    [
+        ("vicuna_test_set.jsonl", ["text"], 80),
+        ("koala_test_set.jsonl", ["prompt"], 180),
+        ("wizardlm_test_set.jsonl", ["Instruction"], 216),  # of 218: two are there twice
+        ("sinstruct_test_set.jsonl", ["instruction", "instances.0.input"], 252),
+        ("lima_test_set.jsonl", ["conversations"], 300),
+    ],
+)
+def test_the_published_sets_are_read_whole(file: str, fields: list[str], count: int) -> None:
+    path = shared_data("judge", "prompts", file)
+    assert len(questions_of(PromptSet(name=file, path=str(path), fields=fields))) == count

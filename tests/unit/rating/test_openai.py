@@ -1,0 +1,282 @@
+"""The openai backend and the stage around it, against servers on real sockets."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import ModelError, SettingsError
+from tamis.core.llm.client import Reply
+from tamis.core.llm.faults import Fault
+from tamis.core.settings import parse as parse_settings
+from tamis.rating.backend import Request
+from tamis.rating.backends.logprobs import overall_probabilities
+from tamis.rating.backends.openai import OpenAIBackend, answer_of
+from tamis.rating.backends.sampling import Sampling
+from tamis.rating.parsing import Scores, write
+from tamis.rating.prompts import load_prompt
+from tamis.rating.settings import OpenAISettings, RatingSettings
+from tamis.rating.stage import plan, run
+from tests.artifacts import conversation, make_pool
+from tests.llm_server import GOOD, Asked, Reaction, Server, completion, error, hostile
+
+pytest.importorskip("openai")
+PROMPT = load_prompt("ds2-v1")
+REQUEST = Request("a" * 32, "### user: Hi\n### assistant: Hello")
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+
+
+def settings(server: Server, store: Path | None = None, **own: Any) -> RatingSettings:
+    backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None, "timeout": 0.5}
+    values = {"name": "mini", "backend": backend | own.pop("backend", {})} | own
+    return parse_settings(RatingSettings, values | ({"store": str(store)} if store else {}), where="here")
+
+
+def pool_of(count: int, folder: Path) -> Path:
+    return make_pool(folder / "pool", [conversation(f"What is {n}?", f"A number, {n}.") for n in range(count)])
+
+
+def stored(store: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for part in store.glob("*/*.jsonl") for line in part.read_text().splitlines()]
+
+
+def tokens(*parts: str, last: dict[str, float] | None = None, at: int = -2) -> list[dict[str, Any]]:
+    """Tokens with their probabilities; `last` are the alternatives at place `at`."""
+    found = [{"token": part, "logprob": math.log(0.9), "top_logprobs": []} for part in parts]
+    if last:
+        found[at]["top_logprobs"] = [{"token": token, "logprob": math.log(share)} for token, share in last.items()]
+        found[at]["logprob"] = math.log(last.get(found[at]["token"], 0.9))
+    return found
+
+
+HEAD = GOOD[: GOOD.rindex(":") + 2]
+
+
+@pytest.mark.parametrize(
+    ("parts", "alternatives", "shares"),
+    [
+        ((HEAD, "7", "}"), {"7": 0.5, "8": 0.25, "10": 0.25}, {7: 0.5, 8: 0.25, 10: 0.25}),
+        ((HEAD[:-1], " 7", "}"), {" 7": 0.6, "7": 0.2, " six": 0.2}, {7: 1.0}),
+        ((HEAD[:-2], ": 7", "}"), {": 7": 0.5, ": 9": 0.5, ":": 0.1}, {7: 0.5, 9: 0.5}),
+        ((HEAD, "7}"), {"7}": 0.75, "6}": 0.25}, {7: 0.75, 6: 0.25}),
+        ((HEAD, "7", "}"), {"7": 0.8, "11": 0.1, "0": 0.1}, {7: 1.0}),
+    ],
+)
+def test_probabilities_are_read_at_the_overall_rating(
+    parts: tuple[str, ...], alternatives: dict[str, float], shares: dict[int, float]
+) -> None:
+    found = overall_probabilities("".join(parts), tokens(*parts, last=alternatives, at=-1 if len(parts) == 2 else -2))
+    assert found == pytest.approx([shares.get(n, 0.0) for n in range(1, 11)])
+
+
+def test_a_ten_of_two_tokens_shares_with_the_one() -> None:
+    answer = tokens(HEAD, "1", "0", "}", last={"1": 0.8, "9": 0.2}, at=1)
+    answer[2]["top_logprobs"] = [{"token": "0", "logprob": math.log(0.75)}, {"token": "}", "logprob": math.log(0.25)}]
+    answer[2]["logprob"] = math.log(0.75)
+    found = overall_probabilities(HEAD + "10}", answer)
+    assert found == pytest.approx([0.2, 0, 0, 0, 0, 0, 0, 0, 0.2, 0.6])
+    unknown = tokens(HEAD, "7", "}", last={"7": 0.9, "1": 0.1})
+    assert overall_probabilities(HEAD + "7}", unknown) is None  # a "0" might have followed the "1"
+    known = tokens(HEAD, "7", "}", last={"7": 0.8, "1": 0.1, "10": 0.1})
+    assert overall_probabilities(HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [[], [{"token": GOOD}], [{"token": 3, "logprob": 0}], tokens(HEAD, "7", "}", last={"a": 0.9}), tokens("other")],
+)
+def test_where_the_tokens_do_not_tell_nothing_is_claimed(strange: list[dict[str, Any]]) -> None:
+    text = "".join(str(one["token"]) for one in strange)
+    if strange[1:]:
+        strange[1]["logprob"] = math.log(0.1)
+    assert overall_probabilities(text, strange) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "problem"),
+    [
+        (Reply(GOOD), None),
+        (Reply("", refusal="No."), "refused"),
+        (Reply("", finish="content_filter"), "refused"),
+        (Reply("I'm sorry, but I can't help with that."), "refused"),
+        (Reply("I cannot rate this."), "refused"),
+        (Reply("Sorry is a word. " + GOOD), None),
+        (Reply("The sample is good."), None),
+        (Fault("content filter"), "refused"),
+        (Fault("too long"), "too_long"),
+        (Fault("timeout"), "failed"),
+        (Fault("bad request"), "failed"),
+    ],
+)
+def test_what_a_reply_says_about_the_sample(outcome: Reply | Fault, problem: str | None) -> None:
+    assert answer_of(REQUEST, outcome, shortened=False).problem == problem
+
+
+def backend_of(sampling: Sampling = Sampling(), **values: Any) -> OpenAIBackend:  # noqa: B008
+    return OpenAIBackend(OpenAISettings(model="m", **values), PROMPT, sampling)
+
+
+def test_the_request_has_the_schema_the_limit_and_the_sampling() -> None:
+    body = backend_of(Sampling(1.2, 0.9, 50, 7), extra={"metadata": {"a": "b"}}).body(REQUEST, REQUEST.text)
+    schema = body["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["properties"]["Overall rating"] == {"type": "integer", "enum": list(range(1, 11))}
+    sent = (body["temperature"], body["top_p"], body["top_k"], body["max_completion_tokens"], body["metadata"])
+    assert sent == (1.2, 0.9, 50, 128, {"a": "b"})
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 10)
+    assert body["messages"] == [{"role": "user", "content": PROMPT.before + REQUEST.text + PROMPT.after}]
+    second = backend_of(Sampling(1.2, 0.9, 50, 7)).body(Request(REQUEST.id, REQUEST.text, 2), REQUEST.text)
+    assert 0 <= second["seed"] != body["seed"]
+
+
+def test_the_request_leaves_out_what_a_server_does_not_know() -> None:
+    backend = backend_of(structured="none", logprobs=False, answer_limit="max_tokens", extra={"temperature": None})
+    assert backend.body(REQUEST, "x").keys() == {"messages", "max_tokens"}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_long_sample_loses_its_middle(exact: bool, request: pytest.FixtureRequest) -> None:
+    tokenizer = str(request.getfixturevalue("tiny")) if exact else None
+    backend = backend_of(max_sample_tokens=100, tokenizer=tokenizer)
+    text = "### user: Erzähle.\n### assistant: " + "Es war einmal, ein größerer Satz. " * 60 + "Ende gut."
+    job = backend._job(Request("b" * 32, text))
+    assert job.shortened
+    assert job.text.startswith("### user: Erzähle.")
+    assert job.text.endswith("Ende gut.")
+    assert PROMPT.marker in job.text
+    assert 90 <= backend._lengths.count([job.text])[0] <= 104
+    (size,) = backend.measure([text])
+    assert (size.shortened, size.prompt_tokens) == (True, job.tokens)
+    whole = backend._job(REQUEST)
+    assert (whole.text, whole.shortened) == (REQUEST.text, False)
+
+
+def test_ratings_come_with_scores_probabilities_and_tokens(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        score = 1 + len(asked.prompt) % 10
+        answer = write(Scores(1, 2, 3, score))
+        head = answer[: answer.rindex(":") + 2]
+        logprobs = tokens(head, str(score), "}", last={str(score): 0.5, "5": 0.5, "10": 0.0001})
+        return Reaction(completion(answer, logprobs=logprobs))
+
+    pool = pool_of(30, tmp_path)
+    with Server(behave) as server:
+        manifest = run(settings(server), pool=pool, out=tmp_path / "out")
+    table = Artifact.open(tmp_path / "out", "ratings").table()
+    assert table["id"].to_pylist() == Artifact.open(pool).table(["id"])["id"].to_pylist()
+    assert manifest.facts["ok"] == 30
+    assert manifest.models == {"rater": "m"}
+    row = table.to_pylist()[0]
+    assert row["expected"] == pytest.approx((row["overall"] + 5) / 2, abs=0.01)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["attempts"]) == (100, 30, 1)
+
+
+def test_blocks_are_rated_without_a_pause_and_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first sample's answer comes last of all; blocks of ten go on meanwhile."""
+    monkeypatch.setattr("tamis.rating.stage.BLOCK", 10)
+    pool = pool_of(60, tmp_path)
+    with Server(lambda asked: Reaction(completion(), delay=0.4 if asked.number == 0 else 0)) as server:
+        run(settings(server, backend={"concurrency": 4}), pool=pool, out=tmp_path / "out")
+        last = max(asked.at for asked in server.asked) - server.asked[0].at
+    ids = Artifact.open(tmp_path / "out").table(["id"])["id"].to_pylist()
+    assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
+    assert last < 0.35  # nobody waited for the slow one
+
+
+def test_unparsable_answers_are_asked_again_with_another_seed(tmp_path: Path) -> None:
+    with Server(lambda asked: Reaction(completion("hm" if asked.number < 6 else GOOD))) as server:
+        mine = settings(server, temperature=1.0, backend={"concurrency": 1})
+        manifest = run(mine, pool=pool_of(6, tmp_path), out=tmp_path / "out")
+    assert (manifest.facts["ok"], manifest.facts["prompt_tokens"], len(server.asked)) == (6, 1200, 12)
+    assert len({asked.body["seed"] for asked in server.asked}) == 12
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_hostile_service_leaves_no_sample_without_a_status_and_no_rating_twice(seed: int, tmp_path: Path) -> None:
+    store, pool = tmp_path / "store", pool_of(250, tmp_path)
+    limits = {"requests_per_minute": 9000}
+    with Server(hostile(seed)) as server:
+        mine = settings(
+            server, store, max_failure_share=1.0,
+            backend={"timeout": 0.3, "tries": 4, "patience": 5, "concurrency": 50, "limits": limits},
+        )  # fmt: skip
+        manifest = run(mine, pool=pool, out=tmp_path / "out")
+        first = len(server.asked)
+        again = run(mine.model_copy(update={"max_failure_share": 0.99}), pool=pool, out=tmp_path / "again")
+    table = Artifact.open(tmp_path / "out").table().to_pylist()
+    assert [row["id"] for row in table] == Artifact.open(pool).table(["id"])["id"].to_pylist()
+    facts = manifest.facts
+    counts = {status: facts[status] for status in ("ok", "unparsable", "refused", "too_long", "failed")}
+    assert sum(counts.values()) == 250
+    assert counts == {status: [row["status"] for row in table].count(status) for status in counts}
+    assert sum(facts["errors"].values()) == 250 - counts["ok"]
+    assert all((row["error"] is None) == (row["status"] == "ok") for row in table)
+    assert min(counts["refused"], counts["too_long"]) > 0
+    assert all(row["overall"] is None for row in table if row["status"] != "ok")
+    final = {row["id"] for row in stored(store)}
+    assert len(final) >= 250 - counts["failed"]
+    assert again.facts["asked"] == counts["failed"]  # nothing that had ended was paid for again
+    span = server.asked[first - 1].at - server.asked[0].at
+    assert first <= 150 + 150 * span  # 9,000 a minute, and the bucket's second
+
+
+def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with Server(lambda asked: Reaction(completion("") if asked.number % 2 else completion())) as server:
+        mine = settings(server, store, max_attempts=1, backend={"concurrency": 4})
+        with pytest.raises(ModelError, match=r"unparsable +empty answer"):
+            run(mine, pool=pool_of(400, tmp_path), out=tmp_path / "out")
+    assert len(server.asked) < 120
+    assert len(stored(store)) == len(server.asked)
+
+
+def test_the_money_budget_is_never_exceeded_and_holds_over_runs(tmp_path: Path) -> None:
+    store, pool = tmp_path / "store", pool_of(300, tmp_path)
+    price = {"input": 1000.0, "output": 1000.0}  # a sample of 130 tokens costs 0.13
+    with Server(lambda asked: Reaction(completion(), delay=0.01)) as server:
+        mine = settings(server, store, price=price, max_cost=13.0, backend={"concurrency": 8})
+        for _ in range(2):
+            with pytest.raises(ModelError, match=r"allowed: 13.0 \(max_cost\)"):
+                run(mine, pool=pool, out=tmp_path / "out")
+            assert 30 <= len(server.asked) <= 100
+        assert len(stored(store)) == len(server.asked)
+        richer = mine.model_copy(update={"max_cost": 40.0})
+        manifest = run(richer, pool=pool, out=tmp_path / "out")
+    assert len(server.asked) == 300
+    assert manifest.facts["cost"] == pytest.approx(39.0)
+
+
+def test_the_plan_projects_tokens_and_money_and_asks_nothing(tmp_path: Path) -> None:
+    with Server() as server:
+        mine = settings(server, price={"input": 10.0, "output": 0.0})
+        seen = plan(mine, pool=pool_of(20, tmp_path))
+    assert not server.asked
+    assert (seen.samples, seen.stored, seen.completion_tokens) == (20, 0, 640)
+    assert seen.cost == pytest.approx(seen.prompt_tokens / 100_000)
+    assert "cost:" in str(seen)
+
+
+def test_a_dead_key_stops_before_the_pool_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(lambda asked: Reaction(error("Incorrect API key"), 401)) as server:
+        with pytest.raises(ModelError, match="unauthorised"):
+            run(settings(server), pool=pool_of(200, tmp_path), out=tmp_path / "out")
+        assert len(server.asked) < 40
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        with pytest.raises(SettingsError, match="NO_SUCH_KEY"):
+            run(settings(server, backend={"api_key_env": "NO_SUCH_KEY"}), pool=tmp_path / "pool", out=tmp_path / "out")
+
+
+def test_the_paper_s_service_is_ready_by_name() -> None:
+    mine = parse_settings(RatingSettings, {"rater": "gpt-4o-mini"}, where="here")
+    assert isinstance(mine.backend, OpenAISettings)
+    assert (mine.backend.model, mine.backend.max_new_tokens, mine.max_attempts) == ("gpt-4o-mini", 128, 3)
+    assert mine.backend.api_key_env == "OPENAI_API_KEY"
