@@ -6,6 +6,10 @@ IMAGES ?= cpu rating training evaluation
 REGISTRY ?= ghcr.io/tamis
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' components/tamis/__init__.py)
 
+# Packages are installed without byte code; the first import writes it. Where that is forbidden, every process would
+# compile them anew: some 10 seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 

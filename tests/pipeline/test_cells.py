@@ -1,11 +1,8 @@
-"""An experiment in which cells fail, is killed, and goes on: the others are there, and the report says why."""
+"""An experiment in which cells fail: the others are there, and the report says why."""
 
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +26,8 @@ def experiment(continued_run: dict[str, Any], tiny: Path, tmp_path: Path) -> Pat
     return write(tmp_path, settings)
 
 
-def test_a_failed_cell_leaves_the_others_and_a_killed_run_goes_on(experiment: Path) -> None:
+def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
     work = experiment.parent / "work"
-    command = [sys.executable, "-m", "tamis", "run", str(experiment)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "evaluation: started (random-10-s1)" in line:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert not (work / "models").exists()
-
     ended = tamis("run", experiment)
 
     assert ended.returncode == 1, ended.stderr
@@ -47,16 +35,12 @@ def test_a_failed_cell_leaves_the_others_and_a_killed_run_goes_on(experiment: Pa
     assert "endless-s1, model: " in ended.stderr
     assert [path.name for path in (work / "models").iterdir()] == ["random-10-s1"]
     assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random-10-s1"]
-    # What was finished before the kill, the shared steps and the first cell's model, was done once.
-    assert set(done(ended.stderr)) <= {"evaluation", "selection", "reporting"}, ended.stderr
+    shared = {"pool", "embedding", "neighbors", "rating", "curation"}  # finished before, as after a kill
+    assert not shared & set(re.findall(r"tamis\.core\.steps (\w+): done", ended.stderr))
     said = (work / "report/results.md").read_text()
     assert re.search(r"\| endless-s1 \| length \| 1 \| model \|.*token", said), said
     assert re.search(r"\| length \| .* \| 0 of 1 \| failed \| failed \| failed \|", said), said
     Artifact.open(work / "report", "report").verify()
-
-
-def done(output: str) -> list[str]:
-    return re.findall(r"tamis\.core\.steps (\w+): done", output)
 
 
 def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str, Any], tmp_path: Path) -> None:

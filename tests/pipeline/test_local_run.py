@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,21 +59,27 @@ def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_conce
     assert steps_done(changed.stderr) == ["reporting"]
 
 
-def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(settings_file: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(
+    continued_run: dict[str, Any], tmp_path: Path
+) -> None:
+    """What was finished at the kill is the work of an earlier run and of this one: neighbours of its own."""
+    work = tmp_path / "work"
+    shutil.rmtree(work / "report")
+    settings_file = write(tmp_path, continued_run | {"neighbors": {"k": 12}})
     command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "embedding: started" in line:
+            if "curation: started" in line:
                 process.send_signal(signal.SIGKILL)
                 break
-    work = settings_file.parent / "work"
     assert not (work / "report").exists()
     _wait_for_the_end_of_children(work)
     again = tamis("run", settings_file)
     assert again.returncode == 0, again.stderr
-    assert "pool" in steps_reused(again.stderr)
-    assert "pool" not in steps_done(again.stderr)
+    assert {"pool", "embedding", "neighbors"} <= set(steps_reused(again.stderr))
+    assert not {"pool", "embedding", "neighbors"} & set(steps_done(again.stderr))
+    assert "curation" in steps_done(again.stderr)
     assert (work / "report/report.html").is_file()
 
 
@@ -135,11 +142,10 @@ def test_strategies_that_rank_by_scores_get_them_made_once(
     task = tmp_path / "task.jsonl"
     task.write_text('{"prompt": "Where is the Nile?", "completion": "In Africa."}\n')
     warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 4, "targets": ["q_proj"]}
-    strategies = ("perplexity", "deita", "less")
+    strategies = ("perplexity", "less")
     sections = {
         "subsets": [{"name": name, "strategy": name, "size": 4} for name in strategies],
         "perplexity": {"measure": {"model": str(tiny)}},
-        "deita": {"measure": {"complexity_model": str(tiny), "quality_model": str(tiny)}},
         "influence": {
             "model": str(tiny),
             "tasks": [{"name": "facts", "path": str(task)}],
@@ -149,9 +155,9 @@ def test_strategies_that_rank_by_scores_get_them_made_once(
     }
     done = tamis("run", write(tmp_path, continued_run | sections))
     assert done.returncode == 0, done.stderr
-    made = ["influence", "reporting", "scoring", "scoring", "selection", "selection", "selection"]
+    made = ["influence", "reporting", "scoring", "selection", "selection"]
     assert sorted(steps_done(done.stderr)) == made
     work = tmp_path / "work"
-    assert sorted(folder.name for folder in (work / "scores").iterdir()) == ["deita", "less", "perplexity"]
+    assert sorted(folder.name for folder in (work / "scores").iterdir()) == ["less", "perplexity"]
     sizes = {name: Artifact.open(work / "selections" / name, "selection").manifest.rows for name in strategies}
     assert set(sizes.values()) == {4}

@@ -92,4 +92,5 @@ def test_the_command_takes_rates_of_one_s_own() -> None:
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0
     (total,) = [line for line in result.output.splitlines() if line.startswith("total")]
-    assert total.split()[2] == "0.00"
+    (asked,) = [line for line in result.output.splitlines() if line.startswith("rate by gpt")]
+    assert total.split()[2] == asked.split()[5] != "0.00", "what a service costs is left"
