@@ -79,7 +79,7 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(
     assert again.returncode == 0, again.stderr
     assert {"pool", "embedding", "neighbors"} <= set(steps_reused(again.stderr))
     assert not {"pool", "embedding", "neighbors"} & set(steps_done(again.stderr))
-    assert "curation" in steps_done(again.stderr)
+    assert "reporting" in steps_done(again.stderr)
     assert (work / "report/report.html").is_file()
 
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,6 @@ from tamis.core.tables import RATINGS
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import plan, run
 from tests.artifacts import conversation, make_pool
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -86,40 +81,6 @@ def test_other_pools_and_runs_share_what_is_rated(
     assert all(rows["a"][sample] == rows["b"][sample] for sample in shared)
     other = run(settings(models, **(own | {"seed": 1})), pool=second, out=tmp_path / "c")
     assert other.facts["reused"] == 0
-
-
-def test_a_killed_run_goes_on_and_asks_nothing_twice(models: Path, tmp_path: Path) -> None:
-    samples = [conversation(f"Tell me about the number {n}.", f"{n} is a number. " * (n + 1)) for n in range(12)]
-    pool = make_pool(tmp_path / "pool", samples)
-    store = tmp_path / "store"
-    given = values(models, temperature=1, store=str(store), backend={"batch_tokens": 64})
-    code = (
-        "import json, sys\n"
-        "from tamis.rating.settings import RatingSettings\n"
-        "from tamis.rating.stage import run\n"
-        "run(RatingSettings(**json.loads(sys.argv[1])), pool=sys.argv[2], out=sys.argv[3])\n"
-    )
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", code, json.dumps(given), str(pool), str(out)]
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
-        give_up = time.monotonic() + 240
-        while not stored_ids(store) and process.poll() is None and time.monotonic() < give_up:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    before = stored_ids(store)
-    assert process.returncode == -signal.SIGKILL, (tmp_path / "log").read_text()
-    assert 0 < len(before) < len(samples)
-    assert not out.exists()
-
-    manifest = run(parse(RatingSettings, given, where="here"), pool=pool, out=out)
-    assert (manifest.facts["reused"], manifest.facts["asked"]) == (len(before), len(samples) - len(before))
-    assert manifest.facts["damaged_store_parts"] == 0
-    after = stored_ids(store)
-    assert len(after) == len(set(after)) == len(samples)  # each was rated once, in one of the two runs
-
-    given["store"] = str(tmp_path / "another")
-    whole = run(parse(RatingSettings, given, where="here"), pool=pool, out=tmp_path / "whole")
-    assert whole.content_hash == manifest.content_hash  # byte for byte what a run without a kill writes
 
 
 def test_too_many_failures_stop_the_stage_with_a_table_of_errors(
