@@ -49,10 +49,10 @@ ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run 
 
 @pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with everything"])
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
-    """A package of the repository, or one with every step that a strategy, or a rater of several pods, may need."""
+    """A package of the repository, or one with every step that a run may need."""
     if request.param == "with everything":
-        settings = CompileSettings(scores=get_args(ScoreName), sharded=True)
-        return load(compile_one("data-selection", tmp_path_factory.mktemp("everything"), settings))
+        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, trainer=True)
+        return load(compile_one("experiment", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
 
@@ -113,6 +113,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
+    sections |= {"trainer"} if "finetune-on-trainer" in steps else set()
     models = {"cells", "bases", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
     assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
@@ -306,6 +307,27 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     published = settings.model_copy(update={"subsets": settings.subsets[1:2], "influence": None})
     assert published.scores == ("perplexity",)
     assert "training_gpus" not in published.cluster_arguments()
+
+
+def test_a_trainjob_has_the_nodes_of_the_pods_of_training() -> None:
+    place = "kubeflow.trainer.place=s3://bucket/trainings"
+    settings = load_run(
+        ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=2", "kubeflow.compiled.queue=q"]
+    )
+    assert settings.compiled.trainer
+    pod = settings.kubeflow.pods.training
+    assert settings.cluster_arguments()["trainer"] == {
+        "nodes": 2,
+        "place": "s3://bucket/trainings",
+        "queue": "q",
+        "image": image("training"),
+        **pod.model_dump(include={"cpu", "memory", "gpus", "gpu_type", "node_selector"}),
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    with pytest.raises(SettingsError, match="and place, a prefix in object storage"):
+        load_run(ROOT / "examples/cluster.yaml", ["kubeflow.trainer.nodes=2"])
+    with pytest.raises(SettingsError, match="batch_size: seen 128"):
+        load_run(ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=3"])
 
 
 @pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])

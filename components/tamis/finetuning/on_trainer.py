@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import Field
 import tamis
 from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, hash_of
+from tamis.core.settings import Settings, hash_of, parse, understood
 from tamis.core.steps import Uri, deliver
 from tamis.core.storage import is_remote
 from tamis.finetuning.settings import FinetuningSettings
@@ -44,28 +45,30 @@ class TrainerSettings(Settings):
     tolerations: list[dict[str, Any]] = Field([], description="taints that are tolerated, beside the runtime's")
 
 
-def run(settings: FinetuningSettings, *, trainer: TrainerSettings, selection: Uri, out: Uri) -> Manifest:
+def run(settings: FinetuningSettings, *, trainer: Mapping[str, Any], selection: Uri, out: Uri) -> Manifest:
     """As the stage's `run`, but trained by a TrainJob; for the pod of a pipeline, which needs no GPU.
 
-    The selection goes to `trainer.place`, where the TrainJob's pods put the model; what is there already is used.
+    `trainer` holds the values of `TrainerSettings`. The selection goes to its `place`, where the TrainJob's pods put
+    the model; what is there already is used.
 
     Raises:
         SettingsError: when the settings do not fit the nodes, or name what the TrainJob's pods cannot see.
         TrainJobError, StoppedError: as `TrainJobs.run` does.
         StorageError, ArtifactError: when `place` cannot be written or read, or holds no model afterwards.
     """
-    if trainer.place is None:
+    nodes = parse(TrainerSettings, understood(dict(trainer)), where="kubeflow.trainer")
+    if nodes.place is None:
         raise SettingsError("kubeflow.trainer.place is missing", allowed="a prefix in object storage, as in s3://…")
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         chosen = Artifact.open(selection, "selection", cache=Path(cache))
         key = hash_of([tamis.__version__, chosen.name, chosen.manifest.content_hash, settings.model_dump(mode="json")])
-        place = f"{trainer.place.rstrip('/')}/{key[:24]}"
+        place = f"{nodes.place.rstrip('/')}/{key[:24]}"
         given, made = f"{place}/selection", f"{place}/model"
         if manifest_of(made) is None:
             if manifest_of(given) is None:
                 deliver(chosen.folder, chosen.manifest, given)
             name = _name(chosen.name, key)
-            TrainJobs().run(trainjob(settings, trainer, selection=given, out=made, name=name))
+            TrainJobs().run(trainjob(settings, nodes, selection=given, out=made, name=name))
         else:
             log.info("the model is in %s already", made)
         model = Artifact.open(made, "model", cache=Path(cache))
@@ -149,6 +152,15 @@ def _check(settings: FinetuningSettings, trainer: TrainerSettings, *, selection:
                 f"{what}: {place} is on this machine, where a TrainJob's pods cannot see it",
                 allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {_MOUNTED}",
             )
+    check_nodes(settings, trainer)
+
+
+def check_nodes(settings: FinetuningSettings, trainer: TrainerSettings) -> None:
+    """Refuse a training whose batches cannot be shared out among the nodes' processes, as far as these are known.
+
+    Raises:
+        SettingsError: with the sizes that could be.
+    """
     if trainer.gpus is not None or settings.processes:
         processes = trainer.nodes * (settings.processes or max(1, trainer.gpus or 1))
         at_once = settings.micro_batch_size * processes

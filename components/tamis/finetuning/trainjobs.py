@@ -253,7 +253,7 @@ class TrainJobs:
             return TrainJobError(
                 f"{doing}: {error.status} {said}",
                 action="the account needs create, get and delete of trainjobs, list of pods, get of pods/log "
-                "(chart: kubeflow.trainer; manifests: components/kubeflow-trainer)",
+                "(chart: trainer.enabled; manifests: components/kubeflow-trainer)",
             )
         if error.status == 429 or (error.status or 500) >= 500:
             return StoppedError(f"{doing}: {error.status} {said}", action="start again")

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from kfp.dsl import Dataset, Metrics, Model
 
 from tamis.cli import main
-from tamis.core.artifacts import Artifact
+from tamis.core.artifacts import Artifact, manifest_of
 from tamis.core.errors import SettingsError
-from tamis.core.settings import parse
 from tamis.finetuning import on_trainer
+from tamis.finetuning.component import finetune_on_trainer
 from tamis.finetuning.on_trainer import TrainerSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.finetuning.trainjobs import TrainJobs
@@ -236,7 +237,7 @@ def test_without_rights_or_a_cluster_it_says_what_is_missing(
     nobody = trainer.server.kubeconfig(tmp_path / "nobody", "nobody-token", NAMESPACE)
     monkeypatch.setenv("KUBECONFIG", str(nobody))
     refused = tamis(*PLACES)
-    assert (refused.exit_code, "403" in refused.output, "kubeflow.trainer" in refused.output) == (1, True, True)
+    assert (refused.exit_code, "403" in refused.output, "trainer.enabled" in refused.output) == (1, True, True)
     elsewhere = trainer.server.kubeconfig(tmp_path / "admin", ADMIN, "nowhere")
     monkeypatch.setenv("KUBECONFIG", str(elsewhere))
     nowhere = tamis(*PLACES)
@@ -253,8 +254,16 @@ def test_a_pipeline_s_pod_hands_the_selection_on_and_fetches_the_model(
     monkeypatch.setenv("KFP_POD_NAME", "step")
     monkeypatch.setenv("KFP_POD_UID", "1234")
     make("selection", tmp_path / "ds2", lambda step: (step.out / "subset.jsonl").write_text("{}\n"), name="ds2")
-    settings = parse(FinetuningSettings, {"model": "some/model"}, where="here")
-    given = TrainerSettings(nodes=2, place=str(tmp_path / "place"), node_selector={"pool": "h100"})
+    nodes = {"nodes": 2, "place": str(tmp_path / "place"), "node_selector": {"pool": "h100"}}
+
+    def step(out: Path) -> None:
+        finetune_on_trainer.python_func(
+            selection=Dataset(name="selection", uri=str(tmp_path / "ds2")),
+            settings={"model": "some/model"},
+            trainer=nodes,
+            model=Model(name="model", uri=str(out)),
+            metrics=Metrics(name="metrics", uri=str(tmp_path / "metrics")),
+        )
 
     def train() -> None:
         job = trainer.job()
@@ -266,13 +275,14 @@ def test_a_pipeline_s_pod_hands_the_selection_on_and_fetches_the_model(
 
     playing = Thread(target=train)
     playing.start()
-    on_trainer.run(settings, trainer=given, selection=tmp_path / "ds2", out=tmp_path / "model")
+    step(tmp_path / "model")
     playing.join()
     assert Artifact.open(tmp_path / "model", "model").path("model.bin").read_text() == "w"
     trainer.free()
     assert trainer.is_leaving()
     monkeypatch.setenv("KUBECONFIG", "none")  # what is there is not trained again: no cluster is asked
-    on_trainer.run(settings, trainer=given, selection=tmp_path / "ds2", out=tmp_path / "again")
+    step(tmp_path / "again")
+    assert manifest_of(tmp_path / "again") == manifest_of(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
