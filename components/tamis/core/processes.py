@@ -1,4 +1,4 @@
-"""Processes that work for another one, or that are asked to end."""
+"""Processes: those that work for another one, and how they end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def end_with(pid: int) -> None:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM, by which Kubernetes ends a pod, end the work inside as an error would."""
+    """Lets SIGTERM, by which Kubernetes evicts a pod, end the run as an error would: what is finished is stored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
