@@ -134,11 +134,11 @@ class CompileSettings(Settings):
     queue: str = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
     labels: dict[str, str] = Field({}, description="labels of every pod, for workload identity say")
     annotations: dict[str, str] = Field({}, description="annotations of every pod")
+    trainer: bool = Field(False, description="finetuning runs as TrainJobs; set where kubeflow.trainer is given")
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; those that a run's subsets need are added"
     )
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
-    trainer: bool = Field(False, description="finetuning runs as TrainJobs; set where kubeflow.trainer is given")
     parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
