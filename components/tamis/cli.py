@@ -372,13 +372,18 @@ def plan(settings: Path, overrides: tuple[str, ...]) -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
 )
-def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--objects", "namespace", metavar="NAMESPACE", help="Write objects for `kubectl apply` in this namespace instead."
+)
+def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ...], namespace: str | None) -> None:
     """Compile the Kubeflow pipelines to YAML packages.
 
     Compiled in: queue label, time limits, retries, parallelism, /dev/shm, which volumes are mounted. Images, sizes,
     places and names of objects are parameters of every run.
     """
-    for path in _import("tamis_pipelines.packages").compile_all(out, _compiled_settings(settings, overrides)):
+    packages, compiled = _import("tamis_pipelines.packages"), _compiled_settings(settings, overrides)
+    made = packages.compile_objects(out, namespace, compiled) if namespace else packages.compile_all(out, compiled)
+    for path in made:
         click.echo(path)
 
 

@@ -24,6 +24,7 @@ from tamis_pipelines.packages import compile_all, compile_one
 from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.settings import RunSettings, load_run
 from tests.kubernetes.restricted import house_rules, violations
+from tests.kubernetes.schemas import errors_of_custom
 from tests.pipeline.rendering import Ir, defaults, load, pods
 
 ROOT = Path(__file__).parents[2]
@@ -270,6 +271,25 @@ def test_compile_takes_a_settings_file_and_single_settings(tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     _, platform = load(tmp_path / "experiment.yaml")
     assert platform["exec-rate"]["podMetadata"]["labels"][QUEUE_LABEL] == "from-command"
+
+
+def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(PIPELINES, "experiment")  # one shows it
+    names = []
+    for queue in ("a", "b"):
+        command = ["compile", "--out", str(tmp_path), "--objects", "team", "--set", f"compiled.queue={queue}"]
+        assert CliRunner().invoke(main, command, catch_exceptions=False).exit_code == 0
+        (file,) = tmp_path.iterdir()
+        pipeline, version = yaml.safe_load_all(file.read_text())
+        names.append(version["metadata"]["name"])
+    assert names[0] != names[1]
+    assert pipeline["metadata"] == {"name": "data-selection", "namespace": "team"}
+    assert version["spec"]["pipelineName"] == "data-selection"
+    json_format.ParseDict(version["spec"]["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    for document in (pipeline, version):
+        assert list(errors_of_custom(document)) == []
 
 
 @pytest.mark.parametrize(
