@@ -13,7 +13,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 from kfp.dsl import Dataset, Metrics, Model
 
@@ -26,8 +25,9 @@ from tamis.finetuning.on_trainer import TrainerSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.finetuning.trainjobs import TrainJobs
 from tests.artifacts import make
-from tests.kubernetes.api_server import ADMIN, ApiServer
+from tests.kubernetes.api_server import Unavailable, programs
 from tests.kubernetes.conftest import MANIFESTS
+from tests.kubernetes.played import PlayedServer
 
 NAMESPACE = "tamis"
 JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
@@ -38,7 +38,7 @@ PLACES = ("--selection", "s3://data/selections/ds2", "--out", "s3://data/models/
 class Trainer:
     """What Kubeflow Trainer and the node would do, step by step."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: PlayedServer) -> None:
         self.server = server
 
     def job(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Trainer:
         return dict(job)
 
     def wait(self, until: Callable[[], Any], what: str) -> Any:
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not (found := until()):
             assert time.monotonic() < give_up, f"no {what}"
             time.sleep(0.05)
@@ -97,24 +97,32 @@ class Trainer:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    pipeline = f"system:serviceaccount:{NAMESPACE}:tamis-pipeline"
-    running = ApiServer(tmp_path_factory.mktemp("server"), {"pipeline-token": pipeline, "nobody-token": "nobody"})
+def server(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedServer]:
     try:
-        running.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        for kind in ("role", "role-binding"):
-            made = yaml.safe_load((MANIFESTS / f"components/kubeflow-trainer/{kind}.yaml").read_text())
-            group = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
-            running.make(f"{group}/{kind.replace('-b', 'b')}s", made)
+        programs()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    with PlayedServer(tmp_path_factory.mktemp("server"), kubectl) as running:
+        running("create", "namespace", NAMESPACE)
+        rights = [MANIFESTS / f"components/kubeflow-trainer/{kind}.yaml" for kind in ("role", "role-binding")]
+        for file in rights:
+            running("create", "--namespace", NAMESPACE, "--validate=false", "-f", file)
         yield running
-    finally:
-        running.close()
+
+
+@pytest.fixture(scope="module")
+def pipeline_token(server: PlayedServer) -> str:
+    """Of the account of a pipeline's pods."""
+    return server.account(NAMESPACE, "tamis-pipeline")
 
 
 @pytest.fixture
-def trainer(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+def trainer(
+    server: PlayedServer, pipeline_token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Trainer]:
     """The player; the caller has the account of a pipeline's pods."""
-    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", "pipeline-token", NAMESPACE)))
+    file = server.kubeconfig_of(tmp_path / "kubeconfig", NAMESPACE, pipeline_token)
+    monkeypatch.setenv("KUBECONFIG", str(file))
     playing = Trainer(server)
     yield playing
     server.ask("DELETE", f"{JOBS}?propagationPolicy=Background")
@@ -227,19 +235,18 @@ def test_an_interrupted_command_removes_its_trainjob(trainer: Trainer, number: s
         command.stdout.readline()
         trainer.job()
         command.send_signal(number)
-        assert command.wait(30) != 0
+        assert command.wait(60) != 0
     assert trainer.is_leaving()
 
 
 def test_without_rights_or_a_cluster_it_says_what_is_missing(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nobody = trainer.server.kubeconfig(tmp_path / "nobody", "nobody-token", NAMESPACE)
-    monkeypatch.setenv("KUBECONFIG", str(nobody))
+    token = trainer.server.account(NAMESPACE, "nobody")
+    monkeypatch.setenv("KUBECONFIG", str(trainer.server.kubeconfig_of(tmp_path / "nobody", NAMESPACE, token)))
     refused = tamis(*PLACES)
     assert (refused.exit_code, "403" in refused.output, "trainer.enabled" in refused.output) == (1, True, True)
-    elsewhere = trainer.server.kubeconfig(tmp_path / "admin", ADMIN, "nowhere")
-    monkeypatch.setenv("KUBECONFIG", str(elsewhere))
+    monkeypatch.setenv("KUBECONFIG", str(trainer.server.kubeconfig_of(tmp_path / "admin", "nowhere")))
     nowhere = tamis(*PLACES)
     assert (nowhere.exit_code, "no namespace nowhere" in nowhere.output) == (1, True)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
