@@ -22,6 +22,7 @@ IMAGES = ["cpu", "rating", "training", "evaluation"]
 VALUES: dict[str, Any] = {
     "kueue": {"enabled": True},
     "kubeflow": {"enabled": True},
+    "trainer": {"enabled": True},
     "networkPolicy": {"enabled": True},
     "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
 }
@@ -38,6 +39,8 @@ SHARED = [
     "ServiceAccount/tamis-pipeline",
     "Role/tamis-pipeline",
     "RoleBinding/tamis-pipeline",
+    "Role/tamis-pipeline-trainer",
+    "RoleBinding/tamis-pipeline-trainer",
 ]
 # Labels that say who installed an object, not what it is.
 _OF_HELM = {"helm.sh/chart", "app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by"}
@@ -59,7 +62,8 @@ def manifests(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Base and the components that the chart has too."""
     folder = tmp_path_factory.mktemp("parity", numbered=True)
     relative = Path("../" * len(folder.parts[1:])) / str(MANIFESTS).lstrip("/")
-    components = [str(relative / "components" / name) for name in ("kueue", "kubeflow", "network-policy", "images")]
+    names = ("kueue", "kubeflow", "kubeflow-trainer", "network-policy", "images")
+    components = [str(relative / "components" / name) for name in names]
     kustomization = {"namespace": "tamis", "resources": [str(relative / "base")], "components": components}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     ended = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)

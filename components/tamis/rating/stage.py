@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pyarrow as pa
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.models import revision_of
+from tamis.core.processes import ended_in_order
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
 from tamis.core.steps import Input, Step, Uri, run_step
@@ -186,7 +184,7 @@ def _rate(step: Step[RatingSettings]) -> None:
     summary, speed = Summary(), _Speed()
     budget = Budget(settings, samples, summary)
     with (
-        _ended_in_order(),
+        ended_in_order(),
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
         Metrics(settings.name, samples, reused) as metrics,
         Writer(rater.store) as writer,
@@ -227,23 +225,6 @@ def _rate(step: Step[RatingSettings]) -> None:
         step.facts["shard"] = {"number": shard.number, "of": shard.of}
     if budget.cost is not None:
         step.facts["cost"] = round(budget.cost, 6)
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM, by which Kubernetes evicts a pod, end the run as an error would: what is finished is stored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Speed:
