@@ -18,7 +18,7 @@ from tamis.finetuning.component import finetune
 from tamis.influence.component import influence
 from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
-from tamis.rating.component import rate
+from tamis.rating.component import gather_ratings, merge_ratings, rate
 from tamis.reporting.component import report as write_report
 from tamis.scoring.component import score
 from tamis.selection.component import select
@@ -117,13 +117,24 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
     embeddings = embedded.outputs["embeddings"]
     searched = find_neighbors(embeddings=embeddings, settings=given["neighbors"])
     graph = fit(searched, "base", given, fixed).outputs["neighbors"]
-    with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
-        rated = fit(rate(pool=samples, settings=rater), "rating", given, fixed)
-    ratings = rated.outputs["ratings"]
+    ratings = _rated(samples, given, fixed)
     curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, pool=samples, settings=given["curation"])
     curation = fit(curated, "base", given, fixed).outputs["curation"]
     made = {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
     return made | {"scores": {name: _scored(name, samples, given, fixed) for name in fixed.scores}}
+
+
+def _rated(samples: Any, given: Given, fixed: CompileSettings) -> Any:
+    """The ratings of each rater, made by a pod each; where raters may have several, by way of their parts."""
+    if not fixed.sharded:
+        with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
+            return fit(rate(pool=samples, settings=rater), "rating", given, fixed).outputs["ratings"]
+    with dsl.ParallelFor(given["workers"], parallelism=fixed.parallelism) as worker:
+        rated = fit(rate(pool=samples, settings=worker), "rating", given, fixed)
+    gathered = fit(gather_ratings(ratings=dsl.Collected(rated.outputs["ratings"])), "base", given, fixed)
+    with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
+        merged = merge_ratings(pool=samples, parts=gathered.outputs["parts"], settings=rater)
+        return fit(merged, "base", given, fixed).outputs["ratings"]
 
 
 def _scored(name: ScoreName, samples: Any, given: Given, fixed: CompileSettings) -> Any:
@@ -148,11 +159,12 @@ def _pipeline(
 ) -> Any:
     """A pipeline whose parameters are sections, the cluster's for kinds of pods, and where outcomes are kept.
 
-    To `sections` and `kinds` come those of the scores that are compiled in.
+    To `sections` and `kinds` come those of the scores that are compiled in, and the raters' `workers`.
 
     The signature is made here instead of written out, since both pipelines share most of some forty parameters.
     """
-    sections = sections | dict.fromkeys(fixed.scores, dict)
+    workers = {"workers": List[dict]} if fixed.sharded else {}  # noqa: UP006
+    sections = sections | workers | dict.fromkeys(fixed.scores, dict)
     kinds = tuple(dict.fromkeys([*kinds, *(_SCORES[name][1] for name in fixed.scores)]))
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(section, keyword, annotation=kind) for section, kind in sections.items()]

@@ -104,7 +104,7 @@ def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, floa
 
     yield on_gpus("pool", 1, all_of_it, 0)
     for rater in settings.raters:
-        yield _rating(rater, samples, rates)
+        yield _rating(rater, samples, rates, settings.kubeflow.rating_shards.get(rater.name, 1))
     yield on_gpus("embed", 1, all_of_it, samples / rates.embedded_per_second / 3600)
     for step in ("neighbors", "curate"):
         yield on_gpus(step, 1, all_of_it, 0)
@@ -127,18 +127,19 @@ def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, floa
     yield on_gpus("report", 1, "", 0)
 
 
-def _rating(rater: RatingSettings, samples: int, rates: RatesSettings) -> Line:
+def _rating(rater: RatingSettings, samples: int, rates: RatesSettings, pods: int) -> Line:
+    """`pods` are those of a run on a cluster; they share the work, and the GPU hours."""
     step, kind = f"rate by {rater.name}", rater.backend.kind
     model = str(getattr(rater.backend, "model", ""))
     if kind == "import":
         return Line(step, 1, "imported", 0, 0)
     if kind in ("transformers", "vllm"):
         hours = _relative(model) * samples / rates.rated_per_second / 3600
-        return Line(step, 1, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
+        return Line(step, pods, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
     sent = samples * (rates.prompt_tokens + rates.tokens_per_sample)
     answered = samples * rates.answer_tokens
     money = (sent * rates.input_price + answered * rates.output_price) / 1e6
-    return Line(step, 1, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}", 0, money)
+    return Line(step, pods, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}", 0, money)
 
 
 def _influence_hours(settings: RunSettings, samples: int) -> float:

@@ -22,6 +22,7 @@ IMAGES: dict[PodKind, str] = {
     "evaluation": "evaluation",
 }
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+MOST_SHARDS = 64  # Kubeflow is known to work with fan-outs in the tens
 USER = 10001  # as in the images, the chart and the manifests
 # What stages read from the ConfigMap of the chart; a variable that is not there is left out.
 ENVIRONMENT = (
@@ -135,7 +136,8 @@ class CompileSettings(Settings):
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; those that a run's subsets need are added"
     )
-    parallelism: int = Field(0, ge=0, description="raters, and cells, worked on at once; 0: no bound")
+    sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
+    parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
@@ -156,6 +158,9 @@ class KubeflowSettings(Settings):
 
     pods: Pods = Field(Pods(), description="run time: size and place of pods")
     objects: Objects = Field(Objects(), description="run time: names of objects that pods use")
+    rating_shards: dict[str, Annotated[int, Field(ge=1, le=MOST_SHARDS)]] = Field(
+        {}, description="run time: pods that share a rater's samples, by the rater's name; 1 if not named"
+    )
     compiled: CompileSettings = Field(CompileSettings(), description="compile time")
 
     def arguments(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, load_yaml, parse, with_overrides
+from tamis.core.settings import Settings, load_yaml, parse, said, with_overrides
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
@@ -23,6 +23,7 @@ from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
+from tamis_pipelines import sharding
 from tamis_pipelines.experiment import Cell, ExperimentSettings, base_evaluations, cells
 from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
@@ -79,6 +80,7 @@ class RunSettings(Settings):
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
         self._raters_are_known()
+        sharding.check(self.raters, self.kubeflow.rating_shards)
         for section in ("perplexity", "deita"):
             kind = getattr(self, section).measure.kind
             if kind != section:
@@ -124,22 +126,16 @@ class RunSettings(Settings):
     def compiled(self) -> CompileSettings:
         """What is fixed in the package of this run."""
         fixed = self.kubeflow.compiled
-        return fixed.model_copy(update={"scores": tuple(dict.fromkeys((*fixed.scores, *self.scores)))})
+        sharded = fixed.sharded or any(pods > 1 for pods in self.kubeflow.rating_shards.values())
+        scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
+        return fixed.model_copy(update={"scores": scores, "sharded": sharded})
 
     def arguments(self) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
-
-        Raises:
-            SettingsError: when a setting is null whose default is not: a pipeline parameter cannot say null.
-        """
-        given = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-        again = type(self).model_validate(given)
-        if again != self:
-            section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
-            raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
-        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", *_PLANNED, *get_args(ScoreName)}
-        scores = {name: getattr(self, name).model_dump(mode="json", exclude_unset=True) for name in self.scores}
-        return {section: given.get(section, {}) for section in sections} | scores | self._planned()
+        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
+        unused = {*get_args(ScoreName)} - {*self.scores}
+        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", "raters", *_PLANNED, *unused}
+        raters = {"raters": [_given(rater) for rater in self.raters]}
+        return {section: _given(getattr(self, section)) for section in sections} | raters | self._planned()
 
     def _planned(self) -> dict[str, Any]:
         """What is made by cell, as the pipeline's loops take it."""
@@ -162,12 +158,16 @@ class RunSettings(Settings):
         unused = (
             () if self.finetuning else ("evaluation_",) if "influence" in self.scores else ("training_", "evaluation_")
         )
-        return self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
+        arguments = self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
+        if self.compiled.sharded:
+            workers = sharding.workers(self.raters, self.kubeflow.rating_shards)
+            arguments["workers"] = [_given(worker) for worker in workers]
+        return arguments
 
 
 def _given(settings: Settings | None) -> dict[str, Any]:
     """What was set, without the defaults, as JSON values."""
-    return {} if settings is None else settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return {} if settings is None else said(settings)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

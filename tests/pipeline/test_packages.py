@@ -47,12 +47,12 @@ NOT_EXPRESSIBLE = (
 ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run went
 
 
-@pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with scores"])
+@pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with everything"])
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
-    """A package of the repository, or one with every step that a strategy may need."""
-    if request.param == "with scores":
-        scores = CompileSettings(scores=get_args(ScoreName))
-        return load(compile_one("data-selection", tmp_path_factory.mktemp("scored"), scores))
+    """A package of the repository, or one with every step that a strategy, or a rater of several pods, may need."""
+    if request.param == "with everything":
+        settings = CompileSettings(scores=get_args(ScoreName), sharded=True)
+        return load(compile_one("data-selection", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
 
@@ -112,7 +112,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
-    sections |= scores & steps
+    sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
     models = {"cells", "bases", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
     assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
@@ -322,6 +322,9 @@ def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Pat
         (("strategy: random", "strategy: less, variant: ds2-paper"), "less needs the section influence, with tasks"),
         (("embedding:", "deita: {measure: {kind: perplexity}}\nembedding:"), "deita.measure.kind is perplexity"),
         (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "shards are for `tamis neighbors`"),
+        (("embedding:", "kubeflow: {rating_shards: {lama: 2}}\nembedding:"), "no rater 'lama'; allowed: "),
+        (("embedding:", "kubeflow: {rating_shards: {smollm2-135m: 99}}\nembedding:"), "rating_shards.smollm2-135m"),
+        (("max_sample_tokens: 256}\n", "max_sample_tokens: 256}\n    shard: 1/2\n"), "a run rates all samples"),
     ],
 )
 def test_what_the_pipelines_do_not_do_is_refused_before_they_start(

@@ -80,10 +80,11 @@ class Step(Generic[S]):
 
 @dataclass(frozen=True)
 class Input:
-    """Where a step's input lies and what it must be. `uri` may be one place, several, or None for "not given"."""
+    """Where a step's input lies and what it may be. `uri` may be one place, several, or None for "not given"."""
 
     uri: Uri | Sequence[Uri] | None
     kind: Kind
+    other: Kind | None = None
 
     def open(self, cache: Path) -> list[Artifact]:
         """Open the artifacts.
@@ -92,7 +93,8 @@ class Input:
             ArtifactError: when one is missing, unfinished or of another kind.
         """
         uris = [] if self.uri is None else [self.uri] if isinstance(self.uri, (str, Path)) else list(self.uri)
-        return [Artifact.open(uri, self.kind, cache=cache) for uri in uris]
+        kinds = [self.kind, *([self.other] if self.other else [])]
+        return [Artifact.open(uri, *kinds, cache=cache) for uri in uris]
 
 
 def run_step(
