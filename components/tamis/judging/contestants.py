@@ -14,11 +14,13 @@ from tamis.core.llm.backends import make_backend
 from tamis.core.llm.forms import Form
 from tamis.core.llm.settings import OpenAISettings, PriceSettings, ServiceSettings, TransformersSettings, VllmSettings
 from tamis.core.settings import hash_of
+from tamis.core.steps import Uri
 from tamis.core.storage import fingerprint
 from tamis.judging.questions import given_answers
 from tamis.judging.settings import (
     AnswersContestant,
     AnswerSettings,
+    ArtifactContestant,
     JudgingSettings,
     ModelContestant,
     ServiceContestant,
@@ -63,20 +65,26 @@ class Contestant:
         return self._backend
 
 
-def choice_of(settings: JudgingSettings, which: str, artifact: object | None) -> Choice | None:
-    """The settings of the contestant `which` ("model" or "against"); None where an artifact stands for it.
+def artifact_of(settings: JudgingSettings, which: str, given: Uri | None) -> Uri | None:
+    """Where the model artifact of the contestant `which` lies, "model" or "against": as given, or as the setting says.
 
     Raises:
-        SettingsError: when neither or both are given.
+        SettingsError: when neither an artifact nor the setting is given, or both are.
     """
-    chosen: Choice | None = getattr(settings, which)
-    if (chosen is None) == (artifact is None):
+    chosen = getattr(settings, which)
+    if (chosen is None) == (given is None):
         raise SettingsError(
             f"{which}: {'nothing is given' if chosen is None else 'an artifact and a setting are given'}",
             allowed=f"a model artifact (--{which} PATH), or the setting '{which}'",
             action="give one of the two",
         )
-    return chosen
+    return chosen.path if isinstance(chosen, ArtifactContestant) else given
+
+
+def choice_of(settings: JudgingSettings, which: str) -> Choice | None:
+    """The settings of the contestant `which`; None where an artifact stands for it."""
+    chosen = getattr(settings, which)
+    return None if isinstance(chosen, ArtifactContestant) else chosen
 
 
 def name_of(chosen: Choice | None, artifact: Artifact | None) -> str:

@@ -26,7 +26,7 @@ class Match:
     def __init__(self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None], store: Uri) -> None:
         self.settings, self.prompt, self._store = settings, load_prompt(settings.judge.prompt), store
         self.contestants = [
-            open_contestant(choice_of(settings, which, artifacts[which]), artifacts[which], settings.answers)
+            open_contestant(choice_of(settings, which), artifacts[which], settings.answers)
             for which in ("model", "against")
         ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tamis.core.artifacts import Artifact
 from tamis.core.steps import Uri
 from tamis.judging.asking import known_of
+from tamis.judging.contestants import artifact_of
 from tamis.judging.match import Match, place_of_store
 from tamis.judging.questions import all_questions
 from tamis.judging.settings import JudgingSettings
@@ -55,9 +56,10 @@ class Plan:
 def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | None = None) -> Plan:
     """What `run` would do. Asks nobody and loads no weights."""
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
+        places = {"model": artifact_of(settings, "model", model), "against": artifact_of(settings, "against", against)}
         artifacts = {
             which: None if uri is None else Artifact.open(uri, "model", cache=Path(cache))
-            for which, uri in (("model", model), ("against", against))
+            for which, uri in places.items()
         }
         match = Match(settings, artifacts, place_of_store(settings) or Path(cache) / "none")
         questions = all_questions(settings.prompts)

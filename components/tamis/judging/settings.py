@@ -73,6 +73,13 @@ class ModelContestant(Settings):
     )
 
 
+class ArtifactContestant(Settings):
+    """A model that Tamis trained, local or in object storage; it answers in this process, in the format it knows."""
+
+    kind: Literal["artifact"] = Field("artifact", description="a model artifact writes the answers")
+    path: str = Field(min_length=1, description="the artifact that `finetune` made: a folder or s3://…")
+
+
 class ServiceContestant(ServiceSettings):
     """A model that answers behind OpenAI's chat interface."""
 
@@ -101,7 +108,9 @@ class AnswersContestant(Settings):
     )
 
 
-Contestant = Annotated[ModelContestant | ServiceContestant | AnswersContestant, Field(discriminator="kind")]
+Contestant = Annotated[
+    ModelContestant | ArtifactContestant | ServiceContestant | AnswersContestant, Field(discriminator="kind")
+]
 
 
 class AnswerSettings(Settings):

@@ -15,7 +15,7 @@ from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import JUDGEMENT, PartsWriter
 from tamis.judging.asking import Asked, ask_all
-from tamis.judging.contestants import Contestant, choice_of, file_of, name_of
+from tamis.judging.contestants import Contestant, artifact_of, choice_of, file_of, name_of
 from tamis.judging.match import Match, place_of_store
 from tamis.judging.planning import plan
 from tamis.judging.prompts import load_prompt
@@ -40,7 +40,8 @@ def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | N
             `max_cost` is reached.
         StorageError: when the store cannot be read or written.
     """
-    chosen = {"model": choice_of(settings, "model", model), "against": choice_of(settings, "against", against)}
+    model, against = artifact_of(settings, "model", model), artifact_of(settings, "against", against)
+    chosen = {which: choice_of(settings, which) for which in ("model", "against")}
     files = {f"prompts {one.name}": fingerprint(one.path) for one in settings.prompts if one.path is not None}
     files |= {which: print_ for which, one in chosen.items() if (print_ := file_of(one)) is not None}
     files["prompt"] = load_prompt(settings.judge.prompt).hash
