@@ -13,10 +13,10 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
 from tamis.core.settings import parse
 from tamis.core.storage import children, locate, write_bytes
-from tamis.rating.records import Rating
+from tamis.core.store import Store, Writer
+from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
-from tamis.rating.store import Store, Writer
 from tests.artifacts import conversation, make_pool
 from tests.storage import seaweed
 from tests.storage.conftest import reached
@@ -29,23 +29,23 @@ def rating(number: int) -> Rating:
 
 
 def test_ratings_in_object_storage_come_back(s3: str) -> None:
-    with Writer(Store(s3, KEY), count=10) as writer:
+    with Writer(Store(s3, KEY, RECORDS), count=10) as writer:
         for number in range(25):
             writer.add(rating(number))
-    Store(s3, {"rater": "another"}).append([rating(99)])
-    stored = Store(s3, KEY).read()
+    Store(s3, {"rater": "another"}, RECORDS).append([rating(99)])
+    stored = Store(s3, KEY, RECORDS).read()
     wanted = [rating(number) for number in (24, 3, 0)]
     assert stored.find(pa.array([one.id for one in wanted])) == wanted
     assert (len(stored), stored.damaged) == (25, 0)
 
 
 def test_a_damaged_part_in_object_storage_is_left_out(s3: str) -> None:
-    store = Store(s3, KEY)
+    store = Store(s3, KEY, RECORDS)
     store.append([rating(1)])
     store.append([rating(2)])
     part = next(f for folder in children(locate(s3)) for f in children(folder) if f.name.endswith(".jsonl"))
     write_bytes(part, b"{}")
-    stored = Store(s3, KEY).read()
+    stored = Store(s3, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (1, 1)
 
 
@@ -56,7 +56,7 @@ def test_a_server_that_vanishes_for_a_while_loses_nothing(tmp_path: Path, monkey
     try:
         server.start()
         place = reached(server.endpoint, monkeypatch)
-        with Writer(Store(place, KEY), seconds=0.1, count=50, most=400) as writer:
+        with Writer(Store(place, KEY, RECORDS), seconds=0.1, count=50, most=400) as writer:
             for number in range(1500):
                 writer.add(rating(number))
                 if number == 400:
@@ -67,7 +67,7 @@ def test_a_server_that_vanishes_for_a_while_loses_nothing(tmp_path: Path, monkey
                     back.start()
                 time.sleep(0.001)
         back.join()
-        stored = Store(place, KEY).read()
+        stored = Store(place, KEY, RECORDS).read()
     finally:
         server.stop()
     assert (len(stored), stored.damaged) == (1500, 0)
@@ -75,7 +75,7 @@ def test_a_server_that_vanishes_for_a_while_loses_nothing(tmp_path: Path, monkey
 
 def test_a_store_in_no_bucket_is_a_storage_error(s3: str) -> None:
     with pytest.raises(StorageError, match="no-such-bucket"):
-        Store("s3://no-such-bucket/ratings", KEY).append([rating(1)])
+        Store("s3://no-such-bucket/ratings", KEY, RECORDS).append([rating(1)])
 
 
 def test_ratings_are_imported_from_object_storage(s3: str, tmp_path: Path) -> None:
