@@ -105,7 +105,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     if seaweed.program() is None:
         pytest.skip("no `weed` (SeaweedFS) on this machine")
     folder = tmp_path_factory.mktemp("seaweedfs")
-    server = Seaweed(folder, bind="0.0.0.0", certificate=private_certificate(folder, HOST)[0])
+    certificate, ca = private_certificate(folder, HOST)
+    server = Seaweed(folder, bind="0.0.0.0", certificate=certificate, ca=ca)
     server.start()
     yield server
     server.stop()
