@@ -306,19 +306,25 @@ def test_shards_of_a_rater_are_pods_of_one_job_and_are_all_merged(kubectl: Path,
     kustomization = {
         "namespace": "tamis",
         "resources": [str(up / "base"), str(up / "selection")],
-        "components": [str(up / "components" / name) for name in ("rating-shards", "pod", "gpu", "images")],
+        "components": [
+            str(up / "components" / name) for name in ("rating-shards", "pod", "gpu", "monitoring", "images")
+        ],
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     built = subprocess.run([kubectl, "kustomize", tmp_path], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     objects = list(yaml.safe_load_all(built.stdout))
     for document in objects:
-        kubernetes_validate.validate(document, "1.33", strict=True)
+        if document["kind"] != "PodMonitor":
+            kubernetes_validate.validate(document, "1.33", strict=True)
+    (monitor,) = by_name(objects)["PodMonitor/tamis-stages"]["spec"]["podMetricsEndpoints"]
     spec = by_name(objects)["Job/tamis-rate-llama"]["spec"]
     count = spec["completions"]
     assert (spec["completionMode"], spec["parallelism"]) == ("Indexed", count)
     (work,) = spec["template"]["spec"]["containers"]
     assert f"--shard=job/{count}" in work["args"]
+    (port,) = work["ports"]
+    assert (port["name"], environment(work, {})["TAMIS_METRICS_PORT"]) == (monitor["port"], str(port["containerPort"]))
     assert any(item.startswith("--set=store=$(TAMIS_RUN)/") for item in work["args"])
     (place,) = [item.removeprefix("--out=") for item in work["args"] if item.startswith("--out=")]
     parts = [place.replace("$(JOB_COMPLETION_INDEX)", str(index)) for index in range(count)]

@@ -39,7 +39,7 @@ class Proxy:
                 self._answer(answer.status, dict(answer.getheaders()), spoil(answer.read()))
                 server.close()
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
 
             def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response_only(status)
