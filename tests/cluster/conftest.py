@@ -50,6 +50,11 @@ class Cluster:
         items: list[dict[str, Any]] = json.loads(self("-n", NAMESPACE, "get", *what, "-o", "json"))["items"]
         return items
 
+    def images(self) -> set[str]:
+        """Names of the images that the nodes have."""
+        nodes = json.loads(self("get", "nodes", "-o", "json"))["items"]
+        return {name for node in nodes for image in node["status"].get("images", ()) for name in image["names"]}
+
     def apply(self, objects: Objects) -> None:
         """Create or change objects. An older server than the manifests ask for drops fields that it does not know."""
         self("apply", "--validate=false", "-f", "-", given=yaml.safe_dump_all(objects))

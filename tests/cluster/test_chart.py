@@ -132,6 +132,31 @@ def test_models_are_fetched_and_pipelines_brought_to_kubeflow(
     run_helm(cluster, newest_helm, "uninstall", "tamis", "--wait")
 
 
+@pytest.mark.usefixtures("namespace")
+def test_the_trial_server_stores(cluster: Cluster, newest_helm: Path, chart: tuple[Path, list[str]]) -> None:
+    """In two steps, so that a cluster without a proxy will do: the pod's own address takes its Service's place."""
+    image = yaml.safe_load((CHART / "values.yaml").read_text())["seaweedfs"]["image"]
+    if image not in cluster.images():
+        pytest.skip(f"the node does not have {image}")
+    folder, options = chart
+    options = [*options, *(["--server-side=false"] if options else [])]
+    before = left(cluster)
+    values: dict[str, Any] = {
+        "storage": {"root": f"s3://{BUCKET}/trial"},
+        "seaweedfs": {"enabled": True, "persistence": False},
+        "modelCache": {"enabled": False},
+    }
+    run_helm(cluster, newest_helm, "install", "tamis", folder, *options, values=values)
+    cluster("-n", NAMESPACE, "rollout", "status", "statefulset/tamis-seaweedfs", "--timeout=180s")
+    (pod,) = cluster.get("pods", "-l", "app.kubernetes.io/component=seaweedfs")
+    values["storage"]["s3"] = {"endpoint": f"http://{pod['status']['podIP']}:8333"}
+    waiting = ["--wait", "--wait-for-jobs", *options]
+    run_helm(cluster, newest_helm, "upgrade", "tamis", folder, *waiting, values=values)
+    assert "Succeeded" in run_helm(cluster, newest_helm, "test", "tamis")
+    run_helm(cluster, newest_helm, "uninstall", "tamis", "--wait")
+    assert cluster.wait(lambda: left(cluster) <= before or None, 120, "end of what the chart made")
+
+
 @pytest.mark.usefixtures("namespace", "volume")
 def test_a_model_is_served_and_rates(
     cluster: Cluster, newest_helm: Path, chart: tuple[Path, list[str]], storage: Seaweed, tmp_path: Path
