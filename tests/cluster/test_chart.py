@@ -23,7 +23,7 @@ from tests.pipeline.conftest import tamis
 from tests.pipeline.server import KubeflowServer
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def values_for(storage: Seaweed) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def test_a_model_is_served_and_rates(
         "servedModelName": "small",
         "maxModelLen": 2048,
         "extraEnv": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}],
-        "extraArgs": ["--dtype=float32"],
+        "extraArgs": ["--dtype=float32", "--enforce-eager"],
         "shmSize": "1Gi",
         "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "10Gi"}},
     }

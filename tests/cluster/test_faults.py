@@ -25,7 +25,7 @@ from tests.cluster.conftest import (
 from tests.kubernetes.conftest import Objects
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("namespace", "volume")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("namespace", "volume")]
 
 
 def pool_settings(storage: Seaweed, count: int) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def test_a_server_that_is_away_at_the_start_and_comes_back(cluster: Cluster, sto
 
 def test_a_server_that_goes_away_in_the_middle_and_comes_back(cluster: Cluster, storage: Seaweed) -> None:
     """While ratings are stored: the rater keeps them until they can be stored, or its next pod goes on behind them."""
-    run, rows = "runs/middle", 24
+    run, rows = "runs/middle", 16
     objects = rating_alone(storage, run, rows)
     cluster.apply(objects)
     cluster.wait(lambda: parts_in_the_store(storage, run), 300, "rating in the store")
@@ -195,7 +195,7 @@ def test_too_little_memory_is_in_the_status(cluster: Cluster, storage: Seaweed) 
 @pytest.mark.parametrize("how", ["evicted", "deleted"])
 def test_a_pod_that_is_taken_away_is_replaced(cluster: Cluster, storage: Seaweed, how: str) -> None:
     """Evicted through the API, as by `kubectl drain`; deleted at once, as when its node is preempted."""
-    run, rows = f"runs/{how}", 24
+    run, rows = f"runs/{how}", 16
     cluster.apply(rating_alone(storage, run, rows))
     cluster.wait(lambda: parts_in_the_store(storage, run), 300, "rating in the store")
     pod = cluster.pods("tamis-rate-llama")[-1]["metadata"]["name"]
