@@ -139,8 +139,11 @@ STAGES: list[tuple[str, str, dict[str, str], str]] = [
 ]
 
 
-def test_every_stage_runs_in_its_image(engine: str, model_folder: Path, tmp_path: Path) -> None:
-    for name in IMAGES:
+@pytest.mark.parametrize("images", [["cpu"], IMAGES], ids=["cpu", "its own"])
+def test_every_stage_runs_in_its_image_or_in_the_one_for_trials(
+    engine: str, model_folder: Path, tmp_path: Path, images: list[str]
+) -> None:
+    for name in images:
         built(engine, name)
     inputs, cache = tmp_path / "inputs", tmp_path / "cache"
     shutil.copytree(ROOT / "examples/demo", inputs / "demo")
@@ -157,6 +160,6 @@ def test_every_stage_runs_in_its_image(engine: str, model_folder: Path, tmp_path
     for name, stage, takes, makes in STAGES:
         given = [f"--{option}={RUN}/{artifact}" for option, artifact in takes.items()]
         given += [f"--settings=/inputs/{stage}.yaml"] if stage in settings() else []
-        ended = run(engine, name, stage, *given, f"--out={RUN}/{makes}", options=options)
+        ended = run(engine, name if name in images else "cpu", stage, *given, f"--out={RUN}/{makes}", options=options)
         assert ended.returncode == 0, f"{stage} in {name}: {ended.stderr}"
         assert Artifact.open(cache / "run" / makes).manifest.rows > 0
