@@ -10,6 +10,7 @@ Usable by itself, on arrays:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ COPY_DISTANCE = 1e-5
 _START_NEIGHBORS = 5  # patterns of so many neighbours give the EM its start
 _CHOICES = (5, 10, 20, 32, 50, 100)  # numbers of neighbours that "auto" compares
 _LEVEL, _REFIT_STEPS = 0.95, 40  # of bootstrap intervals
-_ROUGH_SAMPLES = 3_000
+_ROUGH_SAMPLES, _ROUGH = 3_000, 1e-5  # fits that only lead to the last one stop earlier
 _CHOICE_SAMPLES = 10_000  # rated samples on which it compares them
 
 
@@ -167,15 +168,16 @@ def _fit(
     pseudo = mixture.PSEUDO + ordinal * banded(classes)
     # Most steps are made on few samples; more of them then only polish.
     rough = view.sample(min(_ROUGH_SAMPLES, fit_samples))
-    best = mixture.fit(view, rough, mixture.start_from(view, bins, start.T, start.p, most), pseudo=pseudo)
+    fit = partial(mixture.fit, view, pseudo=pseudo)
+    best = fit(rough, mixture.start_from(view, bins, start.T, start.p, most), tolerance=_ROUGH)
     if neighbors == "auto":
         few = view.sample(min(_CHOICE_SAMPLES, fit_samples))
-        best = trial = mixture.fit(view, few, best, pseudo=pseudo)
+        best = trial = fit(few, best, tolerance=_ROUGH)
         for k in sorted((k for k in _CHOICES if k < most), reverse=True):
             # The parts of the model mean the same for every number of neighbours, so each fit starts from the last.
-            trial = mixture.fit(view, few, replace(trial, k=k), pseudo=pseudo)
+            trial = fit(few, replace(trial, k=k), tolerance=_ROUGH)
             best = max(best, trial, key=lambda model: model.predictive)
-    return mixture.fit(view, view.sample(fit_samples), best, pseudo=pseudo), start
+    return fit(view.sample(fit_samples), best), start
 
 
 def _intervals(
