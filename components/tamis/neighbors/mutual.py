@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.neighbors.refine import GRID
+from tamis.neighbors.refine import keys_of, pairs_of
 from tamis.neighbors.vectors import Float
 
 _BLOCK = 16_384  # samples handled together
@@ -29,7 +29,7 @@ def mutual(
     """
     n, m = indices.shape
     kept, far = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
-    last = _keys(distances[:, k - 1], indices[:, k - 1])
+    last = keys_of(indices[:, k - 1], distances[:, k - 1])
     height = max(1, min(n, memory // (_EDGE * m)))
     for first in range(0, n, height):
         end = min(first + height, n)
@@ -38,7 +38,7 @@ def mutual(
         for start in range(first, end, _BLOCK):
             stop = min(start + _BLOCK, end)
             some = slice(bounds[start - first], bounds[stop - first])
-            own = _keys(distances[start:stop], indices[start:stop])
+            own = keys_of(indices[start:stop], distances[start:stop])
             kept[start:stop], far[start:stop] = _nearest(own, takers[some] - start, keys[some], k)
     return kept, far
 
@@ -50,7 +50,7 @@ def _incoming(
     takers, keys = [], []
     for start in range(0, len(indices), _BLOCK):
         theirs, apart = indices[start : start + _BLOCK], distances[start : start + _BLOCK]
-        offered = _keys(apart, np.arange(start, start + len(theirs))[:, None])
+        offered = keys_of(np.arange(start, start + len(theirs), dtype=np.int32)[:, None], apart)
         passing = (theirs >= first) & (theirs < stop) & (offered < last[theirs])
         takers.append(theirs[passing].astype(np.int64))
         keys.append(offered[passing])
@@ -71,12 +71,4 @@ def _nearest(
     all_keys.sort(1)
     all_keys[:, 1:][all_keys[:, 1:] == all_keys[:, :-1]] = _LAST  # pairs that found each other
     all_keys.sort(1)
-    best = all_keys[:, :k]
-    return best.astype(np.int32), ((best >> 32) / GRID).astype(np.float32)
-
-
-def _keys(distances: Float, samples: NDArray[np.integer]) -> NDArray[np.int64]:
-    """One number for a distance on the grid and a sample, which orders by distance, then by number."""
-    steps = (distances.astype(np.float64) * GRID).astype(np.int64)
-    keys: NDArray[np.int64] = (steps << 32) | samples
-    return keys
+    return pairs_of(all_keys[:, :k])
