@@ -122,12 +122,13 @@ def curate(
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
     T = mixture.transition_of(counts + mixture.PSEUDO)
+    p = counts.sum(1) / counts.sum()
     after = (after + mixture.PSEUDO) / (after + mixture.PSEUDO).sum(1, keepdims=True)
     result.diagnosis = as_json(
         {"mode": "exact", "confidence": confidence, "explained": explained}
         | ({"T_curated": _expand(after, present, classes)} if explained else {})
-        | _diagnosis(view, model, start, T, counts.sum(1) / counts.sum(), present, classes, explained)
-        | _intervals(view, model, fit_samples, ordinal, bootstrap, seed, present, classes)
+        | _diagnosis(view, model, start, T, p, present, classes, explained)
+        | _intervals(view, model, T, p, fit_samples, ordinal, bootstrap, seed, present, classes)
         | outcome(result, classes)
     )
     return result
@@ -183,6 +184,8 @@ def _fit(
 def _intervals(
     view: Neighborhoods,
     model: Mixture,
+    T: Matrix,
+    p: Matrix,
     fit_samples: int,
     ordinal: float,
     resamples: int,
@@ -190,19 +193,23 @@ def _intervals(
     present: NDArray[np.intp],
     classes: int,
 ) -> dict[str, Any]:
-    """Bootstrap intervals: samples are drawn again with their whole neighbourhoods, and the model is fitted again."""
+    """Bootstrap intervals: samples are drawn again with their whole neighbourhoods, and the model is fitted again.
+
+    On real ratings the likelihood is so flat that a fit hardly ever ends: more steps move it on, whatever the samples.
+    So a resample's fit is compared with one of as many steps on the samples themselves, and only their difference
+    counts.
+    """
     if not resamples:
         return {}
     rng = np.random.default_rng(seed)
     rows = view.sample(fit_samples)
     pseudo = mixture.PSEUDO + ordinal * banded(model.classes)
-    fitted = [
-        mixture.fit(view, np.sort(rng.choice(rows, len(rows))), model, pseudo=pseudo, iterations=_REFIT_STEPS)
-        for _ in range(resamples)
-    ]
+    again = partial(mixture.fit, view, start=model, pseudo=pseudo, iterations=_REFIT_STEPS, tolerance=0)
+    same = again(rows)
+    drawn = [again(np.sort(rng.choice(rows, len(rows)))) for _ in range(resamples)]
     borders = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-    low_T, high_T = np.quantile([again.T for again in fitted], borders, axis=0)
-    low_p, high_p = np.quantile([again.p for again in fitted], borders, axis=0)
+    low_T, high_T = np.clip(T + np.quantile([each.T - same.T for each in drawn], borders, axis=0), 0, 1)
+    low_p, high_p = np.clip(p + np.quantile([each.p - same.p for each in drawn], borders, axis=0), 0, 1)
     return {
         "intervals": {
             "level": _LEVEL,
