@@ -14,10 +14,10 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
 from tamis.core.settings import parse
 from tamis.core.storage import children, locate, write_bytes
-from tamis.rating.records import Rating
+from tamis.core.store import Store, Writer
+from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
-from tamis.rating.store import Store, Writer
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Reaction, Server, completion
 from tests.storage.conftest import reached
@@ -32,23 +32,23 @@ def rating(number: int) -> Rating:
 
 
 def test_ratings_in_object_storage_come_back(s3: str) -> None:
-    with Writer(Store(s3, KEY), count=10) as writer:
+    with Writer(Store(s3, KEY, RECORDS), count=10) as writer:
         for number in range(25):
             writer.add(rating(number))
-    Store(s3, {"rater": "another"}).append([rating(99)])
-    stored = Store(s3, KEY).read()
+    Store(s3, {"rater": "another"}, RECORDS).append([rating(99)])
+    stored = Store(s3, KEY, RECORDS).read()
     wanted = [rating(number) for number in (24, 3, 0)]
     assert stored.find(pa.array([one.id for one in wanted])) == wanted
     assert (len(stored), stored.damaged) == (25, 0)
 
 
 def test_a_damaged_part_in_object_storage_is_left_out(s3: str) -> None:
-    store = Store(s3, KEY)
+    store = Store(s3, KEY, RECORDS)
     store.append([rating(1)])
     store.append([rating(2)])
     part = next(f for folder in children(locate(s3)) for f in children(folder) if f.name.endswith(".jsonl"))
     write_bytes(part, b"{}")
-    stored = Store(s3, KEY).read()
+    stored = Store(s3, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (1, 1)
 
 
@@ -96,7 +96,7 @@ def answer_after(seconds: float) -> Reaction:
 
 def test_a_store_in_no_bucket_is_a_storage_error(s3: str) -> None:
     with pytest.raises(StorageError, match="no-such-bucket"):
-        Store("s3://no-such-bucket/ratings", KEY).append([rating(1)])
+        Store("s3://no-such-bucket/ratings", KEY, RECORDS).append([rating(1)])
 
 
 def test_ratings_are_imported_from_object_storage(s3: str, tmp_path: Path) -> None:

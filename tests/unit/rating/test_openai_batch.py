@@ -13,8 +13,8 @@ import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import ModelError
+from tamis.core.llm.backends.journal import Journal
 from tamis.core.settings import parse
-from tamis.rating.backends.journal import Journal
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import ModelError
-from tamis.rating.backend import Answer, Request
-from tamis.rating.backends.encoding import shorten_middle
-from tamis.rating.backends.sampling import Sampling
-from tamis.rating.backends.sequences import Sequences, head_cache
-from tamis.rating.backends.transformers import TransformersBackend, batches
+from tamis.core.llm.backend import Answer, Request
+from tamis.core.llm.backends.encoding import shorten_middle
+from tamis.core.llm.backends.sampling import Sampling
+from tamis.core.llm.backends.sequences import Sequences, head_cache
+from tamis.core.llm.backends.transformers import TransformersBackend, batches
 from tamis.rating.parsing import parse
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import TransformersSettings

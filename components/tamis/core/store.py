@@ -1,7 +1,8 @@
-"""The durable store: every finished rating, kept within seconds, so that no rating is ever paid for twice.
+"""The durable store: every finished answer, kept within seconds, so that none is ever paid for twice.
 
-A store is a folder, local or in object storage. Ratings that are worth the same have one key (rater, prompt, model,
-sampling, …) and lie in one sub-folder named by its hash, as JSON lines in small parts that are only ever added:
+A store is a folder, local or in object storage. Records, of ratings say, that are worth the same have one key (rater,
+prompt, model, sampling, …) and lie in one sub-folder named by its hash, as JSON lines in small parts that are only ever
+added:
 
     <store>/<hash of the key>/key.json
     <store>/<hash of the key>/<nanoseconds>-<hash of the content>.jsonl
@@ -19,63 +20,72 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tamis.core.errors import StorageError
 from tamis.core.ids import pack
 from tamis.core.settings import canonical_json, hash_of
 from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate, read_bytes, write_bytes
-from tamis.core.tables import RATINGS
-from tamis.rating.records import Rating
 
 log = logging.getLogger(__name__)
 _KEY = "key.json"
 _PART = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
 _READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
 _AGAIN_AFTER = 1.0  # seconds between two tries to write
-_SCHEMA = pa.schema([field for field in RATINGS if field.name != "rater"] + [pa.field("shortened", pa.bool_())])
+R = TypeVar("R", bound=BaseModel)
 
 
-class Stored:
-    """Ratings read from a store, compact in memory. Where an id has several, the one written last counts."""
+@dataclass(frozen=True)
+class Records(Generic[R]):
+    """A kind of record: models with a field `id` of 32 hexadecimal digits, and the Arrow schema of all their fields."""
 
-    def __init__(self, table: pa.Table, damaged: int = 0) -> None:
+    model: type[R]
+    schema: pa.Schema
+    called: str  # as in "ratings"
+
+    def none(self) -> Stored[R]:
+        """No record at all."""
+        return Stored(self, self.schema.empty_table())
+
+
+class Stored(Generic[R]):
+    """Records read from a store, compact in memory. Where an id has several, the one written last counts."""
+
+    def __init__(self, records: Records[R], table: pa.Table, damaged: int = 0) -> None:
+        self._model = records.model
         self.damaged = damaged  # parts that could not be read
-        keys = pack(table["id"].combine_chunks(), where="the store of ratings")
+        keys = pack(table["id"].combine_chunks(), where=f"the store of {records.called}")
         order = np.argsort(keys, kind="stable")
         last = np.append(keys[order][1:] != keys[order][:-1], True)[: len(order)]
         self._rows = order[last]
         self._keys, self._table = keys[self._rows], table
 
-    @classmethod
-    def none(cls) -> Stored:
-        """No rating at all."""
-        return cls(_SCHEMA.empty_table())
-
     def __len__(self) -> int:
         return len(self._keys)
 
-    def find(self, ids: pa.Array) -> list[Rating | None]:
-        """The ratings of `ids`, in their order; None for those that have none."""
+    def find(self, ids: pa.Array) -> list[R | None]:
+        """The records of `ids`, in their order; None for those that have none."""
         if not len(self):
             return [None] * len(ids)
-        wanted = pack(ids, where="the pool")
+        wanted = pack(ids, where="what is asked")
         places = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
         found = self._keys[places] == wanted
         rows = iter(self._table.take(self._rows[places[found]]).to_pylist())
-        return [Rating.model_validate(next(rows)) if there else None for there in found]
+        return [self._model.model_validate(next(rows)) if there else None for there in found]
 
 
-class Store:
-    """The ratings of one key."""
+class Store(Generic[R]):
+    """The records of one kind and one key."""
 
-    def __init__(self, place: Uri, key: Mapping[str, Any]) -> None:
+    def __init__(self, place: Uri, key: Mapping[str, Any], records: Records[R]) -> None:
+        self._records = records
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(key) + "\n").encode()
         self._last = 0
@@ -85,36 +95,48 @@ class Store:
         """A folder beside the parts, for what a backend must not forget."""
         return self._folder.with_name(f"{self._folder.name}-journal")
 
-    def read(self) -> Stored:
-        """All ratings that are there.
+    def read(self) -> Stored[R]:
+        """All records that are there.
 
         Raises:
             StorageError: when the store cannot be read.
         """
-        tables, damaged = [_SCHEMA.empty_table()], 0
+        schema, damaged = self._records.schema, 0
+        tables = [schema.empty_table()]
         # "." begins a part that is being written
         parts = [one for one in children(self._folder) if one.name != _KEY and not one.name.startswith(".")]
         for location, data in zip(parts, _read_all(parts), strict=True):
-            ratings = _parse(location.name, data)
-            if isinstance(ratings, str):
+            found = self._parse(location.name, data)
+            if isinstance(found, str):
                 damaged += 1
-                log.warning("the store's part %s is left out: %s; its samples are rated again", location, ratings)
+                log.warning("the store's part %s is left out: %s; what it held is asked again", location, found)
             else:
-                rows = [rating.model_dump() for rating in ratings]
-                tables.append(pa.Table.from_pylist(rows, schema=_SCHEMA))
-        return Stored(pa.concat_tables(tables), damaged)
+                tables.append(pa.Table.from_pylist([record.model_dump() for record in found], schema=schema))
+        return Stored(self._records, pa.concat_tables(tables), damaged)
 
-    def append(self, ratings: Sequence[Rating]) -> None:
-        """Add one part. When this returns, the ratings are durable.
+    def append(self, records: Sequence[R]) -> None:
+        """Add one part. When this returns, the records are durable.
 
         Raises:
             StorageError: when it cannot be written.
         """
         if not self._last and not exists(self._folder / _KEY):
             write_bytes(self._folder / _KEY, self._key)
-        data = "".join(rating.model_dump_json() + "\n" for rating in ratings).encode()
+        data = "".join(record.model_dump_json() + "\n" for record in records).encode()
         self._last = max(self._last + 1, time.time_ns())
         write_bytes(self._folder / f"{self._last:020d}-{_checksum(data)}.jsonl", data)
+
+    def _parse(self, name: str, data: bytes) -> list[R] | str:
+        """The records of a part, or what is wrong with it."""
+        match = _PART.fullmatch(name)
+        if match is None:
+            return "it is no part of a store"
+        if _checksum(data) != match[2]:
+            return "its content is not what was written"
+        try:
+            return [self._records.model.model_validate_json(line) for line in data.splitlines()]
+        except ValidationError as error:
+            return f"it holds no {self._records.called} of this version of Tamis ({error.error_count()} faults)"
 
 
 def _read_all(parts: Sequence[Location]) -> Iterator[bytes]:
@@ -128,32 +150,19 @@ def _checksum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _parse(name: str, data: bytes) -> list[Rating] | str:
-    """The ratings of a part, or what is wrong with it."""
-    match = _PART.fullmatch(name)
-    if match is None:
-        return "it is no part of a store"
-    if _checksum(data) != match[2]:
-        return "its content is not what was written"
-    try:
-        return [Rating.model_validate_json(line) for line in data.splitlines()]
-    except ValidationError as error:
-        return f"it holds no ratings of this version of Tamis ({error.error_count()} faults)"
+class Writer(Generic[R]):
+    """Gathers finished records and appends them to a store, at the latest `seconds` after they were finished.
 
+    A thread of its own writes, so that records become durable even while whoever answers is silent for long. Use it as
+    a context manager: at its end, by an error too, all that was added is in the store.
 
-class Writer:
-    """Gathers finished ratings and appends them to a store, at the latest `seconds` after they were finished.
-
-    A thread of its own writes, so that ratings become durable even while the rater is silent for long. Use it as a
-    context manager: at its end, by an error too, all that was added is in the store.
-
-    A store that has been written to and then fails is tried again for `patience` seconds. Meanwhile ratings are held
+    A store that has been written to and then fails is tried again for `patience` seconds. Meanwhile records are held
     back up to `most`; then whoever hands over has to wait, so that nothing is paid for that could be lost.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: Store[R],
         *,
         seconds: float = 3.0,
         count: int = 1000,
@@ -162,27 +171,27 @@ class Writer:
     ) -> None:
         self._store, self._seconds, self._count, self._most = store, seconds, count, most
         self._patience, self._written = patience, False
-        self._waiting: list[Rating] = []
+        self._waiting: list[R] = []
         self._fault: Exception | None = None
         self._closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="rating-store", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Writer[R]:
         self._thread.start()
         return self
 
-    def add(self, rating: Rating) -> None:
-        """Hand over a finished rating.
+    def add(self, record: R) -> None:
+        """Hand over a finished record.
 
         Raises:
-            StorageError: when an earlier rating could not be written.
+            StorageError: when an earlier one could not be written.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < self._most or self._fault is not None)
             if self._fault is not None:
                 raise self._fault
-            self._waiting.append(rating)
+            self._waiting.append(record)
             if len(self._waiting) in (1, self._count):
                 self._changed.notify_all()
 
@@ -196,7 +205,7 @@ class Writer:
             try:
                 if batch:
                     self._append(batch)
-            except Exception as error:  # raised again in the thread that hands over ratings
+            except Exception as error:  # raised again in the thread that hands over records
                 with self._changed:
                     self._fault = error
                     self._changed.notify_all()
@@ -204,7 +213,7 @@ class Writer:
             if self._closing and not self._waiting:
                 return
 
-    def _append(self, batch: list[Rating]) -> None:
+    def _append(self, batch: list[R]) -> None:
         give_up = time.monotonic() + (self._patience if self._written else 0.0)
         while True:
             try:
@@ -212,7 +221,7 @@ class Writer:
             except StorageError as error:
                 if time.monotonic() >= give_up:
                     raise
-                log.warning("the store of ratings cannot be written, trying again: %s", error)
+                log.warning("the store cannot be written, trying again: %s", error)
                 time.sleep(_AGAIN_AFTER)
             else:
                 self._written = True
@@ -228,4 +237,4 @@ class Writer:
         if self._fault is not None:
             if kind is None:
                 raise self._fault
-            log.error("ratings could not be stored: %s", self._fault)  # beside the error that is under way
+            log.error("answers could not be stored: %s", self._fault)  # beside the error that is under way

@@ -1,4 +1,4 @@
-"""Rating by OpenAI's Batch API: at half the price, within a day, and through any number of restarts."""
+"""Asking by OpenAI's Batch API: at half the price, within a day, and through any number of restarts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import ModelError
+from tamis.core.llm.backend import Answer, Prompt, Request
+from tamis.core.llm.backends.journal import Entry, Journal
+from tamis.core.llm.backends.openai import Job, OpenAIBackend
 from tamis.core.llm.client import Reply, connect_for_files, reply_in, service_error
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
-from tamis.rating.backend import Answer, Request
-from tamis.rating.backends.journal import Entry, Journal
-from tamis.rating.backends.openai import Job, OpenAIBackend, answer_of
 
 if TYPE_CHECKING:
-    from tamis.rating.backends.sampling import Sampling
-    from tamis.rating.prompts import Prompt
-    from tamis.rating.settings import OpenAIBatchSettings
+    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.core.llm.settings import OpenAIBatchSettings
 
 log = logging.getLogger(__name__)
 _TOKEN = "tamis_token"  # the batch's metadata that names its entry
@@ -46,7 +45,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._journal = journal
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Rate; the answers of a batch come together.
+        """Ask; the answers of a batch come together.
 
         Raises:
             ServiceError: when the service refuses the key, the model or the account.
@@ -62,8 +61,11 @@ class OpenAIBatchBackend(OpenAIBackend):
                 for entry in sorted(self._journal.read(), key=lambda entry: entry.state != "ended")
                 for item in set(entry.items) - set(entry.unanswered)
             }
-            jobs = (self._job(request) for group in groups for request in group)
-            yield from self._work(jobs, known)
+            too_long: list[Answer] = []
+            for answers in self._work(self._jobs(groups, too_long), known):
+                yield answers + too_long
+                too_long.clear()
+            yield too_long
 
     def _work(self, jobs: Iterator[Job], known: dict[str, Entry]) -> Iterator[list[Answer]]:
         pending: dict[str, Job] = {}
@@ -201,9 +203,7 @@ class OpenAIBatchBackend(OpenAIBackend):
                 outcomes.update(_outcomes(content))
         missing = Fault("batch ended", "without an answer to this request")
         answers = {
-            item: answer_of(pending[item].request, outcomes.get(item, missing), shortened=pending[item].shortened)
-            for item in entry.items
-            if item in pending
+            item: self._answer_of(pending[item], outcomes.get(item, missing)) for item in entry.items if item in pending
         }
         if entry.state != "ended":
             again = [item for item in entry.items if not _final(outcomes.get(item, missing))]
