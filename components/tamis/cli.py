@@ -294,7 +294,8 @@ def _describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
     from tamis.core.settings import models_in
 
     rows: list[tuple[str, str]] = []
-    for plain_name, field in model.model_fields.items():
+    fields = sorted(model.model_fields.items(), key=lambda item: item[0] != "kind")  # on which the others depend
+    for plain_name, field in fields:
         name = field.alias or plain_name
         needed = (
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"
