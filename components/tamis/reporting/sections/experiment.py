@@ -35,7 +35,7 @@ def build(evidence: Evidence) -> Section:
 
 def _compare(groups: list[Group], evaluations: Evaluations, evidence: Evidence, section: Section) -> None:
     scale = scale_of(evaluations)
-    tasks = evaluations.tasks if scale.shares else []
+    tasks = evaluations.averaged if scale.shares else []
     section.add(Text(_lead(groups, tasks, scale, evidence, section), lead=True))
     lost = sum(cell.failure is not None for group in groups for cell in group.cells)
     if lost:
@@ -240,10 +240,10 @@ def _published(
         rows,
         words=("rater",),
         note=f"Columns marked “paper” are figures of {reference.paper()}, for the same base model, rater, strategy and "
-        "size; they are no results of this run. The paper's scripts are not lm-eval (the suite's notes list what "
-        "differs), its single tasks are of one seed, and its mean counts TruthfulQA by the share of answers that two "
-        f"judges find true and informative, so means compare least. Its pool has {count(reference.pool_size())} "
-        f"samples, this one {count(len(evidence.samples))}.",
+        "size; they are no results of this run. The paper's scripts are not lm-eval (what differs is listed under How "
+        "the benchmarks were asked), its single tasks are of one seed, and its mean counts TruthfulQA by the share of "
+        "answers that two judges find true and informative, so means compare least. Its pool has "
+        f"{count(reference.pool_size())} samples, this one {count(len(evidence.samples))}.",
     )
 
 
