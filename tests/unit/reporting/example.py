@@ -204,7 +204,9 @@ def _ratings(
                 "completion_tokens": 28,
             }
         )
-    return _write(out, "rating", "ratings", RATINGS, rows, name=rater, models={"rater": f"example/{rater}@main"})
+    facts = {"cost": 1.25} if rater == "mistral-7b" else {}
+    models = {"rater": f"example/{rater}@main"}
+    return _write(out, "rating", "ratings", RATINGS, rows, name=rater, models=models, facts=facts)
 
 
 def _curated(

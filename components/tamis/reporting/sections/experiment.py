@@ -215,20 +215,22 @@ def _published(
     shown = [task for task in reference.published_tasks() if task in evaluations.tasks]
     rows: list[list[Cell | str]] = []
 
-    def add(names: list[str], ours: list[float | None], theirs: dict[str, float]) -> None:
+    def add(names: list[str], ours: list[str], theirs: dict[str, float]) -> None:
         if theirs:
-            pairs = zip(ours, [theirs.get(name) for name in (*shown, reference.MEAN)], strict=True)
-            cells = [cell for one, other in pairs for cell in (Cell(scale.text(one)), Cell(scale.text(other), "muted"))]
-            rows.append([*names, *cells])
+            published = [scale.text(theirs.get(task)) for task in shown]
+            published.append(scale.with_error(theirs.get(reference.MEAN), theirs.get(reference.DEVIATION)))
+            pairs = zip(ours, published, strict=True)
+            rows.append([*names, *(cell for one, other in pairs for cell in (Cell(one), Cell(other, "muted")))])
 
     for base, model in dict.fromkeys((group.base, group.model) for group in groups):
         untrained = [_value(evaluations, base, task) for task in shown]
         whole = _mean([_value(evaluations, base, task) for task in tasks])
-        add([_UNTRAINED, DASH, DASH], [*untrained, whole], reference.published_base(model))
+        ours = [scale.text(value) for value in (*untrained, whole)]
+        add([_UNTRAINED, DASH, DASH], ours, reference.published_base(model))
         for group in (group for group in groups if group.model == model):
             spreads = [*(group.value(task) for task in shown), group.mean(tasks)]
             names = [group.label, group.rater or DASH, count(group.size)]
-            ours = [spread.mean if spread else None for spread in spreads]
+            ours = [scale.with_error(spread.mean, spread.deviation) if spread else DASH for spread in spreads]
             add(names, ours, reference.published(group, raters))
     if not scale.shares or not rows:
         return None
@@ -239,9 +241,9 @@ def _published(
         words=("rater",),
         note=f"Columns marked “paper” are figures of {reference.paper()}, for the same base model, rater, strategy and "
         "size; they are no results of this run. The paper's scripts are not lm-eval (what differs is listed under How "
-        "the benchmarks were asked), its single tasks are of one seed, and its mean counts TruthfulQA by the share of "
-        "answers that two judges find true and informative, so means compare least. Its pool has "
-        f"{count(reference.pool_size())} samples, this one {count(len(evidence.samples))}.",
+        "the benchmarks were asked), its single tasks are of one seed, the ± of its means is over three, and its mean "
+        "counts TruthfulQA by the share of answers that two judges find true and informative, so means compare least. "
+        f"Its pool has {count(reference.pool_size())} samples, this one {count(len(evidence.samples))}.",
     )
 
 
