@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -19,7 +19,7 @@ from tamis.reporting.numbers import DASH, MINUS, count, plural
 from tamis.reporting.settings import ReportingSettings
 
 _Z = 1.96
-_SPREAD = "standard deviation over seeds"  # the end of such a measure's name
+_MEAN, _SPREAD = "mean over seeds", "standard deviation over seeds"  # the ends of such measures' names
 # Sections of a report, in its order and by its titles; what is about a run's making is not compared.
 _SECTIONS = {
     "experiment": "Experiment",
@@ -109,42 +109,33 @@ def _sections(first: dict[Key, Number], second: dict[Key, Number], names: list[s
         above = ""
         for key in inside:
             _, subject, measure = key
-            if measure.endswith(_SPREAD) and (anchor, subject, _mean_of(measure)) in keys:
-                continue  # it stands behind its mean
-            values = _values(
-                [numbers.get(key) for numbers in (first, second)], [_spread(key, of) for of in (first, second)]
-            )
-            rows.append([Cell(subject, "muted" if subject == above else ""), measure, *values])
-            above = subject
+            if not measure.endswith(_SPREAD):  # that stands behind its mean
+                values = _values(*((numbers.get(key), _spread(key, numbers)) for numbers in (first, second)))
+                rows.append([Cell(subject, "muted" if subject == above else ""), measure, *values])
+                above = subject
         note = "*: beyond 1.96 standard errors of the difference, taking the two as independent."
-        if any(measure.endswith(_SPREAD) for _, _, measure in inside):
-            note = (
-                "Behind a mean over seeds, ±: their standard deviation; differences of such means have no star. " + note
-            )
+        if len(rows) < len(inside):
+            note = f"± behind a mean over seeds: their standard deviation; such differences get no star. {note}"
         section.add(Table(title, ["of", "measure", *names, "difference"], rows, words=("measure",), note=note))
         yield section
-
-
-def _mean_of(measure: str) -> str:
-    return measure.removesuffix(_SPREAD) + "mean over seeds"
 
 
 def _spread(key: Key, numbers: dict[Key, Number]) -> float | None:
     """The standard deviation over seeds that belongs to a mean over seeds."""
     section, subject, measure = key
-    if not measure.endswith("mean over seeds"):
+    if not measure.endswith(_MEAN):
         return None
-    found = numbers.get((section, subject, measure.removesuffix("mean over seeds") + _SPREAD))
+    found = numbers.get((section, subject, measure.removesuffix(_MEAN) + _SPREAD))
     return found.value if found else None
 
 
-def _values(pair: Sequence[Number | None], spreads: Sequence[float | None]) -> list[Cell | str]:
-    difference, stderr = _difference(*pair)
+def _values(*pair: tuple[Number | None, float | None]) -> list[Cell | str]:
+    difference, stderr = _difference(*(number for number, _ in pair))
     clear = difference is not None and stderr is not None and abs(difference) > _Z * stderr
     text = DASH if difference is None else _plain(difference, sign=True)
     if stderr is not None:
         text = f"{text} ± {_plain(stderr)}"
-    return [*map(_cell, pair, spreads), f"{text} *" if clear else text]
+    return [*(_cell(*one) for one in pair), f"{text} *" if clear else text]
 
 
 def _cell(number: Number | None, spread: float | None) -> Cell:
