@@ -27,7 +27,8 @@ VALUES: dict[str, Any] = {
     "monitoring": {"podMonitor": True},
     "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
 }
-PARTS = ["kueue", "kubeflow", "kubeflow-trainer", "network-policy", "monitoring", "images"]  # components that the chart has too
+# Components that the chart has too.
+PARTS = ["kueue", "kubeflow", "kubeflow-trainer", "network-policy", "monitoring", "images"]
 SHARED = [
     "ServiceAccount/tamis",
     "ConfigMap/tamis-environment",
