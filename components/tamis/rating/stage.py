@@ -234,7 +234,6 @@ def _rate(step: Step[RatingSettings]) -> None:
         step.facts["cost"] = round(budget.cost, 6)
 
 
-
 def _allowance(settings: RatingSettings) -> Allowance:
     """The budget is the pool's; a shard has its share of it."""
     shards = Shard.read(settings.shard).of if settings.shard else 1
