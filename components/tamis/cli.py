@@ -44,7 +44,8 @@ class Stage:
     inputs: tuple[StageInput, ...] = ()
     example: str = ""
     module: str = "stage"
-    planned: bool = False  # the module has a `plan` too, for --dry-run, and rates by shards
+    planned: bool = False  # the module has a `plan` too, for --dry-run
+    sharded: bool = False  # it works by shards, and serves metrics
 
 
 _POOL, _CURATION = StageInput("pool"), StageInput("curation", required=False)
@@ -63,6 +64,7 @@ STAGES = {
         (_POOL,),
         example="tamis rate --pool work/pool --settings rater.yaml --out work/ratings/llama",
         planned=True,
+        sharded=True,
     ),
     "merge-ratings": Stage(
         "rating",
@@ -140,6 +142,15 @@ STAGES = {
         (StageInput("model", required=False),),
         example="tamis evaluate --model work/models/ds2 --set suite=quick --out work/evaluations/ds2",
     ),
+    "judge": Stage(
+        "judging",
+        "JudgingSettings",
+        "Compare a model's answers with an opponent's, by a language model that judges in both orders.",
+        (StageInput("model", required=False), StageInput("against", required=False)),
+        example="tamis judge --model work/models/ds2 --against work/models/random --settings judging.yaml \\\n"
+        "      --out work/judgements/ds2",
+        planned=True,
+    ),
     "report": Stage(
         "reporting",
         "ReportingSettings",
@@ -151,6 +162,7 @@ STAGES = {
             StageInput("selections", many=True),
             StageInput("models", many=True, required=False),
             StageInput("evaluations", many=True, required=False),
+            StageInput("judgements", many=True, required=False),
         ),
         example="tamis report --pool work/pool --ratings work/ratings/llama --curation work/curation \\\n"
         "      --selections work/ds2 --out work/report",
@@ -250,9 +262,10 @@ def _stage_command(name: str, stage: Stage) -> click.Command:
         click.Option(["--out"], metavar="PATH", help="Where the result goes: a folder or s3://…  [required]"),
     ]
     if stage.planned:
+        options.append(click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."))
+    if stage.sharded:
         options += [
             click.Option(["--shard"], metavar="I/N", help="Only this share of the samples, as in 3/8."),
-            click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."),
             click.Option(
                 ["--metrics-port"],
                 type=click.IntRange(1, 65535),
@@ -281,7 +294,8 @@ def _describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
     from tamis.core.settings import models_in
 
     rows: list[tuple[str, str]] = []
-    for plain_name, field in model.model_fields.items():
+    fields = sorted(model.model_fields.items(), key=lambda item: item[0] != "kind")  # on which the others depend
+    for plain_name, field in fields:
         name = field.alias or plain_name
         needed = (
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"

@@ -16,6 +16,7 @@ from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
 from tamis.finetuning.component import finetune, finetune_on_trainer
 from tamis.influence.component import influence
+from tamis.judging.component import judge
 from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
 from tamis.rating.component import gather_ratings, merge_ratings, rate
@@ -34,7 +35,7 @@ _SELECTION: dict[str, Any] = {
     "report": dict,
 }
 _SUBSETS: dict[str, Any] = {"subsets": List[dict]}  # noqa: UP006
-# A cell has the settings of its subset and of its training, under these names.
+# A cell has the settings of its subset, its training and, if it is judged, its judging, under these names.
 _CELLS: dict[str, Any] = {"cells": List[Dict[str, dict]], "bases": List[dict], "evaluation": dict}  # noqa: UP006
 # Steps that a pipeline has only where a strategy ranks by them, and their pods.
 _SCORES: dict[ScoreName, tuple[Any, PodKind]] = {
@@ -70,7 +71,10 @@ def experiment(settings: CompileSettings | None = None) -> Any:
             selected = _selected(made, cell.subset, given, fixed)
             model = _finetuned(selected, cell.finetuning, given, fixed)
             scored = fit(evaluate(model=model, settings=given["evaluation"]), "evaluation", given, fixed)
-        _reported(made, selected, scored.outputs["evaluation"], given, fixed, model=model, base=untrained)
+            judged = fit(judge(model=model, settings=cell.judging), "rating", given, fixed) if fixed.judging else None
+        judgement = judged.outputs["judgement"] if judged else None
+        result = scored.outputs["evaluation"]
+        _reported(made, selected, result, given, fixed, model=model, base=untrained, judgement=judgement)
 
     about = "Select subsets, finetune models on each, evaluate them beside the base models, report."
     trainer = {"trainer": dict} if fixed.trainer else {}
@@ -86,8 +90,13 @@ def _reported(
     *,
     model: Any = None,
     base: Any = None,
+    judgement: Any = None,
 ) -> None:
     """The steps that both pipelines end with. `result` is the last artifact of a cell; `base` is of a base model."""
+
+    def judgements() -> Given:
+        return {} if judgement is None else {"judgements": dsl.Collected(judgement)}
+
     # kfp changes a Collected when a task takes it, so every task gets one of its own.
     of_models = {}
     if model is not None:
@@ -103,10 +112,11 @@ def _reported(
         selections=dsl.Collected(selected),
         settings=given["report"],
         **of_models,
+        **judgements(),
     )
     report = fit(task, "base", given, fixed).outputs["report"]
     bases = {} if base is None else {"bases": dsl.Collected(base)}
-    check = require_all_cells(report=report, results=dsl.Collected(result), **bases)
+    check = require_all_cells(report=report, results=dsl.Collected(result), **bases, **judgements())
     fit(check, "base", given, fixed, once=True)
 
 

@@ -139,6 +139,7 @@ class CompileSettings(Settings):
         (), description="steps that score samples for a strategy; those that a run's subsets need are added"
     )
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
+    judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
     parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")

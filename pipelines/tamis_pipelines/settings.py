@@ -25,12 +25,12 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
 from tamis_pipelines import sharding
-from tamis_pipelines.experiment import Cell, ExperimentSettings, base_evaluations, cells
+from tamis_pipelines.experiment import Cell, CellsJudging, ExperimentSettings, base_evaluations, base_models, cells
 from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
 # Sections that reach the pipelines by cell.
-_PLANNED = {"subsets", "experiment", "finetuning", "evaluation"}
+_PLANNED = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
 # Strategies that rank by a model's scores, and the step that makes them.
 _SCORED: dict[str, ScoreName] = {"perplexity": "perplexity", "deita": "deita", "less": "influence"}
 
@@ -58,6 +58,9 @@ class RunSettings(Settings):
     experiment: ExperimentSettings | None = Field(None, description="selections and trainings to make, as a grid")
     finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
     evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
+    judging: CellsJudging | None = Field(
+        None, description="with finetuning: the model of every cell is judged against an opponent; left out: none is"
+    )
     report: ReportingSettings = ReportingSettings()
     rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
@@ -93,6 +96,11 @@ class RunSettings(Settings):
             raise ValueError("neighbors.shard: a run searches for all samples; shards are for `tamis neighbors`")
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
+        if self.judging is not None:
+            if self.finetuning is None:
+                raise ValueError("judging goes with finetuning: without it there is no model to judge")
+            for base in base_models(self):
+                self.judging.of(base.model)
         return self
 
     def _nodes_fit(self) -> None:
@@ -145,7 +153,9 @@ class RunSettings(Settings):
         sharded = fixed.sharded or any(pods > 1 for pods in self.kubeflow.rating_shards.values())
         scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
         trainer = fixed.trainer or self.kubeflow.trainer is not None
-        return fixed.model_copy(update={"scores": scores, "sharded": sharded, "trainer": trainer})
+        judging = fixed.judging or self.judging is not None
+        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
+        return fixed.model_copy(update=update)
 
     def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
@@ -160,8 +170,12 @@ class RunSettings(Settings):
         if self.finetuning is None:
             return {"subsets": subsets}
         trained = [_given(cell.finetuning) for cell in self.cells]
+        made = [{"subset": one, "finetuning": other} for one, other in zip(subsets, trained, strict=True)]
+        if self.judging is not None:
+            for cell, given in zip(self.cells, made, strict=True):
+                given["judging"] = _given(self.judging.of(cell.finetuning.model)) if cell.finetuning else {}
         return {
-            "cells": [{"subset": one, "finetuning": other} for one, other in zip(subsets, trained, strict=True)],
+            "cells": made,
             "bases": [_given(base) for base in base_evaluations(self)],
             "evaluation": _given(self.evaluation),
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import pytest
 import yaml
 
 from tamis.cli import main
+from tamis.rating.metrics import Metrics
 from tests.kubernetes.cases import CASES, DIGEST
 from tests.kubernetes.conftest import CHART, rendered, template
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
+from tests.storage.seaweed import free_port
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 FILES = ["values-cpu.yaml", "values-airgapped.yaml"]
@@ -120,7 +124,7 @@ def test_services_and_policies_choose_the_pods_that_they_are_for(newest_helm: Pa
             assert chosen(document["spec"]["selector"]) == {document["metadata"]["name"]}
     policy = by_name(objects)["NetworkPolicy/tamis"]
     assert chosen(policy["spec"]["podSelector"]["matchLabels"]) == set(labels)
-    monitor = one(objects, "PodMonitor")
+    monitor = by_name(objects)["PodMonitor/tamis"]
     vllm = {"tamis-vllm-small", "tamis-vllm-large", "tamis-vllm-off"}
     assert chosen(monitor["spec"]["selector"]["matchLabels"]) == vllm
     for document in objects:
@@ -256,6 +260,31 @@ def test_the_dashboard_is_json_whose_panels_ask_for_the_chosen_namespace(newest_
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
     assert set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard))) <= variables
     assert all(text.count("(") == text.count(")") and text.count("{") == text.count("}") for text in expressions)
+
+
+def names_in_the_dashboard(beginning: str) -> set[str]:
+    return set(re.findall(rf"\b{beginning}\w+", (CHART / "files/dashboard.json").read_text()))
+
+
+def test_the_dashboard_asks_raters_for_what_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prometheus_client")
+    port = free_port()
+    monkeypatch.setenv("TAMIS_METRICS_PORT", str(port))
+    with Metrics("r", samples=2, reused=1), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        served = set(re.findall(r"(?m)^(\w+)\{", answer.read().decode()))
+    assert len(names_in_the_dashboard("tamis_rating_")) >= 4
+    assert names_in_the_dashboard("tamis_rating_") <= served
+
+
+def test_the_dashboard_asks_vllm_for_what_it_serves() -> None:
+    package = importlib.util.find_spec("vllm")
+    if package is None or package.origin is None:
+        pytest.skip("vLLM is not installed")
+    text = (Path(package.origin).parent / "v1/metrics/loggers.py").read_text()
+    served = set(re.findall(r'"(vllm:\w+)"', text))
+    asked = {re.sub("_(total|bucket)$", "", name) for name in names_in_the_dashboard("vllm:")}
+    assert asked <= served
+    assert re.search(r'default "(vllm:\w+)" \.metric', (CHART / "templates/vllm.yaml").read_text())[1] in served  # type: ignore[index]
 
 
 def test_the_notes_name_what_was_asked_for(newest_helm: Path) -> None:

@@ -52,7 +52,7 @@ ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run 
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
     """A package of the repository, or one with every step that a run may need."""
     if request.param == "with everything":
-        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, trainer=True)
+        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, trainer=True, judging=True)
         return load(compile_one("experiment", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
@@ -109,7 +109,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     ir, _ = package
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(get_args(ScoreName))
-    by_cell = {"subsets", "experiment", "finetuning", "evaluation"}
+    by_cell = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
     sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
@@ -233,15 +233,29 @@ def test_the_compile_settings_are_in_every_pod(tmp_path: Path) -> None:
         assert limits == {3}
 
 
-def test_a_cell_s_subset_and_training_are_taken_out_of_the_list_of_cells(tmp_path: Path) -> None:
-    ir, _ = load(compile_one("experiment", tmp_path))
+def test_what_a_cell_consists_of_is_taken_out_of_the_list_of_cells(tmp_path: Path) -> None:
+    ir, platform = load(compile_one("experiment", tmp_path, CompileSettings(judging=True)))
     assert ir["root"]["inputDefinitions"]["parameters"]["cells"]["parameterType"] == "LIST"
     steps = {task["taskInfo"]["name"]: task for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
-    for step, section in (("select", "subset"), ("finetune", "finetuning")):
+    for step, section in (("select", "subset"), ("finetune", "finetuning"), ("judge", "judging")):
         given = steps[step]["inputs"]["parameters"]["settings"]
         assert given["parameterExpressionSelector"] == f'parseJson(string_value)["{section}"]'
         (loop,) = [d for _, d, _ in dags(ir) if step in {t["taskInfo"]["name"] for t in d["tasks"].values()}]
         assert loop is not ir["root"]["dag"]
+    assert "OPENAI_API_KEY" in str(platform["exec-judge"]), "a judge may be a service"
+    for step in ("report", "require-all-cells"):
+        assert "judgements" in steps[step]["inputs"]["artifacts"]
+
+
+def test_a_pipeline_judges_only_if_the_settings_do() -> None:
+    judged, plain = (load_run(ROOT / "examples" / name) for name in ("paper.yaml", "experiment.yaml"))
+    assert (judged.compiled.judging, plain.compiled.judging) == (True, False)
+    cells = judged.arguments()["cells"]
+    opponents = {cell["finetuning"]["model"]: cell["judging"]["against"]["path"] for cell in cells}
+    assert len(cells) == 36
+    assert len(set(opponents.values())) == len(opponents) == 2, "each base model has an opponent of its own"
+    assert "judging" not in plain.arguments()["cells"][0]
+    assert "judging" not in judged.arguments()
 
 
 def test_the_last_step_runs_whatever_happened(package: tuple[Ir, Ir]) -> None:
