@@ -78,8 +78,8 @@ STAGES = {
     "embed": Stage(
         "embedding",
         "EmbeddingSettings",
-        "Embed every sample.",
-        (_POOL,),
+        "Embed every sample, or those that known embeddings do not hold.",
+        (_POOL, StageInput("known", many=True, required=False)),
         example="tamis embed --pool work/pool --set model=BAAI/bge-large-en-v1.5 --out work/embeddings",
     ),
     "neighbors": Stage(
