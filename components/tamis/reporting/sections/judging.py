@@ -54,8 +54,8 @@ def _compare(judgements: list[Judgement], evidence: Evidence, section: Section) 
         Text(section.sentence, lead=True),
         Text(
             "A judge read both answers to every prompt, in both orders. Opposite winners are a tie; one tie leaves the "
-            f"other order's winner. The {_confidence(judgements)} intervals are by a bootstrap over the prompts; they do "
-            "not cover another training seed, or another judge."
+            f"other order's winner. The {_confidence(judgements)} intervals are by a bootstrap over the prompts; "
+            "another training seed, or another judge, is not covered."
         ),
     )
     warnings = _warnings(judgements, groups, evidence)
