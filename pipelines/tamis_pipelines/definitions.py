@@ -14,7 +14,7 @@ from tamis.cluster.component import note_outcome, require_all_cells
 from tamis.curation.component import curate
 from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
-from tamis.finetuning.component import finetune
+from tamis.finetuning.component import finetune, finetune_on_trainer
 from tamis.influence.component import influence
 from tamis.judging.component import judge
 from tamis.neighbors.component import find_neighbors
@@ -69,8 +69,7 @@ def experiment(settings: CompileSettings | None = None) -> Any:
             untrained = fit(evaluate(settings=base), "evaluation", given, fixed).outputs["evaluation"]
         with dsl.ParallelFor(given["cells"], parallelism=fixed.parallelism) as cell:
             selected = _selected(made, cell.subset, given, fixed)
-            tuned = fit(finetune(selection=selected, settings=cell.finetuning), "training", given, fixed)
-            model = tuned.outputs["model"]
+            model = _finetuned(selected, cell.finetuning, given, fixed)
             scored = fit(evaluate(model=model, settings=given["evaluation"]), "evaluation", given, fixed)
             judged = fit(judge(model=model, settings=cell.judging), "rating", given, fixed) if fixed.judging else None
         judgement = judged.outputs["judgement"] if judged else None
@@ -78,7 +77,8 @@ def experiment(settings: CompileSettings | None = None) -> Any:
         _reported(made, selected, result, given, fixed, model=model, base=untrained, judgement=judgement)
 
     about = "Select subsets, finetune models on each, evaluate them beside the base models, report."
-    return _pipeline("experiment", about, _SELECTION | _CELLS, get_args(PodKind), body, fixed)
+    trainer = {"trainer": dict} if fixed.trainer else {}
+    return _pipeline("experiment", about, _SELECTION | _CELLS | trainer, get_args(PodKind), body, fixed)
 
 
 def _reported(
@@ -157,6 +157,14 @@ def _selected(made: Given, subset: Any, given: Given, fixed: CompileSettings) ->
     names = ("pool", "curation", "neighbors", "embeddings")
     task = select(**{name: made[name] for name in names}, **made["scores"], settings=subset)
     return fit(task, "base", given, fixed).outputs["selection"]
+
+
+def _finetuned(selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:
+    """The model that is trained on a subset, by a pod or by the TrainJob that a pod makes."""
+    if not fixed.trainer:
+        return fit(finetune(selection=selected, settings=settings), "training", given, fixed).outputs["model"]
+    task = finetune_on_trainer(selection=selected, settings=settings, trainer=given["trainer"])
+    return fit(task, "base", given, fixed, timeout=fixed.timeouts.training).outputs["model"]
 
 
 def _pipeline(

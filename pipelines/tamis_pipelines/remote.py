@@ -102,11 +102,11 @@ def check_reachable(settings: RunSettings) -> None:
 
 
 def _is_local(setting: str, value: str) -> bool:
-    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir")) or is_remote(value):
+    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir", "place")) or is_remote(value):
         return False
     if setting.endswith("model"):
         return not value.startswith(_MOUNTED) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is None
-    if setting in ("path", "store", "data_dir"):
+    if setting in ("path", "store", "data_dir", "place"):
         return not value.startswith(_MOUNTED)
     return ("/" in value or value.endswith((".yaml", ".yml"))) and not value.startswith(_MOUNTED)
 

@@ -15,6 +15,7 @@ from tamis.core.settings import Settings, load_yaml, parse, said, with_overrides
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
+from tamis.finetuning.on_trainer import check_nodes
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.influence.settings import InfluenceSettings
 from tamis.neighbors.settings import NeighborsSettings
@@ -84,6 +85,7 @@ class RunSettings(Settings):
                 raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
         self._raters_are_known()
         sharding.check(self.raters, self.kubeflow.rating_shards)
+        self._nodes_fit()
         for section in ("perplexity", "deita"):
             kind = getattr(self, section).measure.kind
             if kind != section:
@@ -100,6 +102,20 @@ class RunSettings(Settings):
             for base in base_models(self):
                 self.judging.of(base.model)
         return self
+
+    def _nodes_fit(self) -> None:
+        nodes = self.kubeflow.nodes
+        if nodes is None:
+            return
+        if nodes.place is None or self.finetuning is None:
+            raise ValueError(
+                "kubeflow.trainer needs finetuning, and place, a prefix in object storage for what the pipeline and "
+                "its TrainJobs hand each other"
+            )
+        try:
+            check_nodes(self.finetuning, nodes)
+        except SettingsError as error:
+            raise ValueError(f"kubeflow.trainer: {error}") from None
 
     def _raters_are_known(self) -> None:
         known = [rater.name for rater in self.raters]
@@ -136,8 +152,10 @@ class RunSettings(Settings):
         fixed = self.kubeflow.compiled
         sharded = fixed.sharded or any(pods > 1 for pods in self.kubeflow.rating_shards.values())
         scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
+        trainer = fixed.trainer or self.kubeflow.trainer is not None
         judging = fixed.judging or self.judging is not None
-        return fixed.model_copy(update={"scores": scores, "sharded": sharded, "judging": judging})
+        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
+        return fixed.model_copy(update=update)
 
     def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
@@ -175,6 +193,8 @@ class RunSettings(Settings):
         if self.compiled.sharded:
             workers = sharding.workers(self.raters, self.kubeflow.rating_shards)
             arguments["workers"] = [_given(worker) for worker in workers]
+        if self.compiled.trainer and self.finetuning is not None:
+            arguments["trainer"] = _given(self.kubeflow.nodes)
         return arguments
 
 

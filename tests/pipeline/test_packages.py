@@ -24,6 +24,7 @@ from tamis_pipelines.packages import compile_all, compile_one
 from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.settings import RunSettings, load_run
 from tests.kubernetes.restricted import house_rules, violations
+from tests.kubernetes.schemas import errors_of_custom
 from tests.pipeline.rendering import Ir, defaults, load, pods
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +50,9 @@ ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run 
 
 @pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with everything"])
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
-    """A package of the repository, or one with every step that strategies, raters of several pods or judging need."""
+    """A package of the repository, or one with every step that a run may need."""
     if request.param == "with everything":
-        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, judging=True)
+        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, trainer=True, judging=True)
         return load(compile_one("experiment", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
@@ -113,6 +114,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
+    sections |= {"trainer"} if "finetune-on-trainer" in steps else set()
     models = {"cells", "bases", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
     assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
@@ -285,6 +287,25 @@ def test_compile_takes_a_settings_file_and_single_settings(tmp_path: Path) -> No
     assert platform["exec-rate"]["podMetadata"]["labels"][QUEUE_LABEL] == "from-command"
 
 
+def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(PIPELINES, "experiment")  # one shows it
+    names = []
+    for queue in ("a", "b"):
+        command = ["compile", "--out", str(tmp_path), "--objects", "team", "--set", f"compiled.queue={queue}"]
+        assert CliRunner().invoke(main, command, catch_exceptions=False).exit_code == 0
+        (file,) = tmp_path.iterdir()
+        pipeline, version = yaml.safe_load_all(file.read_text())
+        names.append(version["metadata"]["name"])
+    assert names[0] != names[1]
+    assert pipeline["metadata"] == {"name": "data-selection", "namespace": "team"}
+    assert version["spec"]["pipelineName"] == "data-selection"
+    json_format.ParseDict(version["spec"]["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    for document in (pipeline, version):
+        assert list(errors_of_custom(document)) == []
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -320,6 +341,27 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     published = settings.model_copy(update={"subsets": settings.subsets[1:2], "influence": None})
     assert published.scores == ("perplexity",)
     assert "training_gpus" not in published.cluster_arguments()
+
+
+def test_a_trainjob_has_the_nodes_of_the_pods_of_training() -> None:
+    place = "kubeflow.trainer.place=s3://bucket/trainings"
+    settings = load_run(
+        ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=2", "kubeflow.compiled.queue=q"]
+    )
+    assert settings.compiled.trainer
+    pod = settings.kubeflow.pods.training
+    assert settings.cluster_arguments()["trainer"] == {
+        "nodes": 2,
+        "place": "s3://bucket/trainings",
+        "queue": "q",
+        "image": image("training"),
+        **pod.model_dump(include={"cpu", "memory", "gpus", "gpu_type", "node_selector"}),
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    with pytest.raises(SettingsError, match="and place, a prefix in object storage"):
+        load_run(ROOT / "examples/cluster.yaml", ["kubeflow.trainer.nodes=2"])
+    with pytest.raises(SettingsError, match="batch_size: seen 128"):
+        load_run(ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=3"])
 
 
 @pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])

@@ -64,7 +64,12 @@ def test_imported_ratings_cost_nothing_and_local_raters_take_gpus() -> None:
         {"name": "local", "backend": {"kind": "transformers", "model": "org/Rater-8B"}},
     ]
     grid = {"strategies": ["random"], "sizes": [5]}
-    made = planned(raters=raters, experiment=grid, rates=RATES | {"rated_per_second": 10})
+    pods = {"rating_shards": {"local": 4}}
+    made = planned(raters=raters, experiment=grid, rates=RATES | {"rated_per_second": 10}, kubeflow=pods)
+    assert {line.step: line.count for line in made.lines if line.step.startswith("rate ")} == {
+        "rate by given": 1,
+        "rate by local": 4,
+    }
     assert hours(made, "rate by given") == 0
     assert hours(made, "rate by local") == pytest.approx(1_000 / 10 / 3600)
     assert "finetune" not in {line.step for line in made.lines}

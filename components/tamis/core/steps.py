@@ -144,7 +144,7 @@ def run_step(
                     return finished  # by the process that this one waited for
                 manifest = _build(recipe, settings, body, target, scratch)
                 if target != Path(out):
-                    _deliver(target, manifest, out)
+                    deliver(target, manifest, out)
                 shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
@@ -180,7 +180,7 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
             action="choose another place for the output, or remove that one",
         )
     if there is None and kept is not None and (there := manifest_of(kept)) is not None:
-        _deliver(kept, there, out)
+        deliver(kept, there, out)
     if there is not None:
         log.info("%s: finished before, reused%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
     return there
@@ -251,7 +251,7 @@ def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
     os.replace(staging, target)
 
 
-def _deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
+def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
     """Bring a finished local artifact to `out`, the manifest last."""
     if not storage.is_remote(out):
         there = Path(out)

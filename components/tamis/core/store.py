@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tamis.core.errors import StorageError
 from tamis.core.ids import pack
@@ -39,6 +39,7 @@ _KEY = "key.json"
 _PART = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
 _READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
 _AGAIN_AFTER = 1.0  # seconds between two tries to write
+_SHORTEST = 0.5  # seconds that records are gathered for, however slow writing is
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -74,11 +75,24 @@ class Stored(Generic[R]):
         """The records of `ids`, in their order; None for those that have none."""
         if not len(self):
             return [None] * len(ids)
+        rows, found = self._rows_of(ids)
+        records = map(self._model.model_validate, self._table.take(rows).to_pylist())
+        return [next(records) if there else None for there in found.tolist()]
+
+    def count(self, ids: pa.Array, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
+        """How many of `ids` have a record, by the values of `columns` in it; faster than `find`."""
+        if not len(self):
+            return {}
+        there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
+        groups = there.group_by(list(columns)).aggregate([([], "count_all")])
+        return {tuple(row[name] for name in columns): row["count_all"] for row in groups.to_pylist()}
+
+    def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the table with the records of `ids`, and which of `ids` have one."""
         wanted = pack(ids, where="what is asked")
         places = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
         found = self._keys[places] == wanted
-        rows = iter(self._table.take(self._rows[places[found]]).to_pylist())
-        return [self._model.model_validate(next(rows)) if there else None for there in found]
+        return self._rows[places[found]], found
 
 
 class Store(Generic[R]):
@@ -86,6 +100,7 @@ class Store(Generic[R]):
 
     def __init__(self, place: Uri, key: Mapping[str, Any], records: Records[R]) -> None:
         self._records = records
+        self._lines = TypeAdapter(list[records.model])  # type: ignore[name-defined]
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(key) + "\n").encode()
         self._last = 0
@@ -111,7 +126,8 @@ class Store(Generic[R]):
                 damaged += 1
                 log.warning("the store's part %s is left out: %s; what it held is asked again", location, found)
             else:
-                tables.append(pa.Table.from_pylist([record.model_dump() for record in found], schema=schema))
+                columns = {field.name: [getattr(record, field.name) for record in found] for field in schema}
+                tables.append(pa.table(columns, schema=schema))
         return Stored(self._records, pa.concat_tables(tables), damaged)
 
     def append(self, records: Sequence[R]) -> None:
@@ -134,7 +150,7 @@ class Store(Generic[R]):
         if _checksum(data) != match[2]:
             return "its content is not what was written"
         try:
-            return [self._records.model.model_validate_json(line) for line in data.splitlines()]
+            return self._lines.validate_json(b"[" + b",".join(data.splitlines()) + b"]")
         except ValidationError as error:
             return f"it holds no {self._records.called} of this version of Tamis ({error.error_count()} faults)"
 
@@ -151,7 +167,7 @@ def _checksum(data: bytes) -> str:
 
 
 class Writer(Generic[R]):
-    """Gathers finished records and appends them to a store, at the latest `seconds` after they were finished.
+    """Gathers finished records and appends them to a store: for `seconds`, less where writing is slow.
 
     A thread of its own writes, so that records become durable even while whoever answers is silent for long. Use it as
     a context manager: at its end, by an error too, all that was added is in the store.
@@ -171,6 +187,7 @@ class Writer(Generic[R]):
     ) -> None:
         self._store, self._seconds, self._count, self._most = store, seconds, count, most
         self._patience, self._written = patience, False
+        self._took = seconds / 4  # what the last writing took; the first one is thought to be slow
         self._waiting: list[R] = []
         self._fault: Exception | None = None
         self._closing = False
@@ -199,7 +216,8 @@ class Writer(Generic[R]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                self._changed.wait_for(lambda: len(self._waiting) >= self._count or self._closing, self._seconds)
+                wait = max(self._seconds - 2 * self._took, min(self._seconds, _SHORTEST))
+                self._changed.wait_for(lambda: len(self._waiting) >= self._count or self._closing, wait)
                 batch, self._waiting = self._waiting, []
                 self._changed.notify_all()
             try:
@@ -216,6 +234,7 @@ class Writer(Generic[R]):
     def _append(self, batch: list[R]) -> None:
         give_up = time.monotonic() + (self._patience if self._written else 0.0)
         while True:
+            start = time.monotonic()
             try:
                 self._store.append(batch)
             except StorageError as error:
@@ -224,7 +243,7 @@ class Writer(Generic[R]):
                 log.warning("the store cannot be written, trying again: %s", error)
                 time.sleep(_AGAIN_AFTER)
             else:
-                self._written = True
+                self._written, self._took = True, time.monotonic() - start
                 return
 
     def __exit__(

@@ -46,8 +46,7 @@ class Rating(BaseModel):
 
     def row(self, rater: str) -> dict[str, object]:
         """Its row in the ratings table."""
-        values = self.model_dump(exclude={"shortened"}) | {"rater": rater}
-        return {name: values[name] for name in RATINGS.names}
+        return {name: rater if name == "rater" else getattr(self, name) for name in RATINGS.names}
 
 
 RECORDS = Records(

@@ -144,11 +144,20 @@ class _Rater:
         """Whether a sample with this stored rating need not be asked about."""
         return rating is not None and is_final(rating, self.backend, self.settings.max_attempts)
 
-    def samples(self, block: pa.RecordBatch) -> Iterator[tuple[str, str, Rating | None]]:
-        """Id, text and stored rating of each sample of a block of the pool."""
-        ids = block["id"]
-        texts = map(as_text, block["messages"].to_pylist())
-        return zip(ids.to_pylist(), texts, self.stored.find(ids), strict=True)
+    def final_among(self, ids: pa.Array) -> int:
+        """How many samples need not be asked about."""
+        counts = self.stored.count(ids, ["status", "attempts"])
+        return sum(
+            count
+            for (status, attempts), count in counts.items()
+            if self.is_final(Rating.model_construct(status=status, attempts=attempts))
+        )
+
+    def samples(self, block: pa.RecordBatch) -> Iterator[Sample]:
+        """Id, text and stored rating of each sample of a block of the pool; no text where none is needed."""
+        ids, messages = block["id"], block["messages"]
+        for row, (sample, known) in enumerate(zip(ids.to_pylist(), self.stored.find(ids), strict=True)):
+            yield sample, "" if self.is_final(known) else as_text(messages[row].as_py()), known
 
 
 def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str, object]:
@@ -173,7 +182,7 @@ def _rate(step: Step[RatingSettings]) -> None:
     samples = reused = 0
     for block in rater.blocks(pool, ["id"]):
         samples += len(block)
-        reused += sum(map(rater.is_final, rater.stored.find(block["id"])))
+        reused += rater.final_among(block["id"])
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
     summary, speed = Summary(), Speed()

@@ -10,7 +10,7 @@ from typing import Any
 from tamis.core.settings import load_yaml
 from tamis.reporting.experiment import Group
 
-MEAN = "mean"
+MEAN, DEVIATION = "mean", "deviation"
 _FILE = Path(__file__).parent / "references" / "ds2.yaml"
 _CHANGED = ("alpagasus", "deita", "less")  # strategies that the paper ran otherwise than published
 _BASE = "base"
@@ -37,7 +37,9 @@ def published_tasks() -> list[str]:
 
 
 def published(group: Group, rater_models: dict[str, str]) -> dict[str, float]:
-    """The paper's figures for the same base model, rater, strategy and size: task, or "mean", to a share of 1.
+    """The paper's figures for the same base model, rater, strategy and size, as shares of 1.
+
+    Keys are tasks, `MEAN` and, where the paper has several seeds, `DEVIATION`, the mean's standard deviation over them.
 
     `rater_models` maps the run's raters to the models that they are; a rater of no known model goes by its name.
     Nothing is returned for a strategy that was run in another way than the paper's.
@@ -72,7 +74,7 @@ def _figures(model: str, strategy: str, rater: str | None, size: int | None) -> 
     asked = (_known(model, "models"), strategy, rater, size)
     for cell in data["cells"]:
         if (cell["model"], cell["strategy"], cell.get("rater"), cell.get("size")) == asked:
-            names = {task: column for task, column in data["tasks"].items()} | {MEAN: MEAN}
+            names = {task: column for task, column in data["tasks"].items()} | {MEAN: MEAN, DEVIATION: DEVIATION}
             return {task: cell[column] / 100 for task, column in names.items() if column in cell}
     return {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError, SettingsError
 from tamis.core.llm.backend import Request
-from tamis.core.llm.backends.logprobs import last_probabilities
+from tamis.core.llm.backends.logprobs import last_probabilities, probabilities_of_ids
 from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
 from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.client import Reply
@@ -90,6 +91,22 @@ def test_a_ten_of_two_tokens_shares_with_the_one() -> None:
     assert last_probabilities(FORM, HEAD + "7}", unknown) is None  # a "0" might have followed the "1"
     known = tokens(HEAD, "7", "}", last={"7": 0.8, "1": 0.1, "10": 0.1})
     assert last_probabilities(FORM, HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
+
+
+def test_of_token_ids_the_same_is_read_though_a_first_token_loses_its_space() -> None:
+    """As SentencePiece's decoders do: a text never begins with the space of its first token."""
+    words = [*HEAD.rstrip().split(" "), "7", "9", "}"]
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(f" {words[one]}" if one < len(words) - 1 else words[one] for one in ids).removeprefix(" ")
+
+    ids = [*range(len(words) - 2), len(words) - 1]
+    named = [{one: 0.0} for one in ids]
+    named[-2] = {ids[-2]: math.log(0.75), ids[-2] + 1: math.log(0.25)}
+    found = probabilities_of_ids(FORM, ids, named, decode)
+    assert decode(ids) == HEAD + "7}"
+    assert found == pytest.approx([0, 0, 0, 0, 0, 0, 0.75, 0, 0.25, 0])
+    assert probabilities_of_ids(FORM, ids[:3], named, decode) is None
 
 
 @pytest.mark.parametrize(

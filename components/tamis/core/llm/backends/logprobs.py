@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tamis.core.llm.forms import Form
 
+ALTERNATIVES = 10  # tokens named at each place: as many as a number has values
 _NUMBER = re.compile(r"\s*(\d+)")
 _LEAST = 0.5  # of the probability must be on whole numbers, or the token is not what it seems to be
 _UNSURE = 0.02  # most probability that may be on "1" where it cannot be known whether a "0" would have followed
@@ -27,21 +29,48 @@ def last_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]
         text: the answer.
         tokens: its tokens, each with `token`, `logprob` and `top_logprobs`, which is a list of the same.
     """
-    found = re.search(rf'"{re.escape(form.keys[-1])}"\s*:\s*(\d)', text)
-    if found is None:
+    number = _start_of_last(form, text)
+    if number is None:
         return None
     try:
         start = 0
         for place, entry in enumerate(tokens):
             end = start + len(entry["token"])
-            if start <= found.start(1) < end:
-                lead = entry["token"][: found.start(1) - start]
+            if start <= number < end:
+                lead = entry["token"][: number - start]
                 following = tokens[place + 1] if place + 1 < len(tokens) else None
                 return _read(form, lead, entry, following)
             start = end
     except (KeyError, TypeError, ValueError, OverflowError):
         return None  # a compatible server's own idea of the field
     return None
+
+
+def probabilities_of_ids(
+    form: Form, ids: Sequence[int], named: Sequence[Mapping[int, float]], decode: Callable[[Sequence[int]], str]
+) -> tuple[float, ...] | None:
+    """As `last_probabilities`, of token ids; `named` has the most probable ids of each place, with logs."""
+    text = decode(ids)
+    start = _start_of_last(form, text)
+    if start is None:
+        return None
+    ends = [len(decode(ids[:count])) for count in range(len(ids) + 1)]
+    first = bisect_right(ends, start) - 1  # the place of the number's first token
+
+    def entry(place: int) -> dict[str, Any]:
+        # A token's text may depend on what stands before it.
+        texts = {one: decode([*ids[:place], one])[ends[place] :] for one in named[place]}
+        top = [{"token": texts[one], "logprob": share} for one, share in named[place].items()]
+        return {"token": texts[ids[place]], "logprob": named[place][ids[place]], "top_logprobs": top}
+
+    before = {"token": text[: ends[first]], "logprob": 0.0}
+    return last_probabilities(form, text, [before, *map(entry, range(first, min(first + 2, len(ids))))])
+
+
+def _start_of_last(form: Form, text: str) -> int | None:
+    """Where the last key's number begins in an answer."""
+    found = re.search(rf'"{re.escape(form.keys[-1])}"\s*:\s*(\d)', text)
+    return None if found is None else found.start(1)
 
 
 def _read(

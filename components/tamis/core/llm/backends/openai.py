@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.llm.backend import Answer, Prompt, Request, Size
-from tamis.core.llm.backends.logprobs import last_probabilities
+from tamis.core.llm.backends.logprobs import ALTERNATIVES, last_probabilities
 from tamis.core.llm.client import Call, Reply
 from tamis.core.llm.faults import Fault
 from tamis.core.llm.forms import Form
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tamis.core.llm.backends.sampling import Sampling
     from tamis.core.llm.settings import OpenAISettings
 
-ALTERNATIVES = 10  # tokens named at each place: as many as a number has values
 _TOKENS_OF_A_NUMBER = 8  # of a usual answer, its key included
 _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
 

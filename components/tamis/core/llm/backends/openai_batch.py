@@ -19,12 +19,15 @@ from tamis.core.llm.client import Reply, connect_for_files, reply_in, service_er
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
 
 if TYPE_CHECKING:
+    from openai.types import FileObject
+
     from tamis.core.llm.backends.sampling import Sampling
     from tamis.core.llm.settings import OpenAIBatchSettings
 
 log = logging.getLogger(__name__)
 _TOKEN = "tamis_token"  # the batch's metadata that names its entry
 _ENDS = ("completed", "failed", "expired", "cancelled")
+_BEING_READ = ("pending", "running", "notRunning")
 _FULL = "token_limit_exceeded"  # more tokens are queued than the account may
 
 
@@ -127,12 +130,23 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._note(entry)
         with self._refusals():
             name = f"tamis-{entry.token}.jsonl"
-            entry.file = self._client.files.create(file=(name, b"".join(lines.values())), purpose="batch").id
+            entry.file = self._checked(
+                self._client.files.create(file=(name, b"".join(lines.values())), purpose="batch")
+            )
         entry.state = "uploaded"
         self._note(entry)
         self._create(entry)
         log.info("batch %s: %d requests sent", entry.batch, len(lines))
         return entry
+
+    def _checked(self, file: FileObject) -> str:
+        """The id of an uploaded file; Azure reads it first, and takes no batch of it before that."""
+        while file.status in _BEING_READ:
+            time.sleep(min(self._batch.poll, 5.0))
+            file = self._client.files.retrieve(file.id)
+        if file.status == "error":
+            raise ModelError(f"the service cannot use the file of a batch: {shortened(file.status_details or '')}")
+        return file.id
 
     def _create(self, entry: Entry) -> None:
         assert entry.file is not None

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from tamis.core.llm.backend import Answer, Prompt, Request, Size
 from tamis.core.llm.backends.attention import use_grouped_attention
 from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
+from tamis.core.llm.backends.logprobs import ALTERNATIVES, probabilities_of_ids
 from tamis.core.llm.backends.sequences import Sequences, head_cache
 from tamis.core.llm.backends.skeleton import Skeleton
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.models import device, dtype_of, load_causal_lm, load_config, revision_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import DynamicCache, PreTrainedModel
 
     from tamis.core.conversations import Format
@@ -156,6 +158,7 @@ class TransformersBackend:
         """Let the model write until each answer parses, ends by itself or has `max_new_tokens` tokens."""
         rows = Sequences(self._model, self._head, len(batch))
         written: list[list[int]] = [[] for _ in batch]
+        named: list[list[dict[int, float]]] = [[] for _ in batch]
         going = list(range(len(batch)))
         places = going  # whose rows are still read on
         chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
@@ -163,9 +166,13 @@ class TransformersBackend:
             logits = rows.feed(chunks, keep=1)[:, 0].float()
             asked = [batch[place][0] for place in places]
             draws = [self._sampling.draw(request.id, request.attempt, position) for request in asked]
-            tokens = dict(zip(places, self._sampling.choose(logits, draws).tolist(), strict=True))
+            chosen = self._sampling.choose(logits, draws)
+            tokens = dict(zip(places, chosen.tolist(), strict=True))
             for place in going:
                 written[place].append(tokens[place])
+            if self._form is not None:
+                for place, shares in zip(places, _most_probable(logits, chosen), strict=True):
+                    named[place].append(shares)
             going = [
                 place for place in going if tokens[place] not in self._ends and not self._is_complete(written[place])
             ]
@@ -179,6 +186,9 @@ class TransformersBackend:
             Answer(
                 request.id,
                 self._text_of(ids),
+                probabilities=probabilities_of_ids(self._form, ids, named[place], self._text_of)
+                if self._form
+                else None,
                 shortened=encoded.size.shortened,
                 cut=place in going,
                 prompt_tokens=encoded.size.prompt_tokens,
@@ -200,8 +210,8 @@ class TransformersBackend:
             return False
         return True
 
-    def _text_of(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+    def _text_of(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _ids_of(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -227,6 +237,15 @@ class TransformersBackend:
         """The tokens that end an answer."""
         named = getattr(self._model.generation_config, "eos_token_id", None)
         return {*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id} - {None}
+
+
+def _most_probable(logits: Tensor, chosen: Tensor) -> list[dict[int, float]]:
+    """The most probable tokens of each row with the logarithms of their probabilities, the chosen one among them."""
+    logs = logits.log_softmax(-1)
+    top = logs.topk(ALTERNATIVES)
+    taken = logs.gather(1, chosen[:, None])[:, 0].tolist()
+    rows = zip(top.indices.tolist(), top.values.tolist(), chosen.tolist(), taken, strict=True)
+    return [dict(zip(ids, values, strict=True)) | {token: log} for ids, values, token, log in rows]
 
 
 def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
