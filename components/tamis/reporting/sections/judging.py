@@ -54,8 +54,8 @@ def _compare(judgements: list[Judgement], evidence: Evidence, section: Section) 
         Text(section.sentence, lead=True),
         Text(
             "A judge read both answers to every prompt, in both orders. Opposite winners are a tie; one tie leaves the "
-            f"other order's winner. Intervals: {_confidence(judgements)}, by a bootstrap over the prompts; they do not "
-            "cover another training seed, or another judge."
+            f"other order's winner. The {_confidence(judgements)} intervals are by a bootstrap over the prompts; "
+            "another training seed, or another judge, is not covered."
         ),
     )
     warnings = _warnings(judgements, groups, evidence)
@@ -78,7 +78,7 @@ def _sentence(judgements: list[Judgement], section: Section) -> str:
     said = (
         f"Judged by {best.judge} on {plural(best.judged, 'prompt')}, {best.name} won {percent(best.win.value)}, tied "
         f"{percent(best.tie.value)} and lost {percent(best.lose.value)} against {best.against}{among}: net {value} "
-        f"points ({_confidence([best])} {low} to {high})"
+        f"points ({_confidence([best])} interval {low} to {high})"
     )
     section.key_figures.append(KeyFigure(value, f"points net, {best.name} against {best.against}"))
     if best.net.low <= 0 <= best.net.high:
@@ -88,9 +88,7 @@ def _sentence(judgements: list[Judgement], section: Section) -> str:
 
 def _confidence(judgements: list[Judgement]) -> str:
     found = {judgement.artifact.manifest.config.get("confidence", 0.95) for judgement in judgements}
-    return (
-        f"{listed([percent(share, digits=0) for share in sorted(found)])} interval{'s' if len(judgements) > 1 else ''}"
-    )
+    return listed([percent(share, digits=0) for share in sorted(found)])
 
 
 def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: Evidence) -> list[str]:
