@@ -210,22 +210,45 @@ def test_kueue_has_a_quota_of_every_resource_in_every_flavor(newest_helm: Path) 
     }
 
 
-def test_an_account_of_stages_has_no_rights_and_pipelines_have_few(newest_helm: Path) -> None:
-    objects = by_name(rendered(newest_helm, CASES["kubeflow"]))
+@pytest.mark.parametrize("case", ["kubeflow", "a trainer"])
+def test_an_account_of_stages_has_no_rights_and_pipelines_have_few(newest_helm: Path, case: str) -> None:
+    objects = by_name(rendered(newest_helm, CASES[case]))
     bound = [
         subject["name"]
         for name, document in objects.items()
         if name.split("/")[0] in ("RoleBinding", "ClusterRoleBinding")
         for subject in document["subjects"]
     ]
-    assert bound == ["tamis-pipeline"]
+    assert set(bound) == {"tamis-pipeline"}
     assert not [name for name in objects if name.startswith("ClusterRole")]
-    rules = objects["Role/tamis-pipeline"]["rules"]
+    rules = [rule for document in objects.values() if document["kind"] == "Role" for rule in document["rules"]]
     assert not [rule for rule in rules if "*" in rule["verbs"] + rule["resources"] + rule["apiGroups"]]
     for rule in rules:
         if set(rule["resources"]) & {"secrets", "configmaps"}:
             assert rule["verbs"] == ["get"]
             assert rule["resourceNames"]
+
+
+def test_nodes_of_a_training_share_a_volume_and_call_each_other(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["a trainer"]))
+    (job,) = objects["TrainingRuntime/tamis-finetune"]["spec"]["template"]["spec"]["replicatedJobs"]
+    assert (job["name"], job["template"]["metadata"]["labels"]) == (
+        "node",
+        {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"},
+    )
+    pod = job["template"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    claims = {
+        v["name"]: v["persistentVolumeClaim"]["claimName"]
+        for v in pod["spec"]["volumes"]
+        if len(v) == 2 and "persistentVolumeClaim" in v
+    }
+    assert (container["name"], claims[mounts["/cache/tamis"]]) == ("node", "tamis-work")
+    assert objects["PersistentVolumeClaim/tamis-work"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    policy = objects["NetworkPolicy/tamis-finetune"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
 
 
 def test_the_dashboard_is_json_whose_panels_ask_for_the_chosen_namespace(newest_helm: Path) -> None:

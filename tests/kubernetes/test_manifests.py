@@ -206,8 +206,8 @@ def jobs(objects: Objects, *stages: str) -> Objects:
 
 def test_stages_with_models_get_a_gpu_and_an_image_that_can_use_it(kubectl: Path) -> None:
     objects = overlay(kubectl, "kueue")
-    with_gpu = jobs(objects, "embed", "rate", "finetune", "evaluate")
-    assert len(with_gpu) == 7
+    with_gpu = jobs(objects, "embed", "rate", "finetune", "evaluate", "judge")
+    assert len(with_gpu) == 8
     for job in with_gpu:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
@@ -251,6 +251,18 @@ def test_the_air_gapped_models_are_what_tamis_fetch_takes(kubectl: Path) -> None
 
     objects = by_name(overlay(kubectl, "air-gapped"))
     parse(FetchSettings, yaml.safe_load(objects["ConfigMap/tamis-models"]["data"]["models.yaml"]), where="models.yaml")
+
+
+def test_the_judge_is_the_chart_s_service_and_what_it_says_outlives_the_pod(kubectl: Path, helm: Path) -> None:
+    objects = by_name(overlay(kubectl, "kueue"))
+    (settings,) = [d["data"] for key, d in objects.items() if key.startswith("ConfigMap/tamis-settings-")]
+    backend = yaml.safe_load(settings["judging.yaml"])["judge"]["backend"]
+    model, name = backend["model"], "judge"
+    made = by_name(rendered(helm, {"vllm": {"services": {name: {"model": model}}}}))
+    service = made[f"Service/{backend['base_url'].removeprefix('http://').partition(':')[0]}"]
+    assert str(service["spec"]["ports"][0]["port"]) in backend["base_url"]
+    (job,) = [run for run in runs(list(objects.values())) if run.arguments[0] == "judge"]
+    assert f"--set=store={RUN}finished-judgements" in job.arguments
 
 
 def test_kueue_covers_every_resource_that_a_job_asks_for(kubectl: Path) -> None:

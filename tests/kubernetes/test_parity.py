@@ -22,11 +22,13 @@ IMAGES = ["cpu", "rating", "training", "evaluation"]
 VALUES: dict[str, Any] = {
     "kueue": {"enabled": True},
     "kubeflow": {"enabled": True},
+    "trainer": {"enabled": True},
     "networkPolicy": {"enabled": True, "allowedNamespaces": ["monitoring"]},
     "monitoring": {"podMonitor": True},
     "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
 }
-PARTS = ["kueue", "kubeflow", "network-policy", "monitoring", "images"]  # components that the chart has too
+# Components that the chart has too.
+PARTS = ["kueue", "kubeflow", "kubeflow-trainer", "network-policy", "monitoring", "images"]
 SHARED = [
     "ServiceAccount/tamis",
     "ConfigMap/tamis-environment",
@@ -42,6 +44,8 @@ SHARED = [
     "ServiceAccount/tamis-pipeline",
     "Role/tamis-pipeline",
     "RoleBinding/tamis-pipeline",
+    "Role/tamis-pipeline-trainer",
+    "RoleBinding/tamis-pipeline-trainer",
 ]
 # Labels that say who installed an object, not what it is.
 _OF_HELM = {"helm.sh/chart", "app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by"}

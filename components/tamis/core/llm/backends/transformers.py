@@ -1,26 +1,29 @@
-"""Rating with a local model through transformers: batched by length, the shared prompt computed once."""
+"""A local model through transformers: batched by length, the shared prompt computed once."""
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tamis.core.models import device, dtype_of, load_causal_lm, load_config, load_tokenizer, revision_of
-from tamis.rating.backend import Answer, Request, Size
-from tamis.rating.backends.attention import use_grouped_attention
-from tamis.rating.backends.encoding import Encoded, PromptEncoding
-from tamis.rating.backends.sequences import Sequences, head_cache
-from tamis.rating.backends.skeleton import Skeleton
-from tamis.rating.parsing import LOW, Scores, UnparsableError, parse, write
+from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from tamis.core.llm.backends.attention import use_grouped_attention
+from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
+from tamis.core.llm.backends.logprobs import ALTERNATIVES, probabilities_of_ids
+from tamis.core.llm.backends.sequences import Sequences, head_cache
+from tamis.core.llm.backends.skeleton import Skeleton
+from tamis.core.llm.forms import UnparsableError
+from tamis.core.models import device, dtype_of, load_causal_lm, load_config, revision_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import DynamicCache, PreTrainedModel
 
-    from tamis.rating.backends.sampling import Sampling
-    from tamis.rating.prompts import Prompt
-    from tamis.rating.settings import TransformersSettings
+    from tamis.core.conversations import Format
+    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.core.llm.settings import TransformersSettings
 
 _Item = tuple[Request, Encoded]
 _ALIKE = 0.85  # samples shorter than this share of the longest get a batch of their own,
@@ -30,19 +33,23 @@ _LEAST_TOKENS = 768  # unless the batch is so small that the processor would not
 class TransformersBackend:
     """A chat model in this process.
 
-    With `structured`, the JSON around the scores is Tamis' and the model chooses only the scores, each among the
-    tokenisations of 1..10; otherwise it writes freely until its answer parses or ends.
+    With `structured`, the JSON around the numbers is Tamis' and the model chooses only the numbers, each among the
+    tokenisations of its values; otherwise it writes freely until its answer parses or ends.
+
+    `style` is the chat template: that which lies with the model, or Tulu's.
 
     Raises:
         ModelError: when the model cannot be loaded, or cannot be asked in this way.
         MissingExtraError: when transformers is not installed.
     """
 
-    def __init__(self, settings: TransformersSettings, prompt: Prompt, sampling: Sampling) -> None:
-        self._settings, self._sampling = settings, sampling
+    def __init__(
+        self, settings: TransformersSettings, prompt: Prompt, sampling: Sampling, *, style: Format = "chat"
+    ) -> None:
+        self._settings, self._sampling, self._form = settings, sampling, prompt.form
         config = load_config(settings.model, settings.revision)
-        self._tokenizer = load_tokenizer(settings.model, settings.revision)
-        self._skeleton = Skeleton(self._ids_of) if settings.structured else None
+        self._tokenizer = asking_tokenizer(settings.model, settings.revision, style)
+        self._skeleton = Skeleton(self._ids_of, prompt.form) if settings.structured and prompt.form else None
         longest = settings.max_new_tokens if self._skeleton is None else self._skeleton.longest
         self._encoding = PromptEncoding(
             self._tokenizer,
@@ -71,7 +78,7 @@ class TransformersBackend:
     @property
     def deterministic(self) -> bool:
         """Whether another attempt can only give the same answer: when nothing is drawn, or every answer parses."""
-        return self._sampling.greedy or self._settings.structured
+        return self._sampling.greedy or self._skeleton is not None
 
     @property
     def eager(self) -> bool:
@@ -83,7 +90,7 @@ class TransformersBackend:
         return [encoded.size for encoded in self._encoding.encode(texts)]
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Rate; the answers of a batch come together.
+        """Ask; the answers of a batch come together.
 
         Raises:
             ModelError: when the model gives NaN or infinity, or a batch does not fit into the GPU's memory.
@@ -96,21 +103,33 @@ class TransformersBackend:
         too_long: list[Answer] = []
         for request, encoded in zip(requests, self._encoding.encode([r.text for r in requests]), strict=True):
             if encoded.size.too_long:
-                error = f"longer than the model's context: {encoded.size.prompt_tokens} tokens"
+                error = self._encoding.complaint(encoded.size)
                 too_long.append(Answer(request.id, problem="too_long", error=error))
             else:
                 items.append((request, encoded))
         if too_long:
             yield too_long
-        extra = len(self._encoding.tail)
+        # Free text may become as long as it is allowed to; an answer of numbers is short.
+        extra = len(self._encoding.tail) + (self._settings.max_new_tokens if self._form is None else 0)
         for places in batches([len(encoded.ids) + extra for _, encoded in items], self._batch_tokens):
             batch = [items[place] for place in places]
             yield self._write_freely(batch) if self._skeleton is None else self._guide(batch, self._skeleton)
 
+    def close(self) -> None:
+        """Let go of the model and its memory."""
+        for kept in ("_head", "_model"):
+            self.__dict__.pop(kept, None)
+        gc.collect()
+        if device().type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
     def _guide(self, batch: list[_Item], skeleton: Skeleton) -> list[Answer]:
-        """Let the model choose the four scores of each sample, one after the other."""
+        """Let the model choose the numbers of each sample's answer, one after the other."""
         rows = Sequences(self._model, self._head, len(batch))
-        scores: list[list[int]] = [[] for _ in batch]
+        form = skeleton.form
+        values: list[list[int]] = [[] for _ in batch]
         shares: list[list[float]] = []
         chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
         for position, slot in enumerate(skeleton.slots):
@@ -119,63 +138,80 @@ class TransformersBackend:
             rows.take_back(len(slot.ahead))
             draws = [self._sampling.draw(request.id, request.attempt, position) for request, _ in batch]
             chosen = self._sampling.choose(probabilities.log(), draws).tolist()
-            for row, choice in zip(scores, chosen, strict=True):
-                row.append(choice + LOW)
+            for row, choice in zip(values, chosen, strict=True):
+                row.append(choice + form.low)
             chunks = [list(slot.values[choice]) for choice in chosen]
-            shares = probabilities.tolist()  # those of the last slot, the overall rating, stay
+            shares = probabilities.tolist()  # those of the last slot stay
         return [
             Answer(
                 request.id,
-                write(Scores(*row)),
+                form.write(row),
                 probabilities=tuple(share),
                 shortened=encoded.size.shortened,
                 prompt_tokens=encoded.size.prompt_tokens,
-                completion_tokens=len(skeleton.tokens(Scores(*row))),
+                completion_tokens=len(skeleton.tokens(row)),
             )
-            for (request, encoded), row, share in zip(batch, scores, shares, strict=True)
+            for (request, encoded), row, share in zip(batch, values, shares, strict=True)
         ]
 
     def _write_freely(self, batch: list[_Item]) -> list[Answer]:
         """Let the model write until each answer parses, ends by itself or has `max_new_tokens` tokens."""
         rows = Sequences(self._model, self._head, len(batch))
         written: list[list[int]] = [[] for _ in batch]
-        going = set(range(len(batch)))
+        named: list[list[dict[int, float]]] = [[] for _ in batch]
+        going = list(range(len(batch)))
+        places = going  # whose rows are still read on
         chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
         for position in range(self._settings.max_new_tokens):
             logits = rows.feed(chunks, keep=1)[:, 0].float()
-            draws = [self._sampling.draw(request.id, request.attempt, position) for request, _ in batch]
-            tokens = self._sampling.choose(logits, draws).tolist()
-            for row in sorted(going):
-                written[row].append(tokens[row])
-                if tokens[row] in self._ends or self._is_complete(written[row]):
-                    going.discard(row)
+            asked = [batch[place][0] for place in places]
+            draws = [self._sampling.draw(request.id, request.attempt, position) for request in asked]
+            chosen = self._sampling.choose(logits, draws)
+            tokens = dict(zip(places, chosen.tolist(), strict=True))
+            for place in going:
+                written[place].append(tokens[place])
+            if self._form is not None:
+                for place, shares in zip(places, _most_probable(logits, chosen), strict=True):
+                    named[place].append(shares)
+            going = [
+                place for place in going if tokens[place] not in self._ends and not self._is_complete(written[place])
+            ]
             if not going:
                 break
-            chunks = [[token] if row in going else [] for row, token in enumerate(tokens)]
+            if len(going) <= len(places) // 2:
+                rows.select([place in going for place in places])
+                places = going
+            chunks = [[tokens[place]] if place in going else [] for place in places]
         return [
             Answer(
                 request.id,
                 self._text_of(ids),
+                probabilities=probabilities_of_ids(self._form, ids, named[place], self._text_of)
+                if self._form
+                else None,
                 shortened=encoded.size.shortened,
+                cut=place in going,
                 prompt_tokens=encoded.size.prompt_tokens,
                 completion_tokens=len(ids),
             )
-            for (request, encoded), ids in zip(batch, written, strict=True)
+            for place, ((request, encoded), ids) in enumerate(zip(batch, written, strict=True))
         ]
 
     def _is_complete(self, ids: list[int]) -> bool:
         """Whether the answer is a whole one already, so that what a model might add need not be waited for."""
+        if self._form is None:
+            return False
         text = self._text_of(ids)
         if not text.rstrip().endswith(("}", "```")):
             return False
         try:
-            parse(text)
+            self._form.parse(text)
         except UnparsableError:
             return False
         return True
 
-    def _text_of(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+    def _text_of(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _ids_of(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -201,6 +237,15 @@ class TransformersBackend:
         """The tokens that end an answer."""
         named = getattr(self._model.generation_config, "eos_token_id", None)
         return {*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id} - {None}
+
+
+def _most_probable(logits: Tensor, chosen: Tensor) -> list[dict[int, float]]:
+    """The most probable tokens of each row with the logarithms of their probabilities, the chosen one among them."""
+    logs = logits.log_softmax(-1)
+    top = logs.topk(ALTERNATIVES)
+    taken = logs.gather(1, chosen[:, None])[:, 0].tolist()
+    rows = zip(top.indices.tolist(), top.values.tolist(), chosen.tolist(), taken, strict=True)
+    return [dict(zip(ids, values, strict=True)) | {token: log} for ids, values, token, log in rows]
 
 
 def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What every rater offers: prompts in, answers out. Nothing here knows of storage, limits or money."""
+"""What every engine offers: prompts in, answers out. Nothing here knows of storage, limits or money."""
 
 from __future__ import annotations
 
@@ -6,12 +6,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from tamis.core.llm.forms import Form
+
 Problem = Literal["refused", "too_long", "failed"]
+
+
+class Prompt(Protocol):
+    """The wording around the samples of one kind of question."""
+
+    @property
+    def before(self) -> str:
+        """The text in front of every sample."""
+
+    @property
+    def after(self) -> str:
+        """The text behind every sample."""
+
+    @property
+    def marker(self) -> str | None:
+        """What stands where the middle of a long sample is left out; None: such a sample is too long."""
+
+    @property
+    def form(self) -> Form | None:
+        """The form of an answer; None: free text, of which every end is a good one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to be rated: its id, its text, and which attempt this is, from 1.
+    """One sample that is asked about: its id, its text, and which attempt this is, from 1.
 
     A backend that samples derives its random numbers from the id and the attempt, never from the request's place.
     """
@@ -23,13 +45,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a rater said to one request, before anybody has read it.
+    """What a model said to one request, before anybody has read it.
 
     Attributes:
         id: the request's.
         text: the answer; empty when there is a problem.
         problem: why there is no answer, else None; `error` is then "kind" or "kind: detail".
-        probabilities: P(overall rating = 1..10), summing to 1, where the backend knows them.
+        probabilities: of the values of the form's last number, summing to 1, where the backend knows them.
         shortened: whether the middle of the sample was left out.
         cut: whether the answer ends because it had all the tokens that it may have.
         prompt_tokens: tokens of the whole prompt; None where the backend does not know.
@@ -61,7 +83,7 @@ class Size:
 
 
 class Backend(Protocol):
-    """A rater's engine."""
+    """An engine that answers prompts."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -74,6 +96,9 @@ class Backend(Protocol):
     @property
     def eager(self) -> bool:
         """Whether requests that were read are under way already (and paid for), so that they are worth waiting for."""
+
+    def close(self) -> None:
+        """Let go of what it holds; asked again, it starts anew."""
 
     def measure(self, texts: Sequence[str]) -> list[Size]:
         """The sizes of samples, without asking anything."""

@@ -1,4 +1,4 @@
-"""The answer's JSON as token ids with places for the scores: what is written for the rater, and what it chooses."""
+"""The answer's JSON as token ids with places for the numbers: what is written for the model, and what it chooses."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tamis.core.errors import ModelError
-from tamis.rating.parsing import HIGH, LOW, Scores, write
+from tamis.core.llm.forms import Form
 
 if TYPE_CHECKING:
     import torch
 
-VALUES = range(LOW, HIGH + 1)
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One score's place in the answer.
+    """One number's place in the answer.
 
     Attributes:
-        before: tokens between the score before (or the answer's beginning) and this one.
-        values: the tokens of each score 1..10.
-        ahead: the tokens that start a longer score. Most tokenizers write 10 as "1", "0"; whether a 1 goes on is read
-            at the "1" that is appended on trial, so `ahead` is then ("1",); it is empty where every score is one token.
+        before: tokens between the number before (or the answer's beginning) and this one.
+        values: the tokens of each value, from the lowest.
+        ahead: the tokens that start a longer number. Most tokenizers write 10 as "1", "0"; whether a 1 goes on is read
+            at the "1" that is appended on trial, so `ahead` is then ("1",); it is empty where every value is one token.
     """
 
     before: tuple[int, ...]
@@ -31,16 +29,16 @@ class Slot:
     ahead: tuple[int, ...]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """P(score = 1..10), renormalised over these ten.
+        """P(each value), renormalised over these n.
 
-        The probability of a score is that of its tokens, by the chain rule; where a longer score begins with the same
+        The probability of a value is that of its tokens, by the chain rule; where a longer one begins with the same
         tokens (10 with those of 1), the longer one's share is taken off.
 
         Args:
             logits: (B, 1 + len(ahead), V): after `before`, and after each token of `ahead`.
 
         Returns:
-            (B, 10) float64.
+            (B, n) float64.
         """
         import torch
 
@@ -57,41 +55,44 @@ class Slot:
 
 
 class Skeleton:
-    """The answer of four slots and its end, in one tokenizer's tokens.
+    """The answer of one slot a key and its end, in one tokenizer's tokens.
 
     Args:
         encode: text to token ids, without special tokens.
+        form: of the answer.
 
     Raises:
-        ModelError: when the tokenizer joins scores with the text around them, so that they cannot be chosen alone.
+        ModelError: when the tokenizer joins numbers with the text around them, so that they cannot be chosen alone.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]]) -> None:
-        middle = Scores(5, 5, 5, 5)
-        base = encode(write(middle))
+    def __init__(self, encode: Callable[[str], list[int]], form: Form) -> None:
+        self.form, count, keys = form, form.high - form.low + 1, range(len(form.keys))
+        middle = [(form.low + form.high) // 2 for _ in keys]
+        base = encode(form.write(middle))
         slots, end = [], 0
-        for name in Scores._fields:
-            answers = [encode(write(middle._replace(**{name: value}))) for value in VALUES]
+        for place in keys:
+            changed = [[*middle[:place], value, *middle[place + 1 :]] for value in range(form.low, form.high + 1)]
+            answers = [encode(form.write(values)) for values in changed]
             first = _shared(answers)
             last = _shared([answer[first:][::-1] for answer in answers])
-            values = tuple(tuple(answer[first : len(answer) - last]) for answer in answers)
-            slots.append(Slot(tuple(base[end:first]), values, _ahead(values)))
+            spelled = tuple(tuple(answer[first : len(answer) - last]) for answer in answers)
+            slots.append(Slot(tuple(base[end:first]), spelled, _ahead(spelled)))
             end = len(base) - last
         self.slots = tuple(slots)
         self.end = tuple(base[end:])
-        for start in VALUES:
-            scores = Scores(*((start + step) % HIGH + LOW for step in (0, 3, 6, 9)))
-            if self.tokens(scores) != encode(write(scores)):
+        for start in range(count):
+            values = [form.low + (start + 3 * place) % count for place in keys]
+            if self.tokens(values) != encode(form.write(values)):
                 raise ModelError(
                     "this model's tokenizer joins numbers with the text around them, so scores cannot be guided",
                     action="set structured: false",
                 )
 
-    def tokens(self, scores: Scores) -> list[int]:
-        """The token ids of the answer that says `scores`."""
+    def tokens(self, values: Sequence[int]) -> list[int]:
+        """The token ids of the answer that says `values`."""
         ids: list[int] = []
-        for slot, score in zip(self.slots, scores, strict=True):
-            ids += [*slot.before, *slot.values[score - LOW]]
+        for slot, value in zip(self.slots, values, strict=True):
+            ids += [*slot.before, *slot.values[value - self.form.low]]
         return ids + list(self.end)
 
     @property
@@ -107,16 +108,16 @@ def _shared(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def _ahead(values: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest token sequence after which a score may still go on.
+    """The longest token sequence after which a number may still go on.
 
     Raises:
-        ModelError: when scores branch at several places, which one look ahead cannot cover.
+        ModelError: when numbers branch at several places, which one look ahead cannot cover.
     """
     starts = {value[:length] for value in values for length in range(1, len(value))}
     longest = max(starts, key=len, default=())
     if not all(longest[: len(start)] == start for start in starts) or not all(values):
         raise ModelError(
-            "this model's tokenizer writes several scores as more than one token, so they cannot be guided",
+            "this model's tokenizer writes several numbers as more than one token, so they cannot be guided",
             action="set structured: false",
         )
     return longest

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tamis.core.conversations import Format, chat_tokenizer
 from tamis.core.errors import ModelError
-from tamis.rating.backend import Size
+from tamis.core.llm.backend import Prompt, Size
+from tamis.core.models import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tamis.rating.prompts import Prompt
-
 _PLACE = "<<the sample's place>>"
-_LEAST = 32  # a long sample of which fewer tokens would be left is not rated
+_LEAST = 32  # a long sample of which fewer tokens would be left is not asked about
 _BLOCK = 1000  # texts handed to the tokenizer at once
-# Templates of the Llama family put the date into the prompt. A fixed one keeps ratings the same from day to day.
+# Templates of the Llama family put the date into the prompt. A fixed one keeps answers the same from day to day.
 _DATE = "26 Jul 2024"
 
 
@@ -31,6 +31,9 @@ class Encoded:
 
 class PromptEncoding:
     """Turns samples into token ids under one prompt, chat template and context length.
+
+    Where the answer has a form, a sample is cut off from the words around it, so that nothing in it can be taken for
+    them. For free text it is tokenised with the chat template in one piece, as a trained model has read it.
 
     Args:
         tokenizer: of a chat model.
@@ -48,7 +51,7 @@ class PromptEncoding:
     ) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
-                f"the model '{tokenizer.name_or_path}' has no chat template, so it cannot be asked to rate",
+                f"the model '{tokenizer.name_or_path}' has no chat template, so it cannot be asked",
                 allowed="a chat (instruct) model",
                 action="name the instruct version of the model",
             )
@@ -64,8 +67,11 @@ class PromptEncoding:
         self._tokenizer = tokenizer
         self.head: list[int] = tokenizer(head, add_special_tokens=False)["input_ids"]
         self.tail: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"]
-        self._marker = self._ids_of([f"\n\n{prompt.marker}\n\n"])[0]
+        self._marker = None if prompt.marker is None else self._ids_of([f"\n\n{prompt.marker}\n\n"])[0]
         self._around = len(self.head) + len(self.tail)
+        self._whole = None if prompt.form else _Whole(tokenizer, head, tail, self.head, self.tail)
+        if self._whole is not None:
+            self.head, self.tail = self._whole.head, []
         room = limit if context is None else context - self._around - answer
         if room < 1:
             raise ModelError(
@@ -76,20 +82,28 @@ class PromptEncoding:
         self._limit = min(limit, room)
 
     @property
-    def longest_sample(self) -> int:
-        """Most tokens of a sample, shortened if need be."""
-        return self._limit
+    def longest_prompt(self) -> int:
+        """Most tokens of a prompt with its sample, shortened if need be."""
+        return self._around + self._limit
+
+    def complaint(self, size: Size) -> str:
+        """Why a sample of this size is too long."""
+        what = "the model's context" if self._marker else "max_sample_tokens, or the model's context"
+        return f"longer than {what}: {size.prompt_tokens} tokens"
 
     def encode(self, texts: Sequence[str]) -> Iterator[Encoded]:
         """The token ids of each text, shortened in the middle where they are more than the limit."""
         for start in range(0, len(texts), _BLOCK):
-            yield from map(self._fitted, self._ids_of(texts[start : start + _BLOCK]))
+            block = texts[start : start + _BLOCK]
+            ids = self._ids_of(block)
+            yield from map(self._fitted, ids if self._whole is None else map(self._whole.ids, block, ids))
 
     def _fitted(self, ids: list[int]) -> Encoded:
-        if len(ids) <= self._limit:
-            return Encoded(ids, Size(self._around + len(ids)))
-        if self._limit - len(self._marker) < _LEAST:
-            return Encoded([], Size(self._around + len(ids), too_long=True))
+        tokens = len(self.head) + len(ids) + len(self.tail)
+        if tokens <= self.longest_prompt:
+            return Encoded(ids, Size(tokens))
+        if self._marker is None or self._limit - len(self._marker) < _LEAST:
+            return Encoded([], Size(tokens, too_long=True))
         return Encoded(shorten_middle(ids, self._limit, self._marker), Size(self._around + self._limit, shortened=True))
 
     def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
@@ -98,6 +112,39 @@ class PromptEncoding:
         tokens = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         ids: list[list[int]] = tokens["input_ids"]
         return ids
+
+
+class _Whole:
+    """Samples tokenised together with the chat template around them.
+
+    `head` is what all prompts begin with. Behind it a token may reach over the border of the sample, as one of a full
+    stop and a line break does. A sample that holds words of the template is cut off from it after all.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, before: str, after: str, head: list[int], tail: list[int]
+    ) -> None:
+        self._tokenizer, self._before, self._after, self._apart = tokenizer, before, after, (head, tail)
+        self.head = head[:-1] or head  # the last token may join with the sample
+        self._special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+    def ids(self, text: str, alone: list[int]) -> list[int]:
+        """Token ids behind `head` of the prompt with `text`, whose own are `alone`."""
+        if not any(token in text for token in self._special):
+            whole = self._tokenizer(self._before + text + self._after, add_special_tokens=False)["input_ids"]
+            if whole[: len(self.head)] == self.head:
+                return list(whole[len(self.head) :])
+        head, tail = self._apart
+        return [*head[len(self.head) :], *alone, *tail]
+
+
+def asking_tokenizer(model: str, revision: str | None, style: Format) -> PreTrainedTokenizerBase:
+    """The tokenizer of `model` with its own chat template, or with Tulu's.
+
+    Raises:
+        ModelError: when it cannot be loaded, or is not one that Tulu's format can be used with.
+    """
+    return chat_tokenizer(model, revision, style) if style == "tulu" else load_tokenizer(model, revision)
 
 
 def shorten_middle(ids: list[int], limit: int, marker: list[int]) -> list[int]:

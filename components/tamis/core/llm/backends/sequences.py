@@ -87,8 +87,16 @@ class Sequences:
                 action="lower backend.batch_tokens or backend.max_sample_tokens",
             ) from None
         if not torch.isfinite(logits).all():
-            raise ModelError("the rater's model gave NaN or infinity", action="try precision: float32")
+            raise ModelError("the model gave NaN or infinity", action="try precision: float32")
         return logits
+
+    def select(self, kept: Sequence[bool]) -> None:
+        """Go on with the rows of which `kept` says so."""
+        import torch
+
+        places = torch.tensor([place for place, there in enumerate(kept) if there], device=self._mask.device)
+        self._cache.batch_select_indices(places)
+        self._mask, self._lengths = self._mask[places], self._lengths[places]
 
     def take_back(self, count: int) -> None:
         """Undo the last `count` tokens of every row; each row's last chunk must have had as many."""

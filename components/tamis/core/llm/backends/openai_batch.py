@@ -1,4 +1,4 @@
-"""Rating by OpenAI's Batch API: at half the price, within a day, and through any number of restarts."""
+"""Asking by OpenAI's Batch API: at half the price, within a day, and through any number of restarts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import ModelError
+from tamis.core.llm.backend import Answer, Prompt, Request
+from tamis.core.llm.backends.journal import Entry, Journal
+from tamis.core.llm.backends.openai import Job, OpenAIBackend
 from tamis.core.llm.client import Reply, connect_for_files, reply_in, service_error
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
-from tamis.rating.backend import Answer, Request
-from tamis.rating.backends.journal import Entry, Journal
-from tamis.rating.backends.openai import Job, OpenAIBackend, answer_of
 
 if TYPE_CHECKING:
-    from tamis.rating.backends.sampling import Sampling
-    from tamis.rating.prompts import Prompt
-    from tamis.rating.settings import OpenAIBatchSettings
+    from openai.types import FileObject
+
+    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.core.llm.settings import OpenAIBatchSettings
 
 log = logging.getLogger(__name__)
 _TOKEN = "tamis_token"  # the batch's metadata that names its entry
 _ENDS = ("completed", "failed", "expired", "cancelled")
+_BEING_READ = ("pending", "running", "notRunning")
 _FULL = "token_limit_exceeded"  # more tokens are queued than the account may
 
 
@@ -46,7 +48,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._journal = journal
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Rate; the answers of a batch come together.
+        """Ask; the answers of a batch come together.
 
         Raises:
             ServiceError: when the service refuses the key, the model or the account.
@@ -62,8 +64,11 @@ class OpenAIBatchBackend(OpenAIBackend):
                 for entry in sorted(self._journal.read(), key=lambda entry: entry.state != "ended")
                 for item in set(entry.items) - set(entry.unanswered)
             }
-            jobs = (self._job(request) for group in groups for request in group)
-            yield from self._work(jobs, known)
+            too_long: list[Answer] = []
+            for answers in self._work(self._jobs(groups, too_long), known):
+                yield answers + too_long
+                too_long.clear()
+            yield too_long
 
     def _work(self, jobs: Iterator[Job], known: dict[str, Entry]) -> Iterator[list[Answer]]:
         pending: dict[str, Job] = {}
@@ -125,12 +130,23 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._note(entry)
         with self._refusals():
             name = f"tamis-{entry.token}.jsonl"
-            entry.file = self._client.files.create(file=(name, b"".join(lines.values())), purpose="batch").id
+            entry.file = self._checked(
+                self._client.files.create(file=(name, b"".join(lines.values())), purpose="batch")
+            )
         entry.state = "uploaded"
         self._note(entry)
         self._create(entry)
         log.info("batch %s: %d requests sent", entry.batch, len(lines))
         return entry
+
+    def _checked(self, file: FileObject) -> str:
+        """The id of an uploaded file; Azure reads it first, and takes no batch of it before that."""
+        while file.status in _BEING_READ:
+            time.sleep(min(self._batch.poll, 5.0))
+            file = self._client.files.retrieve(file.id)
+        if file.status == "error":
+            raise ModelError(f"the service cannot use the file of a batch: {shortened(file.status_details or '')}")
+        return file.id
 
     def _create(self, entry: Entry) -> None:
         assert entry.file is not None
@@ -201,9 +217,7 @@ class OpenAIBatchBackend(OpenAIBackend):
                 outcomes.update(_outcomes(content))
         missing = Fault("batch ended", "without an answer to this request")
         answers = {
-            item: answer_of(pending[item].request, outcomes.get(item, missing), shortened=pending[item].shortened)
-            for item in entry.items
-            if item in pending
+            item: self._answer_of(pending[item], outcomes.get(item, missing)) for item in entry.items if item in pending
         }
         if entry.state != "ended":
             again = [item for item in entry.items if not _final(outcomes.get(item, missing))]

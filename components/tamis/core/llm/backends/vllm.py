@@ -1,4 +1,4 @@
-"""Rating with a local model through vLLM's engine: continuous batching, cached prefix, several GPUs."""
+"""A local model through vLLM's engine: continuous batching, cached prefix, several GPUs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
+from tamis.core.llm.backends.logprobs import ALTERNATIVES
+from tamis.core.llm.backends.openai import answer_of, answer_tokens
 from tamis.core.llm.client import Reply
 from tamis.core.llm.faults import shortened
 from tamis.core.llm.stream import Asking
-from tamis.core.models import dtype_of, load_config, load_tokenizer, revision_of
-from tamis.rating.backend import Answer, Request, Size
-from tamis.rating.backends.encoding import Encoded, PromptEncoding
-from tamis.rating.backends.openai import ALTERNATIVES, ANSWER_TOKENS, SCHEMA, answer_of
+from tamis.core.models import dtype_of, load_config, revision_of
 
 if TYPE_CHECKING:
-    from tamis.rating.backends.sampling import Sampling
-    from tamis.rating.prompts import Prompt
-    from tamis.rating.settings import VllmSettings
+    from tamis.core.conversations import Format
+    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.core.llm.forms import Form
+    from tamis.core.llm.settings import VllmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,20 @@ class VllmBackend:
     Prompts are token ids made here, as for `kind: transformers`: words of the chat template inside a sample stay plain
     text, and samples are shortened by the model's own tokens.
 
+    `style` is the chat template: that which lies with the model, or Tulu's.
+
     Raises:
         ModelError: when the model cannot be loaded, or cannot be asked in this way.
         MissingExtraError: when transformers is not installed.
     """
 
-    def __init__(self, settings: VllmSettings, prompt: Prompt, sampling: Sampling) -> None:
-        self._settings, self._sampling = settings, sampling
+    def __init__(self, settings: VllmSettings, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> None:
+        self._settings, self._sampling, self._form = settings, sampling, prompt.form
         config = load_config(settings.model, settings.revision)
         longest = settings.engine.get("max_model_len")
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self._encoding = PromptEncoding(
-            load_tokenizer(settings.model, settings.revision),
+            asking_tokenizer(settings.model, settings.revision, style),
             prompt,
             context=longest if isinstance(longest, int) else context,
             answer=settings.max_new_tokens,
@@ -81,10 +85,11 @@ class VllmBackend:
     def measure(self, texts: Sequence[str]) -> list[Size]:
         """The sizes of samples, exact by the model's tokenizer but for the answer's tokens."""
         sizes = (encoded.size for encoded in self._encoding.encode(texts))
-        return [Size(size.prompt_tokens, ANSWER_TOKENS, size.shortened, size.too_long) for size in sizes]
+        tokens = answer_tokens(self._form, self._settings.max_new_tokens)
+        return [Size(size.prompt_tokens, tokens, size.shortened, size.too_long) for size in sizes]
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Rate; an answer comes as soon as it is there.
+        """Ask; an answer comes as soon as it is there.
 
         Raises:
             ModelError: when the engine cannot be started, or dies.
@@ -97,21 +102,32 @@ class VllmBackend:
                 for request in group:
                     (encoded,) = self._encoding.encode([request.text])
                     if encoded.size.too_long:
-                        error = f"longer than the model's context: {encoded.size.prompt_tokens} tokens"
+                        error = self._encoding.complaint(encoded.size)
                         too_long.append(Answer(request.id, problem="too_long", error=error))
                     else:
                         yield _Job(request, encoded)
 
         asked = self._asking.stream(jobs(), lambda job: job, ahead=self._settings.concurrency)
         for outcomes in asked:
-            answers = [answer_of(job.request, reply, shortened=job.encoded.size.shortened) for job, reply in outcomes]
+            answers = [
+                answer_of(job.request, reply, shortened=job.encoded.size.shortened, form=self._form)
+                for job, reply in outcomes
+            ]
             yield answers + too_long
             too_long.clear()
         yield too_long
 
+    def close(self) -> None:
+        """End the engine, if it was started."""
+        if (asking := self.__dict__.pop("_asking", None)) is not None:
+            atexit.unregister(asking.close)
+            asking.close()
+
     @cached_property
     def _asking(self) -> Asking[_Job, Reply]:
-        asking: Asking[_Job, Reply] = Asking(lambda: _Engine(self._settings, self._encoding, self._sampling))
+        asking: Asking[_Job, Reply] = Asking(
+            lambda: _Engine(self._settings, self._encoding, self._sampling, self._form)
+        )
         asking.start()
         atexit.register(asking.close)
         return asking
@@ -120,14 +136,13 @@ class VllmBackend:
 class _Engine:
     """vLLM's engine inside an event loop."""
 
-    def __init__(self, settings: VllmSettings, encoding: PromptEncoding, sampling: Sampling) -> None:
+    def __init__(self, settings: VllmSettings, encoding: PromptEncoding, sampling: Sampling, form: Form | None) -> None:
         try:
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError:
             raise MissingExtraError.of("vllm", "vllm") from None
-        self._settings, self._encoding, self._sampling = settings, encoding, sampling
-        longest = encoding.longest_sample + len(encoding.head) + len(encoding.tail) + settings.max_new_tokens
+        self._settings, self._encoding, self._sampling, self._form = settings, encoding, sampling, form
         arguments = {
             "model": settings.model,
             "revision": settings.revision,
@@ -137,7 +152,7 @@ class _Engine:
             "tensor_parallel_size": settings.tensor_parallel,
             "data_parallel_size": settings.data_parallel,
             "enable_prefix_caching": True,  # all samples share the prompt's beginning
-            "max_model_len": longest,
+            "max_model_len": encoding.longest_prompt + settings.max_new_tokens,
             "disable_log_stats": True,
         }
         try:
@@ -180,14 +195,16 @@ class _Engine:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         sampling = self._sampling
-        form = StructuredOutputsParams(json=SCHEMA, disable_any_whitespace=True) if self._settings.structured else None
+        form = None
+        if self._form and self._settings.structured:
+            form = StructuredOutputsParams(json=self._form.schema, disable_any_whitespace=True)
         drawn = {} if sampling.greedy else {"seed": int(sampling.draw(request.id, request.attempt, 0) * 2**31)}
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             max_tokens=self._settings.max_new_tokens,
-            logprobs=ALTERNATIVES,
+            logprobs=ALTERNATIVES if self._form else None,
             structured_outputs=form,
             output_kind=RequestOutputKind.FINAL_ONLY,
             **drawn,

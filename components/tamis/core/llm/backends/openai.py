@@ -1,4 +1,4 @@
-"""Rating by a service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
+"""Asking a service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
 
 from __future__ import annotations
 
@@ -8,28 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from tamis.core.llm.backends.logprobs import ALTERNATIVES, last_probabilities
 from tamis.core.llm.client import Call, Reply
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.forms import Form
 from tamis.core.llm.lengths import EstimatedLengths, Lengths, TokenizedLengths
 from tamis.core.llm.stream import stream
 from tamis.core.models import load_tokenizer, revision_of
-from tamis.rating.backend import Answer, Request, Size
-from tamis.rating.backends.logprobs import overall_probabilities
-from tamis.rating.parsing import HIGH, KEYS, LOW
 
 if TYPE_CHECKING:
-    from tamis.rating.backends.sampling import Sampling
-    from tamis.rating.prompts import Prompt
-    from tamis.rating.settings import OpenAISettings
+    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.core.llm.settings import OpenAISettings
 
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {key: {"type": "integer", "enum": list(range(LOW, HIGH + 1))} for key in KEYS},
-    "required": list(KEYS),
-    "additionalProperties": False,
-}
-ALTERNATIVES = 10  # tokens named at each place: as many as there are ratings
-ANSWER_TOKENS = 32  # of a usual answer
+_TOKENS_OF_A_NUMBER = 8  # of a usual answer, its key included
 _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
 
 
@@ -53,6 +45,7 @@ class OpenAIBackend:
     def __init__(self, settings: OpenAISettings, prompt: Prompt, sampling: Sampling) -> None:
         self._settings, self._prompt, self._sampling = settings, prompt, sampling
         self._marker = f"\n\n{prompt.marker}\n\n"
+        self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -82,36 +75,59 @@ class OpenAIBackend:
     def measure(self, texts: Sequence[str]) -> list[Size]:
         """The sizes of samples: exact but for the chat template where `tokenizer` is given, else estimated."""
         most = self._settings.max_sample_tokens
-        return [
-            Size(self._around + min(tokens, most), ANSWER_TOKENS, shortened=tokens > most)
-            for tokens in self._lengths.count(texts)
-        ]
+        return [self._size(tokens, most) for tokens in self._lengths.count(texts)]
+
+    def _size(self, tokens: int, most: int) -> Size:
+        if tokens > most and self._prompt.marker is None:
+            return Size(self._around + tokens, too_long=True)
+        return Size(self._around + min(tokens, most), self._answer_tokens, shortened=tokens > most)
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Rate, `concurrency` samples at once.
+        """Ask, `concurrency` samples at once.
 
         Raises:
             ServiceError: when the service answers nobody.
             MissingExtraError: when the package openai is not installed.
             SettingsError: when the environment lacks the service's key.
         """
-        jobs = (self._job(request) for group in groups for request in group)
-        for outcomes in stream(self._settings, jobs, self._call):
-            yield [answer_of(job.request, outcome, shortened=job.shortened) for job, outcome in outcomes]
+        too_long: list[Answer] = []
+        for outcomes in stream(self._settings, self._jobs(groups, too_long), self._call):
+            yield [self._answer_of(job, outcome) for job, outcome in outcomes] + too_long
+            too_long.clear()
+        yield too_long
 
-    def _job(self, request: Request) -> Job:
+    def close(self) -> None:
+        """Nothing is kept between two calls of `answer`."""
+
+    def _jobs(self, groups: Iterator[Iterable[Request]], too_long: list[Answer]) -> Iterator[Job]:
+        """What is to be sent; requests that are too long are answered at once instead."""
+        for group in groups:
+            for request in group:
+                made = self._job(request)
+                if isinstance(made, Answer):
+                    too_long.append(made)
+                else:
+                    yield made
+
+    def _job(self, request: Request) -> Job | Answer:
         (tokens,), most = self._lengths.count([request.text]), self._settings.max_sample_tokens
+        if tokens > most and self._prompt.marker is None:
+            error = f"longer than max_sample_tokens: {tokens} tokens, allowed {most}"
+            return Answer(request.id, problem="too_long", error=error)
         if tokens <= most:
             return Job(request, request.text, self._around + tokens, False)
         front, back = self._lengths.cut(request.text, most - self._marker_tokens)
         return Job(request, front + self._marker + back, self._around + most, True)
 
     def _call(self, job: Job) -> Call:
-        return Call(self.body(job.request, job.text), job.tokens, ANSWER_TOKENS)
+        return Call(self.body(job.request, job.text), job.tokens, self._answer_tokens)
+
+    def _answer_of(self, job: Job, outcome: Reply | Fault) -> Answer:
+        return answer_of(job.request, outcome, shortened=job.shortened, form=self._prompt.form)
 
     def body(self, request: Request, text: str) -> dict[str, Any]:
         """What is sent for a sample, but for the model's name. The shared part of the prompt stands first."""
-        settings, sampling = self._settings, self._sampling
+        settings, sampling, form = self._settings, self._sampling, self._prompt.form
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": self._prompt.before + text + self._prompt.after}],
             "temperature": sampling.temperature,
@@ -124,12 +140,12 @@ class OpenAIBackend:
                 body["top_k"] = sampling.top_k
             if settings.seeded:
                 body["seed"] = int(sampling.draw(request.id, request.attempt, 0) * 2**31)
-        if settings.structured == "json_schema":
-            schema = {"name": "rating", "strict": True, "schema": SCHEMA}
+        if form and settings.structured == "json_schema":
+            schema = {"name": "rating", "strict": True, "schema": form.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif settings.structured == "json_object":
+        elif form and settings.structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        if settings.logprobs:
+        if form and settings.logprobs:
             body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
         return {name: value for name, value in (body | settings.extra).items() if value is not None}
 
@@ -147,7 +163,12 @@ class OpenAIBackend:
         return self._lengths.count([self._marker])[0]
 
 
-def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool) -> Answer:
+def answer_tokens(form: Form | None, most: int) -> int:
+    """Tokens that an answer is thought to take: those of its numbers; all that it may have, where it is free text."""
+    return most if form is None else _TOKENS_OF_A_NUMBER * len(form.keys)
+
+
+def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
     """What a service's reply, or the lack of one, says about a sample."""
     if isinstance(outcome, Fault):
         problem: Any = {"too long": "too_long", "content filter": "refused"}.get(outcome.kind, "failed")
@@ -160,12 +181,12 @@ def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool) -> A
     if outcome.refusal is not None or outcome.finish == "content_filter":
         why = f"refusal: {' '.join(outcome.refusal.split())[:200]}" if outcome.refusal else "content filter"
         return Answer(request.id, problem="refused", error=why, **known)
-    if "{" not in outcome.text and _REFUSAL.match(outcome.text):
+    if form and "{" not in outcome.text and _REFUSAL.match(outcome.text):
         return Answer(request.id, problem="refused", error=f"refusal: {' '.join(outcome.text.split())[:200]}", **known)
     return Answer(
         request.id,
         outcome.text,
-        probabilities=overall_probabilities(outcome.text, outcome.logprobs),
+        probabilities=last_probabilities(form, outcome.text, outcome.logprobs) if form else None,
         cut=outcome.finish == "length",
         **known,
     )
