@@ -687,6 +687,21 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
     click.echo(text)
 
 
+@main.command(
+    epilog="\b\nExample:\n  tamis decontaminate mmlu/test.jsonl gsm8k/test.jsonl --pool work/pool --out work/clean\n"
+    "  tamis select … --set exclude=work/clean/excluded.csv"
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where the list and the report go.")
+@click.option("--words", default=13, show_default=True, help="Length of a run of words that counts as shared.")
+@click.option("--common", default=10, show_default=True, help="A run that more samples have excludes nothing.")
+def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, common: int) -> None:
+    """Find samples that share words with evaluation data: FILE is jsonl, json, csv or txt, local or s3://."""
+    report = _import("tamis.selection.decontamination").report
+    click.echo(report(list(files), pool=pool, out=out, words=words, common=common))
+
+
 @main.group()
 def rating() -> None:
     """Look after raters and their prompts."""
