@@ -102,7 +102,7 @@ def test_a_server_out_of_order_is_an_error_and_not_an_absent_file(
     storage.write_bytes(storage.locate(f"{s3}/there/a.txt"), b"a")
     found = [storage.exists(storage.locate(f"{s3}/{name}")) for name in ("there/a.txt", "there", "there/b.txt", "ther")]
     assert found == [True, True, False, False]
-    with Unreliable(int(s3_endpoint.rpartition(":")[2]), share=1.0) as proxy:
+    with Unreliable(int(s3_endpoint.rpartition(":")[2]), every=1) as proxy:
         place = storage.locate(f"{reached(proxy.endpoint, monkeypatch)}/there/a.txt")
         for use in (storage.exists, storage.read_bytes):
             with pytest.raises(StorageError, match="credentials"):
