@@ -1,11 +1,12 @@
-"""Finetuning on a CPU: tokens a second, and how far DeepSpeed's losses are from those of one plain process.
+"""Finetuning on a CPU: DeepSpeed against one plain process, kills, what an adapter changes, tokens a second.
 
     python examples/demo/prepare.py --models-only build/demo
-    python benchmarks/training.py                 # both parts
-    python benchmarks/training.py speed           # one of them: agreement, speed
+    python benchmarks/training.py                 # all parts
+    python benchmarks/training.py kills speed     # some of them: agreement, kills, speed
 
-SmolLM2-135M learns Python's docstrings with a LoRA adapter of rank 8. The agreement needs `tamis[deepspeed]`. Every
-figure comes from a run of the stage in a process of its own; Markdown tables go to benchmarks/results/training.md.
+SmolLM2-135M learns Python's docstrings with a LoRA adapter of rank 8. All parts but the last need `tamis[deepspeed]`.
+Every training is a run of the stage in a process of its own; Markdown tables go to benchmarks/results/training.md,
+where those of the other parts stay.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ RESULTS = ROOT / "benchmarks/results/training.md"
 MODEL = ROOT / "build/demo/models/smollm2"
 BASIC: dict[str, Any] = {"model": str(MODEL), "format": "chat", "epochs": 1, "batch_size": 8, "micro_batch_size": 2}
 BASIC |= {"learning_rate": 1e-3, "max_tokens": 256, "lora": {"rank": 8, "dropout": 0}, "processes": 1}
-# Steps of few tokens, the last one short; gradients of the last layers only: this is about agreement.
-SHORT: dict[str, Any] = {"batch_size": 4, "micro_batch_size": 1, "max_tokens": 96}
-SHORT |= {"lora": {"rank": 8, "dropout": 0, "layers": 6}, "save_every_steps": 1}
+# Twelve steps of few tokens, in two epochs: this is about agreement.
+SHORT: dict[str, Any] = {"batch_size": 4, "micro_batch_size": 1, "max_tokens": 64, "epochs": 2}
+SHORT |= {"lora": {"rank": 8, "dropout": 0, "layers": 10}}
+SAMPLES, SAVED = 24, 7  # the checkpoint is in the second epoch
+STAGES = ("zero2", "zero3")
 # One thread a process: then one process and two do the same work on as many cores, also on a busy machine.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "components"), "OMP_NUM_THREADS": "1"}
 CODE = (
@@ -65,18 +68,21 @@ def trained(values: dict[str, Any], selection: Path, out: Path) -> tuple[dict[st
     return json.loads((out / "manifest.json").read_text())["facts"], [row["loss"] for row in history]
 
 
-def killed(values: dict[str, Any], selection: Path, out: Path) -> None:
-    """Start a training and kill its processes when the first checkpoint is whole."""
+def killed(values: dict[str, Any], selection: Path, out: Path) -> str:
+    """Start a training and kill its processes when a checkpoint is whole; returns the checkpoint's name."""
     import psutil
 
     with subprocess.Popen(command_of(values, selection, out), env=ENVIRONMENT) as process:
-        while not list(out.parent.glob(".finetuning-*.scratch/checkpoints/*/complete")):
+        while not (whole := list(out.parent.glob(".finetuning-*.scratch/checkpoints/*/complete"))):
             if process.poll() is not None:
                 sys.exit("training ended before it could be killed")
             time.sleep(0.05)
         launcher = psutil.Process(process.pid)
         for member in (launcher, *launcher.children(recursive=True)):
             member.kill()
+    if out.exists():
+        sys.exit("training ended before it could be killed")
+    return whole[0].parent.name
 
 
 def speed(work: Path) -> list[str]:
@@ -97,39 +103,103 @@ def speed(work: Path) -> list[str]:
 
 
 def agreement(work: Path) -> list[str]:
-    """Largest differences of the losses from those of one plain process in float32, with and without a kill."""
-    selection = subset(work, 14)
+    """Largest differences of the losses from those of one plain process."""
+    selection = subset(work, SAMPLES)
     lines = [
-        "The largest difference is relative, of any step's loss. The probe is how far the saved model's logits are",
-        "from the base model's on a question; every run has passed the stage's own checks of the adapter.",
+        f"{SAMPLES} samples, 12 steps, no dropout, float32. The largest difference is relative, of any step's loss",
+        "from that of one process. The probe is how far the saved model's logits are from the base model's on a",
+        "question; every run has passed the stage's own checks of the adapter.",
         "",
-        "| processes | DeepSpeed | precision | steps | last loss | largest difference | probe |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| processes | DeepSpeed | first loss | last loss | largest difference | probe |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     exact: list[float] = []
-    for processes, stage, precision, interrupted in (
-        (1, None, "float32", False),
-        (2, None, "float32", False),
-        *((2, stage, "float32", interrupted) for stage in ("zero2", "zero3") for interrupted in (False, True)),
-        (1, None, "bfloat16", False),
-        *((2, stage, "bfloat16", False) for stage in ("zero2", "zero3")),
-    ):
-        values = {"processes": processes, "deepspeed": stage, "precision": precision, **SHORT}
-        out = work / f"{processes}-{stage}-{precision}-{interrupted}" / "out"
-        if interrupted:
-            killed(values, selection, out)
-        facts, losses = trained(values, selection, out)
+    for processes, stage in ((1, None), *((2, stage) for stage in STAGES)):
+        values = SHORT | {"processes": processes, "deepspeed": stage, "precision": "float32"}
+        facts, losses = trained(values, selection, work / f"{processes}-{stage}" / "out")
         exact = exact or losses
-        largest = max(abs(one - other) / other for one, other in zip(losses, exact, strict=True))
-        what = f"{stage or '-'}{', killed after step 1, resumed' if interrupted else ''}"
-        figures = f"{len(losses)} | {losses[-1]:.5f} | {largest:.1e} | {facts['probe_difference']:.3f}"
-        lines.append(f"| {processes} | {what} | {precision} | {figures} |")
+        figures = f"{losses[0]:.5f} | {losses[-1]:.5f} | {apart(losses, exact):.1e} | {facts['probe_difference']:.3f}"
+        lines.append(f"| {processes} | {stage or '-'} | {figures} |")
         print(lines[-1], file=sys.stderr, flush=True)
     return lines
 
 
+def apart(losses: list[float], others: list[float]) -> float:
+    """The largest relative difference between two loss curves."""
+    return max(abs(one - other) / other for one, other in zip(losses, others, strict=True))
+
+
+def kills(work: Path) -> list[str]:
+    """The losses of trainings that were killed and resumed beside those of whole ones; what the adapter changes."""
+    selection = subset(work, SAMPLES)
+    curves: dict[str, list[float]] = {}
+    for stage in STAGES:
+        values = SHORT | {"processes": 2, "deepspeed": stage, "save_every_steps": SAVED}
+        values |= {"lora": SHORT["lora"] | {"dropout": 0.1}}
+        _, curves[stage] = trained(values, selection, work / stage / "out")
+        newest = killed(values, selection, work / f"{stage}-resumed" / "out")
+        _, curves[f"{stage}, resumed from {newest}"] = trained(values, selection, work / f"{stage}-resumed" / "out")
+    columns = list(curves)
+    differences = [f"{apart(curves[columns[i + 1]], curves[columns[i]]):.1e}" for i in (0, 2)]
+    return [
+        f"Two processes, {SAMPLES} samples, 12 steps, dropout 0.1, float32. All processes are killed (SIGKILL) when",
+        f"the checkpoint of step {SAVED} is whole; the same command goes on from it. Losses by step:",
+        "",
+        f"| step | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+        *(
+            f"| {step} | {' | '.join(f'{loss:.6f}' for loss in losses)} |"
+            for step, losses in enumerate(zip(*curves.values(), strict=True), 1)
+        ),
+        "",
+        f"Largest relative difference: {differences[0]} (stage 2), {differences[1]} (stage 3).",
+        "",
+        *answers(selection, work / "zero3/out/adapter", work / "zero3-resumed/out/adapter"),
+    ]
+
+
+def answers(selection: Path, whole: Path, resumed: Path) -> list[str]:
+    """What the base model answers, and what it does with each of two adapters."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    with (selection / "subset.jsonl").open(encoding="utf-8") as file:
+        questions = [json.loads(line)["messages"][0]["content"] for line in file]
+    given: list[list[str]] = []
+    for adapter in (None, whole, resumed):
+        model: Any = AutoModelForCausalLM.from_pretrained(MODEL)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter))
+        given.append([answer(model, tokenizer, question) for question in questions])
+    changed = sum(one != other for one, other in zip(given[0], given[2], strict=True))
+    same = sum(one == other for one, other in zip(given[1], given[2], strict=True))
+    rows = list(zip(questions, given[0], given[2], strict=True))[::6]
+    return [
+        f"The adapter of the resumed stage 3, loaded by PEFT beside the base model, changes {changed} of the",
+        f"{len(questions)} answers to the subset's questions (24 tokens, greedy); {same} are those that the adapter of",
+        "the whole training gives. Some of them:",
+        "",
+        "| question | base | with the adapter |",
+        "| --- | --- | --- |",
+        *(f"| {' | '.join(' '.join(text.split()).replace('|', chr(92) + '|') for text in row)} |" for row in rows),
+    ]
+
+
+def answer(model: Any, tokenizer: Any, question: str) -> str:
+    """The beginning of a model's answer."""
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    tokens = model.generate(**asked, max_new_tokens=24, do_sample=False)[0, asked["input_ids"].shape[1] :]
+    text: str = tokenizer.decode(tokens, skip_special_tokens=True)
+    return text
+
+
 PARTS = {
-    "agreement": ("Agreement with one process in float32", agreement),
+    "agreement": ("Agreement with one process", agreement),
+    "kills": ("Killed and resumed", kills),
     "speed": ("Speed", speed),
 }
 
@@ -145,16 +215,18 @@ def main() -> None:
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no part is called '{unknown.pop()}'; allowed: {', '.join(PARTS)}")
     machine = f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}, one thread a process"
-    lines = ["# Finetuning on a CPU", "", f"SmolLM2-135M, LoRA of rank 8, {machine}."]
+    head = f"# Finetuning on a CPU\n\nSmolLM2-135M, LoRA of rank 8, {machine}."
     for part in given.parts or PARTS:
         title, measure = PARTS[part]
-        if part == "agreement" and find_spec("deepspeed") is None:
-            print("left out: agreement needs DeepSpeed (pip install 'tamis[deepspeed]')", file=sys.stderr)
+        if part != "speed" and find_spec("deepspeed") is None:
+            print(f"left out: {part} needs DeepSpeed (pip install 'tamis[deepspeed]')", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as work:
-            lines += ["", f"## {title}", "", *measure(Path(work))]
-        RESULTS.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+            section = "\n".join([title, "", *measure(Path(work))])
+        print(section)
+        old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else head
+        kept = {text.splitlines()[0]: text.strip() for text in old.split("\n## ")[1:]} | {title: section}
+        RESULTS.write_text("\n\n## ".join([head, *kept.values()]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from importlib.util import find_spec
 
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> Manifest:
     """Evaluate the artifact `model`, or, without one, `settings.model` under the name `settings.name`.
 
-    The artifact at `out` holds `scores.parquet` (one row per task of the suite), lm-eval's own `results.json`, and
-    `samples_<task>.jsonl` with every question and answer.
+    The artifact at `out` holds `scores.parquet` (one row per task of the suite), `suite.json` (how each was asked),
+    lm-eval's own `results.json`, and `samples_<task>.jsonl` with every question and answer.
 
     Raises:
         SettingsError: when the suite, a task or a metric is not known.
@@ -54,7 +55,7 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
     if find_spec("lm_eval") is None:
         raise MissingExtraError.of("lm-eval", "evaluation")
     from tamis.evaluation.harness import evaluate, load_model, scores_of, write_results
-    from tamis.evaluation.suite import draw, index_of, load_entries, open_suite
+    from tamis.evaluation.suite import described, draw, index_of, load_entries, open_suite
 
     settings, artifacts = step.settings, step.inputs("model")
     name = artifacts[0].name if artifacts else settings.name
@@ -64,6 +65,8 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
     entries = load_entries(manager, suite, places)
     results = evaluate(load_model(settings, path), manager, entries, draw(entries, settings), settings)
     write_results(results, step.out)
+    about = json.dumps(described(suite, places, entries), ensure_ascii=False, indent=1)
+    (step.out / "suite.json").write_text(about + "\n", encoding="utf-8")
     scores = scores_of(results, entries, name)
     pq.write_table(pa.Table.from_pylist(scores, schema=EVALUATION), step.out / "scores.parquet", compression="zstd")
     step.rows = len(scores)

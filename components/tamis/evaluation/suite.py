@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import chdir, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class SuiteTask(Settings):
     metric: str = Field(description="headline metric, as in acc; with its filter, as in exact_match,flexible-extract")
     num_fewshot: int | None = Field(None, ge=0, description="examples in the prompt; null: the task's own number")
     samples: int | None = Field(None, ge=1, description="so many of each task, drawn by seed; null: all")
+    differs: str = Field("", description="how it differs from the published benchmark; the report shows it")
+    in_mean: bool = Field(True, description="whether it counts in the report's mean over the tasks")
 
     @property
     def key(self) -> tuple[str, str]:
@@ -142,6 +144,20 @@ def draw(entries: Sequence[Entry], settings: EvaluationSettings) -> dict[str, li
             if count is not None and count < rows:
                 drawn[task.task_name] = sorted(random.Random(settings.seed).sample(range(rows), count))
     return drawn
+
+
+def described(suite: Suite, places: Places, entries: Sequence[Entry]) -> dict[str, Any]:
+    """What a reader of the scores must know of the suite: its notes, and how each task was asked."""
+    tasks = [
+        {
+            "task": entry.name,
+            "num_fewshot": entry.tasks[0].config.num_fewshot or 0,
+            "differs": entry.line.differs,
+            "in_mean": entry.line.in_mean,
+        }
+        for entry in entries
+    ]
+    return {"name": places.file.stem, "version": suite.version, "notes": suite.notes.strip(), "tasks": tasks}
 
 
 def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Painter: TypeAlias = "Callable[[Axes], None]"
 _SLOTS = 6  # few bars stay slim: they leave the rest of the axis empty
 _LABEL = 24  # longest name on an axis, in characters
+_APART = 1.025  # neighbouring curves on a logarithmic axis
 
 
 def scale_colours(classes: int) -> list[str]:
@@ -307,10 +308,13 @@ def curves(
         markers = "os^Dv"
         for number, (curve, colour) in enumerate(zip(series, category_colours(len(series)), strict=True)):
             shade, marker = LIGHT[colour], markers[number // len(CATEGORIES) % len(markers)]
+            # A little apart, so that error bars at one place do not hide each other.
+            shift = _APART ** (number - (len(series) - 1) / 2)
+            shifted = [place * shift for place in curve.x]
             axes.plot(
-                curve.x, curve.y, color=shade, lw=1.6, marker=marker, ms=5, label=shortened(curve.name, 2 * _LABEL)
+                shifted, curve.y, color=shade, lw=1.6, marker=marker, ms=5, label=shortened(curve.name, 2 * _LABEL)
             )
-            for place, value, reach in zip(curve.x, curve.y, curve.reach, strict=True):
+            for place, value, reach in zip(shifted, curve.y, curve.reach, strict=True):
                 if reach is not None:
                     axes.plot([place, place], [value - reach, value + reach], color=shade, lw=1.2)
         places = sorted({place for curve in series for place in curve.x})

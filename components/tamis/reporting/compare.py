@@ -19,6 +19,7 @@ from tamis.reporting.numbers import DASH, MINUS, count, plural
 from tamis.reporting.settings import ReportingSettings
 
 _Z = 1.96
+_MEAN, _SPREAD = "mean over seeds", "standard deviation over seeds"  # the ends of such measures' names
 # Sections of a report, in its order and by its titles; what is about a run's making is not compared.
 _SECTIONS = {
     "experiment": "Experiment",
@@ -66,12 +67,14 @@ def compare_reports(first: Uri, second: Uri, *, out: Path) -> str:
         f"{plural(shared, 'number')} in both reports, {count(only[0])} in {names[0]} only, "
         f"{count(only[1])} in {names[1]} only."
     )
-    settings = ReportingSettings(title=f"{names[0]} and {names[1]}", notes=(said,))
+    settings = ReportingSettings(title=f"{names[0]} and {names[1]}")
+    if sections:
+        sections[0].clause = said.removesuffix(".")
     with explained_os_errors(f"writing {out}"):
         out.mkdir(parents=True, exist_ok=True)
         page = render.page(settings, sections, {}, tamis.__version__)
         (out / "comparison.html").write_text(page, encoding="utf-8")
-        (out / "comparison.md").write_text(render.results_markdown(settings, "", sections), encoding="utf-8")
+        (out / "comparison.md").write_text(render.results_markdown(settings, said, sections), encoding="utf-8")
         _write_csv(out / "comparison.csv", numbers[0], numbers[1])
     return said
 
@@ -98,31 +101,49 @@ def _sections(first: dict[Key, Number], second: dict[Key, Number], names: list[s
         section = Section(anchor, title)
         alike = [key for key in inside if key in first and key in second]
         changed = sum(first[key].value != second[key].value for key in alike)
-        section.add(Text(f"{count(changed)} of {plural(len(alike), 'number')} in both differ.", lead=True))
-        rows: list[list[Cell | str]] = [
-            [subject, measure, *_values(first.get((anchor, subject, measure)), second.get((anchor, subject, measure)))]
-            for _, subject, measure in inside
-        ]
+        said = (
+            f"{count(changed)} of {plural(len(alike), 'number')} in both differ." if alike else "No number is in both."
+        )
+        section.add(Text(said, lead=True))
+        rows: list[list[Cell | str]] = []
+        above = ""
+        for key in inside:
+            _, subject, measure = key
+            if not measure.endswith(_SPREAD):  # that stands behind its mean
+                values = _values(*((numbers.get(key), _spread(key, numbers)) for numbers in (first, second)))
+                rows.append([Cell(subject, "muted" if subject == above else ""), measure, *values])
+                above = subject
         note = "*: beyond 1.96 standard errors of the difference, taking the two as independent."
+        if len(rows) < len(inside):
+            note = f"± behind a mean over seeds: their standard deviation; such differences get no star. {note}"
         section.add(Table(title, ["of", "measure", *names, "difference"], rows, words=("measure",), note=note))
         yield section
 
 
-def _values(one: Number | None, other: Number | None) -> list[Cell | str]:
-    difference, stderr = _difference(one, other)
+def _spread(key: Key, numbers: dict[Key, Number]) -> float | None:
+    """The standard deviation over seeds that belongs to a mean over seeds."""
+    section, subject, measure = key
+    if not measure.endswith(_MEAN):
+        return None
+    found = numbers.get((section, subject, measure.removesuffix(_MEAN) + _SPREAD))
+    return found.value if found else None
+
+
+def _values(*pair: tuple[Number | None, float | None]) -> list[Cell | str]:
+    difference, stderr = _difference(*(number for number, _ in pair))
     clear = difference is not None and stderr is not None and abs(difference) > _Z * stderr
     text = DASH if difference is None else _plain(difference, sign=True)
     if stderr is not None:
         text = f"{text} ± {_plain(stderr)}"
-    return [_cell(one), _cell(other), f"{text} *" if clear else text]
+    return [*(_cell(*one) for one in pair), f"{text} *" if clear else text]
 
 
-def _cell(number: Number | None) -> Cell:
+def _cell(number: Number | None, spread: float | None) -> Cell:
     if number is None:
         return Cell("not in it", "muted")
     if number.value is None:
         return Cell("no value", "bad")
-    return Cell(_plain(number.value))
+    return Cell(_plain(number.value) if spread is None else f"{_plain(number.value)} ± {_plain(spread)}")
 
 
 def _difference(one: Number | None, other: Number | None) -> tuple[float | None, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from tamis.core.artifacts import Artifact
 from tamis.reporting.samples import Samples
 
 BASE = "base"
+_SUITE = "suite.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,25 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """How a task was asked, as its suite says.
+
+    Attributes:
+        suite: name and version of the suite.
+        notes: the suite's own.
+        examples: worked examples in the prompt.
+        differs: how the task differs from the published benchmark.
+        in_mean: whether it counts in the mean over tasks.
+    """
+
+    suite: str
+    notes: str
+    examples: int
+    differs: str
+    in_mean: bool
+
+
+@dataclass(frozen=True)
 class Evaluations:
     """All evaluations: scores by (model, task), one metric per task.
 
@@ -51,6 +72,7 @@ class Evaluations:
         metric: task to the metric that stands for it.
         scores: (model, task) to its score; a pair that was not run is missing.
         others: rows of further metrics, as (model, task, metric, score).
+        benchmarks: task to how it was asked, where that is known.
     """
 
     artifacts: list[Artifact]
@@ -59,6 +81,12 @@ class Evaluations:
     metric: dict[str, str]
     scores: dict[tuple[str, str], Score]
     others: list[tuple[str, str, str, Score]]
+    benchmarks: dict[str, Benchmark]
+
+    @property
+    def averaged(self) -> list[str]:
+        """The tasks that count in a mean over tasks."""
+        return [task for task in self.tasks if task not in self.benchmarks or self.benchmarks[task].in_mean]
 
     @property
     def has_base(self) -> bool:
@@ -86,7 +114,20 @@ def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
             scores[row["model"], row["task"]] = score
         else:
             others.append((row["model"], row["task"], row["metric"], score))
-    return Evaluations(artifacts, models, list(metric), metric, scores, others)
+    return Evaluations(artifacts, models, list(metric), metric, scores, others, _benchmarks(artifacts))
+
+
+def _benchmarks(artifacts: list[Artifact]) -> dict[str, Benchmark]:
+    found: dict[str, Benchmark] = {}
+    for artifact in artifacts:
+        if not any(file.name == _SUITE for file in artifact.manifest.files):
+            continue
+        suite = json.loads(artifact.path(_SUITE).read_text(encoding="utf-8"))
+        name = f"{suite['name']}, version {suite['version']}"
+        for task in suite["tasks"]:
+            asked = Benchmark(name, suite["notes"], task["num_fewshot"], task["differs"], task["in_mean"])
+            found.setdefault(task["task"], asked)
+    return found
 
 
 def _each(rows: list[dict[str, Any]], column: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from tamis.core.settings import load_yaml
 from tamis.reporting.experiment import Group
 
-MEAN = "mean"
+MEAN, DEVIATION = "mean", "deviation"
 _FILE = Path(__file__).parent / "references" / "ds2.yaml"
 _CHANGED = ("alpagasus", "deita", "less")  # strategies that the paper ran otherwise than published
 _BASE = "base"
@@ -37,7 +37,9 @@ def published_tasks() -> list[str]:
 
 
 def published(group: Group, rater_models: dict[str, str]) -> dict[str, float]:
-    """The paper's figures for the same base model, rater, strategy and size: task, or "mean", to a share of 1.
+    """The paper's figures for the same base model, rater, strategy and size, as shares of 1.
+
+    Keys are tasks, `MEAN` and, where the paper has several seeds, `DEVIATION`, the mean's standard deviation over them.
 
     `rater_models` maps the run's raters to the models that they are; a rater of no known model goes by its name.
     Nothing is returned for a strategy that was run in another way than the paper's.
@@ -53,12 +55,26 @@ def published_base(model: str) -> dict[str, float]:
     return _figures(model, _BASE, None, None)
 
 
+def published_judging(group: Group, rater_models: dict[str, str], opponent: Sequence[str]) -> dict[str, float]:
+    """The paper's win, tie and lose as shares of 1 for the same base model, rater and size of `ds2` against LIMA.
+
+    `opponent` are the names by which the opponent is known; nothing is returned if none of them speaks of LIMA.
+    """
+    if group.strategy != "ds2" or not any("lima" in name.lower() for name in opponent):
+        return {}
+    asked = (_known(group.model, "models"), _known(rater_models.get(group.rater, group.rater), "raters") or group.rater)
+    for cell in _published()["judging"]:
+        if (cell["model"], cell["rater"], cell["size"]) == (*asked, group.size):
+            return {name: cell[name] / 100 for name in ("win", "tie", "lose")}
+    return {}
+
+
 def _figures(model: str, strategy: str, rater: str | None, size: int | None) -> dict[str, float]:
     data = _published()
     asked = (_known(model, "models"), strategy, rater, size)
     for cell in data["cells"]:
         if (cell["model"], cell["strategy"], cell.get("rater"), cell.get("size")) == asked:
-            names = {task: column for task, column in data["tasks"].items()} | {MEAN: MEAN}
+            names = {task: column for task, column in data["tasks"].items()} | {MEAN: MEAN, DEVIATION: DEVIATION}
             return {task: cell[column] / 100 for task, column in names.items() if column in cell}
     return {}
 

@@ -30,7 +30,8 @@ def lay_out(source: Path, folder: Path) -> Path:
             splits = subjects.setdefault(row["subject"], {"dev": [], "test": []})
             splits[split].append({**row, "answer": "ABCD".index(row["answer"])})
     _write(folder / "cais/mmlu", subjects)
-    _write(folder / "truthfulqa/truthful_qa", {"multiple_choice": {"validation": _truthfulqa(source)}})
+    truthfulqa = {name: {"validation": rows} for name, rows in _truthfulqa(source).items()}
+    _write(folder / "truthfulqa/truthful_qa", truthfulqa)
     questions = read_lines(source / "gsm8k/test.jsonl")
     _write(folder / "openai/gsm8k", {"main": {"train": questions[:8], "test": questions}})  # no training row is used
     tasks = {
@@ -41,20 +42,31 @@ def lay_out(source: Path, folder: Path) -> Path:
     return folder
 
 
-def _truthfulqa(source: Path) -> Rows:
-    """MC2 as its authors define it: all right and all wrong answers, right ones first."""
+def _truthfulqa(source: Path) -> dict[str, Rows]:
+    """MC2 as its authors define it, all right and all wrong answers, right ones first; and the same for generation."""
 
     def answers(text: str) -> list[str]:
         return [answer.strip() for answer in text.split(";") if answer.strip()]
 
-    rows = []
+    choices, generation = [], []
     with (source / "truthfulqa/TruthfulQA.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             best, right, wrong = row["Best Answer"], answers(row["Correct Answers"]), answers(row["Incorrect Answers"])
             one = {"choices": [best, *wrong], "labels": [1] + [0] * len(wrong)}
             many = {"choices": [*right, *wrong], "labels": [1] * len(right) + [0] * len(wrong)}
-            rows.append({"question": row["Question"], "mc1_targets": one, "mc2_targets": many})
-    return rows
+            choices.append({"question": row["Question"], "mc1_targets": one, "mc2_targets": many})
+            generation.append(
+                {
+                    "type": row["Type"],
+                    "category": row["Category"],
+                    "question": row["Question"],
+                    "best_answer": best,
+                    "correct_answers": right,
+                    "incorrect_answers": wrong,
+                    "source": row["Source"],
+                }
+            )
+    return {"multiple_choice": choices, "generation": generation}
 
 
 def _tydiqa(source: Path) -> dict[str, Rows]:

@@ -71,6 +71,7 @@ def test_one_task_of_each_benchmark_on_a_small_model(tiny: Path, benchmarks: Pat
     assert [(row["task"], row["n"]) for row in scores] == [
         ("mmlu_anatomy", 2),
         ("truthfulqa_mc2", 2),
+        ("truthfulqa_gen", 2),
         ("gsm8k_cot", 2),
         ("bbh_cot_fewshot_navigate", 2),
         ("tydiqa_goldp_en", 2),
@@ -91,6 +92,7 @@ def test_all_five_benchmarks_on_a_real_model(models: Path, benchmarks: Path, tmp
     assert {row["task"]: row["n"] for row in scores} == {
         "mmlu": 57,
         "truthfulqa_mc2": 1,
+        "truthfulqa_gen": 1,
         "gsm8k_cot": 1,
         "bbh": 27,
         **dict.fromkeys(languages, 1),

@@ -211,6 +211,9 @@ def hub_rows(path: str, name: str | None) -> dict[str, list[dict[str, Any]]]:
     if path == "cais/mmlu":
         rows = [{"question": f"{i}+0?", "subject": name, "choices": list("0123"), "answer": i} for i in numbers]
         return {"test": rows, "dev": rows}
+    if (path, name) == ("truthfulqa/truthful_qa", "generation"):
+        answers = {"best_answer": "yes", "correct_answers": ["yes"], "incorrect_answers": ["no"]}
+        return {"validation": [{"question": f"{i}?"} | answers for i in numbers]}
     if path == "truthfulqa/truthful_qa":
         targets = {"choices": ["yes", "no"], "labels": [1, 0]}
         return {"validation": [{"question": f"{i}?", "mc1_targets": targets, "mc2_targets": targets} for i in numbers]}
@@ -248,6 +251,7 @@ def test_the_paper_s_suite_gives_its_headlines(tiny: Path, tmp_path: Path, monke
     assert {row["task"]: row["n"] for row in scores} == {
         "mmlu": 57,
         "truthfulqa_mc2": 1,
+        "truthfulqa_gen": 1,
         "gsm8k_cot": 1,
         "bbh": 27,
         "tydiqa_goldp_mean": 9,
@@ -256,3 +260,8 @@ def test_the_paper_s_suite_gives_its_headlines(tiny: Path, tmp_path: Path, monke
     shots = json.loads((tmp_path / "out/results.json").read_text())["n-shot"]
     used = [shots[name] for name in ("mmlu_anatomy", "gsm8k_cot", "bbh_cot_fewshot_navigate", "tydiqa_goldp_sw")]
     assert used == [0, 8, 3, 1]
+    about = json.loads((tmp_path / "out/suite.json").read_text())
+    assert (about["name"], about["version"]) == ("paper", "2")
+    assert [task["num_fewshot"] for task in about["tasks"]] == [0, 0, 0, 8, 3, 1]
+    assert [task["task"] for task in about["tasks"] if not task["in_mean"]] == ["truthfulqa_gen"]
+    assert all(task["differs"] for task in about["tasks"])

@@ -137,7 +137,10 @@ def make_run(folder: Path, *, hostile: str = "") -> Run:
     more = {"base": (0.334, 0.0165), "ds2": (0.371, 0.0169), "random": (0.341, 0.0166)}
     for name, (value, stderr) in more.items():
         scores[name].append(("truthfulqa_mc2", "acc", value, stderr, 817))
-    evaluations = [make_evaluation(folder / f"evaluation-{name}", name, rows) for name, rows in scores.items()]
+    suite = about(["arc_easy", "gsm8k", "truthfulqa_mc2"], differs=f"up to 256 tokens{hostile}", notes=hostile)
+    evaluations = [
+        make_evaluation(folder / f"evaluation-{name}", name, rows, suite=suite) for name, rows in scores.items()
+    ]
     return Run(pool, ratings, curation, selections, models, evaluations)
 
 
@@ -201,7 +204,9 @@ def _ratings(
                 "completion_tokens": 28,
             }
         )
-    return _write(out, "rating", "ratings", RATINGS, rows, name=rater, models={"rater": f"example/{rater}@main"})
+    facts = {"cost": 1.25} if rater == "mistral-7b" else {}
+    models = {"rater": f"example/{rater}@main"}
+    return _write(out, "rating", "ratings", RATINGS, rows, name=rater, models=models, facts=facts)
 
 
 def _curated(
@@ -262,8 +267,19 @@ def _model(out: Path, name: str, samples: int) -> Path:
     return out
 
 
+def about(tasks: Sequence[str], *, beside: Sequence[str] = (), differs: str = "", notes: str = "") -> dict[str, Any]:
+    """What an evaluation says of its suite; the tasks `beside` enter no mean."""
+    asked = [{"task": t, "num_fewshot": 3, "differs": differs, "in_mean": t not in beside} for t in tasks]
+    return {"name": "mine", "version": "7", "notes": notes, "tasks": asked}
+
+
 def make_evaluation(
-    out: Path, name: str, rows: Sequence[tuple[str, str, float | None, float | None, int]], *, column: str | None = None
+    out: Path,
+    name: str,
+    rows: Sequence[tuple[str, str, float | None, float | None, int]],
+    *,
+    column: str | None = None,
+    suite: dict[str, Any] | None = None,
 ) -> Path:
     """A finished evaluation of (task, metric, value, stderr, n) rows; returns `out`."""
 
@@ -271,6 +287,8 @@ def make_evaluation(
         columns = ("task", "metric", "value", "stderr", "n")
         table = [{"model": column or name, **dict(zip(columns, row, strict=True))} for row in rows]
         pq.write_table(pa.Table.from_pylist(table, schema=EVALUATION), step.out / "scores.parquet")
+        if suite is not None:
+            (step.out / "suite.json").write_text(json.dumps(suite))
         step.rows = len(rows)
 
     run_step("evaluation", "evaluation", Trained(), write, out=out, name=name)

@@ -16,6 +16,7 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
 from tests.unit.reporting.example import make_evaluation
 from tests.unit.reporting.markup import Page
+from tests.unit.reporting.test_experiment import Lab, ds2
 
 Rows = dict[str, list[tuple[str, str, float | None, float | None, int]]]
 FIRST: Rows = {"base": [("t", "acc", 0.5, 0.01, 9)], "ds2": [("t", "acc", 0.6, 0.03, 9)]}
@@ -44,6 +45,7 @@ def test_every_number_stands_beside_its_counterpart_with_the_difference(
     assert rows["ds2", "t acc"] == ["0.6", "0.4", f"{MINUS}0.2 ± 0.05 *"]
     assert rows["base", "t acc"] == ["0.5", "0.5", "+0 ± 0.01414"]
     assert rows["ds2", "u acc"][:2] == ["not in it", "no value"]
+    assert page.all("p")[0].text == said
     assert "May &amp; <June>" not in said
     assert "in July only" in said
     assert all(reference.startswith(("#", "data:")) for reference in page.references())
@@ -59,6 +61,23 @@ def test_the_table_of_numbers_is_whole(reports: tuple[Path, Path], tmp_path: Pat
     for report in reports:
         with (report / "results.csv").open() as file:
             assert {(row["section"], row["subject"], row["measure"]) for row in csv.DictReader(file)} <= set(rows)
+
+
+def test_a_mean_over_seeds_is_shown_with_their_standard_deviation(tmp_path: Path) -> None:
+    reports = []
+    for name, values in (("first", (0.50, 0.54)), ("second", (0.40, 0.40))):
+        lab = Lab(tmp_path / name, ["t"])
+        lab.base(0.3)
+        for seed, value in enumerate(values):
+            lab.cell(ds2(seed), value)
+        lab.report()
+        reports.append(lab.folder / "report")
+    compare_reports(reports[0], reports[1], out=tmp_path / "out")
+    page = Page((tmp_path / "out/comparison.html").read_text(encoding="utf-8"))
+    rows = {row[1]: row[2:] for row in page.rows("Experiment")}
+    assert rows["t acc, mean over seeds"] == ["0.52 ± 0.02828", "0.4 ± 0", f"{MINUS}0.12"]
+    assert "t acc, standard deviation over seeds" not in rows
+    assert "t acc, standard deviation over seeds" in (tmp_path / "out/comparison.csv").read_text(encoding="utf-8")
 
 
 def test_the_command_says_what_was_compared(reports: tuple[Path, Path], tmp_path: Path) -> None:

@@ -165,6 +165,13 @@ def test_cost_and_reproduction_come_from_the_manifests(made: Made, page: Page) -
     assert ["tamis", manifest.versions["tamis"]] in page.rows("Versions")
 
 
+def test_what_services_took_is_shown(made: Made, page: Page) -> None:
+    header, *rows = page.rows("Time and memory")
+    money = {row[0]: row[header.index("money")] for row in rows}
+    assert (money["ratings mistral-7b"], money["ratings smollm2-135m"]) == ("1.25", DASH)
+    assert "Services took 1.25, at the prices in the settings." in page.text
+
+
 def test_the_markdown_has_tables_and_neither_times_nor_live_html(made: Made) -> None:
     text = made.text("results.md")
     assert "| mistral-7b | 400 | 149 |" in text

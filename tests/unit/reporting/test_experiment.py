@@ -75,13 +75,13 @@ class Lab:
             del known["selection"]
         self.failed.append(Failure(name=selected.name, stage=stage, reason=reason, settings=known))
 
-    def report(self) -> Page:
-        run(ReportingSettings(), pool=self.pool, **self.made, failed=self.failed, out=self.folder / "report")
+    def report(self, **settings: int) -> Page:
+        run(ReportingSettings(**settings), pool=self.pool, **self.made, failed=self.failed, out=self.folder / "report")
         return Page((self.folder / "report/report.html").read_text(encoding="utf-8"))
 
-    def results(self) -> dict[tuple[str, str], dict[str, str]]:
+    def results(self, section: str = "experiment") -> dict[tuple[str, str], dict[str, str]]:
         with (self.folder / "report/results.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["section"] == "experiment"]
+            rows = [row for row in csv.DictReader(file) if row["section"] == section]
         return {(row["subject"], row["measure"]): row for row in rows}
 
     def _selected(self, selected: Selected) -> Path:
@@ -204,13 +204,9 @@ def test_every_base_model_has_its_own_rows_and_its_own_start(lab: Lab) -> None:
     lab.cell(ds2(1), 0.5, 0.5)
     lab.cell(ds2(1, name="ds2-other"), 0.2, 0.3, model="org/Other-7B")
     page = lab.report()
-    rows = page.rows("Strategies and tasks")
-    assert [row[:2] + row[-1:] for row in rows[1:]] == [
-        ["no training", "Base-1B", "35.0"],
-        ["ds2", "Base-1B", "50.0"],
-        ["no training", "Other-7B", "10.0"],
-        ["ds2", "Other-7B", "25.0"],
-    ]
+    for model, base, trained in (("Base-1B", "35.0", "50.0"), ("Other-7B", "10.0", "25.0")):
+        rows = page.rows(f"Strategies and tasks, {model}")
+        assert [(row[0], row[-1]) for row in rows[1:]] == [("no training", base), ("ds2", trained)]
     differences = {row[0]: row[-1].split(" ")[0] for row in page.rows("Difference to the base model")[1:]}
     assert differences == {"ds2-5-s1": "+15.0", "ds2-other": "+15.0"}
 
@@ -232,7 +228,7 @@ def test_the_paper_s_figures_stand_beside_the_same_cells_and_are_marked_as_the_p
     header, base, best = page.rows("Beside the paper's figures")
     assert header == ["strategy", "rater", "samples", "mmlu", "mmlu, paper", "mean", "mean, paper"]
     assert base == ["no training", DASH, DASH, "50.0", "64.1", "45.0", "46.6"]
-    assert best == ["ds2", "gpt-4o-mini", "10,000", "60.0", "64.0", "55.0", "61.0"]
+    assert best == ["ds2", "gpt-4o-mini", "10,000", "60.0", "64.0", "55.0", "61.0 ± 0.6"]
     assert "they are no results of this run" in page.text
 
 
@@ -249,11 +245,22 @@ def group(strategy: str, *, variant: str = "published", rater: str = "", size: i
 def test_published_figures_belong_to_the_same_model_rater_strategy_and_size() -> None:
     raters = {"mini": "openai/gpt-4o-mini", "l": "/models/Llama-3.1-8B-Instruct"}
     found = reference.published(group("ds2", rater="mini"), raters)
-    expected = {"mmlu": 0.64, "gsm8k_cot": 0.675, "bbh": 0.59, "tydiqa_goldp_mean": 0.661, "mean": 0.6103}
+    expected = {
+        "mmlu": 0.64,
+        "gsm8k_cot": 0.675,
+        "bbh": 0.59,
+        "tydiqa_goldp_mean": 0.661,
+        "mean": 0.6103,
+        "deviation": 0.0055,
+    }
     assert found == pytest.approx(expected)
-    assert reference.published(group("ds2", rater="l", size=2500), raters) == {"mean": pytest.approx(0.573)}
+    assert reference.published(group("ds2", rater="l", size=2500), raters) == pytest.approx(
+        {"mean": 0.573, "deviation": 0.0148}
+    )
     assert reference.published(group("ds2", rater="gpt-4o-mini"), {})["mmlu"] == 0.64, "imported ratings go by name"
     assert reference.published_base("/models/Llama-3.1-8B")["mean"] == 0.466
+    on_mistral = group("ds2-raw", rater="m", model="mistralai/Mistral-7B-v0.3")
+    assert reference.published(on_mistral, {"m": "mistralai/Mistral-7B-Instruct-v0.3"})["gsm8k_cot"] == 0.43
     for other in (
         group("ds2", rater="mini", size=9_999),
         group("ds2", rater="mini", model="mistralai/Mistral-7B-v0.3"),

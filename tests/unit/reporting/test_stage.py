@@ -15,7 +15,7 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
 from tests.artifacts import conversation, make_curation, make_pool, make_ratings
 from tests.unit.reporting.conftest import SETTINGS, Made
-from tests.unit.reporting.example import make_evaluation
+from tests.unit.reporting.example import about, make_evaluation
 from tests.unit.reporting.markup import Page
 
 PLAIN = ReportingSettings()
@@ -229,6 +229,32 @@ def test_further_metrics_of_a_task_are_in_the_csv_only(small_pool: Path, tmp_pat
     headline_of(tmp_path, small_pool, scores)
     assert "acc_norm" not in page_of(tmp_path / "out").text
     assert "evaluation,base,t acc_norm,0.6,0.1,,,9" in (tmp_path / "out" / "results.csv").read_text()
+
+
+def test_what_the_suite_says_of_its_tasks_stands_beside_the_scores(small_pool: Path, tmp_path: Path) -> None:
+    rows = [("t", "acc", 0.5, 0.1, 9), ("g", "bleu_acc", 0.3, 0.1, 7)]
+    suite = about(["t", "g"], beside=["g"], differs="fewer words", notes="Ours.")
+    other = make_evaluation(tmp_path / "ds2", "ds2", [("t", "acc", 0.7, 0.1, 9), ("new", "acc", 0.1, 0.1, 2)])
+    evaluations = [make_evaluation(tmp_path / "base", "base", rows, suite=suite), other]
+    run(PLAIN, pool=small_pool, evaluations=evaluations, out=tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert page.rows("How the benchmarks were asked")[1:] == [
+        ["t", "9", "3", "fewer words"],
+        ["g", "7", "3", "fewer words"],
+    ]
+    assert "Suite mine, version 7. Ours." in page.text
+    assert "The mean leaves out g." in page.text
+
+
+def test_a_task_that_its_suite_keeps_out_of_the_mean_enters_none(small_pool: Path, tmp_path: Path) -> None:
+    suite = about(["t", "u", "g"], beside=["g"])
+    for name, values in (("base", (0.5, 0.3, 0.9)), ("ds2", (0.6, 0.4, 0.1))):
+        rows = [(task, "acc", value, 0.1, 9) for task, value in zip(("t", "u", "g"), values, strict=True)]
+        make_evaluation(tmp_path / name, name, rows, suite=suite)
+    run(PLAIN, pool=small_pool, evaluations=[tmp_path / "base", tmp_path / "ds2"], out=tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert [row[-1].split(" ")[0] for row in page.rows("Scores")[1:]] == ["40.0", "50.0"]
+    assert "Over 2 tasks, the best subset, ds2" in page.text
 
 
 def test_fewer_examples_than_corrections_are_the_most_confident(small_pool: Path, tmp_path: Path) -> None:

@@ -6,23 +6,26 @@ import json
 
 from tamis.reporting.blocks import Cell, Details, Section, Table, Text
 from tamis.reporting.evidence import Evidence
-from tamis.reporting.numbers import count, duration, listed, memory
+from tamis.reporting.numbers import count, decimal, duration, known, listed, memory
 
 ANCHOR = "cost"
 _DIGITS = 16  # of a hash, in a table; the settings below it have all
 
 
 def build(evidence: Evidence) -> Section:
-    """Seconds and memory by artifact, models and versions, hashes and settings."""
+    """Seconds, memory and money by artifact, models and versions, hashes and settings."""
     section = Section(ANCHOR, "Cost and reproduction")
     manifests = [artifact.manifest for artifact in evidence.artifacts]
     total = sum(manifest.execution.seconds for manifest in manifests)
     peak = max(manifest.execution.peak_memory_bytes for manifest in manifests)
+    costs = [cost if known(cost := manifest.facts.get("cost")) else None for manifest in manifests]
+    paid = sum(cost for cost in costs if cost is not None)
+    services = f" Services took {decimal(paid)}, at the prices in the settings." if any(costs) else ""
     section.add(
         Text(
             f"The stages behind this report's artifacts took {duration(total)} in all; none used more than "
             f"{memory(peak)} of memory. Embedding and neighbour search are not among the report's inputs and are not "
-            "counted here.",
+            f"counted here.{services}",
             lead=True,
         )
     )
@@ -30,16 +33,17 @@ def build(evidence: Evidence) -> Section:
     section.add(
         Table(
             "Time and memory",
-            ["artifact", "rows", "time", "peak memory", "started (UTC)"],
+            ["artifact", "rows", "time", "peak memory", *(["money"] if services else []), "started (UTC)"],
             [
                 [
                     title,
                     count(manifest.rows),
                     duration(manifest.execution.seconds),
                     memory(manifest.execution.peak_memory_bytes),
+                    *([decimal(cost)] if services else []),
                     manifest.execution.started.replace("T", " ").removesuffix("+00:00"),
                 ]
-                for title, manifest in zip(titles, manifests, strict=True)
+                for title, manifest, cost in zip(titles, manifests, costs, strict=True)
             ],
             note="A stage whose inputs and settings had not changed was reused: the time is that of its first run.",
         )

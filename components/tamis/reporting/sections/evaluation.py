@@ -33,7 +33,8 @@ def build(evidence: Evidence) -> Section:
 
 def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section) -> None:
     scale = scale_of(evaluations)
-    means = {model: _mean(evaluations, model) for model in evaluations.models} if scale.shares else {}
+    averaged = scale.shares and evaluations.averaged
+    means = {model: _mean(evaluations, model) for model in evaluations.models} if averaged else {}
     verdict = _verdict(evaluations, base_of, means, scale, section)
     section.add(Text(verdict, lead=True))
     if section.sentence:
@@ -51,6 +52,8 @@ def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section
             Text("Not every metric is a share of 1 that is better when higher, so no mean over tasks is formed.")
         )
     section.add(Figures(_figures(evaluations, means, scale)), _scores(evaluations, means, scale))
+    if evaluations.benchmarks:
+        section.add(_benchmarks(evaluations))
     if evaluations.has_base and base_of:
         section.add(_differences(evaluations, base_of, means, scale))
     for (model, task), score in evaluations.scores.items():
@@ -62,10 +65,10 @@ def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section
 
 
 def _mean(evaluations: Evaluations, model: str) -> Score | None:
-    """Unweighted mean over all tasks; None when one is missing, since means over other tasks do not compare."""
-    scores = [evaluations.scores.get((model, task)) for task in evaluations.tasks]
+    """Unweighted mean over the tasks; None when one is missing, since means over other tasks do not compare."""
+    scores = [evaluations.scores.get((model, task)) for task in evaluations.averaged]
     values = [score.value for score in scores if score is not None and score.value is not None]
-    if len(values) < len(evaluations.tasks):
+    if len(values) < len(scores):
         return None
     errors = [score.stderr for score in scores if score is not None and score.stderr is not None]
     whole = len(errors) == len(values)
@@ -100,6 +103,7 @@ def _verdict(
         return f"{subjects} and the base model on {tasks}." if evaluations.has_base else f"{subjects} on {tasks}."
     if not whole:
         return f"{subjects} on {tasks}; none has a value for every task, so no means are compared."
+    tasks = plural(len(evaluations.averaged), "task")
     best = max(whole, key=lambda model: (whole[model].value or 0.0, model))
     said = f"Over {tasks}, the best subset, {best}, reached {scale.text(whole[best].value)} on average"
     base = means.get(base_of[best])
@@ -156,9 +160,30 @@ def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: Sca
             row.append(Cell(DASH, "muted", "a task is missing") if mean is None else _cell(mean, scale))
         rows.append(row)
     columns = ["model", *(f"{task} ({evaluations.metric[task]})" for task in evaluations.tasks)]
-    unit = "In percent" if scale.shares else "Values"
+    note = f"{'In percent' if scale.shares else 'Values'}, ± one standard error where known."
+    left_out = [task for task in evaluations.tasks if task not in evaluations.averaged]
+    if means and left_out:
+        note += f" The mean leaves out {listed(left_out)}."
+    return Table("Scores", [*columns, *(["mean"] if means else [])], rows, note=note)
+
+
+def _benchmarks(evaluations: Evaluations) -> Table:
+    """How each task was asked, and how that differs from the published benchmark."""
+    asked = {task: evaluations.benchmarks[task] for task in evaluations.tasks if task in evaluations.benchmarks}
+    questions = {
+        task: max(score.n for (_, scored), score in evaluations.scores.items() if scored == task) for task in asked
+    }
+    rows = [
+        [task, count(questions[task]), count(benchmark.examples), benchmark.differs or DASH]
+        for task, benchmark in asked.items()
+    ]
+    suites = {benchmark.suite: benchmark.notes for benchmark in asked.values()}
     return Table(
-        "Scores", [*columns, *(["mean"] if means else [])], rows, note=f"{unit}, ± one standard error where known."
+        "How the benchmarks were asked",
+        ["task", "questions", "examples in the prompt", "what differs from the published benchmark"],
+        rows,
+        words=("what differs from the published benchmark",),
+        note=" ".join(f"Suite {name}. {notes}".strip() for name, notes in suites.items()),
     )
 
 

@@ -9,7 +9,7 @@ from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Ta
 from tamis.reporting.charts import Curve, curves
 from tamis.reporting.evidence import Evidence
 from tamis.reporting.experiment import Group, Spread
-from tamis.reporting.numbers import DASH, clipped, count, plural, slugs
+from tamis.reporting.numbers import DASH, clipped, count, listed, plural, slugs
 from tamis.reporting.outcomes import Evaluations
 from tamis.reporting.sections.shared import Scale, scale_of
 
@@ -35,7 +35,7 @@ def build(evidence: Evidence) -> Section:
 
 def _compare(groups: list[Group], evaluations: Evaluations, evidence: Evidence, section: Section) -> None:
     scale = scale_of(evaluations)
-    tasks = evaluations.tasks if scale.shares else []
+    tasks = evaluations.averaged if scale.shares else []
     section.add(Text(_lead(groups, tasks, scale, evidence, section), lead=True))
     lost = sum(cell.failure is not None for group in groups for cell in group.cells)
     if lost:
@@ -43,7 +43,7 @@ def _compare(groups: list[Group], evaluations: Evaluations, evidence: Evidence, 
         section.add(
             Warnings([f"{count(lost)} of {plural(cells, 'cell')} failed and enter no mean; the reasons are below."])
         )
-    section.add(_main(groups, evaluations, tasks, scale))
+    section.add(*_main(groups, evaluations, tasks, scale))
     figures = _scales(groups, evaluations, tasks, scale)
     if figures:
         section.add(Figures(figures))
@@ -107,36 +107,34 @@ def _short(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _main(groups: list[Group], evaluations: Evaluations, tasks: list[str], scale: Scale) -> Table:
-    several = len({group.model for group in groups}) > 1
-    rows: list[list[Cell | str]] = []
-    for model in dict.fromkeys(group.model for group in groups):
+def _main(groups: list[Group], evaluations: Evaluations, tasks: list[str], scale: Scale) -> list[Table]:
+    """A table for each base model."""
+    models = list(dict.fromkeys(group.model for group in groups))
+    columns = ["strategy", "rater", "samples", "seeds", *evaluations.tasks, *(["mean"] if tasks else [])]
+    note = (
+        f"{'In percent' if scale.shares else 'Values'}: mean over the seeds, ± their standard deviation where there "
+        "are two or more. A seed without a result enters no mean."
+    )
+    left_out = [task for task in evaluations.tasks if task not in tasks]
+    if tasks and left_out:
+        note += f" The mean over tasks leaves out {listed(left_out)}."
+    tables = []
+    for model in models:
         of_model = [group for group in groups if group.model == model]
-        rows.append(_base_row(model, of_model[0].base, evaluations, tasks, scale, several))
+        rows = [_base_row(of_model[0].base, evaluations, tasks, scale)]
         for group in of_model:
-            row: list[Cell | str] = [group.label, *([_short(model)] if several else []), group.rater or DASH]
-            row += [count(group.size), _seeds(group)]
+            row: list[Cell | str] = [group.label, group.rater or DASH, count(group.size), _seeds(group)]
             row += [_cell(group, group.value(task), scale) for task in evaluations.tasks]
             rows.append([*row, *([_cell(group, group.mean(tasks), scale)] if tasks else [])])
-    columns = ["strategy", *(["base model"] if several else []), "rater", "samples", "seeds", *evaluations.tasks]
-    unit = "In percent" if scale.shares else "Values"
-    return Table(
-        "Strategies and tasks",
-        [*columns, *(["mean"] if tasks else [])],
-        rows,
-        words=("base model", "rater"),
-        note=f"{unit}: mean over the seeds, ± their standard deviation where there are two or more. A seed without a "
-        "result enters no mean.",
-    )
+        caption = "Strategies and tasks" + (f", {_short(model)}" if len(models) > 1 else "")
+        tables.append(Table(caption, columns, rows, words=("rater",), note=note))
+    return tables
 
 
-def _base_row(
-    model: str, base: str, evaluations: Evaluations, tasks: list[str], scale: Scale, several: bool
-) -> list[Cell | str]:
-    values = [_value(evaluations, base, task) for task in evaluations.tasks]
-    row: list[Cell | str] = [_UNTRAINED, *([_short(model)] if several else []), DASH, DASH, DASH]
-    row += [scale.text(value) for value in values]
-    return [*row, *([scale.text(_mean(values))] if tasks else [])]
+def _base_row(base: str, evaluations: Evaluations, tasks: list[str], scale: Scale) -> list[Cell | str]:
+    row: list[Cell | str] = [_UNTRAINED, DASH, DASH, DASH]
+    row += [scale.text(_value(evaluations, base, task)) for task in evaluations.tasks]
+    return [*row, *([scale.text(_mean([_value(evaluations, base, task) for task in tasks]))] if tasks else [])]
 
 
 def _value(evaluations: Evaluations, model: str, task: str) -> float | None:
@@ -217,20 +215,22 @@ def _published(
     shown = [task for task in reference.published_tasks() if task in evaluations.tasks]
     rows: list[list[Cell | str]] = []
 
-    def add(names: list[str], ours: list[float | None], theirs: dict[str, float]) -> None:
+    def add(names: list[str], ours: list[str], theirs: dict[str, float]) -> None:
         if theirs:
-            pairs = zip(ours, [theirs.get(name) for name in (*shown, reference.MEAN)], strict=True)
-            cells = [cell for one, other in pairs for cell in (Cell(scale.text(one)), Cell(scale.text(other), "muted"))]
-            rows.append([*names, *cells])
+            published = [scale.text(theirs.get(task)) for task in shown]
+            published.append(scale.with_error(theirs.get(reference.MEAN), theirs.get(reference.DEVIATION)))
+            pairs = zip(ours, published, strict=True)
+            rows.append([*names, *(cell for one, other in pairs for cell in (Cell(one), Cell(other, "muted")))])
 
     for base, model in dict.fromkeys((group.base, group.model) for group in groups):
         untrained = [_value(evaluations, base, task) for task in shown]
         whole = _mean([_value(evaluations, base, task) for task in tasks])
-        add([_UNTRAINED, DASH, DASH], [*untrained, whole], reference.published_base(model))
+        ours = [scale.text(value) for value in (*untrained, whole)]
+        add([_UNTRAINED, DASH, DASH], ours, reference.published_base(model))
         for group in (group for group in groups if group.model == model):
             spreads = [*(group.value(task) for task in shown), group.mean(tasks)]
             names = [group.label, group.rater or DASH, count(group.size)]
-            ours = [spread.mean if spread else None for spread in spreads]
+            ours = [scale.with_error(spread.mean, spread.deviation) if spread else DASH for spread in spreads]
             add(names, ours, reference.published(group, raters))
     if not scale.shares or not rows:
         return None
@@ -240,10 +240,10 @@ def _published(
         rows,
         words=("rater",),
         note=f"Columns marked “paper” are figures of {reference.paper()}, for the same base model, rater, strategy and "
-        "size; they are no results of this run. The paper's scripts are not lm-eval (the suite's notes list what "
-        "differs), its single tasks are of one seed, and its mean counts TruthfulQA by the share of answers that two "
-        f"judges find true and informative, so means compare least. Its pool has {count(reference.pool_size())} "
-        f"samples, this one {count(len(evidence.samples))}.",
+        "size; they are no results of this run. The paper's scripts are not lm-eval (what differs is listed under How "
+        "the benchmarks were asked), its single tasks are of one seed, the ± of its means is over three, and its mean "
+        "counts TruthfulQA by the share of answers that two judges find true and informative, so means compare least. "
+        f"Its pool has {count(reference.pool_size())} samples, this one {count(len(evidence.samples))}.",
     )
 
 
