@@ -61,6 +61,7 @@ WARM_UP = 48  # samples that both sides ask beforehand
 ENGINE = {"dtype": "float32", "max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024}
 ENGINE |= {"enforce_eager": True}  # no compiling, which takes minutes on a CPU
 ENGINE |= {"block_size": 32}  # of the cache of prompts; a CPU's own 128 fits the shared part less well
+ONCE = {"max_failure_share": 1.0, "max_attempts": 1}  # so that both sides ask the same
 Side = Callable[[Path], float]  # seconds that it takes to rate a pool
 
 
@@ -188,6 +189,10 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "m"]
     command += ["--port", str(port), "--disable-uvicorn-access-log"]
+    command += [
+        "--structured-outputs-config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    ]  # else weak models write blanks only
     for key, value in ENGINE.items():
         command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}  # has the path that empties the cache of prompts
@@ -245,7 +250,7 @@ def against_a_bare_client(
         folder, concurrency = Path(temporary), options.concurrency
         warm_up, cut = pools(folder, count, options.pieces)
         backend = {"kind": "openai", "model": "m", "base_url": f"{address}/v1", "api_key_env": None, "timeout": 1800}
-        given = {"name": "m", "backend": backend | {"concurrency": concurrency}, "max_failure_share": 1.0}
+        given = {"name": "m", "backend": backend | {"concurrency": concurrency}, **ONCE}
         settings = parse(RatingSettings, given, where="benchmark")
         bare, mine = Bare(settings, concurrency), Tamis(settings, folder)
         bare(warm_up), mine(warm_up)
@@ -310,7 +315,7 @@ def against_chat(name: str, options: argparse.Namespace, count: int) -> str:
     folder = Path(tempfile.mkdtemp())
     warm_up, cut = pools(folder, count, options.pieces)
     backend = {"kind": "vllm", "model": options.model, "engine": ENGINE}
-    given = {"name": "m", "backend": backend, "max_failure_share": 1.0}
+    given = {"name": "m", "backend": backend, **ONCE}
     spawn = multiprocessing.get_context("spawn")
     links, facts = {}, []
     for kind in ("chat", "tamis"):
