@@ -1,11 +1,12 @@
 """Speed, memory and accuracy of the neighbour graph and of curation.
 
-    python benchmarks/curation.py            # all but the largest
-    python benchmarks/curation.py --large    # 52,000 x 384 with three raters and 300,000 x 384 too
-    python benchmarks/curation.py --quick    # a look, in a minute
+    python benchmarks/curation.py                    # all but the largest
+    python benchmarks/curation.py --only graph huge  # some sections; huge: 300,000 x 384, exact and approximate
+    python benchmarks/curation.py --quick            # a look, in a minute; the results file is not written
 
-Prints Markdown tables and writes them to benchmarks/results/curation.md. Each size runs in a process of its own, so
-that peak memory is its own; the plain matrix product of the same shapes runs in the same process, before and after.
+Prints Markdown tables and writes them to benchmarks/results/curation.md, section by section. Each size runs
+in a process of its own, which maps the vectors from a file, so that peak memory is the stage's; the plain matrix
+product of the same shapes runs in the same process, before and after.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +49,29 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def memory_of(field: str) -> float:
+    """MiB of this process by the kernel's count: VmRSS now, VmHWM at most; mapped files count while they are read."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
 def product_rate(unit: np.ndarray, block: int = 2048) -> float:
     """Billion multiply-adds per second of plain float32 products of the search's own blocks, all pairs once."""
+    block = min(block, len(unit))
     out = np.empty((block, block), np.float32)
+    starts = range(0, len(unit) - block + 1, block)
+    # numpy takes another, slower routine for a matrix with itself, and BLAS starts its threads at the first product.
+    copies = {start: unit[start : start + block].copy() for start in starts}
+    np.matmul(unit[:block], copies[0].T, out=out)
     seconds, done = 0.0, 0
-    starts = range(0, len(unit) - block + 1, block) if len(unit) >= block else [0]
-    for first in starts:
-        for second in starts:
-            a, b = unit[first : first + block], unit[second : second + block]
-            seconds += timed(lambda a=a, b=b: np.matmul(a, b.T, out=out[: len(a), : len(b)]))[0]
-            done += len(a) * len(b) * unit.shape[1]
-            if seconds > 10:
-                return done / seconds / 1e9
+    while seconds < 0.2:
+        for first in starts:
+            for second in starts:
+                a, b = unit[first : first + block], copies[second]
+                seconds += timed(lambda a=a, b=b: np.matmul(a, b.T, out=out))[0]
+                done += block * block * unit.shape[1]
+                if seconds > 10:
+                    return done / seconds / 1e9
     return done / seconds / 1e9
 
 
@@ -71,36 +84,47 @@ def torch_rate(unit: np.ndarray, block: int = 2048) -> float:
     return len(a) * len(b) * unit.shape[1] / seconds / 1e9
 
 
-def measure(n: int, d: int) -> dict[str, float]:
+def opened(folder: Path) -> tuple[Any, np.ndarray]:
+    """A pool's vectors, mapped, and its scores; loading the libraries is done before anything is timed."""
+    import scipy.optimize
+    import scipy.sparse.csgraph
+    import scipy.special  # noqa: F401
+
+    from tamis.neighbors.vectors import Vectors
+
+    return Vectors(np.load(folder / "vectors.npy", mmap_mode="r")), np.load(folder / "scores.npy")
+
+
+def measure(folder: Path, n: int, d: int) -> dict[str, float]:
     """One size: seconds by part, rates beside those of plain products, peak memory."""
     from tamis.curation import exact
     from tamis.neighbors import exact as search
     from tamis.neighbors import refine
-    from tamis.neighbors.vectors import Vectors
-    from tests.unit.curation.pools import make_vectors
 
-    vectors, scores = make_vectors(n, d, seed=7)
-    held = Vectors(vectors.astype(np.float16))
+    held, scores = opened(folder)
+    found: dict[str, float] = {"before_mib": memory_of("VmRSS")}
     unit = held.unit(0, n)
-    rates, by_torch = [product_rate(unit)], torch_rate(unit)
-    found: dict[str, float] = {}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rates = [product_rate(unit)]
+    del unit
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
     found["candidates"], (cosines, candidates) = timed(lambda: search.candidates(held, K + refine.SPARE, MEMORY))
     found["refine"], (indices, distances, _) = timed(lambda: refine.neighbors_of(held, candidates, K, cosines))
-    rates.append(product_rate(unit))
     found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
+    found["peak_mib"] = memory_of("VmHWM")
+    rates.append(product_rate(held.unit(0, n)))
     found["graph"] = found["candidates"] + found["refine"]
     found["total"] = found["graph"] + found["curate"]
-    found["plain"], found["torch"] = float(np.mean(rates)), by_torch
+    found["plain"], found["torch"] = float(np.mean(rates)), torch_rate(held.unit(0, n))
     found["rate"] = n * n * d / found["graph"] / 1e9
     found["share"] = found["rate"] / found["plain"]
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found["before_mib"] = before / 1024
     return found
 
 
-def measure_curation(n: int) -> dict[str, float]:
+def measure_curation(folder: Path, n: int) -> dict[str, float]:
     """Curation alone, by part; every sample's neighbours are the nearest of its own cluster's surroundings."""
+    import scipy.optimize
+    import scipy.special  # noqa: F401
+
     from tamis.curation import exact, mixture, transition
     from tamis.curation.consensus import consensus
     from tamis.curation.neighborhoods import Neighborhoods
@@ -116,7 +140,7 @@ def measure_curation(n: int) -> dict[str, float]:
     found["fit"], model = timed(lambda: mixture.fit(view, rows, mixture.start_from(view, bins, start.T, start.p, K)))
     found["posterior"], _ = timed(lambda: list(model.evidence(view, np.arange(n))))
     found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mib"] = memory_of("VmHWM")
     return found
 
 
@@ -128,26 +152,13 @@ def exact_graph(held: Any) -> tuple[np.ndarray, np.ndarray]:
     return refine.neighbors_of(held, candidates, K, cosines)[:2]
 
 
-def measure_graph(n: int, d: int) -> dict[str, float]:
-    """The exact graph alone."""
-    from tamis.neighbors.vectors import Vectors
-    from tests.unit.curation.pools import make_vectors
-
-    held = Vectors(make_vectors(n, d, seed=7)[0].astype(np.float16))
-    seconds, _ = timed(lambda: exact_graph(held))
-    return {"graph": seconds}
-
-
-def measure_raters(n: int, d: int) -> dict[str, float]:
+def measure_raters(folder: Path, n: int, d: int) -> dict[str, float]:
     """The graph once and curation of three raters on it."""
     from tamis.curation import exact
-    from tamis.neighbors.vectors import Vectors
-    from tests.unit.curation.pools import make_vectors
 
-    vectors, scores = make_vectors(n, d, seed=7)
-    held, random = Vectors(vectors.astype(np.float16)), np.random.default_rng(1)
-    del vectors
-    found: dict[str, float] = {"before_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    held, scores = opened(folder)
+    random = np.random.default_rng(1)
+    found: dict[str, float] = {"before_mib": memory_of("VmRSS")}
     start = time.perf_counter()
     indices, distances = exact_graph(held)
     found["graph"] = time.perf_counter() - start
@@ -155,43 +166,73 @@ def measure_raters(n: int, d: int) -> dict[str, float]:
         again = np.where(random.random(n) < 0.1, random.integers(0, 6, n), scores)
         exact.curate(again, indices, distances)
     found["total"] = time.perf_counter() - start
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mib"] = memory_of("VmHWM")
     return found
 
 
-def measure_approximate(n: int, d: int) -> dict[str, float]:
-    """Approximate search with its recall, and curation on what it found."""
+def measure_stage(folder: Path, n: int, d: int, approximate: int) -> dict[str, float]:
+    """The neighbors stage on stored embeddings, and curation on what it found."""
+    from tamis.core.artifacts import Artifact
     from tamis.curation import exact
-    from tamis.neighbors import approximate, refine
     from tamis.neighbors.settings import NeighborsSettings
-    from tamis.neighbors.vectors import Vectors
+    from tamis.neighbors.stage import run
+    from tests.artifacts import make_embeddings
+
+    _, scores = opened(folder)
+    if not (folder / "embeddings").exists():
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        make_embeddings(folder / "embeddings", [f"{i:032x}" for i in range(n)], vectors)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    found: dict[str, float] = {"before_mib": memory_of("VmRSS")}
+    settings = NeighborsSettings(
+        k=20, method="approximate" if approximate else "exact", build_threads=0 if approximate > 1 else 1
+    )
+    out = folder / f"neighbors-{approximate}"
+    found["graph"], _ = timed(lambda: run(settings, embeddings=folder / "embeddings", out=out))
+    found["peak_mib"] = memory_of("VmHWM")
+    indices, distances = (np.load(out / name, mmap_mode="r") for name in ("indices.npy", "distances.npy"))
+    found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
+    facts = Artifact.open(out, "neighbors").manifest.facts
+    return found | {name: float(value) for name, value in facts.items() if "recall" in name or "effort" in name}
+
+
+def make_files(folder: Path, n: int, d: int) -> dict[str, float]:
+    """A pool's vectors and scores on disk."""
     from tests.unit.curation.pools import make_vectors
 
     vectors, scores = make_vectors(n, d, seed=7)
-    held = Vectors(vectors.astype(np.float16))
-    del vectors
-    settings = NeighborsSettings(method="approximate")
-    found: dict[str, float] = {"before_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    found["search"], candidates = timed(lambda: approximate.candidates(held, K + refine.SPARE, settings))
-    found["refine"], (indices, distances, _) = timed(lambda: refine.neighbors_of(held, candidates, K))
-    found["recall"], shares = timed(lambda: approximate.recall(held, distances[:, :20], settings))
-    found["curate"], _ = timed(lambda: exact.curate(scores, indices, distances))
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return found | {name: float(share) for name, share in shares.items()}
+    np.save(folder / "vectors.npy", vectors.astype(np.float16))
+    np.save(folder / "scores.npy", scores)
+    return {}
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
+    "files": make_files,
     "parts": measure,
-    "graph": measure_graph,
     "curation": measure_curation,
     "raters": measure_raters,
-    "approximate": measure_approximate,
+    "stage": measure_stage,
 }
 
 
-def measured(kind: str, *numbers: int) -> dict[str, float]:
+@contextmanager
+def pool_files(n: int, d: int) -> Iterator[str]:
+    """A folder with a pool's vectors and scores, made by a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        measured("files", folder, n, d)
+        yield folder
+
+
+def processor() -> str:
+    """Its name where Linux says it, else the architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def measured(kind: str, folder: str | Path, *numbers: int) -> dict[str, float]:
     """One of `MEASURES` in a process of its own."""
-    command = [sys.executable, __file__, "--measure", kind, *map(str, numbers)]
+    command = [sys.executable, __file__, "--measure", kind, str(folder), *map(str, numbers)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -221,27 +262,99 @@ def accuracy(mode: str, options: dict[str, Any], seed: int) -> tuple[float, ...]
     )
 
 
-def several_raters() -> str:
+def graphs(sizes: list[tuple[int, int]]) -> Iterator[str]:
+    found = {}
+    for n, d in sizes:
+        with pool_files(n, d) as folder:
+            found[n, d] = measured("parts", folder, n, d)
+    names = ["candidates", "refine", "curate", "total"]
+    head = ["pool", *names, "peak MiB", "of it before"]
+    rows = [
+        [f"{n:,} x {d}", *(f"{f[name]:.2f}" for name in names), f"{f['peak_mib']:.0f}", f"{f['before_mib']:.0f}"]
+        for (n, d), f in found.items()
+    ]
+    yield (
+        "## Seconds by part\n\n`candidates` and `refine` are the graph; `curate` is the whole of exact curation, with "
+        "its choice of k; `total` is graph and curation. `of it before`: Python and its libraries, loaded.\n\n"
+        + table(head, rows)
+    )
+    head = ["pool", "graph, 10^9 multiply-adds/s", "plain sgemm (numpy)", "share", "torch sgemm"]
+    rows = [
+        [f"{n:,} x {d}", f"{f['rate']:.0f}", f"{f['plain']:.0f}", f"{f['share']:.2f}", f"{f['torch']:.0f}"]
+        for (n, d), f in found.items()
+    ]
+    yield (
+        "## The graph against the matrix product alone\n\nThe graph is counted as all n x n x d multiply-adds; it "
+        "computes half of them, for the cosine matrix is symmetric, so the share can exceed 1.\n\n" + table(head, rows)
+    )
+
+
+def several_raters() -> Iterator[str]:
     n, d = LARGE
-    f = measured("raters", n, d)
-    return (
+    with pool_files(n, d) as folder:
+        f = measured("raters", folder, n, d)
+    yield (
         f"## {n:,} x {d}, three raters\n\nThe graph once: {f['graph']:.1f} s; with the curation of {RATERS} raters "
-        f"{f['total']:.1f} s. Peak memory {f['peak_mib']:.0f} MiB, of which the generated pool had taken "
-        f"{f['before_mib']:.0f} before."
+        f"{f['total']:.1f} s. Peak memory {f['peak_mib']:.0f} MiB, of it {f['before_mib']:.0f} Python and its "
+        "libraries."
     )
 
 
-def approximate_search() -> str:
-    n, d = HUGE
-    f, whole = measured("approximate", n, d), measured("graph", n, d)
-    return (
-        f"## {n:,} x {d}, approximate\n\nBuilding the index and searching {f['search']:.0f} s, exact distances of what "
-        f"it found {f['refine']:.1f} s, measuring recall on {f['recall_sample']:.0f} samples {f['recall']:.1f} s, "
-        f"curation of one rater {f['curate']:.1f} s. Recall@2 {f['recall_at_2']:.4f}, @10 {f['recall_at_10']:.4f}, @20 "
-        f"{f['recall_at_20']:.4f}. Peak memory {f['peak_mib']:.0f} MiB, of which the generated pool had taken "
-        f"{f['before_mib']:.0f} before.\n\nThe exact graph of the same pool: {whole['graph']:.0f} s. Each sample "
-        "of it has about twenty near ones; what lies beyond is as good as random: the hardest case for an index."
+def huge(n: int, d: int) -> Iterator[str]:
+    """Exact and approximate search by the stage, from embeddings on disk."""
+    rows = []
+    with pool_files(n, d) as folder:
+        for kind, name in ((1, "approximate, index built by 1 thread"), (2, "… by all threads"), (0, "exact")):
+            f = measured("stage", folder, n, d, kind)
+            shares = [f"{f[f'recall_at_{at}']:.4f}" if kind else "1" for at in (2, 10, 20)]
+            effort = f"{f['search_effort']:.0f}" if kind else ""
+            rows.append([name, f"{f['graph']:.0f}", effort, *shares, f"{f['curate']:.1f}", f"{f['peak_mib']:,.0f}"])
+    head = ["search", "seconds", "effort", "recall@2", "@10", "@20", "curation, s", "peak MiB"]
+    yield (
+        f"## {n:,} x {d}\n\nThe whole stage with k = 20 from embeddings on disk, and exact curation of one rater on "
+        "its graph. Each sample has about twenty near ones; what lies beyond is as good as random: the hardest case "
+        "for an index.\n\n" + table(head, rows)
     )
+
+
+def growth(sizes: list[int]) -> Iterator[str]:
+    names = ["consensus", "em_k", "bins", "fit", "posterior", "curate"]
+    rows = []
+    for n in sizes:
+        f = measured("curation", ".", n)
+        rows.append(
+            [f"{n:,}", *(f"{f[name]:.2f}" for name in names), f"{1e6 * f['curate'] / n:.0f}", f"{f['peak_mib']:.0f}"]
+        )
+    yield (
+        "## Curation grows linearly (seconds)\n\n`curate` is all of it, with the choice of k; the parts before are "
+        "shown once each. The model is fitted to 50,000 samples at most (`fit_samples`); all of them get a posterior."
+        "\n\n" + table(["samples", *names, "µs per sample", "peak MiB"], rows)
+    )
+
+
+def accuracies(seeds: Sequence[int]) -> Iterator[str]:
+    head = ["pool", "mode", "T error", "prior L1", "F1 flags", "right before", "right after", "mean error", "top 10 %"]
+    rows = []
+    for name, settings in POOLS.items():
+        for mode in ("exact", "paper", "reference"):
+            values = np.array([accuracy(mode, settings, seed) for seed in seeds])
+            means, spread = values.mean(0), values.std(0)
+            rows.append([name, mode, *(f"{m:.4f} ± {s:.4f}" for m, s in zip(means, spread, strict=True))])
+    yield f"## Accuracy, mean ± standard deviation of {len(seeds)} seeds\n\n" + table(head, rows)
+
+
+def sections(options: argparse.Namespace) -> Iterator[str]:
+    chosen = options.only or ["graph", "raters", "growth", "accuracy"]
+    if "graph" in chosen:
+        yield from graphs(SIZES[:2] if options.quick else [*SIZES, LARGE])
+    if "raters" in chosen and not options.quick:
+        yield from several_raters()
+    if "huge" in chosen:
+        yield from huge(*HUGE)
+    if "growth" in chosen:
+        yield from growth(SCALING[:2] if options.quick else SCALING)
+    if "accuracy" in chosen:
+        yield from accuracies(SEEDS[:1] if options.quick else SEEDS)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -251,69 +364,25 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="52,000 x 384 and 300,000 x 384 too")
+    parser.add_argument("--only", nargs="+", choices=["graph", "raters", "huge", "growth", "accuracy"])
     parser.add_argument(
         "--quick", action="store_true", help="small sizes and one seed; the results file is not written"
     )
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        kind, *numbers = options.measure
-        print(json.dumps(MEASURES[kind](*map(int, numbers))))
+        kind, folder, *numbers = options.measure
+        print(json.dumps(MEASURES[kind](Path(folder), *map(int, numbers))))
         return
-
-    sizes = SIZES[:2] if options.quick else [*SIZES, *([LARGE] if options.large else [])]
-    seeds = SEEDS[:1] if options.quick else SEEDS
-    parts = ["# Neighbour graph and curation", f"{os.cpu_count()} cores, {platform.machine()}, numpy {np.__version__}."]
-    found = {size: measured("parts", *size) for size in sizes}
-    names = ["candidates", "refine", "curate", "total"]
-    head = ["pool", *names, "peak MiB", "of it before"]
-    rows = [
-        [f"{n:,} x {d}", *(f"{f[name]:.2f}" for name in names), f"{f['peak_mib']:.0f}", f"{f['before_mib']:.0f}"]
-        for (n, d), f in found.items()
-    ]
-    parts += [
-        "## Seconds by part\n\n`candidates` and `refine` are the graph; `curate` is the whole of exact curation, with "
-        "its choice of k; `total` is graph and curation. `of it before`: the memory of the generated pool.",
-        table(head, rows),
-    ]
-    head = ["pool", "graph, 10^9 multiply-adds/s", "plain sgemm (numpy)", "share", "torch sgemm"]
-    rows = [
-        [f"{n:,} x {d}", f"{f['rate']:.0f}", f"{f['plain']:.0f}", f"{f['share']:.2f}", f"{f['torch']:.0f}"]
-        for (n, d), f in found.items()
-    ]
-    parts += [
-        "## The graph against the matrix product alone\n\nThe graph is counted as all n x n x d multiply-adds; it "
-        "computes half of them, for the cosine matrix is symmetric, so the share can exceed 1.",
-        table(head, rows),
-    ]
-    if options.large:
-        parts += several_raters(), approximate_search()
-    names = ["consensus", "em_k", "bins", "fit", "posterior", "curate"]
-    rows = []
-    for n in SCALING[:2] if options.quick else SCALING:
-        f = measured("curation", n)
-        rows.append(
-            [f"{n:,}", *(f"{f[name]:.2f}" for name in names), f"{1e6 * f['curate'] / n:.0f}", f"{f['peak_mib']:.0f}"]
-        )
-    parts += [
-        "## Curation grows linearly (seconds)\n\n`curate` is all of it, with the choice of k; the parts before are "
-        "shown once each. The model is fitted to 50,000 samples at most (`fit_samples`); all of them get a posterior.",
-        table(["samples", *names, "µs per sample", "peak MiB"], rows),
-    ]
-    head = ["pool", "mode", "T error", "prior L1", "F1 flags", "right before", "right after", "mean error", "top 10 %"]
-    rows = []
-    for name, settings in POOLS.items():
-        for mode in ("exact", "paper", "reference"):
-            values = np.array([accuracy(mode, settings, seed) for seed in seeds])
-            means, spread = values.mean(0), values.std(0)
-            rows.append([name, mode, *(f"{m:.4f} ± {s:.4f}" for m, s in zip(means, spread, strict=True))])
-    parts += [f"## Accuracy, mean ± standard deviation of {len(seeds)} seeds", table(head, rows)]
-    text = "\n\n".join(parts) + "\n"
-    print(text)
-    if not options.quick:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(text, encoding="utf-8")
+    head = f"# Neighbour graph and curation\n\n{os.cpu_count()} cores, {processor()}, numpy {np.__version__}."
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    kept = {section.splitlines()[0]: section.strip() for section in text.split("\n## ")[1:]}
+    for section in sections(options):
+        print(section)
+        kept[section.splitlines()[0].removeprefix("## ")] = section.removeprefix("## ")
+        if not options.quick:
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            RESULTS.write_text("\n\n## ".join([head, *kept.values()]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

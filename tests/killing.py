@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import math
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tamis.core.artifacts import Artifact
-from tamis.core.samples import as_text
 from tamis.rating.merging import run as merge
-from tamis.rating.settings import MergeSettings
-from tamis.rating.shards import places
-from tests.conftest import ROOT
+from tamis.rating.settings import MergeSettings, RatingSettings
+from tamis.rating.stage import run
 from tests.llm_server import Asked, Reaction, Server, completion
 
-SHARDS, DELAY, WITHIN = 4, 0.1, 5.0  # WITHIN: seconds in which an answer must be durable
-_CODE = (
-    "import json, sys\n"
-    "from tamis.rating.settings import RatingSettings\n"
-    "from tamis.rating.stage import run\n"
-    "run(RatingSettings(**json.loads(sys.argv[1])), pool=sys.argv[2], out=sys.argv[3])\n"
-)
+SHARDS, CONCURRENCY = 4, 4  # CONCURRENCY: of each shard
+DELAY, WITHIN = 0.2, 5.0  # seconds that an answer takes; seconds in which it must be durable
+_WORKER = "TAMIS_TEST_WORKER"
 RUNS = int(os.environ.get("TAMIS_TEST_KILLS", "0"))  # whole runs on each storage; without them, one short one
+# Workers are real processes, forked from one that has imported what they need: no kill is spent on an import.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.killing", "tamis.core.llm.backends.openai", "openai", "boto3", "cloudpathlib"])
 
 
 @dataclass
@@ -41,40 +36,47 @@ class Outcome:
     kills: int
     requests: int
     repeated: int
-    late: list[float]  # seconds between a question and the kill after which it was asked again, where the answer's
-    # part of them is above WITHIN
+    late: list[float]  # seconds between a question and its worker's kill, after which it was asked again, where more
+    # than WITHIN of them came after the answer; endless where the worker was not killed
 
 
 def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: int) -> Outcome:
     """Rate `pool` in shards with that many kills in all, merge, and check that every id is there exactly once."""
     chance = random.Random(seed)
-    with Server(lambda asked: Reaction(completion(), delay=DELAY)) as server:
-        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None, "concurrency": 4}
-        values = {"name": "mini", "backend": backend, "store": store}
+    started: set[str] = set()  # workers that have asked
+
+    def behave(asked: Asked) -> Reaction:
+        started.add(_worker_of(asked))
+        return Reaction(completion(), delay=DELAY)
+
+    with Server(behave) as server:
+        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": _WORKER}
+        values = {"name": "mini", "backend": backend | {"concurrency": CONCURRENCY}, "store": store}
         left = [kills // SHARDS + (number < kills % SHARDS) for number in range(SHARDS)]
-        plans = [[chance.uniform(0.2, 6.0) for _ in range(count)] for count in left]
-        killed: list[list[float]] = [[] for _ in range(SHARDS)]
+        length = Artifact.open(pool).manifest.rows / SHARDS / CONCURRENCY * DELAY  # seconds of a shard without kills
+        plans = [[chance.uniform(0.2, length) for _ in range(count)] for count in left]
+        killed: dict[str, float] = {}
         failures: list[str] = []
 
         def work(number: int) -> None:
-            out = folder / f"shard{number}"
-            given = json.dumps(values | {"shard": f"{number + 1}/{SHARDS}"})
-            for wait in [*plans[number], None]:
-                command = [sys.executable, "-c", _CODE, given, str(pool), str(out)]
-                before = len(server.asked)
-                with (folder / f"log{number}").open("w") as log:
-                    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-                    if wait is not None:
-                        while len(server.asked) == before and process.poll() is None:
-                            time.sleep(0.01)  # imports are not what is to be killed
-                        try:
-                            process.wait(wait)
-                        except subprocess.TimeoutExpired:
-                            process.send_signal(signal.SIGKILL)
-                            killed[number].append(time.monotonic())
-                    if process.wait() not in (0, -signal.SIGKILL):
-                        failures.append((folder / f"log{number}").read_text())
-                        return
+            given = values | {"shard": f"{number + 1}/{SHARDS}"}
+            file = folder / f"log{number}"
+            for turn, wait in enumerate([*plans[number], None]):
+                name = f"{number}.{turn}"
+                environment = os.environ | {_WORKER: name}
+                process = _FORKS.Process(target=_rate, args=(given, pool, folder / f"shard{number}", file, environment))
+                process.start()
+                if wait is not None:
+                    while name not in started and process.is_alive():
+                        time.sleep(0.01)  # there is nothing to lose before
+                    process.join(wait)
+                    if process.is_alive():
+                        process.kill()
+                        killed[name] = time.monotonic()
+                process.join()
+                if process.exitcode not in (0, -signal.SIGKILL):
+                    failures.append(f"worker {name} ended with {process.exitcode}:\n{file.read_text()}")
+                    return
 
         workers = [threading.Thread(target=work, args=(number,)) for number in range(SHARDS)]
         for worker in workers:
@@ -87,28 +89,34 @@ def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: in
         ids = Artifact.open(folder / "merged", "ratings").table(["id"])["id"].to_pylist()
         assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
         assert len(set(ids)) == len(ids)
-        return _seen(server.asked, killed, _shards(pool))
+        return _seen(server.asked, killed)
 
 
-def _shards(pool: Path) -> dict[str, int]:
-    """The shard, from 0, of each text that a prompt holds."""
-    table = Artifact.open(pool).table(["id", "messages"])
-    texts = map(as_text, table["messages"].to_pylist())
-    return dict(zip(texts, places(table["id"].combine_chunks(), SHARDS).tolist(), strict=True))
+def _rate(values: dict[str, Any], pool: Path, out: Path, file: Path, environment: dict[str, str]) -> None:
+    """Rate one shard; what a worker does."""
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(environment)
+    run(RatingSettings.model_validate(values), pool=pool, out=out)
 
 
-def _seen(asked: list[Asked], killed: list[list[float]], shards: dict[str, int]) -> Outcome:
-    times: dict[str, list[float]] = defaultdict(list)
+def _worker_of(asked: Asked) -> str:
+    """Which process asked: it gives its name as its key."""
+    return asked.headers["authorization"].removeprefix("Bearer ")
+
+
+def _seen(asked: list[Asked], killed: dict[str, float]) -> Outcome:
+    questions: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
-        times[one.prompt[one.prompt.rindex("### user:") :].rstrip()].append(one.at)
+        questions[one.prompt].append(one)
     late = []
-    for text, sent in times.items():
-        for first, second in pairwise(sent):
-            # The first kill of the sample's own worker lost the answer; one before the answer lost only the question.
-            kill = min(at for at in killed[shards[text]] if first <= at <= second)
-            if kill - first > DELAY + WITHIN:
-                late.append(kill - first)
-    return Outcome(sum(map(len, killed)), len(asked), sum(len(sent) - 1 for sent in times.values()), late)
+    for sent in questions.values():
+        for first in sent[:-1]:
+            lost = killed.get(_worker_of(first), math.inf) - first.at
+            if lost > DELAY + WITHIN:
+                late.append(lost)
+    return Outcome(len(killed), len(asked), len(asked) - len(questions), late)
 
 
 def samples_for_kills(count: int) -> list[Any]:

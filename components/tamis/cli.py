@@ -1,7 +1,7 @@
 """The `tamis` command.
 
-One subcommand a stage; `run`, `doctor` and `plan`; `compile`, `submit`, `upload`, `schedule` for Kubeflow; `wait`,
-`probe`, `fetch` for pods.
+One subcommand a stage; `run`, `doctor` and `plan`; `compile`, `submit`, `upload`, `schedule` for Kubeflow Pipelines,
+`trainjob` for Kubeflow Trainer; `wait`, `probe`, `fetch` for pods.
 
 Only click is imported at the top: `tamis --help` answers at once, and a stage's packages load when it runs.
 """
@@ -44,7 +44,8 @@ class Stage:
     inputs: tuple[StageInput, ...] = ()
     example: str = ""
     module: str = "stage"
-    planned: bool = False  # the module has a `plan` too, for --dry-run, and rates by shards
+    planned: bool = False  # the module has a `plan` too, for --dry-run
+    sharded: bool = False  # it works by shards, and serves metrics
 
 
 _POOL, _CURATION = StageInput("pool"), StageInput("curation", required=False)
@@ -63,6 +64,7 @@ STAGES = {
         (_POOL,),
         example="tamis rate --pool work/pool --settings rater.yaml --out work/ratings/llama",
         planned=True,
+        sharded=True,
     ),
     "merge-ratings": Stage(
         "rating",
@@ -76,8 +78,8 @@ STAGES = {
     "embed": Stage(
         "embedding",
         "EmbeddingSettings",
-        "Embed every sample.",
-        (_POOL,),
+        "Embed every sample, or those that known embeddings do not hold.",
+        (_POOL, StageInput("known", many=True, required=False)),
         example="tamis embed --pool work/pool --set model=BAAI/bge-large-en-v1.5 --out work/embeddings",
     ),
     "neighbors": Stage(
@@ -140,6 +142,15 @@ STAGES = {
         (StageInput("model", required=False),),
         example="tamis evaluate --model work/models/ds2 --set suite=quick --out work/evaluations/ds2",
     ),
+    "judge": Stage(
+        "judging",
+        "JudgingSettings",
+        "Compare a model's answers with an opponent's, by a language model that judges in both orders.",
+        (StageInput("model", required=False), StageInput("against", required=False)),
+        example="tamis judge --model work/models/ds2 --against work/models/random --settings judging.yaml \\\n"
+        "      --out work/judgements/ds2",
+        planned=True,
+    ),
     "report": Stage(
         "reporting",
         "ReportingSettings",
@@ -151,6 +162,7 @@ STAGES = {
             StageInput("selections", many=True),
             StageInput("models", many=True, required=False),
             StageInput("evaluations", many=True, required=False),
+            StageInput("judgements", many=True, required=False),
         ),
         example="tamis report --pool work/pool --ratings work/ratings/llama --curation work/curation \\\n"
         "      --selections work/ds2 --out work/report",
@@ -250,9 +262,10 @@ def _stage_command(name: str, stage: Stage) -> click.Command:
         click.Option(["--out"], metavar="PATH", help="Where the result goes: a folder or s3://…  [required]"),
     ]
     if stage.planned:
+        options.append(click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."))
+    if stage.sharded:
         options += [
             click.Option(["--shard"], metavar="I/N", help="Only this share of the samples, as in 3/8."),
-            click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."),
             click.Option(
                 ["--metrics-port"],
                 type=click.IntRange(1, 65535),
@@ -281,7 +294,8 @@ def _describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
     from tamis.core.settings import models_in
 
     rows: list[tuple[str, str]] = []
-    for plain_name, field in model.model_fields.items():
+    fields = sorted(model.model_fields.items(), key=lambda item: item[0] != "kind")  # on which the others depend
+    for plain_name, field in fields:
         name = field.alias or plain_name
         needed = (
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"
@@ -372,13 +386,18 @@ def plan(settings: Path, overrides: tuple[str, ...]) -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
 )
-def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--objects", "namespace", metavar="NAMESPACE", help="Write objects for `kubectl apply` in this namespace instead."
+)
+def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ...], namespace: str | None) -> None:
     """Compile the Kubeflow pipelines to YAML packages.
 
     Compiled in: queue label, time limits, retries, parallelism, /dev/shm, which volumes are mounted. Images, sizes,
     places and names of objects are parameters of every run.
     """
-    for path in _import("tamis_pipelines.packages").compile_all(out, _compiled_settings(settings, overrides)):
+    packages, compiled = _import("tamis_pipelines.packages"), _compiled_settings(settings, overrides)
+    made = packages.compile_objects(out, namespace, compiled) if namespace else packages.compile_all(out, compiled)
+    for path in made:
         click.echo(path)
 
 
@@ -594,6 +613,64 @@ def schedule(
         kubeflow = _import("tamis_pipelines.remote").Kubeflow(server)
         made = kubeflow.schedule(order, cron=cron, every=every or 0, at_once=at_once, replace=replace)
     click.echo(f"schedule: {made.url}")
+
+
+@main.command(
+    epilog="\b\nExample:\n  tamis trainjob --selection s3://bucket/selections/ds2 --out s3://bucket/models/ds2 \\\n"
+    "      --settings finetuning.yaml --nodes 2 --gpus 8 --cpu 32 --memory 400Gi --namespace tamis"
+)
+@click.option("--selection", required=True, metavar="PATH", help="The subset, where the cluster's pods see it: s3://…")
+@click.option("--out", required=True, metavar="PATH", help="Where the model goes: s3://…")
+@click.option("--settings", type=click.Path(path_type=Path), metavar="FILE", help="As of `tamis finetune`.")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting; over the file's.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes that train together.")
+@click.option("--gpus", type=click.IntRange(min=0), help="GPUs of a node; the runtime's if left out.")
+@click.option("--gpu-type", default="nvidia.com/gpu", show_default=True, help="Resource name of the GPU.")
+@click.option("--cpu", default="", help="CPUs of a node, with --gpus.")
+@click.option("--memory", default="", help="Memory of a node, with --gpus.")
+@click.option("--image", default="", help="Full name of the image; the runtime's if left out.")
+@click.option("--runtime", default="tamis-finetune", show_default=True, help="TrainingRuntime in the namespace.")
+@click.option("--queue", default="", help="LocalQueue of Kueue.")
+@click.option("--name", default="", help="Name of the TrainJob; made of what it is for if left out.")
+@click.option("--namespace", default="", help="Of the TrainJob; the context's if left out.")
+@click.option("--context", default="", help="Of the kubeconfig; its current one if left out.")
+@click.option("--keep", is_flag=True, help="Leave the TrainJob in the cluster, however it ends.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait; 0: as long as it takes.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--dry-run", is_flag=True, help="Show the TrainJob, and make nothing.")
+def trainjob(
+    selection: str,
+    out: str,
+    settings: Path | None,
+    overrides: tuple[str, ...],
+    name: str,
+    namespace: str,
+    context: str,
+    keep: bool,
+    timeout: float,
+    every: float,
+    dry_run: bool,
+    **nodes: Any,
+) -> None:
+    """Finetune on several nodes of a cluster, by Kubeflow Trainer.
+
+    Makes a TrainJob, says how it goes with the first node's log, fails with the failed pods' last words, and removes it
+    at the end. Started again, it follows the TrainJob that is there, or goes on from the last checkpoint.
+    """
+    from tamis.core.settings import load_yaml, parse, with_overrides
+
+    on_trainer, trainjobs = _import("tamis.finetuning.on_trainer"), _import("tamis.finetuning.trainjobs")
+    values = with_overrides(load_yaml(settings) if settings else {}, list(overrides))
+    parsed = parse(_settings_of(STAGES["finetune"]), values, where=str(settings or "settings"))
+    job = on_trainer.trainjob(parsed, on_trainer.TrainerSettings(**nodes), selection=selection, out=out, name=name)
+    if dry_run:
+        import yaml
+
+        click.echo(yaml.safe_dump(job, sort_keys=False), nl=False)
+        return
+    jobs = trainjobs.TrainJobs(namespace, context=context, say=click.echo, every=every)
+    jobs.run(job, keep=keep, timeout=timeout)
+    click.echo(f"model: {out}")
 
 
 @main.command(

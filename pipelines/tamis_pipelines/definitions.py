@@ -14,11 +14,12 @@ from tamis.cluster.component import note_outcome, require_all_cells
 from tamis.curation.component import curate
 from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
-from tamis.finetuning.component import finetune
+from tamis.finetuning.component import finetune, finetune_on_trainer
 from tamis.influence.component import influence
+from tamis.judging.component import judge
 from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
-from tamis.rating.component import rate
+from tamis.rating.component import gather_ratings, merge_ratings, rate
 from tamis.reporting.component import report as write_report
 from tamis.scoring.component import score
 from tamis.selection.component import select
@@ -34,7 +35,7 @@ _SELECTION: dict[str, Any] = {
     "report": dict,
 }
 _SUBSETS: dict[str, Any] = {"subsets": List[dict]}  # noqa: UP006
-# A cell has the settings of its subset and of its training, under these names.
+# A cell has the settings of its subset, its training and, if it is judged, its judging, under these names.
 _CELLS: dict[str, Any] = {"cells": List[Dict[str, dict]], "bases": List[dict], "evaluation": dict}  # noqa: UP006
 # Steps that a pipeline has only where a strategy ranks by them, and their pods.
 _SCORES: dict[ScoreName, tuple[Any, PodKind]] = {
@@ -68,13 +69,16 @@ def experiment(settings: CompileSettings | None = None) -> Any:
             untrained = fit(evaluate(settings=base), "evaluation", given, fixed).outputs["evaluation"]
         with dsl.ParallelFor(given["cells"], parallelism=fixed.parallelism) as cell:
             selected = _selected(made, cell.subset, given, fixed)
-            tuned = fit(finetune(selection=selected, settings=cell.finetuning), "training", given, fixed)
-            model = tuned.outputs["model"]
+            model = _finetuned(selected, cell.finetuning, given, fixed)
             scored = fit(evaluate(model=model, settings=given["evaluation"]), "evaluation", given, fixed)
-        _reported(made, selected, scored.outputs["evaluation"], given, fixed, model=model, base=untrained)
+            judged = fit(judge(model=model, settings=cell.judging), "rating", given, fixed) if fixed.judging else None
+        judgement = judged.outputs["judgement"] if judged else None
+        result = scored.outputs["evaluation"]
+        _reported(made, selected, result, given, fixed, model=model, base=untrained, judgement=judgement)
 
     about = "Select subsets, finetune models on each, evaluate them beside the base models, report."
-    return _pipeline("experiment", about, _SELECTION | _CELLS, get_args(PodKind), body, fixed)
+    trainer = {"trainer": dict} if fixed.trainer else {}
+    return _pipeline("experiment", about, _SELECTION | _CELLS | trainer, get_args(PodKind), body, fixed)
 
 
 def _reported(
@@ -86,8 +90,13 @@ def _reported(
     *,
     model: Any = None,
     base: Any = None,
+    judgement: Any = None,
 ) -> None:
     """The steps that both pipelines end with. `result` is the last artifact of a cell; `base` is of a base model."""
+
+    def judgements() -> Given:
+        return {} if judgement is None else {"judgements": dsl.Collected(judgement)}
+
     # kfp changes a Collected when a task takes it, so every task gets one of its own.
     of_models = {}
     if model is not None:
@@ -103,10 +112,11 @@ def _reported(
         selections=dsl.Collected(selected),
         settings=given["report"],
         **of_models,
+        **judgements(),
     )
     report = fit(task, "base", given, fixed).outputs["report"]
     bases = {} if base is None else {"bases": dsl.Collected(base)}
-    check = require_all_cells(report=report, results=dsl.Collected(result), **bases)
+    check = require_all_cells(report=report, results=dsl.Collected(result), **bases, **judgements())
     fit(check, "base", given, fixed, once=True)
 
 
@@ -117,13 +127,24 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
     embeddings = embedded.outputs["embeddings"]
     searched = find_neighbors(embeddings=embeddings, settings=given["neighbors"])
     graph = fit(searched, "base", given, fixed).outputs["neighbors"]
-    with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
-        rated = fit(rate(pool=samples, settings=rater), "rating", given, fixed)
-    ratings = rated.outputs["ratings"]
+    ratings = _rated(samples, given, fixed)
     curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, pool=samples, settings=given["curation"])
     curation = fit(curated, "base", given, fixed).outputs["curation"]
     made = {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
     return made | {"scores": {name: _scored(name, samples, given, fixed) for name in fixed.scores}}
+
+
+def _rated(samples: Any, given: Given, fixed: CompileSettings) -> Any:
+    """The ratings of each rater, made by a pod each; where raters may have several, by way of their parts."""
+    if not fixed.sharded:
+        with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
+            return fit(rate(pool=samples, settings=rater), "rating", given, fixed).outputs["ratings"]
+    with dsl.ParallelFor(given["workers"], parallelism=fixed.parallelism) as worker:
+        rated = fit(rate(pool=samples, settings=worker), "rating", given, fixed)
+    gathered = fit(gather_ratings(ratings=dsl.Collected(rated.outputs["ratings"])), "base", given, fixed)
+    with dsl.ParallelFor(given["raters"], parallelism=fixed.parallelism) as rater:
+        merged = merge_ratings(pool=samples, parts=gathered.outputs["parts"], settings=rater)
+        return fit(merged, "base", given, fixed).outputs["ratings"]
 
 
 def _scored(name: ScoreName, samples: Any, given: Given, fixed: CompileSettings) -> Any:
@@ -138,6 +159,14 @@ def _selected(made: Given, subset: Any, given: Given, fixed: CompileSettings) ->
     return fit(task, "base", given, fixed).outputs["selection"]
 
 
+def _finetuned(selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:
+    """The model that is trained on a subset, by a pod or by the TrainJob that a pod makes."""
+    if not fixed.trainer:
+        return fit(finetune(selection=selected, settings=settings), "training", given, fixed).outputs["model"]
+    task = finetune_on_trainer(selection=selected, settings=settings, trainer=given["trainer"])
+    return fit(task, "base", given, fixed, timeout=fixed.timeouts.training).outputs["model"]
+
+
 def _pipeline(
     name: str,
     about: str,
@@ -148,11 +177,12 @@ def _pipeline(
 ) -> Any:
     """A pipeline whose parameters are sections, the cluster's for kinds of pods, and where outcomes are kept.
 
-    To `sections` and `kinds` come those of the scores that are compiled in.
+    To `sections` and `kinds` come those of the scores that are compiled in, and the raters' `workers`.
 
     The signature is made here instead of written out, since both pipelines share most of some forty parameters.
     """
-    sections = sections | dict.fromkeys(fixed.scores, dict)
+    workers = {"workers": List[dict]} if fixed.sharded else {}  # noqa: UP006
+    sections = sections | workers | dict.fromkeys(fixed.scores, dict)
     kinds = tuple(dict.fromkeys([*kinds, *(_SCORES[name][1] for name in fixed.scores)]))
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(section, keyword, annotation=kind) for section, kind in sections.items()]

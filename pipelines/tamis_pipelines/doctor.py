@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +47,7 @@ def examine(settings: RunSettings) -> list[Check]:
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
     checks += [_data(where, str(value)) for where, value in fields if _last(where) == "path"]
-    services = {f"raters.{name}.backend.model": service for name, service in _services(settings)}
+    services = dict(_services(settings))
     models = [
         (where, str(value)) for where, value in fields if _last(where).endswith("model") and where not in services
     ]
@@ -73,6 +73,9 @@ def _plain_values(value: object, where: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _plain_values(getattr(value, name), f"{where}.{name}")
+    elif isinstance(value, Mapping) and any(isinstance(inner, BaseModel) for inner in value.values()):
+        for name, inner in value.items():
+            yield from _plain_values(inner, f"{where}.{name}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
             yield from _plain_values(item, f"{where}.{getattr(item, 'name', number)}")
@@ -86,8 +89,14 @@ def _last(where: str) -> str:
 
 def _packages(settings: RunSettings) -> Iterator[Check]:
     needed = {"sentence_transformers": "embedding", "kfp": "kubeflow"}
-    if any(getattr(rater.backend, "kind", "") == "transformers" for rater in settings.raters):
-        needed["transformers"] = "rating"
+    kinds = {
+        value for where, value in fields_of(settings) if where.endswith((".backend.kind", "judging.answers.engine"))
+    }
+    needed |= {kind: extra for kind, extra in (("transformers", "rating"), ("vllm", "vllm")) if kind in kinds}
+    if any(
+        where.startswith("judging.") and _last(where) == "dataset" and value for where, value in fields_of(settings)
+    ):
+        needed["datasets"] = "hub"
     if any(_services(settings)):
         needed["openai"] = "openai"
     if settings.finetuning is not None:
@@ -100,10 +109,14 @@ def _packages(settings: RunSettings) -> Iterator[Check]:
 
 
 def _services(settings: RunSettings) -> Iterator[tuple[str, ServiceSettings]]:
-    """The raters that are services, by name."""
-    for rater in settings.raters:
-        if isinstance(rater.backend, ServiceSettings):
-            yield rater.name, rater.backend
+    """Who is a service, with the dotted place of its model's name: raters, the judge, those that it compares with."""
+    found: dict[str, object] = {f"raters.{rater.name}.backend": rater.backend for rater in settings.raters}
+    if (judging := settings.judging) is not None:
+        found |= {"judging.judge.backend": judging.judge.backend, "judging.against": judging.against}
+        found |= {f"judging.opponents.{name}": opponent for name, opponent in judging.opponents.items()}
+    for where, one in found.items():
+        if isinstance(one, ServiceSettings):
+            yield f"{where}.model", one
 
 
 def _key(where: str, service: ServiceSettings) -> Check:

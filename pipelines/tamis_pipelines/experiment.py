@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tamis.core.settings import Settings
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.judging.settings import Contestant, JudgingSettings
 from tamis.selection.settings import VARIED, Amount, SelectionSettings, StrategyName, Variant, uses_ratings
 
 if TYPE_CHECKING:
@@ -50,6 +51,34 @@ class ExperimentSettings(Settings):
         if not self.sizes and set(self.strategies) - {"full"}:
             raise ValueError("strategies need sizes; only full has none")
         return self
+
+
+class CellsJudging(JudgingSettings):
+    """How the model of every cell is judged."""
+
+    opponents: dict[str, Contestant] = Field(
+        {}, description="the opponent by base model, where it is not the same one for all: by the model's name or path"
+    )
+
+    @model_validator(mode="after")
+    def _cells_are_judged(self) -> CellsJudging:
+        if self.model is not None:
+            raise ValueError("model has no effect: every cell's own model is judged; leave it out")
+        return self
+
+    def of(self, model: str) -> JudgingSettings:
+        """How cells of the base model `model` are judged.
+
+        Raises:
+            ValueError: when they have no opponent.
+        """
+        opponent = self.opponents.get(model, self.against)
+        if opponent is None:
+            raise ValueError(
+                f"judging: no opponent for the base model {model}; give against, or opponents by base model"
+            )
+        given = {name: getattr(self, name) for name in self.model_fields_set if name != "opponents"}
+        return JudgingSettings(**given | {"against": opponent})
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _SHELVES: dict[Kind, str] = {
     "selection": "selections",
     "model": "models",
     "evaluation": "evaluations",
+    "judgement": "judgements",
     "report": "report",
 }
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.")  # as `core.progress` formats them
@@ -78,7 +79,10 @@ def run(settings: RunSettings) -> Path:
         os.environ[REASON_FILE] = str(reason)
         with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):
             try:
-                fixed = CompileSettings(parallelism=1, retries=Retries(count=0), scores=settings.scores)
+                judging = settings.judging is not None
+                fixed = CompileSettings(
+                    parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging
+                )
                 PIPELINES[settings.pipeline](fixed)(**settings.arguments())
             except RuntimeError as error:
                 if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made

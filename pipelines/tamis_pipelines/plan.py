@@ -11,13 +11,14 @@ from pydantic import Field
 
 from tamis.core.artifacts import manifest_of
 from tamis.core.errors import SettingsError
+from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.settings import Settings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.pool.sources import recipe_of
 from tamis.rating.settings import RatingSettings
 
 if TYPE_CHECKING:
-    from tamis_pipelines.experiment import Cell
+    from tamis_pipelines.experiment import Cell, CellsJudging
     from tamis_pipelines.settings import RunSettings
 
 _MANY = 50  # cells; Kubeflow is known to work with fan-outs in the tens
@@ -48,6 +49,9 @@ class RatesSettings(Settings):
     gpu_hour: float = Field(2.5, ge=0, description="assumed: price of a GPU hour")
     prompt_tokens: float = Field(330, ge=0, description="assumed: tokens of the rating prompt around a sample")
     answer_tokens: float = Field(40, ge=0, description="assumed: tokens of a rater's answer")
+    judged_prompts: int = Field(300, ge=1, description="assumed, where a prompt set has no limit: prompts of all sets")
+    written_tokens: float = Field(400, gt=0, description="assumed: tokens of an answer that is judged")
+    written_per_second: float = Field(2500, gt=0, description="assumed, 8B by vLLM on an H100: tokens of such answers")
     input_price: float = Field(0.15, ge=0, description="assumed: price of a million tokens sent to a service")
     output_price: float = Field(0.60, ge=0, description="assumed: price of a million tokens that a service answers")
     currency: str = Field("USD", description="of the prices")
@@ -104,7 +108,7 @@ def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, floa
 
     yield on_gpus("pool", 1, all_of_it, 0)
     for rater in settings.raters:
-        yield _rating(rater, samples, rates)
+        yield _rating(rater, samples, rates, settings.kubeflow.rating_shards.get(rater.name, 1))
     yield on_gpus("embed", 1, all_of_it, samples / rates.embedded_per_second / 3600)
     for step in ("neighbors", "curate"):
         yield on_gpus(step, 1, all_of_it, 0)
@@ -124,21 +128,44 @@ def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, floa
         evaluation = sum(rates.evaluation_hours * _relative(model) for model in [*bases, *models])
         work = f"{len(bases)} base models and {len(models)} trained ones" if len(bases) > 1 else "with the base model"
         yield on_gpus("evaluate", len(bases) + len(models), work, evaluation)
+        if settings.judging is not None:
+            yield from _judging(settings.judging, models, rates)
     yield on_gpus("report", 1, "", 0)
 
 
-def _rating(rater: RatingSettings, samples: int, rates: RatesSettings) -> Line:
+def _rating(rater: RatingSettings, samples: int, rates: RatesSettings, pods: int) -> Line:
+    """`pods` are those of a run on a cluster; they share the work, and the GPU hours."""
     step, kind = f"rate by {rater.name}", rater.backend.kind
     model = str(getattr(rater.backend, "model", ""))
     if kind == "import":
         return Line(step, 1, "imported", 0, 0)
     if kind in ("transformers", "vllm"):
         hours = _relative(model) * samples / rates.rated_per_second / 3600
-        return Line(step, 1, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
+        return Line(step, pods, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
     sent = samples * (rates.prompt_tokens + rates.tokens_per_sample)
     answered = samples * rates.answer_tokens
     money = (sent * rates.input_price + answered * rates.output_price) / 1e6
-    return Line(step, 1, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}", 0, money)
+    return Line(step, pods, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}", 0, money)
+
+
+def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings) -> Iterator[Line]:
+    """Answers of every cell, and of each opponent once; then two verdicts a prompt."""
+    limits = [prompts.limit for prompts in judging.prompts]
+    prompts = rates.judged_prompts if None in limits else sum(limit for limit in limits if limit)
+    opponents = {str(one): (one, model) for model in models if (one := judging.of(model).against) is not None}
+    writers = [*models, *(model for one, model in opponents.values() if one.kind in ("model", "artifact"))]
+    seconds = prompts * rates.written_tokens / rates.written_per_second
+    hours = seconds / 3600 * sum(map(_relative, writers))
+    yield Line("answer prompts", len(writers), f"{prompts:,} prompts", hours, hours * rates.gpu_hour)
+    backend, asked = judging.judge.backend, 2 * prompts * len(models)
+    if isinstance(backend, ServiceSettings):
+        sent, answered = asked * (rates.prompt_tokens + 2 * rates.written_tokens), asked * rates.answer_tokens
+        price = judging.price or PriceSettings(input=rates.input_price, output=rates.output_price)
+        tokens = f"{(sent + answered) / 1e6:,.1f} M tokens by {backend.model}"
+        yield Line("judge", len(models), tokens, 0, price.of(sent, answered))
+    else:
+        hours = _relative(backend.model) * asked / rates.rated_per_second / 3600
+        yield Line("judge", len(models), f"{asked:,} verdicts by {backend.model}", hours, hours * rates.gpu_hour)
 
 
 def _influence_hours(settings: RunSettings, samples: int) -> float:

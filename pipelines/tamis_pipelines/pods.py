@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from tamis.core.settings import Settings
+from tamis.finetuning.on_trainer import TrainerSettings
 
 PodKind = Literal["base", "embedding", "rating", "training", "evaluation"]
 ScoreName = Literal["perplexity", "deita", "influence"]
@@ -22,6 +23,7 @@ IMAGES: dict[PodKind, str] = {
     "evaluation": "evaluation",
 }
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+MOST_SHARDS = 64  # Kubeflow is known to work with fan-outs in the tens
 USER = 10001  # as in the images, the chart and the manifests
 # What stages read from the ConfigMap of the chart; a variable that is not there is left out.
 ENVIRONMENT = (
@@ -132,10 +134,13 @@ class CompileSettings(Settings):
     queue: str = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
     labels: dict[str, str] = Field({}, description="labels of every pod, for workload identity say")
     annotations: dict[str, str] = Field({}, description="annotations of every pod")
+    trainer: bool = Field(False, description="finetuning runs as TrainJobs; set where kubeflow.trainer is given")
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; those that a run's subsets need are added"
     )
-    parallelism: int = Field(0, ge=0, description="raters, and cells, worked on at once; 0: no bound")
+    sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
+    judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
+    parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
@@ -156,6 +161,12 @@ class KubeflowSettings(Settings):
 
     pods: Pods = Field(Pods(), description="run time: size and place of pods")
     objects: Objects = Field(Objects(), description="run time: names of objects that pods use")
+    rating_shards: dict[str, Annotated[int, Field(ge=1, le=MOST_SHARDS)]] = Field(
+        {}, description="run time: pods that share a rater's samples, by the rater's name; 1 if not named"
+    )
+    trainer: TrainerSettings | None = Field(
+        None, description="run time: finetuning as TrainJobs, each node with the size and place of pods.training"
+    )
     compiled: CompileSettings = Field(CompileSettings(), description="compile time")
 
     def arguments(self) -> dict[str, Any]:
@@ -174,12 +185,30 @@ class KubeflowSettings(Settings):
             ]
         return values | self.objects.model_dump()
 
+    @property
+    def nodes(self) -> TrainerSettings | None:
+        """The nodes of a TrainJob, whose size and place are those of the pods of training if not said."""
+        if self.trainer is None:
+            return None
+        values, pod = self.arguments(), self.pods.training.model_dump(mode="json")
+        same = {name: pod[name] for name in ("cpu", "memory", "gpus", "gpu_type", "node_selector")}
+        same |= {"image": values["training_image"], "tolerations": values["training_tolerations"]}
+        return TrainerSettings(**same | {"queue": self.compiled.queue} | self.trainer.model_dump(exclude_unset=True))
 
-def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, *, once: bool = False) -> Any:
+
+def fit(
+    task: Any,
+    kind: PodKind,
+    given: dict[str, Any],
+    settings: CompileSettings,
+    *,
+    once: bool = False,
+    timeout: int | None = None,
+) -> Any:
     """Give a task the pod of its kind; returns the task.
 
     `given` holds the pipeline's parameters by name, as `KubeflowSettings.arguments` names them. `once`: the step only
-    says how the run went, so it is neither cached nor tried again.
+    says how the run went, so it is neither cached nor tried again. `timeout`: seconds, other than its kind has.
     """
     sizes = ("cpu", "memory", *(("gpus", "gpu_type") if kind != "base" else ()))
     # The setters of sizes do not carry their parameter into loops and exit handlers (kfp 2.17); this does.
@@ -193,13 +222,13 @@ def fit(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettin
     if settings.retries.count and not once:
         wait, longest = f"{settings.retries.wait}s", f"{settings.retries.longest_wait}s"
         task.set_retry(settings.retries.count, wait, 2.0, longest)
-    _place(task, kind, given, settings)
+    _place(task, kind, given, settings, timeout)
     _mount(task, kind, given, settings)
     _tell(task, kind, given, settings)
     return task
 
 
-def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings) -> None:
+def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, timeout: int | None) -> None:
     from kfp import kubernetes
 
     kubernetes.add_node_selector_json(task, given[f"{kind}_node_selector"])
@@ -213,7 +242,7 @@ def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSet
     kubernetes.set_image_pull_policy(task, settings.pull_policy)
     if settings.pull_secrets:
         kubernetes.set_image_pull_secrets(task, settings.pull_secrets)
-    if seconds := getattr(settings.timeouts, kind):
+    if seconds := getattr(settings.timeouts, kind) if timeout is None else timeout:
         kubernetes.set_timeout(task, seconds)
     if settings.identity:
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)

@@ -75,7 +75,7 @@ class Made:
 
 
 def check_reachable(settings: RunSettings) -> None:
-    """Refuse settings that name files of this machine, which pods cannot see.
+    """Refuse what goes wrong in pods: files of this machine, and raters of several pods that have no common store.
 
     Raises:
         SettingsError: naming each such setting.
@@ -91,14 +91,22 @@ def check_reachable(settings: RunSettings) -> None:
             allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {_MOUNTED}",
             action="put the data into object storage and name it there; --force submits all the same",
         )
+    shards = settings.kubeflow.rating_shards
+    forgetful = [rater.name for rater in settings.raters if shards.get(rater.name, 1) > 1 and rater.store is None]
+    if forgetful:
+        raise SettingsError(
+            f"raters.{forgetful[0]}.store is missing: one of its {shards[forgetful[0]]} pods that is lost pays again",
+            allowed=f"a prefix in object storage, as in s3://bucket/ratings, or a folder below {_MOUNTED}",
+            action="name one; --force submits all the same",
+        )
 
 
 def _is_local(setting: str, value: str) -> bool:
-    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir")) or is_remote(value):
+    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir", "place")) or is_remote(value):
         return False
     if setting.endswith("model"):
         return not value.startswith(_MOUNTED) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is None
-    if setting in ("path", "store", "data_dir"):
+    if setting in ("path", "store", "data_dir", "place"):
         return not value.startswith(_MOUNTED)
     return ("/" in value or value.endswith((".yaml", ".yml"))) and not value.startswith(_MOUNTED)
 

@@ -11,10 +11,11 @@ from typing import Any, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, load_yaml, parse, with_overrides
+from tamis.core.settings import Settings, load_yaml, parse, said, with_overrides
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
+from tamis.finetuning.on_trainer import check_nodes
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.influence.settings import InfluenceSettings
 from tamis.neighbors.settings import NeighborsSettings
@@ -23,12 +24,13 @@ from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
-from tamis_pipelines.experiment import Cell, ExperimentSettings, base_evaluations, cells
+from tamis_pipelines import sharding
+from tamis_pipelines.experiment import Cell, CellsJudging, ExperimentSettings, base_evaluations, base_models, cells
 from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
 # Sections that reach the pipelines by cell.
-_PLANNED = {"subsets", "experiment", "finetuning", "evaluation"}
+_PLANNED = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
 # Strategies that rank by a model's scores, and the step that makes them.
 _SCORED: dict[str, ScoreName] = {"perplexity": "perplexity", "deita": "deita", "less": "influence"}
 
@@ -56,6 +58,9 @@ class RunSettings(Settings):
     experiment: ExperimentSettings | None = Field(None, description="selections and trainings to make, as a grid")
     finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
     evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
+    judging: CellsJudging | None = Field(
+        None, description="with finetuning: the model of every cell is judged against an opponent; left out: none is"
+    )
     report: ReportingSettings = ReportingSettings()
     rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
@@ -79,6 +84,8 @@ class RunSettings(Settings):
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
         self._raters_are_known()
+        sharding.check(self.raters, self.kubeflow.rating_shards)
+        self._nodes_fit()
         for section in ("perplexity", "deita"):
             kind = getattr(self, section).measure.kind
             if kind != section:
@@ -89,7 +96,26 @@ class RunSettings(Settings):
             raise ValueError("neighbors.shard: a run searches for all samples; shards are for `tamis neighbors`")
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
+        if self.judging is not None:
+            if self.finetuning is None:
+                raise ValueError("judging goes with finetuning: without it there is no model to judge")
+            for base in base_models(self):
+                self.judging.of(base.model)
         return self
+
+    def _nodes_fit(self) -> None:
+        nodes = self.kubeflow.nodes
+        if nodes is None:
+            return
+        if nodes.place is None or self.finetuning is None:
+            raise ValueError(
+                "kubeflow.trainer needs finetuning, and place, a prefix in object storage for what the pipeline and "
+                "its TrainJobs hand each other"
+            )
+        try:
+            check_nodes(self.finetuning, nodes)
+        except SettingsError as error:
+            raise ValueError(f"kubeflow.trainer: {error}") from None
 
     def _raters_are_known(self) -> None:
         known = [rater.name for rater in self.raters]
@@ -124,22 +150,19 @@ class RunSettings(Settings):
     def compiled(self) -> CompileSettings:
         """What is fixed in the package of this run."""
         fixed = self.kubeflow.compiled
-        return fixed.model_copy(update={"scores": tuple(dict.fromkeys((*fixed.scores, *self.scores)))})
+        sharded = fixed.sharded or any(pods > 1 for pods in self.kubeflow.rating_shards.values())
+        scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
+        trainer = fixed.trainer or self.kubeflow.trainer is not None
+        judging = fixed.judging or self.judging is not None
+        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
+        return fixed.model_copy(update=update)
 
     def arguments(self) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
-
-        Raises:
-            SettingsError: when a setting is null whose default is not: a pipeline parameter cannot say null.
-        """
-        given = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-        again = type(self).model_validate(given)
-        if again != self:
-            section = next(name for name in type(self).model_fields if getattr(again, name) != getattr(self, name))
-            raise SettingsError(f"{section}: a setting is null", action="leave it out, or give it a value")
-        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", *_PLANNED, *get_args(ScoreName)}
-        scores = {name: getattr(self, name).model_dump(mode="json", exclude_unset=True) for name in self.scores}
-        return {section: given.get(section, {}) for section in sections} | scores | self._planned()
+        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
+        unused = {*get_args(ScoreName)} - {*self.scores}
+        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", "raters", *_PLANNED, *unused}
+        raters = {"raters": [_given(rater) for rater in self.raters]}
+        return {section: _given(getattr(self, section)) for section in sections} | raters | self._planned()
 
     def _planned(self) -> dict[str, Any]:
         """What is made by cell, as the pipeline's loops take it."""
@@ -147,8 +170,12 @@ class RunSettings(Settings):
         if self.finetuning is None:
             return {"subsets": subsets}
         trained = [_given(cell.finetuning) for cell in self.cells]
+        made = [{"subset": one, "finetuning": other} for one, other in zip(subsets, trained, strict=True)]
+        if self.judging is not None:
+            for cell, given in zip(self.cells, made, strict=True):
+                given["judging"] = _given(self.judging.of(cell.finetuning.model)) if cell.finetuning else {}
         return {
-            "cells": [{"subset": one, "finetuning": other} for one, other in zip(subsets, trained, strict=True)],
+            "cells": made,
             "bases": [_given(base) for base in base_evaluations(self)],
             "evaluation": _given(self.evaluation),
         }
@@ -162,12 +189,18 @@ class RunSettings(Settings):
         unused = (
             () if self.finetuning else ("evaluation_",) if "influence" in self.scores else ("training_", "evaluation_")
         )
-        return self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
+        arguments = self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
+        if self.compiled.sharded:
+            workers = sharding.workers(self.raters, self.kubeflow.rating_shards)
+            arguments["workers"] = [_given(worker) for worker in workers]
+        if self.compiled.trainer and self.finetuning is not None:
+            arguments["trainer"] = _given(self.kubeflow.nodes)
+        return arguments
 
 
 def _given(settings: Settings | None) -> dict[str, Any]:
     """What was set, without the defaults, as JSON values."""
-    return {} if settings is None else settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return {} if settings is None else said(settings)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

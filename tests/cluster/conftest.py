@@ -11,8 +11,10 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,11 @@ class Cluster:
         items: list[dict[str, Any]] = json.loads(self("-n", NAMESPACE, "get", *what, "-o", "json"))["items"]
         return items
 
+    def images(self) -> set[str]:
+        """Names of the images that the nodes have."""
+        nodes = json.loads(self("get", "nodes", "-o", "json"))["items"]
+        return {name for node in nodes for image in node["status"].get("images", ()) for name in image["names"]}
+
     def apply(self, objects: Objects) -> None:
         """Create or change objects. An older server than the manifests ask for drops fields that it does not know."""
         self("apply", "--validate=false", "-f", "-", given=yaml.safe_dump_all(objects))
@@ -55,6 +62,14 @@ class Cluster:
     def pods(self, job: str) -> list[dict[str, Any]]:
         """The pods of a Job, the oldest first."""
         return sorted(self.get("pods", "-l", f"job-name={job}"), key=lambda pod: pod["metadata"]["creationTimestamp"])
+
+    def evict(self, pod: str) -> None:
+        """Ask for a pod's eviction, as `kubectl drain` does."""
+        served = self("get", "--raw", "/apis/policy/v1", check=False)
+        version = "policy/v1" if "APIResourceList" in served else "policy/v1beta1"
+        body = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+        self("create", "--raw", path, "-f", "-", given=json.dumps(body))
 
     def wait(self, until: Callable[[], Any], seconds: float, what: str) -> Any:
         """The first true value of `until`."""
@@ -105,7 +120,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     if seaweed.program() is None:
         pytest.skip("no `weed` (SeaweedFS) on this machine")
     folder = tmp_path_factory.mktemp("seaweedfs")
-    server = Seaweed(folder, bind="0.0.0.0", certificate=private_certificate(folder, HOST)[0])
+    certificate, ca = private_certificate(folder, HOST)
+    server = Seaweed(folder, bind="0.0.0.0", certificate=certificate, ca=ca)
     server.start()
     yield server
     server.stop()
@@ -126,10 +142,26 @@ def model_folder(models: Path, tiny: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def volume(cluster: Cluster, model_folder: Path) -> Iterator[None]:
     """A volume on the node with the models, for the claim `tamis-models`."""
+    with _volume(cluster, model_folder):
+        yield
+
+
+@pytest.fixture
+def empty_volume(cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
+    """A volume on the node for the claim `tamis-models`, and its folder, in which pods may write."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with _volume(cluster, folder):
+        yield folder
+
+
+@contextmanager
+def _volume(cluster: Cluster, folder: Path) -> Iterator[None]:
     spec = {
         "capacity": {"storage": "200Gi"},
         "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
-        "hostPath": {"path": str(model_folder)},
+        "hostPath": {"path": str(folder)},
         "persistentVolumeReclaimPolicy": "Retain",
         "claimRef": {"name": "tamis-models", "namespace": NAMESPACE},
     }
@@ -150,17 +182,31 @@ def credentials(key: str = KEY, secret: str = SECRET) -> dict[str, Any]:
     }
 
 
+def parts_in_the_store(storage: Seaweed, run: str) -> list[str]:
+    """Keys of the parts in which a run's ratings are kept."""
+    listed = storage.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{run}/finished-ratings/")
+    return [found["Key"] for found in listed.get("Contents", ()) if found["Key"].endswith(".jsonl")]
+
+
+def ratings_in(storage: Seaweed, parts: list[str]) -> list[str]:
+    """Ids of the ratings of these parts, once for each time that one is there."""
+    texts = [storage.client().get_object(Bucket=BUCKET, Key=part)["Body"].read() for part in parts]
+    return [json.loads(line)["id"] for text in texts for line in text.splitlines()]
+
+
 def selection(
-    storage: Seaweed, settings: dict[str, Any], run: str, environment: dict[str, str] | None = None
+    storage: Seaweed,
+    settings: dict[str, Any],
+    run: str,
+    environment: dict[str, str] | None = None,
+    components: Sequence[str] = (),
 ) -> Objects:
     """The objects of the overlay `cpu`, told where this machine's S3 server is, with other settings of stages.
 
-    The namespace is left out, since it is there, and so are the requests for CPUs: the node may be small.
+    `components` of the manifests are added. The namespace is left out, since it is there, and the requests for CPUs are
+    small: the node may be, too.
     """
-    kubectl = tools(4) / "kubectl"
-    command = [kubectl, "kustomize", MANIFESTS / "overlays/cpu"]
-    built = subprocess.run(command, capture_output=True, text=True, check=True)
-    objects = [made for made in yaml.safe_load_all(built.stdout) if made["kind"] != "Namespace"]
+    objects = [made for made in _built("cpu", components) if made["kind"] != "Namespace"]
     for made in objects:
         name = made["metadata"]["name"]
         if name == "tamis-environment":
@@ -174,6 +220,21 @@ def selection(
             for container in made["spec"]["template"]["spec"]["containers"]:
                 container["resources"]["requests"] |= {"cpu": "50m", "memory": "256Mi"}
     return [credentials(), *objects]
+
+
+def _built(overlay: str, components: Sequence[str]) -> Objects:
+    """What kubectl makes of an overlay with further components; they are made relative, as kustomize wants them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
+        manifests = Path("../" * len(folder.parts[1:])) / str(MANIFESTS).lstrip("/")
+        kustomization = {
+            "resources": [str(manifests / "overlays" / overlay)],
+            "components": [str(manifests / "components" / name) for name in components],
+        }
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        command = [tools(4) / "kubectl", "kustomize", folder]
+        built = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(built.stdout))
 
 
 def only(objects: Objects, *jobs: str) -> Objects:

@@ -4,33 +4,67 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import HOST, NAMESPACE, Cluster, credentials, only, selection
+from tests.certificates import private_certificate
+from tests.cluster.conftest import (
+    HOST,
+    NAMESPACE,
+    Cluster,
+    credentials,
+    only,
+    parts_in_the_store,
+    ratings_in,
+    selection,
+)
 from tests.kubernetes.conftest import Objects
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("namespace", "volume")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("namespace", "volume")]
 
 
-def pool_alone(storage: Seaweed, run: str, environment: dict[str, str] | None = None) -> Objects:
-    """A Job that makes a pool of 20 samples."""
-    rows = [{"instruction": f"Say {number}.", "output": f"It is {number}. " * 20} for number in range(20)]
+def pool_settings(storage: Seaweed, count: int) -> dict[str, Any]:
+    """Settings of the stage pool for so many samples, which are put into the store."""
+    rows = [{"instruction": f"Say {number}.", "output": f"It is {number}. " * 20} for number in range(count)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    storage.client().put_object(Bucket=BUCKET, Key="data/faults.jsonl", Body=text.encode())
-    source = {"name": "facts", "path": f"s3://{BUCKET}/data/faults.jsonl", "schema": "instruction"}
-    return only(selection(storage, {"pool": {"sources": [source]}}, run, environment), "tamis-pool")
+    storage.client().put_object(Bucket=BUCKET, Key=f"data/{count}.jsonl", Body=text.encode())
+    return {"sources": [{"name": "facts", "path": f"s3://{BUCKET}/data/{count}.jsonl", "schema": "instruction"}]}
+
+
+def pool_alone(
+    storage: Seaweed, run: str, environment: dict[str, str] | None = None, components: Sequence[str] = ()
+) -> Objects:
+    """A Job that makes a pool of 20 samples."""
+    settings = {"pool": pool_settings(storage, 20)}
+    return only(selection(storage, settings, run, environment, components), "tamis-pool")
+
+
+def rating_alone(storage: Seaweed, run: str, count: int) -> Objects:
+    """Jobs that make a pool and rate it, slowly enough to be disturbed in the middle."""
+    backend = {"kind": "transformers", "model": "/cache/hf/smollm2", "batch_tokens": 128}
+    settings = {"pool": pool_settings(storage, count), "rater-llama": {"name": "smollm2", "backend": backend}}
+    return with_tries(only(selection(storage, settings, run), "tamis-pool", "tamis-rate-llama"))
+
+
+def with_tries(objects: Objects) -> Objects:
+    """The objects with as many tries for each Job as the manifests give."""
+    for made in objects:
+        if made["kind"] == "Job":
+            made["spec"]["backoffLimit"] = 6
+    return objects
 
 
 def last_words(cluster: Cluster, job: str) -> str:
     """The termination message of the Job's last pod, and why its container ended."""
-    status = cluster.pods(job)[-1]["status"]
     ended = [
         state["state"]["terminated"]
+        for pod in cluster.pods(job)[-1:]
+        for status in [pod["status"]]
         for state in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
         if "terminated" in state["state"] and state["state"]["terminated"]["exitCode"]
     ]
@@ -71,27 +105,57 @@ def test_a_server_that_is_away(cluster: Cluster, storage: Seaweed) -> None:
     assert f"http://{HOST}:9" in (said := last_words(cluster, "tamis-pool")), said
 
 
-def test_a_server_whose_certificate_nobody_vouches_for(cluster: Cluster, storage: Seaweed) -> None:
+def by_tls(cluster: Cluster, storage: Seaweed, run: str, ca: Path | None) -> Objects:
+    """The Job with the storage's address by TLS; `ca` is the authority that its pods are told to trust."""
     private = {"AWS_ENDPOINT_URL_S3": f"https://{HOST}:{storage.tls_port}", "AWS_MAX_ATTEMPTS": "1"}
-    cluster.apply(pool_alone(storage, "runs/tls", private))
+    components = ["storage-ca"] if ca else []
+    if ca:
+        cluster("-n", NAMESPACE, "create", "configmap", "internal-ca", f"--from-file=ca.crt={ca}")
+    return pool_alone(storage, run, private, components)
+
+
+@pytest.mark.parametrize("told", ["none", "another's"])
+def test_a_server_whose_certificate_nobody_vouches_for(
+    cluster: Cluster, storage: Seaweed, tmp_path: Path, told: str
+) -> None:
+    ca = private_certificate(tmp_path)[1] if told == "another's" else None
+    cluster.apply(by_tls(cluster, storage, "runs/tls", ca))
     assert cluster.ended(["tamis-pool"]) == {"tamis-pool": False}
     assert "CERTIFICATE_VERIFY_FAILED" in (said := last_words(cluster, "tamis-pool")), said
 
 
-def test_a_server_that_goes_away_in_the_middle_and_comes_back(cluster: Cluster, storage: Seaweed) -> None:
+def test_a_server_whose_authority_the_component_names(cluster: Cluster, storage: Seaweed) -> None:
+    cluster.apply(by_tls(cluster, storage, "runs/tls-trusted", storage.ca))
+    assert cluster.ended(["tamis-pool"]) == {"tamis-pool": True}
+
+
+def test_a_server_that_is_away_at_the_start_and_comes_back(cluster: Cluster, storage: Seaweed) -> None:
     """The Job's pods fail while it is away, and one of its six further tries ends well."""
-    objects = pool_alone(storage, "runs/middle", {"AWS_MAX_ATTEMPTS": "1"})
-    for made in objects:
-        if made["kind"] == "Job":
-            made["spec"]["backoffLimit"] = 6
+    objects = with_tries(pool_alone(storage, "runs/start", {"AWS_MAX_ATTEMPTS": "1"}))
     storage.stop()
     try:
         cluster.apply(objects)
-        cluster.wait(lambda: any("Error" in last_words(cluster, "tamis-pool") for _ in "."), 120, "pod that failed")
+        cluster.wait(lambda: "Error" in last_words(cluster, "tamis-pool"), 120, "pod that failed")
     finally:
         storage.start()
     assert cluster.ended(["tamis-pool"], 300) == {"tamis-pool": True}
-    assert storage.client().get_object(Bucket=BUCKET, Key="runs/middle/pool/manifest.json")
+    assert storage.client().get_object(Bucket=BUCKET, Key="runs/start/pool/manifest.json")
+
+
+def test_a_server_that_goes_away_in_the_middle_and_comes_back(cluster: Cluster, storage: Seaweed) -> None:
+    """While ratings are stored: the rater keeps them until they can be stored, or its next pod goes on behind them."""
+    run, rows = "runs/middle", 16
+    objects = rating_alone(storage, run, rows)
+    cluster.apply(objects)
+    cluster.wait(lambda: parts_in_the_store(storage, run), 300, "rating in the store")
+    before = ratings_in(storage, parts_in_the_store(storage, run))
+    storage.stop()
+    time.sleep(10)
+    storage.start()
+    assert cluster.ended(["tamis-rate-llama"], 600)["tamis-rate-llama"]
+    stored = ratings_in(storage, parts_in_the_store(storage, run))
+    assert set(before) < set(stored)
+    assert len(stored) == len(set(stored)) == rows, "a rating was asked for twice"
 
 
 @pytest.fixture
@@ -128,10 +192,35 @@ def test_too_little_memory_is_in_the_status(cluster: Cluster, storage: Seaweed) 
     assert "OOMKilled" in last_words(cluster, "tamis-pool")
 
 
-def test_a_pod_that_is_evicted_is_replaced(cluster: Cluster, storage: Seaweed, model_folder: Path) -> None:
-    """A deleted pod, as by preemption: the Job makes another one, which does not count as a failure."""
-    objects = pool_alone(storage, "runs/evicted")
-    cluster.apply(objects)
-    pod = cluster.wait(lambda: cluster.pods("tamis-pool"), 60, "pod")[0]["metadata"]["name"]
-    cluster("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force")
-    assert cluster.ended(["tamis-pool"]) == {"tamis-pool": True}
+@pytest.mark.parametrize("how", ["evicted", "deleted"])
+def test_a_pod_that_is_taken_away_is_replaced(cluster: Cluster, storage: Seaweed, how: str) -> None:
+    """Evicted through the API, as by `kubectl drain`; deleted at once, as when its node is preempted."""
+    run, rows = f"runs/{how}", 16
+    cluster.apply(rating_alone(storage, run, rows))
+    cluster.wait(lambda: parts_in_the_store(storage, run), 300, "rating in the store")
+    pod = cluster.pods("tamis-rate-llama")[-1]["metadata"]["name"]
+    if how == "evicted":
+        cluster.evict(pod)
+    else:
+        cluster("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force")
+    assert cluster.ended(["tamis-rate-llama"], 600)["tamis-rate-llama"]
+    assert cluster.pods("tamis-rate-llama")[-1]["metadata"]["name"] != pod
+    stored = ratings_in(storage, parts_in_the_store(storage, run))
+    assert len(stored) == len(set(stored)) == rows, "a rating was asked for twice"
+
+
+def test_a_pod_that_fills_its_node_s_disk_is_evicted_with_the_reason(cluster: Cluster, storage: Seaweed) -> None:
+    def small(pod: dict[str, Any]) -> None:
+        for volume in pod["volumes"]:
+            if volume["name"] == "tmp":
+                volume["emptyDir"] = {"sizeLimit": "1Mi"}
+        pod["containers"][0] |= {
+            "command": ["python3", "-c"],
+            "args": ["import time; open('/tmp/large', 'wb').write(bytes(8 << 20)); time.sleep(600)"],
+        }
+
+    cluster.apply(elsewhere(pool_alone(storage, "runs/sizes"), small))
+    assert cluster.ended(["tamis-pool"]) == {"tamis-pool": False}
+    status = cluster.pods("tamis-pool")[-1]["status"]
+    assert status["reason"] == "Evicted"
+    assert "exceeds the limit" in status["message"]

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from tamis.core.artifacts import Artifact
-from tests.cluster.conftest import NAMESPACE, Cluster, selection
+from tests.cluster.conftest import NAMESPACE, Cluster, parts_in_the_store, ratings_in, selection
 from tests.pipeline.conftest import tamis, write_settings
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 JOBS = ["pool", "embed", "neighbors", "rate-llama", "curate", "select-ds2", "select-random", "report"]
 
 
@@ -29,17 +29,6 @@ def settings_of(models: str, data: str) -> dict[str, Any]:
         "subset-ds2": {"name": "ds2", "strategy": "ds2", "size": 10},
         "subset-random": {"name": "random", "strategy": "random", "size": 10},
     }
-
-
-def parts_in_the_store(storage: Seaweed, run: str) -> list[str]:
-    listed = storage.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{run}/finished-ratings/")
-    return [found["Key"] for found in listed.get("Contents", ()) if found["Key"].endswith(".jsonl")]
-
-
-def ratings_in(storage: Seaweed, parts: list[str]) -> list[str]:
-    """Ids of the ratings of these parts, once for each time that one is there."""
-    texts = [storage.client().get_object(Bucket=BUCKET, Key=part)["Body"].read() for part in parts]
-    return [json.loads(line)["id"] for text in texts for line in text.splitlines()]
 
 
 @pytest.mark.usefixtures("namespace", "volume")

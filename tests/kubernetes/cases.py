@@ -141,6 +141,13 @@ CASES: dict[str, dict[str, Any]] = {
             ],
         },
     },
+    "a trainer": {
+        "trainer": {"enabled": True, "nodeSelector": {"pool": "h100"}, "work": {"storageClassName": "nfs"}},
+        "kubeflow": {"enabled": True},
+        "pod": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
+        "storage": {"s3": {"existingSecret": "s3", "ca": {"configMap": "ca"}}},
+    },
+    "a trainer with a claim of its own": {"trainer": {"enabled": True, "work": {"existingClaim": "shared"}}},
     "a trial server": {"seaweedfs": {"enabled": True, "storageClassName": "local"}},
     "a trial server without a volume": {
         "seaweedfs": {"enabled": True, "persistence": False, "existingSecret": "keys"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import pytest
 import yaml
 
 from tamis.cli import main
+from tamis.rating.metrics import Metrics
 from tests.kubernetes.cases import CASES, DIGEST
 from tests.kubernetes.conftest import CHART, rendered, template
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
+from tests.storage.seaweed import free_port
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 FILES = ["values-cpu.yaml", "values-airgapped.yaml"]
@@ -120,7 +124,7 @@ def test_services_and_policies_choose_the_pods_that_they_are_for(newest_helm: Pa
             assert chosen(document["spec"]["selector"]) == {document["metadata"]["name"]}
     policy = by_name(objects)["NetworkPolicy/tamis"]
     assert chosen(policy["spec"]["podSelector"]["matchLabels"]) == set(labels)
-    monitor = one(objects, "PodMonitor")
+    monitor = by_name(objects)["PodMonitor/tamis"]
     vllm = {"tamis-vllm-small", "tamis-vllm-large", "tamis-vllm-off"}
     assert chosen(monitor["spec"]["selector"]["matchLabels"]) == vllm
     for document in objects:
@@ -206,22 +210,45 @@ def test_kueue_has_a_quota_of_every_resource_in_every_flavor(newest_helm: Path) 
     }
 
 
-def test_an_account_of_stages_has_no_rights_and_pipelines_have_few(newest_helm: Path) -> None:
-    objects = by_name(rendered(newest_helm, CASES["kubeflow"]))
+@pytest.mark.parametrize("case", ["kubeflow", "a trainer"])
+def test_an_account_of_stages_has_no_rights_and_pipelines_have_few(newest_helm: Path, case: str) -> None:
+    objects = by_name(rendered(newest_helm, CASES[case]))
     bound = [
         subject["name"]
         for name, document in objects.items()
         if name.split("/")[0] in ("RoleBinding", "ClusterRoleBinding")
         for subject in document["subjects"]
     ]
-    assert bound == ["tamis-pipeline"]
+    assert set(bound) == {"tamis-pipeline"}
     assert not [name for name in objects if name.startswith("ClusterRole")]
-    rules = objects["Role/tamis-pipeline"]["rules"]
+    rules = [rule for document in objects.values() if document["kind"] == "Role" for rule in document["rules"]]
     assert not [rule for rule in rules if "*" in rule["verbs"] + rule["resources"] + rule["apiGroups"]]
     for rule in rules:
         if set(rule["resources"]) & {"secrets", "configmaps"}:
             assert rule["verbs"] == ["get"]
             assert rule["resourceNames"]
+
+
+def test_nodes_of_a_training_share_a_volume_and_call_each_other(newest_helm: Path) -> None:
+    objects = by_name(rendered(newest_helm, CASES["a trainer"]))
+    (job,) = objects["TrainingRuntime/tamis-finetune"]["spec"]["template"]["spec"]["replicatedJobs"]
+    assert (job["name"], job["template"]["metadata"]["labels"]) == (
+        "node",
+        {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"},
+    )
+    pod = job["template"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    claims = {
+        v["name"]: v["persistentVolumeClaim"]["claimName"]
+        for v in pod["spec"]["volumes"]
+        if len(v) == 2 and "persistentVolumeClaim" in v
+    }
+    assert (container["name"], claims[mounts["/cache/tamis"]]) == ("node", "tamis-work")
+    assert objects["PersistentVolumeClaim/tamis-work"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    policy = objects["NetworkPolicy/tamis-finetune"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
 
 
 def test_the_dashboard_is_json_whose_panels_ask_for_the_chosen_namespace(newest_helm: Path) -> None:
@@ -233,6 +260,31 @@ def test_the_dashboard_is_json_whose_panels_ask_for_the_chosen_namespace(newest_
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
     assert set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard))) <= variables
     assert all(text.count("(") == text.count(")") and text.count("{") == text.count("}") for text in expressions)
+
+
+def names_in_the_dashboard(beginning: str) -> set[str]:
+    return set(re.findall(rf"\b{beginning}\w+", (CHART / "files/dashboard.json").read_text()))
+
+
+def test_the_dashboard_asks_raters_for_what_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prometheus_client")
+    port = free_port()
+    monkeypatch.setenv("TAMIS_METRICS_PORT", str(port))
+    with Metrics("r", samples=2, reused=1), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        served = set(re.findall(r"(?m)^(\w+)\{", answer.read().decode()))
+    assert len(names_in_the_dashboard("tamis_rating_")) >= 4
+    assert names_in_the_dashboard("tamis_rating_") <= served
+
+
+def test_the_dashboard_asks_vllm_for_what_it_serves() -> None:
+    package = importlib.util.find_spec("vllm")
+    if package is None or package.origin is None:
+        pytest.skip("vLLM is not installed")
+    text = (Path(package.origin).parent / "v1/metrics/loggers.py").read_text()
+    served = set(re.findall(r'"(vllm:\w+)"', text))
+    asked = {re.sub("_(total|bucket)$", "", name) for name in names_in_the_dashboard("vllm:")}
+    assert asked <= served
+    assert re.search(r'default "(vllm:\w+)" \.metric', (CHART / "templates/vllm.yaml").read_text())[1] in served  # type: ignore[index]
 
 
 def test_the_notes_name_what_was_asked_for(newest_helm: Path) -> None:

@@ -30,6 +30,15 @@ def variables(name: str) -> dict[str, str]:
     return dict(item.split("=", 1) for item in line.removeprefix("ENV ").split())
 
 
+def installation(name: str) -> tuple[str, set[str]]:
+    """The file of exact versions by which Tamis is installed, and the extras that come with it by default."""
+    (line,) = [line for line in stages(name)[0] if re.search(r"\.\[.*\]", line)]
+    match = re.search(r"""--constraint (\S+) ['"]\.\[(.+)\]['"]$""", line)
+    assert match
+    given = {line.split("=")[0]: line.split("=")[1] for line in stages(name)[0] if re.match(r"ARG \w+=", line)}
+    return match[1], set(given.get("ARG EXTRAS", match[2]).split(","))
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_base_is_pinned_and_can_be_named_by_digest(name: str) -> None:
     text = (ROOT / "images" / f"{name}.Containerfile").read_text()
@@ -55,13 +64,11 @@ def test_everything_that_is_written_lies_below_the_cache(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_installation_is_pinned_by_a_file_and_names_extras_that_are_there(name: str) -> None:
-    (line,) = [line for line in stages(name)[0] if "'.[" in line]
-    match = re.search(r"--constraint (\S+) '\.\[(.+)\]'", line)
-    assert match
+    constraints, named = installation(name)
     files = [item for line in stages(name)[0] if line.startswith("COPY ") for item in line.split()[1:-1]]
-    assert match[1] in [file.rsplit("/", 1)[-1] for file in files]
+    assert constraints in [file.rsplit("/", 1)[-1] for file in files]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(match[2].split(",")) <= set(extras)
+    assert named <= set(extras)
     ignored = (ROOT / ".containerignore").read_text().splitlines()
     for file in files:
         assert f"!{file.split('/')[0]}" in ignored or f"!{file}" in ignored, file
@@ -69,9 +76,16 @@ def test_the_installation_is_pinned_by_a_file_and_names_extras_that_are_there(na
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_image_can_talk_to_storage_and_be_a_step_of_kubeflow(name: str) -> None:
-    (line,) = [line for line in stages(name)[0] if "'.[" in line]
-    extras = line.split("'.[")[1].split("]")[0].split(",")
-    assert {"s3", "kubeflow"} <= set(extras) or extras == ["all"]
+    extras = installation(name)[1]
+    assert {"s3", "kubeflow"} <= extras or extras == {"all"}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_change_of_the_code_alone_fetches_no_package_again(name: str) -> None:
+    first = stages(name)[0]
+    code = first.index("COPY components components")
+    assert [line for line in first[code:] if line.startswith("RUN ")] == [first[-1]]
+    assert "--no-deps" in first[-1]
 
 
 def test_no_build_tool_is_in_a_last_stage_but_the_compiler_that_triton_needs() -> None:

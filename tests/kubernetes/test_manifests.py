@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from tamis.cli import STAGES, main
-from tests.kubernetes.conftest import MANIFESTS, OVERLAYS, Objects, overlay
+from tests.kubernetes.conftest import CHART, MANIFESTS, ON_THE_CHART, OVERLAYS, Objects, overlay, rendered
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
 
 RUN = "$(TAMIS_RUN)/"
+ALONE = [name for name in OVERLAYS if name != ON_THE_CHART]
 # What an administrator makes; each is named in docs/install-cluster.md or docs/air-gap.md.
 BROUGHT = {
     "ConfigMap/internal-ca",
@@ -139,7 +140,7 @@ def test_subsets_are_chosen_by_raters_of_the_run(kubectl: Path, name: str) -> No
             assert rater in raters or (rater is None and len(raters) == 1), file
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", ALONE)
 def test_what_pods_refer_to_is_there_or_brought_by_the_administrator(kubectl: Path, name: str) -> None:
     objects = overlay(kubectl, name)
     made = set(by_name(objects))
@@ -164,7 +165,7 @@ def test_each_certificate_that_a_container_is_told_of_is_mounted(kubectl: Path, 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_everything_is_in_the_namespace_and_says_that_it_is_of_tamis(kubectl: Path, name: str) -> None:
     objects = by_name(overlay(kubectl, name))
-    assert "Namespace/tamis" in objects
+    assert ("Namespace/tamis" in objects) == (name in ALONE)
     for key, document in objects.items():
         if not key.startswith(("Namespace/", "ClusterQueue/", "ResourceFlavor/", "WorkloadPriorityClass/")):
             assert document["metadata"]["namespace"] == "tamis", key
@@ -172,7 +173,28 @@ def test_everything_is_in_the_namespace_and_says_that_it_is_of_tamis(kubectl: Pa
             assert document["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") == "tamis", key
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_trial_finds_what_it_refers_to_in_the_chart_of_a_trial(kubectl: Path, newest_helm: Path) -> None:
+    of_chart = by_name(rendered(newest_helm, {}, "--values", CHART / "values-cpu.yaml"))
+    objects = by_name(overlay(kubectl, ON_THE_CHART))
+    assert not set(objects) & set(of_chart), "both make it"
+    for document in objects.values():
+        for pod in pods(document):
+            missing = {item for item, needed in references(pod) if needed and item not in objects | of_chart}
+            assert not missing
+            for container in containers(pod):
+                keys = {e["valueFrom"]["secretKeyRef"]["key"] for e in container["env"]}
+                assert keys <= set(of_chart["Secret/tamis-seaweedfs"]["stringData"])
+    fetched = of_chart[next(name for name in of_chart if name.startswith("ConfigMap/tamis-prefetch"))]["data"]
+    models = {model["repo"] for model in yaml.safe_load(fetched["models.yaml"])["models"]}
+    (settings,) = [d["data"] for key, d in objects.items() if key.startswith("ConfigMap/tamis-settings-")]
+    used = {
+        yaml.safe_load(settings["rater-llama.yaml"])["backend"]["model"],
+        yaml.safe_load(settings["embedding.yaml"])["model"],
+    }
+    assert used == models
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_the_namespace_itself_refuses_pods_that_are_not_restricted(kubectl: Path, name: str) -> None:
     labels = by_name(overlay(kubectl, name))["Namespace/tamis"]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -184,8 +206,8 @@ def jobs(objects: Objects, *stages: str) -> Objects:
 
 def test_stages_with_models_get_a_gpu_and_an_image_that_can_use_it(kubectl: Path) -> None:
     objects = overlay(kubectl, "kueue")
-    with_gpu = jobs(objects, "embed", "rate", "finetune", "evaluate")
-    assert len(with_gpu) == 7
+    with_gpu = jobs(objects, "embed", "rate", "finetune", "evaluate", "judge")
+    assert len(with_gpu) == 8
     for job in with_gpu:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
@@ -194,8 +216,9 @@ def test_stages_with_models_get_a_gpu_and_an_image_that_can_use_it(kubectl: Path
         assert "nvidia.com/gpu" not in str(job)
 
 
-def test_the_cpu_overlay_asks_for_no_gpu_and_runs_everything_in_one_image(kubectl: Path) -> None:
-    objects = overlay(kubectl, "cpu")
+@pytest.mark.parametrize("name", ["cpu", "trial"])
+def test_a_trial_asks_for_no_gpu_and_runs_everything_in_one_image(kubectl: Path, name: str) -> None:
+    objects = overlay(kubectl, name)
     assert "nvidia" not in str(objects)
     images = {c["image"].rsplit("/", 1)[1].split(":")[0] for d in objects for p in pods(d) for c in containers(p)}
     assert images == {"tamis-cpu"}
@@ -228,6 +251,18 @@ def test_the_air_gapped_models_are_what_tamis_fetch_takes(kubectl: Path) -> None
 
     objects = by_name(overlay(kubectl, "air-gapped"))
     parse(FetchSettings, yaml.safe_load(objects["ConfigMap/tamis-models"]["data"]["models.yaml"]), where="models.yaml")
+
+
+def test_the_judge_is_the_chart_s_service_and_what_it_says_outlives_the_pod(kubectl: Path, helm: Path) -> None:
+    objects = by_name(overlay(kubectl, "kueue"))
+    (settings,) = [d["data"] for key, d in objects.items() if key.startswith("ConfigMap/tamis-settings-")]
+    backend = yaml.safe_load(settings["judging.yaml"])["judge"]["backend"]
+    model, name = backend["model"], "judge"
+    made = by_name(rendered(helm, {"vllm": {"services": {name: {"model": model}}}}))
+    service = made[f"Service/{backend['base_url'].removeprefix('http://').partition(':')[0]}"]
+    assert str(service["spec"]["ports"][0]["port"]) in backend["base_url"]
+    (job,) = [run for run in runs(list(objects.values())) if run.arguments[0] == "judge"]
+    assert f"--set=store={RUN}finished-judgements" in job.arguments
 
 
 def test_kueue_covers_every_resource_that_a_job_asks_for(kubectl: Path) -> None:
@@ -306,19 +341,25 @@ def test_shards_of_a_rater_are_pods_of_one_job_and_are_all_merged(kubectl: Path,
     kustomization = {
         "namespace": "tamis",
         "resources": [str(up / "base"), str(up / "selection")],
-        "components": [str(up / "components" / name) for name in ("rating-shards", "pod", "gpu", "images")],
+        "components": [
+            str(up / "components" / name) for name in ("rating-shards", "pod", "gpu", "monitoring", "images")
+        ],
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     built = subprocess.run([kubectl, "kustomize", tmp_path], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     objects = list(yaml.safe_load_all(built.stdout))
     for document in objects:
-        kubernetes_validate.validate(document, "1.33", strict=True)
+        if document["kind"] != "PodMonitor":
+            kubernetes_validate.validate(document, "1.33", strict=True)
+    (monitor,) = by_name(objects)["PodMonitor/tamis-stages"]["spec"]["podMetricsEndpoints"]
     spec = by_name(objects)["Job/tamis-rate-llama"]["spec"]
     count = spec["completions"]
     assert (spec["completionMode"], spec["parallelism"]) == ("Indexed", count)
     (work,) = spec["template"]["spec"]["containers"]
     assert f"--shard=job/{count}" in work["args"]
+    (port,) = work["ports"]
+    assert (port["name"], environment(work, {})["TAMIS_METRICS_PORT"]) == (monitor["port"], str(port["containerPort"]))
     assert any(item.startswith("--set=store=$(TAMIS_RUN)/") for item in work["args"])
     (place,) = [item.removeprefix("--out=") for item in work["args"] if item.startswith("--out=")]
     parts = [place.replace("$(JOB_COMPLETION_INDEX)", str(index)) for index in range(count)]

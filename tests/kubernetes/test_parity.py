@@ -22,15 +22,21 @@ IMAGES = ["cpu", "rating", "training", "evaluation"]
 VALUES: dict[str, Any] = {
     "kueue": {"enabled": True},
     "kubeflow": {"enabled": True},
-    "networkPolicy": {"enabled": True},
+    "trainer": {"enabled": True},
+    "networkPolicy": {"enabled": True, "allowedNamespaces": ["monitoring"]},
+    "monitoring": {"podMonitor": True},
     "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
 }
+# Components that the chart has too.
+PARTS = ["kueue", "kubeflow", "kubeflow-trainer", "network-policy", "monitoring", "images"]
 SHARED = [
     "ServiceAccount/tamis",
     "ConfigMap/tamis-environment",
     "ConfigMap/tamis-aws-config",
     "PersistentVolumeClaim/tamis-models",
     "NetworkPolicy/tamis",
+    "NetworkPolicy/tamis-metrics",
+    "PodMonitor/tamis-stages",
     "ResourceFlavor/tamis-cpu",
     "ResourceFlavor/tamis-gpu",
     "ClusterQueue/tamis",
@@ -38,6 +44,8 @@ SHARED = [
     "ServiceAccount/tamis-pipeline",
     "Role/tamis-pipeline",
     "RoleBinding/tamis-pipeline",
+    "Role/tamis-pipeline-trainer",
+    "RoleBinding/tamis-pipeline-trainer",
 ]
 # Labels that say who installed an object, not what it is.
 _OF_HELM = {"helm.sh/chart", "app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by"}
@@ -59,7 +67,7 @@ def manifests(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Base and the components that the chart has too."""
     folder = tmp_path_factory.mktemp("parity", numbered=True)
     relative = Path("../" * len(folder.parts[1:])) / str(MANIFESTS).lstrip("/")
-    components = [str(relative / "components" / name) for name in ("kueue", "kubeflow", "network-policy", "images")]
+    components = [str(relative / "components" / name) for name in PARTS]
     kustomization = {"namespace": "tamis", "resources": [str(relative / "base")], "components": components}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     ended = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)

@@ -101,6 +101,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("an account without a name", at("kubeflow/artifactSecret", ""), "kubeflow/artifactSecret"),
     ("an upload to nowhere", at("kubeflow", {"enabled": True, "upload": True}), "kubeflow.server.host"),
     ("an upload without an account", at("kubeflow", {"upload": True, "server": {"host": "http://x"}}), "enabled: true"),
+    ("a trainer with a made-up size", at("trainer/work/size", "much"), "trainer/work/size"),
     ("a schedule without a time", at("kubeflow/schedules", [{"name": "a", "settings": {"a": 1}}]), "schedules"),
     ("a schedule with two", schedule(cron="0 0 3 * * *", every=5), "kubeflow/schedules/0"),
     ("a time of five fields", schedule(cron="0 3 * * *"), "cron"),

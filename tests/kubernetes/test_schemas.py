@@ -39,7 +39,7 @@ def test_objects_of_the_manifests_are_valid(kubectl: Path, name: str) -> None:
     check(overlay(kubectl, name))
 
 
-@pytest.mark.parametrize("case", ["kueue", "a queue on others' quota"])
+@pytest.mark.parametrize("case", ["kueue", "a queue on others' quota", "a trainer"])
 def test_custom_objects_of_the_chart_are_valid(newest_helm: Path, case: str) -> None:
     assert check_custom(rendered(newest_helm, CASES[case])) > 0
 

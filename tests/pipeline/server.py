@@ -217,15 +217,15 @@ class _Handler(BaseHTTPRequestHandler):
 class KubeflowServer:
     """The server, running until it is closed; with a certificate's PEM file (key included) it speaks TLS."""
 
-    def __init__(self, certificate: Path | None = None) -> None:
+    def __init__(self, certificate: Path | None = None, address: str = "127.0.0.1") -> None:
         self.state = State()
         handler = type("Handler", (_Handler,), {"state": self.state})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = ThreadingHTTPServer((address, 0), handler)
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
-        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_address[1]}"
+        self.url = f"http{'s' if certificate else ''}://{address}:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:

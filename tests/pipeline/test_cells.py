@@ -23,6 +23,14 @@ def experiment(continued_run: dict[str, Any], tiny: Path, tmp_path: Path) -> Pat
     settings["experiment"] = {"strategies": ["random"], "sizes": [10], "seeds": [1]}
     settings["finetuning"] = {"model": str(tiny), "max_tokens": 128, "epochs": 1, "learning_rate": 0.01}
     settings["evaluation"] = {"model": str(tiny), "suite": str(ROOT / "examples/demo/suite.yaml"), "limit": 2}
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "What is copper?"}\n{"prompt": "Name a river."}\n')
+    settings["judging"] = {
+        "prompts": [{"name": "two", "path": str(prompts)}],
+        "against": {"kind": "model", "name": "untrained", "model": str(tiny)},
+        "answers": {"max_new_tokens": 40},
+        "judge": {"backend": {"kind": "transformers", "model": str(tiny)}},
+    }
     return write(tmp_path, settings)
 
 
@@ -35,11 +43,13 @@ def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
     assert "endless-s1, model: " in ended.stderr
     assert [path.name for path in (work / "models").iterdir()] == ["random-10-s1"]
     assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random-10-s1"]
+    assert [path.name for path in (work / "judgements").iterdir()] == ["random-10-s1"]
     shared = {"pool", "embedding", "neighbors", "rating", "curation"}  # finished before, as after a kill
     assert not shared & set(re.findall(r"tamis\.core\.steps (\w+): done", ended.stderr))
     said = (work / "report/results.md").read_text()
     assert re.search(r"\| endless-s1 \| length \| 1 \| model \|.*token", said), said
     assert re.search(r"\| length \| .* \| 0 of 1 \| failed \| failed \| failed \|", said), said
+    assert re.search(r"\| random-10-s1 \| untrained \| 2 \| ", said), said
     Artifact.open(work / "report", "report").verify()
 
 

@@ -139,3 +139,38 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
 def test_an_experiment_that_cannot_be_run_is_refused_before_it_starts(sections: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         settings(**sections)
+
+
+JUDGING: dict[str, Any] = {
+    "prompts": [{"name": "set", "path": "s3://bucket/prompts.jsonl"}],
+    "judge": {"backend": {"kind": "openai", "model": "gpt-4o-mini"}},
+}
+
+
+def test_every_cell_is_judged_against_the_opponent_of_its_base_model() -> None:
+    grid = {"strategies": ["random"], "sizes": [10], "models": [LLAMA, MISTRAL]}
+    ours = {"kind": "answers", "name": "given", "path": "s3://bucket/answers.jsonl"}
+    other = {"kind": "artifact", "path": "s3://bucket/lima"}
+    made = settings(experiment=grid, judging=JUDGING | {"against": ours, "opponents": {MISTRAL: other}}, **MODELS)
+    assert made.judging is not None
+    first, second = (made.judging.of(model) for model in (LLAMA, MISTRAL))
+    assert (first.against, second.against) == (made.judging.against, made.judging.opponents[MISTRAL])
+    judged = [cell["judging"] for cell in made.arguments()["cells"]]
+    assert [one["against"]["kind"] for one in judged] == ["answers", "artifact"]
+    assert all("opponents" not in one for one in judged)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"judging": JUDGING}, "judging goes with finetuning"),
+        ({"judging": JUDGING, **MODELS}, f"no opponent for the base model {LLAMA}"),
+        (
+            {"judging": JUDGING | {"model": {"kind": "model", "model": "m"}}, **MODELS},
+            "every cell's own model is judged",
+        ),
+    ],
+)
+def test_judging_that_no_cell_can_have_is_refused(sections: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(experiment={"strategies": ["random"], "sizes": [10]}, **sections)

@@ -24,6 +24,7 @@ from tamis_pipelines.packages import compile_all, compile_one
 from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.settings import RunSettings, load_run
 from tests.kubernetes.restricted import house_rules, violations
+from tests.kubernetes.schemas import errors_of_custom
 from tests.pipeline.rendering import Ir, defaults, load, pods
 
 ROOT = Path(__file__).parents[2]
@@ -47,12 +48,12 @@ NOT_EXPRESSIBLE = (
 ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run went
 
 
-@pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with scores"])
+@pytest.fixture(scope="module", params=[*sorted(PIPELINES), "with everything"])
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
-    """A package of the repository, or one with every step that a strategy may need."""
-    if request.param == "with scores":
-        scores = CompileSettings(scores=get_args(ScoreName))
-        return load(compile_one("data-selection", tmp_path_factory.mktemp("scored"), scores))
+    """A package of the repository, or one with every step that a run may need."""
+    if request.param == "with everything":
+        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, trainer=True, judging=True)
+        return load(compile_one("experiment", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
 
@@ -108,11 +109,12 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     ir, _ = package
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(get_args(ScoreName))
-    by_cell = {"subsets", "experiment", "finetuning", "evaluation"}
+    by_cell = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
     sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
-    sections |= scores & steps
+    sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
+    sections |= {"trainer"} if "finetune-on-trainer" in steps else set()
     models = {"cells", "bases", "evaluation"}
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
     assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
@@ -231,15 +233,29 @@ def test_the_compile_settings_are_in_every_pod(tmp_path: Path) -> None:
         assert limits == {3}
 
 
-def test_a_cell_s_subset_and_training_are_taken_out_of_the_list_of_cells(tmp_path: Path) -> None:
-    ir, _ = load(compile_one("experiment", tmp_path))
+def test_what_a_cell_consists_of_is_taken_out_of_the_list_of_cells(tmp_path: Path) -> None:
+    ir, platform = load(compile_one("experiment", tmp_path, CompileSettings(judging=True)))
     assert ir["root"]["inputDefinitions"]["parameters"]["cells"]["parameterType"] == "LIST"
     steps = {task["taskInfo"]["name"]: task for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
-    for step, section in (("select", "subset"), ("finetune", "finetuning")):
+    for step, section in (("select", "subset"), ("finetune", "finetuning"), ("judge", "judging")):
         given = steps[step]["inputs"]["parameters"]["settings"]
         assert given["parameterExpressionSelector"] == f'parseJson(string_value)["{section}"]'
         (loop,) = [d for _, d, _ in dags(ir) if step in {t["taskInfo"]["name"] for t in d["tasks"].values()}]
         assert loop is not ir["root"]["dag"]
+    assert "OPENAI_API_KEY" in str(platform["exec-judge"]), "a judge may be a service"
+    for step in ("report", "require-all-cells"):
+        assert "judgements" in steps[step]["inputs"]["artifacts"]
+
+
+def test_a_pipeline_judges_only_if_the_settings_do() -> None:
+    judged, plain = (load_run(ROOT / "examples" / name) for name in ("paper.yaml", "experiment.yaml"))
+    assert (judged.compiled.judging, plain.compiled.judging) == (True, False)
+    cells = judged.arguments()["cells"]
+    opponents = {cell["finetuning"]["model"]: cell["judging"]["against"]["path"] for cell in cells}
+    assert len(cells) == 36
+    assert len(set(opponents.values())) == len(opponents) == 2, "each base model has an opponent of its own"
+    assert "judging" not in plain.arguments()["cells"][0]
+    assert "judging" not in judged.arguments()
 
 
 def test_the_last_step_runs_whatever_happened(package: tuple[Ir, Ir]) -> None:
@@ -269,6 +285,25 @@ def test_compile_takes_a_settings_file_and_single_settings(tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     _, platform = load(tmp_path / "experiment.yaml")
     assert platform["exec-rate"]["podMetadata"]["labels"][QUEUE_LABEL] == "from-command"
+
+
+def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(PIPELINES, "experiment")  # one shows it
+    names = []
+    for queue in ("a", "b"):
+        command = ["compile", "--out", str(tmp_path), "--objects", "team", "--set", f"compiled.queue={queue}"]
+        assert CliRunner().invoke(main, command, catch_exceptions=False).exit_code == 0
+        (file,) = tmp_path.iterdir()
+        pipeline, version = yaml.safe_load_all(file.read_text())
+        names.append(version["metadata"]["name"])
+    assert names[0] != names[1]
+    assert pipeline["metadata"] == {"name": "data-selection", "namespace": "team"}
+    assert version["spec"]["pipelineName"] == "data-selection"
+    json_format.ParseDict(version["spec"]["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    for document in (pipeline, version):
+        assert list(errors_of_custom(document)) == []
 
 
 @pytest.mark.parametrize(
@@ -308,6 +343,27 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     assert "training_gpus" not in published.cluster_arguments()
 
 
+def test_a_trainjob_has_the_nodes_of_the_pods_of_training() -> None:
+    place = "kubeflow.trainer.place=s3://bucket/trainings"
+    settings = load_run(
+        ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=2", "kubeflow.compiled.queue=q"]
+    )
+    assert settings.compiled.trainer
+    pod = settings.kubeflow.pods.training
+    assert settings.cluster_arguments()["trainer"] == {
+        "nodes": 2,
+        "place": "s3://bucket/trainings",
+        "queue": "q",
+        "image": image("training"),
+        **pod.model_dump(include={"cpu", "memory", "gpus", "gpu_type", "node_selector"}),
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    with pytest.raises(SettingsError, match="and place, a prefix in object storage"):
+        load_run(ROOT / "examples/cluster.yaml", ["kubeflow.trainer.nodes=2"])
+    with pytest.raises(SettingsError, match="batch_size: seen 128"):
+        load_run(ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=3"])
+
+
 @pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])
 def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Path) -> None:
     settings = load_run(ROOT / "examples" / example)
@@ -322,6 +378,9 @@ def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Pat
         (("strategy: random", "strategy: less, variant: ds2-paper"), "less needs the section influence, with tasks"),
         (("embedding:", "deita: {measure: {kind: perplexity}}\nembedding:"), "deita.measure.kind is perplexity"),
         (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "shards are for `tamis neighbors`"),
+        (("embedding:", "kubeflow: {rating_shards: {lama: 2}}\nembedding:"), "no rater 'lama'; allowed: "),
+        (("embedding:", "kubeflow: {rating_shards: {smollm2-135m: 99}}\nembedding:"), "rating_shards.smollm2-135m"),
+        (("max_sample_tokens: 256}\n", "max_sample_tokens: 256}\n    shard: 1/2\n"), "a run rates all samples"),
     ],
 )
 def test_what_the_pipelines_do_not_do_is_refused_before_they_start(

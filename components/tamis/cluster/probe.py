@@ -6,7 +6,7 @@ import logging
 import uuid
 
 from tamis.core.errors import SettingsError, StorageError
-from tamis.core.storage import exists, is_remote, locate, read_bytes, write_bytes
+from tamis.core.storage import exists, is_remote, locate, read_bytes, remove, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def probe(uri: str, *, create_bucket: bool = False) -> None:
         if read_bytes(place) != written:
             raise StorageError(f"{place} does not give back what was written", action="check the storage server")
     finally:
-        place.unlink()
+        remove(place)
     if exists(place):
         raise StorageError(f"{place} was removed and is still there", action="check the storage server")
     log.info("%s can be written, read and removed", uri)

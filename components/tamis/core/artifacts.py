@@ -23,6 +23,7 @@ Kind = Literal[
     "pool",
     "ratings",
     "ratings_part",
+    "ratings_parts",
     "embeddings",
     "neighbors",
     "neighbors_part",

@@ -16,7 +16,7 @@ from tamis.core.errors import MissingExtraError, StoppedError, StorageError, Tam
 from tamis.core.failures import Failure, failure_in, leave_failure
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
-from tamis.core.settings import Settings, parse
+from tamis.core.settings import Settings, parse, understood
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Settings)
@@ -62,7 +62,8 @@ def execute(
     set_up_logging()
     _end_with_runner()
     try:
-        return _described(run(parse(settings_model, settings, where="settings"), out=out.path, **inputs), out, metrics)
+        parsed = parse(settings_model, understood(settings), where="settings")
+        return _described(run(parsed, out=out.path, **inputs), out, metrics)
     except TamisError as error:
         raise _ended_by(error) from error
 
@@ -88,7 +89,7 @@ def execute_cell(
     set_up_logging()
     _end_with_runner()
     failure = failure_in(source) if source else None
-    known = settings
+    known = settings = understood(settings)
     try:
         parsed = parse(settings_model, settings, where="settings")
         known = parsed.model_dump(mode="json")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tamis.core.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
+_NULL = "<null>"  # in a parameter of a pipeline, for which kfp knows no null
 
 
 class Settings(BaseModel):
@@ -73,6 +74,29 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def load(model: type[Model], path: Path) -> Model:
     """Read and validate the YAML file at `path` as `model`."""
     return parse(model, load_yaml(path), where=str(path))
+
+
+def said(settings: BaseModel) -> dict[str, Any]:
+    """Settings as a pipeline's parameter: what was set, without the defaults, as JSON values; `understood` reads it."""
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    if type(settings).model_validate(given) == settings:
+        return given
+    with_nulls: dict[str, Any] = _replaced(settings.model_dump(mode="json", exclude_unset=True), None, _NULL)
+    return with_nulls
+
+
+def understood(settings: dict[str, Any]) -> dict[str, Any]:
+    """The values of settings that `said` made a parameter of."""
+    values: dict[str, Any] = _replaced(settings, _NULL, None)
+    return values
+
+
+def _replaced(value: Any, old: Any, new: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(inner, old, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_replaced(inner, old, new) for inner in value]
+    return new if value == old else value
 
 
 def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -80,10 +80,11 @@ class Step(Generic[S]):
 
 @dataclass(frozen=True)
 class Input:
-    """Where a step's input lies and what it must be. `uri` may be one place, several, or None for "not given"."""
+    """Where a step's input lies and what it may be. `uri` may be one place, several, or None for "not given"."""
 
     uri: Uri | Sequence[Uri] | None
     kind: Kind
+    other: Kind | None = None
 
     def open(self, cache: Path) -> list[Artifact]:
         """Open the artifacts.
@@ -92,7 +93,8 @@ class Input:
             ArtifactError: when one is missing, unfinished or of another kind.
         """
         uris = [] if self.uri is None else [self.uri] if isinstance(self.uri, (str, Path)) else list(self.uri)
-        return [Artifact.open(uri, self.kind, cache=cache) for uri in uris]
+        kinds = [self.kind, *([self.other] if self.other else [])]
+        return [Artifact.open(uri, *kinds, cache=cache) for uri in uris]
 
 
 def run_step(
@@ -142,7 +144,7 @@ def run_step(
                     return finished  # by the process that this one waited for
                 manifest = _build(recipe, settings, body, target, scratch)
                 if target != Path(out):
-                    _deliver(target, manifest, out)
+                    deliver(target, manifest, out)
                 shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
@@ -178,7 +180,7 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
             action="choose another place for the output, or remove that one",
         )
     if there is None and kept is not None and (there := manifest_of(kept)) is not None:
-        _deliver(kept, there, out)
+        deliver(kept, there, out)
     if there is not None:
         log.info("%s: finished before, reused%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
     return there
@@ -249,7 +251,7 @@ def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
     os.replace(staging, target)
 
 
-def _deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
+def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
     """Bring a finished local artifact to `out`, the manifest last."""
     if not storage.is_remote(out):
         there = Path(out)

@@ -133,6 +133,19 @@ def _write_local(path: Path, data: bytes) -> None:
         raise
 
 
+def remove(location: Location) -> None:
+    """Remove one file.
+
+    Raises:
+        StorageError: when it is not there, or storage refuses.
+    """
+    try:
+        with explained_os_errors(f"removing {location}"):
+            location.unlink()
+    except Exception as error:
+        raise _as_storage_error(error, f"removing {location}") from error
+
+
 def upload(source: Path, target: Location) -> None:
     """Copy one local file into object storage (multipart for large ones; it appears whole or not at all)."""
     try:

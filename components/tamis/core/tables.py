@@ -112,6 +112,28 @@ EVALUATION = pa.schema(
     ]
 )
 
+# Two rows a prompt: in the first order the model's answer was shown first, in the second its opponent's.
+JUDGEMENT = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),  # of the prompt's text
+        pa.field("set", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("order", pa.int8(), nullable=False),  # 1 or 2
+        pa.field("verdict", pa.string()),  # "model", "against" or "tie"; null unless status is "ok"
+        pa.field("model_score", pa.int8()),  # 1..10, where the judge's prompt asks for scores
+        pa.field("against_score", pa.int8()),
+        pa.field("model_answer", pa.string()),
+        pa.field("against_answer", pa.string()),
+        pa.field("model_length", pa.int32()),  # characters
+        pa.field("against_length", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),  # "ok", or why there is no verdict
+        pa.field("error", pa.string()),
+        pa.field("attempts", pa.int16(), nullable=False),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("completion_tokens", pa.int32()),
+    ]
+)
+
 IDS = pa.schema([pa.field("id", pa.string(), nullable=False)])
 
 

@@ -10,6 +10,7 @@ Usable by itself, on arrays:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ COPY_DISTANCE = 1e-5
 _START_NEIGHBORS = 5  # patterns of so many neighbours give the EM its start
 _CHOICES = (5, 10, 20, 32, 50, 100)  # numbers of neighbours that "auto" compares
 _LEVEL, _REFIT_STEPS = 0.95, 40  # of bootstrap intervals
-_ROUGH_SAMPLES = 3_000
+_ROUGH_SAMPLES, _ROUGH = 3_000, 1e-5  # fits that only lead to the last one stop earlier
 _CHOICE_SAMPLES = 10_000  # rated samples on which it compares them
 
 
@@ -121,12 +122,13 @@ def curate(
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
     T = mixture.transition_of(counts + mixture.PSEUDO)
+    p = counts.sum(1) / counts.sum()
     after = (after + mixture.PSEUDO) / (after + mixture.PSEUDO).sum(1, keepdims=True)
     result.diagnosis = as_json(
         {"mode": "exact", "confidence": confidence, "explained": explained}
         | ({"T_curated": _expand(after, present, classes)} if explained else {})
-        | _diagnosis(view, model, start, T, counts.sum(1) / counts.sum(), present, classes, explained)
-        | _intervals(view, model, fit_samples, ordinal, bootstrap, seed, present, classes)
+        | _diagnosis(view, model, start, T, p, present, classes, explained)
+        | _intervals(view, model, T, p, fit_samples, ordinal, bootstrap, seed, present, classes)
         | outcome(result, classes)
     )
     return result
@@ -167,20 +169,23 @@ def _fit(
     pseudo = mixture.PSEUDO + ordinal * banded(classes)
     # Most steps are made on few samples; more of them then only polish.
     rough = view.sample(min(_ROUGH_SAMPLES, fit_samples))
-    best = mixture.fit(view, rough, mixture.start_from(view, bins, start.T, start.p, most), pseudo=pseudo)
+    fit = partial(mixture.fit, view, pseudo=pseudo)
+    best = fit(rough, mixture.start_from(view, bins, start.T, start.p, most), tolerance=_ROUGH)
     if neighbors == "auto":
         few = view.sample(min(_CHOICE_SAMPLES, fit_samples))
-        best = trial = mixture.fit(view, few, best, pseudo=pseudo)
+        best = trial = fit(few, best, tolerance=_ROUGH)
         for k in sorted((k for k in _CHOICES if k < most), reverse=True):
             # The parts of the model mean the same for every number of neighbours, so each fit starts from the last.
-            trial = mixture.fit(view, few, replace(trial, k=k), pseudo=pseudo)
+            trial = fit(few, replace(trial, k=k), tolerance=_ROUGH)
             best = max(best, trial, key=lambda model: model.predictive)
-    return mixture.fit(view, view.sample(fit_samples), best, pseudo=pseudo), start
+    return fit(view.sample(fit_samples), best), start
 
 
 def _intervals(
     view: Neighborhoods,
     model: Mixture,
+    T: Matrix,
+    p: Matrix,
     fit_samples: int,
     ordinal: float,
     resamples: int,
@@ -188,19 +193,23 @@ def _intervals(
     present: NDArray[np.intp],
     classes: int,
 ) -> dict[str, Any]:
-    """Bootstrap intervals: samples are drawn again with their whole neighbourhoods, and the model is fitted again."""
+    """Bootstrap intervals: samples are drawn again with their whole neighbourhoods, and the model is fitted again.
+
+    On real ratings the likelihood is so flat that a fit hardly ever ends: more steps move it on, whatever the samples.
+    So a resample's fit is compared with one of as many steps on the samples themselves, and only their difference
+    counts.
+    """
     if not resamples:
         return {}
     rng = np.random.default_rng(seed)
     rows = view.sample(fit_samples)
     pseudo = mixture.PSEUDO + ordinal * banded(model.classes)
-    fitted = [
-        mixture.fit(view, np.sort(rng.choice(rows, len(rows))), model, pseudo=pseudo, iterations=_REFIT_STEPS)
-        for _ in range(resamples)
-    ]
+    again = partial(mixture.fit, view, start=model, pseudo=pseudo, iterations=_REFIT_STEPS, tolerance=0)
+    same = again(rows)
+    drawn = [again(np.sort(rng.choice(rows, len(rows)))) for _ in range(resamples)]
     borders = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-    low_T, high_T = np.quantile([again.T for again in fitted], borders, axis=0)
-    low_p, high_p = np.quantile([again.p for again in fitted], borders, axis=0)
+    low_T, high_T = np.clip(T + np.quantile([each.T - same.T for each in drawn], borders, axis=0), 0, 1)
+    low_p, high_p = np.clip(p + np.quantile([each.p - same.p for each in drawn], borders, axis=0), 0, 1)
     return {
         "intervals": {
             "level": _LEVEL,

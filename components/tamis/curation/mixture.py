@@ -131,8 +131,7 @@ class Mixture:
 
     def neighbor_evidence(self, patterns: csr_matrix) -> Matrix:
         """(K, m) log probability of the neighbours' ratings given each true score, before their weight."""
-        evidence: Matrix = np.ascontiguousarray((patterns @ np.log(self.emission)).T)
-        return evidence
+        return _evidence(patterns, self.emission)
 
     def own_evidence(self, scores: NDArray[np.int8]) -> Matrix:
         """(K, m) log probability of the samples' own ratings given each true score; 0 where there is none."""
@@ -196,30 +195,36 @@ def fit(
     transposed = patterns.T.tocsr()
     before = -np.inf
     for step in range(1, iterations + 1):
-        raw, mine, prior = model.neighbor_evidence(patterns), model.own_evidence(own), np.log(model.p)[:, None]
+        emission = model.emission
+        raw, prior = _evidence(patterns, emission), np.log(model.p)[:, None]
+        mine = np.maximum(model.T, 1e-300)[:, own]
         choose = step % _WEIGHT_EVERY == 0
         weight = _best_weight(raw, prior, mine, model.weight) if choose else model.weight
-        theirs = weight * raw + prior
-        joint = theirs + mine
-        evidence = log_sum(joint)
-        likelihood, predictive = float(evidence.mean()), float((evidence - log_sum(theirs)).mean())
+        top, theirs = _scaled(weight * raw + prior)
+        joint = theirs * mine
+        evidence = joint.sum(0)
+        logs = np.log(evidence)
+        likelihood, predictive = float((logs + top).mean()), float((logs - np.log(theirs.sum(0))).mean())
         settled = choose and weight == model.weight
         model = replace(model, weight=weight, log_likelihood=likelihood, predictive=predictive, iterations=step)
         if settled and abs(likelihood - before) < tolerance * _WEIGHT_EVERY * abs(likelihood):
             break
         if choose or step == 1:
             before = likelihood
-        posterior = np.exp(joint - evidence)
+        posterior = joint / evidence
         seen = transposed @ np.ascontiguousarray(posterior.T)
-        model = _maximized(model, seen, posterior @ given, posterior.mean(1), pseudo)
+        model = _maximized(model, emission, seen, posterior @ given, posterior.mean(1), pseudo)
     return model.renamed_by(name_classes(model.T, model.p))
 
 
-def _maximized(model: Mixture, seen: Matrix, given: Matrix, prior: Matrix, pseudo: Matrix | float) -> Mixture:
+def _maximized(
+    model: Mixture, emission: Matrix, seen: Matrix, given: Matrix, prior: Matrix, pseudo: Matrix | float
+) -> Mixture:
     """The M-step.
 
     Args:
         model: the model before it.
+        emission: (bins * K, K) its emission.
         seen: (bins * K, K) expected neighbours of each bin and rating (rows) of samples of each true score.
         given: (K, K) expected samples of each true score (rows) with each own rating.
         prior: (K,) expected share of each true score.
@@ -227,7 +232,7 @@ def _maximized(model: Mixture, seen: Matrix, given: Matrix, prior: Matrix, pseud
     """
     seen = seen.reshape(-1, model.classes, model.classes)
     # Of what was seen, the part that sharing neighbours account for.
-    shared = seen * (model.sharing[:, None, None] * model.N.T[None]) / model.emission.reshape(seen.shape)
+    shared = seen * (model.sharing[:, None, None] * model.N.T[None]) / emission.reshape(seen.shape)
     sharing = (shared.sum((1, 2)) + 0.5) / (seen.sum((1, 2)) + 1.0)
     N, T, p = _rows_to_one(shared.sum(0).T + pseudo), transition_of(given + pseudo), prior + _SMALLEST
     return replace(model, sharing=sharing, N=N, T=T, p=p / p.sum())
@@ -239,16 +244,27 @@ def _best_weight(raw: Matrix, prior: Matrix, mine: Matrix, now: float) -> float:
     near: list[float] = _WEIGHTS[max(place - 2, 0) : place + 3].tolist()
 
     def predictive(weight: float) -> float:
-        theirs = weight * raw + prior
-        return float((log_sum(theirs + mine) - log_sum(theirs)).mean())
+        _, theirs = _scaled(weight * raw + prior)
+        return float(np.log((theirs * mine).sum(0) / theirs.sum(0)).mean())
 
     return max(near, key=lambda weight: (predictive(weight), weight))
 
 
+def _evidence(patterns: csr_matrix, emission: Matrix) -> Matrix:
+    evidence: Matrix = np.ascontiguousarray((patterns @ np.log(emission)).T)
+    return evidence
+
+
+def _scaled(logs: Matrix) -> tuple[Matrix, Matrix]:
+    """(m,) largest of each column of (K, m) `logs`, and the exponentials (K, m) of what they are below it."""
+    top = logs.max(0)
+    return top, np.exp(logs - top)
+
+
 def log_sum(values: Matrix) -> Matrix:
     """(m,) logarithm of the sum of the exponentials of each column of (K, m) `values`."""
-    top = values.max(0)
-    total: Matrix = top + np.log(np.exp(values - top).sum(0))
+    top, scaled = _scaled(values)
+    total: Matrix = top + np.log(scaled.sum(0))
     return total
 
 

@@ -14,3 +14,18 @@ def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], me
 
     subset = selection.path
     execute_cell(run, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)
+
+
+@component("cpu")
+def finetune_on_trainer(
+    selection: Input[Dataset], settings: dict, trainer: dict, model: Output[Model], metrics: Output[Metrics]
+) -> None:
+    """Train a base model on a subset by a TrainJob, which this pod makes, follows and removes."""
+    from functools import partial
+
+    from tamis.core.kubeflow import execute_cell
+    from tamis.finetuning.on_trainer import run
+    from tamis.finetuning.settings import FinetuningSettings
+
+    stage, subset = partial(run, trainer=trainer), selection.path
+    execute_cell(stage, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)

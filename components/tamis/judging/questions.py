@@ -1,18 +1,18 @@
-"""Questions out of a prompt set's file."""
+"""Questions out of prompt sets, and answers that exist already."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, MissingExtraError
 from tamis.core.samples import Message, sample_id
 from tamis.core.storage import locate, read_bytes
-from tamis.judging.settings import PromptSet
+from tamis.judging.settings import AnswersContestant, PromptSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,55 +21,110 @@ class Question:
 
     id: str
     text: str
+    set: str = ""
 
 
 def questions_of(prompts: PromptSet) -> list[Question]:
     """The set's questions in the order of its file, each text once.
 
     Raises:
-        InputError: when a line is no JSON object, lacks a field, or holds no text there; or nothing is left.
+        InputError: when a row is no JSON object, lacks a field, or holds no text there; or nothing is left.
         StorageError: when the file cannot be read.
+        MissingExtraError: when `datasets` is not installed and the set is on the hub.
     """
-    texts = {text: None for text in _texts(prompts)}
-    found = [Question(sample_id([Message(role="user", content=text)]), text) for text in texts]
+    where = f"prompt set '{prompts.name}'"
+    texts = dict.fromkeys(_joined(row, prompts.fields, place) for place, row in _rows(prompts, where))
+    found = [Question(_id_of(text), text, prompts.name) for text in texts]
     if not found:
-        raise InputError(f"prompt set '{prompts.name}': {prompts.path} holds no line")
+        raise InputError(f"{where}: {prompts.path or prompts.dataset} holds no line")
     if prompts.limit is None or prompts.limit >= len(found):
         return found
     chosen = np.random.default_rng(prompts.seed).choice(len(found), prompts.limit, replace=False)
     return [found[place] for place in sorted(chosen)]
 
 
-def _texts(prompts: PromptSet) -> Iterator[str]:
-    lines = read_bytes(locate(prompts.path)).decode("utf-8", errors="replace").split("\n")
+def all_questions(sets: Sequence[PromptSet]) -> list[Question]:
+    """The questions of all sets; one that is in several belongs to the first."""
+    found: dict[str, Question] = {}
+    for prompts in sets:
+        for question in questions_of(prompts):
+            found.setdefault(question.id, question)
+    return list(found.values())
+
+
+def given_answers(contestant: AnswersContestant) -> dict[str, str]:
+    """The answers in a contestant's file, by the question's id; of two to one question the first counts.
+
+    Raises:
+        InputError: when a line is no JSON object, or lacks a field.
+        StorageError: when the file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for place, row in _lines(contestant.path, f"answers '{contestant.name}'"):
+        answer = _text_at(row, contestant.answer, place)
+        found.setdefault(_id_of(_joined(row, contestant.fields, place)), answer)
+    return found
+
+
+def _id_of(text: str) -> str:
+    return sample_id([Message(role="user", content=text)])
+
+
+def _rows(prompts: PromptSet, where: str) -> Iterator[tuple[str, Any]]:
+    return _lines(prompts.path, where) if prompts.path else _hub_rows(prompts, where)
+
+
+def _lines(path: str, where: str) -> Iterator[tuple[str, Any]]:
+    lines = read_bytes(locate(path)).decode("utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        place = f"{where}: {path}, line {number}"
         try:
-            row = json.loads(line)
+            yield place, json.loads(line)
         except ValueError:
-            raise _fault(prompts, number, "not JSON") from None
-        parts = [_text_at(row, field, prompts, number) for field in prompts.fields]
-        if not parts[0]:
-            raise _fault(prompts, number, f"'{prompts.fields[0]}' is empty")
-        yield "\n\n".join(part for part in parts if part)
+            raise _fault(place, "not JSON") from None
 
 
-def _text_at(row: Any, field: str, prompts: PromptSet, number: int) -> str:
+def _hub_rows(prompts: PromptSet, where: str) -> Iterator[tuple[str, Any]]:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError.of("datasets", "hub") from None
+    try:
+        rows = datasets.load_dataset(prompts.dataset, prompts.config, split=prompts.split, revision=prompts.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"{where}: cannot load {prompts.dataset}: {str(error).strip().splitlines()[0]}",
+            allowed="a data set of the hub, or a folder with its files",
+            action="check dataset, config and split; offline, give a file by path",
+        ) from None
+    for number, row in enumerate(rows):
+        yield f"{where}: {prompts.dataset}, row {number}", row
+
+
+def _joined(row: Any, fields: Sequence[str], place: str) -> str:
+    parts = [_text_at(row, field, place) for field in fields]
+    if not parts[0]:
+        raise _fault(place, f"'{fields[0]}' is empty")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _text_at(row: Any, field: str, place: str) -> str:
     value = row
     for part in field.split("."):
         try:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, ValueError, TypeError):
             names = ", ".join(row) if isinstance(row, dict) else "none: it is no object"
-            raise _fault(prompts, number, f"there is no '{field}'; its fields: {names}") from None
+            raise _fault(place, f"there is no '{field}'; its fields: {names}") from None
     if not isinstance(value, str):
-        raise _fault(prompts, number, f"'{field}' is no text")
+        raise _fault(place, f"'{field}' is no text")
     return value.strip()
 
 
-def _fault(prompts: PromptSet, number: int, problem: str) -> InputError:
+def _fault(place: str, problem: str) -> InputError:
     return InputError(
-        f"prompt set '{prompts.name}': {prompts.path}, line {number}: {problem}",
+        f"{place}: {problem}",
         action="correct the file, or name its fields: fields: [instruction, instances.0.input]",
     )

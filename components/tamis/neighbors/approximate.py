@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,55 +15,94 @@ from tamis.neighbors import refine
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.neighbors.vectors import Float, Vectors
 
+log = logging.getLogger(__name__)
 _BLOCK = 16_384
+_MORE, _MOST_EFFORT = 1.5, 4096
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Samples whose true neighbours are known, to measure recall on.
+
+    Attributes:
+        rows: (m,) their numbers.
+        distances: (m, k) float32 true distances of their nearest, ascending.
+    """
+
+    rows: NDArray[np.int64]
+    distances: Float
+
+    def recall(self, found: Float) -> dict[int, float]:
+        """Share of the true 2, 10 and k nearest among those found, (m, k) by their distances.
+
+        A neighbour that is as near as the true one counts as found, so that equal vectors are no misses.
+        """
+        k = self.distances.shape[1]
+        depths = sorted({2, min(10, k), k})
+        return {depth: float((found[:, :depth] <= self.distances[:, depth - 1 : depth]).mean()) for depth in depths}
+
+
+def drawn(settings: NeighborsSettings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending places in `rows` of the samples on which recall is measured, drawn by the seed."""
+    size = min(settings.recall_sample, len(rows))
+    return np.sort(np.random.default_rng(settings.seed).choice(len(rows), size, replace=False))
 
 
 def candidates(
-    vectors: Vectors, k: int, settings: NeighborsSettings, rows: NDArray[np.int64] | None = None
-) -> NDArray[np.int32]:
-    """About the `k` nearest samples to each of `rows` (all if left out), itself excluded, no sample twice.
+    vectors: Vectors,
+    k: int,
+    settings: NeighborsSettings,
+    rows: NDArray[np.int64],
+    sample: Sample | None = None,
+) -> tuple[NDArray[np.int32], int]:
+    """About the `k` nearest samples to each of `rows`, itself excluded, no sample twice.
+
+    With a `sample`, the search effort is raised until as many of its true neighbours are found as `settings` ask for.
 
     Returns:
-        (len(rows), k) int32 numbers of samples.
+        (len(rows), k) int32 numbers of samples, and the search effort.
 
     Raises:
         MissingExtraError: when faiss is not installed.
         SettingsError: when memory_mb does not hold an index of this pool.
     """
     index = _index(vectors, settings)
-    n = len(vectors)
-    wanted = np.arange(n) if rows is None else rows
-    found = np.empty((len(wanted), k), np.int32)
-    with Progress("neighbors: search", len(wanted)) as progress:
-        for start in range(0, len(wanted), _BLOCK):
-            some = wanted[start : start + _BLOCK]
-            _, numbers = index.search(vectors.unit_at(some), k + 1)
-            found[start : start + len(some)] = _without_self(numbers, some, n)
+    effort = settings.search_effort if sample is None else _effort(index, vectors, k, settings, sample)
+    _set_effort(index, effort)
+    found = np.empty((len(rows), k), np.int32)
+    with Progress("neighbors: search", len(rows)) as progress:
+        for start in range(0, len(rows), _BLOCK):
+            some = rows[start : start + _BLOCK]
+            found[start : start + len(some)] = _search(index, vectors, some, k)
             progress.advance(len(some))
-    return found
+    return found, effort
 
 
-def recall(
-    vectors: Vectors, distances: Float, settings: NeighborsSettings, rows: NDArray[np.int64] | None = None
-) -> dict[str, float | int]:
-    """Share of the true 2, 10 and k nearest neighbours that were found, on a seeded sample of exact searches.
+def _effort(index: Any, vectors: Vectors, k: int, settings: NeighborsSettings, sample: Sample) -> int:
+    """The least effort tried that reaches the recall asked for, or the greatest."""
+    effort, most = settings.search_effort, max(settings.search_effort, _MOST_EFFORT)
+    depth = sample.distances.shape[1]
+    while True:
+        _set_effort(index, effort)
+        found = _search(index, vectors, sample.rows, k)
+        _, distances, _ = refine.neighbors_of(vectors, found, depth, rows=sample.rows)
+        recall = sample.recall(distances)[depth]
+        log.info("neighbors: a search effort of %d finds %.4f of the %d nearest", effort, recall, depth)
+        if recall >= settings.recall or effort >= most:
+            return effort
+        effort = min(most, int(effort * _MORE))
 
-    A neighbour that is as near as the true one counts as found, so that equal vectors are no misses.
 
-    Args:
-        vectors: the vectors of all samples.
-        distances: (n, k) distances of the neighbours found.
-        settings: how many samples are searched, and the seed.
-        rows: (n,) numbers of the samples; the first n if left out.
-    """
-    n, k = distances.shape
-    drawn = np.sort(np.random.default_rng(settings.seed).choice(n, min(settings.recall_sample, n), replace=False))
-    _, true = refine.search_all(vectors, drawn if rows is None else rows[drawn], k)
-    facts: dict[str, float | int] = {"recall_sample": len(drawn)}
-    for depth in sorted({2, min(10, k), k}):
-        found = distances[drawn, :depth] <= true[:, depth - 1 : depth]
-        facts[f"recall_at_{depth}"] = round(float(found.mean()), 5)
-    return facts
+def _set_effort(index: Any, effort: int) -> None:
+    if hasattr(index, "hnsw"):
+        index.hnsw.efSearch = effort
+    else:
+        index.nprobe = min(effort, index.nlist)
+
+
+def _search(index: Any, vectors: Vectors, rows: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+    _, numbers = index.search(vectors.unit_at(rows), k + 1)
+    return _without_self(numbers, rows, len(vectors))
 
 
 def _index(vectors: Vectors, settings: NeighborsSettings) -> Any:
@@ -74,11 +115,10 @@ def _index(vectors: Vectors, settings: NeighborsSettings) -> Any:
     lists = n * (2 * d + 8)
     if graph <= settings.memory_mb << 20:
         index: Any = faiss.IndexHNSWFlat(d, settings.links, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = settings.build_effort, settings.search_effort
+        index.hnsw.efConstruction = settings.build_effort
     elif lists <= settings.memory_mb << 20:
         count = int(4 * np.sqrt(n))
         index = faiss.index_factory(d, f"IVF{count},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(16, settings.search_effort)
         rows = np.sort(np.random.default_rng(settings.seed).choice(n, min(n, 40 * count), replace=False))
         index.train(vectors.unit64(rows).astype(np.float32))
     else:

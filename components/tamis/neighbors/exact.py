@@ -1,14 +1,15 @@
 """Exact search on a CPU: blocked matrix products, of which each block serves its rows and its columns.
 
-The cosine matrix is symmetric, so only blocks on and above its diagonal are computed, which halves the arithmetic. The
-products go through numpy, whose OpenBLAS was faster than torch's MKL where both were measured (an AMD processor;
-`benchmarks/curation.py` prints both).
+The cosine matrix is symmetric, so only blocks on and above its diagonal are computed, which halves the arithmetic. Two
+threads then look for the few products that pass their samples' bounds, strip by strip, so that a strip is read from
+memory once for both directions.
 
 What comes out are candidates by float32 cosines; `refine` turns them into the final neighbours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 
 from tamis.core.errors import SettingsError
 from tamis.core.progress import Progress
+from tamis.neighbors.best import NOTHING, Best, capacity
 from tamis.neighbors.vectors import Float, Vectors
 
 _LARGEST, _SMALLEST = 2048, 128  # rows of a block: larger ones fall out of the cache
+_STRIP = 64  # rows looked through at a time, while they are in a core's own cache
 _GROUPS_PER_CANDIDATE = 4
-_NOTHING = np.float32(-4)  # below every cosine
+
+Places = NDArray[np.intp]
 
 
 def candidates(vectors: Vectors, k: int, memory: int) -> tuple[Float, NDArray[np.int32]]:
@@ -39,31 +43,28 @@ def candidates(vectors: Vectors, k: int, memory: int) -> tuple[Float, NDArray[np
         SettingsError: when `memory` is too small.
     """
     n = len(vectors)
-    size = block_size(n, vectors.dimensions, k, memory)
-    best = _Best(n, k)
+    size = min(n, block_size(n, vectors.dimensions, k, memory))
+    units = _Units(vectors, memory - _needed(size, n, vectors.dimensions, k))
+    best = Best(n, k)
     starts = range(0, n, size)
+    blocks = len(starts) * (len(starts) + 1) // 2
     product = np.empty(size * size, np.float32)
-    by_rows, by_columns = _Offer(best, size), _Offer(best, size)
-    with Progress("neighbors", len(starts) * (len(starts) + 1) // 2, unit="blocks") as progress, _helper() as helper:
+    with Progress("neighbors", blocks, unit="blocks") as progress, _Offer(best, size) as offer:
         # The diagonal goes first: afterwards every sample has a bound that few products pass.
         for start in starts:
-            rows = vectors.unit(start, min(start + size, n))
-            cosines = np.matmul(rows, rows.T, out=product[: len(rows) ** 2].reshape(len(rows), len(rows)))
-            np.fill_diagonal(cosines, _NOTHING)
-            best.bounds[start : start + len(rows)] = _lower_bounds(cosines, k)
-            by_rows.to_rows(start, start, cosines)
-            best.trim(np.arange(start, start + len(rows)))
+            rows = units.block(start, min(start + size, n))
+            # Of a matrix with itself numpy takes another, slower routine; a copy is not itself.
+            cosines = np.matmul(rows, rows.copy().T, out=product[: len(rows) ** 2].reshape(len(rows), len(rows)))
+            np.fill_diagonal(cosines, NOTHING)
+            offer.first(start, start, cosines, k)
             progress.advance()
         for start in starts:
-            rows = vectors.unit(start, min(start + size, n))
+            rows = units.block(start, min(start + size, n))
             for other in range(start + size, n, size):
-                columns = vectors.unit(other, min(other + size, n))
+                columns = units.block(other, min(other + size, n))
                 shape = (len(rows), len(columns))
                 cosines = np.matmul(rows, columns.T, out=product[: shape[0] * shape[1]].reshape(shape))
-                # The samples of rows and of columns are different ones, so both can take their share at once.
-                second = helper.submit(by_columns.to_columns, start, other, cosines)
-                by_rows.to_rows(start, other, cosines)
-                second.result()
+                offer.both(start, other, cosines)
                 progress.advance()
     return best.finish()
 
@@ -89,148 +90,157 @@ def candidates_among(
     Returns:
         Float32 cosines (len(rows), k), and the candidates' numbers (len(rows), k) int32, in no order.
     """
-    size = block_size(max(len(rows), len(columns)), vectors.dimensions, k, memory)
-    best = _Best(len(rows), k)
-    offer, product = _Offer(best, size), np.empty(size * size, np.float32)
-    with Progress("neighbors", len(rows)) as progress:
+    size = min(max(len(rows), len(columns)), block_size(len(rows), vectors.dimensions, k, memory))
+    units = _Units(vectors, memory - _needed(size, len(rows), vectors.dimensions, k))
+    best = Best(len(rows), k)
+    product = np.empty(size * size, np.float32)
+    with Progress("neighbors", len(rows)) as progress, _Offer(best, size) as offer:
         for start in range(0, len(rows), size):
             mine = rows[start : start + size]
-            units = vectors.unit_at(mine)
+            my_units = units.at(mine)
             for other in range(0, len(columns), size):
                 theirs = columns[other : other + size]
                 shape = (len(mine), len(theirs))
                 out = product[: shape[0] * shape[1]].reshape(shape)
-                cosines = np.matmul(units, vectors.unit_at(theirs).T, out=out)
+                cosines = np.matmul(my_units, units.at(theirs).T, out=out)
                 place = np.searchsorted(theirs, mine)
                 own = np.flatnonzero(theirs[np.minimum(place, len(theirs) - 1)] == mine)
-                cosines[own, place[own]] = _NOTHING
+                cosines[own, place[own]] = NOTHING
                 if other == 0:
-                    best.bounds[start : start + len(mine)] = _lower_bounds(cosines, k)
-                offer.to_rows(start, other, cosines)
+                    offer.first(start, other, cosines, k)
+                else:
+                    offer.to_rows(start, other, cosines)
             progress.advance(len(mine))
     cosines, places = best.finish()
     return cosines, columns[places].astype(np.int32)
 
 
 def block_size(n: int, dimensions: int, k: int, memory: int) -> int:
-    """Rows of a block such that the search stays within `memory` bytes.
+    """Most rows of a block with which the search of `n` samples' neighbours stays within `memory` bytes.
 
     Raises:
         SettingsError: when not even the smallest block fits.
     """
-
-    def needed(size: int) -> int:
-        # The kept candidates; a product, two masks, and what passes in the first block; two blocks of vectors twice.
-        return n * (_capacity(k) * 8 + 12) + size * size * 14 + 16 * size * dimensions + size * _capacity(k) * 24
-
     for size in range(_LARGEST, 0, -_SMALLEST):
-        if needed(size) <= memory:
-            return min(size, n)
+        if _needed(size, n, dimensions, k) <= memory:
+            return size
     raise SettingsError(
         f"neighbors.memory_mb: {memory >> 20} MiB do not hold the graph of {n} samples",
-        allowed=f"{(needed(_SMALLEST) >> 20) + 1} or more",
+        allowed=f"{(_needed(_SMALLEST, n, dimensions, k) >> 20) + 1} or more",
         action="raise memory_mb, or use method: approximate",
     )
 
 
-def _capacity(k: int) -> int:
-    return 2 * k + 32
+def _needed(size: int, n: int, dimensions: int, k: int) -> int:
+    """Bytes of a search with blocks of `size` rows: the kept candidates; a product and, of the first block, what
+    passes; two blocks of vectors, twice."""
+    return n * (capacity(k) * 8 + 12) + size * size * 14 + 16 * size * dimensions + size * capacity(k) * 24
 
 
-def _helper() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="neighbors")
+class _Units:
+    """Vectors of length 1: all made once where `memory` bytes hold them, else block by block."""
 
+    def __init__(self, vectors: Vectors, memory: int) -> None:
+        self._vectors = vectors
+        self._all = vectors.unit(0, len(vectors)) if 4 * vectors.raw.size <= memory else None
 
-class _Best:
-    """The best candidates so far of every sample.
+    def block(self, start: int, stop: int) -> Float:
+        return self._vectors.unit(start, stop) if self._all is None else self._all[start:stop]
 
-    A sample's candidates are gathered in a row with room for more than k and cut to the best k when it is full, which
-    also raises its bound: a cosine at or below the bound is not among the k best.
-    """
-
-    def __init__(self, n: int, k: int) -> None:
-        self.bounds = np.full(n, _NOTHING, np.float32)
-        self._k, self._capacity = k, _capacity(k)
-        self._cosines = np.full((n, self._capacity), _NOTHING, np.float32)
-        self._samples = np.zeros((n, self._capacity), np.int32)
-        self._filled = np.zeros(n, np.int32)
-
-    def take(self, takers: NDArray[np.intp], offered: NDArray[np.intp], cosines: Float) -> None:
-        """Add candidates: `offered` with `cosines` to the samples `takers`, which are sorted."""
-        if not len(takers):
-            return
-        firsts = np.flatnonzero(np.r_[True, takers[1:] != takers[:-1]])
-        counts = np.diff(np.r_[firsts, len(takers)])
-        changed = takers[firsts]
-        full = self._filled[changed] + counts > self._capacity
-        if full.any():
-            self.trim(changed[full])
-            tight = np.flatnonzero(full & (self._filled[changed] + counts > self._capacity))
-            if len(tight):  # more at once than the row has room for
-                keep = np.ones(len(takers), bool)
-                for place in tight.tolist():
-                    offer = slice(firsts[place], firsts[place] + counts[place])
-                    self._replace(int(changed[place]), offered[offer], cosines[offer])
-                    keep[offer] = False
-                self.take(takers[keep], offered[keep], cosines[keep])
-                return
-        places = np.arange(len(takers)) - np.repeat(firsts - self._filled[changed], counts)
-        self._cosines[takers, places], self._samples[takers, places] = cosines, offered
-        self._filled[changed] += counts.astype(np.int32)
-
-    def trim(self, rows: NDArray[np.intp]) -> None:
-        """Keep the best k of `rows` that have more, and raise their bounds."""
-        rows = rows[self._filled[rows] > self._k]
-        cosines, k = self._cosines[rows], self._k
-        kept = np.argpartition(cosines, self._capacity - k, axis=1)[:, -k:]
-        best = np.take_along_axis(cosines, kept, 1)
-        samples = np.take_along_axis(self._samples[rows], kept, 1)
-        self._cosines[rows, k:] = _NOTHING
-        self._cosines[rows, :k], self._samples[rows, :k] = best, samples
-        self._filled[rows] = k
-        self.bounds[rows] = best.min(1, initial=np.inf)
-
-    def _replace(self, row: int, offered: NDArray[np.intp], cosines: Float) -> None:
-        filled = self._filled[row]
-        cosines = np.concatenate([self._cosines[row, :filled], cosines])
-        samples = np.concatenate([self._samples[row, :filled], offered])
-        kept = np.argpartition(cosines, len(cosines) - self._k)[-self._k :]
-        self._cosines[row, : self._k], self._samples[row, : self._k] = cosines[kept], samples[kept]
-        self._cosines[row, self._k :] = _NOTHING
-        self._filled[row] = self._k
-        self.bounds[row] = cosines[kept].min()
-
-    def finish(self) -> tuple[Float, NDArray[np.int32]]:
-        """Cosines and numbers of the k best of every sample."""
-        n = len(self.bounds)
-        for start in range(0, n, _LARGEST):
-            self.trim(np.arange(start, min(start + _LARGEST, n)))
-        return self._cosines[:, : self._k], self._samples[:, : self._k]
+    def at(self, rows: NDArray[np.int64]) -> Float:
+        return self._vectors.unit_at(rows) if self._all is None else self._all[rows]
 
 
 class _Offer:
-    """Offers products to samples, with memory of its own so that two can work side by side."""
+    """Offers the products of a block to its samples, by two threads."""
 
-    def __init__(self, best: _Best, size: int) -> None:
+    def __init__(self, best: Best, size: int) -> None:
         self._best = best
-        self._mask = np.empty(size * size, bool)
+        self._masks = np.empty((2, _STRIP * size), bool)
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="neighbors")
+
+    def __enter__(self) -> _Offer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._helper.shutdown()
+
+    def first(self, first: int, other: int, cosines: Float, k: int) -> None:
+        """Offer the first products that the samples from `first` on (rows) get, with those from `other` on (columns).
+
+        Before, each row gets a bound; afterwards it keeps its best `k`.
+        """
+
+        def offer(which: int, half: slice) -> None:
+            mine = cosines[half]
+            rows = slice(first + half.start, first + half.start + len(mine))
+            for start in range(0, len(mine), _STRIP):
+                strip = slice(rows.start + start, min(rows.start + start + _STRIP, rows.stop))
+                self._best.bounds[strip] = _lower_bounds(mine[start : start + _STRIP], k)
+            passing, _ = self._passing(which, mine, self._best.bounds[rows])
+            self._rows_take(rows.start, other, mine, passing)
+            self._best.trim(np.arange(rows.start, rows.stop))
+
+        self._by_halves(offer, len(cosines))
 
     def to_rows(self, first: int, other: int, cosines: Float) -> None:
         """Offer the samples from `other` on (columns) to the samples from `first` on (rows)."""
-        passing = self._passing(cosines, self._best.bounds[first : first + len(cosines), None])
+
+        def offer(which: int, half: slice) -> None:
+            start, mine = first + half.start, cosines[half]
+            passing, _ = self._passing(which, mine, self._best.bounds[start : start + len(mine)])
+            self._rows_take(start, other, mine, passing)
+
+        self._by_halves(offer, len(cosines))
+
+    def both(self, first: int, other: int, cosines: Float) -> None:
+        """Offer the samples from `first` on (rows) and those from `other` on (columns) to each other."""
+        found: list[tuple[Places, Places]] = [(np.empty(0, np.intp),) * 2] * 2
+        theirs = self._best.bounds[other : other + cosines.shape[1]]
+
+        def look(which: int, half: slice) -> None:
+            mine = cosines[half]
+            start = first + half.start
+            places = self._passing(which, mine, self._best.bounds[start : start + len(mine)], theirs)
+            offset = half.start * cosines.shape[1]
+            found[which] = (places[0] + offset, places[1] + offset)
+
+        self._by_halves(look, len(cosines))
+        to_rows, to_columns = (np.concatenate(places) for places in zip(*found, strict=True))
+        # The samples of rows and of columns are different ones, so both can take their share at once.
+        second = self._helper.submit(self._columns_take, first, other, cosines, to_columns)
+        self._rows_take(first, other, cosines, to_rows)
+        second.result()
+
+    def _by_halves(self, work: Callable[[int, slice], None], rows: int) -> None:
+        second = self._helper.submit(work, 1, slice(rows // 2, rows))
+        work(0, slice(0, rows // 2))
+        second.result()
+
+    def _passing(
+        self, which: int, cosines: Float, of_rows: Float, of_columns: Float | None = None
+    ) -> tuple[Places, Places]:
+        """Places, in the flattened product, of what exceeds the bounds of its row, and of its column."""
+        width = cosines.shape[1]
+        rows, columns = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
+        for start in range(0, len(cosines), _STRIP):
+            strip = cosines[start : start + _STRIP]
+            mask = self._masks[which, : strip.size].reshape(strip.shape)
+            np.greater(strip, of_rows[start : start + _STRIP, None], out=mask)
+            rows.append(np.flatnonzero(mask) + start * width)
+            if of_columns is not None:
+                np.greater(strip, of_columns, out=mask)
+                columns.append(np.flatnonzero(mask) + start * width)
+        return np.concatenate(rows), np.concatenate(columns)
+
+    def _rows_take(self, first: int, other: int, cosines: Float, passing: Places) -> None:
         rows, columns = np.divmod(passing, cosines.shape[1])
         self._best.take(rows + first, columns + other, cosines.reshape(-1)[passing])
 
-    def to_columns(self, first: int, other: int, cosines: Float) -> None:
-        """Offer the samples from `first` on (rows) to the samples from `other` on (columns)."""
-        passing = self._passing(cosines, self._best.bounds[None, other : other + cosines.shape[1]])
+    def _columns_take(self, first: int, other: int, cosines: Float, passing: Places) -> None:
         rows, columns = np.divmod(passing, cosines.shape[1])
         order = np.argsort(columns.astype(np.uint16), kind="stable")  # a radix sort, at this width
         self._best.take(columns[order] + other, rows[order] + first, cosines.reshape(-1)[passing[order]])
-
-    def _passing(self, cosines: Float, bounds: Float) -> NDArray[np.intp]:
-        mask = np.greater(cosines, bounds, out=self._mask[: cosines.size].reshape(cosines.shape))
-        return np.flatnonzero(mask)
 
 
 def _lower_bounds(cosines: Float, k: int) -> Float:
@@ -242,7 +252,7 @@ def _lower_bounds(cosines: Float, k: int) -> Float:
     groups = _GROUPS_PER_CANDIDATE * k
     width = cosines.shape[1] // groups
     if width < 2:
-        return np.full(len(cosines), _NOTHING, np.float32)
+        return np.full(len(cosines), NOTHING, np.float32)
     largest = cosines[:, : groups * width].reshape(len(cosines), width, groups).max(1)
     bounds: Float = np.partition(largest, groups - k, axis=1)[:, groups - k]
-    return np.nextafter(bounds, _NOTHING)
+    return np.nextafter(bounds, NOTHING)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,5 +114,18 @@ def _on_grid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _nearest(samples: NDArray[np.int32], distances: NDArray[np.float64], k: int) -> tuple[NDArray[np.int32], Float]:
     """The first `k` by distance, then by number."""
-    order = np.lexsort((samples, distances), axis=1)[:, :k]
-    return np.take_along_axis(samples, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32)
+    keys = keys_of(samples, distances)
+    keys.sort(1)
+    return pairs_of(keys[:, :k])
+
+
+def keys_of(samples: NDArray[np.int32], distances: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """A number for each sample and its distance on the grid, which orders by distance, then by sample."""
+    steps = (distances * GRID).astype(np.int64)
+    keys: NDArray[np.int64] = (steps << 32) | samples
+    return keys
+
+
+def pairs_of(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
+    """The samples and distances that `keys` were made of."""
+    return keys.astype(np.int32), ((keys >> 32) / GRID).astype(np.float32)

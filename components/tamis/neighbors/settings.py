@@ -24,9 +24,14 @@ class NeighborsSettings(Settings):
     )
     links: int = Field(32, ge=4, le=256, description="approximate: links per sample in the HNSW index")
     build_effort: int = Field(120, ge=16, description="approximate: candidates looked at when a sample is added")
-    search_effort: int = Field(400, ge=16, description="approximate: candidates looked at in a search")
+    search_effort: int = Field(
+        128, ge=16, description="approximate: candidates looked at in a search; raised until the recall is reached"
+    )
+    recall: float = Field(
+        0.98, ge=0, lt=1, description="approximate: share of the true k nearest that must be found, measured on samples"
+    )
     build_threads: int = Field(
-        0, ge=0, description="approximate: threads that build the index; 1 gives the same graph every time; 0: all"
+        1, ge=0, description="approximate: threads that build the index; only 1 gives the same graph every time; 0: all"
     )
     recall_sample: int = Field(1000, ge=10, description="approximate: samples on which recall is measured exactly")
     seed: int = Field(0, ge=0, description="approximate: draws the recall sample")

@@ -15,6 +15,7 @@ from tamis.core.artifacts import Kind, Manifest
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.neighbors import approximate, device, exact, refine
 from tamis.neighbors.known import Known, read_known
+from tamis.neighbors.mutual import mutual
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.neighbors.vectors import Float, Vectors, open_vectors
 
@@ -51,10 +52,9 @@ def _find(step: Step[NeighborsSettings]) -> None:
     ids = pq.read_table(embeddings.path("ids.parquet"))["id"].combine_chunks()
     vectors = open_vectors(embeddings.path("vectors.npy"), ids)
     n, k = len(vectors), min(settings.k, len(vectors) - 1)
-    if k < settings.k:
-        step.facts["warnings"] = [f"k was lowered from {settings.k} to {k}: there are only {n} samples"]
-        log.warning("neighbors: k lowered from %d to %d, there are only %d samples", settings.k, k, n)
     search = _Search(vectors, k, settings)
+    if k < settings.k:
+        search.warnings.append(f"k was lowered from {settings.k} to {k}: there are only {n} samples")
     first, last = settings.rows(n)
     rows = np.arange(first, last)
     indices, distances = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
@@ -73,6 +73,10 @@ def _find(step: Step[NeighborsSettings]) -> None:
     shutil.copyfile(embeddings.path("ids.parquet"), step.out / "ids.parquet")
     step.rows = len(rows)
     step.facts.update(search.facts, k=k, metric="cosine", copies=_copies(distances), taken_over=int((~left).sum()))
+    if search.warnings:
+        step.facts["warnings"] = search.warnings
+    for warning in search.warnings:
+        log.warning("neighbors: %s", warning)
     if settings.shard != "1/1":
         step.facts.update(first_row=first, samples=n)
 
@@ -86,6 +90,7 @@ class _Search:
         limit = settings.exact_up_to * (_GPU_FACTOR if self._gpu else 1)
         self._exact = settings.method == "exact" or (settings.method == "auto" and len(vectors) <= limit)
         self.facts: dict[str, Any] = {"exact": True, "compared_again": 0}
+        self.warnings: list[str] = []
 
     def found(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
         """Neighbours and distances of the samples `rows` among all."""
@@ -96,10 +101,23 @@ class _Search:
                 cosines, candidates = exact.candidates(self._vectors, wanted, self._memory)
             else:
                 cosines, candidates = self._among(rows, np.arange(n), wanted)
-            return self._refined(rows, candidates, cosines)
-        candidates = approximate.candidates(self._vectors, wanted, self._settings, rows)
-        indices, distances = self._refined(rows, candidates, None)
-        self.facts.update(approximate.recall(self._vectors, distances, self._settings, rows), exact=False)
+            return self._refined(rows, candidates, cosines, self._k)
+        places = approximate.drawn(self._settings, rows)
+        cosines, candidates = self._among(rows[places], np.arange(n), wanted)
+        sample = approximate.Sample(rows[places], self._refined(rows[places], candidates, cosines, self._k)[1])
+        candidates, effort = approximate.candidates(self._vectors, wanted, self._settings, rows, sample)
+        indices, distances = self._refined(rows, candidates, None, wanted)
+        if len(rows) == n:
+            indices, distances = mutual(indices, distances, self._k, memory=self._memory)
+        indices, distances = indices[:, : self._k], distances[:, : self._k]
+        recall = sample.recall(distances[places])
+        self.facts.update({f"recall_at_{depth}": round(share, 5) for depth, share in recall.items()})
+        self.facts.update(exact=False, recall_sample=len(places), search_effort=effort)
+        if recall[self._k] < self._settings.recall:
+            self.warnings.append(
+                f"{recall[self._k]:.3f} of the {self._k} nearest neighbours were found, less than the "
+                f"{self._settings.recall} asked for; raise links and build_effort, or use method: exact"
+            )
         return indices, distances
 
     def extended(self, known: Known, mine: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
@@ -111,7 +129,7 @@ class _Search:
             return theirs, known.distances[mine]
         cosines, candidates = self._among(rows, new, min(self._k + refine.SPARE, len(new)))
         unseen = cosines if candidates.shape[1] < len(new) else None
-        return self._refined(rows, np.hstack([theirs, candidates]), unseen)
+        return self._refined(rows, np.hstack([theirs, candidates]), unseen, self._k)
 
     def _among(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64], wanted: int
@@ -122,10 +140,10 @@ class _Search:
         return exact.candidates_among(self._vectors, rows, columns, wanted, self._memory)
 
     def _refined(
-        self, rows: NDArray[np.int64], candidates: NDArray[np.int32], cosines: Float | None
+        self, rows: NDArray[np.int64], candidates: NDArray[np.int32], cosines: Float | None, k: int
     ) -> tuple[NDArray[np.int32], Float]:
         indices, distances, doubtful = refine.neighbors_of(
-            self._vectors, candidates, self._k, cosines, rows=rows, memory=self._memory
+            self._vectors, candidates, k, cosines, rows=rows, memory=self._memory
         )
         self.facts["compared_again"] += doubtful
         return indices, distances

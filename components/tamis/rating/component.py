@@ -1,5 +1,7 @@
 """Kubeflow face of the rating stage."""
 
+from typing import List  # noqa: UP035  (kfp reads this spelling only)
+
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
@@ -13,3 +15,29 @@ def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics
     from tamis.rating.stage import run
 
     execute(run, RatingSettings, settings, out=ratings, metrics=metrics, pool=pool.path)
+
+
+@component("cpu")
+def gather_ratings(
+    ratings: Input[List[Dataset]],  # noqa: UP006
+    parts: Output[Dataset],
+    metrics: Output[Metrics],
+) -> None:
+    """Put what all pods have rated into one artifact, which a loop over raters can take."""
+    from tamis.core.kubeflow import execute
+    from tamis.rating.merging import gather
+    from tamis.rating.settings import MergeSettings
+
+    execute(gather, MergeSettings, {}, out=parts, metrics=metrics, ratings=[each.path for each in ratings])
+
+
+@component("cpu")
+def merge_ratings(
+    pool: Input[Dataset], parts: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]
+) -> None:
+    """Make of what the pods of one rater have rated the ratings that one pod would have made."""
+    from tamis.core.kubeflow import execute
+    from tamis.rating.merging import merge_one
+    from tamis.rating.settings import RatingSettings
+
+    execute(merge_one, RatingSettings, settings, out=ratings, metrics=metrics, pool=pool.path, parts=parts.path)

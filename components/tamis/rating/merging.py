@@ -1,8 +1,13 @@
-"""The shards of one rater's ratings, put together."""
+"""The shards of one rater's ratings, put together.
+
+A Kubeflow pipeline cannot hand a list of artifacts into its loop over raters, but one artifact it can: `gather` makes
+one of the shards of all raters, and `merge_one` merges those of one rater out of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +15,11 @@ import pyarrow as pa
 from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import InputError
 from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.storage import link_tree
 from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.records import Rating
 from tamis.rating.rows import BLOCK
-from tamis.rating.settings import MergeSettings
+from tamis.rating.settings import MergeSettings, RatingSettings
 from tamis.rating.shards import places
 from tamis.rating.summary import Summary
 
@@ -28,6 +34,44 @@ def run(settings: MergeSettings, *, pool: Uri, ratings: Sequence[Uri], out: Uri)
     first = manifest_of(ratings[0]) if ratings else None
     inputs = {"pool": Input(pool, "pool"), "ratings": Input(list(ratings), "ratings_part")}
     return run_step("rating", "ratings", settings, _merge, out=out, inputs=inputs, name=first.name if first else "")
+
+
+def gather(settings: MergeSettings, *, ratings: Sequence[Uri], out: Uri) -> Manifest:
+    """Put ratings and parts of ratings, of any raters, into one artifact, a folder each.
+
+    Raises:
+        ArtifactError: when one of them is unfinished or something else.
+    """
+    inputs = {"ratings": Input(list(ratings), "ratings", "ratings_part")}
+    return run_step("rating", "ratings_parts", settings, _gather, out=out, inputs=inputs)
+
+
+def _gather(step: Step[MergeSettings]) -> None:
+    for number, one in enumerate(step.inputs("ratings"), 1):
+        link_tree(one.folder, step.out / f"{number:04d}")
+        step.rows += one.manifest.rows
+
+
+def merge_one(settings: RatingSettings, *, pool: Uri, parts: Path, out: Path) -> Manifest:
+    """Merge the shards of the rater that `settings` name, out of what `gather` has made.
+
+    Ratings that were made in one piece are handed on as they are.
+
+    Raises:
+        InputError: as `run` does.
+        ArtifactError: when `parts` is something else, or not whole.
+    """
+    gathered = Artifact.open(parts, "ratings_parts")
+    gathered.verify()
+    folders = sorted({gathered.folder / Path(file.name).parts[0] for file in gathered.manifest.files})
+    made = [Artifact.open(folder) for folder in folders]
+    own = [one for one in made if one.name == settings.name]
+    if not own:
+        raise InputError(f"none of the parts is of the rater '{settings.name}'", action="give the run's own `workers`")
+    if [one.manifest.kind for one in own] == ["ratings"]:
+        link_tree(own[0].folder, out)
+        return own[0].manifest
+    return run(MergeSettings(), pool=pool, ratings=[one.folder for one in own], out=out)
 
 
 def _merge(step: Step[MergeSettings]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tamis.core.llm.asking import summed
+from tamis.core.llm.backend import Answer
+from tamis.core.store import Records
 from tamis.core.tables import RATINGS
-from tamis.rating.backend import Answer
 from tamis.rating.parsing import HIGH, LOW, UnparsableError, parse
 
 Status = Literal["ok", "unparsable", "refused", "too_long", "failed"]
@@ -43,8 +46,14 @@ class Rating(BaseModel):
 
     def row(self, rater: str) -> dict[str, object]:
         """Its row in the ratings table."""
-        values = self.model_dump(exclude={"shortened"}) | {"rater": rater}
-        return {name: values[name] for name in RATINGS.names}
+        return {name: rater if name == "rater" else getattr(self, name) for name in RATINGS.names}
+
+
+RECORDS = Records(
+    Rating,
+    pa.schema([field for field in RATINGS if field.name != "rater"] + [pa.field("shortened", pa.bool_())]),
+    "ratings",
+)
 
 
 def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Rating:
@@ -52,8 +61,8 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
     common = {
         "id": answer.id,
         "attempts": attempt,
-        "prompt_tokens": _sum(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
-        "completion_tokens": _sum(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+        "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
+        "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
         "shortened": answer.shortened,
     }
     if answer.problem is not None:
@@ -69,7 +78,3 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
         # Beyond four decimals lies the noise of floating point, which differs between batches.
         expected = round(min(max(mean, LOW), HIGH), 4)
     return Rating.model_validate(common | scores._asdict() | {"status": "ok", "expected": expected})
-
-
-def _sum(new: int | None, old: int | None) -> int | None:
-    return old if new is None else new + (old or 0)

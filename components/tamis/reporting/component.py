@@ -20,6 +20,7 @@ def report(
     models: Input[List[Model]] = None,  # noqa: UP006
     evaluations: Input[List[Artifact]] = None,  # noqa: UP006
     base_evaluations: Input[List[Artifact]] = None,  # noqa: UP006
+    judgements: Input[List[Artifact]] = None,  # noqa: UP006
 ) -> None:
     """Write the report of a run; the page also shows in the Kubeflow UI."""
     import shutil
@@ -30,7 +31,7 @@ def report(
     from tamis.reporting.settings import ReportingSettings
     from tamis.reporting.stage import run
 
-    made = [*selections, *(models or []), *(base_evaluations or []), *(evaluations or [])]
+    made = [*selections, *(models or []), *(base_evaluations or []), *(evaluations or []), *(judgements or [])]
     failed = {artifact.path: failure for artifact in made if (failure := failure_in(artifact.path))}
 
     def whole(artifacts: list) -> list:
@@ -48,7 +49,8 @@ def report(
         selections=whole(selections),
         models=whole(models),
         evaluations=[*whole(base_evaluations), *whole(evaluations)],
-        failed=list({failure.name: failure for failure in failed.values()}.values()),
+        judgements=whole(judgements),
+        failed=list({(failure.name, failure.stage): failure for failure in failed.values()}.values()),
     )
     Path(page.path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(report.path) / "report.html", page.path)

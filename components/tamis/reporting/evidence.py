@@ -13,18 +13,21 @@ from tamis.core.errors import InputError
 from tamis.core.failures import Failure
 from tamis.core.steps import Step
 from tamis.reporting.experiment import Group, read_groups
+from tamis.reporting.judgements import Judgement, read_judgement
 from tamis.reporting.numbers import slugs
 from tamis.reporting.outcomes import BASE, Evaluations, Subset, read_evaluations, read_subset
 from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
 from tamis.reporting.samples import Samples, read_samples
 from tamis.reporting.settings import ReportingSettings
 
+_JUDGED = "judgement"  # what the step that judges makes
+
 
 @dataclass(frozen=True)
 class Evidence:
     """The opened artifacts and what was read of them. What was not given is None or empty.
 
-    `failed` are the cells without a result.
+    `failed` are the cells without a result, `unjudged` those of which the judgement alone is missing.
     """
 
     settings: ReportingSettings
@@ -35,7 +38,9 @@ class Evidence:
     subsets: list[Subset]
     models: list[Artifact]
     evaluations: Evaluations | None
+    judgements: list[Judgement]
     failed: list[Failure]
+    unjudged: list[Failure]
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -47,6 +52,7 @@ class Evidence:
             *(subset.artifact for subset in self.subsets),
             *self.models,
             *(self.evaluations.artifacts if self.evaluations else []),
+            *(judgement.artifact for judgement in self.judgements),
         ]
 
     @cached_property
@@ -98,5 +104,7 @@ def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evide
         subsets=subsets,
         models=list(step.inputs("models")),
         evaluations=read_evaluations(evaluations) if evaluations else None,
-        failed=failed,
+        judgements=[read_judgement(artifact, settings.examples) for artifact in step.inputs("judgements")],
+        failed=[failure for failure in failed if failure.stage != _JUDGED],
+        unjudged=[failure for failure in failed if failure.stage == _JUDGED],
     )

@@ -55,6 +55,20 @@ def published_base(model: str) -> dict[str, float]:
     return _figures(model, _BASE, None, None)
 
 
+def published_judging(group: Group, rater_models: dict[str, str], opponent: Sequence[str]) -> dict[str, float]:
+    """The paper's win, tie and lose as shares of 1 for the same base model, rater and size of `ds2` against LIMA.
+
+    `opponent` are the names by which the opponent is known; nothing is returned if none of them speaks of LIMA.
+    """
+    if group.strategy != "ds2" or not any("lima" in name.lower() for name in opponent):
+        return {}
+    asked = (_known(group.model, "models"), _known(rater_models.get(group.rater, group.rater), "raters") or group.rater)
+    for cell in _published()["judging"]:
+        if (cell["model"], cell["rater"], cell["size"]) == (*asked, group.size):
+            return {name: cell[name] / 100 for name in ("win", "tie", "lose")}
+    return {}
+
+
 def _figures(model: str, strategy: str, rater: str | None, size: int | None) -> dict[str, float]:
     data = _published()
     asked = (_known(model, "models"), strategy, rater, size)

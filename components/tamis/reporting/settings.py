@@ -20,5 +20,10 @@ class ReportingSettings(Settings):
     group: str | None = Field(
         None, min_length=1, description="field of the pool's metadata to break down by, such as a topic"
     )
-    examples: int = Field(20, ge=0, le=500, description="most confident corrections shown for each rater")
+    examples: int = Field(
+        20,
+        ge=0,
+        le=500,
+        description="most confident corrections shown for each rater, and judged prompts of each model",
+    )
     notes: tuple[str, ...] = Field((), description="remarks in plain text, shown at the top of the page")

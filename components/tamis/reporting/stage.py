@@ -21,6 +21,7 @@ def run(
     selections: Sequence[Uri] = (),
     models: Sequence[Uri] = (),
     evaluations: Sequence[Uri] = (),
+    judgements: Sequence[Uri] = (),
     failed: Sequence[Failure] = (),
     out: Uri,
 ) -> Manifest:
@@ -39,9 +40,10 @@ def run(
         "selections": Input(selections, "selection"),
         "models": Input(models, "model"),
         "evaluations": Input(evaluations, "evaluation"),
+        "judgements": Input(judgements, "judgement"),
     }
     body = partial(_report, failed=list(failed))
-    files = {f"failed {failure.name}": failure.model_dump_json() for failure in failed}
+    files = {f"failed {failure.name} {failure.stage}": failure.model_dump_json() for failure in failed}
     return run_step("reporting", "report", settings, body, out=out, inputs=inputs, files=files)
 
 
@@ -49,11 +51,11 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     from tamis.reporting import render
     from tamis.reporting.evidence import read_evidence
     from tamis.reporting.headline import headline
-    from tamis.reporting.sections import cost, curation, evaluation, experiment, pool, ratings, subsets, truth
+    from tamis.reporting.sections import cost, curation, evaluation, experiment, judging, pool, ratings, subsets, truth
     from tamis.reporting.style import save
 
     evidence = read_evidence(step, failed)
-    parts = (pool, ratings, curation, truth, subsets, experiment, evaluation, cost)
+    parts = (pool, ratings, curation, truth, subsets, experiment, evaluation, judging, cost)
     sections = [part.build(evidence) for part in parts]
     folder = step.out / "plots"
     folder.mkdir()

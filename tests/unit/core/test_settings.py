@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, hash_of, load, parse, with_overrides
+from tamis.core.settings import Settings, hash_of, load, parse, said, understood, with_overrides
 
 
 class Cat(Settings):
@@ -52,6 +52,19 @@ def test_a_wrong_setting_is_named_with_what_was_seen_and_what_is_allowed(
 
 def test_whole_numbers_may_come_as_floats_as_kubeflow_sends_them() -> None:
     assert parse(House, {"rooms": 4.0, "pets": [{"kind": "cat", "lives": 7.0}]}, where="x").rooms == 4
+
+
+def test_null_reaches_a_pipeline_s_step_though_kfp_has_no_word_for_it() -> None:
+    class Service(Settings):
+        key: str | None = "KEY"
+        more: dict[str, float | None] = Field({})
+        note: str | None = None
+
+    plain, without = Service(key="MINE", note=None), Service(key=None, more={"temperature": None, "top_p": 1})
+    assert said(plain) == {"key": "MINE"}
+    assert "None" not in str(said(without))
+    for settings in (plain, without):
+        assert parse(Service, understood(said(settings)), where="here") == settings
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,17 @@ def t_error(pool: Pool, result: Curated) -> float:
     return float(np.abs(np.array(result.diagnosis["T"]) - pool.realized()).mean())
 
 
-@pytest.mark.parametrize("seed", [101, 102, 103, 104, 105])
-def test_ratings_of_which_42_in_100_are_wrong_come_out_right(seed: int) -> None:
-    pool, result = curated(seed=seed)
-    assert pool.right(pool.scores) < 0.6
-    assert t_error(pool, result) <= 0.004
-    assert np.abs(result.diagnosis["p"] - np.bincount(pool.true) / 10_000).sum() < 0.03
-    assert pool.f1(result.flagged) >= 0.965
-    assert pool.right(result.score) >= 0.96
+def test_ratings_of_which_42_in_100_are_wrong_come_out_right() -> None:
+    found = [curated(seed=seed) for seed in (101, 102, 103, 104, 105)]
+    assert max(pool.right(pool.scores) for pool, _ in found) < 0.6
+    assert np.mean([t_error(*each) for each in found]) <= 0.004
+    assert np.mean([np.abs(r.diagnosis["p"] - np.bincount(p.true) / 10_000).sum() for p, r in found]) < 0.03
+    assert np.mean([pool.f1(result.flagged) for pool, result in found]) >= 0.97
+    assert np.mean([pool.right(result.score) for pool, result in found]) >= 0.97
+    # Nor is any of them an outlier.
+    assert max(t_error(*each) for each in found) <= 0.006
+    assert min(pool.f1(result.flagged) for pool, result in found) >= 0.955
+    assert min(pool.right(result.score) for pool, result in found) >= 0.95
 
 
 def test_samples_unlike_their_cluster_do_limited_harm() -> None:
@@ -72,10 +75,12 @@ def test_every_level_of_noise_is_met(wrong: float, right: float) -> None:
     np.testing.assert_allclose(result.diagnosis["T"], uniform, atol=0.06)
 
 
-def test_ratings_without_noise_are_left_alone() -> None:
-    pool = pool_of(6000, 64, seed=501)
-    result = curate(pool.true, pool.indices, pool.distances)
-    np.testing.assert_allclose(result.diagnosis["T"], np.eye(6), atol=1e-3)
+@given(st.integers(0, 2**31), st.integers(2, 6))
+@settings(max_examples=6, deadline=None)
+def test_ratings_without_noise_are_left_alone(seed: int, classes: int) -> None:
+    pool = make_pool(1500, 64, seed=seed, T=np.eye(classes), p=np.full(classes, 1 / classes))
+    result = curate(pool.true, pool.indices, pool.distances, classes=classes)
+    np.testing.assert_allclose(result.diagnosis["T"], np.eye(classes), atol=1e-3)
     assert result.flagged.sum() == 0
     np.testing.assert_array_equal(result.score, pool.true)
 
@@ -107,9 +112,11 @@ def test_the_same_input_gives_the_same_result() -> None:
     np.testing.assert_array_equal(first.confidence, second.confidence)
 
 
-def test_the_order_of_samples_does_not_matter() -> None:
+@given(st.integers(0, 2**31))
+@settings(max_examples=6, deadline=None)
+def test_the_order_of_samples_does_not_matter(seed: int) -> None:
     pool, first = curated(n=2000, d=64, seed=401)
-    order = np.random.default_rng(0).permutation(2000)
+    order = np.random.default_rng(seed).permutation(2000)
     place = np.argsort(order)
     second = curate(pool.scores[order], place[pool.indices[order]], pool.distances[order])
     np.testing.assert_allclose(second.diagnosis["T"], first.diagnosis["T"], atol=1e-6)
@@ -129,18 +136,28 @@ def test_other_names_of_classes_rename_the_result(names: list[int]) -> None:
     assert (second.score == renamed[first.score]).mean() > 0.99
 
 
-def test_copies_change_nothing() -> None:
-    pool = pool_of(1500, 32, seed=601)
-    twice = np.concatenate([np.arange(1500), np.arange(0, 1500, 2)])
+@given(st.integers(0, 2**31), st.floats(0.05, 1))
+@settings(max_examples=6, deadline=None)
+def test_copies_change_nothing(seed: int, share: float) -> None:
+    pool = pool_of(1000, 32, seed=601)
+    copied = np.flatnonzero(np.random.default_rng(seed).random(1000) < share)
+    twice = np.concatenate([np.arange(1000), copied])
     indices, distances = nearest(pool.vectors[twice], 32)
     once = curate(pool.scores, pool.indices, pool.distances, neighbors=12)
     result = curate(pool.scores[twice], indices, distances, neighbors=12)
-    assert result.diagnosis["copies_left_out"] == 750
+    assert result.diagnosis["copies_left_out"] == len(copied)
     np.testing.assert_allclose(result.diagnosis["T"], once.diagnosis["T"], atol=1e-6)
     np.testing.assert_array_equal(result.score, once.score[twice])
-    # Taken for neighbours, copies make the rater look far better than it is.
-    fooled = curate(pool.scores[twice], indices, distances, neighbors=12, copy_distance=None)
-    assert t_error(pool, fooled) > 2 * t_error(pool, result)
+
+
+def test_copies_taken_for_neighbours_make_the_rater_look_better_than_it_is() -> None:
+    pool = pool_of(1500, 32, seed=601)
+    twice = np.concatenate([np.arange(1500), np.arange(0, 1500, 2)])
+    indices, distances = nearest(pool.vectors[twice], 32)
+    fooled, known = (
+        curate(pool.scores[twice], indices, distances, neighbors=12, copy_distance=d) for d in (None, 1e-5)
+    )
+    assert t_error(pool, fooled) > 2 * t_error(pool, known)
 
 
 def test_samples_without_a_rating_do_not_enter_t_and_get_a_suggestion() -> None:
@@ -224,12 +241,14 @@ def test_bootstrap_intervals_hold_the_truth_and_narrow_with_the_pool() -> None:
     widths = []
     for n in (1000, 6000):
         pool = pool_of(n, 64, seed=502)
-        found = curate(pool.scores, pool.indices, pool.distances, bootstrap=20, neighbors=32).diagnosis["intervals"]
-        low, high = np.array(found["T"])
+        found = curate(pool.scores, pool.indices, pool.distances, bootstrap=20, neighbors=32).diagnosis
+        low, high = np.array(found["intervals"]["T"])
+        fitted = np.array(found["T"])
         expected = np.bincount(pool.true, minlength=6)[:, None] > 200
         holds = (low - 0.01 <= pool.realized()) & (pool.realized() <= high + 0.01)
         assert holds[np.broadcast_to(expected, holds.shape)].mean() > 0.8
         assert (low <= high).all()
+        assert ((low <= fitted) & (fitted <= high)).mean() > 0.9
         widths.append(float((high - low).mean()))
     assert widths[1] < widths[0]
 

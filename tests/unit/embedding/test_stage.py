@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import ModelError
+from tamis.core.errors import InputError, ModelError
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.embedding.stage import run
 from tests.artifacts import conversation, make_pool
@@ -57,7 +57,8 @@ def test_finished_blocks_are_taken_up_and_give_the_same_bytes(
     from tamis.embedding import stage
     from tamis.embedding.encoder import Encoder
 
-    monkeypatch.setattr(stage, "_BLOCK", 2)
+    monkeypatch.setattr(stage, "BLOCK", 2)
+    monkeypatch.setattr(stage, "_READ", 4)  # so that texts are read in two parts: the second has one block
     settings = EmbeddingSettings(model=str(models / "minilm"))
     run(settings, pool=small_pool, out=tmp_path / "whole")
 
@@ -78,6 +79,31 @@ def test_finished_blocks_are_taken_up_and_give_the_same_bytes(
     run(settings, pool=small_pool, out=tmp_path / "resumed")
     assert encoded == [2, 2], "one block before the interruption, only the missing one after it"
     assert (tmp_path / "resumed/vectors.npy").read_bytes() == (tmp_path / "whole/vectors.npy").read_bytes()
+
+
+def test_vectors_of_known_samples_are_taken_over(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tamis.embedding.encoder import Encoder
+
+    talks = [conversation(f"What is {number} squared?", str(number**2)) for number in range(7)]
+    settings = EmbeddingSettings(model=str(models / "minilm"))
+    run(settings, pool=make_pool(tmp_path / "a", talks[1:3]), out=tmp_path / "first")
+    run(settings, pool=make_pool(tmp_path / "b", talks[2:5]), out=tmp_path / "second")
+    pool = make_pool(tmp_path / "all", talks)
+    whole = run(settings, pool=pool, out=tmp_path / "whole")
+    encode, encoded = Encoder.encode, []
+    monkeypatch.setattr(Encoder, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    manifest = run(settings, pool=pool, known=[tmp_path / "first", tmp_path / "second"], out=tmp_path / "out")
+    assert (manifest.facts["taken_over"], whole.facts["taken_over"], len(encoded)) == (4, 0, 3)
+    np.testing.assert_allclose(vectors_of(tmp_path / "out"), vectors_of(tmp_path / "whole"), atol=2e-3)
+    for place, folder, row in ((1, "first", 0), (2, "first", 1), (3, "second", 1)):
+        np.testing.assert_array_equal(vectors_of(tmp_path / "out")[place], vectors_of(tmp_path / folder)[row])
+
+
+def test_known_vectors_of_other_text_are_refused(models: Path, small_pool: Path, tmp_path: Path) -> None:
+    model = str(models / "minilm")
+    run(EmbeddingSettings(model=model, text="instruction"), pool=small_pool, out=tmp_path / "known")
+    with pytest.raises(InputError, match="text instruction instead of conversation"):
+        run(EmbeddingSettings(model=model), pool=small_pool, known=[tmp_path / "known"], out=tmp_path / "out")
 
 
 def test_the_component_describes_its_artifact(models: Path, small_pool: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tamis.core.errors import InputError, SettingsError
-from tamis.neighbors import approximate, device, exact, refine
+from tamis.neighbors import approximate, device, exact, mutual, refine
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.neighbors.vectors import Vectors
 
@@ -112,45 +112,86 @@ def test_arrays_that_are_no_pool_are_refused(shape: tuple[int, ...], dtype: type
         Vectors(np.ones(shape, dtype))
 
 
+def approximated(
+    held: Vectors, settings: NeighborsSettings, sample: int = 200
+) -> tuple[np.ndarray, np.ndarray, dict[int, float], int]:
+    """Neighbours and distances by approximate search, their recall, and the search effort."""
+    rows = np.arange(len(held))
+    places = np.random.default_rng(1).choice(len(held), sample, replace=False)
+    known = approximate.Sample(places, refine.search_all(held, places, settings.k)[1])
+    candidates, effort = approximate.candidates(held, settings.k + 8, settings, rows, known)
+    indices, distances, _ = refine.neighbors_of(held, candidates, settings.k)
+    return indices, distances, known.recall(distances[places]), effort
+
+
 def test_approximate_search_finds_nearly_all_and_says_so() -> None:
     pytest.importorskip("faiss")
     vectors = np.random.default_rng(4).standard_normal((4000, 24)).astype(np.float16)
-    held, settings = Vectors(vectors), NeighborsSettings(k=10, method="approximate", recall_sample=200)
-    candidates = approximate.candidates(held, 18, settings)
-    indices, distances, _ = refine.neighbors_of(held, candidates, 10)
+    indices, distances, recall, _ = approximated(Vectors(vectors), NeighborsSettings(k=10))
     assert (indices != np.arange(4000)[:, None]).all()
     assert all(len(set(row)) == 10 for row in indices.tolist())
     assert (np.diff(distances, axis=1) >= 0).all()
-    facts = approximate.recall(held, distances, settings)
     expected, _ = brute_force(vectors, 10)
     true_recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(indices.tolist(), expected.tolist(), strict=True)])
-    assert facts["recall_at_10"] == pytest.approx(true_recall, abs=0.02)
-    assert facts["recall_at_2"] > 0.98
+    assert recall[10] == pytest.approx(true_recall, abs=0.02)
+    assert recall[10] >= 0.98
+
+
+def test_the_search_effort_is_raised_until_enough_is_found() -> None:
+    pytest.importorskip("faiss")
+    held = Vectors(np.random.default_rng(8).standard_normal((5000, 64)).astype(np.float16))
+    little, much = (
+        approximated(held, NeighborsSettings(k=10, links=8, build_effort=16, search_effort=16, recall=share))
+        for share in (0.1, 0.9)
+    )
+    assert little[3] == 16
+    assert much[3] > 16
+    assert little[2][10] < 0.9 <= much[2][10]
+
+
+def test_neighbours_that_only_the_other_side_found_are_taken_in() -> None:
+    vectors = np.random.default_rng(9).standard_normal((3000, 12)).astype(np.float16)
+    vectors[::30] = vectors[0]
+    expected, far = brute_force(vectors, 18)
+    # Each sample misses some; where two miss each other, nothing can be done.
+    missed = np.random.default_rng(0).random(expected.shape) < 0.2
+    order = np.argsort(missed, axis=1, kind="stable")[:, :14]
+    poor, poor_far = np.take_along_axis(expected, order, 1), np.take_along_axis(far, order, 1)
+    indices, distances = mutual.mutual(poor.astype(np.int32), poor_far, 10)
+    for x in range(0, 3000, 7):
+        others = [j for j in range(3000) if x in poor[j]]
+        pairs = set(zip(poor_far[x], poor[x], strict=True))
+        pairs |= {(poor_far[j, list(poor[j]).index(x)], j) for j in others}
+        assert list(zip(distances[x], indices[x], strict=True)) == sorted(pairs)[:10]
+    assert (distances <= far[:, 9:10]).mean() > (poor_far[:, :10] <= far[:, 9:10]).mean() + 0.05
+    few = mutual.mutual(poor.astype(np.int32), poor_far, 10, memory=1 << 18)
+    np.testing.assert_array_equal(few[0], indices)
+    np.testing.assert_array_equal(few[1], distances)
 
 
 def test_one_thread_builds_the_same_graph_every_time() -> None:
     pytest.importorskip("faiss")
     held = Vectors(np.random.default_rng(7).standard_normal((3000, 24)).astype(np.float16))
-    settings = NeighborsSettings(k=10, build_threads=1, build_effort=16, search_effort=16)
-    first, second = (approximate.candidates(held, 18, settings) for _ in range(2))
+    settings = NeighborsSettings(k=10, build_effort=16, search_effort=16)
+    first, second = (approximate.candidates(held, 18, settings, np.arange(3000))[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_recall_of_a_bad_graph_is_low() -> None:
-    vectors = np.random.default_rng(5).standard_normal((1000, 24)).astype(np.float16)
-    held, settings = Vectors(vectors), NeighborsSettings(k=10, recall_sample=100)
+    held = Vectors(np.random.default_rng(5).standard_normal((1000, 24)).astype(np.float16))
     anyone = ((np.arange(1000)[:, None] + np.arange(1, 19)) % 1000).astype(np.int32)
     _, distances, _ = refine.neighbors_of(held, anyone, 10)
-    assert approximate.recall(held, distances, settings)["recall_at_10"] < 0.1
+    known = approximate.Sample(np.arange(100), refine.search_all(held, np.arange(100), 10)[1])
+    assert known.recall(distances[:100])[10] < 0.1
 
 
 def test_inverted_lists_take_over_where_memory_is_small() -> None:
     pytest.importorskip("faiss")
     vectors = np.random.default_rng(6).standard_normal((12_000, 1536)).astype(np.float16)
-    held = Vectors(vectors)
+    held, rows = Vectors(vectors), np.arange(12_000)
     settings = NeighborsSettings(k=5, method="approximate", memory_mb=64, search_effort=16)
-    candidates = approximate.candidates(held, 9, settings)
+    candidates, _ = approximate.candidates(held, 9, settings, rows)
     assert candidates.shape == (12_000, 9)
-    assert (candidates != np.arange(12_000)[:, None]).all()
+    assert (candidates != rows[:, None]).all()
     with pytest.raises(SettingsError, match="do not hold an index of 12000 vectors"):
-        approximate.candidates(Vectors(np.tile(vectors, (1, 2))), 9, settings)
+        approximate.candidates(Vectors(np.tile(vectors, (1, 2))), 9, settings, rows)

@@ -98,7 +98,18 @@ def test_auto_is_approximate_beyond_its_limit_and_measures_recall(tmp_path: Path
     manifest = run(settings, embeddings=embeddings, out=tmp_path / "out")
     assert manifest.facts["exact"] is False
     assert manifest.facts["recall_sample"] == 100
-    assert manifest.facts["recall_at_8"] > 0.95
+    assert manifest.facts["recall_at_8"] > 0.98
+    assert manifest.facts["search_effort"] >= 128
+    assert "warnings" not in manifest.facts
+
+
+def test_a_recall_that_is_not_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("tamis.neighbors.approximate._MOST_EFFORT", 16)
+    embeddings = make_embeddings(tmp_path / "embeddings", names(3000), vectors_of(3000))
+    settings = NeighborsSettings(k=8, method="approximate", links=4, build_effort=16, search_effort=16, recall=0.999)
+    manifest = run(settings, embeddings=embeddings, out=tmp_path / "out")
+    assert "less than the 0.999 asked for" in manifest.facts["warnings"][0]
 
 
 def read(out: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import ModelError
-from tamis.rating.asking import ask
-from tamis.rating.backend import Answer, Request, Size
+from tamis.core.llm.asking import ask
+from tamis.core.llm.backend import Answer, Request, Size
 from tamis.rating.parsing import Scores, write
-from tamis.rating.records import Rating
+from tamis.rating.records import Rating, rating_of
 from tamis.rating.summary import Summary
 
 GOOD = write(Scores(1, 2, 3, 4))
@@ -49,7 +49,7 @@ def rate(
     kept: list[Rating] = []
     samples = [(sample, f"text of {sample}", (earlier or {}).get(sample)) for sample in backend.script]
     blocks = iter([samples])
-    groups = ask(backend, lambda: next(blocks, ()), max_attempts=attempts, keep=kept.append)
+    groups = ask(backend, lambda: next(blocks, ()), read=rating_of, max_attempts=attempts, keep=kept.append)
     return [rating for group in groups for rating in group], kept
 
 
@@ -95,7 +95,7 @@ def test_an_answer_that_was_cut_off_says_so() -> None:
 def test_blocks_are_asked_for_until_there_are_none_and_once_more_after_a_pause() -> None:
     backend = Scripted({A: [GOOD], B: [GOOD]})
     blocks = iter([[(A, "a", None)], [], [(B, "b", None)], [], []])
-    groups = ask(backend, lambda: next(blocks), max_attempts=3, keep=lambda rating: None)
+    groups = ask(backend, lambda: next(blocks), read=rating_of, max_attempts=3, keep=lambda rating: None)
     assert [rating.id for group in groups for rating in group] == [A, B]
 
 
@@ -109,6 +109,7 @@ def test_when_it_is_enough_only_what_is_under_way_already_is_waited_for(eager: b
     for group in ask(
         backend,
         lambda: next(blocks, ()),
+        read=rating_of,
         max_attempts=3,
         keep=lambda r: None,
         enough=lambda waiting: waiting >= most[0],

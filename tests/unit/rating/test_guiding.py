@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tamis.core.errors import ModelError
-from tamis.rating.backends.sampling import Sampling
-from tamis.rating.backends.skeleton import Skeleton
-from tamis.rating.parsing import Scores, write
+from tamis.core.llm.backends.sampling import Sampling
+from tamis.core.llm.backends.skeleton import Skeleton
+from tamis.rating.parsing import FORM, Scores, write
 
 torch = pytest.importorskip("torch")
 
@@ -44,26 +44,26 @@ def with_twos(text: str) -> list[int]:
 
 @pytest.mark.parametrize("encode", [by_characters, with_ten, with_commas])
 def test_the_tokens_of_an_answer_are_the_tokenizers_own(encode: Callable[[str], list[int]]) -> None:
-    skeleton = Skeleton(encode)
+    skeleton = Skeleton(encode, FORM)
     for scores in itertools.product((1, 2, 9, 10), repeat=4):
         assert skeleton.tokens(Scores(*scores)) == encode(write(Scores(*scores)))
     assert skeleton.longest == max(len(encode(write(Scores(v, v, v, v)))) for v in range(1, 11))
 
 
 def test_only_a_ten_of_two_tokens_needs_a_look_ahead() -> None:
-    assert {slot.ahead for slot in Skeleton(by_characters).slots} == {(ord("1"),)}
-    assert {slot.ahead for slot in Skeleton(with_ten).slots} == {()}
+    assert {slot.ahead for slot in Skeleton(by_characters, FORM).slots} == {(ord("1"),)}
+    assert {slot.ahead for slot in Skeleton(with_ten, FORM).slots} == {()}
 
 
 def test_a_tokenizer_that_cannot_be_guided_is_refused() -> None:
     with pytest.raises(ModelError, match="structured: false"):
-        Skeleton(with_twos)
+        Skeleton(with_twos, FORM)
     with pytest.raises(ModelError, match="structured: false"):
-        Skeleton(lambda text: [crc32(text.encode())])
+        Skeleton(lambda text: [crc32(text.encode())], FORM)
 
 
 def test_probabilities_follow_the_chain_rule_and_sum_to_one() -> None:
-    slot = Skeleton(by_characters).slots[3]
+    slot = Skeleton(by_characters, FORM).slots[3]
     logits = torch.randn(5, 2, 4000, generator=torch.Generator().manual_seed(0)) * 3
     shares = slot.probabilities(logits).numpy()
     first = np.exp(logits[:, 0].double().log_softmax(-1).numpy())
@@ -75,7 +75,7 @@ def test_probabilities_follow_the_chain_rule_and_sum_to_one() -> None:
 
 
 def test_probabilities_of_one_token_scores_are_the_softmax_over_the_ten() -> None:
-    slot = Skeleton(with_ten).slots[0]
+    slot = Skeleton(with_ten, FORM).slots[0]
     logits = torch.randn(4, 1, 4000, generator=torch.Generator().manual_seed(1))
     ten = logits[:, 0, [*(ord(str(v)) for v in range(1, 10)), 1010]]
     torch.testing.assert_close(slot.probabilities(logits).float(), torch.softmax(ten, -1))
@@ -84,7 +84,7 @@ def test_probabilities_of_one_token_scores_are_the_softmax_over_the_ten() -> Non
 def test_a_hopeless_score_still_gives_probabilities() -> None:
     logits = torch.full((1, 2, 4000), 0.0)
     logits[:, :, 5] = 90.0
-    shares = Skeleton(by_characters).slots[0].probabilities(logits)
+    shares = Skeleton(by_characters, FORM).slots[0].probabilities(logits)
     assert torch.isfinite(shares).all()
     assert float(shares.sum()) == pytest.approx(1)
 

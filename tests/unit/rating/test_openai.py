@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError, SettingsError
+from tamis.core.llm.backend import Request
+from tamis.core.llm.backends.logprobs import last_probabilities, probabilities_of_ids
+from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
+from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.client import Reply
 from tamis.core.llm.faults import Fault
 from tamis.core.settings import parse as parse_settings
-from tamis.rating.backend import Request
-from tamis.rating.backends.logprobs import overall_probabilities
-from tamis.rating.backends.openai import OpenAIBackend, answer_of
-from tamis.rating.backends.sampling import Sampling
-from tamis.rating.parsing import Scores, write
+from tamis.rating.parsing import FORM, Scores, write
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import OpenAISettings, RatingSettings
 from tamis.rating.stage import plan, run
@@ -74,7 +75,9 @@ HEAD = GOOD[: GOOD.rindex(":") + 2]
 def test_probabilities_are_read_at_the_overall_rating(
     parts: tuple[str, ...], alternatives: dict[str, float], shares: dict[int, float]
 ) -> None:
-    found = overall_probabilities("".join(parts), tokens(*parts, last=alternatives, at=-1 if len(parts) == 2 else -2))
+    found = last_probabilities(
+        FORM, "".join(parts), tokens(*parts, last=alternatives, at=-1 if len(parts) == 2 else -2)
+    )
     assert found == pytest.approx([shares.get(n, 0.0) for n in range(1, 11)])
 
 
@@ -82,12 +85,28 @@ def test_a_ten_of_two_tokens_shares_with_the_one() -> None:
     answer = tokens(HEAD, "1", "0", "}", last={"1": 0.8, "9": 0.2}, at=1)
     answer[2]["top_logprobs"] = [{"token": "0", "logprob": math.log(0.75)}, {"token": "}", "logprob": math.log(0.25)}]
     answer[2]["logprob"] = math.log(0.75)
-    found = overall_probabilities(HEAD + "10}", answer)
+    found = last_probabilities(FORM, HEAD + "10}", answer)
     assert found == pytest.approx([0.2, 0, 0, 0, 0, 0, 0, 0, 0.2, 0.6])
     unknown = tokens(HEAD, "7", "}", last={"7": 0.9, "1": 0.1})
-    assert overall_probabilities(HEAD + "7}", unknown) is None  # a "0" might have followed the "1"
+    assert last_probabilities(FORM, HEAD + "7}", unknown) is None  # a "0" might have followed the "1"
     known = tokens(HEAD, "7", "}", last={"7": 0.8, "1": 0.1, "10": 0.1})
-    assert overall_probabilities(HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
+    assert last_probabilities(FORM, HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
+
+
+def test_of_token_ids_the_same_is_read_though_a_first_token_loses_its_space() -> None:
+    """As SentencePiece's decoders do: a text never begins with the space of its first token."""
+    words = [*HEAD.rstrip().split(" "), "7", "9", "}"]
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(f" {words[one]}" if one < len(words) - 1 else words[one] for one in ids).removeprefix(" ")
+
+    ids = [*range(len(words) - 2), len(words) - 1]
+    named = [{one: 0.0} for one in ids]
+    named[-2] = {ids[-2]: math.log(0.75), ids[-2] + 1: math.log(0.25)}
+    found = probabilities_of_ids(FORM, ids, named, decode)
+    assert decode(ids) == HEAD + "7}"
+    assert found == pytest.approx([0, 0, 0, 0, 0, 0, 0.75, 0, 0.25, 0])
+    assert probabilities_of_ids(FORM, ids[:3], named, decode) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +117,7 @@ def test_where_the_tokens_do_not_tell_nothing_is_claimed(strange: list[dict[str,
     text = "".join(str(one["token"]) for one in strange)
     if strange[1:]:
         strange[1]["logprob"] = math.log(0.1)
-    assert overall_probabilities(text, strange) is None
+    assert last_probabilities(FORM, text, strange) is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +137,7 @@ def test_where_the_tokens_do_not_tell_nothing_is_claimed(strange: list[dict[str,
     ],
 )
 def test_what_a_reply_says_about_the_sample(outcome: Reply | Fault, problem: str | None) -> None:
-    assert answer_of(REQUEST, outcome, shortened=False).problem == problem
+    assert answer_of(REQUEST, outcome, shortened=False, form=FORM).problem == problem
 
 
 def backend_of(sampling: Sampling = Sampling(), **values: Any) -> OpenAIBackend:  # noqa: B008

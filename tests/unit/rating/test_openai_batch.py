@@ -13,8 +13,8 @@ import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import ModelError
+from tamis.core.llm.backends.journal import Journal
 from tamis.core.settings import parse
-from tamis.rating.backends.journal import Journal
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
@@ -26,10 +26,12 @@ pytest.importorskip("openai")
 class BatchService:
     """Files and batches as the public description has them; a batch is done when it has been looked at twice.
 
-    `fate` says what becomes of an item: "ok", "expired", "content_filter", "server_error" or "lost".
+    `fate` says what becomes of an item: "ok", "expired", "content_filter", "server_error" or "lost". As Azure, it has
+    other paths, and reads a file before it takes a batch of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, azure: bool = False) -> None:
+        self.azure, self.being_read = azure, set[str]()
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.answered: Counter[str] = Counter()
@@ -41,9 +43,17 @@ class BatchService:
         self.text = GOOD
 
     def __call__(self, asked: Asked) -> Reaction:
-        path = asked.path.removeprefix("/v1").partition("?")[0]
+        path, _, query = asked.path.partition("?")
+        if self.azure and (asked.headers.get("api-key"), query) != ("k", "api-version=2024-10-21"):
+            return Reaction(error("who are you?"), 401)
+        path = path.removeprefix("/openai" if self.azure else "/v1")
         if (asked.method, path) == ("POST", "/files"):
-            return Reaction({"id": self._file(self._uploaded(asked)), "object": "file", "purpose": "batch"})
+            name = self._file(self._uploaded(asked))
+            self.being_read |= {name} if self.azure else set()
+            return self._described(name)
+        if (asked.method, path.rpartition("/")[0]) == ("GET", "/files"):
+            self.being_read.discard(path.rpartition("/")[2])
+            return self._described(path.rpartition("/")[2])
         if (asked.method, path) == ("POST", "/batches"):
             return self._create(asked.body)
         if (asked.method, path) == ("GET", "/batches"):
@@ -55,6 +65,10 @@ class BatchService:
             return Reaction(self.files[path.split("/")[2]])
         return Reaction(error("no such path"), 404)
 
+    @property
+    def _endpoint(self) -> str:
+        return "/chat/completions" if self.azure else "/v1/chat/completions"
+
     def _uploaded(self, asked: Asked) -> bytes:
         head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
         form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + asked.content)
@@ -62,13 +76,19 @@ class BatchService:
         assert parts["purpose"].get_payload() == "batch"
         return parts["file"].get_payload(decode=True)
 
+    def _described(self, name: str) -> Reaction:
+        status = "pending" if name in self.being_read else "processed"
+        return Reaction({"id": name, "object": "file", "purpose": "batch", "status": status})
+
     def _file(self, content: bytes) -> str:
         name = f"file-{len(self.files)}"
         self.files[name] = content
         return name
 
     def _create(self, body: dict[str, Any]) -> Reaction:
-        assert (body["endpoint"], body["completion_window"]) == ("/v1/chat/completions", "24h")
+        assert (body["endpoint"], body["completion_window"]) == (self._endpoint, "24h")
+        if body["input_file_id"] in self.being_read:
+            return Reaction(error("Only files with status 'Processed' are accepted"), 400)
         if self.refuse_after is not None and len(self.batches) >= self.refuse_after:
             return Reaction(error("bad key"), 401)
         open_now = sum(batch["status"] == "in_progress" for batch in self.batches.values())
@@ -94,7 +114,7 @@ class BatchService:
         assert len({line["custom_id"] for line in lines}) == len(lines)
         good, bad = [], []
         for line in reversed(lines):  # in any order
-            assert (line["method"], line["url"], line["body"]["model"]) == ("POST", "/v1/chat/completions", "m")
+            assert (line["method"], line["url"], line["body"]["model"]) == ("POST", self._endpoint, "m")
             item, fate = line["custom_id"], self.fate(line["custom_id"])
             if fate == "ok":
                 self.answered[item] += 1
@@ -143,6 +163,16 @@ def test_a_pool_goes_through_in_batches_of_so_many_requests(pool: Path) -> None:
     assert journal(pool) == ["ended"] * 3
     ids = Artifact.open(pool.parent / "out", "ratings").table(["id"])["id"].to_pylist()
     assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
+
+
+def test_on_azure_a_batch_waits_until_its_file_has_been_read(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_KEY", "k")
+    service = BatchService(azure=True)
+    with Server(service) as server:
+        azure = {"api_version": "2024-10-21", "deployment": "m"}
+        own = {"base_url": server.url.removesuffix("/v1"), "azure": azure, "api_key_env": "AZURE_KEY", "model": "mini"}
+        assert rate(server, pool, "out", backend=own).facts["ok"] == 25
+    assert set(service.answered.values()) == {1}
 
 
 def test_no_batch_has_more_bytes_than_it_may(pool: Path) -> None:

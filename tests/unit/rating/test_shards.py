@@ -14,7 +14,9 @@ from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import ArtifactError, InputError, SettingsError
 from tamis.core.samples import sample_id
 from tamis.core.settings import parse
+from tamis.rating.merging import gather, merge_one
 from tamis.rating.merging import run as merge
+from tamis.rating.parsing import Scores, write
 from tamis.rating.settings import MergeSettings, RatingSettings
 from tamis.rating.shards import Shard, places
 from tamis.rating.stage import run
@@ -62,6 +64,32 @@ def test_merged_shards_are_what_one_worker_makes(pool: Path, shards: list[Path],
     assert {key: merged.facts[key] for key in ("prompt", "backend", "overall_histogram")} == {
         key: whole.facts[key] for key in ("prompt", "backend", "overall_histogram")
     }
+
+
+def test_out_of_the_shards_of_several_raters_each_gets_its_own(pool: Path, shards: list[Path], tmp_path: Path) -> None:
+    others = [tmp_path / f"other{number}" for number in (1, 2)]
+    with Server(lambda asked: Reaction(completion(write(Scores(1, 2, 3, 4))))) as server:
+        other, whole = settings(server, name="other"), settings(server, name="whole")
+        for number, out in enumerate(others, 1):
+            run(other.model_copy(update={"shard": f"{number}/2"}), pool=pool, out=out)
+        made = run(whole, pool=pool, out=tmp_path / "whole")
+    parts = tmp_path / "parts"
+    gather(MergeSettings(), ratings=[others[1], shards[2], tmp_path / "whole", *shards[:2], others[0]], out=parts)
+
+    def merged(name: str) -> Manifest:
+        rater = other.model_copy(update={"name": name})
+        return merge_one(rater, pool=pool, parts=parts, out=tmp_path / f"merged-{name}")
+
+    mini = merge(MergeSettings(), pool=pool, ratings=shards, out=tmp_path / "mini")
+    assert [merged(name).facts.get("shards") for name in ("mini", "other", "whole")] == [3, 2, None]
+    assert Artifact.open(tmp_path / "merged-mini").manifest.content_hash == mini.content_hash
+    assert Artifact.open(tmp_path / "merged-whole").manifest == made
+    scores = Artifact.open(tmp_path / "merged-other").table()["overall"].to_pylist()
+    assert scores == [4] * 60
+    with pytest.raises(InputError, match="none of the parts is of the rater 'nobody'"):
+        merged("nobody")
+    with pytest.raises(ArtifactError, match="is a pool"):
+        gather(MergeSettings(), ratings=[pool], out=tmp_path / "nothing")
 
 
 def test_a_merge_refuses_what_is_not_whole(pool: Path, shards: list[Path], tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from tamis.core.errors import StorageError
-from tamis.rating.records import Rating
-from tamis.rating.store import Store, Writer
+from tamis.core.store import Store, Writer
+from tamis.rating.records import RECORDS, Rating
 
 KEY = {"rater": "r"}
 
@@ -40,17 +40,17 @@ def test_ratings_come_back_by_id_in_the_order_asked(tmp_path: Path) -> None:
         rating(1, None, error="not JSON", attempts=3),
         rating(2, 10),
     ]
-    Store(tmp_path, KEY).append(kept[:2])
-    Store(tmp_path, KEY).append(kept[2:])
-    assert found(Store(tmp_path, KEY), [1, 2, 9, 3]) == [kept[1], kept[2], None, kept[0]]
+    Store(tmp_path, KEY, RECORDS).append(kept[:2])
+    Store(tmp_path, KEY, RECORDS).append(kept[2:])
+    assert found(Store(tmp_path, KEY, RECORDS), [1, 2, 9, 3]) == [kept[1], kept[2], None, kept[0]]
 
 
 def test_an_empty_store_has_nothing(tmp_path: Path) -> None:
-    assert found(Store(tmp_path / "nowhere", KEY), [1, 2]) == [None, None]
+    assert found(Store(tmp_path / "nowhere", KEY, RECORDS), [1, 2]) == [None, None]
 
 
 def test_of_two_ratings_of_a_sample_the_later_counts(tmp_path: Path) -> None:
-    store = Store(tmp_path, KEY)
+    store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1, None), rating(2, 2)])
     store.append([rating(1, 4), rating(1, 6)])
     assert found(store, [1, 2]) == [rating(1, 6), rating(2, 2)]
@@ -58,16 +58,16 @@ def test_of_two_ratings_of_a_sample_the_later_counts(tmp_path: Path) -> None:
 
 
 def test_other_keys_do_not_meet(tmp_path: Path) -> None:
-    Store(tmp_path, {"rater": "a"}).append([rating(1, 4)])
-    Store(tmp_path, {"rater": "b"}).append([rating(1, 8)])
-    assert found(Store(tmp_path, {"rater": "a"}), [1]) == [rating(1, 4)]
-    assert found(Store(tmp_path, {"rater": "c"}), [1]) == [None]
+    Store(tmp_path, {"rater": "a"}, RECORDS).append([rating(1, 4)])
+    Store(tmp_path, {"rater": "b"}, RECORDS).append([rating(1, 8)])
+    assert found(Store(tmp_path, {"rater": "a"}, RECORDS), [1]) == [rating(1, 4)]
+    assert found(Store(tmp_path, {"rater": "c"}, RECORDS), [1]) == [None]
     assert sorted(path.read_text() for path in tmp_path.glob("*/key.json")) == ['{"rater":"a"}\n', '{"rater":"b"}\n']
 
 
 @pytest.mark.parametrize("cut", [1, 40])
 def test_a_damaged_part_is_left_out_and_counted(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(tmp_path, KEY)
+    store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1)])
     store.append([rating(2)])
     first = parts(tmp_path)[0]
@@ -79,7 +79,7 @@ def test_a_damaged_part_is_left_out_and_counted(tmp_path: Path, cut: int, caplog
 
 
 def test_a_score_that_was_altered_is_damage(tmp_path: Path) -> None:
-    store = Store(tmp_path, KEY)
+    store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1, 5)])
     (part,) = parts(tmp_path)
     part.write_text(part.read_text().replace('"overall":5', '"overall":9'))
@@ -87,7 +87,7 @@ def test_a_score_that_was_altered_is_damage(tmp_path: Path) -> None:
 
 
 def test_foreign_files_are_left_out_and_counted_but_unfinished_writes_are_not(tmp_path: Path) -> None:
-    store = Store(tmp_path, KEY)
+    store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1)])
     folder = parts(tmp_path)[0].parent
     (folder / "notes.txt").write_text("mine")
@@ -99,7 +99,7 @@ def test_foreign_files_are_left_out_and_counted_but_unfinished_writes_are_not(tm
 def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> None:
     import hashlib
 
-    store = Store(tmp_path, KEY)
+    store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1)])
     data = b'{"id":"' + sample(2).encode() + b'","score":5}\n'
     name = f"{0:020d}-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
@@ -110,7 +110,7 @@ def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> No
 
 def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     def write(worker: int) -> None:
-        store = Store(tmp_path, KEY)
+        store = Store(tmp_path, KEY, RECORDS)
         for number in range(10):
             store.append([rating(100 * worker + number)])
 
@@ -119,27 +119,27 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    stored = Store(tmp_path, KEY).read()
+    stored = Store(tmp_path, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (80, 0)
 
 
 def test_a_rating_is_durable_though_the_rater_falls_silent(tmp_path: Path) -> None:
-    with Writer(Store(tmp_path, KEY), seconds=0.05) as writer:
+    with Writer(Store(tmp_path, KEY, RECORDS), seconds=0.05) as writer:
         writer.add(rating(1))
         give_up = time.monotonic() + 20
         while not parts(tmp_path) and time.monotonic() < give_up:
             time.sleep(0.01)
-        assert found(Store(tmp_path, KEY), [1]) == [rating(1)]
+        assert found(Store(tmp_path, KEY, RECORDS), [1]) == [rating(1)]
 
 
 def test_many_ratings_are_written_before_the_time_is_up(tmp_path: Path) -> None:
-    with Writer(Store(tmp_path, KEY), seconds=600, count=10) as writer:
+    with Writer(Store(tmp_path, KEY, RECORDS), seconds=600, count=10) as writer:
         for number in range(10):
             writer.add(rating(number))
         give_up = time.monotonic() + 20
         while not parts(tmp_path) and time.monotonic() < give_up:
             time.sleep(0.01)
-        assert len(Store(tmp_path, KEY).read()) == 10
+        assert len(Store(tmp_path, KEY, RECORDS).read()) == 10
 
 
 def fail_after_one(store: Store) -> None:
@@ -150,8 +150,8 @@ def fail_after_one(store: Store) -> None:
 
 def test_an_error_of_the_rater_loses_no_finished_rating(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        fail_after_one(Store(tmp_path, KEY))
-    assert found(Store(tmp_path, KEY), [1]) == [rating(1)]
+        fail_after_one(Store(tmp_path, KEY, RECORDS))
+    assert found(Store(tmp_path, KEY, RECORDS), [1]) == [rating(1)]
 
 
 def add_until_it_fails(store: Store) -> None:
@@ -171,14 +171,14 @@ def add_one(store: Store) -> None:
 def test_a_store_that_cannot_be_written_stops_the_work(tmp_path: Path, use: Callable[[Store], None]) -> None:
     (tmp_path / "store").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="store"):
-        use(Store(tmp_path / "store", KEY))
+        use(Store(tmp_path / "store", KEY, RECORDS))
 
 
 class Failing(Store):
     """A store that fails at some of its writes."""
 
     def __init__(self, folder: Path, faults: set[int]) -> None:
-        super().__init__(folder, KEY)
+        super().__init__(folder, KEY, RECORDS)
         self.faults, self.writes, self.most = faults, 0, 0
 
     def append(self, ratings: Sequence[Rating]) -> None:
@@ -190,20 +190,20 @@ class Failing(Store):
 
 
 def test_a_store_that_is_gone_for_a_while_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.rating.store._AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("tamis.core.store._AGAIN_AFTER", 0.02)
     store = Failing(tmp_path, {2, 3, 4, 5, 6, 9})
     with Writer(store, seconds=0.01, count=10, most=30) as writer:
         for number in range(300):
             writer.add(rating(number))
             time.sleep(0.0005)
-    stored = Store(tmp_path, KEY).read()
+    stored = Store(tmp_path, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (300, 0)
     assert store.writes > 9
     assert store.most <= 30  # the giver was made to wait
 
 
 def test_a_store_that_stays_away_stops_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.rating.store._AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("tamis.core.store._AGAIN_AFTER", 0.02)
     store = Failing(tmp_path, set(range(2, 1000)))
 
     def use() -> None:
@@ -214,4 +214,4 @@ def test_a_store_that_stays_away_stops_the_work(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(StorageError, match="the store is gone"):
         use()
-    assert len(Store(tmp_path, KEY).read()) >= 1
+    assert len(Store(tmp_path, KEY, RECORDS).read()) >= 1

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import ModelError
-from tamis.rating.backend import Answer, Request
-from tamis.rating.backends.encoding import shorten_middle
-from tamis.rating.backends.sampling import Sampling
-from tamis.rating.backends.sequences import Sequences, head_cache
-from tamis.rating.backends.transformers import TransformersBackend, batches
+from tamis.core.llm.backend import Answer, Request
+from tamis.core.llm.backends.encoding import shorten_middle
+from tamis.core.llm.backends.sampling import Sampling
+from tamis.core.llm.backends.sequences import Sequences, head_cache
+from tamis.core.llm.backends.transformers import TransformersBackend, batches
 from tamis.rating.parsing import parse
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import TransformersSettings
@@ -128,8 +128,28 @@ def test_free_answers_are_what_plain_greedy_decoding_writes(backend: Transformer
     plain = backend._tokenizer.decode(written, skip_special_tokens=True)
     assert free[request.id].text
     assert plain.startswith(free[request.id].text)
-    assert free[request.id].probabilities is None
     assert 0 < (free[request.id].completion_tokens or 0) <= 40
+
+
+@pytest.mark.slow
+def test_a_free_answer_has_the_probabilities_of_its_last_number(
+    backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is made to write a good answer; what it thinks of the last number is its own."""
+    free = variant(backend, structured=False)
+    good = free._ids_of('{"Rarity": 1, "Complexity": 2, "Informativeness": 3, "Overall rating": 4}')
+    written = iter(good)
+    monkeypatch.setattr(Sampling, "choose", lambda _, logits, draws: torch.tensor([next(written)]))
+    (answer,) = answers(free, REQUESTS[:1]).values()
+    assert answer.text.endswith("4}")
+    encoded = next(iter(free._encoding.encode(TEXTS[:1])))
+    ids = free._encoding.head + encoded.ids + free._encoding.tail + good
+    place = len(ids) - len(free._ids_of("4}")) - 1
+    shares = plain_logits(free, ids)[place].softmax(-1)
+    digits = [float(shares[free._ids_of(str(digit))[0]]) for digit in range(2, 10)]
+    assert answer.probabilities is None or answer.probabilities[1:9] == pytest.approx(
+        [share / sum(digits) * sum(answer.probabilities[1:9]) for share in digits], abs=0.01
+    )
 
 
 @pytest.mark.slow

@@ -80,3 +80,19 @@ def test_sources_with_matrices_of_their_own_are_listed(report: Path) -> None:
     text = (report / "results.md").read_text(encoding="utf-8")
     table = text[text.index("**Sources curated by themselves**") :].split("\n\n")[1]
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["chat"]
+
+
+def test_a_neighbourhood_that_says_nothing_is_called_so(tmp_path: Path) -> None:
+    known, random = make_known(600, 32, seed=5), np.random.default_rng(3)
+    samples = [conversation(f"What is the number {i} good for?", f"For counting to {i}.") for i in range(600)]
+    ids = [sample_id(messages) for messages in samples]
+    pool = make_pool(tmp_path / "pool", samples)
+    neighbors = make_neighbors(tmp_path / "neighbors", ids, known.indices, known.distances)
+    ratings = [make_ratings(tmp_path / "gpt", "gpt", ids, random.integers(4, 10, 600).tolist())]
+    curate(CurationSettings(), ratings=ratings, neighbors=neighbors, out=tmp_path / "curated")
+    run(ReportingSettings(), pool=pool, ratings=ratings, curation=tmp_path / "curated", out=tmp_path / "report")
+    text = (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
+    assert "neighbours say next to nothing about the ratings, so no rating was flagged or corrected" in text
+    assert "Curation changed the score class of 0 of 600 ratings" in text
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "a guess: the neighbours say too little to tell it" in page

@@ -75,13 +75,13 @@ class Lab:
             del known["selection"]
         self.failed.append(Failure(name=selected.name, stage=stage, reason=reason, settings=known))
 
-    def report(self) -> Page:
-        run(ReportingSettings(), pool=self.pool, **self.made, failed=self.failed, out=self.folder / "report")
+    def report(self, **settings: int) -> Page:
+        run(ReportingSettings(**settings), pool=self.pool, **self.made, failed=self.failed, out=self.folder / "report")
         return Page((self.folder / "report/report.html").read_text(encoding="utf-8"))
 
-    def results(self) -> dict[tuple[str, str], dict[str, str]]:
+    def results(self, section: str = "experiment") -> dict[tuple[str, str], dict[str, str]]:
         with (self.folder / "report/results.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["section"] == "experiment"]
+            rows = [row for row in csv.DictReader(file) if row["section"] == section]
         return {(row["subject"], row["measure"]): row for row in rows}
 
     def _selected(self, selected: Selected) -> Path:

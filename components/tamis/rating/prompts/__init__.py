@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from tamis.core.errors import SettingsError
+from tamis.core.llm.forms import Form
 from tamis.core.settings import Settings, hash_of, load
-from tamis.rating.parsing import KEYS
+from tamis.rating.parsing import FORM, KEYS
 
 _FOLDER = Path(__file__).parent
 _CRITERIA, _SAMPLE = "{criteria}", "{sample}"
@@ -44,6 +45,11 @@ class Prompt(Settings):
     def after(self) -> str:
         """The text behind the sample."""
         return self.template.partition(_SAMPLE)[2].rstrip()
+
+    @property
+    def form(self) -> Form:
+        """The form of the answer."""
+        return FORM
 
     @property
     def hash(self) -> str:

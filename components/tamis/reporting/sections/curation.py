@@ -145,9 +145,12 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
 
 
 def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
+    title = "Transition matrix T: how this rater rates each true class"
+    if rater.diagnosis.get("explained") is False:
+        title = "Transition matrix T, a guess: the neighbours say too little to tell it"
     return transition_map(
         f"transition-{slug}",
-        "Transition matrix T: how this rater rates each true class",
+        title,
         f"the transition matrix of {rater.rater}",
         matrix,
     )

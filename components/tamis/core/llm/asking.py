@@ -1,0 +1,121 @@
+"""Asking an engine: each sample once, and again while its answer does not parse and attempts are left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Protocol, TypeVar
+
+from tamis.core.errors import ModelError
+from tamis.core.llm.backend import Answer, Backend, Request
+
+
+class Record(Protocol):
+    """What became of a sample: a rating, a verdict, a text."""
+
+    @property
+    def id(self) -> str:
+        """The sample's."""
+
+    @property
+    def status(self) -> str:
+        """ "ok", "unparsable", "refused", "too_long" or "failed"."""
+
+    @property
+    def error(self) -> str | None:
+        """The reason, where the status is not "ok"."""
+
+    @property
+    def attempts(self) -> int:
+        """How often it was asked about."""
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Of all attempts."""
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """Of all attempts."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def is_final(record: Record, backend: Backend, max_attempts: int) -> bool:
+    """Whether asking again would be useless or is not allowed. What failed for technical reasons may be tried again."""
+    if record.status == "unparsable":
+        return backend.deterministic or record.attempts >= max_attempts
+    return record.status != "failed"
+
+
+def summed(new: int | None, old: int | None) -> int | None:
+    """Tokens of an attempt and of those before it."""
+    return old if new is None else new + (old or 0)
+
+
+def ask(
+    backend: Backend,
+    more: Callable[[], Sequence[tuple[str, str, R | None]]],
+    *,
+    read: Callable[[Answer, int, R | None], R],
+    max_attempts: int,
+    keep: Callable[[R], None],
+    enough: Callable[[int], bool] = lambda waiting: False,
+) -> Iterator[list[R]]:
+    """Ask about samples.
+
+    Args:
+        backend: who is asked.
+        more: gives the next samples: id, text, and what earlier attempts came to, if there were some. None means that
+            there are no more, or none before those that were given are answered.
+        read: makes the record of an answer, the number of its attempt, and the record of the attempts before it.
+        max_attempts: most attempts at one sample, earlier ones included.
+        keep: gets every record that must not be lost, also those of attempts that another one follows.
+        enough: gets the number of samples that wait for their answers; when it says so, no other is asked, and the
+            answers that are under way are the last.
+
+    Yields:
+        Those of the records that came together that no other attempt follows; one per sample in the end.
+
+    Raises:
+        ModelError: when the backend leaves a request without an answer.
+    """
+    waiting: dict[str, Request] = {}
+    earlier: dict[str, R] = {}
+    again: list[Request] = []
+
+    def next_group() -> Iterator[Request] | None:
+        group = list(again)
+        again.clear()
+        if not group:
+            for sample, text, known in more():
+                if known is not None:
+                    earlier[sample] = known
+                group.append(Request(sample, text, known.attempts + 1 if known else 1))
+        return sent(group) if group else None
+
+    def sent(group: list[Request]) -> Iterator[Request]:
+        for request in group:
+            if enough(len(waiting)):
+                return
+            waiting[request.id] = request
+            yield request
+
+    while not enough(0) and (first := next_group()) is not None:
+        for answers in backend.answer(chain([first], iter(next_group, None))):
+            finished = []
+            for answer in answers:
+                request = waiting.pop(answer.id)
+                record = read(answer, request.attempt, earlier.pop(answer.id, None))
+                if record.status != "failed":
+                    keep(record)
+                if record.status == "failed" or is_final(record, backend, max_attempts):
+                    finished.append(record)
+                else:
+                    earlier[answer.id] = record
+                    again.append(Request(answer.id, request.text, request.attempt + 1))
+            yield finished
+            if not backend.eager and enough(len(waiting)):
+                return
+        if waiting:
+            raise ModelError(f"the model gave no answer to {len(waiting)} samples, the first is {next(iter(waiting))}")

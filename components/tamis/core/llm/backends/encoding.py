@@ -1,0 +1,154 @@
+"""Prompts as token ids: a head that all samples share, the sample, and a tail that ends where the answer begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tamis.core.conversations import Format, chat_tokenizer
+from tamis.core.errors import ModelError
+from tamis.core.llm.backend import Prompt, Size
+from tamis.core.models import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PLACE = "<<the sample's place>>"
+_LEAST = 32  # a long sample of which fewer tokens would be left is not asked about
+_BLOCK = 1000  # texts handed to the tokenizer at once
+# Templates of the Llama family put the date into the prompt. A fixed one keeps answers the same from day to day.
+_DATE = "26 Jul 2024"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A sample's token ids and its size. The ids are empty where it is too long."""
+
+    ids: list[int]
+    size: Size
+
+
+class PromptEncoding:
+    """Turns samples into token ids under one prompt, chat template and context length.
+
+    Where the answer has a form, a sample is cut off from the words around it, so that nothing in it can be taken for
+    them. For free text it is tokenised with the chat template in one piece, as a trained model has read it.
+
+    Args:
+        tokenizer: of a chat model.
+        prompt: the wording.
+        context: most tokens that the model can take; None where it names no limit.
+        answer: most tokens that the answer takes.
+        limit: most tokens of a sample.
+
+    Raises:
+        ModelError: when the tokenizer has no usable chat template, or the context has no room beside the prompt.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, context: int | None, answer: int, limit: int
+    ) -> None:
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"the model '{tokenizer.name_or_path}' has no chat template, so it cannot be asked",
+                allowed="a chat (instruct) model",
+                action="name the instruct version of the model",
+            )
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt.before + _PLACE + prompt.after}],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_DATE,
+        )
+        head, place, tail = str(chat).partition(_PLACE)
+        if not place:
+            raise ModelError(f"the chat template of '{tokenizer.name_or_path}' leaves the user's message out")
+        self._tokenizer = tokenizer
+        self.head: list[int] = tokenizer(head, add_special_tokens=False)["input_ids"]
+        self.tail: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"]
+        self._marker = None if prompt.marker is None else self._ids_of([f"\n\n{prompt.marker}\n\n"])[0]
+        self._around = len(self.head) + len(self.tail)
+        self._whole = None if prompt.form else _Whole(tokenizer, head, tail, self.head, self.tail)
+        if self._whole is not None:
+            self.head, self.tail = self._whole.head, []
+        room = limit if context is None else context - self._around - answer
+        if room < 1:
+            raise ModelError(
+                f"the prompt takes {self._around} tokens and the answer up to {answer}, but the model's context has "
+                f"{context}: no room for a sample",
+                action="choose a model with a longer context, or a shorter prompt",
+            )
+        self._limit = min(limit, room)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Most tokens of a prompt with its sample, shortened if need be."""
+        return self._around + self._limit
+
+    def complaint(self, size: Size) -> str:
+        """Why a sample of this size is too long."""
+        what = "the model's context" if self._marker else "max_sample_tokens, or the model's context"
+        return f"longer than {what}: {size.prompt_tokens} tokens"
+
+    def encode(self, texts: Sequence[str]) -> Iterator[Encoded]:
+        """The token ids of each text, shortened in the middle where they are more than the limit."""
+        for start in range(0, len(texts), _BLOCK):
+            block = texts[start : start + _BLOCK]
+            ids = self._ids_of(block)
+            yield from map(self._fitted, ids if self._whole is None else map(self._whole.ids, block, ids))
+
+    def _fitted(self, ids: list[int]) -> Encoded:
+        tokens = len(self.head) + len(ids) + len(self.tail)
+        if tokens <= self.longest_prompt:
+            return Encoded(ids, Size(tokens))
+        if self._marker is None or self._limit - len(self._marker) < _LEAST:
+            return Encoded([], Size(tokens, too_long=True))
+        return Encoded(shorten_middle(ids, self._limit, self._marker), Size(self._around + self._limit, shortened=True))
+
+    def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        # A sample may hold the words of the chat template's own tokens ("<|im_end|>"); they stay plain text here, so
+        # that no sample can end its own turn.
+        tokens = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        ids: list[list[int]] = tokens["input_ids"]
+        return ids
+
+
+class _Whole:
+    """Samples tokenised together with the chat template around them.
+
+    `head` is what all prompts begin with. Behind it a token may reach over the border of the sample, as one of a full
+    stop and a line break does. A sample that holds words of the template is cut off from it after all.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, before: str, after: str, head: list[int], tail: list[int]
+    ) -> None:
+        self._tokenizer, self._before, self._after, self._apart = tokenizer, before, after, (head, tail)
+        self.head = head[:-1] or head  # the last token may join with the sample
+        self._special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+    def ids(self, text: str, alone: list[int]) -> list[int]:
+        """Token ids behind `head` of the prompt with `text`, whose own are `alone`."""
+        if not any(token in text for token in self._special):
+            whole = self._tokenizer(self._before + text + self._after, add_special_tokens=False)["input_ids"]
+            if whole[: len(self.head)] == self.head:
+                return list(whole[len(self.head) :])
+        head, tail = self._apart
+        return [*head[len(self.head) :], *alone, *tail]
+
+
+def asking_tokenizer(model: str, revision: str | None, style: Format) -> PreTrainedTokenizerBase:
+    """The tokenizer of `model` with its own chat template, or with Tulu's.
+
+    Raises:
+        ModelError: when it cannot be loaded, or is not one that Tulu's format can be used with.
+    """
+    return chat_tokenizer(model, revision, style) if style == "tulu" else load_tokenizer(model, revision)
+
+
+def shorten_middle(ids: list[int], limit: int, marker: list[int]) -> list[int]:
+    """Leave out the middle of `ids` so that `limit` are left: the beginning, `marker`, and the end."""
+    kept = limit - len(marker)
+    front = (kept + 1) // 2
+    return ids[:front] + marker + ids[len(ids) - (kept - front) :]

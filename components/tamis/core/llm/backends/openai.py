@@ -1,0 +1,192 @@
+"""Asking a service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from tamis.core.llm.backends.logprobs import ALTERNATIVES, last_probabilities
+from tamis.core.llm.client import Call, Reply
+from tamis.core.llm.faults import Fault
+from tamis.core.llm.forms import Form
+from tamis.core.llm.lengths import EstimatedLengths, Lengths, TokenizedLengths
+from tamis.core.llm.stream import stream
+from tamis.core.models import load_tokenizer, revision_of
+
+if TYPE_CHECKING:
+    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.core.llm.settings import OpenAISettings
+
+_TOKENS_OF_A_NUMBER = 8  # of a usual answer, its key included
+_REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request with its sample as it is sent."""
+
+    request: Request
+    text: str
+    tokens: int
+    shortened: bool
+
+
+class OpenAIBackend:
+    """Asks many samples at once; an answer comes back as soon as it is there.
+
+    Raises:
+        ModelError: when the tokenizer that is named cannot be loaded.
+    """
+
+    def __init__(self, settings: OpenAISettings, prompt: Prompt, sampling: Sampling) -> None:
+        self._settings, self._prompt, self._sampling = settings, prompt, sampling
+        self._marker = f"\n\n{prompt.marker}\n\n"
+        self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that answers depend on beside the prompt, the sample and the sampling. The address is not among it."""
+        settings = self._settings
+        return {
+            "kind": "openai",
+            "model": settings.model,
+            "structured": settings.structured,
+            "logprobs": settings.logprobs,
+            "max_new_tokens": settings.max_new_tokens,
+            "max_sample_tokens": settings.max_sample_tokens,
+            "tokenizer": revision_of(settings.tokenizer) if settings.tokenizer else None,
+            "extra": settings.extra,
+        }
+
+    @property
+    def deterministic(self) -> bool:
+        """No: services answer a little differently every time, even at temperature 0."""
+        return False
+
+    @property
+    def eager(self) -> bool:
+        """Yes: what was read has been sent, or will be in a moment."""
+        return True
+
+    def measure(self, texts: Sequence[str]) -> list[Size]:
+        """The sizes of samples: exact but for the chat template where `tokenizer` is given, else estimated."""
+        most = self._settings.max_sample_tokens
+        return [self._size(tokens, most) for tokens in self._lengths.count(texts)]
+
+    def _size(self, tokens: int, most: int) -> Size:
+        if tokens > most and self._prompt.marker is None:
+            return Size(self._around + tokens, too_long=True)
+        return Size(self._around + min(tokens, most), self._answer_tokens, shortened=tokens > most)
+
+    def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
+        """Ask, `concurrency` samples at once.
+
+        Raises:
+            ServiceError: when the service answers nobody.
+            MissingExtraError: when the package openai is not installed.
+            SettingsError: when the environment lacks the service's key.
+        """
+        too_long: list[Answer] = []
+        for outcomes in stream(self._settings, self._jobs(groups, too_long), self._call):
+            yield [self._answer_of(job, outcome) for job, outcome in outcomes] + too_long
+            too_long.clear()
+        yield too_long
+
+    def close(self) -> None:
+        """Nothing is kept between two calls of `answer`."""
+
+    def _jobs(self, groups: Iterator[Iterable[Request]], too_long: list[Answer]) -> Iterator[Job]:
+        """What is to be sent; requests that are too long are answered at once instead."""
+        for group in groups:
+            for request in group:
+                made = self._job(request)
+                if isinstance(made, Answer):
+                    too_long.append(made)
+                else:
+                    yield made
+
+    def _job(self, request: Request) -> Job | Answer:
+        (tokens,), most = self._lengths.count([request.text]), self._settings.max_sample_tokens
+        if tokens > most and self._prompt.marker is None:
+            error = f"longer than max_sample_tokens: {tokens} tokens, allowed {most}"
+            return Answer(request.id, problem="too_long", error=error)
+        if tokens <= most:
+            return Job(request, request.text, self._around + tokens, False)
+        front, back = self._lengths.cut(request.text, most - self._marker_tokens)
+        return Job(request, front + self._marker + back, self._around + most, True)
+
+    def _call(self, job: Job) -> Call:
+        return Call(self.body(job.request, job.text), job.tokens, self._answer_tokens)
+
+    def _answer_of(self, job: Job, outcome: Reply | Fault) -> Answer:
+        return answer_of(job.request, outcome, shortened=job.shortened, form=self._prompt.form)
+
+    def body(self, request: Request, text: str) -> dict[str, Any]:
+        """What is sent for a sample, but for the model's name. The shared part of the prompt stands first."""
+        settings, sampling, form = self._settings, self._sampling, self._prompt.form
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": self._prompt.before + text + self._prompt.after}],
+            "temperature": sampling.temperature,
+            settings.answer_limit: settings.max_new_tokens,
+        }
+        if not sampling.greedy:
+            if sampling.top_p < 1:
+                body["top_p"] = sampling.top_p
+            if sampling.top_k:
+                body["top_k"] = sampling.top_k
+            if settings.seeded:
+                body["seed"] = int(sampling.draw(request.id, request.attempt, 0) * 2**31)
+        if form and settings.structured == "json_schema":
+            schema = {"name": "rating", "strict": True, "schema": form.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif form and settings.structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        if form and settings.logprobs:
+            body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+        return {name: value for name, value in (body | settings.extra).items() if value is not None}
+
+    @cached_property
+    def _lengths(self) -> Lengths:
+        name = self._settings.tokenizer
+        return TokenizedLengths(load_tokenizer(name)) if name else EstimatedLengths()
+
+    @cached_property
+    def _around(self) -> int:
+        return sum(self._lengths.count([self._prompt.before, self._prompt.after]))
+
+    @cached_property
+    def _marker_tokens(self) -> int:
+        return self._lengths.count([self._marker])[0]
+
+
+def answer_tokens(form: Form | None, most: int) -> int:
+    """Tokens that an answer is thought to take: those of its numbers; all that it may have, where it is free text."""
+    return most if form is None else _TOKENS_OF_A_NUMBER * len(form.keys)
+
+
+def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
+    """What a service's reply, or the lack of one, says about a sample."""
+    if isinstance(outcome, Fault):
+        problem: Any = {"too long": "too_long", "content filter": "refused"}.get(outcome.kind, "failed")
+        return Answer(request.id, problem=problem, error=str(outcome), shortened=shortened)
+    known: dict[str, Any] = {
+        "shortened": shortened,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+    }
+    if outcome.refusal is not None or outcome.finish == "content_filter":
+        why = f"refusal: {' '.join(outcome.refusal.split())[:200]}" if outcome.refusal else "content filter"
+        return Answer(request.id, problem="refused", error=why, **known)
+    if form and "{" not in outcome.text and _REFUSAL.match(outcome.text):
+        return Answer(request.id, problem="refused", error=f"refusal: {' '.join(outcome.text.split())[:200]}", **known)
+    return Answer(
+        request.id,
+        outcome.text,
+        probabilities=last_probabilities(form, outcome.text, outcome.logprobs) if form else None,
+        cut=outcome.finish == "length",
+        **known,
+    )

@@ -1,0 +1,111 @@
+"""Asking durably: what the store has is not asked again, and what comes is kept within seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import pyarrow as pa
+
+from tamis.core.llm.asking import ask, is_final
+from tamis.core.llm.backend import Answer, Backend
+from tamis.core.llm.backends.journal import Journal
+from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.tally import Speed, Tally
+from tamis.core.processes import ended_in_order
+from tamis.core.progress import Progress
+from tamis.core.store import Store, Writer
+from tamis.judging.records import Judged, Text
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", Text, Judged)
+_GROUP = 1000  # requests that an engine which batches may order as it likes
+
+
+@dataclass(frozen=True)
+class Known(Generic[R]):
+    """What the store has of the wanted records."""
+
+    final: dict[str, R]
+    others: dict[str, R]  # those that may be asked about again
+    damaged: int
+
+
+@dataclass(frozen=True)
+class Asked(Generic[R]):
+    """All records that were wanted, by id, and how they were come by."""
+
+    records: dict[str, R]
+    reused: int
+    damaged: int
+    tally: Tally
+    cost: float | None
+
+
+def known_of(backend: Backend, store: Store[R], texts: Mapping[str, str], max_attempts: int) -> Known[R]:
+    """Look up what the store has of `texts`, which are by id."""
+    stored = store.read()
+    found = dict(zip(texts, stored.find(pa.array(list(texts), pa.string())), strict=True))
+    there = {key: record for key, record in found.items() if record is not None}
+    final = {key: record for key, record in there.items() if is_final(record, backend, max_attempts)}
+    return Known(final, {key: record for key, record in there.items() if key not in final}, stored.damaged)
+
+
+def ask_all(
+    backend: Backend,
+    store: Store[R],
+    texts: Mapping[str, str],
+    *,
+    read: Callable[[Answer, int, R | None], R],
+    max_attempts: int,
+    allowance: Allowance,
+    words: Words,
+) -> Asked[R]:
+    """A record of each of `texts`, which are by id.
+
+    Raises:
+        ModelError: when the engine cannot be used, or the allowance for failures or money is used up.
+        StorageError: when the store cannot be read or written.
+    """
+    known = known_of(backend, store, texts, max_attempts)
+    if known.final:
+        log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
+    records, tally, speed = dict(known.final), Tally(), Speed()
+    for record in known.final.values():
+        tally.count(record)
+    budget = Budget(allowance, words, len(texts), tally)
+    left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
+    groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
+    budget.expect(backend.measure([text for _, text, _ in left[:100]]))
+    _remember(backend, store)
+    with (
+        ended_in_order(),
+        Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
+        Writer(store) as writer,
+    ):
+        asked = ask(
+            backend,
+            lambda: next(groups, []),
+            read=read,
+            max_attempts=max_attempts,
+            keep=writer.add,
+            enough=budget.reached,
+        )
+        for finished in asked:
+            for record in finished:
+                records[record.id] = record
+                tally.count(record)
+                budget.count(record)
+            progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))
+    budget.check()
+    if tally.failures:
+        log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
+    return Asked(records, len(known.final), known.damaged, tally, budget.cost)
+
+
+def _remember(backend: Backend, store: Store[R]) -> None:
+    """Give an engine that is asked by long jobs the place where it notes them."""
+    if hasattr(backend, "remember_in"):
+        backend.remember_in(Journal(store.journal))

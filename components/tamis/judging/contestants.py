@@ -1,0 +1,175 @@
+"""The two whose answers are compared: what is known of them, and what writes their answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import SettingsError
+from tamis.core.llm.backend import Backend
+from tamis.core.llm.backends import make_backend
+from tamis.core.llm.forms import Form
+from tamis.core.llm.settings import OpenAISettings, PriceSettings, ServiceSettings, TransformersSettings, VllmSettings
+from tamis.core.settings import hash_of
+from tamis.core.steps import Uri
+from tamis.core.storage import fingerprint
+from tamis.judging.questions import given_answers
+from tamis.judging.settings import (
+    AnswersContestant,
+    AnswerSettings,
+    ArtifactContestant,
+    JudgingSettings,
+    ModelContestant,
+    ServiceContestant,
+)
+
+Choice = ModelContestant | ServiceContestant | AnswersContestant
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A prompt that is nothing but the question, answered in free text. A question that is too long is not asked."""
+
+    before: str = ""
+    after: str = ""
+    marker: str | None = None
+    form: Form | None = None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of the two.
+
+    Attributes:
+        name: what tables call it.
+        model: the model behind it, by which its family is known.
+        given: its answers by question, where they exist already.
+        key: all that its answers depend on beside the question.
+        price: of a service's tokens.
+    """
+
+    name: str
+    model: str
+    given: Mapping[str, str] | None = None
+    key: Mapping[str, Any] = field(default_factory=dict)
+    price: PriceSettings | None = None
+    _backend: Backend | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """What writes its answers, if they are not given."""
+        assert self._backend is not None
+        return self._backend
+
+
+def artifact_of(settings: JudgingSettings, which: str, given: Uri | None) -> Uri | None:
+    """Where the model artifact of the contestant `which` lies, "model" or "against": as given, or as the setting says.
+
+    Raises:
+        SettingsError: when neither an artifact nor the setting is given, or both are.
+    """
+    chosen = getattr(settings, which)
+    if (chosen is None) == (given is None):
+        raise SettingsError(
+            f"{which}: {'nothing is given' if chosen is None else 'an artifact and a setting are given'}",
+            allowed=f"a model artifact (--{which} PATH), or the setting '{which}'",
+            action="give one of the two",
+        )
+    return chosen.path if isinstance(chosen, ArtifactContestant) else given
+
+
+def choice_of(settings: JudgingSettings, which: str) -> Choice | None:
+    """The settings of the contestant `which`; None where an artifact stands for it."""
+    chosen = getattr(settings, which)
+    return None if isinstance(chosen, ArtifactContestant) else chosen
+
+
+def name_of(chosen: Choice | None, artifact: Artifact | None) -> str:
+    """What a contestant is called."""
+    if chosen is None:
+        assert artifact is not None
+        return artifact.name or "model"
+    if chosen.name is not None:
+        return chosen.name
+    last = getattr(chosen, "model", "model").rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last)
+
+
+def file_of(chosen: Choice | None) -> str | None:
+    """Fingerprint of what a contestant is made of beside its settings; None where these tell all."""
+    if isinstance(chosen, AnswersContestant):
+        return fingerprint(chosen.path)
+    if isinstance(chosen, ModelContestant):
+        from tamis.core.models import revision_of
+
+        return revision_of(chosen.model, chosen.revision)
+    return None
+
+
+def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: AnswerSettings) -> Contestant:
+    """Get a contestant ready. No weights are loaded yet.
+
+    Raises:
+        ModelError: when its model cannot be used.
+        InputError: when its file of answers cannot be read.
+    """
+    name = name_of(chosen, artifact)
+    if isinstance(chosen, AnswersContestant):
+        given = given_answers(chosen)
+        return Contestant(name, chosen.written_by or "", given, {"answers": hash_of(sorted(given.items()))})
+    from tamis.core.llm.backends.sampling import Sampling
+
+    sampling = Sampling(answers.temperature, answers.top_p, answers.top_k, answers.seed)
+    key: dict[str, Any] = {"temperature": answers.temperature}
+    if answers.temperature > 0:
+        key |= {"top_p": answers.top_p, "top_k": answers.top_k, "seed": answers.seed}
+    if isinstance(chosen, ServiceContestant):
+        backend = make_backend(_service(chosen, answers), _Plain(), sampling)
+        return Contestant(
+            name, chosen.model, key={"sampling": key, **backend.identity}, price=chosen.price, _backend=backend
+        )
+    if chosen is None:
+        assert artifact is not None
+        model, path, revision, style = str(artifact.manifest.config.get("model") or ""), artifact.folder, None, "chat"
+        own = {"model": f"artifact:{artifact.manifest.content_hash}"}
+    else:
+        model, path, revision, style = chosen.model, chosen.model, chosen.revision, chosen.format
+        own = {}
+    backend = make_backend(_local(str(path), revision, answers), _Plain(), sampling, style=style)
+    return Contestant(name, model, key={"sampling": key, "format": style, **backend.identity, **own}, _backend=backend)
+
+
+def _local(path: str, revision: str | None, answers: AnswerSettings) -> TransformersSettings | VllmSettings:
+    common = {
+        "model": path,
+        "revision": revision,
+        "precision": answers.precision,
+        "structured": False,
+        "max_sample_tokens": answers.max_prompt_tokens,
+        "max_new_tokens": answers.max_new_tokens,
+    }
+    if answers.engine == "transformers":
+        return TransformersSettings(**common, batch_tokens=answers.batch_tokens)
+    return VllmSettings(
+        **common,
+        tensor_parallel=answers.tensor_parallel,
+        data_parallel=answers.data_parallel,
+        engine=answers.engine_arguments,
+    )
+
+
+def _service(chosen: ServiceContestant, answers: AnswerSettings) -> OpenAISettings:
+    reached = {name: getattr(chosen, name) for name in ServiceSettings.model_fields}
+    return OpenAISettings(
+        **reached,
+        structured="none",
+        logprobs=False,
+        max_new_tokens=answers.max_new_tokens,
+        max_sample_tokens=answers.max_prompt_tokens,
+        answer_limit=chosen.answer_limit,
+        seeded=chosen.seeded,
+        extra=chosen.extra,
+    )

@@ -1,0 +1,72 @@
+"""A match: two contestants and their judge, with the stores of what they said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tamis.core.artifacts import Artifact
+from tamis.core.llm.backend import Backend
+from tamis.core.llm.backends import make_backend
+from tamis.core.samples import Message, sample_id
+from tamis.core.steps import Uri
+from tamis.core.store import Store
+from tamis.judging.asking import known_of
+from tamis.judging.contestants import Contestant, choice_of, open_contestant
+from tamis.judging.prompts import load_prompt
+from tamis.judging.questions import Question
+from tamis.judging.records import TEXTS, VERDICTS, Text
+from tamis.judging.settings import JudgingSettings
+
+
+class Match:
+    """The two contestants and their judge, with the stores of what they said."""
+
+    def __init__(self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None], store: Uri) -> None:
+        self.settings, self.prompt, self._store = settings, load_prompt(settings.judge.prompt), store
+        self.contestants = [
+            open_contestant(choice_of(settings, which), artifacts[which], settings.answers)
+            for which in ("model", "against")
+        ]
+
+        from tamis.core.llm.backends.sampling import Sampling
+
+        judge = settings.judge
+        sampling = Sampling(judge.temperature, judge.top_p, judge.top_k, judge.seed)
+        self.judge: Backend = make_backend(judge.backend, self.prompt, sampling)
+        drawn = {"top_p": judge.top_p, "top_k": judge.top_k, "seed": judge.seed} if judge.temperature else {}
+        key = {
+            "verdicts": {"prompt": self.prompt.hash, "sampling": {"temperature": judge.temperature} | drawn},
+            "backend": dict(self.judge.identity),
+        }
+        self.verdicts = Store(store, key, VERDICTS)
+
+    def texts_of(self, contestant: Contestant) -> Store[Text]:
+        """Where the answers of a contestant are kept."""
+        return Store(self._store, {"answers": dict(contestant.key)}, TEXTS)
+
+    def texts_there(self, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
+        """The answers that need not be written any more, by question."""
+        wanted = {question.id: question.text for question in questions}
+        if contestant.given is not None:
+            return {key: contestant.given[key] for key in wanted if key in contestant.given}
+        known = known_of(contestant.backend, self.texts_of(contestant), wanted, 1).final
+        return {key: record.text for key, record in known.items() if record.text is not None}
+
+    def comparisons(self, question: Question, one: str, other: str) -> dict[str, str]:
+        """What the judge is asked of two answers, by id, in both orders; nothing where they are equal."""
+        return {} if one == other else dict(self.shown(question, one, other))
+
+    def shown(self, question: Question, one: str, other: str) -> list[tuple[str, str]]:
+        """Id and text of both orders."""
+        longest = self.settings.judge.max_answer_characters
+        texts = (self.prompt.shown(question.text, *pair, longest) for pair in ((one, other), (other, one)))
+        return [(sample_id([Message(role="user", content=text)]), text) for text in texts]
+
+
+def place_of_store(settings: JudgingSettings) -> Uri | None:
+    """Where answers outlive the step: what the settings say, else in Tamis' home, if there is one."""
+    if settings.store is not None:
+        return settings.store
+    return Path(os.environ["TAMIS_HOME"], "judging") if "TAMIS_HOME" in os.environ else None

@@ -1,0 +1,85 @@
+"""What judging would do, found without asking anybody."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tamis.core.artifacts import Artifact
+from tamis.core.steps import Uri
+from tamis.judging.asking import known_of
+from tamis.judging.contestants import artifact_of
+from tamis.judging.match import Match, place_of_store
+from tamis.judging.questions import all_questions
+from tamis.judging.settings import JudgingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do, found without asking anybody.
+
+    Attributes:
+        prompts: in all sets.
+        written: of each contestant, the answers that are there already.
+        comparisons: two a prompt.
+        judged: of them, those whose verdict is in the store.
+        prompt_tokens: that the judge would read; answers that are not written yet count as long as they may be.
+        completion_tokens: of its answers.
+        cost: of these tokens; None where the settings name no price.
+    """
+
+    prompts: int
+    written: Mapping[str, int]
+    comparisons: int
+    judged: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+    def __str__(self) -> str:
+        lines = [f"prompts:           {self.prompts:>15,}"]
+        lines += [
+            f"answers of {who}: {count:,} there, {self.prompts - count:,} to be written"
+            for who, count in self.written.items()
+        ]
+        lines += [
+            f"comparisons:       {self.comparisons:>15,}  (each prompt in both orders)",
+            f"judged already:    {self.judged:>15,}",
+            f"judge's prompts:   {self.prompt_tokens:>15,}  tokens, at most",
+            f"judge's answers:   {self.completion_tokens:>15,}  tokens (one attempt at each)",
+        ]
+        return "\n".join(lines if self.cost is None else [*lines, f"judge's cost:      {self.cost:>15,.2f}  at most"])
+
+
+def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | None = None) -> Plan:
+    """What `run` would do. Asks nobody and loads no weights."""
+    with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
+        places = {"model": artifact_of(settings, "model", model), "against": artifact_of(settings, "against", against)}
+        artifacts = {
+            which: None if uri is None else Artifact.open(uri, "model", cache=Path(cache))
+            for which, uri in places.items()
+        }
+        match = Match(settings, artifacts, place_of_store(settings) or Path(cache) / "none")
+        questions = all_questions(settings.prompts)
+        texts = [match.texts_there(one, questions) for one in match.contestants]
+        pairs = {question.id: tuple(known.get(question.id) for known in texts) for question in questions}
+        asked: dict[str, str] = {}
+        guessed: list[str] = []
+        longest = "x " * min(settings.answers.max_new_tokens, settings.judge.max_answer_characters // 2)
+        for question in questions:
+            one, other = pairs[question.id]
+            if one is not None and other is not None:
+                asked |= match.comparisons(question, one, other)
+            else:
+                most = settings.judge.max_answer_characters
+                shown = match.prompt.shown(question.text, one or longest, other or longest, most)
+                guessed += [shown, shown]
+        known = known_of(match.judge, match.verdicts, asked, settings.judge.max_attempts).final
+        sizes = match.judge.measure([text for key, text in asked.items() if key not in known] + guessed)
+        tokens = sum(size.prompt_tokens for size in sizes if not size.too_long)
+        answers = sum(size.completion_tokens for size in sizes if not size.too_long)
+        written = {one.name: len(there) for one, there in zip(match.contestants, texts, strict=True)}
+        cost = settings.price.of(tokens, answers) if settings.price else None
+        return Plan(len(questions), written, 2 * len(questions), len(known), tokens, answers, cost)

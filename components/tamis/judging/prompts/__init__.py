@@ -1,0 +1,98 @@
+"""Judges' prompts: versioned YAML files with what is asked, and how the answer is to be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tamis.core.errors import SettingsError
+from tamis.core.llm.forms import Form
+from tamis.core.settings import Settings, hash_of, load
+
+_FOLDER = Path(__file__).parent
+_PLACES = ("{question}", "{first}", "{second}")
+_FORMS = {
+    "scores": Form(("Answer 1", "Answer 2"), 1, 10),
+    "verdict": Form(("Better answer",), 0, 2),
+}
+
+
+class JudgePrompt(Settings):
+    """What a judge is asked. `before` is the same for every comparison, so that its computation can be shared."""
+
+    version: int = Field(ge=1, description="raised with every change of the wording")
+    description: str = Field(min_length=1, description="what is particular about this prompt")
+    kind: Literal["scores", "verdict"] = Field(
+        description='scores: {"Answer 1": 1..10, "Answer 2": 1..10}, the higher one wins, equal ones are a tie; '
+        'verdict: {"Better answer": 1, 2, or 0 for a tie}'
+    )
+    template: str = Field(description="the wording, with {question}, {first} and {second} in this order, near its end")
+    left_out: str = Field(min_length=1, description="stands where the middle of a long answer is left out")
+
+    @model_validator(mode="after")
+    def _has_its_places(self) -> JudgePrompt:
+        for place in _PLACES:
+            if self.template.count(place) != 1:
+                raise ValueError(f"the template must have {place} exactly once")
+        if sorted(_PLACES, key=self.template.index) != list(_PLACES):
+            raise ValueError(f"the template must have {', '.join(_PLACES)} in this order")
+        return self
+
+    @property
+    def before(self) -> str:
+        """The text in front of the question."""
+        return self.template.partition(_PLACES[0])[0]
+
+    @property
+    def after(self) -> str:
+        """The text behind the second answer."""
+        return self.template.partition(_PLACES[2])[2].rstrip()
+
+    @property
+    def marker(self) -> None:
+        """Nothing: a comparison that is too long is not judged, since its middle is where one answer ends."""
+
+    @property
+    def form(self) -> Form:
+        """The form of the judge's answer."""
+        return _FORMS[self.kind]
+
+    @property
+    def hash(self) -> str:
+        """Hash of all that a judge can see; comments and the description do not enter."""
+        return hash_of([self.version, self.kind, self.template.rstrip(), self.left_out])
+
+    def shown(self, question: str, first: str, second: str, longest: int) -> str:
+        """A question and two answers as the judge sees them, each answer of at most about `longest` characters."""
+        _, _, rest = self.template.partition(_PLACES[0])
+        between, _, rest = rest.partition(_PLACES[1])
+        and_then = rest.partition(_PLACES[2])[0]
+        return "".join((question, between, self._fitted(first, longest), and_then, self._fitted(second, longest)))
+
+    def _fitted(self, answer: str, longest: int) -> str:
+        if len(answer) <= longest:
+            return answer
+        half = longest // 2
+        return f"{answer[:half]}\n\n{self.left_out}\n\n{answer[-half:]}"
+
+
+def names() -> list[str]:
+    """The prompts that ship with Tamis."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_prompt(name: str) -> JudgePrompt:
+    """The prompt that ships as `name`, or the one in the YAML file at the path `name`.
+
+    Raises:
+        SettingsError: when there is none, or its file is wrong.
+    """
+    path = _FOLDER / f"{name}.yaml" if name in names() else Path(name)
+    if not path.is_file():
+        raise SettingsError(
+            f"judge.prompt: there is no prompt '{name}', and no file of that name",
+            allowed=f"{', '.join(names())}, or the path of a YAML file",
+        )
+    return load(JudgePrompt, path)

@@ -1,0 +1,120 @@
+"""What the store keeps of a comparison: the answers that were written, and the judge's verdicts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tamis.core.llm.asking import summed
+from tamis.core.llm.backend import Answer
+from tamis.core.llm.forms import UnparsableError
+from tamis.core.store import Records
+from tamis.judging.comparison import Verdict
+from tamis.judging.prompts import JudgePrompt
+
+Status = Literal["ok", "unparsable", "refused", "too_long", "failed"]
+_COMMON = [
+    pa.field("id", pa.string()),
+    pa.field("status", pa.string()),
+    pa.field("error", pa.string()),
+    pa.field("attempts", pa.int16()),
+    pa.field("prompt_tokens", pa.int32()),
+    pa.field("completion_tokens", pa.int32()),
+]
+
+
+class _Asked(BaseModel):
+    """What both kinds have. Tokens are summed over the attempts: what was computed or paid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    status: Status
+    error: str | None = None
+    attempts: int = Field(ge=0)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Text(_Asked):
+    """A contestant's answer to one question, whose id it has. An empty answer is one too."""
+
+    text: str | None = None
+    cut: bool = False
+
+    @model_validator(mode="after")
+    def _a_text_when_ok(self) -> Text:
+        if (self.status == "ok") != (self.text is not None):
+            raise ValueError(f"status '{self.status}' with the text {self.text!r:.40}")
+        return self
+
+
+class Judged(_Asked):
+    """What a judge said of two answers in one order; its id is of all that the judge was shown."""
+
+    verdict: Verdict | None = None
+    first: int | None = Field(None, ge=1, le=10, strict=True)
+    second: int | None = Field(None, ge=1, le=10, strict=True)
+
+    @model_validator(mode="after")
+    def _a_verdict_when_ok(self) -> Judged:
+        if (self.status == "ok") != (self.verdict is not None):
+            raise ValueError(f"status '{self.status}' with the verdict {self.verdict!r}")
+        return self
+
+
+TEXTS = Records(Text, pa.schema([*_COMMON, pa.field("text", pa.string()), pa.field("cut", pa.bool_())]), "answers")
+VERDICTS = Records(
+    Judged,
+    pa.schema(
+        [
+            *_COMMON,
+            pa.field("verdict", pa.string()),
+            pa.field("first", pa.int8()),
+            pa.field("second", pa.int8()),
+        ]
+    ),
+    "verdicts",
+)
+
+
+def text_of(answer: Answer, attempt: int, earlier: Text | None) -> Text:
+    """Read a contestant's answer: whatever it wrote is its answer."""
+    common = _common(answer, attempt, earlier)
+    if answer.problem is not None:
+        return Text.model_validate(common | {"status": answer.problem, "error": answer.error})
+    return Text.model_validate(common | {"status": "ok", "text": _storable(answer.text).strip(), "cut": answer.cut})
+
+
+def verdict_of(prompt: JudgePrompt, answer: Answer, attempt: int, earlier: Judged | None) -> Judged:
+    """Read a judge's answer by the form that its prompt asks for."""
+    common = _common(answer, attempt, earlier)
+    if answer.problem is not None:
+        return Judged.model_validate(common | {"status": answer.problem, "error": answer.error})
+    try:
+        values = prompt.form.parse(answer.text)
+    except UnparsableError as error:
+        reason = f"cut off: {error.problem}" if answer.cut else error.problem
+        return Judged.model_validate(common | {"status": "unparsable", "error": reason})
+    if prompt.kind == "verdict":
+        said: Verdict = ("tie", "first", "second")[values[0]]  # type: ignore[assignment]
+        return Judged.model_validate(common | {"status": "ok", "verdict": said})
+    first, second = values
+    said = "tie" if first == second else "first" if first > second else "second"
+    return Judged.model_validate(common | {"status": "ok", "verdict": said, "first": first, "second": second})
+
+
+def _common(answer: Answer, attempt: int, earlier: _Asked | None) -> dict[str, object]:
+    return {
+        "id": answer.id,
+        "attempts": attempt,
+        "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
+        "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+    }
+
+
+def _storable(text: str) -> str:
+    """`text` without halves of surrogate pairs, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,169 @@
+"""The judging stage: two models in, which of them answers better out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.errors import MissingExtraError
+from tamis.core.llm.budget import Allowance, Words
+from tamis.core.llm.settings import PriceSettings, ServiceSettings
+from tamis.core.models import revision_of
+from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.storage import fingerprint
+from tamis.core.tables import JUDGEMENT, PartsWriter
+from tamis.judging.asking import Asked, ask_all
+from tamis.judging.contestants import Contestant, artifact_of, choice_of, file_of, name_of
+from tamis.judging.match import Match, place_of_store
+from tamis.judging.planning import plan
+from tamis.judging.prompts import load_prompt
+from tamis.judging.questions import Question, all_questions
+from tamis.judging.records import Judged, Text, text_of, verdict_of
+from tamis.judging.result import facts_of, log_result, rows_of
+from tamis.judging.settings import JudgingSettings
+
+__all__ = ["plan", "run"]
+
+
+def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | None = None, out: Uri) -> Manifest:
+    """Compare `model` with `against`, model artifacts; without one, the setting of that name stands for it.
+
+    The artifact at `out` has two rows per prompt, one for each order of the answers; win, tie and lose with their
+    intervals, and what the judge brings in, are in the manifest's facts.
+
+    Raises:
+        SettingsError: when a contestant is missing or given twice, or the judge's prompt is not known.
+        InputError: when prompts or given answers cannot be read.
+        ModelError: when a model cannot be used, or more than `max_failure_share` of the prompts cannot be judged, or
+            `max_cost` is reached.
+        StorageError: when the store cannot be read or written.
+    """
+    model, against = artifact_of(settings, "model", model), artifact_of(settings, "against", against)
+    chosen = {which: choice_of(settings, which) for which in ("model", "against")}
+    files = {f"prompts {one.name}": fingerprint(one.path) for one in settings.prompts if one.path is not None}
+    files |= {which: print_ for which, one in chosen.items() if (print_ := file_of(one)) is not None}
+    files["prompt"] = load_prompt(settings.judge.prompt).hash
+    backend = settings.judge.backend
+    if not isinstance(backend, ServiceSettings):  # of a service's model the name is all that is known
+        files["judge"] = revision_of(backend.model, backend.revision)
+    return run_step(
+        "judging",
+        "judgement",
+        settings,
+        _judge,
+        out=out,
+        inputs={"model": Input(model, "model"), "against": Input(against, "model")},
+        files=files,
+        name=name_of(chosen["model"], None if model is None else Artifact.open(model, "model")),
+    )
+
+
+def _judge(step: Step[JudgingSettings]) -> None:
+    settings = step.settings
+    artifacts = {which: next(iter(step.inputs(which)), None) for which in ("model", "against")}
+    _services_can_be_asked(settings)
+    match = Match(settings, artifacts, place_of_store(settings) or step.scratch / "judging")
+    questions = all_questions(settings.prompts)
+    spent, reused, damaged = 0.0, 0, 0
+    written: list[dict[str, Text]] = []
+    for contestant in match.contestants:
+        if contestant.given is not None:
+            written.append(_given(contestant, questions))
+            continue
+        asked = _write(match, contestant, questions, spent)
+        spent += asked.cost or 0.0
+        reused, damaged = reused + asked.reused, damaged + asked.damaged
+        written.append(asked.records)
+    verdicts = _ask_judge(match, questions, written, spent)
+    rows = [row for question in questions for row in rows_of(match, question, written, verdicts.records)]
+    with PartsWriter(step.out, JUDGEMENT) as parts:
+        parts.write_rows(rows)
+    step.rows = parts.rows
+    step.facts.update(facts_of(settings, questions, rows, match))
+    step.facts |= {
+        "reused_answers": reused,
+        "reused_verdicts": verdicts.reused,
+        "asked": len(verdicts.records) - verdicts.reused,
+        "damaged_store_parts": damaged + verdicts.damaged,
+        "prompt_tokens": verdicts.tally.prompt_tokens,
+        "completion_tokens": verdicts.tally.completion_tokens,
+        "cut": [sum(text.cut for text in texts.values()) for texts in written],
+        "prompt": {"name": settings.judge.prompt, "version": match.prompt.version, "hash": match.prompt.hash},
+        "backend": dict(match.judge.identity),
+    }
+    if settings.price is not None or spent:
+        step.facts["cost"] = round(spent + (verdicts.cost or 0.0), 6)
+    step.models["judge"] = str(match.judge.identity["model"])
+    log_result(step.facts)
+
+
+def _given(contestant: Contestant, questions: Sequence[Question]) -> dict[str, Text]:
+    assert contestant.given is not None
+    return {
+        question.id: Text(id=question.id, status="ok", text=contestant.given[question.id], attempts=0)
+        if question.id in contestant.given
+        else Text(id=question.id, status="failed", error="no answer in the file", attempts=0)
+        for question in questions
+    }
+
+
+def _write(match: Match, contestant: Contestant, questions: Sequence[Question], spent: float) -> Asked[Text]:
+    """Let a contestant answer all questions, and let go of its model."""
+    allowance = _allowance(match.settings, contestant.price, spent)
+    backend = contestant.backend
+    try:
+        return ask_all(
+            backend,
+            match.texts_of(contestant),
+            {question.id: question.text for question in questions},
+            read=text_of,
+            max_attempts=1,
+            allowance=allowance,
+            words=Words(f"'{contestant.name}'", "prompts", "answer", "answered"),
+        )
+    finally:
+        backend.close()
+
+
+def _ask_judge(
+    match: Match, questions: Sequence[Question], written: Sequence[Mapping[str, Text]], spent: float
+) -> Asked[Judged]:
+    settings, asked = match.settings, dict[str, str]()
+    for question in questions:
+        one, other = (texts[question.id].text for texts in written)
+        if one is not None and other is not None:
+            asked |= match.comparisons(question, one, other)
+    try:
+        return ask_all(
+            match.judge,
+            match.verdicts,
+            asked,
+            read=partial(verdict_of, match.prompt),
+            max_attempts=settings.judge.max_attempts,
+            allowance=_allowance(settings, settings.price, spent),
+            words=Words(f"judge '{settings.judge.backend.model}'", "comparisons", "verdict", "judged"),
+        )
+    finally:
+        match.judge.close()
+
+
+def _allowance(settings: JudgingSettings, price: PriceSettings | None, spent: float) -> Allowance:
+    most = None if settings.max_cost is None else max(settings.max_cost - spent, 0.0)
+    left = f"max_cost, of which {spent:.4f} is spent" if spent else "max_cost"
+    return Allowance(settings.max_failure_share, price, most, left)
+
+
+def _services_can_be_asked(settings: JudgingSettings) -> None:
+    """Look for keys before hours are spent on answers.
+
+    Raises:
+        SettingsError: when a key's environment variable is not set.
+        MissingExtraError: when the package openai is not installed.
+    """
+    for service in (settings.judge.backend, settings.model, settings.against):
+        if isinstance(service, ServiceSettings):
+            service.api_key()
+            if find_spec("openai") is None:
+                raise MissingExtraError.of("openai", "openai")

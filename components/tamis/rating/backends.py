@@ -1,0 +1,23 @@
+"""The engine of a rater."""
+
+from __future__ import annotations
+
+from tamis.core.llm import backends
+from tamis.core.llm.backend import Backend
+from tamis.rating.prompts import Prompt
+from tamis.rating.settings import ImportSettings, RatingSettings
+
+
+def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
+    """The engine that `settings.backend` asks for.
+
+    Raises:
+        ModelError: when its model cannot be used.
+        MissingExtraError: when its packages are not installed.
+    """
+    from tamis.core.llm.backends.sampling import Sampling
+
+    if isinstance(settings.backend, ImportSettings):
+        raise TypeError("imported ratings ask no rater")
+    sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.seed)
+    return backends.make_backend(settings.backend, prompt, sampling)

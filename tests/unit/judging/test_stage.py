@@ -1,0 +1,319 @@
+"""The judging stage with answers from files and from a service, judged by a service on a real socket."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tamis.cli import main
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import ModelError, SettingsError
+from tamis.core.families import family_of, of_one_family
+from tamis.core.tables import JUDGEMENT
+from tamis.judging.stage import plan, run
+from tests.conftest import ROOT
+from tests.llm_server import Asked, Reaction, Server, completion, error
+from tests.unit.judging.matches import by_number, given, judge_by, number_in, settings, shown
+
+pytest.importorskip("openai")
+# Ours win A and B, lose C, tie D; the answers to E are equal.
+PAIRS = {
+    "A?": ("ours 9", "theirs 2"),
+    "B?": ("ours 5", "theirs 4"),
+    "C?": ("ours 1", "theirs 3"),
+    "D?": ("ours 7", "theirs 7"),
+    "E?": ("the same 6", "the same 6"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = Artifact.open(out, "judgement").table().to_pylist()
+    return rows
+
+
+def test_every_prompt_is_judged_in_both_orders_and_equal_answers_are_a_tie_unasked(tmp_path: Path) -> None:
+    with Server(judge_by(by_number)) as server:
+        manifest = run(settings(tmp_path, server, PAIRS), out=tmp_path / "out")
+    assert len(server.asked) == 8
+    facts = manifest.facts
+    assert (manifest.kind, manifest.name, manifest.rows) == ("judgement", "ours", 10)
+    assert (facts["prompts"], facts["judged"], facts["not_judged"], facts["identical"]) == (5, 5, 0, 1)
+    assert (facts["win"], facts["tie"], facts["lose"], facts["net"]) == (0.4, 0.4, 0.2, 0.2)
+    assert (facts["flips"], facts["first_preferred"]) == (0, 0.5)
+    assert facts["sets"]["set"]["n"] == 5
+    assert all(low <= facts[name] <= high for name, (low, high) in facts["intervals"].items())
+    assert Artifact.open(tmp_path / "out").table().schema.equals(JUDGEMENT)
+    rows = rows_of(tmp_path / "out")
+    seen = [(row["prompt"], row["order"], row["verdict"], row["model_score"], row["against_score"]) for row in rows]
+    assert seen[:2] == [("A?", 1, "model", 9, 2), ("A?", 2, "model", 9, 2)]
+    assert seen[4:6] == [("C?", 1, "against", 1, 3), ("C?", 2, "against", 1, 3)]
+    assert seen[8:] == [("E?", 1, "tie", None, None), ("E?", 2, "tie", None, None)]
+    assert [row["model_length"] for row in rows[::2]] == [6, 6, 6, 6, 10]
+
+
+def test_swapping_the_contestants_mirrors_the_result_and_asks_nothing_again(tmp_path: Path) -> None:
+    def first_is_better(question: str, first: str, second: str) -> tuple[int, int]:
+        return (8, 3) if question == "B?" else by_number(question, first, second)
+
+    with Server(judge_by(first_is_better)) as server:
+        mine = settings(tmp_path, server, PAIRS, store=str(tmp_path / "store"))
+        one = run(mine, out=tmp_path / "one").facts
+        swapped = mine.model_copy(update={"model": mine.against, "against": mine.model})
+        other = run(swapped, out=tmp_path / "other").facts
+    assert (one["win"], one["tie"], one["lose"], one["flips"]) == (0.2, 0.6, 0.2, 0.2)
+    assert (one["win"], one["tie"], one["net"]) == (other["lose"], other["tie"], -other["net"])
+    assert one["intervals"]["win"] == pytest.approx(other["intervals"]["lose"])
+    assert one["first_preferred"] == other["first_preferred"]
+    assert (len(server.asked), other["reused_verdicts"], other["asked"]) == (8, 8, 0)
+
+
+def test_what_cannot_be_judged_is_counted_with_its_reason_and_is_in_no_share(tmp_path: Path) -> None:
+    pairs = {f"{name}?": (f"ours {number}", "theirs 5") for number, name in enumerate("ABCDEF", 5)} | {
+        "G?": ("ours 1", "theirs 5")
+    }
+    mended = False
+
+    def behave(asked: Asked) -> Reaction:
+        question, first, _ = shown(asked) or ("", "", "")
+        if not mended:
+            if question == "A?":
+                return Reaction(completion("Answer 1 is better."))
+            if question == "B?" and first.startswith("ours"):
+                return Reaction(completion("", refusal="I will not."))
+            if question == "C?":
+                return Reaction(error("boom"), 500)
+            if question == "D?":
+                return Reaction(error("maximum context length is 10", "context_length_exceeded"), 400)
+            if question == "E?":
+                return Reaction(completion('{"Answer 1": 11, "Answer 2": 3}'))
+        return judge_by(by_number)(asked)
+
+    with Server(behave) as server:
+        own = {"store": str(tmp_path / "store"), "backend": {"tries": 2}, "judge": {"max_attempts": 2}}
+        with pytest.raises(ModelError, match=r"\d of 14 comparisons got no verdict\n +\d+  \w+ "):
+            run(settings(tmp_path, server, pairs, **own), out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        tolerant = settings(tmp_path, server, pairs, **own, max_failure_share=0.9)
+        facts = run(tolerant, out=tmp_path / "out").facts
+        assert (facts["prompts"], facts["judged"], facts["not_judged"], facts["n"]) == (7, 2, 5, 2)
+        assert facts["reasons"] == {
+            "unparsable: not a JSON object": 1,
+            "refused: refusal": 1,
+            "failed: server error": 1,
+            "too_long: too long": 1,
+            "unparsable: out of range": 1,
+        }
+        assert (facts["win"], facts["tie"], facts["lose"]) == (0.5, 0, 0.5)
+        lost = [row for row in rows_of(tmp_path / "out") if row["status"] != "ok"]
+        assert all(row["verdict"] is None and row["error"] for row in lost)
+        assert len(rows_of(tmp_path / "out")) == 14
+
+        mended, before = True, len(server.asked)  # a later run asks again what failed for technical reasons only
+        again = run(tolerant.model_copy(update={"seed": 1}), out=tmp_path / "again").facts
+    assert (again["judged"], len(server.asked) - before) == (3, 2)
+
+
+def test_a_contestant_without_an_answer_is_said_so_and_is_not_judged(tmp_path: Path) -> None:
+    with Server(judge_by(by_number)) as server:
+        theirs = {prompt: other for prompt, (_, other) in PAIRS.items() if prompt != "A?"}
+        short = given(tmp_path, "others", theirs)
+        with pytest.raises(ModelError, match=r"1 of 5 prompts could not be judged\n +1  no answer of others: failed"):
+            run(settings(tmp_path, server, PAIRS, against=short), out=tmp_path / "out")
+        tolerant = settings(tmp_path, server, PAIRS, against=short, max_failure_share=0.2)
+        facts = run(tolerant, out=tmp_path / "out").facts
+    assert (facts["judged"], facts["reasons"]) == (4, {"no answer of others: failed: no answer in the file": 1})
+    rows = rows_of(tmp_path / "out")
+    assert [(row["status"], row["against_answer"], row["model_answer"]) for row in rows[:2]] == [
+        ("no_answer", None, "ours 9")
+    ] * 2
+
+
+def test_a_service_answers_for_a_contestant_and_its_answers_are_kept(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        if asked.prompt == "A?":
+            return Reaction(completion("I'm sorry, I cannot. 9"))  # its answer, which is to be judged
+        if asked.prompt == "B?":
+            return Reaction(completion("I go on and on 1", finish="length"))
+        if asked.prompt == "C?":
+            return Reaction(error("filtered", "content_filter"), 400)
+        return judge_by(by_number)(asked) if shown(asked) else Reaction(completion("theirs 4"))
+
+    with Server(behave) as server:
+        service = {
+            "kind": "service", "model": "gpt-x", "base_url": server.url, "api_key_env": None,
+            "price": {"input": 1000, "output": 1000},
+        }  # fmt: skip
+        own: dict[str, Any] = {"store": str(tmp_path / "store"), "max_failure_share": 0.2}
+        own["answers"] = {"temperature": 0.7, "max_new_tokens": 50}
+        facts = run(settings(tmp_path, server, PAIRS, model=service, **own), out=tmp_path / "out").facts
+        asked = [one for one in server.asked if shown(one) is None]
+        assert (len(asked), facts["judged"], facts["model"]["name"], facts["cut"]) == (5, 4, "gpt-x", [1, 0])
+        body = asked[0].body
+        assert (body["temperature"], body["max_completion_tokens"]) == (0.7, 50)
+        assert body["messages"] == [{"role": "user", "content": "A?"}]
+        assert "seed" in body
+        assert "response_format" not in body
+        assert facts["reasons"] == {"no answer of gpt-x: refused: content filter": 1}
+        assert facts["cost"] == pytest.approx(4 * 0.13)
+        before = len(server.asked)
+        fresh = settings(tmp_path, server, PAIRS, model=service, **own, seed=7)
+        again = run(fresh, out=tmp_path / "again").facts
+        assert (len(server.asked), again["reused_answers"]) == (before, 5)
+
+
+def test_money_stops_the_judge_before_it_is_spent_and_what_was_paid_is_kept(tmp_path: Path) -> None:
+    pairs = {f"{number}?": ("ours 3", f"theirs {number % 10 + 1}") for number in range(40)}
+    price = {"input": 100.0, "output": 1000.0}  # 0.04 a comparison, by what the server reports
+    with Server(judge_by(by_number)) as server:
+        own: dict[str, Any] = {"store": str(tmp_path / "store"), "price": price, "backend": {"concurrency": 2}}
+        poor = settings(tmp_path, server, pairs, **own, max_cost=1.0)
+        with pytest.raises(ModelError, match=r"are judged and cost [01]\.\d+; another would cost too much"):
+            run(poor, out=tmp_path / "out")
+        paid = len(server.asked)
+        assert 10 <= paid <= 25
+        seen = plan(settings(tmp_path, server, pairs, **own))
+        assert (seen.prompts, seen.comparisons, seen.judged) == (40, 80, paid)
+        manifest = run(settings(tmp_path, server, pairs, **own, max_cost=10.0), out=tmp_path / "out")
+    assert (len(server.asked), manifest.facts["reused_verdicts"]) == (80, paid)
+    assert manifest.facts["cost"] == pytest.approx(0.04 * 80)
+
+
+def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    pairs = {f"{number}?": ("", "theirs 5") for number in range(60)}
+    code = (
+        "import json, sys\n"
+        "from tamis.judging.settings import JudgingSettings\n"
+        "from tamis.judging.stage import run\n"
+        "run(JudgingSettings(**json.loads(sys.argv[1])), out=sys.argv[2])\n"
+    )
+    delay, within = 0.15, 5.0  # seconds: of an answer; in which it must be durable
+
+    def behave(asked: Asked) -> Reaction:
+        reaction = judge_by(by_number)(asked) if shown(asked) else Reaction(completion("ours 3"))
+        return Reaction(reaction.body, delay=delay)
+
+    with Server(behave) as server:
+        service = {"kind": "service", "model": "w", "base_url": server.url, "api_key_env": None, "concurrency": 4}
+        backend = {"concurrency": 4, "timeout": 30}
+        mine = settings(tmp_path, server, pairs, model=service, store=str(tmp_path / "store"), backend=backend)
+        command = [sys.executable, "-c", code, mine.model_dump_json(), str(tmp_path / "out")]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(server.asked) < 60 + 100 and process.poll() is None:
+            time.sleep(0.01)
+        kill = time.monotonic()
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "out").exists()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    facts = Artifact.open(tmp_path / "out", "judgement").manifest.facts
+    assert (facts["judged"], facts["lose"], facts["reused_answers"]) == (60, 1, 60)
+    sent: dict[str, list[float]] = defaultdict(list)
+    for asked in server.asked:
+        sent[asked.prompt].append(asked.at)
+    assert len(sent) == 180
+    assert all(len(times) <= 2 and kill - times[0] <= delay + within for times in sent.values() if len(times) > 1)
+
+
+def test_a_dry_run_asks_nobody_and_says_what_there_is_to_do(tmp_path: Path) -> None:
+    with Server(judge_by(by_number)) as server:
+        service = {"kind": "service", "model": "gpt-x", "base_url": server.url, "api_key_env": None}
+        mine = settings(tmp_path, server, PAIRS, model=service, price={"input": 1000, "output": 1000})
+        file = tmp_path / "judging.yaml"
+        file.write_text(json.dumps(mine.model_dump(mode="json", exclude_unset=True)))
+        shown_to_user = CliRunner().invoke(main, ["judge", "--settings", str(file), "--dry-run"])
+        assert not server.asked
+    assert shown_to_user.exit_code == 0, shown_to_user.output
+    assert "answers of gpt-x: 0 there, 5 to be written" in shown_to_user.output
+    assert "answers of theirs: 5 there, 0 to be written" in shown_to_user.output
+    assert "judge's cost" in shown_to_user.output
+
+
+def test_the_command_judges(tmp_path: Path) -> None:
+    with Server(judge_by(by_number)) as server:
+        file = tmp_path / "judging.yaml"
+        file.write_text(settings(tmp_path, server, PAIRS).model_dump_json(exclude_unset=True))
+        done = CliRunner().invoke(main, ["judge", "--settings", str(file), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "judgement: 10 rows" in done.output
+
+
+def test_each_contestant_is_given_once(tmp_path: Path) -> None:
+    mine = settings(tmp_path, None, PAIRS)
+    with pytest.raises(SettingsError, match=r"against: nothing is given\n.*--against PATH"):
+        run(mine.model_copy(update={"against": None}), out=tmp_path / "out")
+    with pytest.raises(SettingsError, match="model: an artifact and a setting are given"):
+        run(mine, model=tmp_path / "some", out=tmp_path / "out")
+
+
+def test_a_missing_key_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with Server() as server:
+        service = {"kind": "service", "model": "w", "base_url": server.url, "api_key_env": None}
+        mine = settings(tmp_path, server, PAIRS, model=service, backend={"api_key_env": "NO_SUCH_KEY"})
+        with pytest.raises(SettingsError, match="NO_SUCH_KEY"):
+            run(mine, out=tmp_path / "out")
+        assert not server.asked
+
+
+def test_a_judge_may_give_a_verdict_instead_of_scores(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        _, first, second = shown(asked) or ("", "", "")
+        one, other = number_in(first), number_in(second)
+        return Reaction(completion(json.dumps({"Better answer": 0 if one == other else 1 if one > other else 2})))
+
+    with Server(behave) as server:
+        mine = settings(tmp_path, server, PAIRS, judge={"prompt": "verdict-v1"})
+        facts = run(mine, out=tmp_path / "out").facts
+    schema = server.asked[0].body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"] == {"Better answer": {"type": "integer", "enum": [0, 1, 2]}}
+    assert (facts["win"], facts["tie"], facts["lose"]) == (0.4, 0.4, 0.2)
+    assert {row["model_score"] for row in rows_of(tmp_path / "out")} == {None}
+
+
+def test_a_judge_of_a_contestants_family_is_warned_of(tmp_path: Path) -> None:
+    with Server(judge_by(by_number)) as server:
+        theirs = given(tmp_path, "lima", {prompt: other for prompt, (_, other) in PAIRS.items()})
+        mine = settings(
+            tmp_path, server, PAIRS, against=theirs | {"written_by": "GAIR/lima-7b"},
+            backend={"model": "meta-llama/Llama-3.1-70B-Instruct"},
+        )  # fmt: skip
+        facts = run(mine, out=tmp_path / "out").facts
+    (warning,) = facts["warnings"]
+    assert "Llama-3.1-70B-Instruct and lima are of one family (Llama)" in warning
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("gpt-4o-mini", "OpenAI"),
+        ("o3-mini", "OpenAI"),
+        ("meta-llama/Llama-3.1-8B", "Llama"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "Mistral"),
+        ("/models/smollm2", "SmolLM"),
+        ("Qwen/Qwen3-8B", "Qwen"),
+        ("google/gemma-3-4b-it", "Google"),
+        ("models/final", None),
+    ],
+)
+def test_families_are_known_by_name(model: str, family: str | None) -> None:
+    assert family_of(model) == family
+    assert of_one_family(model, model) == family
+
+
+def test_a_folder_whose_name_says_nothing_is_known_by_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
+    assert family_of(str(tmp_path)) == "Mistral"
