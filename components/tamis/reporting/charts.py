@@ -211,7 +211,10 @@ def stacked(
         axes.set_xlim(0, 1)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        _legend(axes, legend)
+        # Of the whole figure: beside long names of rows there is no room for it over the bars alone.
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.legend(loc="outside upper left", ncols=legend, labelcolor=LIGHT["muted"])
 
     return paint
 

@@ -123,7 +123,7 @@ def _benchmarks(artifacts: list[Artifact]) -> dict[str, Benchmark]:
         if not any(file.name == _SUITE for file in artifact.manifest.files):
             continue
         suite = json.loads(artifact.path(_SUITE).read_text(encoding="utf-8"))
-        name = f"{suite['name']}, version {suite['version']}"
+        name = f"“{suite['name']}”, version {suite['version']}"
         for task in suite["tasks"]:
             asked = Benchmark(name, suite["notes"], task["num_fewshot"], task["differs"], task["in_mean"])
             found.setdefault(task["task"], asked)

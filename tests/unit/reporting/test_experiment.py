@@ -150,7 +150,7 @@ def test_a_strategy_has_the_mean_over_its_seeds_and_their_standard_deviation(lab
 def test_a_failed_seed_is_counted_and_enters_no_mean(lab: Lab) -> None:
     lab.cell(ds2(1), 0.5, 0.4)
     lab.failing(ds2(2), stage="model", reason="the loss is not finite")
-    lab.failing(random(1), stage="selection", reason="6 samples asked of 5 eligible")
+    lab.failing(random(1), stage="selection", reason="6 samples asked of 5 eligible\n  allowed: at most 5")
     lab.failing(random(2), stage="selection")
     page = lab.report()
     _, _, half, none = page.rows("Strategies and tasks")
@@ -158,7 +158,7 @@ def test_a_failed_seed_is_counted_and_enters_no_mean(lab: Lab) -> None:
     assert none == ["random", DASH, "5", "0 of 2", "failed", "failed", "failed"]
     assert page.rows("Cells without a result")[1:] == [
         ["ds2-5-s2", "ds2", "2", "model", "the loss is not finite"],
-        ["random-5-s1", "random", "1", "selection", "6 samples asked of 5 eligible"],
+        ["random-5-s1", "random", "1", "selection", "6 samples asked of 5 eligible; allowed: at most 5"],
         ["random-5-s2", "random", "2", "selection", "it broke"],
     ]
     assert "3 of 4 cells failed and enter no mean" in page.text
@@ -216,6 +216,16 @@ def test_nothing_is_said_to_be_better_within_the_spread_of_the_seeds(lab: Lab) -
         lab.cell(ds2(seed), one, one)
         lab.cell(random(seed), other, other)
     assert "next comes random, 5 samples, with 51.0 ± 2.8, within the spread of the seeds" in lab.report().text
+
+
+def test_no_strategy_is_called_the_best_where_all_are_alike(lab: Lab) -> None:
+    for seed in (1, 2):
+        lab.cell(ds2(seed), 0.5, 0.4)
+        lab.cell(random(seed), 0.5, 0.4)
+    text = lab.report().text
+    assert "All strategies have the same mean over 2 tasks: 45.0 ± 0.0 over 2 seeds." in text
+    assert "Over 2 tasks, each of 4 subsets reached 45.0 on average" in text
+    assert "best" not in text
 
 
 def test_the_paper_s_figures_stand_beside_the_same_cells_and_are_marked_as_the_paper_s(tmp_path: Path) -> None:

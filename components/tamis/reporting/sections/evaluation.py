@@ -105,14 +105,16 @@ def _verdict(
         return f"{subjects} on {tasks}; none has a value for every task, so no means are compared."
     tasks = plural(len(evaluations.averaged), "task")
     best = max(whole, key=lambda model: (whole[model].value or 0.0, model))
-    said = f"Over {tasks}, the best subset, {best}, reached {scale.text(whole[best].value)} on average"
+    alike = len(whole) > 1 and len({(mean.value, base_of[model]) for model, mean in whole.items()}) == 1
+    who, short = (f"each of {len(whole)} subsets", "each subset") if alike else (f"the best subset, {best},", best)
+    said = f"Over {tasks}, {who} reached {scale.text(whole[best].value)} on average"
     base = means.get(base_of[best])
     if base is None:
         why = "has no value for every task" if evaluations.has_base else "was not evaluated"
         return f"{said}; the base model {why}, so there is nothing to compare it with."
     gain, stderr = _difference(whole[best], base)
     said = f"{said}, the base model {scale.text(base.value)}: {scale.difference(gain)} points"
-    label = f"points, {best} against the base model"
+    label = f"points, {short} against the base model"
     if gain is None or stderr is None:
         section.key_figures.append(KeyFigure(scale.difference(gain), f"{label}, error unknown"))
         section.sentence = f"{said}, without a standard error, so chance cannot be ruled out."
@@ -183,7 +185,7 @@ def _benchmarks(evaluations: Evaluations) -> Table:
         ["task", "questions", "examples in the prompt", "what differs from the published benchmark"],
         rows,
         words=("what differs from the published benchmark",),
-        note=" ".join(f"Suite {name}. {notes}".strip() for name, notes in suites.items()),
+        note=" ".join(f"Asked by the suite {name}. {notes}".strip() for name, notes in suites.items()),
     )
 
 

@@ -79,8 +79,12 @@ def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidenc
     best, first = means[0]
     text = scale.with_error(best.mean, best.deviation)
     over = f"over {plural(best.seeds, 'seed')}" if best.seeds > 1 else "with one seed"
-    sentence = f"The best mean over {plural(len(tasks), 'task')} is that of {_title(first)}: {text} {over}"
-    if len(means) > 1:
+    over_tasks, whose = f"mean over {plural(len(tasks), 'task')}", _title(first)
+    sentence = f"The best {over_tasks} is that of {whose}: {text} {over}"
+    if len(means) > 1 and len({mean.mean for mean, _ in means}) == 1:
+        whose = "all strategies"
+        sentence = f"All strategies have the same {over_tasks}: {text} {over}"
+    elif len(means) > 1:
         second, other = means[1]
         sentence += f"; next comes {_title(other)}, with {scale.with_error(second.mean, second.deviation)}"
         if best.deviation is not None and second.deviation is not None:
@@ -89,7 +93,7 @@ def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidenc
     sentence += "."
     if len(seeds) > 1:
         section.sentence = sentence
-        section.key_figures.append(KeyFigure(text, f"mean over tasks, {_title(first)}"))
+        section.key_figures.append(KeyFigure(text, f"mean over tasks, {whose}"))
     return f"{said} {sentence}"
 
 
@@ -259,7 +263,8 @@ def _failures(evidence: Evidence) -> list[Table]:
     for failure in evidence.failed:
         group, cell = of_cell.get(failure.name, (None, None))
         seed = DASH if cell is None or cell.seed is None else str(cell.seed)
-        reason = Cell(clipped(failure.reason, _REASON), title=failure.reason)
+        words = "; ".join(line.strip() for line in failure.reason.splitlines())
+        reason = Cell(clipped(words, _REASON), title=failure.reason)
         rows.append([failure.name, group.label if group else DASH, seed, Cell(failure.stage, "bad"), reason])
     return [
         Table(
