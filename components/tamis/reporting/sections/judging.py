@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +129,7 @@ def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: E
 
 def _stands_out(share: float, n: int) -> bool:
     """Whether a share is far from a half, and by more than two standard errors of `n` draws."""
-    return abs(share - 0.5) > max(_BIASED, 1 / n**0.5)
+    return abs(share - 0.5) > max(_BIASED, 1 / sqrt(n))
 
 
 def _model_of(config: dict[str, object]) -> str:
@@ -185,7 +187,7 @@ def _share(share: Outcome) -> Cell:
 
 
 def _shares(judgements: list[Judgement]) -> Table:
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             one.name,
             one.against,
@@ -382,5 +384,7 @@ def _measured(one: Judgement, section: Section) -> None:
     for name, length in zip(("mean length", "mean length of the opponent"), facts["mean_lengths"], strict=True):
         section.measured(subject, name, length, n=one.judged)
     section.measured(subject, "prompts not judged", facts["not_judged"], n=facts["prompts"])
-    for name, share in facts["sets"].items() if len(facts["sets"]) > 1 else ():
-        section.measured(subject, f"net, {name}", share["net"], interval=tuple(share["intervals"]["net"]), n=share["n"])
+    sets: dict[str, dict[str, Any]] = facts["sets"] if len(facts["sets"]) > 1 else {}
+    for name, of_set in sets.items():
+        low, high = of_set["intervals"]["net"]
+        section.measured(subject, f"net, {name}", of_set["net"], interval=(low, high), n=of_set["n"])
