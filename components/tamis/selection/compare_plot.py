@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,22 +27,22 @@ def plot(comparison: Comparison) -> Figure:
 
     everything = [*comparison.subsets, comparison.pool]
     panels: list[Callable[[Axes], None]] = [
-        lambda axes: _overlap(axes, comparison),
-        lambda axes: _shares(axes, everything, "Sources", _sources(everything)),
-        lambda axes: _ranges(
-            axes, everything, "Characters of the responses", [s.lengths for s in everything], log=True
+        partial(_overlap, comparison=comparison),
+        partial(_shares, subsets=everything, title="Sources", parts=_sources(everything)),
+        partial(
+            _ranges,
+            subsets=everything,
+            title="Characters of the responses",
+            values=[subset.lengths for subset in everything],
+            log=True,
         ),
     ]
     if comparison.pool.diversity is not None:
         rare = [subset.diversity for subset in everything]
-        panels.append(lambda axes: _ranges(axes, everything, "Diversity: higher is rarer", rare))
+        panels.append(partial(_ranges, subsets=everything, title="Diversity: higher is rarer", values=rare))
     for rater in comparison.pool.scores:
-        title = f"Score classes after curation, {rater}"
-        panels.append(
-            lambda axes, title=title, rater=rater: _shares(
-                axes, everything, title, _classes(everything, rater), _CLASS_COLORS
-            )
-        )
+        title, parts = f"Score classes after curation, {rater}", _classes(everything, rater)
+        panels.append(partial(_shares, subsets=everything, title=title, parts=parts, colors=_CLASS_COLORS))
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(13, rows * (1.8 + 0.45 * len(everything))), layout="constrained")
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()

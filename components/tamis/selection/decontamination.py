@@ -177,7 +177,7 @@ def _words(text: str) -> list[str]:
 
 def _windows(hashes: Hashes, length: int) -> Hashes:
     """A number for each run of `length` words: a polynomial of their hashes, modulo 2^64."""
-    total = np.full(len(hashes) - length + 1, np.uint64(length))
+    total: Hashes = np.full(len(hashes) - length + 1, np.uint64(length))
     for offset in range(length):
         total = total * _FACTOR + hashes[offset : offset + len(total)]
     return total
