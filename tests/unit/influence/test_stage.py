@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -199,46 +195,6 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     run(settings, pool=pool, out=tmp_path / "resumed")
     assert sum(batches) == 6, "the last block of the last checkpoint"
     assert Artifact.open(tmp_path / "resumed").manifest.content_hash == whole.content_hash
-
-
-_RUN = (
-    "import sys\n"
-    "from tamis.core import blocks\n"
-    "from tamis.influence.settings import InfluenceSettings\n"
-    "from tamis.influence.stage import run\n"
-    "blocks.BLOCK = 1\n"
-    "run(InfluenceSettings.model_validate_json(sys.argv[1]), pool=sys.argv[2], out=sys.argv[3])\n"
-)
-
-
-def test_a_killed_process_loses_no_finished_block(
-    tiny: Path, pool: Path, tasks: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tamis.core import blocks
-    from tamis.influence.gradients import Gradients
-
-    monkeypatch.setattr(blocks, "BLOCK", 1)
-    settings = settings_of(tiny, tasks)
-    whole = run(settings, pool=pool, out=tmp_path / "whole")
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    command = [sys.executable, "-c", _RUN, settings.model_dump_json(), str(pool), str(folder / "out")]
-    with subprocess.Popen(command) as process:
-        while process.poll() is None and not list(folder.rglob("checkpoint-001/*.parquet")):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    finished = len(list(folder.rglob("checkpoint-00*/*.parquet")))
-    assert not (folder / "out").exists()
-    of, samples = Gradients.of, []
-
-    def counted(self: Gradients, batch: Any, moments: Any) -> Any:
-        samples.extend(batch if moments is not None else [])
-        return of(self, batch, moments)
-
-    monkeypatch.setattr(Gradients, "of", counted)
-    assert run(settings, pool=pool, out=folder / "out").content_hash == whole.content_hash
-    assert len(samples) == 2 * len(SAMPLES) - finished
 
 
 def test_the_warm_up_draws_the_same_samples_whatever_the_order_of_the_pool(
