@@ -137,11 +137,12 @@ class Store(Generic[R]):
         Raises:
             StorageError: when it cannot be written.
         """
-        if not self._last and not exists(self._folder / _KEY):
-            write_bytes(self._folder / _KEY, self._key)
+        first = not self._last
         data = "".join(record.model_dump_json() + "\n" for record in records).encode()
         self._last = max(self._last + 1, time.time_ns())
         write_bytes(self._folder / f"{self._last:020d}-{_checksum(data)}.jsonl", data)
+        if first and not exists(self._folder / _KEY):  # for people; the records come first
+            write_bytes(self._folder / _KEY, self._key)
 
     def _parse(self, name: str, data: bytes) -> list[R] | str:
         """The records of a part, or what is wrong with it."""
