@@ -296,8 +296,9 @@ class Chat:
 
         backend: Any = settings.backend
         self._prompt = load_prompt(settings.prompt)
-        self._llm = LLM(backend.model, enable_prefix_caching=True, **backend.engine)
-        form = StructuredOutputsParams(json=self._prompt.form.schema, disable_any_whitespace=True)
+        blanks = {"backend": "xgrammar", "disable_any_whitespace": True}
+        self._llm = LLM(backend.model, enable_prefix_caching=True, structured_outputs_config=blanks, **backend.engine)
+        form = StructuredOutputsParams(json=self._prompt.form.schema)
         self._sampling = SamplingParams(
             temperature=0, max_tokens=backend.max_new_tokens, logprobs=10, structured_outputs=form
         )
