@@ -54,11 +54,11 @@ def check(model: Path, suite_file: Path, benchmarks: Path, out: Path) -> list[di
             assert ours["results"][task] == theirs["results"][task], task
         for name in asked:
             (file,) = (out / f"theirs-{number}").rglob(f"samples_{name}_*.jsonl")
-            other = {sample["doc_id"]: sample for sample in read_lines(file)}
+            other = {(sample["doc_id"], sample["filter"]): sample for sample in read_lines(file)}
             for sample in files[name]:
-                assert sample["prompt_hash"] == other[sample["doc_id"]]["prompt_hash"], name
-                answers = (stringified(of["filtered_resps"]) for of in (sample, other[sample["doc_id"]]))
-                assert next(answers) == next(answers), name
+                again = other[sample["doc_id"], sample["filter"]]
+                assert sample["prompt_hash"] == again["prompt_hash"], name
+                assert stringified(sample["filtered_resps"]) == stringified(again["filtered_resps"]), name
     return scores_in(out / "ours")
 
 
