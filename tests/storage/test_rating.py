@@ -99,7 +99,7 @@ def answer_after(seconds: float) -> Reaction:
 
 def test_a_store_in_no_bucket_is_a_storage_error(s3: str) -> None:
     with pytest.raises(StorageError, match="no-such-bucket"):
-        Store("s3://no-such-bucket/ratings", KEY, RECORDS).append([rating(1)])
+        Store("s3://no-such-bucket/ratings", KEY, RECORDS).read()
 
 
 def test_ratings_are_imported_from_object_storage(s3: str, tmp_path: Path) -> None:

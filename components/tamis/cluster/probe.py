@@ -21,6 +21,7 @@ def probe(uri: str, *, create_bucket: bool = False) -> None:
     if create_bucket:
         _create_bucket(uri)
     place = locate(uri) / f".tamis-probe-{uuid.uuid4().hex}"
+    exists(place)  # a bucket that is not there is told here: some servers make it when they are written to
     written = uuid.uuid4().bytes
     write_bytes(place, written)
     try:
