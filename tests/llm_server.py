@@ -76,7 +76,8 @@ def error(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
 class Server:
     """Use it as a context manager; `behave` gets each request and says what to do."""
 
-    def __init__(self, behave: Callable[[Asked], Reaction] | None = None) -> None:
+    def __init__(self, behave: Callable[[Asked], Reaction] | None = None, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.behave = behave or (lambda asked: Reaction(completion()))
         self.asked: list[Asked] = []
         self.most_at_once = self._at_once = 0
@@ -95,11 +96,11 @@ class Server:
     @property
     def url(self) -> str:
         """What a client calls `base_url`."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self._address}:{self.port}/v1"
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(self._serve, self._address, 0, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stop.wait()

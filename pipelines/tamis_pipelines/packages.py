@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from itertools import dropwhile
 from pathlib import Path
+from typing import Any
 
 import tamis
 from tamis.core.errors import explained_os_errors
@@ -52,7 +53,7 @@ def _as_objects(package: Path, namespace: str) -> Path:
         version = f"{name}-{tamis.__version__.replace('.', '-')}-{hashlib.sha256(content).hexdigest()[:12]}"
         about = {"displayName": name, "description": pipeline["pipelineInfo"]["description"]}
         specs = {"pipelineName": name, "pipelineSpec": pipeline, "platformSpec": platform}
-        objects = [
+        objects: list[dict[str, Any]] = [
             {"kind": "Pipeline", "metadata": {"name": name}, "spec": about},
             {
                 "kind": "PipelineVersion",

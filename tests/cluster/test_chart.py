@@ -147,7 +147,7 @@ def test_the_trial_server_stores(cluster: Cluster, newest_helm: Path, chart: tup
         "modelCache": {"enabled": False},
     }
     run_helm(cluster, newest_helm, "install", "tamis", folder, *options, values=values)
-    cluster("-n", NAMESPACE, "rollout", "status", "statefulset/tamis-seaweedfs", "--timeout=180s")
+    cluster("-n", NAMESPACE, "rollout", "status", "statefulset/tamis-seaweedfs", "--timeout=600s")
     (pod,) = cluster.get("pods", "-l", "app.kubernetes.io/component=seaweedfs")
     values["storage"]["s3"] = {"endpoint": f"http://{pod['status']['podIP']}:8333"}
     waiting = ["--wait", "--wait-for-jobs", *options]

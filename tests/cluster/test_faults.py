@@ -23,6 +23,7 @@ from tests.cluster.conftest import (
     selection,
 )
 from tests.kubernetes.conftest import Objects
+from tests.llm_server import Reaction, Server, completion
 from tests.storage.seaweed import BUCKET, Seaweed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("namespace", "volume")]
@@ -44,11 +45,28 @@ def pool_alone(
     return only(selection(storage, settings, run, environment, components), "tamis-pool")
 
 
-def rating_alone(storage: Seaweed, run: str, count: int) -> Objects:
-    """Jobs that make a pool and rate it, slowly enough to be disturbed in the middle."""
-    backend = {"kind": "transformers", "model": "/cache/hf/smollm2", "batch_tokens": 128}
-    settings = {"pool": pool_settings(storage, count), "rater-llama": {"name": "smollm2", "backend": backend}}
+ROWS = 60
+
+
+@pytest.fixture
+def service() -> Iterator[Server]:
+    """A model that pods reach, slow enough to be disturbed in the middle: half a minute for all samples."""
+    with Server(lambda asked: Reaction(completion(), delay=1), address=HOST) as server:
+        yield server
+
+
+def rating_alone(storage: Seaweed, run: str, service: Server) -> Objects:
+    """Jobs that make a pool of `ROWS` samples and let the service rate it."""
+    backend = {"kind": "openai", "model": "m", "base_url": service.url, "api_key_env": None, "concurrency": 2}
+    settings = {"pool": pool_settings(storage, ROWS), "rater-llama": {"name": "m", "backend": backend}}
     return with_tries(only(selection(storage, settings, run), "tamis-pool", "tamis-rate-llama"))
+
+
+def assert_rated_once(storage: Seaweed, run: str, service: Server) -> None:
+    """Every sample has one rating in the store, and what was there before the fault was not asked for again."""
+    stored = ratings_in(storage, parts_in_the_store(storage, run))
+    assert len(stored) == len(set(stored)) == ROWS
+    assert len(service.asked) <= ROWS + 30, "more than the seconds before the fault was asked again"
 
 
 def with_tries(objects: Objects) -> Objects:
@@ -142,20 +160,18 @@ def test_a_server_that_is_away_at_the_start_and_comes_back(cluster: Cluster, sto
     assert storage.client().get_object(Bucket=BUCKET, Key="runs/start/pool/manifest.json")
 
 
-def test_a_server_that_goes_away_in_the_middle_and_comes_back(cluster: Cluster, storage: Seaweed) -> None:
+def test_a_server_that_goes_away_in_the_middle_and_comes_back(
+    cluster: Cluster, storage: Seaweed, service: Server
+) -> None:
     """While ratings are stored: the rater keeps them until they can be stored, or its next pod goes on behind them."""
-    run, rows = "runs/middle", 16
-    objects = rating_alone(storage, run, rows)
-    cluster.apply(objects)
+    run = "runs/middle"
+    cluster.apply(rating_alone(storage, run, service))
     cluster.wait(lambda: parts_in_the_store(storage, run), 300, "rating in the store")
-    before = ratings_in(storage, parts_in_the_store(storage, run))
     storage.stop()
     time.sleep(10)
     storage.start()
     assert cluster.ended(["tamis-rate-llama"], 600)["tamis-rate-llama"]
-    stored = ratings_in(storage, parts_in_the_store(storage, run))
-    assert set(before) < set(stored)
-    assert len(stored) == len(set(stored)) == rows, "a rating was asked for twice"
+    assert_rated_once(storage, run, service)
 
 
 @pytest.fixture
@@ -193,10 +209,10 @@ def test_too_little_memory_is_in_the_status(cluster: Cluster, storage: Seaweed) 
 
 
 @pytest.mark.parametrize("how", ["evicted", "deleted"])
-def test_a_pod_that_is_taken_away_is_replaced(cluster: Cluster, storage: Seaweed, how: str) -> None:
+def test_a_pod_that_is_taken_away_is_replaced(cluster: Cluster, storage: Seaweed, service: Server, how: str) -> None:
     """Evicted through the API, as by `kubectl drain`; deleted at once, as when its node is preempted."""
-    run, rows = f"runs/{how}", 16
-    cluster.apply(rating_alone(storage, run, rows))
+    run = f"runs/{how}"
+    cluster.apply(rating_alone(storage, run, service))
     cluster.wait(lambda: parts_in_the_store(storage, run), 300, "rating in the store")
     pod = cluster.pods("tamis-rate-llama")[-1]["metadata"]["name"]
     if how == "evicted":
@@ -205,8 +221,7 @@ def test_a_pod_that_is_taken_away_is_replaced(cluster: Cluster, storage: Seaweed
         cluster("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force")
     assert cluster.ended(["tamis-rate-llama"], 600)["tamis-rate-llama"]
     assert cluster.pods("tamis-rate-llama")[-1]["metadata"]["name"] != pod
-    stored = ratings_in(storage, parts_in_the_store(storage, run))
-    assert len(stored) == len(set(stored)) == rows, "a rating was asked for twice"
+    assert_rated_once(storage, run, service)
 
 
 def test_a_pod_that_fills_its_node_s_disk_is_evicted_with_the_reason(cluster: Cluster, storage: Seaweed) -> None:

@@ -83,11 +83,13 @@ def test_an_image_s_root_cannot_be_written_and_holds_nothing_to_install_with(
 
 def settings() -> dict[str, Any]:
     """Settings of the stages, by their command."""
+    grades = {"kind": "import", "path": "/inputs/data.jsonl", "by": "row", "source": "facts", "overall": "rating"}
     rater = {"kind": "transformers", "model": "/cache/hf/smollm2", "batch_tokens": 128}
     warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 2, "alpha": 8, "layers": 1}
     return {
         "pool": {"sources": [{"name": "facts", "path": "/inputs/data.jsonl", "schema": "instruction"}]},
-        "rate": {"name": "smollm2", "backend": rater, "store": f"{RUN}/finished-ratings"},
+        "rate": {"name": "grades", "backend": grades},
+        "rate --shard=1/6": {"name": "smollm2", "backend": rater, "store": f"{RUN}/finished-ratings"},
         "embed": {"model": "/cache/hf/minilm"},
         "score": {"measure": {"kind": "perplexity", "model": TINY}},
         "influence": {
@@ -115,6 +117,7 @@ def settings() -> dict[str, Any]:
 STAGES: list[tuple[str, str, dict[str, str], str]] = [
     ("cpu", "pool", {}, "pool"),
     ("rating", "rate", {"pool": "pool"}, "ratings"),
+    ("rating", "rate --shard=1/6", {"pool": "pool"}, "shard"),
     ("rating", "embed", {"pool": "pool"}, "embeddings"),
     ("cpu", "neighbors", {"embeddings": "embeddings"}, "neighbors"),
     ("cpu", "curate", {"ratings": "ratings", "neighbors": "neighbors"}, "curation"),
@@ -153,13 +156,15 @@ def test_every_stage_runs_in_its_image_or_in_the_one_for_trials(
         json.dumps({"prompt": "What is salt?", "completion": "Salt is a crystal."}) + "\n"
     )
     for stage, values in settings().items():
-        (inputs / f"{stage}.yaml").write_text(yaml.safe_dump(values))
+        (inputs / f"{stage.replace('/', ' of ')}.yaml").write_text(yaml.safe_dump(values))
     cache.mkdir()
     cache.chmod(0o777)
     options = (f"--volume={cache}:/cache", f"--volume={model_folder}:/cache/hf:ro", f"--volume={inputs}:/inputs:ro")
     for name, stage, takes, makes in STAGES:
         given = [f"--{option}={RUN}/{artifact}" for option, artifact in takes.items()]
-        given += [f"--settings=/inputs/{stage}.yaml"] if stage in settings() else []
-        ended = run(engine, name if name in images else "cpu", stage, *given, f"--out={RUN}/{makes}", options=options)
+        given += [f"--settings=/inputs/{stage.replace('/', ' of ')}.yaml"] if stage in settings() else []
+        ended = run(
+            engine, name if name in images else "cpu", *stage.split(), *given, f"--out={RUN}/{makes}", options=options
+        )
         assert ended.returncode == 0, f"{stage} in {name}: {ended.stderr}"
         assert Artifact.open(cache / "run" / makes).manifest.rows > 0

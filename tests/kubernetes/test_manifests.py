@@ -15,7 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tamis.cli import STAGES, main
+from tamis.cli import main
+from tamis.cli.stages import STAGES
 from tests.kubernetes.conftest import CHART, MANIFESTS, ON_THE_CHART, OVERLAYS, Objects, overlay, rendered
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
 

@@ -59,7 +59,10 @@ def test_storage_that_fails_one_request_in_five_and_then_vanishes_loses_nothing(
     pytest.importorskip("openai")
     samples = [conversation(f"What is {number}?", f"A number, {number}.") for number in range(int(120 + 40 * OUTAGE))]
     pool = make_pool(tmp_path / "pool", samples)
-    with Unreliable(int(s3_endpoint.rpartition(":")[2]), 0.2) as proxy, Server(lambda _: answer_after(0.1)) as server:
+    with (
+        Unreliable(int(s3_endpoint.rpartition(":")[2]), every=5) as proxy,
+        Server(lambda _: answer_after(0.1)) as server,
+    ):
         reached(proxy.endpoint, monkeypatch)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")  # as without a test
         backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None, "concurrency": 4}

@@ -11,6 +11,8 @@ from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.settings import Settings
 from tamis.core.steps import Input, Step, run_step
+from tests.storage.conftest import reached
+from tests.storage.unreliable import Unreliable
 
 
 class Words(Settings):
@@ -92,3 +94,21 @@ def test_refusals_of_storage_are_clear_errors(
 def test_a_missing_bucket_is_a_clear_error(s3: str) -> None:
     with pytest.raises(StorageError, match=r"NoSuchBucket|does not exist|404"):
         run_step("test", "pool", Words(), write, out="s3://no-such-bucket/pool")
+
+
+def test_a_server_out_of_order_is_an_error_and_not_an_absent_file(
+    s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes(storage.locate(f"{s3}/there/a.txt"), b"a")
+    found = [storage.exists(storage.locate(f"{s3}/{name}")) for name in ("there/a.txt", "there", "there/b.txt", "ther")]
+    assert found == [True, True, False, False]
+    with Unreliable(int(s3_endpoint.rpartition(":")[2]), every=1) as proxy:
+        reached(proxy.endpoint, monkeypatch)
+        place, errors = storage.locate(f"{s3}/there/a.txt"), []
+        for use, right in [(storage.exists, True), (storage.read_bytes, b"a")] * 3:
+            try:
+                assert use(place) == right  # half of an answer may say enough
+            except StorageError as error:
+                errors.append(str(error))
+    assert errors
+    assert all("credentials" in error for error in errors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import threading
 
@@ -13,14 +12,14 @@ _FAULTS = ("unavailable", "error", "reset", "answer lost", "answer cut off")
 
 
 class Unreliable:
-    """Use it as a context manager. `share` of the requests fail, in one of five ways; two come after the deed is done.
+    """Use it as a context manager. One request in `every` fails, in five ways in turn; in two of them the deed is done.
 
     `requests`, `failed` and `written` (uploads that went well) are counts. While it is gone, connections are refused,
     and those that were open are reset.
     """
 
-    def __init__(self, port: int, share: float, seed: int = 0) -> None:
-        self._upstream, self._share, self._chance = port, share, random.Random(seed)
+    def __init__(self, port: int, every: int) -> None:
+        self._upstream, self._every = port, every
         self.requests = self.failed = self.written = 0
         self._port = 0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -78,9 +77,11 @@ class Unreliable:
             writer.close()
 
     async def _react(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-        fault = self._chance.choice(_FAULTS) if self._chance.random() < self._share else None
         self.requests += 1
-        self.failed += fault is not None
+        fault = None
+        if self.requests % self._every == 0:
+            fault = _FAULTS[self.failed % len(_FAULTS)]
+            self.failed += 1
         if fault in ("unavailable", "error"):
             status = b"503 Slow Down" if fault == "unavailable" else b"500 Internal Server Error"
             writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tamis.cli import STAGES, main
+from tamis.cli import main
+from tamis.cli.stages import STAGES
 
 
 def tamis(*arguments: str | Path) -> Result:
@@ -51,12 +52,12 @@ def test_the_help_of_a_stage_teaches_its_settings_and_shows_an_example(command: 
 
 
 def test_every_setting_of_every_stage_says_what_it_is() -> None:
-    from tamis.cli import _describe, _settings_of
+    from tamis.cli.stages import describe, settings_of
 
     bare = [
         f"{command}: {name}"
         for command, stage in STAGES.items()
-        for name, text in _describe(_settings_of(stage))
+        for name, text in describe(settings_of(stage))
         if text == "required" or text.startswith("default: ")
     ]
     assert bare == []

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tamis.core.errors import MissingExtraError, StorageError, explained_os_errors
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Location: TypeAlias = "Path | CloudPath"
 _BLOCK = 1 << 20
+_TRIES = 5  # of reading an object that breaks off
 
 
 def is_remote(uri: str | Path) -> bool:
@@ -58,6 +59,8 @@ def read_bytes(location: Location) -> bytes:
     """
     try:
         with explained_os_errors(f"reading {location}"):
+            if (s3 := _s3_client(location)) is not None:
+                return _get(s3, location)
             return location.read_bytes()
     except FileNotFoundError:
         raise StorageError(f"{location} does not exist", action="check the path") from None
@@ -72,6 +75,8 @@ def exists(location: Location) -> bool:
         StorageError: when storage does not answer.
     """
     try:
+        if (s3 := _s3_client(location)) is not None:
+            return _there(s3, location)
         return bool(location.exists())
     except Exception as error:
         raise _as_storage_error(error, f"looking for {location}") from error
@@ -113,10 +118,60 @@ def write_bytes(location: Location, data: bytes) -> None:
         with explained_os_errors(f"writing {location}"):
             if isinstance(location, Path):
                 _write_local(location, data)
+            elif (s3 := _s3_client(location)) is not None:
+                _put(s3, location, data)
             else:
                 location.write_bytes(data)
     except Exception as error:
         raise _as_storage_error(error, f"writing {location}") from error
+
+
+def _s3_client(location: Location) -> Any:
+    """boto3's client of an object in S3, else None.
+
+    Small files are read and written by one request each. cloudpathlib sends several, and takes every error of the one
+    that looks for a file, a lack of permission or a server that is out of order, for its absence.
+    """
+    return None if isinstance(location, Path) or location.cloud_prefix != "s3://" else location.client.client
+
+
+def _put(s3: Any, location: Any, data: bytes) -> None:
+    s3.put_object(Bucket=location.bucket, Key=location.key, Body=data)
+
+
+def _get(s3: Any, location: Any) -> bytes:
+    """The bytes of an object. One that breaks off is asked for again, which boto3 leaves to its callers."""
+    from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+
+    for attempt in range(_TRIES):
+        try:
+            found: bytes = s3.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+            return found
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                raise FileNotFoundError(str(location)) from None
+            raise
+        except (HTTPClientError, IncompleteReadError):
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError
+
+
+def _there(s3: Any, location: Any) -> bool:
+    """Whether there is an object, or one below it, as in a folder."""
+    from botocore.exceptions import ClientError
+
+    key = location.key.rstrip("/")
+    try:
+        if key:
+            s3.head_object(Bucket=location.bucket, Key=key)
+            return True
+    except ClientError as error:
+        # Without the right to list a bucket, an object that is not there is forbidden; then listing says so.
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (403, 404):
+            raise
+    below = s3.list_objects_v2(Bucket=location.bucket, Prefix=f"{key}/" if key else "", MaxKeys=1)
+    return bool(below["KeyCount"]) or not key
 
 
 def _write_local(path: Path, data: bytes) -> None:

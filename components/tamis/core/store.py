@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 _KEY = "key.json"
 _PART = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
 _READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
-_AGAIN_AFTER = 1.0  # seconds between two tries to write
+_AGAIN_AFTER = 1.0  # seconds between two tries to write or read
+_READ_PATIENCE = 30.0  # seconds that a part is tried to be read for
 _SHORTEST = 0.5  # seconds that records are gathered for, however slow writing is
 R = TypeVar("R", bound=BaseModel)
 
@@ -136,11 +137,12 @@ class Store(Generic[R]):
         Raises:
             StorageError: when it cannot be written.
         """
-        if not self._last and not exists(self._folder / _KEY):
-            write_bytes(self._folder / _KEY, self._key)
+        first = not self._last
         data = "".join(record.model_dump_json() + "\n" for record in records).encode()
         self._last = max(self._last + 1, time.time_ns())
         write_bytes(self._folder / f"{self._last:020d}-{_checksum(data)}.jsonl", data)
+        if first and not exists(self._folder / _KEY):  # for people; the records come first
+            write_bytes(self._folder / _KEY, self._key)
 
     def _parse(self, name: str, data: bytes) -> list[R] | str:
         """The records of a part, or what is wrong with it."""
@@ -159,7 +161,20 @@ def _read_all(parts: Sequence[Location]) -> Iterator[bytes]:
     """The bytes of each part, in order; many small objects are waited for together."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(parts), _READ_AHEAD):
-            yield from pool.map(read_bytes, parts[start : start + _READ_AHEAD])
+            yield from pool.map(_read_part, parts[start : start + _READ_AHEAD])
+
+
+def _read_part(location: Location) -> bytes:
+    """The bytes of one part. It is there, since it was listed and none is ever deleted: any error is storage's own."""
+    give_up = time.monotonic() + _READ_PATIENCE
+    while True:
+        try:
+            return read_bytes(location)
+        except StorageError as error:
+            if time.monotonic() >= give_up:
+                raise
+            log.warning("a part of the store cannot be read, trying again: %s", error)
+            time.sleep(_AGAIN_AFTER)
 
 
 def _checksum(data: bytes) -> str:

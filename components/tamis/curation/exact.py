@@ -50,7 +50,10 @@ def curate(
     seed: int = 0,
     keep_evidence: bool = False,
 ) -> Curated:
-    """Find and correct the errors of one rater.
+    """Find and correct the errors of one rater (section 3 of the paper, arXiv 2410.10877).
+
+    T[i, j] = P(rated j | true i) is definition 3.1; that near samples share their true score, definition 3.2, is not
+    taken for granted but measured. The model is in `tamis.curation.mixture`; the README beside it has a whole example.
 
     Args:
         scores: (n,) score classes 0..classes-1, -1 where there is no rating.
@@ -71,8 +74,10 @@ def curate(
         keep_evidence: whether the result keeps each sample's evidence, as several raters' combination needs.
 
     Returns:
-        Curated scores and their diagnosis. Where neighbours say next to nothing about the ratings, nothing is flagged:
-        `diagnosis["explained"]` is false, and probabilities are NaN.
+        Curated scores (n,) with what was found for each sample, and the diagnosis: plain JSON values, "T" (K, K) with
+        true classes in rows and rated ones in columns, "p" (K,), "warnings" and what the README lists. Where neighbours
+        say next to nothing about the ratings, nothing is flagged: `diagnosis["explained"]` is false, and probabilities
+        are NaN.
 
     Raises:
         InputError: when shapes disagree, a score is out of range, or nothing is rated.

@@ -36,7 +36,8 @@ def message(job: Body, kind: str) -> str:
 
 def _rank(pod: Any) -> str:
     """The number of a pod's node, from 0."""
-    return (pod.metadata.labels or {}).get(_RANK) or (pod.metadata.annotations or {}).get(_RANK) or "0"
+    given = (pod.metadata.annotations or {}) | (pod.metadata.labels or {})
+    return str(given.get(_RANK, "0"))
 
 
 def container_of(pod: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tamis.core.artifacts import Artifact
+from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
 from tamis.core.llm.backend import Backend
 from tamis.core.llm.backends import make_backend
@@ -133,12 +134,13 @@ def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: A
         )
     if chosen is None:
         assert artifact is not None
-        model, path, revision, style = str(artifact.manifest.config.get("model") or ""), artifact.folder, None, "chat"
+        model, path, revision = str(artifact.manifest.config.get("model") or ""), str(artifact.folder), None
+        style: Format = "chat"
         own = {"model": f"artifact:{artifact.manifest.content_hash}"}
     else:
         model, path, revision, style = chosen.model, chosen.model, chosen.revision, chosen.format
         own = {}
-    backend = make_backend(_local(str(path), revision, answers), _Plain(), sampling, style=style)
+    backend = make_backend(_local(path, revision, answers), _Plain(), sampling, style=style)
     return Contestant(name, model, key={"sampling": key, "format": style, **backend.identity, **own}, _backend=backend)
 
 

@@ -99,7 +99,7 @@ def verdict_of(prompt: JudgePrompt, answer: Answer, attempt: int, earlier: Judge
         reason = f"cut off: {error.problem}" if answer.cut else error.problem
         return Judged.model_validate(common | {"status": "unparsable", "error": reason})
     if prompt.kind == "verdict":
-        said: Verdict = ("tie", "first", "second")[values[0]]  # type: ignore[assignment]
+        said: Verdict = ("tie", "first", "second")[values[0]]
         return Judged.model_validate(common | {"status": "ok", "verdict": said})
     first, second = values
     said = "tie" if first == second else "first" if first > second else "second"

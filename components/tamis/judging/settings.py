@@ -167,8 +167,8 @@ class JudgeSettings(Settings):
     def _room_for_two_answers(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {"transformers": TransformersSettings, "vllm": VllmSettings}.get(str(value.get("kind")), OpenAISettings)
-        return {name: given for name, given in _OF_A_JUDGE.items() if name in known.model_fields} | value
+        local = value.get("kind") in ("transformers", "vllm")
+        return {name: given for name, given in _OF_A_JUDGE.items() if not (local and name == "logprobs")} | value
 
 
 class JudgingSettings(Settings):

@@ -195,7 +195,8 @@ class _Offer:
 
     def both(self, first: int, other: int, cosines: Float) -> None:
         """Offer the samples from `first` on (rows) and those from `other` on (columns) to each other."""
-        found: list[tuple[Places, Places]] = [(np.empty(0, np.intp),) * 2] * 2
+        nothing = np.empty(0, np.intp)
+        found: list[tuple[Places, Places]] = [(nothing, nothing), (nothing, nothing)]
         theirs = self._best.bounds[other : other + cosines.shape[1]]
 
         def look(which: int, half: slice) -> None:

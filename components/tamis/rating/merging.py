@@ -52,8 +52,8 @@ def _gather(step: Step[MergeSettings]) -> None:
         step.rows += one.manifest.rows
 
 
-def merge_one(settings: RatingSettings, *, pool: Uri, parts: Path, out: Path) -> Manifest:
-    """Merge the shards of the rater that `settings` name, out of what `gather` has made.
+def merge_one(settings: RatingSettings, *, pool: Uri, parts: Uri, out: Uri) -> Manifest:
+    """Merge the shards of the rater that `settings` name, out of what `gather` has made; `parts` and `out` are local.
 
     Ratings that were made in one piece are handed on as they are.
 
@@ -69,7 +69,7 @@ def merge_one(settings: RatingSettings, *, pool: Uri, parts: Path, out: Path) ->
     if not own:
         raise InputError(f"none of the parts is of the rater '{settings.name}'", action="give the run's own `workers`")
     if [one.manifest.kind for one in own] == ["ratings"]:
-        link_tree(own[0].folder, out)
+        link_tree(own[0].folder, Path(out))
         return own[0].manifest
     return run(MergeSettings(), pool=pool, ratings=[one.folder for one in own], out=out)
 

@@ -150,7 +150,7 @@ class _Rater:
         return sum(
             count
             for (status, attempts), count in counts.items()
-            if self.is_final(Rating.model_construct(status=status, attempts=attempts))
+            if self.is_final(Rating.model_construct(id="", status=status, attempts=attempts))
         )
 
     def samples(self, block: pa.RecordBatch) -> Iterator[Sample]:

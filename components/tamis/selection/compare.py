@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,12 +21,8 @@ from tamis.core.steps import Uri
 from tamis.core.storage import locate, write_bytes
 from tamis.selection.reading import raters_of, read_curation, read_pool
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _SCORE_CLASSES = 6
 _POOL = "(pool)"
-_SOURCES_DRAWN = 9  # the rest of them is drawn as one, for want of colours
 
 
 @dataclass(frozen=True)
@@ -224,46 +220,6 @@ def overlap_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def plot(comparison: Comparison) -> Figure:
-    """The overlap as a heat map, and beside it the sources of every subset and of the pool."""
-    from matplotlib.figure import Figure
-
-    names = [subset.name for subset in comparison.subsets]
-    height = 1.8 + 0.45 * (len(names) + 1)
-    figure = Figure(figsize=(12, height), layout="constrained")
-    heat, bars = figure.subplots(1, 2)
-    heat.imshow(comparison.overlap, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    heat.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    heat.set_yticks(range(len(names)), names)
-    heat.set_title("Overlap (Jaccard index)")
-    for (row, column), share in np.ndenumerate(comparison.overlap):
-        heat.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
-
-    everything = [*comparison.subsets, comparison.pool]
-    labels, start = [subset.name for subset in everything], np.zeros(len(everything))
-    for source, shares in _drawn_sources(everything).items():
-        bars.barh(labels, shares, left=start, label=source)
-        start += shares
-    bars.invert_yaxis()
-    bars.set_xlim(0, 100)
-    bars.set_xlabel("% of the samples")
-    bars.set_title("Sources")
-    bars.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return figure
-
-
-def _drawn_sources(subsets: Sequence[Subset]) -> dict[str, NDArray[np.float64]]:
-    """Percentages by source, the pool's largest sources first and the smallest together."""
-    pool = subsets[-1].sources
-    by_size = sorted(pool, key=lambda name: (-pool[name], name))
-    shares = {name: np.array([100 * s.sources[name] / s.size for s in subsets]) for name in by_size}
-    if len(by_size) <= _SOURCES_DRAWN:
-        return shares
-    rest = by_size[_SOURCES_DRAWN:]
-    drawn = {name: shares[name] for name in by_size[:_SOURCES_DRAWN]}
-    return drawn | {f"{len(rest)} others": np.sum([shares[name] for name in rest], axis=0)}
-
-
 def compare_report(selections: Sequence[Uri], *, pool: Uri, curation: Uri | None = None, out: Uri) -> str:
     """Compare finished selections and write `overlap.csv`, `comparison.md` and `comparison.png` to `out`.
 
@@ -287,6 +243,8 @@ def compare_report(selections: Sequence[Uri], *, pool: Uri, curation: Uri | None
             Artifact.open(pool, "pool", cache=Path(cache)),
             None if curation is None else Artifact.open(curation, "curation", cache=Path(cache)),
         )
+    from tamis.selection.compare_plot import plot
+
     text, picture = markdown(comparison), io.BytesIO()
     plot(comparison).savefig(picture, format="png", dpi=120, metadata={"Software": None})
     folder = locate(out)

@@ -239,9 +239,9 @@ def test_neighbours_that_depend_on_each_other_count_less(seed: int) -> None:
 
 def test_bootstrap_intervals_hold_the_truth_and_narrow_with_the_pool() -> None:
     widths = []
-    for n in (1000, 6000):
+    for n in (1000, 4000):
         pool = pool_of(n, 64, seed=502)
-        found = curate(pool.scores, pool.indices, pool.distances, bootstrap=20, neighbors=32).diagnosis
+        found = curate(pool.scores, pool.indices, pool.distances, bootstrap=12, neighbors=32).diagnosis
         low, high = np.array(found["intervals"]["T"])
         fitted = np.array(found["T"])
         expected = np.bincount(pool.true, minlength=6)[:, None] > 200

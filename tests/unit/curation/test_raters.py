@@ -94,6 +94,21 @@ def test_samples_rated_by_some_raters_only(pool: Pool) -> None:
     assert (combine(results, 6, threshold=0, fill_missing=True).score[3000:] >= 0).sum() > 500
 
 
+def test_raters_without_a_sample_in_common_are_curated_each_by_itself(pool: Pool) -> None:
+    thirds = np.arange(4000) * 3 // 4000
+    results = {
+        str(i): curate(np.where(thirds == i, scores, -1), pool.indices, pool.distances, keep_evidence=True)
+        for i, scores in enumerate(raters_of(pool))
+    }
+    compare(results, 6)
+    nothing = {"samples": 0, "exact": None, "within_one": None, "correlation": None}
+    assert results["0"].diagnosis["agreement"]["1"]["raw"] == nothing
+    assert "check_by_raters" not in results["0"].diagnosis
+    together = combine(results, 6, threshold=0)
+    assert (together.raw >= 0).all()
+    assert pool.right(together.score) > max(pool.right(together.raw), 0.8)
+
+
 def test_each_rater_is_compared_with_the_others_and_its_t_checked(pool: Pool) -> None:
     results = {str(i): curate(scores, pool.indices, pool.distances) for i, scores in enumerate(raters_of(pool))}
     compare(results, 6)

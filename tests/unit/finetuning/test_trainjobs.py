@@ -19,6 +19,7 @@ from kfp.dsl import Dataset, Metrics, Model
 from tamis.cli import main
 from tamis.core.artifacts import Artifact, manifest_of
 from tamis.core.errors import SettingsError
+from tamis.core.failures import failure_in
 from tamis.finetuning import on_trainer
 from tamis.finetuning.component import finetune_on_trainer
 from tamis.finetuning.on_trainer import TrainerSettings
@@ -263,10 +264,10 @@ def test_a_pipeline_s_pod_hands_the_selection_on_and_fetches_the_model(
     make("selection", tmp_path / "ds2", lambda step: (step.out / "subset.jsonl").write_text("{}\n"), name="ds2")
     nodes = {"nodes": 2, "place": str(tmp_path / "place"), "node_selector": {"pool": "h100"}}
 
-    def step(out: Path) -> None:
+    def step(out: Path, **settings: Any) -> None:
         finetune_on_trainer.python_func(
             selection=Dataset(name="selection", uri=str(tmp_path / "ds2")),
-            settings={"model": "some/model"},
+            settings={"model": "some/model", **settings},
             trainer=nodes,
             model=Model(name="model", uri=str(out)),
             metrics=Metrics(name="metrics", uri=str(tmp_path / "metrics")),
@@ -286,7 +287,20 @@ def test_a_pipeline_s_pod_hands_the_selection_on_and_fetches_the_model(
     playing.join()
     assert Artifact.open(tmp_path / "model", "model").path("model.bin").read_text() == "w"
     trainer.free()
-    assert trainer.is_leaving()
+
+    def fail() -> None:
+        name = trainer.job()["metadata"]["name"]
+        trainer.exits(trainer.pod(name, 0), 1, words="error: the loss is no number")
+        trainer.ends(name, "Failed", "a job failed")
+
+    playing = Thread(target=fail)
+    playing.start()
+    step(tmp_path / "failed", seed=1)  # the other cells go on
+    playing.join()
+    failure = failure_in(tmp_path / "failed")
+    assert failure is not None
+    assert (failure.name, "the loss is no number" in failure.reason) == ("ds2", True)
+    trainer.free()
     monkeypatch.setenv("KUBECONFIG", "none")  # what is there is not trained again: no cluster is asked
     step(tmp_path / "again")
     assert manifest_of(tmp_path / "again") == manifest_of(tmp_path / "model")

@@ -63,7 +63,7 @@ def given(folder: Path, name: str, answers: Mapping[str, str]) -> dict[str, Any]
 def settings(folder: Path, server: Server | None, pairs: Mapping[str, tuple[str, str]], **own: Any) -> JudgingSettings:
     """Settings of a match on the prompts of `pairs`, with the answers of "ours" and "theirs"; `own` overrides."""
     url = server.url if server else "http://127.0.0.1:9/v1"
-    backend = {"kind": "openai", "model": "m", "base_url": url, "api_key_env": None, "timeout": 0.5}
+    backend = {"kind": "openai", "model": "m", "base_url": url, "api_key_env": None}
     values: dict[str, Any] = {
         "prompts": [
             {"name": "set", "path": write_lines(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in pairs])}

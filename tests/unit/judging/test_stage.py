@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None
 
     with Server(behave) as server:
         service = {"kind": "service", "model": "w", "base_url": server.url, "api_key_env": None, "concurrency": 4}
-        backend = {"concurrency": 4, "timeout": 30}
+        backend = {"concurrency": 4}
         mine = settings(tmp_path, server, pairs, model=service, store=str(tmp_path / "store"), backend=backend)
         command = [sys.executable, "-c", code, mine.model_dump_json(), str(tmp_path / "out")]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -262,7 +262,7 @@ def test_the_money_budget_is_never_exceeded_and_holds_over_runs(tmp_path: Path) 
     store, pool = tmp_path / "store", pool_of(300, tmp_path)
     price = {"input": 1000.0, "output": 1000.0}  # a sample of 130 tokens costs 0.13
     with Server(lambda asked: Reaction(completion(), delay=0.01)) as server:
-        mine = settings(server, store, price=price, max_cost=13.0, backend={"concurrency": 8})
+        mine = settings(server, store, price=price, max_cost=13.0, backend={"concurrency": 8, "timeout": 60})
         for _ in range(2):
             with pytest.raises(ModelError, match=r"allowed: 13.0 \(max_cost\)"):
                 run(mine, pool=pool, out=tmp_path / "out")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -54,8 +56,8 @@ def _compare(judgements: list[Judgement], evidence: Evidence, section: Section) 
         Text(section.sentence, lead=True),
         Text(
             "A judge read both answers to every prompt, in both orders. Opposite winners are a tie; one tie leaves the "
-            f"other order's winner. Intervals: {_confidence(judgements)}, by a bootstrap over the prompts; they do not "
-            "cover another training seed, or another judge."
+            f"other order's winner. The {_confidence(judgements)} intervals are by a bootstrap over the prompts; "
+            "another training seed, or another judge, is not covered."
         ),
     )
     warnings = _warnings(judgements, groups, evidence)
@@ -78,7 +80,7 @@ def _sentence(judgements: list[Judgement], section: Section) -> str:
     said = (
         f"Judged by {best.judge} on {plural(best.judged, 'prompt')}, {best.name} won {percent(best.win.value)}, tied "
         f"{percent(best.tie.value)} and lost {percent(best.lose.value)} against {best.against}{among}: net {value} "
-        f"points ({_confidence([best])} {low} to {high})"
+        f"points ({_confidence([best])} interval {low} to {high})"
     )
     section.key_figures.append(KeyFigure(value, f"points net, {best.name} against {best.against}"))
     if best.net.low <= 0 <= best.net.high:
@@ -88,9 +90,7 @@ def _sentence(judgements: list[Judgement], section: Section) -> str:
 
 def _confidence(judgements: list[Judgement]) -> str:
     found = {judgement.artifact.manifest.config.get("confidence", 0.95) for judgement in judgements}
-    return (
-        f"{listed([percent(share, digits=0) for share in sorted(found)])} interval{'s' if len(judgements) > 1 else ''}"
-    )
+    return listed([percent(share, digits=0) for share in sorted(found)])
 
 
 def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: Evidence) -> list[str]:
@@ -129,7 +129,7 @@ def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: E
 
 def _stands_out(share: float, n: int) -> bool:
     """Whether a share is far from a half, and by more than two standard errors of `n` draws."""
-    return abs(share - 0.5) > max(_BIASED, 1 / n**0.5)
+    return abs(share - 0.5) > max(_BIASED, 1 / sqrt(n))
 
 
 def _model_of(config: dict[str, object]) -> str:
@@ -187,7 +187,7 @@ def _share(share: Outcome) -> Cell:
 
 
 def _shares(judgements: list[Judgement]) -> Table:
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             one.name,
             one.against,
@@ -384,5 +384,7 @@ def _measured(one: Judgement, section: Section) -> None:
     for name, length in zip(("mean length", "mean length of the opponent"), facts["mean_lengths"], strict=True):
         section.measured(subject, name, length, n=one.judged)
     section.measured(subject, "prompts not judged", facts["not_judged"], n=facts["prompts"])
-    for name, share in facts["sets"].items() if len(facts["sets"]) > 1 else ():
-        section.measured(subject, f"net, {name}", share["net"], interval=tuple(share["intervals"]["net"]), n=share["n"])
+    sets: dict[str, dict[str, Any]] = facts["sets"] if len(facts["sets"]) > 1 else {}
+    for name, of_set in sets.items():
+        low, high = of_set["intervals"]["net"]
+        section.measured(subject, f"net, {name}", of_set["net"], interval=(low, high), n=of_set["n"])

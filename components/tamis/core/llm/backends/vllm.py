@@ -139,6 +139,7 @@ class _Engine:
     def __init__(self, settings: VllmSettings, encoding: PromptEncoding, sampling: Sampling, form: Form | None) -> None:
         try:
             from vllm import AsyncEngineArgs
+            from vllm.config import StructuredOutputsConfig
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError:
             raise MissingExtraError.of("vllm", "vllm") from None
@@ -154,6 +155,8 @@ class _Engine:
             "enable_prefix_caching": True,  # all samples share the prompt's beginning
             "max_model_len": encoding.longest_prompt + settings.max_new_tokens,
             "disable_log_stats": True,
+            # Else a weak model may write white space until it is cut off; the request's own setting has no effect.
+            "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
         }
         try:
             self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | settings.engine)))
@@ -197,7 +200,7 @@ class _Engine:
         sampling = self._sampling
         form = None
         if self._form and self._settings.structured:
-            form = StructuredOutputsParams(json=self._form.schema, disable_any_whitespace=True)
+            form = StructuredOutputsParams(json=self._form.schema)
         drawn = {} if sampling.greedy else {"seed": int(sampling.draw(request.id, request.attempt, 0) * 2**31)}
         return SamplingParams(
             temperature=sampling.temperature,

@@ -1,0 +1,60 @@
+"""The `tamis` command.
+
+Nothing but click is imported before a command runs: `tamis --help` answers at once, and a stage's packages load when
+it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tamis import __version__
+from tamis.cli import cluster, kubeflow, runs, stages, tools
+from tamis.core.errors import TamisError
+
+
+class _Teaching(click.Group):
+    """Shows errors of Tamis as plain text, and lists commands in the order of the work."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except TamisError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(
+    cls=_Teaching,
+    epilog="\b\nExamples:\n  tamis doctor examples/demo.yaml     check everything before anything is spent\n"
+    "  tamis run examples/demo.yaml        the whole chain on this machine\n"
+    "  tamis curate --help                 one stage and its settings",
+)
+@click.version_option(__version__, prog_name="tamis")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on the way.")
+def main(verbose: bool) -> None:
+    """Choose which instruction data to train on.
+
+    Language models rate every sample, Tamis finds and corrects the raters' errors, keeps the best and rarest samples,
+    finetunes a model on them and shows on benchmarks what that gave.
+    """
+    from tamis.core.progress import set_up_logging
+
+    set_up_logging(verbose)
+
+
+for _name, _stage in stages.STAGES.items():
+    main.add_command(stages.stage_command(_name, _stage))
+for _command in (
+    *(runs.run, runs.doctor, runs.plan),
+    *(kubeflow.compile_pipelines, kubeflow.submit, kubeflow.upload, kubeflow.schedule, cluster.trainjob),
+    *(tools.compare, tools.decontaminate, tools.rating, tools.compare_reports),
+    *(cluster.wait, cluster.probe, cluster.fetch),
+):
+    main.add_command(_command)

@@ -1,0 +1,260 @@
+"""Kubeflow Pipelines: `compile`, `submit`, `upload`, `schedule`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tamis.cli.loading import load, run_settings, takes_run_settings
+from tamis.core.errors import SettingsError
+
+
+@click.command("compile", epilog="\b\nExample:\n  tamis compile --out packages --set compiled.queue=tamis")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the packages go.")
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A run's settings file, of which only `kubeflow.compiled` counts here.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
+)
+@click.option(
+    "--objects", "namespace", metavar="NAMESPACE", help="Write objects for `kubectl apply` in this namespace instead."
+)
+def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ...], namespace: str | None) -> None:
+    """Compile the Kubeflow pipelines to YAML packages.
+
+    Compiled in: queue label, time limits, retries, parallelism, /dev/shm, which volumes are mounted. Images, sizes,
+    places and names of objects are parameters of every run.
+    """
+    packages, compiled = load("tamis_pipelines.packages"), _compiled_settings(settings, overrides)
+    made = packages.compile_objects(out, namespace, compiled) if namespace else packages.compile_all(out, compiled)
+    for path in made:
+        click.echo(path)
+
+
+def _compiled_settings(file: Path | None, overrides: tuple[str, ...]) -> Any:
+    from tamis.core.settings import load_yaml, parse, with_overrides
+
+    values = load_yaml(file).get("kubeflow") or {} if file else {}
+    model = load("tamis_pipelines.pods").KubeflowSettings
+    return parse(model, with_overrides(values, list(overrides)), where=f"{file or 'settings'}: kubeflow").compiled
+
+
+def _reaches_kubeflow(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of the commands that talk to a server, given to them as one `Server` under the name `server`."""
+
+    @functools.wraps(command)
+    def call(*, host: str, namespace: str, token_file: Path | None, ca_file: str, **others: Any) -> None:
+        token = _token(token_file)
+        server = load("tamis_pipelines.remote").Server(host, namespace, token, ca_file)
+        command(server=server, **others)
+
+    for option in (
+        click.option("--ca-file", default="", envvar="TAMIS_KUBEFLOW_CA", metavar="FILE", help="CA of the server."),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="File with a bearer token; otherwise the variable TAMIS_KUBEFLOW_TOKEN, if set.",
+        ),
+        click.option(
+            "--namespace",
+            default="",
+            envvar="TAMIS_KUBEFLOW_NAMESPACE",
+            help="Your profile, where the server has several.",
+        ),
+        click.option("--host", default="", envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines."),
+    ):
+        call = option(call)
+    return call
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        return os.environ.get("TAMIS_KUBEFLOW_TOKEN", "")
+    if not file.is_file():
+        raise SettingsError(f"no token file at {file}", action="check --token-file")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say what a run on the server is."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing."),
+        click.option("--force", is_flag=True, help="Submit although settings name files of this machine."),
+        click.option("--no-cache", is_flag=True, help="Run every step again, whatever Kubeflow has kept."),
+        click.option(
+            "--uploaded",
+            default="",
+            metavar="VERSION",
+            help="Use this uploaded version ('newest' for the last) as it is.",
+        ),
+        click.option("--outcomes", default="", metavar="PATH", help="Folder in storage that notes how each run ended."),
+        click.option("--root", default="", metavar="PATH", help="Where artifacts go; the server's place if left out."),
+        click.option(
+            "--service-account", default="", metavar="NAME", help="Account of the pods; the server's if left out."
+        ),
+        click.option("--experiment", default="tamis", show_default=True, help="Kubeflow's group for the run."),
+        click.option("--name", default="", help="Name of the run; made from the settings file if left out."),
+    ):
+        command = option(command)
+    return command
+
+
+def _order(
+    settings: Path,
+    overrides: tuple[str, ...],
+    folder: Path,
+    *,
+    name: str,
+    experiment: str,
+    service_account: str,
+    root: str,
+    outcomes: str,
+    uploaded: str,
+    no_cache: bool,
+    force: bool,
+) -> Any:
+    """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
+    remote = load("tamis_pipelines.remote")
+    parsed = run_settings(settings, overrides)
+    if not force:
+        remote.check_reachable(parsed)
+    if uploaded and no_cache:
+        raise SettingsError(
+            "--no-cache and --uploaded: caching is compiled into a package",
+            action="leave --uploaded out, or upload a version with --set kubeflow.compiled.cached=false",
+        )
+    compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
+    package = None
+    if not uploaded:
+        package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)
+    return remote.Order(
+        pipeline=parsed.pipeline,
+        arguments=parsed.cluster_arguments(outcomes),
+        name=name or settings.stem,
+        experiment=experiment,
+        package=package,
+        version=uploaded,
+        service_account=service_account,
+        root=root,
+    )
+
+
+def _show(order: Any) -> None:
+    """Print what a dry run would send."""
+    import yaml
+
+    what = f"version {order.version}" if order.version else "compiled now"
+    click.echo(f"pipeline:   {order.pipeline} ({what})\nrun:        {order.name} in {order.experiment}\nparameters:")
+    click.echo(textwrap.indent(yaml.safe_dump(order.arguments, sort_keys=True, allow_unicode=True), "  "), nl=False)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tamis submit settings.yaml --dry-run\n"
+    "  tamis submit settings.yaml --host http://127.0.0.1:8080 --wait\n"
+    "  tamis submit settings.yaml --set kubeflow.pods.rating.gpus=4 --service-account tamis-pipeline"
+)
+@takes_run_settings
+@_reaches_kubeflow
+@_orders_runs
+@click.option("--wait", is_flag=True, help="Say how the run goes until it ends; fail if it fails.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait; 0: as long as it takes.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between looks.")
+def submit(
+    server: Any,
+    settings: Path,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    wait: bool,
+    timeout: float,
+    every: float,
+    **order_options: Any,
+) -> None:
+    """Run the whole chain on Kubeflow.
+
+    Takes the same settings file as `tamis run`; its section `kubeflow` says how large pods are and where they run.
+    """
+    with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
+        order = _order(settings, overrides, Path(folder), **order_options)
+        if dry_run:
+            return _show(order)
+        kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
+        run = kubeflow.submit(order)
+    click.echo(f"run: {run.url}")
+    if wait:
+        kubeflow.follow(run, click.echo, every=every, timeout=timeout)
+
+
+@click.command(
+    epilog="\b\nExample:\n  tamis upload --settings settings.yaml --host http://127.0.0.1:8080 --version 2026-11"
+)
+@_reaches_kubeflow
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A run's settings file, of which only `kubeflow.compiled` counts here.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
+)
+@click.option("--version", default="", help="Name of the version; made from the content if left out.")
+def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], version: str) -> None:
+    """Upload the pipelines to Kubeflow.
+
+    They are there for its UI, for `--uploaded` and for schedules.
+    A package whose content is there already is not uploaded again.
+    """
+    compiled = _compiled_settings(settings, overrides)
+    with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
+        packages = load("tamis_pipelines.packages").compile_all(Path(folder), compiled)
+        kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
+        for package in packages:
+            name, made = kubeflow.upload(package.stem, package, version)
+            click.echo(f"{package.stem} {name}: {made.url}")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tamis schedule settings.yaml --cron '0 0 3 * * *' --name nightly\n"
+    "  tamis schedule settings.yaml --every 604800 --uploaded newest --name weekly --replace"
+)
+@takes_run_settings
+@_reaches_kubeflow
+@_orders_runs
+@click.option("--cron", default="", metavar="FIELDS", help="second minute hour day month weekday, as in '0 0 3 * * *'.")
+@click.option("--every", type=click.IntRange(min=1), metavar="SECONDS", help="Instead of --cron: time between starts.")
+@click.option("--at-once", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at the same time.")
+@click.option("--replace", is_flag=True, help="Take the place of a schedule of the same name.")
+def schedule(
+    server: Any,
+    settings: Path,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    cron: str,
+    every: int | None,
+    at_once: int,
+    replace: bool,
+    **order_options: Any,
+) -> None:
+    """Run the whole chain on Kubeflow again and again.
+
+    With data that grows, for example.
+    """
+    with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
+        order = _order(settings, overrides, Path(folder), **order_options)
+        if dry_run:
+            return _show(order)
+        kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
+        made = kubeflow.schedule(order, cron=cron, every=every or 0, at_once=at_once, replace=replace)
+    click.echo(f"schedule: {made.url}")

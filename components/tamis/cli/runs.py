@@ -1,0 +1,59 @@
+"""Whole runs on this machine: `run`, and `doctor` and `plan` before it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tamis.cli.loading import load, run_settings, takes_run_settings
+from tamis.core.errors import SettingsError
+
+
+@click.command(epilog="\b\nExample:\n  tamis run examples/demo.yaml --set work_dir=/data/demo")
+@takes_run_settings
+@click.option("--force", is_flag=True, help="Start although a check of `tamis doctor` failed.")
+def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
+    """Run the whole chain on this machine.
+
+    Checks everything first, as `tamis doctor` does. Finished steps are reused when neither their settings nor their
+    inputs have changed; after a kill, the same command goes on.
+    """
+    parsed = run_settings(settings, overrides)
+    checks = load("tamis_pipelines.doctor").examine(parsed)
+    failed = [check for check in checks if not check.passed]
+    if failed and not force:
+        raise SettingsError(
+            "checks failed before anything was run:\n" + "\n".join(f"  {check}" for check in failed),
+            action="mend them, or start with --force",
+        )
+    report = load("tamis_pipelines.local").run(parsed)
+    from tamis.core.artifacts import Artifact
+
+    click.echo(f"\n{Artifact.open(report, 'report').manifest.facts['headline']}\n\nreport: {report / 'report.html'}")
+
+
+@click.command(epilog="\b\nExample:\n  tamis doctor examples/demo.yaml")
+@takes_run_settings
+def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
+    """Check everything before anything is spent.
+
+    Looks at settings, models, data, storage, memory and disk.
+    """
+    checks = load("tamis_pipelines.doctor").examine(run_settings(settings, overrides))
+    for check in checks:
+        click.echo(str(check))
+    if not all(check.passed for check in checks):
+        sys.exit(1)
+
+
+@click.command(epilog="\b\nExample:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9")
+@takes_run_settings
+def plan(settings: Path, overrides: tuple[str, ...]) -> None:
+    """Show the steps of a run, its GPU hours and money.
+
+    The estimate is at stated rates. Nothing is run, and no model or data set is read.
+    """
+    planning = load("tamis_pipelines.plan")
+    click.echo(planning.as_text(planning.plan(run_settings(settings, overrides))))

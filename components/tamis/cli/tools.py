@@ -1,0 +1,71 @@
+"""Looks at what is there: `compare`, `decontaminate`, `rating validate`, `compare-reports`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tamis.cli.loading import load
+
+
+@click.command(
+    epilog="\b\nExample:\n  tamis compare work/ds2 work/random --pool work/pool \\\n"
+    "      --curation work/curation --out work/compared"
+)
+@click.argument("selections", nargs=-1, required=True)
+@click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")
+@click.option("--curation", metavar="PATH", help="The curation artifact, for scores.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where tables and plot go.")
+def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: str) -> None:
+    """Compare subsets: overlap, sources, lengths, scores."""
+    text = load("tamis.selection.compare").compare_report(list(selections), pool=pool, curation=curation, out=out)
+    click.echo(text)
+
+
+@click.command(
+    epilog="\b\nExample:\n  tamis decontaminate mmlu/test.jsonl gsm8k/test.jsonl --pool work/pool --out work/clean\n"
+    "  tamis select … --set exclude=work/clean/excluded.csv"
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where the list and the report go.")
+@click.option("--words", default=13, show_default=True, help="Length of a run of words that counts as shared.")
+@click.option("--common", default=10, show_default=True, help="A run that more samples have excludes nothing.")
+def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, common: int) -> None:
+    """Find samples that share words with evaluation data.
+
+    FILE is jsonl, json, csv or txt, local or s3://.
+    """
+    report = load("tamis.selection.decontamination").report
+    click.echo(report(list(files), pool=pool, out=out, words=words, common=common))
+
+
+@click.group()
+def rating() -> None:
+    """Look after raters and their prompts."""
+
+
+@rating.command(epilog="\b\nExample:\n  tamis rating validate my-rater.yaml my-prompt.yaml")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+def validate(files: tuple[Path, ...]) -> None:
+    """Check files of raters, prompts or the rating stage's settings; without FILES those that ship with Tamis."""
+    validating = load("tamis.rating.validating")
+    for path in files or validating.shipped():
+        click.echo(validating.describe(path))
+
+
+@click.command(
+    "compare-reports",
+    epilog="\b\nExample:\n  tamis compare-reports work/report s3://bucket/other/report --out work/compared",
+)
+@click.argument("first")
+@click.argument("second")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the page goes.")
+def compare_reports(first: str, second: str, out: Path) -> None:
+    """Set two reports side by side.
+
+    Every number of both, and the difference.
+    """
+    click.echo(f"{load('tamis.reporting.compare').compare_reports(first, second, out=out)}")
+    click.echo(f"comparison: {out / 'comparison.html'}")
