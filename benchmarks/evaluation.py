@@ -82,31 +82,29 @@ def commands(models: Models, data: Path, work: Path) -> list[str]:
 
 
 def backends(models: Models, data: Path, work: Path) -> list[str]:
-    """Both backends on the multiple-choice tasks: scores, answers, log-probabilities."""
+    """Both backends on the multiple-choice tasks with the base model: scores, answers, log-probabilities."""
     import vllm
 
     from tamis.evaluation.settings import EvaluationSettings
     from tamis.evaluation.stage import run
 
-    file = suite(work, choice(8, 12))
+    file = suite(work, choice(4, 4))
     lines = [
         f"vLLM {vllm.__version__} beside transformers {version('transformers')}, both in float32, on the same",
         "questions, in percent. The difference is that of the mean scores, ± its standard error (paired). An",
         "answer is the choice of the highest log-probability.",
         "",
-        "| model | benchmark | questions | transformers | vLLM | difference | other answers | largest difference of "
+        "| benchmark | questions | transformers | vLLM | difference | other answers | largest difference of "
         "log-probabilities |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
     ]
-    for name, model in models.items():
-        folders = [work / f"{name}-{backend}" for backend in ("hf", "vllm")]
-        for folder, backend in zip(folders, ("hf", "vllm"), strict=True):
-            values: dict[str, Any] = {"model": str(model), "suite": str(file), "data_dir": str(data)}
-            settings = EvaluationSettings(backend=backend, precision="float32", max_length=2048, **values)
-            run(settings, out=folder)
-        for benchmark in ("mmlu", "truthfulqa_mc2"):
-            lines.append(f"| {name} | {benchmark} | {compared(*folders, benchmark)} |")
-            print(lines[-1], file=sys.stderr, flush=True)
+    folders = [work / backend for backend in ("hf", "vllm")]
+    for folder in folders:
+        values: dict[str, Any] = {"model": str(BASE), "suite": str(file), "data_dir": str(data)}
+        settings = EvaluationSettings(backend=folder.name, precision="float32", max_length=2048, **values)
+        run(settings, out=folder)
+    for benchmark in ("mmlu", "truthfulqa_mc2"):
+        lines.append(f"| {benchmark} | {compared(*folders, benchmark)} |")
     return lines
 
 
