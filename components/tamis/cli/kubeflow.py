@@ -16,17 +16,30 @@ from tamis.cli.loading import load, run_settings, takes_run_settings
 from tamis.core.errors import SettingsError
 
 
+def _takes_compile_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of what is compiled into a package."""
+    for option in (
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="One setting below `kubeflow`; over the file's.",
+        ),
+        click.option(
+            "--settings",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A run's settings file, of which only `kubeflow.compiled` counts here.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command("compile", epilog="\b\nExample:\n  tamis compile --out packages --set compiled.queue=tamis")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the packages go.")
-@click.option(
-    "--settings",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A run's settings file, of which only `kubeflow.compiled` counts here.",
-)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
-)
+@_takes_compile_settings
 @click.option(
     "--objects", "namespace", metavar="NAMESPACE", help="Write objects for `kubectl apply` in this namespace instead."
 )
@@ -200,15 +213,7 @@ def submit(
     epilog="\b\nExample:\n  tamis upload --settings settings.yaml --host http://127.0.0.1:8080 --version 2026-11"
 )
 @_reaches_kubeflow
-@click.option(
-    "--settings",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A run's settings file, of which only `kubeflow.compiled` counts here.",
-)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting below `kubeflow`; over the file's."
-)
+@_takes_compile_settings
 @click.option("--version", default="", help="Name of the version; made from the content if left out.")
 def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], version: str) -> None:
     """Upload the pipelines to Kubeflow.
