@@ -76,6 +76,33 @@ def load(model: type[Model], path: Path) -> Model:
     return parse(model, load_yaml(path), where=str(path))
 
 
+def shipped(folder: Path) -> list[str]:
+    """Names of the YAML files in `folder`, a package's own, without their endings."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def shipped_or_own(folder: Path, name: str, *, kind: str, where: str) -> Path:
+    """The YAML file that ships in `folder` as `name`, or the user's own at the path `name`.
+
+    Args:
+        folder: a package's own folder.
+        name: what the user chose.
+        kind: what the file holds, as in "prompt".
+        where: the setting that names it, as in "judge.prompt".
+
+    Raises:
+        SettingsError: when there is neither.
+    """
+    names = shipped(folder)
+    path = folder / f"{name}.yaml" if name in names else Path(name)
+    if not path.is_file():
+        raise SettingsError(
+            f"{where}: there is no {kind} '{name}', and no file of that name",
+            allowed=f"{', '.join(names)}, or the path of a YAML file",
+        )
+    return path
+
+
 def said(settings: BaseModel) -> dict[str, Any]:
     """Settings as a pipeline's parameter: what was set, without the defaults, as JSON values; `understood` reads it."""
     given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)

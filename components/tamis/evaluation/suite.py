@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tamis.core.errors import InputError, SettingsError
-from tamis.core.settings import Settings, load
+from tamis.core.settings import Settings, load, shipped_or_own
 from tamis.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -87,12 +87,7 @@ def open_suite(settings: EvaluationSettings) -> tuple[Suite, Places]:
     Raises:
         SettingsError: when there is none, it is wrong, or one of its folders does not exist.
     """
-    known = sorted(path.stem for path in SUITES.glob("*.yaml"))
-    file = SUITES / f"{settings.suite}.yaml" if settings.suite in known else Path(settings.suite).absolute()
-    if not file.is_file():
-        raise SettingsError(
-            f"evaluation.suite: no suite '{settings.suite}'", allowed=f"{', '.join(known)}, or the path of a YAML file"
-        )
+    file = shipped_or_own(SUITES, settings.suite, kind="suite", where="evaluation.suite").absolute()
     suite = load(Suite, file)
     tasks = file.parent / suite.include_path if suite.include_path else None
     own_data = file.parent / suite.data_dir if suite.data_dir else tasks

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import parse
+from tamis.core.settings import parse, shipped
 from tamis.rating import prompts, raters
 from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt
@@ -74,7 +74,7 @@ def test_settings_survive_the_way_through_a_pipeline() -> None:
         assert parse(RatingSettings, given.model_dump(mode="json"), where="there") == given
 
 
-@pytest.mark.parametrize("name", raters.names())
+@pytest.mark.parametrize("name", shipped(raters.FOLDER))
 def test_every_rater_that_ships_is_valid(name: str) -> None:
     rater = parse(RatingSettings, {"rater": name}, where="here")
     assert rater.name == name
@@ -104,7 +104,7 @@ def test_an_unknown_rater_lists_the_known_ones() -> None:
         parse(RatingSettings, {"rater": "gpt-9"}, where="here")
 
 
-@pytest.mark.parametrize("name", prompts.names())
+@pytest.mark.parametrize("name", shipped(prompts.FOLDER))
 def test_every_prompt_that_ships_shows_the_shared_part_first(name: str) -> None:
     prompt = load_prompt(name)
     assert all(key in prompt.before for key in KEYS)

@@ -7,11 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tamis.core.errors import SettingsError
 from tamis.core.llm.forms import Form
-from tamis.core.settings import Settings, hash_of, load
+from tamis.core.settings import Settings, hash_of, load, shipped_or_own
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _PLACES = ("{question}", "{first}", "{second}")
 _FORMS = {
     "scores": Form(("Answer 1", "Answer 2"), 1, 10),
@@ -78,21 +77,10 @@ class JudgePrompt(Settings):
         return f"{answer[:half]}\n\n{self.left_out}\n\n{answer[-half:]}"
 
 
-def names() -> list[str]:
-    """The prompts that ship with Tamis."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
-
-
 def load_prompt(name: str) -> JudgePrompt:
     """The prompt that ships as `name`, or the one in the YAML file at the path `name`.
 
     Raises:
         SettingsError: when there is none, or its file is wrong.
     """
-    path = _FOLDER / f"{name}.yaml" if name in names() else Path(name)
-    if not path.is_file():
-        raise SettingsError(
-            f"judge.prompt: there is no prompt '{name}', and no file of that name",
-            allowed=f"{', '.join(names())}, or the path of a YAML file",
-        )
-    return load(JudgePrompt, path)
+    return load(JudgePrompt, shipped_or_own(FOLDER, name, kind="prompt", where="judge.prompt"))

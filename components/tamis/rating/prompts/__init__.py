@@ -6,12 +6,11 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from tamis.core.errors import SettingsError
 from tamis.core.llm.forms import Form
-from tamis.core.settings import Settings, hash_of, load
+from tamis.core.settings import Settings, hash_of, load, shipped_or_own
 from tamis.rating.parsing import FORM, KEYS
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _CRITERIA, _SAMPLE = "{criteria}", "{sample}"
 
 
@@ -57,21 +56,10 @@ class Prompt(Settings):
         return hash_of([self.version, self.before, self.after, self.marker])
 
 
-def names() -> list[str]:
-    """The prompts that ship with Tamis."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
-
-
 def load_prompt(name: str) -> Prompt:
     """The prompt that ships as `name`, or the one in the YAML file at the path `name`.
 
     Raises:
         SettingsError: when there is none, or its file is wrong.
     """
-    path = _FOLDER / f"{name}.yaml" if name in names() else Path(name)
-    if not path.is_file():
-        raise SettingsError(
-            f"prompt: there is no prompt '{name}', and no file of that name",
-            allowed=f"{', '.join(names())}, or the path of a YAML file",
-        )
-    return load(Prompt, path)
+    return load(Prompt, shipped_or_own(FOLDER, name, kind="prompt", where="prompt"))

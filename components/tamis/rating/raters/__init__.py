@@ -8,10 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, load
+from tamis.core.settings import Settings, load, shipped_or_own
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 class RaterFile(Settings):
@@ -22,25 +21,14 @@ class RaterFile(Settings):
     settings: dict[str, Any] = Field(description="settings of the rating stage")
 
 
-def names() -> list[str]:
-    """The raters that ship with Tamis."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
-
-
 def merged(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the rater that `values["rater"]` names, overridden by the rest of `values`.
 
     Raises:
         SettingsError: when there is no such rater, or its file is wrong.
     """
-    chosen = values["rater"]
-    path = _FOLDER / f"{chosen}.yaml" if chosen in names() else Path(str(chosen))
-    if not path.is_file():
-        raise SettingsError(
-            f"rater: there is no rater '{chosen}', and no file of that name",
-            allowed=f"{', '.join(names())}, or the path of a YAML file",
-        )
-    settings = load(RaterFile, path).settings
+    file = shipped_or_own(FOLDER, str(values["rater"]), kind="rater", where="rater")
+    settings = load(RaterFile, file).settings
     own = {key: value for key, value in values.items() if key != "rater"}
     backend, own_backend = settings.get("backend"), own.get("backend")
     if isinstance(backend, dict) and isinstance(own_backend, dict):
