@@ -111,6 +111,13 @@ def settings() -> dict[str, Any]:
             "processes": 2,
         },
         "evaluate": {"suite": "/inputs/demo/suite.yaml", "limit": 4},
+        "judge": {
+            "prompts": [{"name": "two", "path": "/inputs/prompts.jsonl"}],
+            "against": {"kind": "model", "name": "untrained", "model": TINY},
+            "answers": {"max_new_tokens": 16},
+            "judge": {"backend": {"kind": "transformers", "model": "/cache/hf/smollm2"}},
+            "max_failure_share": 1.0,
+        },
     }
 
 
@@ -126,6 +133,7 @@ STAGES: list[tuple[str, str, dict[str, str], str]] = [
     ("cpu", "select", {"pool": "pool", "curation": "curation", "neighbors": "neighbors"}, "selection"),
     ("training", "finetune", {"selection": "selection"}, "model"),
     ("evaluation", "evaluate", {"model": "model"}, "evaluation"),
+    ("rating", "judge", {"model": "model"}, "judgement"),
     (
         "cpu",
         "report",
@@ -136,6 +144,7 @@ STAGES: list[tuple[str, str, dict[str, str], str]] = [
             "selections": "selection",
             "models": "model",
             "evaluations": "evaluation",
+            "judgements": "judgement",
         },
         "report",
     ),
@@ -155,6 +164,7 @@ def test_every_stage_runs_in_its_image_or_in_the_one_for_trials(
     (inputs / "task.jsonl").write_text(
         json.dumps({"prompt": "What is salt?", "completion": "Salt is a crystal."}) + "\n"
     )
+    (inputs / "prompts.jsonl").write_text('{"prompt": "What is copper?"}\n{"prompt": "Name a river."}\n')
     for stage, values in settings().items():
         (inputs / f"{stage.replace('/', ' of ')}.yaml").write_text(yaml.safe_dump(values))
     cache.mkdir()
