@@ -84,13 +84,18 @@ class TrainJobs:
         """
         name = job["metadata"]["name"]
         with ended_in_order():
-            self._make(job)
+            mine = True  # also one that is being made when the signal comes
             try:
+                try:
+                    self._make(job)
+                except TamisError:
+                    mine = False
+                    raise
                 self._follow(name, timeout)
             finally:
-                if keep:
+                if mine and keep:
                     self._say(f"TrainJob {name} is kept: kubectl -n {self.namespace} delete trainjob {name}")
-                else:
+                elif mine:
                     self._remove(name)
 
     def _make(self, job: Body) -> None:

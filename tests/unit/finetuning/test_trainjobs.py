@@ -236,8 +236,9 @@ def test_an_interrupted_command_removes_its_trainjob(trainer: Trainer, number: s
         command.stdout.readline()
         trainer.job()
         command.send_signal(number)
-        assert command.wait(60) != 0
-    assert trainer.is_leaving()
+        _, said = command.communicate(timeout=60)
+    assert command.returncode != 0
+    assert trainer.is_leaving(), said.decode()
 
 
 def test_without_rights_or_a_cluster_it_says_what_is_missing(
