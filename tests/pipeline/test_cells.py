@@ -47,7 +47,7 @@ def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
     shared = {"pool", "embedding", "neighbors", "rating", "curation"}  # finished before, as after a kill
     assert not shared & set(re.findall(r"tamis\.core\.steps (\w+): done", ended.stderr))
     said = (work / "report/results.md").read_text()
-    assert re.search(r"\| endless-s1 \| length \| 1 \| model \|.*token", said), said
+    assert re.search(r"\| endless-s1 \| [^|]*token[^|]* \| model \| length \| 1 \|", said), said
     assert re.search(r"\| length \| .* \| 0 of 1 \| failed \| failed \| failed \|", said), said
     assert re.search(r"\| random-10-s1 \| untrained \| 2 \| ", said), said
     Artifact.open(work / "report", "report").verify()
@@ -61,4 +61,4 @@ def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str,
     assert "error: 1 of the experiment's cells failed" in ended.stderr
     assert "all, selection: " in ended.stderr
     assert [path.name for path in (tmp_path / "work/selections").iterdir()] == ["few"]
-    assert "| all | random | 42 | selection |" in (tmp_path / "work/report/results.md").read_text()
+    assert re.search(r"\| all \| .* \| selection \| random \| 42 \|", (tmp_path / "work/report/results.md").read_text())

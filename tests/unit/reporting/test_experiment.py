@@ -157,9 +157,9 @@ def test_a_failed_seed_is_counted_and_enters_no_mean(lab: Lab) -> None:
     assert half == ["ds2", "r", "5", "1 of 2", "50.0", "40.0", "45.0"]
     assert none == ["random", DASH, "5", "0 of 2", "failed", "failed", "failed"]
     assert page.rows("Cells without a result")[1:] == [
-        ["ds2-5-s2", "ds2", "2", "model", "the loss is not finite"],
-        ["random-5-s1", "random", "1", "selection", "6 samples asked of 5 eligible; allowed: at most 5"],
-        ["random-5-s2", "random", "2", "selection", "it broke"],
+        ["ds2-5-s2", "the loss is not finite", "model", "ds2", "2"],
+        ["random-5-s1", "6 samples asked of 5 eligible; allowed: at most 5", "selection", "random", "1"],
+        ["random-5-s2", "it broke", "selection", "random", "2"],
     ]
     assert "3 of 4 cells failed and enter no mean" in page.text
     assert lab.results()["random, 5 samples", "mean over tasks, mean over seeds"]["value"] == ""
@@ -169,7 +169,7 @@ def test_a_run_in_which_all_failed_still_names_the_reasons(tmp_path: Path) -> No
     lab = Lab(tmp_path)
     lab.failing(ds2(1), stage="selection", reason="no rater")
     page = lab.report()
-    assert page.rows("Cells without a result")[1] == ["ds2-5-s1", "ds2", "1", "selection", "no rater"]
+    assert page.rows("Cells without a result")[1] == ["ds2-5-s1", "no rater", "selection", "ds2", "1"]
     assert page.rows("Strategies and tasks") == []
 
 

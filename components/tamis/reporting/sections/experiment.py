@@ -265,13 +265,13 @@ def _failures(evidence: Evidence) -> list[Table]:
         seed = DASH if cell is None or cell.seed is None else str(cell.seed)
         words = "; ".join(line.strip() for line in failure.reason.splitlines())
         reason = Cell(clipped(words, _REASON), title=failure.reason)
-        rows.append([failure.name, group.label if group else DASH, seed, Cell(failure.stage, "bad"), reason])
+        rows.append([failure.name, reason, Cell(failure.stage, "bad"), group.label if group else DASH, seed])
     return [
         Table(
             "Cells without a result",
-            ["cell", "strategy", "seed", "failed making", "reason"],
+            ["cell", "reason", "failed making", "strategy", "seed"],  # on a phone only the first two are seen at once
             rows,
-            words=("strategy", "failed making", "reason"),
+            words=("reason", "failed making", "strategy"),
             note="A failed cell has no value; it enters no mean and is never counted as zero.",
         )
     ]
