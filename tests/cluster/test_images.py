@@ -23,7 +23,8 @@ from tests.pipeline.conftest import write_settings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 IMAGES = ["cpu", "rating", "training", "evaluation"]
 RUN = "/cache/run"
-TINY = "/cache/hf/tiny"
+MODELS = "/cache/hf/models"
+TINY = f"{MODELS}/tiny"
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,7 @@ def test_an_image_s_root_cannot_be_written_and_holds_nothing_to_install_with(
         "import importlib.util, os, shutil\n"
         "places = ('/', '/opt/tamis', '/etc', '/var/tmp', '/usr', '/tmp', '/cache')\n"
         "places = [place for place in places if os.access(place, os.W_OK)]\n"
-        "tools = [t for t in ('g++', 'make', 'ninja') if shutil.which(t)]\n"
+        "tools = [t for t in ('g++', 'make') if shutil.which(t)]\n"
         "print(os.getuid(), os.getgid(), places, tools, importlib.util.find_spec('pip'))"
     )
     tmp_path.chmod(0o777)
@@ -84,13 +85,13 @@ def test_an_image_s_root_cannot_be_written_and_holds_nothing_to_install_with(
 def settings() -> dict[str, Any]:
     """Settings of the stages, by their command."""
     grades = {"kind": "import", "path": "/inputs/data.jsonl", "by": "row", "source": "facts", "overall": "rating"}
-    rater = {"kind": "transformers", "model": "/cache/hf/smollm2", "batch_tokens": 128}
+    rater = {"kind": "transformers", "model": f"{MODELS}/smollm2", "batch_tokens": 128}
     warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 2, "alpha": 8, "layers": 1}
     return {
         "pool": {"sources": [{"name": "facts", "path": "/inputs/data.jsonl", "schema": "instruction"}]},
         "rate": {"name": "grades", "backend": grades},
         "rate --shard=1/6": {"name": "smollm2", "backend": rater, "store": f"{RUN}/finished-ratings"},
-        "embed": {"model": "/cache/hf/minilm"},
+        "embed": {"model": f"{MODELS}/minilm"},
         "score": {"measure": {"kind": "perplexity", "model": TINY}},
         "influence": {
             "model": TINY,
@@ -114,8 +115,8 @@ def settings() -> dict[str, Any]:
         "judge": {
             "prompts": [{"name": "two", "path": "/inputs/prompts.jsonl"}],
             "against": {"kind": "model", "name": "untrained", "model": TINY},
-            "answers": {"max_new_tokens": 16},
-            "judge": {"backend": {"kind": "transformers", "model": "/cache/hf/smollm2"}},
+            "answers": {"max_new_tokens": 40},
+            "judge": {"backend": {"kind": "transformers", "model": f"{MODELS}/smollm2"}},
             "max_failure_share": 1.0,
         },
     }
@@ -167,9 +168,10 @@ def test_every_stage_runs_in_its_image_or_in_the_one_for_trials(
     (inputs / "prompts.jsonl").write_text('{"prompt": "What is copper?"}\n{"prompt": "Name a river."}\n')
     for stage, values in settings().items():
         (inputs / f"{stage.replace('/', ' of ')}.yaml").write_text(yaml.safe_dump(values))
-    cache.mkdir()
-    cache.chmod(0o777)
-    options = (f"--volume={cache}:/cache", f"--volume={model_folder}:/cache/hf:ro", f"--volume={inputs}:/inputs:ro")
+    for folder in (cache, cache / "hf"):  # beside the models, libraries keep what they make of data sets
+        folder.mkdir()
+        folder.chmod(0o777)
+    options = (f"--volume={cache}:/cache", f"--volume={model_folder}:{MODELS}:ro", f"--volume={inputs}:/inputs:ro")
     for name, stage, takes, makes in STAGES:
         given = [f"--{option}={RUN}/{artifact}" for option, artifact in takes.items()]
         given += [f"--settings=/inputs/{stage.replace('/', ' of ')}.yaml"] if stage in settings() else []
