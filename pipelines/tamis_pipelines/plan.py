@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -13,8 +16,10 @@ from tamis.core.artifacts import manifest_of
 from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.settings import Settings
+from tamis.core.storage import is_remote
 from tamis.finetuning.settings import FinetuningSettings
-from tamis.pool.sources import recipe_of
+from tamis.pool.settings import PoolSettings, Source
+from tamis.pool.sources import count_rows, recipe_of
 from tamis.rating.settings import RatingSettings
 
 if TYPE_CHECKING:
@@ -28,12 +33,12 @@ _REFERENCE = 8.0  # billions of parameters of the model that the rates are of
 class RatesSettings(Settings):
     """The rates that `tamis plan` calculates with; put your own measurements in their place.
 
-    Rates are of one GPU and of a model of 8 billion parameters; other sizes, where a model's name tells them, count in
-    proportion. No run looks at them.
+    Rates are of one GPU and of a model of 8 billion parameters; other sizes, where a model's folder or name tells them,
+    count in proportion. No run looks at them.
     """
 
     samples: int | None = Field(
-        None, ge=1, description="samples in the pool; none: those of an earlier run, or of the recipes"
+        None, ge=1, description="samples in the pool; left out: those of an earlier run, or the sources' rows, counted"
     )
     tokens_per_sample: float = Field(300, gt=0, description="assumed: mean tokens of a sample")
     rated_per_second: float = Field(
@@ -44,7 +49,7 @@ class RatesSettings(Settings):
     gradients_per_second: float = Field(5, gt=0, description="assumed, for LESS: samples of one checkpoint")
     trained_tokens_per_second: float = Field(6000, gt=0, description="assumed, LoRA of 8B on an H100: tokens")
     evaluation_hours: float = Field(
-        1.5, gt=0, description="assumed: GPU hours of an evaluation of 8B on the suite paper"
+        1.5, gt=0, description="assumed: GPU hours of an evaluation of 8B on the suite paper; set it for another suite"
     )
     gpu_hour: float = Field(2.5, ge=0, description="assumed: price of a GPU hour")
     prompt_tokens: float = Field(330, ge=0, description="assumed: tokens of the rating prompt around a sample")
@@ -94,6 +99,8 @@ def plan(settings: RunSettings) -> Plan:
 
     Raises:
         SettingsError: when the pool's size is neither given nor known.
+        InputError: when a file of the pool cannot be read.
+        StorageError: when there is none.
     """
     rates, samples = settings.rates, _pool_size(settings)
     cells = [(cell, _training_hours(cell, samples, rates)) for cell in settings.cells]
@@ -127,6 +134,8 @@ def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, floa
         yield on_gpus("finetune", len(cells), f"{settings.finetuning.epochs} epochs", training)
         evaluation = sum(rates.evaluation_hours * _relative(model) for model in [*bases, *models])
         work = f"{len(bases)} base models and {len(models)} trained ones" if len(bases) > 1 else "with the base model"
+        if settings.evaluation is not None and settings.evaluation.suite != "paper":
+            work += f"; by the hours of the suite paper, not of {settings.evaluation.suite}"
         yield on_gpus("evaluate", len(bases) + len(models), work, evaluation)
         if settings.judging is not None:
             yield from _judging(settings.judging, models, rates)
@@ -190,11 +199,21 @@ def _training_hours(cell: Cell, samples: int, rates: RatesSettings) -> float:
 
 
 def _relative(model: str) -> float:
-    """The size of a model against the one that the rates are of; 1 where its name does not tell it."""
+    """The size of a model against the one that the rates are of; 1 where neither its folder nor its name tells it."""
+    weights = list(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []
+    if weights:
+        return sum(map(_parameters, weights)) / (_REFERENCE * 1e9)
     found = re.search(r"(?:^|[-_/])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", model, flags=re.IGNORECASE)
     if found is None:
         return 1.0
     return float(found[1]) * (1.0 if found[2].lower() == "b" else 0.001) / _REFERENCE
+
+
+def _parameters(weights: Path) -> int:
+    """How many numbers a file of weights holds, by its header (https://github.com/huggingface/safetensors#format)."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def _pool_size(settings: RunSettings) -> int:
@@ -203,19 +222,21 @@ def _pool_size(settings: RunSettings) -> int:
     made = manifest_of(settings.work_dir / "pool")
     if made is not None:
         return made.rows
-    known = [_rows(source.recipe, source.limit) for source in settings.pool.sources]
-    if None in known:
+    counts = {source.name: _rows(source, settings.pool) for source in settings.pool.sources}
+    if unknown := [name for name, count in counts.items() if count is None]:
         raise SettingsError(
-            "how many samples the pool has is not known before it is assembled",
-            action="say it: --set rates.samples=50000",
+            f"how many samples the sources {', '.join(unknown)} have is not known before the pool is assembled",
+            action="say how many the pool will have: --set rates.samples=50000",
         )
-    return sum(count for count in known if count is not None)
+    return sum(count for count in counts.values() if count is not None)
 
 
-def _rows(recipe: str | None, limit: int | None) -> int | None:
-    """Samples that a source gives at most, where that is known."""
-    whole = recipe_of(recipe).samples if recipe is not None else None
-    counts = [count for count in (whole, limit) if count is not None]
+def _rows(source: Source, settings: PoolSettings) -> int | None:
+    """Samples that a source gives at most, where that is known without a network."""
+    whole = recipe_of(source.recipe).samples if source.recipe is not None else None
+    if source.path is not None and not is_remote(source.path):
+        whole = count_rows(source.path, settings)
+    counts = [count for count in (whole, source.limit) if count is not None]
     return min(counts) if counts else None
 
 

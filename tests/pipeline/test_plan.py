@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from tamis.cli import main
 from tamis.core.errors import SettingsError
@@ -96,13 +100,31 @@ def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
     assert hours(made, "judge") == pytest.approx(2 * asked / 10 / 3600)
 
 
-def test_the_pool_s_size_is_that_of_an_earlier_run_if_it_is_not_stated(tmp_path: Path) -> None:
-    samples = [conversation(f"Question {i}?", "Yes.") for i in range(7)]
-    grid = {"strategies": ["random"], "sizes": [5]}
-    with pytest.raises(SettingsError, match="not known before it is assembled"):
-        plan(settings(experiment=grid, work_dir=str(tmp_path)))
-    make_pool(tmp_path / "pool", samples)
-    assert plan(settings(experiment=grid, work_dir=str(tmp_path))).samples == 7
+def test_the_pool_s_size_is_that_of_an_earlier_run_or_of_its_files_if_it_is_not_stated(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Question {i}?", "output": "Yes, and\nno."} for i in range(4)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.json").write_text(json.dumps(rows))
+    pd.DataFrame(rows).to_csv(tmp_path / "c.csv", index=False)
+    pd.DataFrame(rows).to_parquet(tmp_path / "d.parquet")
+    files = {"name": "files", "path": f"{tmp_path}/?.*"}
+    few = {"name": "few", "path": f"{tmp_path}/a.jsonl", "limit": 3}
+    given: dict[str, Any] = {"experiment": {"strategies": ["random"], "sizes": [5]}, "work_dir": str(tmp_path)}
+    assert plan(settings(pool={"sources": [files, few]}, **given)).samples == 4 * 4 + 3
+    with pytest.raises(SettingsError, match="the sources hub have is not known before the pool is assembled"):
+        plan(settings(pool={"sources": [files, {"name": "hub", "dataset": "some/set"}]}, **given))
+    make_pool(tmp_path / "pool", [conversation(f"Question {i}?", "Yes.") for i in range(7)])
+    assert plan(settings(pool={"sources": [files]}, **given)).samples == 7
+
+
+def test_a_model_in_a_folder_is_as_large_as_its_weights(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1000, 60), "b": torch.zeros(20_000)}, tmp_path / "model.safetensors")
+    of = {"epochs": 1, "micro_batch_size": 1, "batch_size": 1}
+    grid = {"strategies": ["random"], "sizes": [500]}
+    sections = {"experiment": grid, "evaluation": {"model": str(tmp_path), "suite": "quick"}}
+    made = planned(finetuning=of | {"model": str(tmp_path)}, **sections)
+    assert hours(made, "finetune") == pytest.approx(500 * 100 / 1_000 / 3600 * 80_000 / 8e9)
+    (evaluated,) = [line for line in made.lines if line.step == "evaluate"]
+    assert evaluated.work.endswith("by the hours of the suite paper, not of quick")
 
 
 def test_every_rate_is_shown_with_what_it_is() -> None:

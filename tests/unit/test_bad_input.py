@@ -111,6 +111,10 @@ ERRORS: dict[str, tuple[Callable[[Bench], list[str]], list[str]]] = {
         lambda b: b.ratings_of(lines(*({"row": row, "score": 5} for row in range(12)))),
         ["no column 'overall'", "row, score"],
     ),
+    "a file in place of an artifact": (
+        lambda b: ["embed", "--pool", str(Path(__file__))],
+        ["test_bad_input.py is a file", "the folder of a pool"],
+    ),
     "an input that is no artifact": (
         lambda b: ["embed", "--pool", str(b.folder)],
         ["is unfinished: it has no manifest.json"],

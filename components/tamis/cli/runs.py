@@ -53,7 +53,7 @@ def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
 def plan(settings: Path, overrides: tuple[str, ...]) -> None:
     """Show the steps of a run, its GPU hours and money.
 
-    The estimate is at stated rates. Nothing is run, and no model or data set is read.
+    The estimate is at stated rates. Nothing is run and no model is loaded; of local files the rows are counted.
     """
     planning = load("tamis_pipelines.plan")
     click.echo(planning.as_text(planning.plan(run_settings(settings, overrides))))

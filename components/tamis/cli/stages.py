@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
@@ -19,6 +19,7 @@ class StageInput:
     name: str
     many: bool = False
     required: bool = True
+    help: str = ""  # where the name alone does not say what it is
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ STAGES = {
         "embedding",
         "EmbeddingSettings",
         "Embed every sample. Vectors that known embeddings hold are taken over.",
-        (_POOL, StageInput("known", many=True, required=False)),
+        (_POOL, StageInput("known", True, False, "Embeddings of an earlier pool, to take vectors over from")),
         example="tamis embed --pool work/pool --set model=BAAI/bge-large-en-v1.5 --out work/embeddings",
     ),
     "neighbors": Stage(
@@ -75,8 +76,8 @@ STAGES = {
         "Find every sample's nearest neighbours. With graphs or parts that are there, only what is new is compared.",
         (
             StageInput("embeddings"),
-            StageInput("known", many=True, required=False),
-            StageInput("parts", many=True, required=False),
+            StageInput("known", True, False, "Neighbours of an earlier pool, to go on from"),
+            StageInput("parts", True, False, "Parts made with the setting `shard`, to be put together"),
         ),
         example="tamis neighbors --embeddings work/embeddings --set k=32 --out work/neighbors",
     ),
@@ -133,7 +134,10 @@ STAGES = {
         "judging",
         "JudgingSettings",
         "Let a model judge answers against an opponent's. It is asked in both orders.",
-        (StageInput("model", required=False), StageInput("against", required=False)),
+        (
+            StageInput("model", required=False),
+            StageInput("against", required=False, help="The opponent: a model artifact"),
+        ),
         example="tamis judge --model work/models/ds2 --against work/models/random --settings judging.yaml \\\n"
         "      --out work/judgements/ds2",
         planned=True,
@@ -205,7 +209,7 @@ def stage_command(name: str, stage: Stage) -> click.Command:
             required=item.required,
             multiple=item.many,
             metavar="PATH",
-            help=f"The {item.name} artifact{'; may be given several times' if item.many else ''}.",
+            help=f"{item.help or f'The {item.name} artifact'}{'; may be given several times' if item.many else ''}.",
         )
         for item in stage.inputs
     ]
@@ -235,21 +239,33 @@ def settings_of(stage: Stage) -> Any:
 
 
 def describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Name and meaning of every setting of a pydantic model, those of nested models after their section."""
+    """Name and meaning of every setting of a pydantic model, those of nested models after their section.
+
+    Where the settings of a section depend on its `kind`, each kind has a row of its own before them.
+    """
     from tamis.core.settings import models_in
 
     rows: list[tuple[str, str]] = []
-    fields = sorted(model.model_fields.items(), key=lambda item: item[0] != "kind")  # on which the others depend
-    for plain_name, field in fields:
-        name = field.alias or plain_name
+    for plain_name, field in model.model_fields.items():
+        name = f"{prefix}{field.alias or plain_name}"
         needed = (
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"
         )
-        text = f"{field.description}; {needed}" if field.description else needed
-        rows.append((f"{prefix}{name}", text))
-        for inner in models_in(field.annotation):
-            rows += describe(inner, f"{prefix}{name}.")
+        rows.append((name, "; ".join(filter(None, [field.description, _allowed(field.annotation), needed]))))
+        inner = models_in(field.annotation)
+        for one in inner:
+            if len(inner) > 1:
+                rows.append((f"{name}.kind: {' or '.join(get_args(one.model_fields['kind'].annotation))}", ""))
+            rows += [row for row in describe(one, f"{name}.") if len(inner) == 1 or row[0] != f"{name}.kind"]
     return rows
+
+
+def _allowed(annotation: Any) -> str:
+    """The words that a setting may be, if it may only be some."""
+    if get_origin(annotation) is Literal:
+        words = get_args(annotation)
+        return f"one of {', '.join(map(str, words))}" if len(words) > 1 else ""
+    return next(filter(None, map(_allowed, get_args(annotation))), "")
 
 
 def _plain(value: Any) -> str:

@@ -134,8 +134,12 @@ class Artifact:
         """
         location = locate(uri)
         if not exists(location / MANIFEST):
-            seen = "is unfinished: it has no manifest.json" if exists(location) else "does not exist"
             wanted = " or ".join(kinds) or "artifact"
+            if isinstance(location, Path) and location.is_file():
+                raise ArtifactError(
+                    f"{uri} is a file", allowed=f"the folder of a {wanted}, as the stage that makes it wrote it"
+                )
+            seen = "is unfinished: it has no manifest.json" if exists(location) else "does not exist"
             raise ArtifactError(
                 f"{uri} {seen}", action=f"run the stage that makes the {wanted} again, or correct the path"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,6 +15,13 @@ from tamis.core.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
 _NULL = "<null>"  # in a parameter of a pipeline, for which kfp knows no null
+# Of pydantic's own words, those that only a programmer understands.
+_SECTION = "a section is wanted, as in {setting: value}"
+_WORDS = {"list_type": "a list is wanted, as in [first, second]", "dict_type": _SECTION, "model_type": _SECTION}
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9._-]*$": "lower case letters, digits, '.', '_' and '-' are allowed, the first a letter or digit",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-' are allowed, the first a letter or digit",
+}
 
 
 class Settings(BaseModel):
@@ -158,18 +165,25 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     problems = error.errors(include_url=False)
     lines = [f"{where}: {len(problems)} wrong setting{'s' if len(problems) > 1 else ''}"]
     for problem in problems:
-        location = problem["loc"]
-        field = ".".join(str(part) for part in location) or "together"
+        location, seen = problem["loc"], problem["input"]
+        here, names = _at(model, location)
+        field, kind = ".".join(names), str(problem.get("ctx", {}).get("discriminator", "")).strip("'")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {field}: unknown setting{_suggestion(model, location)}")
+            told = f"unknown setting{_suggestion(model, location)}"
         elif problem["type"] == "missing":
-            lines.append(f"  {field}: missing")
+            told = "missing"
+        elif problem["type"] == "union_tag_not_found":
+            field, told = f"{field}.{kind}", f"missing; allowed: {', '.join(_kinds(here, kind))}"
+        elif problem["type"] == "union_tag_invalid":
+            field, told = f"{field}.{kind}", f"seen {seen[kind]!r}; allowed: {', '.join(_kinds(here, kind))}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            message = message[0].lower() + message[1:]
+            message = _WORDS.get(problem["type"], message[0].lower() + message[1:])
+            message = _PATTERNS.get(problem.get("ctx", {}).get("pattern", ""), message)
             # What a validator says of several fields together names their values itself.
-            of_fields = problem["type"] == "value_error" and isinstance(problem["input"], Mapping)
-            lines.append(f"  {field}: {message}" if of_fields else f"  {field}: seen {problem['input']!r}; {message}")
+            of_fields = problem["type"] == "value_error" and isinstance(seen, Mapping)
+            told = message if of_fields else f"seen {seen!r}; {message}"
+        lines.append(f"  {field}: {told}" if field else f"  {told}")
     return "\n".join(lines)
 
 
@@ -180,18 +194,39 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
-def _suggestion(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """What the author of an unknown setting may have meant: a close name, or all names."""
-    here = [model]
-    for part in location[:-1]:
-        fields = [candidate.model_fields[part].annotation for candidate in here if part in candidate.model_fields]
-        if fields:
-            here = [inner for annotation in fields for inner in models_in(annotation)]
-        elif isinstance(part, str):  # the tag of a union's member
-            here = [c for c in here if any(part in get_args(f.annotation) for f in c.model_fields.values())] or here
-    known = [item for candidate in here for item in candidate.model_fields.items()]
-    names = list(dict.fromkeys(field.alias or name for name, field in known))
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; allowed: {', '.join(names)}" if names else ""
+def _at(model: type[BaseModel], location: Iterable[int | str]) -> tuple[list[type[BaseModel]], list[str]]:
+    """The models that may stand at a place, and its names without the kinds that pydantic puts between them."""
+    here, names = [model], []
+    for part in location:
+        fields = [
+            field.annotation
+            for candidate in here
+            for name, field in candidate.model_fields.items()
+            if part in (name, field.alias)
+        ]
+        of_kind = [c for c in here if any(part in get_args(field.annotation) for field in c.model_fields.values())]
+        if not fields and of_kind:
+            here = of_kind
+            continue
+        names.append(str(part))
+        here = [inner for annotation in fields for inner in models_in(annotation)] if fields else here
+    return here, names
+
+
+def _kinds(models: Iterable[type[BaseModel]], field: str) -> list[str]:
+    """What the field that tells the members of a union apart may say."""
+    return [kind for model in models for kind in get_args(model.model_fields[field].annotation)]
+
+
+def _suggestion(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    """What the author of an unknown setting may have meant: a close name, here or in a section around, or all names."""
+    for depth in range(len(location) - 1, -1, -1):
+        here, names = _at(model, location[:depth])
+        if close := difflib.get_close_matches(str(location[-1]), _settings_of(here), n=1, cutoff=0.75):
+            return f"; did you mean '{'.'.join([*(names if depth < len(location) - 1 else []), close[0]])}'?"
+    known = _settings_of(_at(model, location[:-1])[0])
+    return f"; allowed: {', '.join(known)}" if known else ""
+
+
+def _settings_of(models: Iterable[type[BaseModel]]) -> list[str]:
+    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))

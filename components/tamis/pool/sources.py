@@ -16,11 +16,12 @@ from tamis.core.errors import InputError, StorageError, explained_os_errors
 from tamis.core.settings import Settings, parse
 from tamis.core.storage import Location
 from tamis.pool import hub, recipes
-from tamis.pool.readers import SUFFIXES
-from tamis.pool.settings import Source
+from tamis.pool.readers import SUFFIXES, reader_of
+from tamis.pool.settings import PoolSettings, Source
 
 log = logging.getLogger(__name__)
 _FORMATS = ", ".join(SUFFIXES)
+_COUNTED = 1 << 23  # bytes of JSONL looked through at a time
 
 
 class Recipe(Settings):
@@ -110,6 +111,25 @@ def files_at(path: str) -> list[tuple[str, Location]]:
     if others:
         log.warning("%s: %d files are no %s and stay out: %s", path, len(others), _FORMATS, ", ".join(others[:5]))
     return files
+
+
+def count_rows(path: str, settings: PoolSettings) -> int:
+    """Rows of the local files at `path`; lines of JSONL and rows of Parquet are counted without being read as such.
+
+    Raises:
+        InputError: when a file cannot be read.
+        StorageError: when nothing is there.
+    """
+    return sum(_rows_of(Path(str(file)), settings) for _, file in files_at(path))
+
+
+def _rows_of(file: Path, settings: PoolSettings) -> int:
+    if file.name.endswith(".jsonl"):
+        with explained_os_errors(f"reading {file}"), file.open("rb") as lines:
+            blocks = iter(lambda: lines.read(_COUNTED), b"")
+            return sum(block.count(b"\n") for block in blocks)
+    reader = reader_of(file, settings.max_json_mib, settings.max_row_mib)
+    return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 
 
 def _is_data(name: str) -> bool:

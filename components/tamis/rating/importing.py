@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     rows = pc.fill_null(places, -1).to_numpy()
     matched = int((rows >= 0).sum())
     if not matched:
+        own = "; ids of your own: `keep: [id]` on the pool's source, then `by: metadata` and `key: id` here"
         raise InputError(
             f"{file.path}: no row matches a sample of the pool; its keys are like {_some(keys)}, the pool's like "
             f"{_some(wanted)}",
-            action="check backend.by, backend.key and backend.source",
+            action=f"check backend.by, backend.key and backend.source{own if settings.backend.by == 'id' else ''}",
         )
     summary, bad, first_bad = Summary(), 0, ""
     ids = pool.table(["id"])["id"].to_pylist()
@@ -174,11 +176,26 @@ def _by_row(file: _File, pool: Artifact) -> tuple[Keys, Keys]:
         named: Keys = [key_of(value) for value in file.values(settings.source_column)]
     else:
         named = [settings.source or sources[0]] * file.rows
+    if settings.key is None:
+        _refuse_too_few(file, Counter(named), table)
     numbers = _counted(named) if settings.key is None else _row_numbers(file, settings.key)
     pairs = zip(named, numbers, strict=True)
     keys = [None if source is None or row is None else f"{source}{_BETWEEN}{row}" for source, row in pairs]
     wanted = zip(table["source"].to_pylist(), table["origin"].to_pylist(), strict=True)
     return keys, [f"{source}{_BETWEEN}{row}" for source, row in wanted]
+
+
+def _refuse_too_few(file: _File, rows: Mapping[str | None, int], pool: pa.Table) -> None:
+    """A file that has a row for each row of a source has as many: a shorter one was cut, or is another's."""
+    last = pool.group_by("source").aggregate([("origin", "max")])
+    for source, origin in zip(last["source"].to_pylist(), last["origin_max"].to_pylist(), strict=True):
+        if source in rows and origin >= rows[source]:
+            raise InputError(
+                f"{file.path} has {rows[source]:,} rows for the source '{source}', of which the pool has the row "
+                f"{origin:,} (counted from 0)",
+                allowed="a row for each row of the source, in its order",
+                action="give the whole file, or backend.key: a column with the rows' numbers",
+            )
 
 
 def _counted(sources: Keys) -> Iterator[int]:

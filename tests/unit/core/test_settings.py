@@ -36,8 +36,15 @@ class House(Settings):
         ({"rooms": "many"}, ["rooms: seen 'many'", "valid integer"]),
         ({"rooms": 0}, ["rooms: seen 0", "greater than or equal to 1"]),
         ({"guest": {"live": 3}}, ["guest.live: unknown setting", "did you mean 'lives'?"]),
-        ({"pets": [{"kind": "cat"}, {"kind": "dog", "trick": []}]}, ["pets.1.dog.trick", "did you mean 'tricks'?"]),
-        ({"pets": [{"kind": "cow"}]}, ["pets.0", "cow", "'cat', 'dog'"]),
+        (
+            {"pets": [{"kind": "cat"}, {"kind": "dog", "trick": []}]},
+            ["pets.1.trick: unknown setting", "did you mean 'tricks'?"],
+        ),
+        ({"pets": [{"kind": "cat", "rooms_": 1}]}, ["pets.0.rooms_: unknown setting", "did you mean 'rooms'?"]),
+        ({"pets": [{"kind": "cow"}]}, ["pets.0.kind: seen 'cow'; allowed: cat, dog"]),
+        ({"pets": [{"lives": 9}]}, ["pets.0.kind: missing; allowed: cat, dog"]),
+        ({"pets": "cat"}, ["pets: seen 'cat'; a list is wanted"]),
+        ({"guest": "cat"}, ["guest: seen 'cat'; a section is wanted"]),
         ({"rooms": 0, "roms": 1}, ["2 wrong settings"]),
     ],
 )

@@ -252,6 +252,13 @@ def test_keys_that_match_nothing_are_shown_beside_the_pools(pool: Path) -> None:
         bring(pool, path, by="id")
     assert "'x1'" in str(error.value)
     assert ids_of(pool)[0] in str(error.value)
+    assert "by: metadata" in str(error.value)
+
+
+def test_a_file_by_rows_that_is_too_short_is_refused(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"overall": 5} for _ in range(COUNT - 1)])
+    with pytest.raises(InputError, match=r"has 5 rows for the source '.*', of which the pool has the row 5"):
+        bring(pool, path, by="row")
 
 
 def test_a_missing_column_lists_those_that_are_there(pool: Path) -> None:

@@ -29,7 +29,7 @@ def test_two_lines_describe_a_rater() -> None:
     ("values", "words"),
     [
         ({"name": "Llama 3"}, ["name", "Llama 3"]),
-        ({"backend": {"kind": "transformers"}}, ["backend.transformers.model", "missing"]),
+        ({"backend": {"kind": "transformers"}}, ["backend.model: missing"]),
         ({"backend": LOCAL | {"modle": "m"}}, ["unknown setting", "did you mean 'model'"]),
         ({"backend": {"kind": "opnai"}}, ["backend", "openai", "transformers", "import"]),
         ({"backend": {"model": "m"}}, ["backend", "kind"]),
