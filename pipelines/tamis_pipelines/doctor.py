@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +18,10 @@ from pydantic import BaseModel
 from tamis.core.errors import TamisError
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.storage import exists, is_remote, locate, write_bytes
+from tamis.evaluation.suite import open_suite
+from tamis.rating.importing import count_ratings
+from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis_pipelines.plan import pool_size
 from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
 
@@ -25,6 +30,7 @@ _GIB = 1 << 30
 _MEMORY_PER_WEIGHT_BYTE = 4
 _MEMORY_BESIDE_MODELS = 2 * _GIB
 _DISK_BESIDE_MODELS = 1 * _GIB
+_LARGE = 1 << 28  # bytes of a file of ratings that is not read beforehand
 
 
 @dataclass(frozen=True)
@@ -46,19 +52,23 @@ def examine(settings: RunSettings) -> list[Check]:
     """Look at everything that a run of `settings` needs, in the order in which a user would mend it."""
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
-    checks += [_data(where, str(value)) for where, value in fields if _last(where) == "path"]
+    files = [(where, str(value)) for where, value in fields if _last(where) == "path" or ".exclude." in where]
+    checks += [_data(where, path) for where, path in files]
+    checks += [check for rater in settings.raters if (check := _ratings(rater)) is not None]
+    checks += _sizes(settings)
     services = dict(_services(settings))
     models = [
         (where, str(value)) for where, value in fields if _last(where).endswith("model") and where not in services
     ]
     checks += [_model(where, model) for where, model in models]
+    checks += _suite(settings)
     checks += [_key(where, service) for where, service in services.items()]
     places = [("work_dir", str(settings.work_dir))]
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]
     checks += [_writable(where, place) for where, place in places]
+    elsewhere = sorted({model for _, model in models if not Path(model).is_dir()})
     weights = [_weight_bytes(Path(model)) for _, model in models]
-    checks += [_memory(max(weights, default=0)), _disk(settings)]
-    return checks
+    return [*checks, _gpus(), _memory(max(weights, default=0), elsewhere), _disk(settings, elsewhere)]
 
 
 def fields_of(settings: RunSettings) -> Iterator[tuple[str, object]]:
@@ -93,14 +103,14 @@ def _packages(settings: RunSettings) -> Iterator[Check]:
         value for where, value in fields_of(settings) if where.endswith((".backend.kind", "judging.answers.engine"))
     }
     needed |= {kind: extra for kind, extra in (("transformers", "rating"), ("vllm", "vllm")) if kind in kinds}
-    if any(
-        where.startswith("judging.") and _last(where) == "dataset" and value for where, value in fields_of(settings)
-    ):
+    if any(_last(where) in ("dataset", "recipe") and value for where, value in fields_of(settings)):
         needed["datasets"] = "hub"
     if any(_services(settings)):
         needed["openai"] = "openai"
-    if settings.finetuning is not None:
+    if (training := settings.finetuning) is not None:
         needed |= {"trl": "training", "peft": "training", "lm_eval": "evaluation"}
+        needed |= {"bitsandbytes": "qlora"} if training.method == "qlora" else {}
+        needed |= {"deepspeed": "deepspeed"} if training.deepspeed else {}
     if any(is_remote(str(value)) for _, value in fields_of(settings)):
         needed |= {"cloudpathlib": "s3"}
     missing = sorted({extra for package, extra in needed.items() if find_spec(package) is None})
@@ -139,6 +149,52 @@ def _data(where: str, path: str) -> Check:
     return Check(where, found, path if found else f"nothing at {path}", action)
 
 
+def _ratings(rater: RatingSettings) -> Check | None:
+    """Whether the file of ratings to import has the columns that the settings name; a large one is left for the run."""
+    backend = rater.backend
+    if not isinstance(backend, ImportSettings) or is_remote(backend.path) or not Path(backend.path).is_file():
+        return None
+    if Path(backend.path).stat().st_size > _LARGE:
+        return None
+    where = f"raters.{rater.name}.backend"
+    try:
+        return Check(where, True, f"{count_ratings(backend):,} rows with the columns that are asked for")
+    except TamisError as error:
+        return Check(where, False, error.problem, error.action or f"allowed: {error.allowed}")
+
+
+def _sizes(settings: RunSettings) -> Iterator[Check]:
+    """Subsets that are larger than the pool can be."""
+    try:
+        samples = pool_size(settings)
+    except TamisError:
+        return  # that the data are missing is said elsewhere; those of the hub are not counted
+    for cell in settings.cells:
+        if cell.subset.size is not None and cell.subset.size > samples:
+            seen = f"{cell.subset.size:,} samples are asked of {samples:,} at most"
+            yield Check(f"subset {cell.name}", False, seen, "choose a smaller size, or add sources")
+
+
+def _suite(settings: RunSettings) -> Iterator[Check]:
+    if settings.evaluation is None:
+        return
+    try:
+        suite, _ = open_suite(settings.evaluation)
+        yield Check("evaluation.suite", True, f"{settings.evaluation.suite}, {len(suite.tasks)} tasks")
+    except TamisError as error:
+        yield Check(
+            "evaluation.suite", False, error.problem.removeprefix("evaluation.suite: "), f"choose {error.allowed}"
+        )
+
+
+def _gpus() -> Check:
+    """What the driver's own command lists: nothing that takes seconds is loaded."""
+    program = shutil.which("nvidia-smi")
+    listed = subprocess.run([program, "-L"], capture_output=True, text=True).stdout.splitlines() if program else []
+    names = [line.split("(")[0].strip() for line in listed if line.startswith("GPU ")]
+    return Check("GPUs", True, ", ".join(names) or "none seen: models run on the CPU")
+
+
 def _model(where: str, model: str) -> Check:
     folder = Path(model)
     if folder.is_dir():
@@ -148,13 +204,14 @@ def _model(where: str, model: str) -> Check:
         return Check(where, whole, seen, "give a folder in Hugging Face layout: config.json and *.safetensors")
     if model.startswith((".", "/")) or model.count("/") > 1:
         return Check(where, False, f"no folder {model}", f"correct {where}, or make the model first")
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import get_token, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(model, "config.json"), str):
         return Check(where, True, f"{model}, in this machine's hub cache")
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
     seen = f"{model} is not in this machine's hub cache" + (" and the hub is off (HF_HUB_OFFLINE)" if offline else "")
-    return Check(where, not offline, f"{seen}; it will be downloaded", f"hf download {model}, or give a folder")
+    token = "" if get_token() else "; no HF_TOKEN is set, which gated models need"
+    return Check(where, not offline, f"{seen}; it will be downloaded{token}", f"hf download {model}, or give a folder")
 
 
 def _weight_bytes(folder: Path) -> int:
@@ -164,25 +221,33 @@ def _weight_bytes(folder: Path) -> int:
 
 
 def _writable(where: str, place: str) -> Check:
-    probe = locate(place) / ".tamis-probe"
+    folder = locate(place)
+    parents = [] if is_remote(place) else [Path(place), *Path(place).parents]
+    made = [parent for parent in parents if not parent.exists()]
     try:
-        write_bytes(probe, b"")
-        probe.unlink()
+        write_bytes(folder / ".tamis-probe", b"")
+        (folder / ".tamis-probe").unlink()
+        for parent in made:  # a check leaves nothing behind
+            parent.rmdir()
     except TamisError as error:
         return Check(where, False, error.problem, error.action)
     return Check(where, True, f"{place} can be written")
 
 
-def _memory(largest_model: int) -> Check:
+def _not_counted(models: list[str]) -> str:
+    return f"; not counted, for they are not here: {', '.join(models)}" if models else ""
+
+
+def _memory(largest_model: int, elsewhere: list[str]) -> Check:
     import psutil
 
     free = psutil.virtual_memory().available
     needed = _MEMORY_PER_WEIGHT_BYTE * largest_model + _MEMORY_BESIDE_MODELS
-    seen = f"{free / _GIB:.1f} GiB free, about {needed / _GIB:.1f} GiB needed"
+    seen = f"{free / _GIB:.1f} GiB free, about {needed / _GIB:.1f} GiB needed{_not_counted(elsewhere)}"
     return Check("memory", free >= needed, seen, "choose a smaller model, or a machine with more memory")
 
 
-def _disk(settings: RunSettings) -> Check:
+def _disk(settings: RunSettings, elsewhere: list[str]) -> Check:
     models = len(settings.cells) + 1 if settings.finetuning is not None else 0
     weights = _weight_bytes(Path(settings.finetuning.model)) if settings.finetuning is not None else 0
     needed = models * weights + _DISK_BESIDE_MODELS
@@ -190,5 +255,5 @@ def _disk(settings: RunSettings) -> Check:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    seen = f"{free / _GIB:.1f} GiB free at {place}, about {needed / _GIB:.1f} GiB needed"
+    seen = f"{free / _GIB:.1f} GiB free at {place}, about {needed / _GIB:.1f} GiB needed{_not_counted(elsewhere)}"
     return Check("disk", free >= needed, seen, "free space there, or choose another work_dir")

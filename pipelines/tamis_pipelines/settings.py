@@ -44,11 +44,11 @@ class RunSettings(Settings):
     """
 
     work_dir: Path = Field(description="folder for results and finished steps of local runs")
-    pool: PoolSettings
+    pool: PoolSettings = Field(description="where the samples come from")
     raters: list[RatingSettings] = Field(min_length=1, description="one or more; each rates the whole pool")
-    embedding: EmbeddingSettings = EmbeddingSettings()
-    neighbors: NeighborsSettings = NeighborsSettings()
-    curation: CurationSettings = CurationSettings()
+    embedding: EmbeddingSettings = Field(EmbeddingSettings(), description="one vector a sample")
+    neighbors: NeighborsSettings = Field(NeighborsSettings(), description="every sample's nearest neighbours")
+    curation: CurationSettings = Field(CurationSettings(), description="how the raters' errors are estimated")
     perplexity: ScoringSettings = Field(ScoringSettings(), description="scores for the strategy perplexity")
     deita: ScoringSettings = Field(
         ScoringSettings(measure=DeitaSettings(kind="deita")), description="scores for the strategy deita"
@@ -61,7 +61,7 @@ class RunSettings(Settings):
     judging: CellsJudging | None = Field(
         None, description="with finetuning: the model of every cell is judged against an opponent; left out: none is"
     )
-    report: ReportingSettings = ReportingSettings()
+    report: ReportingSettings = Field(ReportingSettings(), description="title, notes and truth of the report")
     rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 

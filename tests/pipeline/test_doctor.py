@@ -1,10 +1,15 @@
-"""What `tamis doctor` says of raters that are services."""
+"""What `tamis doctor` says before anything is spent."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from tests.conftest import ROOT
+from tests.pipeline.conftest import write, write_settings
 
 pytest.importorskip("kfp")
 
@@ -43,3 +48,65 @@ def test_a_judge_and_its_prompts_are_looked_at_before_a_run(monkeypatch: pytest.
     assert not found["judging.against.model"].passed
     assert found["judging.judge.backend.model"].seen == "gpt-4o-mini at OpenAI, key in OPENAI_API_KEY"
     assert not found["judging.opponents.elsewhere.model"].passed
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    """Settings of a run of 42 samples whose ratings are imported, and whose vectors are of a model of the hub."""
+    found: dict[str, Any] = yaml.safe_load(write_settings(tmp_path, tmp_path).read_text())
+    return found | {"embedding": {"model": "some/embedder"}}
+
+
+def checked(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    from tamis_pipelines.doctor import examine
+    from tamis_pipelines.settings import load_run
+
+    return {check.what: str(check) for check in examine(load_run(write(folder, settings), ()))}
+
+
+def test_what_is_all_right_is_said_with_what_was_seen_and_nothing_is_left_behind(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    found = checked(tmp_path, settings)
+    assert all(said.startswith("ok") for said in found.values()), found
+    assert "42 rows" in found["raters.imported.backend"]
+    assert "not counted, for they are not here: some/embedder" in found["memory"]
+    assert "no HF_TOKEN" in found["embedding.model"]
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "what", "words"),
+    [
+        (
+            {"subsets": [{"name": "best", "strategy": "ds2", "size": 99}]},
+            "subset best",
+            "99 samples are asked of 42 at most",
+        ),
+        (
+            {"subsets": [{"name": "best", "strategy": "ds2", "size": 9, "exclude": ["no.csv"]}]},
+            "subsets.best.exclude.0",
+            "nothing at no.csv",
+        ),
+        (
+            {"evaluation": {"model": "m", "suite": "quik"}, "finetuning": {"model": "m"}},
+            "evaluation.suite",
+            "there is no suite 'quik', and no file of that name\n        to do: choose paper, quick, or the path",
+        ),
+    ],
+)
+def test_what_would_fail_later_fails_here(
+    settings: dict[str, Any], tmp_path: Path, section: dict[str, Any], what: str, words: str
+) -> None:
+    said = checked(tmp_path, settings | section)[what]
+    assert said.startswith("FAIL")
+    assert words in said
+
+
+def test_a_column_of_ratings_that_is_not_there_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["raters"][0]["backend"]["overall"] = "nope"
+    said = checked(tmp_path, settings)["raters.imported.backend"]
+    assert said.startswith("FAIL")
+    assert "has no column 'nope'" in said

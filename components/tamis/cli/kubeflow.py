@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from tamis.cli.loading import load, run_settings, takes_run_settings
+from tamis.cli.sections import SettingsFileCommand
 from tamis.core.errors import SettingsError
 
 
@@ -174,9 +175,10 @@ def _show(order: Any) -> None:
 
 
 @click.command(
+    cls=SettingsFileCommand,
     epilog="\b\nExamples:\n  tamis submit settings.yaml --dry-run\n"
     "  tamis submit settings.yaml --host http://127.0.0.1:8080 --wait\n"
-    "  tamis submit settings.yaml --set kubeflow.pods.rating.gpus=4 --service-account tamis-pipeline"
+    "  tamis submit settings.yaml --set kubeflow.pods.rating.gpus=4 --service-account tamis-pipeline",
 )
 @takes_run_settings
 @_reaches_kubeflow
@@ -231,8 +233,9 @@ def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], versi
 
 
 @click.command(
+    cls=SettingsFileCommand,
     epilog="\b\nExamples:\n  tamis schedule settings.yaml --cron '0 0 3 * * *' --name nightly\n"
-    "  tamis schedule settings.yaml --every 604800 --uploaded newest --name weekly --replace"
+    "  tamis schedule settings.yaml --every 604800 --uploaded newest --name weekly --replace",
 )
 @takes_run_settings
 @_reaches_kubeflow

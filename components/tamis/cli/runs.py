@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from tamis.cli.loading import load, run_settings, takes_run_settings
+from tamis.cli.sections import SettingsFileCommand
 from tamis.core.errors import SettingsError
 
 
-@click.command(epilog="\b\nExample:\n  tamis run examples/demo.yaml --set work_dir=/data/demo")
+@click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis run examples/demo.yaml --set work_dir=/data/demo")
 @takes_run_settings
 @click.option("--force", is_flag=True, help="Start although a check of `tamis doctor` failed.")
 def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
@@ -34,7 +35,7 @@ def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
     click.echo(f"\n{Artifact.open(report, 'report').manifest.facts['headline']}\n\nreport: {report / 'report.html'}")
 
 
-@click.command(epilog="\b\nExample:\n  tamis doctor examples/demo.yaml")
+@click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis doctor examples/demo.yaml")
 @takes_run_settings
 def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
     """Check everything before anything is spent.
@@ -48,7 +49,9 @@ def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
         sys.exit(1)
 
 
-@click.command(epilog="\b\nExample:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9")
+@click.command(
+    cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9"
+)
 @takes_run_settings
 def plan(settings: Path, overrides: tuple[str, ...]) -> None:
     """Show the steps of a run, its GPU hours and money.

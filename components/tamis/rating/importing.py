@@ -97,6 +97,15 @@ def import_ratings(step: Step[RatingSettings]) -> None:
             log.warning("rater '%s': %s: %d", settings.name, fact.replace("_", " "), step.facts[fact])
 
 
+def count_ratings(settings: ImportSettings) -> int:
+    """Rows of a local file of ratings that has every column which the settings name.
+
+    Raises:
+        InputError: when it has not, or cannot be read.
+    """
+    return _File(settings, Path()).rows
+
+
 class _File:
     """The file's columns, row by row."""
 
