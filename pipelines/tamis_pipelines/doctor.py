@@ -15,7 +15,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from tamis.core.errors import TamisError
+from tamis.core.errors import TamisError, install
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.storage import exists, is_remote, locate, write_bytes
 from tamis.evaluation.suite import open_suite
@@ -114,8 +114,8 @@ def _packages(settings: RunSettings) -> Iterator[Check]:
     if any(is_remote(str(value)) for _, value in fields_of(settings)):
         needed |= {"cloudpathlib": "s3"}
     missing = sorted({extra for package, extra in needed.items() if find_spec(package) is None})
-    action = f"pip install 'tamis[{','.join(missing)}]'"
-    yield Check("packages", not missing, f"missing extras: {', '.join(missing)}" if missing else "all there", action)
+    seen = f"missing extras: {', '.join(missing)}" if missing else "all there"
+    yield Check("packages", not missing, seen, install(",".join(missing)))
 
 
 def _services(settings: RunSettings) -> Iterator[tuple[str, ServiceSettings]]:

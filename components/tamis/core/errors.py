@@ -58,13 +58,18 @@ class StoppedError(TamisError):
     """Work was ended from outside; another try goes on where it stopped."""
 
 
+def install(extras: str) -> str:
+    """How to install extras of Tamis, with commas between them."""
+    return f"pip install 'tamis[{extras}]'; in a checkout of Tamis: pip install -e '.[{extras}]'"
+
+
 class MissingExtraError(TamisError):
     """An optional dependency is not installed."""
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """Name the missing `package` and the extra of Tamis that brings it."""
-        return cls(f"the package '{package}' is not installed", action=f"pip install 'tamis[{extra}]'")
+        return cls(f"the package '{package}' is not installed", action=install(extra))
 
 
 _OS_CAUSES = {
