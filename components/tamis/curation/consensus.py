@@ -65,6 +65,8 @@ def consensus(view: Neighborhoods, classes: int, share: float = 1.0) -> Consensu
             the counts over more ranks: less noise, a little more bias.
     """
     rows = view.rows
+    if len(rows) < 3:
+        return Consensus(np.zeros(classes), np.zeros((classes, classes)), np.zeros((classes,) * 3), 0.0)
     drawn = max(3, round(share * len(rows)))
     weights = pair_weights(view.k, len(rows), drawn)
     reach = int(np.flatnonzero(weights > 0)[-1]) + 1

@@ -96,6 +96,8 @@ def curate(
     sure, error = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
     flagged = np.zeros(n, bool)
     kept = np.zeros((n, classes), np.float32) if keep_evidence else None
+    # To a rater that never gives a class, a sample of that class looks like one of the nearest class that it gives.
+    nearest = np.abs(np.arange(classes)[:, None] - present).argmin(1)
     counts, after = np.zeros((2, len(present), len(present)))
     enters = np.zeros(n, bool)
     enters[view.rows] = True
@@ -117,8 +119,7 @@ def curate(
         chosen = np.where((top > right) & (top >= confidence), best, own)
         after += posterior[:, used] @ np.eye(len(present))[chosen[used]]
         if kept is not None:
-            kept[np.ix_(rows, present)] = evidence.T
-            kept[np.ix_(rows, np.flatnonzero(seen == 0))] = -np.inf
+            kept[rows] = evidence[nearest].T
     margin = float(np.log(model.q) @ model.q)
     explained = len(present) == 1 or model.predictive >= margin + _chance_gain(margin, view, len(present))
     if not explained:

@@ -122,35 +122,37 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     mean = np.where(rated, raws, 0).sum(0) / np.maximum(number, 1)
     raw = np.where(number > 0, np.floor(mean + 0.5), UNRATED).astype(np.int8)
     total = np.zeros((classes, len(raw)))
-    known = number > 0
+    heard, known = np.zeros((2, len(raw)), bool)
     informed = {name: result for name, result in results.items() if result.diagnosis["explained"]}
     for result in informed.values():
         if result.evidence is None:
             raise ValueError("combine needs results that kept their evidence")
-        # To a rater that never gives a class, a sample of that class looks like one of the nearest class that it gives.
-        given = np.flatnonzero(np.isfinite(result.evidence).any(0))
-        nearest = given[np.abs(np.arange(classes)[:, None] - given).argmin(1)]
-        total += result.evidence[:, nearest].T
-        known |= result.suggested != UNRATED
+        total += result.evidence.T
+        heard |= result.raw != UNRATED
+        known |= (result.raw != UNRATED) | (result.suggested != UNRATED)
+    if not informed:
+        heard = number > 0
     p = np.mean([result.diagnosis["p"] for result in (informed or results).values()], axis=0) + 1e-6
     for _ in range(50):
         joint = total + np.log(p / p.sum())[:, None]
         posterior = np.exp(joint - log_sum(joint))
-        p = posterior[:, number > 0].mean(1) + 1e-12
-    right = np.where(number > 0, posterior[np.maximum(raw, 0), np.arange(len(raw))], 0)
+        p = posterior[:, heard].mean(1) + 1e-12
+    right = np.where(heard, posterior[np.maximum(raw, 0), np.arange(len(raw))], 0)
     top = posterior.max(0)
-    flagged = (number > 0) & (top > right)
-    suggested = np.where((number > 0) & (top <= right), raw, posterior.argmax(0)).astype(np.int8)
-    suggested[~known] = UNRATED
-    sure = np.where(known, top, np.nan).astype(np.float32)
-    error = np.where(number > 0, 1 - right, np.nan).astype(np.float32)
+    flagged = heard & (top > right)
+    # A rating that only raters of whom nothing is known gave stays as it is.
+    stands = (number > 0) & ((top <= right) | ~heard)
+    suggested = np.where(stands, raw, posterior.argmax(0)).astype(np.int8)
+    suggested[~known & (number == 0)] = UNRATED
+    sure = np.where(known & ((number == 0) | heard), top, np.nan).astype(np.float32)
+    error = np.where(heard, 1 - right, np.nan).astype(np.float32)
     left_out = [
         f"nothing is taken from {name}: its neighbours say next to nothing" for name in results.keys() - informed
     ]
     if not informed:
         flagged[:], suggested, sure[:], error[:] = False, raw.copy(), np.nan, np.nan
     result = decide(raw, flagged, suggested, sure, error, threshold=threshold, fill_missing=fill_missing)
-    counts = posterior[:, number > 0] @ np.eye(classes)[raw[number > 0]] + PSEUDO
+    counts = posterior[:, heard] @ np.eye(classes)[raw[heard]] + PSEUDO
     observed = np.bincount(raw[number > 0], minlength=classes) / max(1, int((number > 0).sum()))
     result.diagnosis = as_json(
         {

@@ -23,7 +23,8 @@ class Curated:
         confidence: (n,) float32 probability of `suggested`; NaN where there is none.
         error_probability: (n,) float32 probability that the rating is wrong; NaN where there is no rating.
         diagnosis: how the scores came about, as JSON values.
-        evidence: (n, K) float32 log probability of what was seen given each true score, where it was asked for.
+        evidence: (n, K) float32 log probability of what was seen given each true score, where it was asked for; to a
+            class that the rater never gave, that of the nearest class that it gave.
     """
 
     raw: NDArray[np.int8]

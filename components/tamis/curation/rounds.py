@@ -96,6 +96,15 @@ def curate(
             f"in {draws.short:.0%} of its draws a sample had fewer than {_VOTERS - 1} of its neighbours beside it: "
             "find more neighbours (neighbors.k)"
         )
+    # All the rounds that drew a sample may agree on it, and the smoothing still keeps it below the threshold.
+    visits = votes.visits[view.rows]
+    out_of_reach = float(((visits + 1) ** 2 / ((visits + 2) * (visits + classes)) < confidence).mean())
+    if out_of_reach > 0.01:
+        found["warnings"].append(
+            f"{out_of_reach:.0%} of the ratings cannot be corrected: {vote_rounds} rounds draw a rating "
+            f"{visits.mean():.1f} times on average, too seldom for the confidence {confidence:g}; lower "
+            "curation.confidence, or use mode: exact"
+        )
     result.diagnosis = as_json(
         {
             "mode": "reference" if doubled else "paper",

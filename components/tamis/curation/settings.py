@@ -69,8 +69,9 @@ class CurationSettings(Settings):
             raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")
         if self.per_source is not None and self.mode != "exact":
             raise ValueError(f"per_source needs mode: exact, not {self.mode}")
-        if self.combine and self.mode != "exact":
-            raise ValueError(f"combine needs mode: exact, not {self.mode}")
+        for name in ("combine", "fill_missing"):
+            if getattr(self, name) and self.mode != "exact":
+                raise ValueError(f"{name} needs mode: exact, not {self.mode}")
         return self
 
     @property

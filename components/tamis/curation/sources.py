@@ -45,7 +45,10 @@ def curate(
         if (scores[rows] != UNRATED).sum() < smallest or len(rows) == len(scores):
             continue
         alone = curate_one(*_alone(scores, indices, distances, rows))
-        for field in ("score", "flagged", "suggested", "confidence", "error_probability", "evidence"):
+        fields = ["score", "flagged", "suggested", "confidence", "error_probability"]
+        if alone.diagnosis["explained"]:  # else all samples together know more
+            fields.append("evidence")
+        for field in fields:
             values, theirs = getattr(result, field), getattr(alone, field)
             if values is not None and theirs is not None:
                 values[rows] = theirs[: len(rows)]

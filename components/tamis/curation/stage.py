@@ -54,6 +54,11 @@ def _run(step: Step[CurationSettings]) -> None:
     ids, indices, distances = _graph(step.input("neighbors"))
     given = read_all(list(step.inputs("ratings")), ids, settings)
     places = {} if settings.per_source is None else _sources(step.input("pool"), ids)
+    if settings.diversity == "paper" and settings.diversity_neighbors > distances.shape[1]:
+        raise InputError(
+            f"diversity_neighbors is {settings.diversity_neighbors}, and the graph has {distances.shape[1]} neighbours",
+            action="find more neighbours (neighbors.k), or lower diversity_neighbors",
+        )
     diversity = diversity_scores(distances, settings.diversity_neighbors, settings.diversity)
     results = {}
     for ratings in given:

@@ -272,6 +272,14 @@ def test_tiny_pools_give_a_result_and_warnings(n: int) -> None:
     assert result.diagnosis["warnings"]
 
 
+@pytest.mark.parametrize("rated", [1, 2])
+def test_one_or_two_ratings_are_kept(rated: int) -> None:
+    pool = make_pool(40, 8, seed=1)
+    scores = np.where(np.arange(40) < rated, pool.scores, -1)
+    result = curate(scores, pool.indices, pool.distances)
+    np.testing.assert_array_equal(result.score, scores)
+
+
 @given(st.integers(0, 2**31), st.integers(2, 6))
 @settings(max_examples=15, deadline=None)
 def test_rows_of_t_sum_to_one_and_probabilities_lie_between_zero_and_one(seed: int, classes: int) -> None:

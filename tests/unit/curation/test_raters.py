@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.settings import parse
+from tamis.curation import sources
 from tamis.curation.exact import curate
 from tamis.curation.raters import agreement, combine, compare, dawid_skene
 from tamis.curation.settings import CurationSettings
@@ -168,3 +170,50 @@ def test_a_rater_that_ignores_the_text_adds_nothing(pool: Pool) -> None:
     assert pool.right(found.score) > pool.right(alone.score) - 0.02
     both_blind = combine({"a": results["blind"], "b": results["blind"]}, 6, threshold=0)
     assert (both_blind.score == blind).all()
+
+
+def test_ratings_of_a_rater_that_ignores_the_text_stand_where_no_other_rated(pool: Pool) -> None:
+    blind = np.random.default_rng(4).choice(6, len(pool.true)).astype(np.int8)
+    alone = np.arange(4000) < 500
+    results = {
+        name: curate(scores, pool.indices, pool.distances, keep_evidence=True)
+        for name, scores in (("good", np.where(alone, -1, pool.scores)), ("blind", blind))
+    }
+    found = combine(results, 6, threshold=0)
+    np.testing.assert_array_equal(found.score[alone], blind[alone])
+    assert not found.flagged[alone].any()
+    assert np.isnan(found.error_probability[alone]).all()
+    assert found.flagged[~alone].any()
+
+
+def test_a_class_that_a_rater_does_not_give_in_one_source_is_found_there_by_the_others(pool: Pool) -> None:
+    half = np.arange(4000) < 2000
+    places = {"chat": np.flatnonzero(half), "code": np.flatnonzero(~half)}
+    first, second, _ = raters_of(pool)
+    given = {"low": np.where(half, np.minimum(first, 4), first), "full": second}
+    results = {
+        name: sources.curate(
+            partial(curate, keep_evidence=True), s, pool.indices, pool.distances, places, classes=6, smallest=500
+        )
+        for name, s in given.items()
+    }
+    found = combine(results, 6, threshold=0)
+    fives = half & (pool.true == 5)
+    assert (found.score[fives] == 5).mean() > 0.7
+    assert None not in found.diagnosis["p"]
+
+
+def test_raters_that_share_no_class_in_a_source_spoil_nothing(pool: Pool) -> None:
+    half = np.arange(4000) < 2000
+    places = {"chat": np.flatnonzero(half), "code": np.flatnonzero(~half)}
+    first, second, _ = raters_of(pool)
+    given = {"low": np.where(half, np.minimum(first, 2), first), "high": np.where(half, np.maximum(second, 3), second)}
+    results = {
+        name: sources.curate(
+            partial(curate, keep_evidence=True), s, pool.indices, pool.distances, places, classes=6, smallest=500
+        )
+        for name, s in given.items()
+    }
+    found = combine(results, 6, threshold=0)
+    assert None not in found.diagnosis["p"]
+    assert (found.score[~half] == pool.true[~half]).mean() > 0.8

@@ -127,6 +127,14 @@ def test_lists_too_short_for_the_votes_are_said(pool: Pool) -> None:
     assert any("find more neighbours" in warning for warning in result.diagnosis["warnings"])
 
 
+def test_too_few_draws_for_the_threshold_are_said(pool: Pool) -> None:
+    few = rounds.curate(pool.scores, pool.indices, pool.distances, consensus_rounds=3, vote_rounds=4)
+    assert any("100% of the ratings cannot be corrected" in warning for warning in few.diagnosis["warnings"])
+    assert not (few.score != few.raw).any()
+    enough = rounds.curate(pool.scores, pool.indices, pool.distances, consensus_rounds=3, vote_rounds=20)
+    assert not any("cannot be corrected" in warning for warning in enough.diagnosis["warnings"])
+
+
 @pytest.mark.parametrize("scores", [np.full(300, 2), np.arange(300) % 2 * 5])
 def test_classes_that_nobody_gave_do_no_harm(scores: np.ndarray) -> None:
     pool = make_pool(300, 16, seed=5, k=12)
