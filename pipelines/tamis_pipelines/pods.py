@@ -65,6 +65,7 @@ class Toleration(Settings):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="empty: every effect")
 
 
+_UNLIMITED = 365 * 86_400  # seconds, for a pod without a timeout
 _GPU_TAINT = (Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),)
 
 
@@ -115,7 +116,6 @@ class Retries(Settings):
 
     count: int = Field(2, ge=0, description="further tries after the first")
     wait: int = Field(60, ge=0, description="seconds before the second try; twice that before the third, and so on")
-    longest_wait: int = Field(3600, ge=1, description="most seconds between two tries")
 
 
 class Timeouts(Settings):
@@ -219,16 +219,28 @@ def fit(
     task.set_caching_options(settings.cached and not once)
     if kind != "base":
         task.set_accelerator_type(given[f"{kind}_gpu_type"]).set_accelerator_limit(given[f"{kind}_gpus"])
+    seconds = getattr(settings.timeouts, kind) if timeout is None else timeout
     if settings.retries.count and not once:
-        wait, longest = f"{settings.retries.wait}s", f"{settings.retries.longest_wait}s"
-        task.set_retry(settings.retries.count, wait, 2.0, longest)
-    _place(task, kind, given, settings, timeout)
+        task.set_retry(
+            settings.retries.count, f"{settings.retries.wait}s", 2.0, f"{_window(settings.retries, seconds)}s"
+        )
+    _place(task, kind, given, settings, seconds)
     _mount(task, kind, given, settings)
     _tell(task, kind, given, settings)
     return task
 
 
-def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, timeout: int | None) -> None:
+def _window(retries: Retries, timeout: int) -> int:
+    """Seconds that all tries of a pod may take together, with the waits between them.
+
+    Kubeflow hands this on as the longest time after the first start of a pod in which another one may start or run, so
+    it must not cut short what the timeout allows (https://github.com/argoproj/argo-workflows/issues/13044).
+    """
+    waits = retries.wait * (2**retries.count - 1)
+    return (retries.count + 1) * (timeout or _UNLIMITED) + waits
+
+
+def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, seconds: int) -> None:
     from kfp import kubernetes
 
     kubernetes.add_node_selector_json(task, given[f"{kind}_node_selector"])
@@ -242,7 +254,7 @@ def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSet
     kubernetes.set_image_pull_policy(task, settings.pull_policy)
     if settings.pull_secrets:
         kubernetes.set_image_pull_secrets(task, settings.pull_secrets)
-    if seconds := getattr(settings.timeouts, kind) if timeout is None else timeout:
+    if seconds:
         kubernetes.set_timeout(task, seconds)
     if settings.identity:
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)

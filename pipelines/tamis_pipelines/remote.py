@@ -17,6 +17,7 @@ from typing import Any
 
 import tamis
 from tamis.core.errors import InputError, SettingsError, TamisError
+from tamis.core.llm.settings import ServiceSettings
 from tamis.core.storage import is_remote
 from tamis_pipelines.doctor import fields_of
 from tamis_pipelines.settings import RunSettings
@@ -91,12 +92,19 @@ def check_reachable(settings: RunSettings) -> None:
             allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {_MOUNTED}",
             action="put the data into object storage and name it there; --force submits all the same",
         )
-    shards = settings.kubeflow.rating_shards
-    forgetful = [rater.name for rater in settings.raters if shards.get(rater.name, 1) > 1 and rater.store is None]
+    shards, kept = settings.kubeflow.rating_shards, settings.kubeflow.compiled.work_volume
+    stores = {
+        f"raters.{rater.name}.store": rater.store
+        for rater in settings.raters
+        if isinstance(rater.backend, ServiceSettings) or shards.get(rater.name, 1) > 1
+    }
+    if settings.judging is not None and isinstance(settings.judging.judge.backend, ServiceSettings):
+        stores["judging.store"] = settings.judging.store
+    forgetful = [where for where, store in stores.items() if not kept and not is_remote(store or "")]
     if forgetful:
         raise SettingsError(
-            f"raters.{forgetful[0]}.store is missing: one of its {shards[forgetful[0]]} pods that is lost pays again",
-            allowed=f"a prefix in object storage, as in s3://bucket/ratings, or a folder below {_MOUNTED}",
+            f"{forgetful[0]} is missing, or lost with its pod: a pod that is tried again pays again",
+            allowed="a prefix in object storage, as in s3://bucket/ratings; or kubeflow.compiled.work_volume",
             action="name one; --force submits all the same",
         )
 

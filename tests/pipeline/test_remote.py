@@ -126,6 +126,19 @@ def test_a_rater_of_several_pods_gets_them_with_its_limits_and_a_store(server: K
     assert tamis("submit", write(tmp_path, values), "--host", server.url, "--force").exit_code == 0
 
 
+def test_a_service_is_not_paid_again_by_another_try(server: KubeflowServer, tmp_path: Path) -> None:
+    paid = {"name": "paid", "backend": {"kind": "openai", "model": "m"}}
+    values = SETTINGS | {"raters": [paid], "subsets": [SETTINGS["subsets"][0] | {"rater": "paid"}]}
+    forgetful = tamis("submit", write(tmp_path, values), "--host", server.url)
+    assert (forgetful.exit_code, "raters.paid.store is missing" in forgetful.output) == (1, True)
+    lost = values | {"raters": [paid | {"store": "/cache/ratings"}]}
+    assert tamis("submit", write(tmp_path, lost), "--host", server.url).exit_code == 1
+    kept = values | {"kubeflow": {"compiled": {"work_volume": True}}}
+    assert tamis("submit", write(tmp_path, kept), "--host", server.url).exit_code == 0
+    stored = values | {"raters": [paid | {"store": "s3://data/ratings"}]}
+    assert tamis("submit", write(tmp_path, stored), "--host", server.url).exit_code == 0
+
+
 def test_no_cache_reaches_every_step_however_deep(server: KubeflowServer, settings: Path) -> None:
     tamis("submit", settings, "--host", server.url)
     tamis("submit", settings, "--host", server.url, "--no-cache")
