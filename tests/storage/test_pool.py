@@ -36,6 +36,13 @@ def test_a_folder_in_object_storage_gives_its_files_by_name(s3: str, tmp_path: P
     assert [turns(row)[0][1] for row in rows] == [f"Question {i}?" for i in range(4)]
 
 
+def test_a_finished_pool_in_object_storage_is_a_source(s3: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", pairs(5))
+    run(settings_of({"path": str(tmp_path / "a.jsonl")}), out=f"{s3}/pool")
+    _, rows = make(tmp_path / "again", {"path": f"{s3}/pool"})
+    assert [turns(row)[0][1] for row in rows] == [f"Question {i}?" for i in range(5)]
+
+
 def test_a_changed_object_is_noticed(s3: str, tmp_path: Path) -> None:
     url = put(f"{s3}/a.jsonl", tmp_path / "a.jsonl", write_jsonl, pairs(2))
     make(tmp_path / "pool", {"path": url})

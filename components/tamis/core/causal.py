@@ -103,13 +103,11 @@ def logits_at(model: Any, ids: torch.Tensor, mask: torch.Tensor, places: torch.T
 
 
 @contextmanager
-def explained_memory(what: str) -> Iterator[None]:
-    """Turn the GPU's lack of memory into a `ModelError` that says what did not fit."""
+def explained_memory(what: str, action: str = "lower batch_tokens or max_tokens") -> Iterator[None]:
+    """Turn the GPU's lack of memory into a `ModelError` that says what did not fit, and what to do."""
     import torch
 
     try:
         yield
     except torch.cuda.OutOfMemoryError:
-        raise ModelError(
-            f"the GPU's memory is too small for {what}", action="lower batch_tokens or max_tokens"
-        ) from None
+        raise ModelError(f"the GPU's memory is too small for {what}", action=action) from None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.causal import explained_memory
+from tamis.core.errors import MissingExtraError, ModelError, SettingsError
 from tamis.core.models import device, dtype_of
 
 if TYPE_CHECKING:
@@ -23,15 +24,27 @@ class Encoder:
             from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError:
             raise MissingExtraError.of("sentence-transformers", "embedding") from None
-        options = {"dtype": dtype_of(settings.precision), "revision": settings.revision}
+        pinned = {"revision": settings.revision} if settings.revision else {}
         try:
-            transformer = Transformer(settings.model, max_seq_length=settings.max_tokens, model_kwargs=options)
+            transformer = Transformer(
+                settings.model,
+                max_seq_length=settings.max_tokens,
+                model_kwargs=pinned | {"dtype": dtype_of(settings.precision)},
+                config_kwargs=pinned,
+                processor_kwargs=pinned,
+            )
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"cannot load the encoder '{settings.model}': {str(error).strip().splitlines()[0]}",
                 allowed="a folder in Hugging Face layout, or a name on the hub",
                 action="check embedding.model; offline, give a folder",
             ) from None
+        positions = getattr(transformer.config, "max_position_embeddings", None)
+        if positions is not None and 0 < positions < settings.max_tokens:
+            raise SettingsError(
+                f"embedding.max_tokens: seen {settings.max_tokens}",
+                allowed=f"at most {positions} with {settings.model}",
+            )
         pooling = Pooling(transformer.get_embedding_dimension(), "mean")
         self._model = SentenceTransformer(modules=[transformer, pooling], device=str(device()))
         self._batch_size = settings.batch_size or (256 if device().type == "cuda" else 64)
@@ -40,11 +53,12 @@ class Encoder:
         """Vectors of `texts`: (len(texts), d) float16, each of length 1.
 
         Raises:
-            ModelError: when the model gives a vector that is not finite.
+            ModelError: when the model gives a vector that is not finite, or a batch does not fit into the GPU's memory.
         """
-        vectors = self._model.encode(
-            texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
+        with explained_memory(f"a batch of {self._batch_size} texts", action="lower embedding.batch_size"):
+            vectors = self._model.encode(
+                texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+            )
         if not np.isfinite(vectors).all():
             raise ModelError("the encoder gave vectors with NaN or infinity", action="try precision: float32")
         return vectors.astype(np.float16)

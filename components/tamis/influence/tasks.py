@@ -29,8 +29,11 @@ def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
         StorageError: when the file cannot be read.
     """
     subtasks: dict[str, list[Tokens]] = {}
-    text = read_bytes(locate(settings.path)).decode("utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
+    try:
+        text = read_bytes(locate(settings.path)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"task {settings.name}: {settings.path} is not UTF-8: {error.reason}") from None
+    for number, line in enumerate(text.split("\n"), 1):  # JSON's strings may hold what Unicode takes for ends of lines
         if not line.strip():
             continue
         where = f"task {settings.name}: {settings.path}, line {number}"

@@ -89,11 +89,12 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         InputError: when there are files, but none in a format that can be read.
         StorageError: when nothing is there.
     """
+    location = storage.locate(path)
+    if storage.exists(location / MANIFEST):
+        names = [file.name for file in Artifact.open(path, "pool").manifest.files if file.name.startswith("part-")]
+        return [(name, location / name) for name in sorted(names)]
     if storage.is_remote(path):
-        location = storage.locate(path)
         found = [(_below(location, file), file) for file in storage.files_below(location)]
-    elif (Path(path) / MANIFEST).is_file():
-        return [(part.name, part) for part in Artifact.open(path, "pool").parts()]
     elif Path(path).exists():
         found = [(_below(Path(path), file), file) for file in storage.files_below(Path(path))]
     else:

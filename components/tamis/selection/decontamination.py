@@ -28,6 +28,7 @@ from tamis.core.steps import Uri
 from tamis.core.storage import locate, read_bytes, write_bytes
 
 WORDS, COMMON, FEWEST = 13, 10, 8
+_KNOWN_WORDS = 1_000_000  # whose numbers are kept: some 150 MB
 _FORMATS = "jsonl, json, csv or txt"
 _SHOWN = 50
 _WORD = re.compile(r"\w+")
@@ -127,6 +128,8 @@ class _Hashing:
 
     def of(self, words: Sequence[str]) -> Hashes:
         known = self._known
+        if len(known) > _KNOWN_WORDS:
+            known.clear()
         for word in words:
             if word not in known:
                 known[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")

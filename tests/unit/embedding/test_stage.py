@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError, ModelError
+from tamis.core.errors import InputError, ModelError, SettingsError
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.embedding.stage import run
 from tests.artifacts import conversation, make_pool
@@ -49,6 +49,12 @@ def test_a_model_that_is_nowhere_is_a_clear_error(small_pool: Path, tmp_path: Pa
     with pytest.raises(ModelError, match="cannot load the encoder"):
         run(EmbeddingSettings(model=str(tmp_path / "nowhere")), pool=small_pool, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_more_tokens_than_the_encoder_has_positions_are_refused(models: Path, small_pool: Path, tmp_path: Path) -> None:
+    settings = EmbeddingSettings(model=str(models / "minilm"), max_tokens=1024)
+    with pytest.raises(SettingsError, match=r"max_tokens: seen 1024[\s\S]*at most 512"):
+        run(settings, pool=small_pool, out=tmp_path / "out")
 
 
 def test_finished_blocks_are_taken_up_and_give_the_same_bytes(

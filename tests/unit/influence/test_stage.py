@@ -12,8 +12,9 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.settings import parse
-from tamis.influence.settings import InfluenceSettings
+from tamis.influence.settings import InfluenceSettings, TaskSettings
 from tamis.influence.stage import run, warmup_samples
+from tamis.influence.tasks import read_task
 from tests.artifacts import conversation, make_pool
 from tests.conftest import shared_data
 
@@ -273,3 +274,13 @@ def test_the_component_describes_its_artifact(
     influence.python_func(pool=dsl.Dataset(uri=str(pool)), settings=settings, scores=scores, metrics=metrics)
     assert (scores.metadata["kind"], scores.metadata["name"]) == ("scores", "less")
     assert metrics.metadata["scored"] == 16
+
+
+def test_a_line_of_a_task_may_hold_what_unicode_takes_for_the_end_of_one(tiny: Path, tmp_path: Path) -> None:
+    row = {"prompt": "one\u2028two\u0085three", "completion": "Yes."}
+    (tmp_path / "task.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    from tamis.core.conversations import Encoder, chat_tokenizer
+
+    encoder = Encoder(chat_tokenizer(str(tiny), None, "chat"), 2048)
+    task = read_task(TaskSettings(name="t", path=str(tmp_path / "task.jsonl")), encoder)
+    assert [len(examples) for examples in task.subtasks.values()] == [1]
