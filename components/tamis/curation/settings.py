@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from tamis.core.settings import Settings
 
 
+MOST_CLASSES = 6  # the paper's number, which selection and report are made for
+
+
 class CurationSettings(Settings):
     """How the raters' errors are found and corrected (paper section 3)."""
 
@@ -65,6 +68,11 @@ class CurationSettings(Settings):
     def _check(self) -> CurationSettings:
         if self.highest <= self.lowest:
             raise ValueError(f"highest ({self.highest}) must be above lowest ({self.lowest})")
+        if self.classes > MOST_CLASSES:
+            raise ValueError(
+                f"lowest {self.lowest} and highest {self.highest} make {self.classes} score classes; {MOST_CLASSES} at most "
+                "go through a run (on arrays, tamis.curation.exact.curate takes any number)"
+            )
         if isinstance(self.neighbors, int) and self.neighbors < 1:
             raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")
         if self.per_source is not None and self.mode != "exact":
