@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from tamis.core.settings import Settings
 
-
 MOST_CLASSES = 6  # the paper's number, which selection and report are made for
 
 
@@ -70,8 +69,8 @@ class CurationSettings(Settings):
             raise ValueError(f"highest ({self.highest}) must be above lowest ({self.lowest})")
         if self.classes > MOST_CLASSES:
             raise ValueError(
-                f"lowest {self.lowest} and highest {self.highest} make {self.classes} score classes; {MOST_CLASSES} at most "
-                "go through a run (on arrays, tamis.curation.exact.curate takes any number)"
+                f"lowest {self.lowest} and highest {self.highest} make {self.classes} score classes; a run takes "
+                f"{MOST_CLASSES} at most (on arrays, tamis.curation.exact.curate takes any number)"
             )
         if isinstance(self.neighbors, int) and self.neighbors < 1:
             raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")

@@ -239,7 +239,7 @@ def test_two_runs_write_the_same_bytes(pool: Pool, tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"lowest": 9, "highest": 9}, "highest .9. must be above lowest"),
-        ({"lowest": 1, "highest": 10}, "make 10 score classes; 6 at most"),
+        ({"lowest": 1, "highest": 10}, "make 10 score classes; a run takes 6 at most"),
         ({"neighbors": 0}, "neighbors .0. must be 1 or more"),
         ({"confidence": 1.2}, "confidence"),
         ({"mode": "paper", "fill_missing": True}, "fill_missing needs mode: exact"),
