@@ -16,7 +16,7 @@ from tamis.core.llm.backends.openai import answer_of, answer_tokens
 from tamis.core.llm.client import Reply
 from tamis.core.llm.faults import shortened
 from tamis.core.llm.stream import Asking
-from tamis.core.models import dtype_of, load_config, revision_of
+from tamis.core.models import device, dtype_of, load_config, revision_of
 
 if TYPE_CHECKING:
     from tamis.core.conversations import Format
@@ -158,6 +158,9 @@ class _Engine:
             # Else a weak model may write white space until it is cut off; the request's own setting has no effect.
             "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
         }
+        if not sampling.greedy and device().type == "cpu":
+            # vLLM 0.32 on a CPU fails where it has read a part of a prompt whose request has a seed of its own.
+            arguments["enable_chunked_prefill"] = False
         try:
             self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | settings.engine)))
         except (ValueError, RuntimeError, OSError, TypeError) as error:
