@@ -8,7 +8,7 @@ import pytest
 
 from tamis.core import storage
 from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
-from tamis.core.errors import ArtifactError, StorageError
+from tamis.core.errors import ArtifactError, ModelError, StorageError
 from tamis.core.settings import Settings
 from tamis.core.steps import Input, Step, run_step
 from tests.storage.conftest import reached
@@ -112,3 +112,23 @@ def test_a_server_out_of_order_is_an_error_and_not_an_absent_file(
                 errors.append(str(error))
     assert errors
     assert all("credentials" in error for error in errors)
+
+
+def test_unfinished_work_for_object_storage_outlives_its_process(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fails(step: Step[Words]) -> None:
+        (step.scratch / "paid").write_text("42")
+        raise ModelError("stopped")
+
+    def succeeds(step: Step[Words]) -> None:
+        (step.out / "answer.txt").write_text((step.scratch / "paid").read_text())
+        step.rows = 1
+
+    with pytest.raises(ModelError):
+        run_step("test", "pool", Words(), fails, out=f"{s3}/out")
+    run_step("test", "pool", Words(), succeeds, out=f"{s3}/out")
+    assert storage.read_bytes(storage.locate(f"{s3}/out") / "answer.txt") == b"42"
+    assert not list(tmp_path.rglob("*.scratch"))

@@ -4,7 +4,8 @@ Every stage's `run` calls `run_step`. The body writes into a private folder; onl
 get its manifest and its final name, so that no kill and no fault leaves half an artifact that looks whole.
 
 `TAMIS_HOME`, if set, names a folder that keeps finished artifacts by key (`artifacts/`) and unfinished work that can be
-taken up again (`scratch/`). `tamis run` sets it to its working folder; a pod may set it to a mounted volume.
+taken up again (`scratch/`). `tamis run` sets it to its working folder; a pod may set it to a mounted volume. Without
+it, unfinished work lies beside a local output, and for one in object storage in the user's cache.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def run_step(
         if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
-        scratch = (home / "scratch" if home else target.parent) / f".{stage}-{recipe.key[:24]}.scratch"
+        scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
         with explained_os_errors(f"writing {target}"):
             scratch.mkdir(parents=True, exist_ok=True)
             with _only_one(scratch / "lock"):
@@ -147,6 +148,15 @@ def run_step(
                     deliver(target, manifest, out)
                 shutil.rmtree(scratch, ignore_errors=True)
     return manifest
+
+
+def _scratch_of(home: Path | None, out: Uri) -> Path:
+    """Where unfinished work of a step lies: never in a folder that ends with the process."""
+    if home is not None:
+        return home / "scratch"
+    if not storage.is_remote(out):
+        return Path(out).parent
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tamis" / "scratch"
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ class Store(Generic[R]):
             else:
                 columns = {field.name: [getattr(record, field.name) for record in found] for field in schema}
                 tables.append(pa.table(columns, schema=schema))
-        return Stored(self._records, pa.concat_tables(tables), damaged)
+        # In one piece: what is found would otherwise be looked for in every part.
+        return Stored(self._records, pa.concat_tables(tables).combine_chunks(), damaged)
 
     def append(self, records: Sequence[R]) -> None:
         """Add one part. When this returns, the records are durable.

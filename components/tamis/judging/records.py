@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
+from tamis.core.llm.faults import storable
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.store import Records
 from tamis.judging.comparison import Verdict
@@ -85,7 +86,7 @@ def text_of(answer: Answer, attempt: int, earlier: Text | None) -> Text:
     common = _common(answer, attempt, earlier)
     if answer.problem is not None:
         return Text.model_validate(common | {"status": answer.problem, "error": answer.error})
-    return Text.model_validate(common | {"status": "ok", "text": _storable(answer.text).strip(), "cut": answer.cut})
+    return Text.model_validate(common | {"status": "ok", "text": storable(answer.text).strip(), "cut": answer.cut})
 
 
 def verdict_of(prompt: JudgePrompt, answer: Answer, attempt: int, earlier: Judged | None) -> Judged:
@@ -113,8 +114,3 @@ def _common(answer: Answer, attempt: int, earlier: _Asked | None) -> dict[str, o
         "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
         "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
     }
-
-
-def _storable(text: str) -> str:
-    """`text` without halves of surrogate pairs, which no file can hold."""
-    return text.encode("utf-8", "replace").decode()

@@ -299,3 +299,31 @@ def test_the_paper_s_service_is_ready_by_name() -> None:
     assert isinstance(mine.backend, OpenAISettings)
     assert (mine.backend.model, mine.backend.max_new_tokens, mine.max_attempts) == ("gpt-4o-mini", 128, 3)
     assert mine.backend.api_key_env == "OPENAI_API_KEY"
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk one", "sk-ключ"])
+def test_what_cannot_be_a_key_is_refused_without_being_shown(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with Server(lambda asked: Reaction(completion())) as server, pytest.raises(SettingsError) as refused:
+        run(settings(server, backend={"api_key_env": "SOME_KEY"}), pool=pool_of(2, tmp_path), out=tmp_path / "out")
+    assert "SOME_KEY" in str(refused.value)
+    assert key[:4] not in str(refused.value)
+
+
+def test_an_address_with_a_password_is_refused() -> None:
+    backend = {"kind": "openai", "model": "m", "base_url": "http://me:secret@host/v1"}
+    with pytest.raises(SettingsError, match="holds a user or a password"):
+        parse_settings(RatingSettings, {"name": "mini", "backend": backend}, where="here")
+
+
+def test_half_a_surrogate_pair_in_a_refusal_spoils_no_other_rating(tmp_path: Path) -> None:
+    def reaction(asked: Asked) -> Reaction:
+        return Reaction(completion("", refusal="No \ud83d") if b"What is 3?" in asked.content else completion())
+
+    with Server(reaction) as server:
+        run(settings(server, tmp_path / "store"), pool=pool_of(20, tmp_path), out=tmp_path / "out")
+    kept = stored(tmp_path / "store")
+    assert len(kept) == 20
+    assert [one["error"] for one in kept if one["status"] == "refused"] == ["refusal: No ?"]

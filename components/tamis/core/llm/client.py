@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import MissingExtraError, ModelError
-from tamis.core.llm.faults import Fault, fault_of_status, shortened
+from tamis.core.llm.faults import Fault, fault_of_status, shortened, storable
 from tamis.core.llm.limits import Gate, RateLimits
 from tamis.core.llm.settings import ServiceSettings
 
@@ -238,9 +238,9 @@ def reply_in(body: Any) -> Reply | Fault:
         if not isinstance(text, str) or not isinstance(logprobs, list):
             raise TypeError
         return Reply(
-            text,
+            storable(text),
             str(choice.get("finish_reason") or "stop"),
-            str(refusal) if refusal else None,
+            storable(str(refusal)) if refusal else None,
             logprobs,
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),

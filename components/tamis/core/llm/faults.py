@@ -33,6 +33,7 @@ _OVERLOAD = {"rate limited", "server error", "timeout", "no connection"}
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _FILTERED = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
 _TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too many tokens|string too long", re.I)
+_CONTENT = {"messages", "prompt", "input"}  # fields of a request that no other has alike
 _SHOWN = 200  # characters of a service's own words
 
 
@@ -78,7 +79,8 @@ def fault_of_status(
         status: 400 or more.
         headers: of the response, by lower-case name.
         body: parsed JSON of the response, or its text.
-        parameters: names of the request's own parameters, of which a 400 may say that the service has none.
+        parameters: names of the request's fields. Of one that all requests have alike, a 400 may say that the service
+            has no such parameter; one about the messages is about this request alone.
         patience: seconds; a service that wants to be left alone for longer is not waited for.
     """
     error = body.get("error", body) if isinstance(body, Mapping) else {}
@@ -108,7 +110,7 @@ def fault_of_status(
         return Fault("content filter", detail)
     if status == 413 or "context_length_exceeded" in codes or _TOO_LONG.search(message):
         return Fault("too long", detail)
-    if _names_a_parameter(str(error.get("param") or ""), message, parameters):
+    if _names_a_parameter(str(error.get("param") or ""), message, parameters - _CONTENT):
         return Fault("parameter refused", detail)
     return Fault("bad request", detail)
 
@@ -143,10 +145,16 @@ def _names_a_parameter(named: str, message: str, parameters: frozenset[str]) -> 
     """Whether a 400 is about a parameter that every request has, and not about this request's content."""
     if named.partition(".")[0] in parameters:
         return True
-    return any(re.search(rf"\b{re.escape(name)}\b", message) for name in parameters)
+    # "model" stands in too many sentences to mean the parameter.
+    return any(re.search(rf"\b{re.escape(name)}\b", message) for name in parameters - {"model"})
+
+
+def storable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def shortened(text: str) -> str:
     """The beginning of `text`, in one line."""
-    line = " ".join(text.split())
+    line = " ".join(storable(text).split())
     return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."

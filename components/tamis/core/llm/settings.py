@@ -57,6 +57,8 @@ class ServiceSettings(Settings):
 
     @model_validator(mode="after")
     def _reachable(self) -> ServiceSettings:
+        if self.base_url is not None and "@" in self.base_url.partition("://")[2].partition("/")[0]:
+            raise ValueError("'base_url' holds a user or a password, which artifacts would show; use api_key_env")
         if self.azure is not None and self.base_url is None:
             raise ValueError("with azure, 'base_url' must name the endpoint, as in https://NAME.openai.azure.com")
         return self
@@ -70,7 +72,7 @@ class ServiceSettings(Settings):
         """The key from the environment.
 
         Raises:
-            SettingsError: when the variable is not set.
+            SettingsError: when the variable is not set, or holds what cannot be a key.
         """
         if self.api_key_env is None:
             return "none"
@@ -81,6 +83,13 @@ class ServiceSettings(Settings):
                 "not set",
                 allowed="the NAME of a variable that holds the key, or null for a service that wants none",
                 action=f"set {self.api_key_env}; in a cluster, from a Secret",
+            )
+        if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
+            # Else the network's library shows the header that it refuses, key and all.
+            raise SettingsError(
+                f"the environment variable {self.api_key_env} (api_key_env) holds what no key can be: white space, "
+                "line breaks or letters beyond ASCII",
+                action="look for a second line, or quotation marks, in the file or Secret that it comes from",
             )
         return key
 

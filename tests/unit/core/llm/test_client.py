@@ -26,7 +26,7 @@ def service(server: Server, **values: Any) -> ServiceSettings:
 
 def ask(settings: ServiceSettings, count: int = 1, tokens: tuple[float, float] = (0, 0)) -> dict[int, Reply | Fault]:
     def call(job: int) -> Call:
-        return Call({"messages": [{"role": "user", "content": f"{job}"}]}, *tokens)
+        return Call({"messages": [{"role": "user", "content": f"{job}"}], "temperature": 0}, *tokens)
 
     outcomes: dict[int, Reply | Fault] = {}
     for group in stream(settings, iter(range(count)), call):
@@ -112,7 +112,7 @@ def test_being_told_to_come_later_costs_patience_and_not_tries() -> None:
         (Reaction(error("no such model"), 404), "check 'base_url' and 'model'"),
         (Reaction(error("no credit", "insufficient_quota"), 429), "add credit"),
         (Reaction(error("tomorrow"), 429, {"Retry-After": "90000"}), "start again later"),
-        (Reaction(error("'messages' is not supported"), 400), "change the setting"),
+        (Reaction(error("'temperature' is not supported"), 400), "change the setting"),
     ],
 )
 def test_a_hopeless_service_stops_all_at_once_and_the_key_is_never_said(

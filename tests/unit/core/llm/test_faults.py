@@ -11,7 +11,7 @@ import pytest
 from tamis.core.llm.faults import fault_of_status, retry_after
 from tests.llm_server import error
 
-PARAMETERS = frozenset({"logprobs", "response_format", "messages"})
+PARAMETERS = frozenset({"logprobs", "response_format", "messages", "model"})
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,9 @@ PARAMETERS = frozenset({"logprobs", "response_format", "messages"})
         (400, error("logprobs are not supported with this model"), "parameter refused"),
         (400, error("Invalid schema", None, param="response_format"), "parameter refused"),
         (400, error("a message holds a control character"), "bad request"),
+        (400, error("Invalid 'messages[0].content': string of length 0"), "bad request"),
+        (400, error("no such value", None, param="messages"), "bad request"),
+        (400, error("the model cannot read this image"), "bad request"),
         (422, {"error": "strange"}, "bad request"),
         (422, {"detail": [1]}, "bad request"),
     ],

@@ -70,7 +70,7 @@ class VllmBackend:
             "structured": settings.structured,
             "max_new_tokens": settings.max_new_tokens,
             "max_sample_tokens": settings.max_sample_tokens,
-        }
+        } | ({"engine": settings.engine} if settings.engine else {})  # any of which may change answers
 
     @property
     def deterministic(self) -> bool:
