@@ -236,7 +236,7 @@ def _window(retries: Retries, timeout: int) -> int:
     Kubeflow hands this on as the longest time after the first start of a pod in which another one may start or run, so
     it must not cut short what the timeout allows (https://github.com/argoproj/argo-workflows/issues/13044).
     """
-    waits = retries.wait * (2**retries.count - 1)
+    waits = sum(retries.wait << number for number in range(retries.count))
     return (retries.count + 1) * (timeout or _UNLIMITED) + waits
 
 

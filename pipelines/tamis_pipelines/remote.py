@@ -98,8 +98,10 @@ def check_reachable(settings: RunSettings) -> None:
         for rater in settings.raters
         if isinstance(rater.backend, ServiceSettings) or shards.get(rater.name, 1) > 1
     }
-    if settings.judging is not None and isinstance(settings.judging.judge.backend, ServiceSettings):
-        stores["judging.store"] = settings.judging.store
+    if (judging := settings.judging) is not None:
+        asked = (judging.judge.backend, judging.against, *judging.opponents.values())
+        if any(isinstance(one, ServiceSettings) for one in asked):
+            stores["judging.store"] = judging.store
     forgetful = [where for where, store in stores.items() if not kept and not is_remote(store or "")]
     if forgetful:
         raise SettingsError(
