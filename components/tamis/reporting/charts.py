@@ -70,7 +70,7 @@ def paired_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *,
             axes.bar(shifted, values, width=width * 0.94, color=LIGHT[colour], label=name)
             for place, value in zip(shifted, values, strict=True):
                 axes.annotate(
-                    _compact(value),
+                    _two_figures(value),
                     (place, value),
                     xytext=(0, 3),
                     textcoords="offset points",
@@ -351,6 +351,16 @@ def _few_per_decade(values: NDArray[np.float64]) -> Locator:
 
     short = np.nanmax(values) / max(np.nanmin(values), 1e-9) < 100
     return LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,))
+
+
+def _two_figures(value: float) -> str:
+    """A count in no more characters than a bar is wide: 950, 2.3k, 12k, 340k."""
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if value >= 10 * size:
+            return f"{value / size:.0f}{unit}"
+        if value >= size:
+            return f"{value / size:.1f}{unit}"
+    return f"{value:.0f}"
 
 
 def _compact(value: float) -> str:
