@@ -19,6 +19,7 @@ from tamis.core.errors import TamisError, install
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.storage import exists, is_remote, locate, write_bytes
 from tamis.evaluation.suite import open_suite
+from tamis.pool.sources import files_at
 from tamis.rating.importing import count_ratings
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.plan import pool_size
@@ -30,7 +31,7 @@ _GIB = 1 << 30
 _MEMORY_PER_WEIGHT_BYTE = 4
 _MEMORY_BESIDE_MODELS = 2 * _GIB
 _DISK_BESIDE_MODELS = 1 * _GIB
-_LARGE = 1 << 28  # bytes of a file of ratings that is not read beforehand
+_LARGE = 1 << 28  # bytes of files that are not read beforehand
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,11 @@ def _ratings(rater: RatingSettings) -> Check | None:
 
 
 def _sizes(settings: RunSettings) -> Iterator[Check]:
-    """Subsets that are larger than the pool can be."""
+    """Subsets that are larger than the pool can be; the rows of large files are not counted for this."""
     try:
+        paths = [source.path for source in settings.pool.sources if source.path and not is_remote(source.path)]
+        if sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path)) > _LARGE:
+            return
         samples = pool_size(settings)
     except TamisError:
         return  # that the data are missing is said elsewhere; those of the hub are not counted
