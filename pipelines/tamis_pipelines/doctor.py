@@ -31,6 +31,7 @@ _GIB = 1 << 30
 _MEMORY_PER_WEIGHT_BYTE = 4
 _MEMORY_BESIDE_MODELS = 2 * _GIB
 _DISK_BESIDE_MODELS = 1 * _GIB
+_DEMO, _MAKE_DEMO = "build/demo/", "make demo, which also makes what the other examples share with it"
 _LARGE = 1 << 28  # bytes of files that are not read beforehand
 
 
@@ -146,7 +147,10 @@ def _data(where: str, path: str) -> Check:
     except TamisError as error:
         return Check(where, False, error.problem, error.action)
     if not found and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        action = "give a file, local or in object storage; if this is a data set of the hub, it is no file with ratings"
+        hub = "`dataset` takes its name" if where.startswith("pool.") else "it is no file with ratings"
+        action = f"give a file, local or in object storage; if this is a data set of the hub, {hub}"
+    if not found and path.startswith(_DEMO):
+        action = _MAKE_DEMO
     return Check(where, found, path if found else f"nothing at {path}", action)
 
 
@@ -207,7 +211,8 @@ def _model(where: str, model: str) -> Check:
         seen = f"{model}, {size / _GIB:.2f} GiB of weights" if whole else f"{model} has no config.json or no weights"
         return Check(where, whole, seen, "give a folder in Hugging Face layout: config.json and *.safetensors")
     if model.startswith((".", "/")) or model.count("/") > 1:
-        return Check(where, False, f"no folder {model}", f"correct {where}, or make the model first")
+        action = _MAKE_DEMO if model.startswith(_DEMO) else f"correct {where}, or make the model first"
+        return Check(where, False, f"no folder {model}", action)
     from huggingface_hub import get_token, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(model, "config.json"), str):
