@@ -337,6 +337,77 @@ def test_a_changed_schedule_is_another_job(newest_helm: Path) -> None:
     assert len(names() | names(every=61) | names(settings={"work_dir": "v"})) == 3
 
 
+ALL_JOBS: dict[str, Any] = {
+    "fullnameOverride": "sieve",
+    "seaweedfs": {"enabled": True},
+    "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
+    "kubeflow": {
+        "enabled": True,
+        "server": {"host": "http://x"},
+        "upload": True,
+        "schedules": [{"name": "a", "every": 60, "settings": {"kubeflow": {"compiled": {"queue": "q"}}}}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hub": {"existingSecret": "hub"}},
+        {"pod": {"resources": {"limits": {"memory": "3Gi"}}}},
+        {"pod": {"labels": {"a": "b"}}},
+        {"image": {"pullSecrets": ["keys"]}},
+        {"storage": {"s3": {"ca": {"configMap": "ca"}}}},
+        {"serviceAccount": {"create": False}},
+    ],
+    ids=str,
+)
+def test_an_upgrade_changes_no_job_but_makes_another(newest_helm: Path, changed: dict[str, Any]) -> None:
+    def made(values: dict[str, Any]) -> dict[str, Any]:
+        return {d["metadata"]["name"]: d["spec"] for d in rendered(newest_helm, values) if d["kind"] == "Job"}
+
+    before, after = made(ALL_JOBS), made(ALL_JOBS | changed)
+    assert len(before) == 4
+    assert before != after
+    for name in set(before) & set(after):
+        assert before[name] == after[name]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_pod_changes_with_the_chart_s_version(newest_helm: Path, case: str) -> None:
+    for document in rendered(newest_helm, CASES[case]):
+        if "template" in (document.get("spec") or {}):
+            assert "helm.sh/chart" not in str(document["spec"])
+            assert "app.kubernetes.io/version" not in str(document["spec"])
+
+
+def test_pipelines_that_the_chart_brings_name_its_images_secrets_and_objects(newest_helm: Path) -> None:
+    from tamis.core.settings import parse
+    from tamis_pipelines.pods import KubeflowSettings
+
+    images = {"imageRegistry": "registry.internal/mirror", "image": {"digests": {"rating": DIGEST}}}
+    images["image"]["pullSecrets"] = ["keys"]  # type: ignore[index]
+    objects = rendered(newest_helm, ALL_JOBS | images | {"hub": {"existingSecret": "token"}})
+    jobs = [d for d in objects if d["metadata"]["labels"].get("app.kubernetes.io/component") == "pipelines"]
+    assert len(jobs) == 2
+    for job in jobs:
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        told = environment(container, {})
+        assert told["TAMIS_IMAGE_CPU"] == container["image"] == "registry.internal/mirror/tamis-cpu:0.1.0"
+        assert told["TAMIS_IMAGE_RATING"] == f"registry.internal/mirror/tamis-rating@{DIGEST}"
+        assert {"TAMIS_IMAGE_TRAINING", "TAMIS_IMAGE_EVALUATION"} <= set(told)
+        assert any("/etc/tamis/settings/settings.yaml" in argument for argument in container["args"])
+        (name,) = [v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "settings"]
+        text = by_name(objects)[f"ConfigMap/{name}"]["data"]["settings.yaml"]
+        settings = parse(KubeflowSettings, yaml.safe_load(text)["kubeflow"], where=name)
+        assert settings.compiled.pull_secrets == ["keys"]
+        assert settings.compiled.queue == ("q" if "schedule" in name else "")
+        told_objects = settings.objects
+        assert (told_objects.environment, told_objects.model_cache) == ("sieve-environment", "sieve-models")
+        assert (told_objects.hub_secret, told_objects.storage_secret) == ("token", "tamis-s3")
+
+
 def test_long_names_stay_within_what_kubernetes_takes(newest_helm: Path) -> None:
     values = CASES["vllm services"] | {
         "fullnameOverride": "a" * 40,
