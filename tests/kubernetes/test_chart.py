@@ -16,8 +16,9 @@ import yaml
 
 from tamis.cli import main
 from tamis.rating.metrics import Metrics
+from tests.kubernetes.binaries import ROOT
 from tests.kubernetes.cases import CASES, DIGEST
-from tests.kubernetes.conftest import CHART, rendered, template
+from tests.kubernetes.conftest import CHART, overlay, rendered, template
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
 from tests.storage.seaweed import free_port
 
@@ -406,6 +407,63 @@ def test_pipelines_that_the_chart_brings_name_its_images_secrets_and_objects(new
         told_objects = settings.objects
         assert (told_objects.environment, told_objects.model_cache) == ("sieve-environment", "sieve-models")
         assert (told_objects.hub_secret, told_objects.storage_secret) == ("token", "tamis-s3")
+
+
+def test_a_step_of_kubeflow_may_call_what_its_launcher_and_executor_call(newest_helm: Path) -> None:
+    values = {"networkPolicy": {"enabled": True, "apiServer": "10.0.0.0/8"}}
+    objects = by_name(rendered(newest_helm, values | {"kubeflow": {"enabled": True}}))
+    policy = objects["NetworkPolicy/tamis-kubeflow"]["spec"]
+    package = (ROOT / "pipelines/packages/data-selection.yaml").read_text()
+    assert policy["podSelector"]["matchExpressions"] == [{"key": "tamis.dev/pod", "operator": "Exists"}]
+    assert "tamis.dev/pod: rating" in package
+    inside, server = policy["egress"]
+    assert inside["to"] == [{"namespaceSelector": {}}]
+    assert {8080, 8333, 8887, 8888, 9000} == {port["port"] for port in inside["ports"]}
+    assert server["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    assert {443, 6443} == {port["port"] for port in server["ports"]}
+    assert "NetworkPolicy/tamis-kubeflow" not in by_name(rendered(newest_helm, values))
+
+
+def test_who_uploads_may_do_what_kubeflow_asks_about_a_token(newest_helm: Path) -> None:
+    case = CASES["pipelines that are uploaded and run at fixed times"]
+    objects = by_name(rendered(newest_helm, case))
+    rules = objects["Role/tamis-pipeline-upload"]["rules"]
+    may = {(group, what): rule["verbs"] for rule in rules for group in rule["apiGroups"] for what in rule["resources"]}
+    for what in ("pipelines", "pipelines/versions", "experiments", "jobs"):
+        assert {"create", "get", "list"} <= set(may["pipelines.kubeflow.org", what])
+    assert "delete" in may["pipelines.kubeflow.org", "jobs"]  # --replace
+    assert may["", "serviceaccounts"] == ["use"]
+    (subject,) = objects["RoleBinding/tamis-pipeline-upload"]["subjects"]
+    assert subject["name"] == objects["ServiceAccount/tamis-pipeline"]["metadata"]["name"] == "tamis-pipeline"
+    assert "Role/tamis-pipeline-upload" not in by_name(rendered(newest_helm, CASES["kubeflow"]))
+
+
+def test_pods_that_share_a_volume_of_one_node_follow_the_first_to_it(newest_helm: Path, kubectl: Path) -> None:
+    of_chart = rendered(newest_helm, {}, "--values", CHART / "values-cpu.yaml")
+    for objects in (of_chart, overlay(kubectl, "cpu"), overlay(kubectl, "trial")):
+        for document in objects:
+            if template := (document.get("spec") or {}).get("template"):
+                affinity = template["spec"]["affinity"]["podAffinity"]
+                (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+                assert term["topologyKey"] == "kubernetes.io/hostname"
+                # Else the first pod, which nobody is there to follow, could not be placed.
+                assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_a_training_that_loses_a_node_begins_again_with_all(newest_helm: Path, kubectl: Path) -> None:
+    values = {"trainer": {"enabled": True}}
+    for objects in (rendered(newest_helm, values), overlay(kubectl, "trainer")):
+        spec = by_name(objects)["TrainingRuntime/tamis-finetune"]["spec"]["template"]["spec"]
+        assert spec["failurePolicy"] == {"maxRestarts": 6}
+        assert spec["replicatedJobs"][0]["template"]["spec"]["backoffLimit"] == 0
+
+
+def test_what_the_values_say_of_a_vllm_service_is_what_the_schema_takes() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["vllmService"]["properties"]
+    text = (CHART / "values.yaml").read_text()
+    told = re.search(r"Each takes `model` and, if wanted,(.*?)autoscaling", text, re.DOTALL)
+    assert told
+    assert set(re.findall(r"\w+", told[1])) - {"and"} == set(schema) - {"model", "autoscaling"}
 
 
 def test_long_names_stay_within_what_kubernetes_takes(newest_helm: Path) -> None:
