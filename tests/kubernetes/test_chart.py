@@ -386,8 +386,8 @@ def test_pipelines_that_the_chart_brings_name_its_images_secrets_and_objects(new
     from tamis.core.settings import parse
     from tamis_pipelines.pods import KubeflowSettings
 
-    images = {"imageRegistry": "registry.internal/mirror", "image": {"digests": {"rating": DIGEST}}}
-    images["image"]["pullSecrets"] = ["keys"]  # type: ignore[index]
+    image = {"digests": {"rating": DIGEST}, "pullSecrets": ["keys"]}
+    images = {"imageRegistry": "registry.internal/mirror", "image": image}
     objects = rendered(newest_helm, ALL_JOBS | images | {"hub": {"existingSecret": "token"}})
     jobs = [d for d in objects if d["metadata"]["labels"].get("app.kubernetes.io/component") == "pipelines"]
     assert len(jobs) == 2
