@@ -16,8 +16,9 @@ import yaml
 
 from tamis.cli import main
 from tamis.rating.metrics import Metrics
+from tests.kubernetes.binaries import ROOT
 from tests.kubernetes.cases import CASES, DIGEST
-from tests.kubernetes.conftest import CHART, rendered, template
+from tests.kubernetes.conftest import CHART, overlay, rendered, template
 from tests.kubernetes.objects import by_name, containers, environment, pods, references
 from tests.storage.seaweed import free_port
 
@@ -335,6 +336,134 @@ def test_a_changed_schedule_is_another_job(newest_helm: Path) -> None:
 
     assert names() == names()
     assert len(names() | names(every=61) | names(settings={"work_dir": "v"})) == 3
+
+
+ALL_JOBS: dict[str, Any] = {
+    "fullnameOverride": "sieve",
+    "seaweedfs": {"enabled": True},
+    "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
+    "kubeflow": {
+        "enabled": True,
+        "server": {"host": "http://x"},
+        "upload": True,
+        "schedules": [{"name": "a", "every": 60, "settings": {"kubeflow": {"compiled": {"queue": "q"}}}}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hub": {"existingSecret": "hub"}},
+        {"pod": {"resources": {"limits": {"memory": "3Gi"}}}},
+        {"pod": {"labels": {"a": "b"}}},
+        {"image": {"pullSecrets": ["keys"]}},
+        {"storage": {"s3": {"ca": {"configMap": "ca"}}}},
+        {"serviceAccount": {"create": False}},
+    ],
+    ids=str,
+)
+def test_an_upgrade_changes_no_job_but_makes_another(newest_helm: Path, changed: dict[str, Any]) -> None:
+    def made(values: dict[str, Any]) -> dict[str, Any]:
+        return {d["metadata"]["name"]: d["spec"] for d in rendered(newest_helm, values) if d["kind"] == "Job"}
+
+    before, after = made(ALL_JOBS), made(ALL_JOBS | changed)
+    assert len(before) == 4
+    assert before != after
+    for name in set(before) & set(after):
+        assert before[name] == after[name]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_pod_changes_with_the_chart_s_version(newest_helm: Path, case: str) -> None:
+    for document in rendered(newest_helm, CASES[case]):
+        if "template" in (document.get("spec") or {}):
+            assert "helm.sh/chart" not in str(document["spec"])
+            assert "app.kubernetes.io/version" not in str(document["spec"])
+
+
+def test_pipelines_that_the_chart_brings_name_its_images_secrets_and_objects(newest_helm: Path) -> None:
+    from tamis.core.settings import parse
+    from tamis_pipelines.pods import KubeflowSettings
+
+    image = {"digests": {"rating": DIGEST}, "pullSecrets": ["keys"]}
+    images = {"imageRegistry": "registry.internal/mirror", "image": image}
+    objects = rendered(newest_helm, ALL_JOBS | images | {"hub": {"existingSecret": "token"}})
+    jobs = [d for d in objects if d["metadata"]["labels"].get("app.kubernetes.io/component") == "pipelines"]
+    assert len(jobs) == 2
+    for job in jobs:
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        told = environment(container, {})
+        assert told["TAMIS_IMAGE_CPU"] == container["image"] == "registry.internal/mirror/tamis-cpu:0.1.0"
+        assert told["TAMIS_IMAGE_RATING"] == f"registry.internal/mirror/tamis-rating@{DIGEST}"
+        assert {"TAMIS_IMAGE_TRAINING", "TAMIS_IMAGE_EVALUATION"} <= set(told)
+        assert any("/etc/tamis/settings/settings.yaml" in argument for argument in container["args"])
+        (name,) = [v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "settings"]
+        text = by_name(objects)[f"ConfigMap/{name}"]["data"]["settings.yaml"]
+        settings = parse(KubeflowSettings, yaml.safe_load(text)["kubeflow"], where=name)
+        assert settings.compiled.pull_secrets == ["keys"]
+        assert settings.compiled.queue == ("q" if "schedule" in name else "")
+        told_objects = settings.objects
+        assert (told_objects.environment, told_objects.model_cache) == ("sieve-environment", "sieve-models")
+        assert (told_objects.hub_secret, told_objects.storage_secret) == ("token", "tamis-s3")
+
+
+def test_a_step_of_kubeflow_may_call_what_its_launcher_and_executor_call(newest_helm: Path) -> None:
+    values = {"networkPolicy": {"enabled": True, "apiServer": "10.0.0.0/8"}}
+    objects = by_name(rendered(newest_helm, values | {"kubeflow": {"enabled": True}}))
+    policy = objects["NetworkPolicy/tamis-kubeflow"]["spec"]
+    package = (ROOT / "pipelines/packages/data-selection.yaml").read_text()
+    assert policy["podSelector"]["matchExpressions"] == [{"key": "tamis.dev/pod", "operator": "Exists"}]
+    assert "tamis.dev/pod: rating" in package
+    inside, server = policy["egress"]
+    assert inside["to"] == [{"namespaceSelector": {}}]
+    assert {8080, 8333, 8887, 8888, 9000} == {port["port"] for port in inside["ports"]}
+    assert server["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    assert {443, 6443} == {port["port"] for port in server["ports"]}
+    assert "NetworkPolicy/tamis-kubeflow" not in by_name(rendered(newest_helm, values))
+
+
+def test_who_uploads_may_do_what_kubeflow_asks_about_a_token(newest_helm: Path) -> None:
+    case = CASES["pipelines that are uploaded and run at fixed times"]
+    objects = by_name(rendered(newest_helm, case))
+    rules = objects["Role/tamis-pipeline-upload"]["rules"]
+    may = {(group, what): rule["verbs"] for rule in rules for group in rule["apiGroups"] for what in rule["resources"]}
+    for what in ("pipelines", "pipelines/versions", "experiments", "jobs"):
+        assert {"create", "get", "list"} <= set(may["pipelines.kubeflow.org", what])
+    assert "delete" in may["pipelines.kubeflow.org", "jobs"]  # --replace
+    assert may["", "serviceaccounts"] == ["use"]
+    (subject,) = objects["RoleBinding/tamis-pipeline-upload"]["subjects"]
+    assert subject["name"] == objects["ServiceAccount/tamis-pipeline"]["metadata"]["name"] == "tamis-pipeline"
+    assert "Role/tamis-pipeline-upload" not in by_name(rendered(newest_helm, CASES["kubeflow"]))
+
+
+def test_pods_that_share_a_volume_of_one_node_follow_the_first_to_it(newest_helm: Path, kubectl: Path) -> None:
+    of_chart = rendered(newest_helm, {}, "--values", CHART / "values-cpu.yaml")
+    for objects in (of_chart, overlay(kubectl, "cpu"), overlay(kubectl, "trial")):
+        for document in objects:
+            if template := (document.get("spec") or {}).get("template"):
+                affinity = template["spec"]["affinity"]["podAffinity"]
+                (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+                assert term["topologyKey"] == "kubernetes.io/hostname"
+                # Else the first pod, which nobody is there to follow, could not be placed.
+                assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_a_training_that_loses_a_node_begins_again_with_all(newest_helm: Path, kubectl: Path) -> None:
+    values = {"trainer": {"enabled": True}}
+    for objects in (rendered(newest_helm, values), overlay(kubectl, "trainer")):
+        spec = by_name(objects)["TrainingRuntime/tamis-finetune"]["spec"]["template"]["spec"]
+        assert spec["failurePolicy"] == {"maxRestarts": 6}
+        assert spec["replicatedJobs"][0]["template"]["spec"]["backoffLimit"] == 0
+
+
+def test_what_the_values_say_of_a_vllm_service_is_what_the_schema_takes() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["vllmService"]["properties"]
+    text = (CHART / "values.yaml").read_text()
+    told = re.search(r"Each takes `model` and, if wanted,(.*?)autoscaling", text, re.DOTALL)
+    assert told
+    assert set(re.findall(r"\w+", told[1])) - {"and"} == set(schema) - {"model", "autoscaling"}
 
 
 def test_long_names_stay_within_what_kubernetes_takes(newest_helm: Path) -> None:

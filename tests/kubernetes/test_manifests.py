@@ -150,9 +150,10 @@ def test_what_pods_refer_to_is_there_or_brought_by_the_administrator(kubectl: Pa
             assert {item for item, needed in references(pod) if item not in made} <= BROUGHT
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_each_certificate_that_a_container_is_told_of_is_mounted(kubectl: Path, name: str) -> None:
-    objects = overlay(kubectl, name)
+@pytest.mark.parametrize("name", [*OVERLAYS, "a private certificate and a trainer"])
+def test_each_certificate_that_a_container_is_told_of_is_mounted(kubectl: Path, tmp_path: Path, name: str) -> None:
+    private = ("trainer", "evaluation", "pod", "gpu", "work-volume", "models-from-storage", "storage-ca", "images")
+    objects = overlay(kubectl, name) if name in OVERLAYS else built(kubectl, tmp_path, *private)
     maps = {key: document for key, document in by_name(objects).items() if key.startswith("ConfigMap/")}
     for document in objects:
         for pod in pods(document):
@@ -201,6 +202,20 @@ def test_the_namespace_itself_refuses_pods_that_are_not_restricted(kubectl: Path
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+def built(kubectl: Path, folder: Path, *components: str) -> Objects:
+    """An overlay of these components on the base and the selection."""
+    up = Path("../" * len(folder.parts[1:])) / str(MANIFESTS).lstrip("/")  # kustomize takes no absolute paths
+    kustomization = {
+        "namespace": "tamis",
+        "resources": [str(up / "base"), str(up / "selection")],
+        "components": [str(up / "components" / name) for name in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    ended = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return list(yaml.safe_load_all(ended.stdout))
+
+
 def jobs(objects: Objects, *stages: str) -> Objects:
     return [d for d in objects if d["kind"] == "Job" and d["metadata"]["labels"]["tamis.dev/stage"] in stages]
 
@@ -208,7 +223,7 @@ def jobs(objects: Objects, *stages: str) -> Objects:
 def test_stages_with_models_get_a_gpu_and_an_image_that_can_use_it(kubectl: Path) -> None:
     objects = overlay(kubectl, "kueue")
     with_gpu = jobs(objects, "embed", "rate", "finetune", "evaluate", "judge")
-    assert len(with_gpu) == 8
+    assert len(with_gpu) == 7
     for job in with_gpu:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
@@ -254,8 +269,10 @@ def test_the_air_gapped_models_are_what_tamis_fetch_takes(kubectl: Path) -> None
     parse(FetchSettings, yaml.safe_load(objects["ConfigMap/tamis-models"]["data"]["models.yaml"]), where="models.yaml")
 
 
-def test_the_judge_is_the_chart_s_service_and_what_it_says_outlives_the_pod(kubectl: Path, helm: Path) -> None:
-    objects = by_name(overlay(kubectl, "kueue"))
+def test_the_judge_is_the_chart_s_service_and_what_it_says_outlives_the_pod(
+    kubectl: Path, helm: Path, tmp_path: Path
+) -> None:
+    objects = by_name(built(kubectl, tmp_path, "finetuning", "judging", "pod", "gpu", "images"))
     (settings,) = [d["data"] for key, d in objects.items() if key.startswith("ConfigMap/tamis-settings-")]
     backend = yaml.safe_load(settings["judging.yaml"])["judge"]["backend"]
     model, name = backend["model"], "judge"
@@ -279,9 +296,14 @@ def test_kueue_covers_every_resource_that_a_job_asks_for(kubectl: Path) -> None:
     assert asked == set(group["coveredResources"])
 
 
-def test_kueue_lets_a_job_in_before_those_that_wait_for_it(kubectl: Path) -> None:
-    objects = by_name(overlay(kubectl, "kueue"))
+@pytest.mark.parametrize("more", [(), ("rating-shards", "finetuning", "judging")])
+def test_kueue_lets_a_job_in_before_those_that_wait_for_it(
+    kubectl: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    made = built(kubectl, tmp_path, *more, "pod", "kueue", "images") if more else overlay(kubectl, "kueue")
+    objects = by_name(made)
     assert objects["ClusterQueue/tamis"]["spec"]["queueingStrategy"] == "StrictFIFO"
+    assert objects["ClusterQueue/tamis"]["spec"]["preemption"] == {"withinClusterQueue": "LowerPriority"}
     chain = {run.name: run for run in runs(list(objects.values()))}
     makers = {run.makes: run.name for run in chain.values()}
 
@@ -292,7 +314,8 @@ def test_kueue_lets_a_job_in_before_those_that_wait_for_it(kubectl: Path) -> Non
 
     for run in chain.values():
         for place in run.waits:
-            assert priority(makers[place]) > priority(run.name)
+            maker = makers.get(place) or makers[re.sub(r"\d+$", "$(JOB_COMPLETION_INDEX)", place)]
+            assert priority(maker) > priority(run.name)
         assert objects[f"Job/{run.name}"]["spec"]["suspend"] is True
 
 
@@ -338,18 +361,7 @@ def test_the_trainer_s_pods_are_told_their_place_and_may_call_each_other(kubectl
 
 
 def test_shards_of_a_rater_are_pods_of_one_job_and_are_all_merged(kubectl: Path, tmp_path: Path) -> None:
-    up = Path("../" * len(tmp_path.parts[1:])) / str(MANIFESTS).lstrip("/")  # kustomize takes no absolute paths
-    kustomization = {
-        "namespace": "tamis",
-        "resources": [str(up / "base"), str(up / "selection")],
-        "components": [
-            str(up / "components" / name) for name in ("rating-shards", "pod", "gpu", "monitoring", "images")
-        ],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    built = subprocess.run([kubectl, "kustomize", tmp_path], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    objects = list(yaml.safe_load_all(built.stdout))
+    objects = built(kubectl, tmp_path, "rating-shards", "pod", "gpu", "monitoring", "images")
     for document in objects:
         if document["kind"] != "PodMonitor":
             kubernetes_validate.validate(document, "1.33", strict=True)

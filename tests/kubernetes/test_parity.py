@@ -28,13 +28,14 @@ VALUES: dict[str, Any] = {
     "modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "a/b"}]}},
 }
 # Components that the chart has too.
-PARTS = ["kueue", "kubeflow", "kubeflow-trainer", "network-policy", "monitoring", "images"]
+PARTS = ["kueue", "kubeflow", "kubeflow-trainer", "network-policy", "kubeflow-network", "monitoring", "images"]
 SHARED = [
     "ServiceAccount/tamis",
     "ConfigMap/tamis-environment",
     "ConfigMap/tamis-aws-config",
     "PersistentVolumeClaim/tamis-models",
     "NetworkPolicy/tamis",
+    "NetworkPolicy/tamis-kubeflow",
     "NetworkPolicy/tamis-metrics",
     "PodMonitor/tamis-stages",
     "ResourceFlavor/tamis-cpu",

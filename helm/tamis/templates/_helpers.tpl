@@ -57,6 +57,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- default (printf "%s-models" (include "tamis.fullname" .)) .Values.modelCache.existingClaim }}
 {{- end }}
 
+{{- define "tamis.workClaim" -}}
+{{- default (printf "%s-work" (include "tamis.fullname" .)) .Values.trainer.work.existingClaim }}
+{{- end }}
+
 {{- define "tamis.s3Endpoint" -}}
 {{- if .Values.storage.s3.endpoint }}
 {{- .Values.storage.s3.endpoint }}
@@ -249,12 +253,18 @@ env:
 {{- end }}
 {{- end }}
 
+{{/* Labels of a pod. None of them changes with the chart's version: a new one restarts no pod that stays the same. */}}
+{{- define "tamis.podLabels" -}}
+{{ include "tamis.selectorLabels" . }}
+app.kubernetes.io/part-of: tamis
+{{- end }}
+
 {{/* Metadata of a pod. Takes a list: the root context, the component. */}}
 {{- define "tamis.podMetadata" -}}
 {{- $root := index . 0 }}
 {{- $component := index . 1 -}}
 labels:
-  {{- include "tamis.labels" $root | nindent 2 }}
+  {{- include "tamis.podLabels" $root | nindent 2 }}
   app.kubernetes.io/component: {{ $component | quote }}
   {{- with $root.Values.pod.labels }}
   {{- toYaml . | nindent 2 }}
@@ -263,4 +273,19 @@ labels:
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* A Job. It cannot be changed, so its name follows all that it is, and an upgrade that changes it makes another. Takes
+a list: the root context, the name's beginning, the component, the spec as text. */}}
+{{- define "tamis.job" -}}
+{{- $spec := index . 3 -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ printf "%s-%s" (index . 1) (sha256sum $spec | trunc 8) | quote }}
+  labels:
+    {{- include "tamis.labels" (index . 0) | nindent 4 }}
+    app.kubernetes.io/component: {{ index . 2 | quote }}
+spec:
+  {{- $spec | trim | nindent 2 }}
 {{- end }}
