@@ -19,6 +19,7 @@ from typing import Any
 from tamis.rating.parsing import Scores, write
 
 GOOD = write(Scores(3, 5, 6, 7))
+_BLOCK = 1 << 16
 
 
 @dataclass
@@ -158,7 +159,9 @@ class Server:
                 await writer.drain()
                 await asyncio.sleep(reaction.drip)
         else:
-            writer.write(body)
+            for start in range(0, len(body), _BLOCK):  # a large body is not copied as a whole
+                writer.write(body[start : start + _BLOCK])
+                await writer.drain()
         await writer.drain()
         return True
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import email.parser
 import email.policy
+import gc
 import json
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import ModelError
+from tamis.core.llm.backend import Answer
+from tamis.core.llm.backends import openai_batch
 from tamis.core.llm.backends.journal import Journal
+from tamis.core.llm.client import Reply
 from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
@@ -27,7 +33,8 @@ class BatchService:
     """Files and batches as the public description has them; a batch is done when it has been looked at twice.
 
     `fate` says what becomes of an item: "ok", "expired", "content_filter", "server_error" or "lost". As Azure, it has
-    other paths, and reads a file before it takes a batch of it.
+    other paths, and reads a file before it takes a batch of it. `spoil` may put another reaction in the place of one
+    that has had its effect.
     """
 
     def __init__(self, *, azure: bool = False) -> None:
@@ -40,9 +47,22 @@ class BatchService:
         self.failing: dict[str, Any] | None = None
         self.at_once_most = 10
         self.lose_creation = False
+        self.overloaded = 0  # batches that it does not take before it takes one
         self.text = GOOD
+        self.padding = ""  # makes the lines of a file of answers longer
+        self.spoil: Callable[[Asked, Reaction], Reaction] = lambda asked, reaction: reaction
 
     def __call__(self, asked: Asked) -> Reaction:
+        return self.spoil(asked, self._react(asked))
+
+    @property
+    def paid(self) -> Counter[str]:
+        """How often each item is in a batch that was taken."""
+        taken = [batch for batch in self.batches.values() if batch["status"] != "failed"]
+        lines = [line for batch in taken for line in self.files[batch["input_file_id"]].splitlines()]
+        return Counter(json.loads(line)["custom_id"] for line in lines)
+
+    def _react(self, asked: Asked) -> Reaction:
         path, _, query = asked.path.partition("?")
         if self.azure and (asked.headers.get("api-key"), query) != ("k", "api-version=2024-10-21"):
             return Reaction(error("who are you?"), 401)
@@ -62,7 +82,8 @@ class BatchService:
         if path.startswith("/batches/"):
             return self._look(path.rpartition("/")[2])
         if path.startswith("/files/") and path.endswith("/content"):
-            return Reaction(self.files[path.split("/")[2]])
+            name = path.split("/")[2]
+            return Reaction(self.files[name]) if name in self.files else Reaction(error(f"No such File: {name}"), 404)
         return Reaction(error("no such path"), 404)
 
     @property
@@ -91,6 +112,9 @@ class BatchService:
             return Reaction(error("Only files with status 'Processed' are accepted"), 400)
         if self.refuse_after is not None and len(self.batches) >= self.refuse_after:
             return Reaction(error("bad key"), 401)
+        if self.overloaded:
+            self.overloaded -= 1
+            return Reaction(error("overloaded"), 503, {"retry-after": "0.1"})
         open_now = sum(batch["status"] == "in_progress" for batch in self.batches.values())
         batch = {"id": f"batch-{len(self.batches)}", "status": "in_progress", "looks": 0, **body}
         self.batches[batch["id"]] = batch
@@ -103,6 +127,8 @@ class BatchService:
         return Reaction(self._public(batch))
 
     def _look(self, name: str) -> Reaction:
+        if name not in self.batches:
+            return Reaction(error(f"No batch found with id '{name}'."), 404)
         batch = self.batches[name]
         batch["looks"] += 1
         if batch["status"] == "in_progress" and batch["looks"] >= 2:
@@ -119,7 +145,7 @@ class BatchService:
             if fate == "ok":
                 self.answered[item] += 1
                 reply = {"status_code": 200, "request_id": "r", "body": completion(self.text)}
-                good.append({"id": "x", "custom_id": item, "response": reply, "error": None})
+                good.append({"id": f"x{self.padding}", "custom_id": item, "response": reply, "error": None})
             elif fate == "expired":
                 fault = {"code": "batch_expired", "message": "This request could not be executed in time."}
                 bad.append({"id": "x", "custom_id": item, "response": None, "error": fault})
@@ -269,3 +295,135 @@ def test_batches_and_single_requests_share_their_ratings(pool: Path) -> None:
         values = {"name": "mini", "backend": single, "store": str(pool.parent / "store")}
         other = run(parse(RatingSettings, values, where="here"), pool=pool, out=pool.parent / "single")
     assert other.facts["reused"] == 25
+
+
+class Once:
+    """A `spoil` that puts `reaction` in the place of the first so many to such requests."""
+
+    def __init__(self, method: str, path: str, reaction: Reaction, times: int = 1) -> None:
+        self.method, self.path, self.reaction, self.left = method, path, reaction, times
+
+    def __call__(self, asked: Asked, reaction: Reaction) -> Reaction:
+        if self.left == 0 or asked.method != self.method or self.path not in asked.path:
+            return reaction
+        self.left -= 1
+        return self.reaction
+
+
+@pytest.mark.parametrize("reaction", [Reaction(error("boom"), 500), Reaction(reset_after=0), Reaction(hang=True)])
+def test_a_batch_whose_creation_was_not_heard_of_is_not_created_again(pool: Path, reaction: Reaction) -> None:
+    service = BatchService()
+    service.spoil = Once("POST", "/batches", reaction)
+    with Server(service) as server:
+        assert rate(server, pool, "out", backend={"batch_requests": 25, "timeout": 1.0}).facts["ok"] == 25
+    assert len(service.batches) == 1
+
+
+def test_a_batch_that_could_not_be_created_is_tried_again(pool: Path) -> None:
+    service = BatchService()
+    service.overloaded = 3
+    with Server(service) as server:
+        assert rate(server, pool, "out").facts["ok"] == 25
+    assert set(service.paid.values()) == {1}
+
+
+def test_a_run_that_ends_while_it_creates_a_refused_batch_again_pays_nothing_twice(pool: Path) -> None:
+    service = BatchService()
+    service.at_once_most = 1
+    heard: list[str] = []
+
+    def spoil(asked: Asked, reaction: Reaction) -> Reaction:
+        if (asked.method, asked.path) == ("POST", "/v1/batches") and reaction.body["status"] == "in_progress":
+            heard.append(reaction.body["id"])
+            return Reaction(error("bad key"), 401) if len(heard) == 2 else reaction
+        return reaction
+
+    service.spoil = spoil
+    with Server(service) as server:
+        with pytest.raises(ModelError, match="unauthorised"):
+            rate(server, pool, "out")
+        assert len(heard) == 2
+        assert rate(server, pool, "out").facts["ok"] == 25
+    assert set(service.paid.values()) == {1}
+
+
+def test_answers_are_read_one_by_one_and_handed_on_in_groups(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, replies = [], []
+    answer = openai_batch.OpenAIBatchBackend.answer
+
+    def watched(*args: Any) -> Iterator[list[Answer]]:
+        for answers in answer(*args):
+            sizes.append(len(answers))
+            replies.append(sum(isinstance(one, Reply) for one in gc.get_objects()))
+            yield answers
+
+    monkeypatch.setattr(openai_batch.OpenAIBatchBackend, "answer", watched)
+    monkeypatch.setattr(openai_batch, "_GROUP", 4)
+    service = BatchService()
+    with Server(service) as server:
+        assert rate(server, pool, "out", backend={"batch_requests": 25}).facts["ok"] == 25
+    assert (sum(sizes), max(sizes)) == (25, 4)
+    assert max(replies) <= 1
+
+
+def test_a_file_of_answers_is_never_in_memory_as_a_whole(pool: Path) -> None:
+    service = BatchService()
+    service.padding = " " * 1_000_000
+    with Server(service) as server:
+        rate(server, pool, "out", backend={"batch_requests": 25})
+        for part in (pool.parent / "store").glob("*/*.jsonl"):
+            part.unlink()
+        tracemalloc.start()
+        try:
+            assert rate(server, pool, "again").facts["ok"] == 25
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most < 15_000_000  # of 25 million bytes
+
+
+@pytest.mark.parametrize("path", ["/batches/", "/content"])
+@pytest.mark.parametrize("reaction", [Reaction(error("down"), 502), Reaction(b"{" * 1000, reset_after=500)])
+def test_an_outage_is_waited_out(pool: Path, path: str, reaction: Reaction) -> None:
+    service = BatchService()
+    service.spoil = Once("GET", path, reaction, times=6)
+    with Server(service) as server:
+        assert rate(server, pool, "out").facts["ok"] == 25
+    assert set(service.paid.values()) == {1}
+
+
+def test_an_outage_beyond_patience_says_what_was_waited_for(pool: Path) -> None:
+    service = BatchService()
+    service.spoil = Once("GET", "/batches/", Reaction(error("down"), 502), times=1_000_000)
+    with Server(service) as server:
+        with pytest.raises(ModelError, match=r"for 0\.3 s \('patience'\): server error: 502 down") as raised:
+            rate(server, pool, "out", backend={"patience": 0.3})
+        assert "in a row" not in str(raised.value)
+        service.spoil = lambda asked, reaction: reaction
+        assert rate(server, pool, "out").facts["ok"] == 25
+    assert set(service.paid.values()) == {1}
+
+
+def test_where_a_noted_batch_is_not_known_the_error_names_the_file_of_the_journal(pool: Path) -> None:
+    service, other = BatchService(), BatchService()
+    service.spoil = Once("GET", "/batches/", Reaction(error("who are you?"), 401))
+    with Server(service) as server, pytest.raises(ModelError, match="unauthorised"):
+        rate(server, pool, "out", backend={"batch_requests": 25})
+    with Server(other) as server:
+        with pytest.raises(ModelError, match="does not know batch batch-0, which") as raised:
+            rate(server, pool, "out")
+        (noted,) = (pool.parent / "store").glob("*-journal/*.json")
+        assert str(noted) in str(raised.value)
+        noted.unlink()  # as it says
+        assert rate(server, pool, "out").facts["ok"] == 25
+
+
+def test_where_a_noted_file_of_answers_is_not_known_the_error_names_the_file_of_the_journal(pool: Path) -> None:
+    service = BatchService()
+    with Server(service) as server:
+        rate(server, pool, "out", backend={"batch_requests": 25})
+        for part in (pool.parent / "store").glob("*/*.jsonl"):
+            part.unlink()
+        service.files.clear()
+        with pytest.raises(ModelError, match=r"does not know file file-1, which .*-journal/\w+\.json names"):
+            rate(server, pool, "again")

@@ -188,7 +188,7 @@ def connect(settings: ServiceSettings) -> AsyncOpenAI:
 
 
 def connect_for_files(settings: ServiceSettings) -> OpenAI:
-    """The package's blocking client, for few and large requests; it tries again by itself.
+    """The package's blocking client, for few and large requests; it never sends twice by itself.
 
     Raises:
         MissingExtraError: when the package openai is not installed.
@@ -196,8 +196,8 @@ def connect_for_files(settings: ServiceSettings) -> OpenAI:
     """
     openai, options = _package(), _options(settings)
     if settings.azure is not None:
-        return openai.AzureOpenAI(**options, max_retries=settings.tries)  # type: ignore[no-any-return]
-    return openai.OpenAI(**options, max_retries=settings.tries)  # type: ignore[no-any-return]
+        return openai.AzureOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+    return openai.OpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
 
 
 def _package() -> Any:

@@ -63,4 +63,8 @@ class Journal:
         Raises:
             StorageError: when it cannot be written.
         """
-        write_bytes(self._folder / f"{entry.token}.json", entry.model_dump_json().encode())
+        write_bytes(self.place(entry), entry.model_dump_json().encode())
+
+    def place(self, entry: Entry) -> Location:
+        """The file of an entry."""
+        return self._folder / f"{entry.token}.json"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from tamis.core.errors import ModelError
+from tamis.core.errors import ModelError, explained_os_errors
 from tamis.core.llm.backend import Answer, Prompt, Request
 from tamis.core.llm.backends.journal import Entry, Journal
 from tamis.core.llm.backends.openai import Job, OpenAIBackend
-from tamis.core.llm.client import Reply, connect_for_files, reply_in, service_error
+from tamis.core.llm.client import Reply, ServiceError, connect_for_files, reply_in, service_error
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
 
 if TYPE_CHECKING:
-    from openai.types import FileObject
+    from openai.types import Batch, FileObject
 
     from tamis.core.llm.backends.sampling import Sampling
     from tamis.core.llm.settings import OpenAIBatchSettings
@@ -29,6 +31,10 @@ _TOKEN = "tamis_token"  # the batch's metadata that names its entry
 _ENDS = ("completed", "failed", "expired", "cancelled")
 _BEING_READ = ("pending", "running", "notRunning")
 _FULL = "token_limit_exceeded"  # more tokens are queued than the account may
+_LONGEST_WAIT = 30.0  # seconds between two tries of a request that met a technical fault
+_GROUP = 1000  # answers that are handed on together
+_BLOCK = 1 << 20  # bytes
+T = TypeVar("T")
 
 
 class OpenAIBatchBackend(OpenAIBackend):
@@ -86,7 +92,7 @@ class OpenAIBatchBackend(OpenAIBackend):
             done = [entry for entry in list(going.values()) if self._ended(entry, alone=len(going) == 1)]
             for entry in done:
                 del going[entry.token]
-                yield self._read(entry, pending)
+                yield from self._read(entry, pending)
             if not done:
                 time.sleep(self._batch.poll)
 
@@ -128,11 +134,9 @@ class OpenAIBatchBackend(OpenAIBackend):
         """Upload and create a batch, each step noted before it is taken."""
         entry = Entry(token=uuid.uuid4().hex, state="prepared", items=list(lines))
         self._note(entry)
-        with self._refusals():
-            name = f"tamis-{entry.token}.jsonl"
-            entry.file = self._checked(
-                self._client.files.create(file=(name, b"".join(lines.values())), purpose="batch")
-            )
+        file = (f"tamis-{entry.token}.jsonl", b"".join(lines.values()))
+        # Sent twice, a file costs nothing.
+        entry.file = self._checked(self._patiently(lambda: self._client.files.create(file=file, purpose="batch")))
         entry.state = "uploaded"
         self._note(entry)
         self._create(entry)
@@ -143,51 +147,59 @@ class OpenAIBatchBackend(OpenAIBackend):
         """The id of an uploaded file; Azure reads it first, and takes no batch of it before that."""
         while file.status in _BEING_READ:
             time.sleep(min(self._batch.poll, 5.0))
-            file = self._client.files.retrieve(file.id)
+            file = self._patiently(partial(self._client.files.retrieve, file.id))
         if file.status == "error":
             raise ModelError(f"the service cannot use the file of a batch: {shortened(file.status_details or '')}")
         return file.id
 
     def _create(self, entry: Entry) -> None:
+        """Create the batch of an uploaded file, once.
+
+        A try that met a fault may have created it all the same: the next one looks for it first.
+        """
         assert entry.file is not None
-        with self._refusals():
-            entry.batch = self._client.batches.create(
-                input_file_id=entry.file,
+        file, tried = entry.file, False
+
+        def create() -> Batch:
+            nonlocal tried
+            found, tried = self._found(entry.token) if tried else None, True
+            return found or self._client.batches.create(
+                input_file_id=file,
                 endpoint=self._endpoint,  # type: ignore[arg-type]  # Azure's has no /v1
                 completion_window="24h",
                 metadata={_TOKEN: entry.token},
-            ).id
-        entry.state = "created"
+            )
+
+        entry.batch, entry.state = self._patiently(create).id, "created"
         self._note(entry)
 
     def _taken_up(self, entry: Entry) -> bool:
         """Whether a batch of an earlier run will answer; one that was not created, or was refused, will not."""
         if entry.state == "ended":
             return entry.output is not None
-        if entry.batch is None:
-            entry.batch = self._found(entry.token)
-        with self._refusals():
-            refused = entry.batch is None or self._client.batches.retrieve(entry.batch).status == "failed"
-        entry.state = "ended" if refused else "created"
+        batch = self._retrieved(entry) if entry.batch else self._patiently(lambda: self._found(entry.token))
+        refused = batch is None or batch.status == "failed"
+        entry.batch, entry.state = batch.id if batch else None, "ended" if refused else "created"
         entry.unanswered = entry.items if refused else []
         self._note(entry)
         return not refused
 
-    def _found(self, token: str) -> str | None:
-        """The id of the batch that carries a token, if there is one."""
-        with self._refusals():
-            for batch in self._client.batches.list(limit=100):
-                if (batch.metadata or {}).get(_TOKEN) == token:
-                    return batch.id
+    def _found(self, token: str) -> Batch | None:
+        """The batch that carries a token, if there is one that was not refused."""
+        for batch in self._client.batches.list(limit=100):
+            if (batch.metadata or {}).get(_TOKEN) == token and batch.status != "failed":
+                return batch
         return None
+
+    def _retrieved(self, entry: Entry) -> Batch:
+        assert entry.batch is not None
+        return self._patiently(partial(self._client.batches.retrieve, entry.batch), (f"batch {entry.batch}", entry))
 
     def _ended(self, entry: Entry, *, alone: bool) -> bool:
         """Whether a batch has come to its end; notes what came of it."""
         if entry.state == "ended":
             return True
-        assert entry.batch is not None
-        with self._refusals():
-            batch = self._client.batches.retrieve(entry.batch)
+        batch = self._retrieved(entry)
         if batch.status not in _ENDS:
             counts = batch.request_counts
             log.info("batch %s: %s%s", batch.id, batch.status, f", {counts.completed} done" if counts else "")
@@ -195,7 +207,11 @@ class OpenAIBatchBackend(OpenAIBackend):
         faults = (batch.errors.data or []) if batch.errors else []
         if batch.status == "failed":
             if any(fault.code == _FULL for fault in faults) and not alone and entry.file is not None:
-                self._create(entry)  # others are at work; their end makes room
+                # Others are at work; their end makes room. Noted first: who takes this up must look for the new batch,
+                # and not take the refusal of the old one for its end.
+                entry.batch, entry.state = None, "uploaded"
+                self._note(entry)
+                self._create(entry)
                 return False
             said = "; ".join(shortened(f"{fault.code}: {fault.message}") for fault in faults[:3])
             entry.state, entry.unanswered = "ended", entry.items
@@ -207,48 +223,114 @@ class OpenAIBatchBackend(OpenAIBackend):
         entry.output, entry.errors = batch.output_file_id, batch.error_file_id
         return True
 
-    def _read(self, entry: Entry, pending: dict[str, Job]) -> list[Answer]:
-        """The answers of an ended batch to what is asked, whatever became of the rest of it."""
-        outcomes: dict[str, Reply | Fault] = {}
-        for file in (entry.errors, entry.output):  # an answer counts more than an error
-            if file is not None:
-                with self._refusals():
-                    content = self._client.files.content(file).content
-                outcomes.update(_outcomes(content))
+    def _read(self, entry: Entry, pending: dict[str, Job]) -> Iterator[list[Answer]]:
+        """The answers of an ended batch to what is asked, whatever became of the rest of it.
+
+        A batch has up to 50,000 answers with all their probabilities: one is held at a time.
+        """
+        seen, again = set[str](), set(entry.items)
+        answers: list[Answer] = []
+        for item, outcome in self._outcomes(entry):
+            if item in seen or item not in again:
+                continue  # an answer counts more than an error, and is read first
+            seen.add(item)
+            if item in pending:
+                answers.append(self._answer_of(pending.pop(item), outcome))
+            if _final(outcome):
+                again.remove(item)
+            if len(answers) == _GROUP:
+                yield answers
+                answers = []
         missing = Fault("batch ended", "without an answer to this request")
-        answers = {
-            item: self._answer_of(pending[item], outcomes.get(item, missing)) for item in entry.items if item in pending
-        }
+        answers += [self._answer_of(pending.pop(item), missing) for item in entry.items if item in pending]
         if entry.state != "ended":
-            again = [item for item in entry.items if not _final(outcomes.get(item, missing))]
-            entry.state, entry.unanswered = "ended", again
+            entry.state, entry.unanswered = "ended", [item for item in entry.items if item in again]
             self._note(entry)
-        for item in answers:
-            del pending[item]
-        return list(answers.values())
+        yield answers
+
+    def _outcomes(self, entry: Entry) -> Iterator[tuple[str, Reply | Fault]]:
+        for file in (entry.output, entry.errors):
+            if file is not None:
+                with self._content(file, entry) as content:
+                    yield from _outcomes(content)
+
+    @contextmanager
+    def _content(self, file: str, entry: Entry) -> Iterator[IO[bytes]]:
+        """A file at the service, as a local one: no connection stays open while its lines are worked on."""
+        with explained_os_errors("reading the answers of a batch"), tempfile.TemporaryFile(prefix="tamis-") as content:
+
+            def fetch() -> None:
+                content.seek(0)
+                content.truncate()
+                with self._client.files.with_streaming_response.content(file) as response:
+                    for block in response.iter_bytes(_BLOCK):
+                        content.write(block)
+
+            self._patiently(fetch, (f"file {file}", entry))
+            content.seek(0)
+            yield content
 
     def _note(self, entry: Entry) -> None:
         assert self._journal is not None
         self._journal.write(entry)
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Turn what the package raises after its own retries into errors that teach."""
+    def _patiently(self, ask: Callable[[], T], noted: tuple[str, Entry] | None = None) -> T:
+        """What the service gives; technical faults are waited out for `patience` seconds.
+
+        The batches are at work meanwhile. `noted` is what the service knew when it was noted, and in which entry.
+        """
+        import httpx2  # what the package openai sends with
         import openai
 
-        try:
-            yield
-        except openai.APIStatusError as error:
-            fault = fault_of_status(error.status_code, error.response.headers, error.body, frozenset(), 0)
-            raise service_error(self._settings, fault) from None
-        except openai.APIConnectionError as error:
-            fault = Fault("no connection", shortened(f"{type(error.__cause__).__name__}: {error.__cause__}"))
-            raise service_error(self._settings, fault) from None
+        first: float | None = None  # when it met its first fault
+        while True:
+            try:
+                return ask()
+            except (openai.APIError, httpx2.HTTPError, json.JSONDecodeError) as error:
+                fault = self._fault_of(error)
+            wait = max(fault.retry_after or 0.0, min(self._batch.poll, _LONGEST_WAIT))
+            now = time.monotonic()
+            first = now if first is None else first
+            if not fault.again or now + wait - first > self._settings.patience:
+                raise self._error(fault, noted)
+            log.warning("%s; asking the service again in %.0f s", fault, wait)
+            time.sleep(wait)
+
+    def _fault_of(self, error: Exception) -> Fault:
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            status, headers = error.status_code, error.response.headers
+            return fault_of_status(status, headers, error.body, frozenset(), self._settings.patience)
+        if isinstance(error, ValueError):
+            return Fault("bad response", "not JSON")
+        cause = error.__cause__ or error
+        return Fault("no connection", shortened(f"{type(cause).__name__}: {cause}"))
+
+    def _error(self, fault: Fault, noted: tuple[str, Entry] | None) -> ServiceError:
+        service = self._settings.base_url or "OpenAI"
+        if fault.kind == "not found" and noted is not None:
+            assert self._journal is not None
+            what, entry = noted
+            return ServiceError(
+                f"{service} does not know {what}, which {self._journal.place(entry)} names: {fault}",
+                allowed=f"the service and the project in which {what} was made",
+                action=f"check 'base_url' and the key in {self._settings.api_key_env}; if the service has deleted it, "
+                f"delete that file of the journal: its {len(entry.items)} requests are then sent, and paid for, again",
+            )
+        if fault.hopeless:
+            return service_error(self._settings, fault)
+        waited = f" for {self._settings.patience:g} s ('patience')" if fault.again else ""
+        return ServiceError(
+            f"{service} does not do what batches need{waited}: {fault}",
+            action="see whether the service works, then start again: batches that are at work there are taken up, and "
+            "finished answers are kept",
+        )
 
 
-def _outcomes(content: bytes) -> Iterator[tuple[str, Reply | Fault]]:
+def _outcomes(content: Iterable[bytes]) -> Iterator[tuple[str, Reply | Fault]]:
     """What an output or error file says of each item; a line that is cut off or foreign says nothing."""
-    for line in content.splitlines():
+    for line in content:
         try:
             row: dict[str, Any] = json.loads(line)
             item, error, response = row["custom_id"], row.get("error"), row.get("response") or {}
