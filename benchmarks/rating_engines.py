@@ -33,6 +33,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "examples/demo")]
 
@@ -275,6 +277,8 @@ def serve(kind: str, settings: dict[str, Any], warm_up: Path, folder: Path, link
     while (pool := link.recv()) is not None:
         seconds = side(pool)
         link.send((seconds, getattr(side, "facts", [])))
+    for child in psutil.Process().children(recursive=True):  # the engine's own, which would go on
+        child.kill()
     os._exit(0)
 
 
