@@ -348,13 +348,17 @@ def test_a_run_that_ends_while_it_creates_a_refused_batch_again_pays_nothing_twi
 
 
 def test_answers_are_read_one_by_one_and_handed_on_in_groups(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, replies = [], []
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(one, Reply) for one in gc.get_objects())
+
+    sizes, replies, before = [], [], held()
     answer = openai_batch.OpenAIBatchBackend.answer
 
     def watched(*args: Any) -> Iterator[list[Answer]]:
         for answers in answer(*args):
             sizes.append(len(answers))
-            replies.append(sum(isinstance(one, Reply) for one in gc.get_objects()))
+            replies.append(held() - before)
             yield answers
 
     monkeypatch.setattr(openai_batch.OpenAIBatchBackend, "answer", watched)
