@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened, storable
-from tamis.core.llm.limits import Gate, RateLimits
+from tamis.core.llm.limits import Gate, RateLimits, happens_within
 from tamis.core.llm.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -90,12 +90,13 @@ class ChatClient:
         Raises:
             ServiceError: when no request will be answered. Requests under way still end well; none is sent any more.
         """
-        started, sent = time.monotonic(), 0
+        first, sent = 0.0, 0  # when it was first sent, from when on patience counts; how often it was sent
         while True:
             async with self._gate:
                 # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
-                await self._limits.acquire(call.input_tokens, call.output_tokens)
+                await self._limits.acquire(call.input_tokens, call.output_tokens, self._closed)
                 self._raise_if_closed()
+                first = first if sent else time.monotonic()
                 sent += 1
                 outcome = await self._send(call.body)
                 self._settle(call, outcome)
@@ -107,7 +108,7 @@ class ChatClient:
             if not outcome.again:
                 return outcome
             wait = _wait_before(sent, outcome.retry_after)
-            late = time.monotonic() + wait - started > self._settings.patience
+            late = time.monotonic() + wait - first > self._settings.patience
             # Being told to come later is no fault of the request; only its patience counts then.
             if late or (sent >= self._settings.tries and outcome.kind != "rate limited"):
                 return self._give_up(outcome, sent)
@@ -167,11 +168,8 @@ class ChatClient:
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but no longer than the service is thought to answer at all."""
-        try:
-            await asyncio.wait_for(self._closed.wait(), seconds)
-        except TimeoutError:
-            return
-        self._raise_if_closed()
+        if await happens_within(self._closed, seconds):
+            self._raise_if_closed()
 
 
 def connect(settings: ServiceSettings) -> AsyncOpenAI:
@@ -274,5 +272,5 @@ def _count(value: Any) -> int | None:
 
 def _wait_before(sent: int, retry_after: float | None) -> float:
     """Seconds before the next sending: exponential with full jitter, so that clients that failed together part."""
-    wait = random.uniform(0.1, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (sent - 1))
+    wait = random.uniform(0.1, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(sent - 1, 10))
     return wait if retry_after is None else retry_after + min(wait, 1.0)

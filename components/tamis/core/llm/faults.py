@@ -94,12 +94,10 @@ def fault_of_status(
     wait = retry_after(headers)
     if codes & _QUOTA:
         return Fault("quota used up", detail)
-    if status == 429 or status == 503:
+    if status in (408, 409, 425, 429) or status >= 500:
         if wait is not None and wait > patience:
             return Fault("wants to wait", f"{detail} (Retry-After: {wait:.0f} s, more than 'patience')")
         return Fault("rate limited" if status == 429 else "server error", detail, wait)
-    if status in (408, 409, 425) or status >= 500:
-        return Fault("server error", detail, wait)
     if status == 401:
         return Fault("unauthorised", detail)
     if status in (402, 403):

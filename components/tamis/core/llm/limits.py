@@ -25,7 +25,8 @@ class Bucket:
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = per_minute, clock
-        self._capacity = self._level = max(per_minute / 60, 1.0)
+        # Never all of the limit: nothing would be left to refill at.
+        self._capacity = self._level = min(max(per_minute / 60, 1.0), per_minute / 2)
         self._seen = clock()
 
     def wait(self, amount: float) -> float:
@@ -57,15 +58,15 @@ class RateLimits:
         self._clock, self._closed_until = clock, 0.0
         self._turn = asyncio.Lock()
 
-    async def acquire(self, input_tokens: float, output_tokens: float) -> None:
-        """Wait until a request of so many tokens may be sent."""
+    async def acquire(self, input_tokens: float, output_tokens: float, ended: asyncio.Event) -> None:
+        """Wait until a request of so many tokens may be sent, or until `ended`: nothing is sent any more."""
         async with self._turn:
-            while True:
+            while not ended.is_set():
                 waits = [bucket.wait(_weighed(w, 1, input_tokens, output_tokens)) for bucket, w in self._buckets]
                 wait = max([self._closed_until - self._clock(), *waits])
                 if wait <= 0:
                     break
-                await asyncio.sleep(wait)
+                await happens_within(ended, wait)
             self._take(1, input_tokens, output_tokens)
 
     def correct(self, input_tokens: float, output_tokens: float) -> None:
@@ -79,6 +80,15 @@ class RateLimits:
     def _take(self, requests: float, input_tokens: float, output_tokens: float) -> None:
         for bucket, weights in self._buckets:
             bucket.take(_weighed(weights, requests, input_tokens, output_tokens))
+
+
+async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait so long at most for an event; whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _weighed(weights: tuple[int, int, int], *amounts: float) -> float:

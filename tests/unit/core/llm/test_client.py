@@ -104,6 +104,36 @@ def test_being_told_to_come_later_costs_patience_and_not_tries() -> None:
     assert fault.kind == "rate limited"
 
 
+def test_waiting_for_its_first_turn_costs_a_request_no_patience() -> None:
+    """The last of twelve waits for a second, and then meets a fault for the first time."""
+    sent: Counter[str] = Counter()
+
+    def behave(asked: Asked) -> Reaction:
+        sent[asked.prompt] += 1
+        late = asked.prompt == "11" and sent["11"] == 1
+        return Reaction(error("boom"), 500) if late else Reaction(completion(), delay=0.1)
+
+    with Server(behave) as server:
+        outcomes = ask(service(server, concurrency=1, patience=0.6), 12)
+    assert isinstance(outcomes[11], Reply)
+    assert sent["11"] == 2
+
+
+def test_the_wait_between_two_sendings_is_bounded_however_often_a_request_was_sent() -> None:
+    from tamis.core.llm.client import _wait_before
+
+    assert _wait_before(5000, None) <= 60
+
+
+def test_a_wrong_key_is_said_at_once_though_the_limits_let_few_requests_through() -> None:
+    with scripted(Reaction(error("Incorrect API key provided"), 401)) as server:
+        start = time.monotonic()
+        with pytest.raises(ServiceError, match="unauthorised"):
+            ask(service(server, limits={"requests_per_minute": 10}, concurrency=8), 64)
+    assert time.monotonic() - start < 5
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize(
     ("reaction", "words"),
     [

@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-@given(limit=st.integers(2, 5000), shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=60), scale=st.floats(1, 20))
+@given(limit=st.integers(1, 5000), shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=60), scale=st.floats(1, 20))
 def test_no_minute_gets_more_than_the_limit(limit: int, shares: list[float], scale: float) -> None:
     """Amounts above a second's worth may exceed it by one of them while the bucket does not know how large they get."""
     clock = Clock()
@@ -35,6 +35,14 @@ def test_no_minute_gets_more_than_the_limit(limit: int, shares: list[float], sca
         times.append(clock.now)
     more = max(amounts) if scale > 1 else 0
     assert most_within(times, 60, amounts) <= limit * (1 + 1e-6) + more
+
+
+def test_one_request_a_minute_is_a_limit_too() -> None:
+    clock = Clock()
+    bucket = Bucket(1, clock)
+    assert bucket.wait(1) == 0
+    bucket.take(1)
+    assert 60 < bucket.wait(1) < 150
 
 
 def test_a_minute_of_even_requests_gets_nearly_all_of_the_limit() -> None:
