@@ -367,7 +367,7 @@ def test_answers_are_read_one_by_one_and_handed_on_in_groups(pool: Path, monkeyp
     with Server(service) as server:
         assert rate(server, pool, "out", backend={"batch_requests": 25}).facts["ok"] == 25
     assert (sum(sizes), max(sizes)) == (25, 4)
-    assert max(replies) <= 1
+    assert max(replies) < 10, "as many as there are at once, not all of them"
 
 
 def test_a_file_of_answers_is_never_in_memory_as_a_whole(pool: Path) -> None:
