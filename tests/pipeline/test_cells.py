@@ -56,7 +56,7 @@ def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
 def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str, Any], tmp_path: Path) -> None:
     sizes = {"all": 99, "few": 5}
     continued_run["subsets"] = [{"name": name, "strategy": "random", "size": size} for name, size in sizes.items()]
-    ended = tamis("run", write(tmp_path, continued_run))
+    ended = tamis("run", write(tmp_path, continued_run), "--force")  # else `tamis doctor` says so beforehand
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of the experiment's cells failed" in ended.stderr
     assert "all, selection: " in ended.stderr

@@ -99,7 +99,7 @@ def test_a_repository_that_the_hub_does_not_have_is_an_error(tmp_path: Path, hub
         ({"kind": "hub", "repo": "a/b", "revison": "main"}, "did you mean 'revision'"),
         ({"kind": "hub", "repo": "a/b", "type": "space"}, "'model' or 'dataset'"),
         ({"kind": "storage", "uri": "s3://b/m"}, "folder: missing"),
-        ({"kind": "ftp"}, "'hub'"),
+        ({"kind": "ftp"}, "allowed: hub, storage"),
     ],
 )
 def test_a_wrong_entry_is_refused_in_words(model: dict[str, str], words: str) -> None:

@@ -350,7 +350,7 @@ def test_a_run_that_ends_while_it_creates_a_refused_batch_again_pays_nothing_twi
 def test_answers_are_read_one_by_one_and_handed_on_in_groups(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def held() -> int:
         gc.collect()
-        return sum(isinstance(one, Reply) for one in gc.get_objects())
+        return sum(type(one) is Reply for one in gc.get_objects())
 
     sizes, replies, before = [], [], held()
     answer = openai_batch.OpenAIBatchBackend.answer
