@@ -19,10 +19,9 @@ from tamis.core.errors import TamisError, install
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.storage import exists, is_remote, locate, write_bytes
 from tamis.evaluation.suite import open_suite
-from tamis.pool.sources import files_at
+from tamis.pool.sources import count_rows, files_at
 from tamis.rating.importing import count_ratings
 from tamis.rating.settings import ImportSettings, RatingSettings
-from tamis_pipelines.plan import pool_size
 from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
 
@@ -169,14 +168,15 @@ def _ratings(rater: RatingSettings) -> Check | None:
 
 
 def _sizes(settings: RunSettings) -> Iterator[Check]:
-    """Subsets that are larger than the pool can be; the rows of large files are not counted for this."""
+    """Subsets that are larger than the pool can be, where all of it comes from local files that are not large."""
+    paths = [source.path for source in settings.pool.sources if source.path and not is_remote(source.path)]
     try:
-        paths = [source.path for source in settings.pool.sources if source.path and not is_remote(source.path)]
-        if sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path)) > _LARGE:
+        size = sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path))
+        if len(paths) < len(settings.pool.sources) or size > _LARGE:
             return
-        samples = pool_size(settings)
+        samples = sum(count_rows(path, settings.pool) for path in paths)
     except TamisError:
-        return  # that the data are missing is said elsewhere; those of the hub are not counted
+        return  # that the data are missing is said elsewhere
     for cell in settings.cells:
         if cell.subset.size is not None and cell.subset.size > samples:
             seen = f"{cell.subset.size:,} samples are asked of {samples:,} at most"

@@ -102,7 +102,7 @@ def plan(settings: RunSettings) -> Plan:
         InputError: when a file of the pool cannot be read.
         StorageError: when there is none.
     """
-    rates, samples = settings.rates, pool_size(settings)
+    rates, samples = settings.rates, _pool_size(settings)
     cells = [(cell, _training_hours(cell, samples, rates)) for cell in settings.cells]
     return Plan(samples, list(_lines(settings, samples, cells)), cells, rates)
 
@@ -216,14 +216,7 @@ def _parameters(weights: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def pool_size(settings: RunSettings) -> int:
-    """Samples of the pool: as stated, of an earlier run, or at most, by the rows of its sources.
-
-    Raises:
-        SettingsError: when a source's rows are not known here.
-        InputError: when a file cannot be read.
-        StorageError: when there is none.
-    """
+def _pool_size(settings: RunSettings) -> int:
     if settings.rates.samples is not None:
         return settings.rates.samples
     made = manifest_of(settings.work_dir / "pool")

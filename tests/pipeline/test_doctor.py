@@ -54,7 +54,7 @@ def test_a_judge_and_its_prompts_are_looked_at_before_a_run(monkeypatch: pytest.
 def settings(tmp_path: Path) -> dict[str, Any]:
     """Settings of a run of 42 samples whose ratings are imported, and whose vectors are of a model of the hub."""
     found: dict[str, Any] = yaml.safe_load(write_settings(tmp_path, tmp_path).read_text())
-    return found | {"embedding": {"model": "some/embedder"}}
+    return found | {"embedding": {"model": "some/embedder"}, "rates": {"samples": 5}}  # no run looks at rates
 
 
 def checked(folder: Path, settings: dict[str, Any]) -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
 
 def test_the_pool_s_size_is_that_of_an_earlier_run_or_of_its_files_if_it_is_not_stated(tmp_path: Path) -> None:
     rows = [{"instruction": f"Question {i}?", "output": "Yes, and\nno."} for i in range(4)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))  # its last line has no end
     (tmp_path / "b.json").write_text(json.dumps(rows))
     pd.DataFrame(rows).to_csv(tmp_path / "c.csv", index=False)
     pd.DataFrame(rows).to_parquet(tmp_path / "d.parquet")

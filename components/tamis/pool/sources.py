@@ -127,8 +127,10 @@ def count_rows(path: str, settings: PoolSettings) -> int:
 def _rows_of(file: Path, settings: PoolSettings) -> int:
     if file.name.endswith(".jsonl"):
         with explained_os_errors(f"reading {file}"), file.open("rb") as lines:
-            blocks = iter(lambda: lines.read(_COUNTED), b"")
-            return sum(block.count(b"\n") for block in blocks)
+            count, last = 0, b"\n"
+            while block := lines.read(_COUNTED):
+                count, last = count + block.count(b"\n"), block[-1:]
+            return count + (last != b"\n")  # the last line may have no end
     reader = reader_of(file, settings.max_json_mib, settings.max_row_mib)
     return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 
