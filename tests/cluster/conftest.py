@@ -53,7 +53,7 @@ class Cluster:
     def images(self) -> set[str]:
         """Names of the images that the nodes have."""
         nodes = json.loads(self("get", "nodes", "-o", "json"))["items"]
-        return {name for node in nodes for image in node["status"].get("images", ()) for name in image["names"]}
+        return {name for node in nodes for image in node["status"].get("images") or () for name in image["names"]}
 
     def apply(self, objects: Objects) -> None:
         """Create or change objects. An older server than the manifests ask for drops fields that it does not know."""

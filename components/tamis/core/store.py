@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tamis.core.errors import StorageError
@@ -87,6 +88,13 @@ class Stored(Generic[R]):
         there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
         groups = there.group_by(list(columns)).aggregate([([], "count_all")])
         return {tuple(row[name] for name in columns): row["count_all"] for row in groups.to_pylist()}
+
+    def sums(self, ids: pa.Array, columns: Sequence[str]) -> dict[str, int]:
+        """The sum of each of `columns` over the records of `ids`; what is not known counts as 0."""
+        if not len(self):
+            return {}
+        there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
+        return {name: pc.sum(there[name]).as_py() or 0 for name in columns}
 
     def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the table with the records of `ids`, and which of `ids` have one."""

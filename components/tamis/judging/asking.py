@@ -13,7 +13,7 @@ from tamis.core.llm.asking import ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
-from tamis.core.llm.tally import Speed, Tally
+from tamis.core.llm.tally import TOKENS, Speed, Tally
 from tamis.core.processes import ended_in_order
 from tamis.core.progress import Progress
 from tamis.core.store import Store, Writer
@@ -47,7 +47,7 @@ class Asked(Generic[R]):
 def known_of(backend: Backend, store: Store[R], texts: Mapping[str, str], max_attempts: int) -> Known[R]:
     """Look up what the store has of `texts`, which are by id."""
     stored = store.read()
-    found = dict(zip(texts, stored.find(pa.array(list(texts), pa.string())), strict=True))
+    found: dict[str, R | None] = dict(zip(texts, stored.find(pa.array(list(texts), pa.string())), strict=True))
     there = {key: record for key, record in found.items() if record is not None}
     final = {key: record for key, record in there.items() if is_final(record, backend, max_attempts)}
     return Known(final, {key: record for key, record in there.items() if key not in final}, stored.damaged)
@@ -69,17 +69,23 @@ def ask_all(
         ModelError: when the engine cannot be used, or the allowance for failures or money is used up.
         StorageError: when the store cannot be read or written.
     """
-    known = known_of(backend, store, texts, max_attempts)
+    known: Known[R] = known_of(backend, store, texts, max_attempts)
     if known.final:
         log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
     records, tally, speed = dict(known.final), Tally(), Speed()
     for record in known.final.values():
         tally.count(record)
-    budget = Budget(allowance, words, len(texts), tally)
+    stored = [*known.final.values(), *known.others.values()]
+    before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
+    budget = Budget(allowance, words, len(texts), tally, measure=backend.measure, before=before)
     left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
     groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
-    budget.expect(backend.measure([text for _, text, _ in left[:100]]))
     _remember(backend, store)
+
+    def read_and_pay(answer: Answer, attempt: int, earlier: R | None) -> R:
+        budget.pay(answer)
+        return read(answer, attempt, earlier)
+
     with (
         ended_in_order(),
         Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
@@ -88,16 +94,17 @@ def ask_all(
         asked = ask(
             backend,
             lambda: next(groups, []),
-            read=read,
+            read=read_and_pay,
             max_attempts=max_attempts,
             keep=writer.add,
-            enough=budget.reached,
+            admit=budget.admit,
+            enough=budget.failed,
         )
         for finished in asked:
             for record in finished:
                 records[record.id] = record
                 tally.count(record)
-                budget.count(record)
+                budget.finish()
             progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))
     budget.check()
     if tally.failures:

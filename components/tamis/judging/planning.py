@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tamis.core.artifacts import Artifact
+from tamis.core.llm.backend import Backend
 from tamis.core.steps import Uri
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import artifact_of
@@ -67,7 +69,7 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
         pairs = {question.id: tuple(known.get(question.id) for known in texts) for question in questions}
         asked: dict[str, str] = {}
         guessed: list[str] = []
-        longest = "x " * min(settings.answers.max_new_tokens, settings.judge.max_answer_characters // 2)
+        longest = _of_length(match.judge, settings.answers.max_new_tokens)[: settings.judge.max_answer_characters]
         for question in questions:
             one, other = pairs[question.id]
             if one is not None and other is not None:
@@ -83,3 +85,10 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
         written = {one.name: len(there) for one, there in zip(match.contestants, texts, strict=True)}
         cost = settings.price.of(tokens, answers) if settings.price else None
         return Plan(len(questions), written, 2 * len(questions), len(known), tokens, answers, cost)
+
+
+def _of_length(backend: Backend, tokens: int) -> str:
+    """A text that is about so many tokens long by the backend's own count."""
+    word, count = "word ", 100
+    none, some = (size.prompt_tokens for size in backend.measure(["", word * count]))
+    return word * math.ceil(tokens * count / max(some - none, 1))

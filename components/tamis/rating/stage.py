@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,11 @@ import pyarrow as pa
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.llm.asking import ask, is_final
-from tamis.core.llm.backend import Backend
+from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
-from tamis.core.llm.tally import Speed
+from tamis.core.llm.tally import TOKENS, Speed
 from tamis.core.models import revision_of
 from tamis.core.processes import ended_in_order
 from tamis.core.progress import Progress
@@ -180,14 +181,21 @@ def _rate(step: Step[RatingSettings]) -> None:
     rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings")
     assert rater.store is not None
     samples = reused = 0
+    before = Counter[str]()
     for block in rater.blocks(pool, ["id"]):
         samples += len(block)
         reused += rater.final_among(block["id"])
+        before.update(rater.stored.sums(block["id"], TOKENS))
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
     summary, speed = Summary(), Speed()
     budget = Budget(
-        _allowance(settings), Words(f"rater '{settings.name}'", "samples", "rating", "rated"), samples, summary
+        _allowance(settings),
+        Words(f"rater '{settings.name}'", "samples", "rating", "rated"),
+        samples,
+        summary,
+        measure=rater.backend.measure,
+        before=before,
     )
     with (
         ended_in_order(),
@@ -201,17 +209,22 @@ def _rate(step: Step[RatingSettings]) -> None:
         most_open = 100 if isinstance(settings.backend, OpenAIBatchSettings) else 8
         rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
 
-        def more() -> list[Sample]:
-            found = rows.more()
-            budget.expect(rater.backend.measure([text for _, text, _ in found[:100]]))
-            return found
+        def read(answer: Answer, attempt: int, earlier: Rating | None) -> Rating:
+            budget.pay(answer)
+            return rating_of(answer, attempt, earlier)
 
-        attempts = settings.max_attempts
-        asked = ask(rater.backend, more, read=rating_of, max_attempts=attempts, keep=writer.add, enough=budget.reached)
-        for finished in asked:
+        for finished in ask(
+            rater.backend,
+            rows.more,
+            read=read,
+            max_attempts=settings.max_attempts,
+            keep=writer.add,
+            admit=budget.admit,
+            enough=budget.failed,
+        ):
             for rating in finished:
                 summary.add(rating)
-                budget.count(rating)
+                budget.finish()
                 metrics.count(rating, budget)
                 rows.finish(rating)
             progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))

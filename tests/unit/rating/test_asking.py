@@ -104,23 +104,40 @@ def test_when_it_is_enough_only_what_is_under_way_already_is_waited_for(eager: b
     backend = Scripted({f"{n:032x}": [GOOD] for n in range(10)})
     backend.eager = eager
     samples = [(sample, "text", None) for sample in backend.script]
-    blocks, most = iter([samples[:5], samples[5:]]), [5]
-    ratings = []
+    blocks = iter([samples[:5], samples[5:]])
+    ratings: list[Rating] = []
     for group in ask(
         backend,
         lambda: next(blocks, ()),
         read=rating_of,
         max_attempts=3,
         keep=lambda r: None,
-        enough=lambda waiting: waiting >= most[0],
+        enough=lambda found=ratings: bool(found),
     ):
         ratings += group
-        most[0] = 0
     assert len(ratings) == (5 if eager else 1)
 
 
-@pytest.mark.parametrize(("problem", "kept"), [("refused", 1), ("too_long", 1), ("failed", 0)])
-def test_a_problem_is_a_status_and_only_technical_faults_are_not_kept(problem: Any, kept: int) -> None:
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_was_admitted_is_answered_and_nothing_is_asked_after_the_first_refusal(eager: bool) -> None:
+    backend = Scripted({f"{n:032x}": [GOOD] for n in range(10)})
+    backend.eager = eager
+    samples = [(sample, "text", None) for sample in backend.script]
+    blocks = iter([samples[:5], samples[5:]])
+    refused = samples[7][0]
+    groups = ask(
+        backend,
+        lambda: next(blocks, ()),
+        read=rating_of,
+        max_attempts=3,
+        keep=lambda r: None,
+        admit=lambda request: request.id != refused,
+    )
+    assert sorted(rating.id for group in groups for rating in group) == [sample for sample, _, _ in samples[:7]]
+
+
+@pytest.mark.parametrize(("problem", "kept"), [("refused", 1), ("too_long", 0), ("failed", 0)])
+def test_a_problem_is_a_status_and_what_may_pass_is_not_kept(problem: Any, kept: int) -> None:
     ratings, stored = rate(Scripted({A: [Answer(A, problem=problem, error="the reason: detail")]}))
     assert [(r.status, r.error, r.overall) for r in ratings] == [(problem, "the reason: detail", None)]
     assert len(stored) == kept

@@ -242,8 +242,9 @@ def test_a_hostile_service_leaves_no_sample_without_a_status_and_no_rating_twice
     assert min(counts["refused"], counts["too_long"]) > 0
     assert all(row["overall"] is None for row in table if row["status"] != "ok")
     final = {row["id"] for row in stored(store)}
-    assert len(final) >= 250 - counts["failed"]
-    assert again.facts["asked"] == counts["failed"]  # nothing that had ended was paid for again
+    passing = counts["failed"] + counts["too_long"]
+    assert len(final) >= 250 - passing
+    assert again.facts["asked"] == passing  # nothing that had ended was paid for again
     span = server.asked[first - 1].at - server.asked[0].at
     assert first <= 150 + 150 * span  # 9,000 a minute, and the bucket's second
 
@@ -272,6 +273,59 @@ def test_the_money_budget_is_never_exceeded_and_holds_over_runs(tmp_path: Path) 
         manifest = run(richer, pool=pool, out=tmp_path / "out")
     assert len(server.asked) == 300
     assert manifest.facts["cost"] == pytest.approx(39.0)
+
+
+def spent_at(server: Server) -> float:
+    """What the server's answers cost at 1 per 1,000 tokens: the requests' words, and 30 tokens for the answer."""
+    return sum(len(asked.prompt.split()) + 30 for asked in server.asked) / 1000
+
+
+@pytest.mark.parametrize("usage", [True, False])
+@pytest.mark.parametrize("parses", [True, False])
+def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
+    usage: bool, parses: bool, tmp_path: Path
+) -> None:
+    """Each sample is as long as ten before it; half of a sample's attempts may be in an earlier run."""
+
+    def behave(asked: Asked) -> Reaction:
+        body = completion(GOOD if parses else "x " * 30, prompt_tokens=len(asked.prompt.split()))
+        if not usage:
+            del body["usage"]
+        return Reaction(body, delay=0.005)
+
+    texts = [conversation(f"What is {n}?", "word " * (10 if n % 10 else 400)) for n in range(200)]
+    pool, store = make_pool(tmp_path / "pool", texts), tmp_path / "store"
+    price = {"input": 1000.0, "output": 1000.0}
+    with Server(behave) as server:
+        for most in (15.0, 30.0):
+            mine = settings(
+                server, store, price=price, max_cost=most, max_failure_share=1.0,
+                backend={"concurrency": 16, "timeout": 60},
+            )  # fmt: skip
+            with pytest.raises(ModelError, match=r"samples are rated and cost \d+\.\d+; another would cost too much"):
+                run(mine, pool=pool, out=tmp_path / "out")
+            assert 0.5 * most < spent_at(server) <= most
+        rest = mine.model_copy(update={"max_cost": None})
+        manifest = run(rest, pool=pool, out=tmp_path / "out")
+    assert len(server.asked) == (200 if parses else 600)
+    if usage:
+        assert manifest.facts["cost"] == pytest.approx(spent_at(server))
+    else:  # estimated by bytes
+        assert 1 < manifest.facts["cost"] / spent_at(server) < 2.5
+
+
+def test_what_an_earlier_run_paid_counts_before_the_first_question(tmp_path: Path) -> None:
+    """The stored samples stand at the end of the second pool: they would be read last."""
+    store, texts = tmp_path / "store", [conversation(f"What is {n}?", "A number.") for n in range(200)]
+    first = make_pool(tmp_path / "first", texts[100:])
+    whole = make_pool(tmp_path / "whole", texts)
+    with Server(lambda asked: Reaction(completion())) as server:
+        price = {"input": 1000.0, "output": 1000.0}
+        mine = settings(server, store, price=price, max_cost=13.0, backend={"concurrency": 8})
+        run(mine.model_copy(update={"max_cost": 20.0}), pool=first, out=tmp_path / "one")
+        with pytest.raises(ModelError, match=r"0 of 200 samples are rated and cost 13\.0"):
+            run(mine, pool=whole, out=tmp_path / "two")
+    assert len(server.asked) == 100
 
 
 def test_the_plan_projects_tokens_and_money_and_asks_nothing(tmp_path: Path) -> None:

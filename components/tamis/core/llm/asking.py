@@ -39,13 +39,14 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+_PASSING = ("failed", "too_long")  # not so for ever: faults pass, and a server may be given a longer context
 
 
 def is_final(record: Record, backend: Backend, max_attempts: int) -> bool:
-    """Whether asking again would be useless or is not allowed. What failed for technical reasons may be tried again."""
+    """Whether asking again would be useless or is not allowed."""
     if record.status == "unparsable":
         return backend.deterministic or record.attempts >= max_attempts
-    return record.status != "failed"
+    return record.status not in _PASSING
 
 
 def summed(new: int | None, old: int | None) -> int | None:
@@ -60,7 +61,8 @@ def ask(
     read: Callable[[Answer, int, R | None], R],
     max_attempts: int,
     keep: Callable[[R], None],
-    enough: Callable[[int], bool] = lambda waiting: False,
+    admit: Callable[[Request], bool] = lambda request: True,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[R]]:
     """Ask about samples.
 
@@ -71,8 +73,9 @@ def ask(
         read: makes the record of an answer, the number of its attempt, and the record of the attempts before it.
         max_attempts: most attempts at one sample, earlier ones included.
         keep: gets every record that must not be lost, also those of attempts that another one follows.
-        enough: gets the number of samples that wait for their answers; when it says so, no other is asked, and the
-            answers that are under way are the last.
+        admit: gets each request before it is asked; when it refuses one, no other is asked, and the answers that are
+            under way are the last.
+        enough: when to ask no more at once; an engine that has not begun with what it read leaves that.
 
     Yields:
         Those of the records that came together that no other attempt follows; one per sample in the end.
@@ -83,6 +86,7 @@ def ask(
     waiting: dict[str, Request] = {}
     earlier: dict[str, R] = {}
     again: list[Request] = []
+    ended = False
 
     def next_group() -> Iterator[Request] | None:
         group = list(again)
@@ -95,27 +99,30 @@ def ask(
         return sent(group) if group else None
 
     def sent(group: list[Request]) -> Iterator[Request]:
+        nonlocal ended
         for request in group:
-            if enough(len(waiting)):
+            ended = ended or enough() or not admit(request)
+            if ended:
                 return
             waiting[request.id] = request
             yield request
 
-    while not enough(0) and (first := next_group()) is not None:
+    while not (ended or enough()) and (first := next_group()) is not None:
         for answers in backend.answer(chain([first], iter(next_group, None))):
             finished = []
             for answer in answers:
                 request = waiting.pop(answer.id)
                 record = read(answer, request.attempt, earlier.pop(answer.id, None))
-                if record.status != "failed":
+                passing = record.status in _PASSING
+                if not passing:
                     keep(record)
-                if record.status == "failed" or is_final(record, backend, max_attempts):
+                if passing or is_final(record, backend, max_attempts):
                     finished.append(record)
                 else:
                     earlier[answer.id] = record
                     again.append(Request(answer.id, request.text, request.attempt + 1))
             yield finished
-            if not backend.eager and enough(len(waiting)):
+            if not backend.eager and enough():
                 return
         if waiting:
             raise ModelError(f"the model gave no answer to {len(waiting)} samples, the first is {next(iter(waiting))}")

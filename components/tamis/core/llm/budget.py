@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tamis.core.errors import ModelError
-from tamis.core.llm.asking import Record
-from tamis.core.llm.backend import Size
+from tamis.core.llm.backend import Answer, Request, Size
 from tamis.core.llm.settings import PriceSettings
-from tamis.core.llm.tally import Tally
+from tamis.core.llm.tally import TOKENS, Tally
+
+_TO_LEARN = 20  # answers after which sizes are corrected by what was paid
 
 
 @dataclass(frozen=True)
@@ -41,60 +43,85 @@ class Words:
 class Budget:
     """Watches the failures and the cost of asking.
 
+    Every attempt is counted as its answer is read, also those that another one follows. A request is let through only
+    if its own cost still fits, beside that of all that are under way.
+
     Args:
         allowance: the limits.
         words: for errors.
         samples: that are to be asked about in all.
         tally: of the records so far; those of earlier runs count as well, so that a killed run does not begin anew.
+        measure: gives the sizes of texts.
+        before: tokens that earlier runs took for these samples, finished or not: `prompt_tokens`, `completion_tokens`.
     """
 
-    def __init__(self, allowance: Allowance, words: Words, samples: int, tally: Tally) -> None:
+    def __init__(
+        self,
+        allowance: Allowance,
+        words: Words,
+        samples: int,
+        tally: Tally,
+        *,
+        measure: Callable[[Sequence[str]], list[Size]],
+        before: Mapping[str, int],
+    ) -> None:
         self._allowance, self._words, self._samples, self._tally = allowance, words, samples, tally
-        self._expected = 0.0  # cost of a sample before any is answered
-        self._paid, self._answered = 0.0, 0  # by this run
-        self._spent = False  # the money stopped the run; what was under way then may have cost less than thought
+        self._measure = measure
+        self._before = self._price(*(before.get(name, 0) for name in TOKENS))
+        self._paid, self._finished = 0.0, 0  # by this run
+        self._under_way: dict[str, float] = {}  # what requests are thought to cost, by id
+        self._reserved = 0.0  # all of these together
+        self._thought = 0.0  # what those that are answered were thought to cost
+        self._answers = 0
+        self._spent = False
 
-    def expect(self, sizes: list[Size]) -> None:
-        """Learn from samples what one is going to cost."""
-        price = self._allowance.price
-        if price is not None and sizes:
-            costs = [price.of(size.prompt_tokens, size.completion_tokens) for size in sizes]
-            self._expected = max(self._expected, sum(costs) / len(costs))
+    def admit(self, request: Request) -> bool:
+        """Whether a request can be paid for; if so, its cost is set aside until `pay`."""
+        most = self._allowance.max_cost
+        if most is None or self._allowance.price is None:
+            return True
+        (size,) = self._measure([request.text])
+        one = 0.0 if size.too_long else self._price(size.prompt_tokens, size.completion_tokens)
+        # Sizes are estimates for some backends: what answers cost in truth says by how much they are wrong.
+        right = self._paid / self._thought if self._answers >= _TO_LEARN and self._thought else 1.0
+        if self._before + self._paid + right * (self._reserved + one) > most:
+            self._spent = True
+            return False
+        self._under_way[request.id] = one
+        self._reserved += one
+        return True
 
-    def count(self, record: Record) -> None:
-        """Count a record of this run, which the tally has as well."""
-        self._answered += 1
-        if self._allowance.price is not None:
-            self._paid += self._allowance.price.of(record.prompt_tokens or 0, record.completion_tokens or 0)
+    def pay(self, answer: Answer) -> None:
+        """Count what an answer cost."""
+        one = self._under_way.pop(answer.id, 0.0)
+        self._reserved -= one
+        self._thought += one
+        self._answers += 1
+        self._paid += self._price(answer.prompt_tokens or 0, answer.completion_tokens or 0)
+
+    def finish(self) -> None:
+        """Count a sample that this run asks no more about; the tally has its record."""
+        self._finished += 1
 
     @property
     def cost(self) -> float | None:
         """Of all answers so far; None where no price is known."""
-        price = self._allowance.price
-        return None if price is None else price.of(self._tally.prompt_tokens, self._tally.completion_tokens)
+        return None if self._allowance.price is None else self._before + self._paid
 
     def note(self) -> str:
         """The cost for the progress, and what it will be at the end."""
-        if self.cost is None or not self._answered:
+        if self.cost is None or not self._finished:
             return ""
         left = self._samples - self._tally.total
-        return f"cost {self.cost:.2f}, in all {self.cost + left * self._paid / self._answered:.2f}"
+        return f"cost {self.cost:.2f}, in all {self.cost + left * self._paid / self._finished:.2f}"
 
-    def reached(self, waiting: int) -> bool:
-        """Whether no further sample may be asked, while `waiting` are being answered."""
-        self._spent = self._spent or self._too_expensive(waiting)
-        return self._spent or self._too_many_failures
-
-    @property
-    def _too_many_failures(self) -> bool:
+    def failed(self) -> bool:
+        """Whether more samples than are tolerated got no answer."""
         return self._tally.failures > self._allowance.max_failure_share * self._samples
 
-    def _too_expensive(self, waiting: int) -> bool:
-        most, cost = self._allowance.max_cost, self.cost
-        if most is None or cost is None or self._tally.total >= self._samples:
-            return False  # all are answered
-        one = self._paid / self._answered if self._answered >= 100 else self._expected
-        return cost + (waiting + 1) * one > most
+    def _price(self, prompt_tokens: float, completion_tokens: float) -> float:
+        price = self._allowance.price
+        return 0.0 if price is None else price.of(prompt_tokens, completion_tokens)
 
     def check(self) -> None:
         """Raise if a limit was what ended the run.
@@ -103,7 +130,7 @@ class Budget:
             ModelError: with what was reached.
         """
         words, allowance, tally = self._words, self._allowance, self._tally
-        if self._too_many_failures:
+        if self.failed():
             raise ModelError(
                 f"{words.who}: {tally.failures} of {self._samples} {words.samples} got no {words.answer}\n"
                 f"{tally.table_of_errors()}",

@@ -50,7 +50,12 @@ class ServiceSettings(Settings):
     timeout: float = Field(
         120.0, gt=0, description="seconds that one request may take, from its start to its last byte"
     )
-    tries: int = Field(8, ge=1, le=100, description="how often a request is sent while technical faults answer it")
+    tries: int = Field(
+        8,
+        ge=1,
+        le=100,
+        description="how often a request is sent while technical faults answer it; batches know patience only",
+    )
     patience: float = Field(
         600.0, ge=0, description="seconds after which a request that only meets faults or limits is given up"
     )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from tamis.core.llm.asking import Record
 
+TOKENS = ("prompt_tokens", "completion_tokens")  # fields of every record
+
 
 class Tally:
     """Counts records as they come."""
@@ -21,8 +23,8 @@ class Tally:
     def count(self, record: Record) -> None:
         """Count one record."""
         self.statuses[record.status] += 1
-        self.tokens["prompt_tokens"] += record.prompt_tokens or 0
-        self.tokens["completion_tokens"] += record.completion_tokens or 0
+        for name in TOKENS:
+            self.tokens[name] += getattr(record, name) or 0
         if record.status != "ok":
             error = record.error or "no reason given"
             kind = (record.status, error.partition(":")[0])

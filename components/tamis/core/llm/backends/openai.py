@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,10 @@ class OpenAIBackend:
         return Call(self.body(job.request, job.text), job.tokens, self._answer_tokens)
 
     def _answer_of(self, job: Job, outcome: Reply | Fault) -> Answer:
+        if isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens):
+            # A service that does not say what it counted is paid all the same.
+            answered = self._lengths.count([outcome.text])[0]
+            outcome = replace(outcome, prompt_tokens=job.tokens, completion_tokens=answered)
         return answer_of(job.request, outcome, shortened=job.shortened, form=self._prompt.form)
 
     def body(self, request: Request, text: str) -> dict[str, Any]:

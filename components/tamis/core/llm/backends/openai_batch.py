@@ -348,4 +348,4 @@ def _outcomes(content: Iterable[bytes]) -> Iterator[tuple[str, Reply | Fault]]:
 
 def _final(outcome: Reply | Fault) -> bool:
     """Whether asking the same again would be of no use, or paid for twice."""
-    return isinstance(outcome, Reply) or outcome.kind in ("content filter", "too long")
+    return isinstance(outcome, Reply) or outcome.kind == "content filter"
