@@ -20,7 +20,7 @@ from tamis.core.progress import Progress
 from tamis.neighbors.best import NOTHING, Best, capacity
 from tamis.neighbors.vectors import Float, Vectors
 
-_LARGEST, _SMALLEST = 2048, 128  # rows of a block: larger ones fall out of the cache
+_LARGEST, _SMALLEST = 1664, 128  # rows of a block: larger ones fall out of the cache
 _STRIP = 64  # rows looked through at a time, while they are in a core's own cache
 _GROUPS_PER_CANDIDATE = 4
 
@@ -223,6 +223,8 @@ class _Offer:
     ) -> tuple[Places, Places]:
         """Places, in the flattened product, of what exceeds the bounds of its row, and of its column."""
         width = cosines.shape[1]
+        # With buffers as long as a row numpy compares twice as fast as with its own.
+        before = np.setbufsize(-(-width // 16) * 16)
         rows, columns = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
         for start in range(0, len(cosines), _STRIP):
             strip = cosines[start : start + _STRIP]
@@ -232,6 +234,7 @@ class _Offer:
             if of_columns is not None:
                 np.greater(strip, of_columns, out=mask)
                 columns.append(np.flatnonzero(mask) + start * width)
+        np.setbufsize(before)
         return np.concatenate(rows), np.concatenate(columns)
 
     def _rows_take(self, first: int, other: int, cosines: Float, passing: Places) -> None:
