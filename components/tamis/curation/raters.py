@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from tamis.curation.transition import Matrix
 
 COMBINED = "combined"
 _FEWEST_RATERS = 3  # fewer do not determine their matrices
+_BLOCK = 1 << 16  # samples whose posteriors are in memory at a time
 _DIFFERENT = 0.1  # mean difference of two estimates of T above which the user is told
 
 
@@ -118,31 +119,32 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     """
     raws = np.stack([result.raw for result in results.values()])
     rated = raws != UNRATED
-    number = rated.sum(0)
-    mean = np.where(rated, raws, 0).sum(0) / np.maximum(number, 1)
+    number = rated.sum(0, dtype=np.int16)
+    mean = np.where(rated, raws, 0).sum(0, dtype=np.int16) / np.maximum(number, 1)
     raw = np.where(number > 0, np.floor(mean + 0.5), UNRATED).astype(np.int8)
-    total = np.zeros((classes, len(raw)))
-    heard, known = np.zeros((2, len(raw)), bool)
     informed = {name: result for name, result in results.items() if result.diagnosis["explained"]}
+    heard, known = np.zeros((2, len(raw)), bool)
     for result in informed.values():
-        if result.evidence is None:
-            raise ValueError("combine needs results that kept their evidence")
-        total += result.evidence.T
         heard |= result.raw != UNRATED
         known |= (result.raw != UNRATED) | (result.suggested != UNRATED)
     if not informed:
         heard = number > 0
+    evidence = [_evidence_of(result) for result in informed.values()]
     p = np.mean([result.diagnosis["p"] for result in (informed or results).values()], axis=0) + 1e-6
     for _ in range(50):
-        joint = total + np.log(p / p.sum())[:, None]
-        posterior = np.exp(joint - log_sum(joint))
-        p = posterior[:, heard].mean(1) + 1e-12
-    right = np.where(heard, posterior[np.maximum(raw, 0), np.arange(len(raw))], 0)
-    top = posterior.max(0)
+        mass = sum(posterior[:, heard[rows]].sum(1) for rows, posterior in _posteriors(evidence, p, len(raw)))
+        p = mass / max(1, heard.sum()) + 1e-12
+    right, top = np.zeros((2, len(raw)))
+    suggested, counts = np.empty_like(raw), np.full((classes, classes), PSEUDO)
+    for rows, posterior in _posteriors(evidence, p, len(raw)):
+        mine, here = raw[rows], heard[rows]
+        right[rows] = np.where(here, posterior[np.maximum(mine, 0), np.arange(len(mine))], 0)
+        top[rows], suggested[rows] = posterior.max(0), posterior.argmax(0)
+        counts += posterior[:, here] @ np.eye(classes)[mine[here]]
     flagged = heard & (top > right)
     # A rating that only raters of whom nothing is known gave stays as it is.
     stands = (number > 0) & ((top <= right) | ~heard)
-    suggested = np.where(stands, raw, posterior.argmax(0)).astype(np.int8)
+    suggested[stands] = raw[stands]
     suggested[~known & (number == 0)] = UNRATED
     sure = np.where(known & ((number == 0) | heard), top, np.nan).astype(np.float32)
     error = np.where(heard, 1 - right, np.nan).astype(np.float32)
@@ -152,7 +154,6 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     if not informed:
         flagged[:], suggested, sure[:], error[:] = False, raw.copy(), np.nan, np.nan
     result = decide(raw, flagged, suggested, sure, error, threshold=threshold, fill_missing=fill_missing)
-    counts = posterior[:, heard] @ np.eye(classes)[raw[heard]] + PSEUDO
     observed = np.bincount(raw[number > 0], minlength=classes) / max(1, int((number > 0).sum()))
     result.diagnosis = as_json(
         {
@@ -168,3 +169,22 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
         | outcome(result, classes)
     )
     return result
+
+
+def _evidence_of(result: Curated) -> NDArray[np.float32]:
+    if result.evidence is None:
+        raise ValueError("combine needs results that kept their evidence")
+    return result.evidence
+
+
+def _posteriors(
+    evidence: Sequence[NDArray[np.float32]], p: NDArray[np.float64], n: int
+) -> Iterator[tuple[slice, Matrix]]:
+    """Block by block: which of the `n` samples, and their (K, m) posterior from all raters' evidence under `p`."""
+    prior = np.log(p / p.sum())[:, None]
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, n))
+        joint = np.repeat(prior, rows.stop - start, axis=1)
+        for one in evidence:
+            joint += one[rows].T
+        yield rows, np.exp(joint - log_sum(joint))
