@@ -124,12 +124,10 @@ def base_models(settings: RunSettings) -> list[BaseModelChoice]:
 
 
 def base_evaluations(settings: RunSettings) -> list[EvaluationSettings]:
-    """How each base model is evaluated as it is, under the name "base", or "base-…" beside another of that name."""
+    """How each base model that is trained is evaluated as it is: as "base", or as "base-…" beside another."""
     evaluation = settings.evaluation
     if evaluation is None:
         return []
-    if settings.experiment is None or not settings.experiment.models:
-        return [evaluation]
     return [
         evaluation.model_copy(update=base.model_dump() | {"name": f"{evaluation.name}{_suffix(base, settings)}"})
         for base in base_models(settings)

@@ -96,12 +96,24 @@ class RunSettings(Settings):
             raise ValueError("neighbors.shard: a run searches for all samples; shards are for `tamis neighbors`")
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
+        self._the_base_is_what_is_trained()
         if self.judging is not None:
             if self.finetuning is None:
                 raise ValueError("judging goes with finetuning: without it there is no model to judge")
             for base in base_models(self):
                 self.judging.of(base.model)
         return self
+
+    def _the_base_is_what_is_trained(self) -> None:
+        if self.evaluation is None or self.finetuning is None or (self.experiment and self.experiment.models):
+            return
+        for name in self.evaluation.model_fields_set & {"model", "revision"}:
+            asked, trained = getattr(self.evaluation, name), getattr(self.finetuning, name)
+            if asked != trained:
+                raise ValueError(
+                    f"evaluation.{name} is {asked}, but finetuning.{name} is {trained}: gains are measured against the "
+                    f"model that is trained; leave evaluation.{name} out"
+                )
 
     def _nodes_fit(self) -> None:
         nodes = self.kubeflow.nodes

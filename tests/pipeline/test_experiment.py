@@ -64,6 +64,15 @@ def test_base_models_are_trained_on_every_subset_and_evaluated_by_names_of_their
     ]
 
 
+def test_the_base_that_is_evaluated_is_the_one_that_is_trained() -> None:
+    given = {"subsets": [{"name": "few", "strategy": "random", "size": 10}]}
+    made = settings(**given, finetuning={"model": MISTRAL, "revision": "abc"}, evaluation={"suite": "quick"})
+    assert [(base.name, base.model, base.revision) for base in base_evaluations(made)] == [("base", MISTRAL, "abc")]
+    other = {"suite": "quick", "model": LLAMA}
+    with pytest.raises(SettingsError, match=f"evaluation.model is {LLAMA}, but finetuning.model is {MISTRAL}"):
+        settings(**given, finetuning={"model": MISTRAL}, evaluation=other)
+
+
 def test_a_larger_experiment_keeps_the_cells_of_a_smaller_one_as_they_were() -> None:
     small = {"strategies": ["ds2"], "raters": ["gpt"], "sizes": [10]}
     large = {"strategies": ["random", "ds2"], "sizes": [10, 20], "seeds": [42, 43], "models": [LLAMA, MISTRAL]}
@@ -97,7 +106,8 @@ def test_the_pipeline_gets_each_cell_s_settings_and_the_shared_ones_once() -> No
             "finetuning": {"epochs": 2, "model": LLAMA, "seed": 1},
         }
     ]
-    assert (given["bases"], given["evaluation"]) == ([{"suite": "quick"}], {"suite": "quick"})
+    assert given["bases"] == [{"suite": "quick", "name": "base", "model": LLAMA}]
+    assert given["evaluation"] == {"suite": "quick"}
     assert {"subsets", "experiment", "finetuning"}.isdisjoint(given)
 
 

@@ -85,7 +85,7 @@ def _run(step: Step[CurationSettings]) -> None:
     (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
     step.rows = table.rows
     for name in ("rated", "unrated", "flagged", "corrected", "filled"):
-        step.facts[name] = sum(diagnosis["counts"][name] for diagnosis in diagnoses.values())
+        step.facts[name] = sum(diagnoses[ratings.rater]["counts"][name] for ratings in given)
     step.facts["unknown_ratings"] = sum(ratings.unknown for ratings in given)
     step.facts["raters"] = len(given)
     step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}

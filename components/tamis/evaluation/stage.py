@@ -54,6 +54,7 @@ def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> 
 def _evaluate(step: Step[EvaluationSettings]) -> None:
     if find_spec("lm_eval") is None:
         raise MissingExtraError.of("lm-eval", "evaluation")
+    from tamis.core.causal import explained_memory
     from tamis.evaluation.harness import evaluate, load_model, scores_of, write_results
     from tamis.evaluation.suite import described, draw, index_of, load_entries, open_suite
 
@@ -63,7 +64,8 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
     suite, places = open_suite(settings)
     manager = index_of(suite, places)
     entries = load_entries(manager, suite, places)
-    results = evaluate(load_model(settings, path), manager, entries, draw(entries, settings), settings)
+    with explained_memory("the evaluation", "lower evaluation.batch_size or evaluation.max_length"):
+        results = evaluate(load_model(settings, path), manager, entries, draw(entries, settings), settings)
     write_results(results, step.out)
     about = json.dumps(described(suite, places, entries), ensure_ascii=False, indent=1)
     (step.out / "suite.json").write_text(about + "\n", encoding="utf-8")

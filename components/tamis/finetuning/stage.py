@@ -89,6 +89,7 @@ def _run(
 
 
 def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] | None) -> None:
+    from tamis.core.causal import explained_memory
     from tamis.core.conversations import chat_tokenizer
     from tamis.finetuning.conversations import write_tokens
     from tamis.finetuning.merging import save_merged
@@ -99,12 +100,13 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
     counts = write_tokens(step.input("selection").path("subset.jsonl"), tokenizer, settings, step.scratch)
     training = trained_before(step.scratch)
-    if training is None:
-        if announce is not None:
-            announce(step.scratch)
-        training = train(settings, tokenizer, step.scratch)
+    with explained_memory("training", "lower finetuning.micro_batch_size, or set finetuning.gradient_checkpointing"):
+        if training is None:
+            if announce is not None:
+                announce(step.scratch)
+            training = train(settings, tokenizer, step.scratch)
+        difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)
     history = training.history
-    difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)
     if settings.method != "full":
         (step.out / "adapter").mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):

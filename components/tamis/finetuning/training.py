@@ -77,14 +77,22 @@ def weights_precision(settings: FinetuningSettings) -> Precision:
 
 
 def load_base(settings: FinetuningSettings) -> PreTrainedModel:
-    """The model that is trained, as its method wants it.
+    """The model that is trained, as its method wants it, and so that it can be saved.
 
     Raises:
         ModelError: when it cannot be loaded.
         MissingExtraError: when a package is not installed.
     """
     load = load_quantized_lm if settings.method == "qlora" else load_causal_lm
-    return load(settings.model, settings.revision, weights_precision(settings))
+    model = load(settings.model, settings.revision, weights_precision(settings))
+    generation = model.generation_config
+    if generation is not None and not generation.do_sample:
+        try:
+            generation.validate(strict=True)
+        except ValueError:
+            # Published with settings of sampling that it does not switch on: transformers loads but never saves that.
+            generation.do_sample = True
+    return model
 
 
 class Batches:

@@ -73,10 +73,10 @@ class Comparison:
         win, tie, lose: shares of them; they sum to 1.
         net: win minus lose; 0 is even. The winning score of AlpaGasus is 1 more.
         flips: share of the prompts on which the two orders gave opposite winners.
-        first_preferred: share of the verdicts with a winner that went to the answer shown first; 0.5 is no bias. None
-            when no verdict has a winner.
-        longer_wins: share of the prompts with a winner, and answers of different lengths, that the longer answer won;
-            0.5 is no bias. None when there are none.
+        decided: verdicts with a winner, of two for each prompt.
+        first_preferred: share of them that went to the answer shown first; 0.5 is no bias. None when there are none.
+        unequal: prompts with a winner, and answers of different lengths.
+        longer_wins: share of them that the longer answer won; 0.5 is no bias. None when there are none.
         length_correlation: Pearson correlation of the result with the logarithm of the lengths' ratio; None when either
             does not vary.
         mean_lengths: mean length of the model's answers and of its opponent's, in the unit that was given.
@@ -88,7 +88,9 @@ class Comparison:
     lose: Share
     net: Share
     flips: float
+    decided: int
     first_preferred: float | None
+    unequal: int
     longer_wins: float | None
     length_correlation: float | None
     mean_lengths: tuple[float, float]
@@ -107,7 +109,8 @@ def compare(
     Args:
         seen: (n, 2) outcomes of both orders, as `outcomes` gives them.
         lengths: (n, 2) lengths of the model's answer and of its opponent's, in tokens or characters.
-        confidence: of the intervals, which are percentiles of a bootstrap over the prompts.
+        confidence: of the intervals, which are percentiles of a bootstrap over the prompts. Of a share of none or of
+            all, of which every resample is alike, they reach to the exact limit (Clopper and Pearson).
         resamples: draws of the bootstrap.
         seed: of the bootstrap.
 
@@ -124,8 +127,17 @@ def compare(
     draws = _resampled_means(np.stack([won, 1 - won - lost, lost, won - lost], axis=1), resamples, seed)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    values = (won.mean(), np.mean(result == 0), lost.mean(), won.mean() - lost.mean())
+    values = np.array([won.mean(), np.mean(result == 0), lost.mean(), won.mean() - lost.mean()])
+    unseen = 1 - tail ** (1 / len(seen))  # a share this large would stay unseen this rarely
+    shares = values[:3]
+    high[:3] = np.where(shares == 0, unseen, high[:3])
+    low[:3] = np.where(shares == 1, 1 - unseen, low[:3])
+    if shares.max() == 1:
+        spread = unseen if shares[1] == 1 else 2 * unseen
+        low[3], high[3] = max(-1, values[3] - spread), min(1, values[3] + spread)
     win, tie, lose, net = (Share(float(value), float(low[i]), float(high[i])) for i, value in enumerate(values))
+    longer = np.sign(lengths[:, 0] - lengths[:, 1])
+    unequal = (result != 0) & (longer != 0)
     return Comparison(
         prompts=len(seen),
         win=win,
@@ -133,8 +145,10 @@ def compare(
         lose=lose,
         net=net,
         flips=float(np.mean(seen[:, 0] * seen[:, 1] == -1)),
+        decided=int(np.count_nonzero(seen)),
         first_preferred=_first_preferred(seen),
-        longer_wins=_longer_wins(result, lengths),
+        unequal=int(unequal.sum()),
+        longer_wins=float(np.mean((result == longer)[unequal])) if unequal.any() else None,
         length_correlation=_length_correlation(result, lengths),
         mean_lengths=(float(lengths[:, 0].mean()), float(lengths[:, 1].mean())),
     )
@@ -158,12 +172,6 @@ def _first_preferred(seen: NDArray[np.int8]) -> float | None:
     decided = int(np.count_nonzero(seen))
     first = int(np.count_nonzero(seen[:, 0] == 1) + np.count_nonzero(seen[:, 1] == -1))
     return first / decided if decided else None
-
-
-def _longer_wins(result: NDArray[np.int8], lengths: NDArray[np.int64]) -> float | None:
-    longer = np.sign(lengths[:, 0] - lengths[:, 1])
-    counted = (result != 0) & (longer != 0)
-    return float(np.mean(result[counted] == longer[counted])) if counted.any() else None
 
 
 def _length_correlation(result: NDArray[np.int8], lengths: NDArray[np.int64]) -> float | None:

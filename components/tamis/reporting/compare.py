@@ -24,6 +24,7 @@ _MEAN, _SPREAD = "mean over seeds", "standard deviation over seeds"  # the ends 
 _SECTIONS = {
     "experiment": "Experiment",
     "evaluation": "Evaluation",
+    "judging": "Judging",
     "truth": "Truth",
     "curation": "Curation",
     "ratings": "Ratings",

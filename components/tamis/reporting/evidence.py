@@ -15,7 +15,7 @@ from tamis.core.steps import Step
 from tamis.reporting.experiment import Group, read_groups
 from tamis.reporting.judgements import Judgement, read_judgement
 from tamis.reporting.numbers import slugs
-from tamis.reporting.outcomes import BASE, Evaluations, Subset, read_evaluations, read_subset
+from tamis.reporting.outcomes import BASE, Evaluations, Subset, is_base, read_evaluations, read_subset
 from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
 from tamis.reporting.samples import Samples, read_samples
 from tamis.reporting.settings import ReportingSettings
@@ -65,7 +65,8 @@ class Evidence:
         """Trained models that were evaluated, to the evaluation of the base model of each."""
         bases = {cell.name: group.base for group in self.groups for cell in group.cells}
         models = self.evaluations.models if self.evaluations else []
-        return {model: bases.get(model, BASE) for model in models if model not in {BASE, *bases.values()}}
+        trained = [model for model in models if not is_base(model) and model not in bases.values()]
+        return {model: bases.get(model, BASE) for model in trained}
 
     @cached_property
     def rater_slugs(self) -> dict[str, str]:
@@ -74,9 +75,15 @@ class Evidence:
         return slugs(list(dict.fromkeys([*(ratings.rater for ratings in self.ratings), *curated])))
 
     @cached_property
+    def score_range(self) -> tuple[int, int]:
+        """The rating up to which a score is class 0, and that from which on it is the top class."""
+        config = self.curation.artifact.manifest.config if self.curation else {}
+        return int(config.get("lowest", 4)), int(config.get("highest", 9))
+
+    @cached_property
     def truth(self) -> NDArray[np.int8]:
         """(n,) true score class, -1 where it is not known."""
-        return self.samples.truth
+        return self.samples.truth(*self.score_range)
 
 
 def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evidence:

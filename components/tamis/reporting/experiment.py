@@ -91,6 +91,7 @@ def read_groups(
     """
     subset_of = {subset.name: subset for subset in subsets}
     trained = {artifact.name: artifact.manifest.config for artifact in models}
+    weights = {artifact.name: artifact.manifest.models.get("base") for artifact in models}
     failures = {failure.name: failure for failure in failed if failure.settings.keys() & {"selection", "model"}}
     failures |= {failure.name: failure for failure in failed if failure.name in trained}
     names = [name for name in subset_of if name in trained or name in failures]
@@ -103,7 +104,8 @@ def read_groups(
         training = trained.get(name) or known.get("model", {})
         key = hash_of([_shared(chosen), _shared(training)])
         if key not in groups:
-            groups[key] = _group(name, chosen, training, subset, evaluations)
+            base = _base_of(str(training.get("model") or ""), weights.get(name), evaluations)
+            groups[key] = _group(name, chosen, training, subset, base)
         seed = training.get("seed", chosen.get("seed"))
         groups[key].cells.append(ExperimentCell(name, seed, _values(evaluations, name), failure))
     return _told_apart(list(groups.values()))
@@ -118,7 +120,7 @@ def _group(
     chosen: dict[str, Any],
     training: dict[str, Any],
     subset: Subset | None,
-    evaluations: Evaluations | None,
+    base: str,
 ) -> Group:
     strategy, variant = str(chosen.get("strategy") or name), str(chosen.get("variant") or "published")
     facts = subset.artifact.manifest.facts if subset else {}
@@ -127,15 +129,16 @@ def _group(
     model = str(training.get("model") or "")
     label = strategy if variant == "published" else f"{strategy} ({variant})"
     rater = str(chosen.get("rater") or facts.get("rater") or "")
-    return Group(label, strategy, variant, rater, size, model, _base_of(model, evaluations), [])
+    return Group(label, strategy, variant, rater, size, model, base, [])
 
 
-def _base_of(model: str, evaluations: Evaluations | None) -> str:
-    """Name of the evaluation of `model` before it was trained."""
-    for artifact in evaluations.artifacts if evaluations else []:
-        if not artifact.manifest.inputs.get("model") and model and artifact.manifest.config.get("model") == model:
+def _base_of(model: str, weights: str | None, evaluations: Evaluations | None) -> str:
+    """Name of the evaluation of `model`, whose `weights` are known if it was trained, before that; "" for none."""
+    for artifact in evaluations.untrained if evaluations else []:
+        found = artifact.manifest
+        if (model and found.config.get("model") == model) or (weights and found.models.get("evaluated") == weights):
             return artifact.name
-    return BASE
+    return "" if model else BASE
 
 
 def _values(evaluations: Evaluations | None, name: str) -> dict[str, float]:

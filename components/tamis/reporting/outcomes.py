@@ -67,7 +67,7 @@ class Evaluations:
     """All evaluations: scores by (model, task), one metric per task.
 
     Attributes:
-        models: names, the base model first.
+        models: names, base models first.
         tasks: names in the order of the evaluations.
         metric: task to the metric that stands for it.
         scores: (model, task) to its score; a pair that was not run is missing.
@@ -89,9 +89,9 @@ class Evaluations:
         return [task for task in self.tasks if task not in self.benchmarks or self.benchmarks[task].in_mean]
 
     @property
-    def has_base(self) -> bool:
-        """Whether the base model was evaluated."""
-        return BASE in self.models
+    def untrained(self) -> list[Artifact]:
+        """The evaluations of models that no run of Tamis trained."""
+        return [artifact for artifact in self.artifacts if not artifact.manifest.inputs.get("model")]
 
 
 def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
@@ -101,7 +101,7 @@ def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
         for row in pq.read_table(artifact.path("scores.parquet")).to_pylist():
             rows.append(row | {"model": row["model"] or artifact.name})
     models = list(dict.fromkeys([*(artifact.name for artifact in artifacts if artifact.name), *_each(rows, "model")]))
-    models.sort(key=lambda name: name != BASE)
+    models.sort(key=lambda name: not is_base(name))
     rows.sort(key=lambda row: models.index(row["model"]))
     metric: dict[str, str] = {}
     for row in rows:
@@ -115,6 +115,11 @@ def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
         else:
             others.append((row["model"], row["task"], row["metric"], score))
     return Evaluations(artifacts, models, list(metric), metric, scores, others, _benchmarks(artifacts))
+
+
+def is_base(name: str) -> bool:
+    """Whether an evaluation of that name is a base model's: "base", or "base-…" where a run has several."""
+    return name == BASE or name.startswith(f"{BASE}-")
 
 
 def _benchmarks(artifacts: list[Artifact]) -> dict[str, Benchmark]:

@@ -124,6 +124,11 @@ class Curated:
     top: list[TopCorrection] = field(default_factory=list)
 
     @property
+    def combines(self) -> bool:
+        """Whether these are no rater's own scores, but those of several raters together."""
+        return "raters" in self.diagnosis
+
+    @property
     def rated(self) -> int:
         """Samples with a rating."""
         return int(np.count_nonzero(self.raw >= 0))

@@ -51,12 +51,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.source)
 
-    @property
-    def truth(self) -> NDArray[np.int8]:
-        """(n,) the grade as a score class: <=4 is 0, 5 is 1, …, >=9 is 5; -1 where a sample has no grade."""
+    def truth(self, lowest: int, highest: int) -> NDArray[np.int8]:
+        """(n,) the grade as a score class, as curation makes one of a rating; -1 where a sample has no grade."""
         if self.grade is None:
             return np.full(len(self), -1, np.int8)
-        classes = np.clip(np.rint(np.nan_to_num(self.grade)), 4, 9) - 4
+        classes = np.clip(np.floor(np.nan_to_num(self.grade) + 0.5), lowest, highest) - lowest
         return np.where(np.isnan(self.grade), -1, classes).astype(np.int8)
 
     def positions(self, ids: pa.Array, artifact: Artifact) -> NDArray[np.int64]:

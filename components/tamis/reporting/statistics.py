@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2_000
 _SEED = 0
+_FEW = 30  # samples below which resamples that are all alike tell nothing of the spread
 
 
 @dataclass(frozen=True)
@@ -114,21 +115,22 @@ def compare(joint: NDArray[np.int64]) -> Comparison | None:
     guess = int(np.searchsorted(np.cumsum(truth), n / 2))
     return Comparison(
         n=n,
-        raw_error=_estimate(errors[0]),
-        curated_error=_estimate(errors[1]),
-        error_difference=_estimate(errors[1] - errors[0]),
-        raw_correlation=_estimate(correlations[0]),
-        curated_correlation=_estimate(correlations[1]),
-        correlation_difference=_estimate(correlations[1] - correlations[0]),
+        raw_error=_estimate(errors[0], n),
+        curated_error=_estimate(errors[1], n),
+        error_difference=_estimate(errors[1] - errors[0], n),
+        raw_correlation=_estimate(correlations[0], n),
+        curated_correlation=_estimate(correlations[1], n),
+        correlation_difference=_estimate(correlations[1] - correlations[0], n),
         guess=guess,
         guess_error=float((truth * np.abs(np.arange(len(truth)) - guess)).sum() / n),
     )
 
 
-def _estimate(values: NDArray[np.float64]) -> Estimate:
-    """The first value is the statistic itself, the others its resamples."""
+def _estimate(values: NDArray[np.float64], n: int) -> Estimate:
+    """The first value is the statistic of `n` samples itself, the others its resamples."""
     draws = values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(values[0]) or len(draws) < 0.9 * (len(values) - 1):
+    undefined = not np.isfinite(values[0]) or len(draws) < 0.9 * (len(values) - 1)
+    if undefined or (n < _FEW and values[0] != 0 and np.ptp(draws) == 0):
         return Estimate(float(values[0]), np.nan, np.nan)
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(float(values[0]), float(low), float(high))

@@ -48,6 +48,18 @@ def rows_of(out: Path, rater: str = "r") -> pa.Table:
     return table.filter(pa.compute.equal(table["rater"], rater))
 
 
+def test_combined_scores_are_no_ratings_that_are_counted(pool: Pool, tmp_path: Path) -> None:
+    other = draw_ratings(pool.true, np.full((6, 6), 0.08) + 0.52 * np.eye(6), np.random.default_rng(5))
+    ratings = [ratings_of(tmp_path, "a", pool.scores), ratings_of(tmp_path, "b", other)]
+    facts = run(
+        CurationSettings(combine=True), ratings=ratings, neighbors=graph_of(tmp_path, pool), out=tmp_path / "out"
+    ).facts
+    tables = [rows_of(tmp_path / "out", rater) for rater in ("a", "b")]
+    changed = sum((table["score"].to_numpy() != table["raw_score"].to_numpy()).sum() for table in tables)
+    assert (facts["rated"], facts["corrected"]) == (2400, changed)
+    assert len(rows_of(tmp_path / "out", "combined")) == 1200
+
+
 def test_the_artifact_holds_curated_scores_and_a_diagnosis(pool: Pool, tmp_path: Path) -> None:
     ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
     manifest = run(CurationSettings(), ratings=[ratings], neighbors=graph, out=tmp_path / "out")

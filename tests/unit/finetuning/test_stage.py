@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,30 @@ def test_equal_steps_give_equal_bytes_and_another_seed_gives_others(
         for name, seed in (("one", 1), ("again", 1), ("other", 2))
     ]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_model_that_names_settings_of_sampling_without_sampling_can_be_trained(
+    tiny: Path, selection: Path, tmp_path: Path
+) -> None:
+    """As vicuna's first versions do; transformers loads such a file with a warning and refuses to write it."""
+    base = shutil.copytree(tiny, tmp_path / "base")
+    (base / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    run(settings_of(base), selection=selection, out=tmp_path / "out")
+    saved = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert (saved["do_sample"], saved["temperature"], saved["top_p"]) == (True, 0.9, 0.6)
+
+
+def test_too_little_memory_of_a_gpu_is_an_error_that_says_what_to_do(
+    tiny: Path, selection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def train(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("tamis.finetuning.training.train", train)
+    with pytest.raises(ModelError, match=r"too small for training\n.*micro_batch_size"):
+        run(settings_of(tiny), selection=selection, out=tmp_path / "out")
 
 
 def test_all_weights_can_be_trained(tiny: Path, selection: Path, tmp_path: Path) -> None:

@@ -48,12 +48,25 @@ def test_a_comparison_counted_by_hand() -> None:
     assert (found.win.value, found.tie.value, found.lose.value, found.net.value) == (3 / 8, 3 / 8, 2 / 8, 1 / 8)
     assert found.flips == 2 / 8
     # Twelve verdicts have a winner; shown first are: 1, 2, 3, 8 of the first order, 3, 5, 6 of the second.
-    assert found.first_preferred == 7 / 12
+    assert (found.decided, found.first_preferred) == (12, 7 / 12)
     # Won by the longer answer: 1 and 6; by the shorter: 2 and 5; 8 has equal lengths.
-    assert found.longer_wins == 2 / 4
+    assert (found.unequal, found.longer_wins) == (4, 2 / 4)
     assert found.mean_lengths == (44 / 8, 38 / 8)
     ratio = np.log((lengths[:, 0] + 1) / (lengths[:, 1] + 1))
     assert found.length_correlation == pytest.approx(np.corrcoef([1, 1, 0, 0, -1, -1, 0, 1], ratio)[0, 1])
+
+
+@pytest.mark.parametrize(("n", "shown"), [(1, False), (5, False), (6, True), (50, True)])
+def test_prompts_that_all_ended_alike_show_as_much_as_their_number(n: int, shown: bool) -> None:
+    lengths = np.full((n, 2), 10)
+    won, tied, lost = (compare(np.full((n, 2), sign, np.int8), lengths) for sign in (1, 0, -1))
+    assert (won.net.low > 0) == shown
+    assert (lost.net.high < 0) == shown
+    assert (won.net.value, won.net.high, won.win.high, lost.net.value) == (1, 1, 1, -1)
+    # Of n prompts none is lost this rarely, if this share is: the limit of Clopper and Pearson.
+    assert (1 - won.lose.high) ** n == pytest.approx(0.025)
+    assert won.win.low == pytest.approx(1 - won.lose.high)
+    assert tied.net.low < 0 < tied.net.high
 
 
 @given(TABLES)

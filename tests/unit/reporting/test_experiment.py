@@ -211,6 +211,24 @@ def test_every_base_model_has_its_own_rows_and_its_own_start(lab: Lab) -> None:
     assert differences == {"ds2-5-s1": "+15.0", "ds2-other": "+15.0"}
 
 
+def test_a_base_of_another_model_is_no_start_to_measure_from(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.base(0.1, 0.1, model="org/Other-7B")
+    lab.cell(ds2(1), 0.5, 0.5)
+    page = lab.report()
+    assert "the base model was not evaluated, so there is nothing to compare it with" in page.text
+    assert "Difference to the base model" not in page.text
+
+
+def test_bases_that_are_all_named_after_their_models_are_bases(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.cell(ds2(1), 0.5, 0.5)
+    lab.base(0.3, 0.4, name="base-Base-1B")
+    page = lab.report()
+    assert [row[0] for row in page.rows("Scores")[1:]] == ["base-Base-1B", "ds2-5-s1"]
+    assert [row[-1].split(" ")[0] for row in page.rows("Difference to the base model")[1:]] == ["+15.0"]
+
+
 def test_nothing_is_said_to_be_better_within_the_spread_of_the_seeds(lab: Lab) -> None:
     for seed, (one, other) in enumerate([(0.50, 0.49), (0.54, 0.53)]):
         lab.cell(ds2(seed), one, one)

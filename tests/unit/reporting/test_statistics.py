@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from tamis.reporting.statistics import compare, joint_counts, mean_absolute_error, pearson, spearman
+from tamis.reporting.statistics import Estimate, compare, joint_counts, mean_absolute_error, pearson, spearman
 
 scores = st.integers(2, 40).flatmap(lambda n: arrays(np.int8, (3, n), elements=st.integers(-1, 5)))
 
@@ -80,6 +80,17 @@ def test_constant_scores_have_no_correlation_and_no_interval() -> None:
     assert found.raw_correlation.includes_zero
     assert found.curated_correlation.value == pytest.approx(1)
     assert found.curated_error.interval == (0.0, 0.0)
+
+
+def test_few_samples_that_all_changed_alike_have_no_interval() -> None:
+    def changed(n: int) -> Estimate:
+        found = compare(joint_counts(np.zeros(n, np.int8), np.full(n, 3, np.int8), np.full(n, 3, np.int8), classes=6))
+        assert found is not None
+        return found.error_difference
+
+    assert changed(3).value == -3
+    assert not changed(3).known
+    assert changed(300).interval == (-3, -3)
 
 
 def test_the_constant_guess_is_the_best_class() -> None:

@@ -44,14 +44,16 @@ def build(evidence: Evidence) -> Section:
         section.add(Text("No curation was given to this report.", lead=True))
         return section
     raters = list(curation.raters.values())
-    rated, corrected = sum(r.rated for r in raters), sum(r.corrected for r in raters)
+    alone = [rater for rater in raters if not rater.combines]
+    rated, corrected = sum(r.rated for r in alone), sum(r.corrected for r in alone)
+    lowest, highest = evidence.score_range
     section.clause = f"{count(corrected)} of {count(rated)} ratings corrected ({percent(corrected, rated)})"
     section.key_figures.append(KeyFigure(percent(corrected, rated), "of ratings corrected"))
     section.add(
         Text(
             f"Curation changed the score class of {count(corrected)} of {plural(rated, 'rating')} "
-            f"({percent(corrected, rated)}). Score classes: a rating up to 4 is class 0, 5 is 1, 6 is 2, 7 is 3, 8 is "
-            "4, 9 and 10 are 5.",
+            f"({percent(corrected, rated)}). Score classes: a rating up to {lowest} is class 0, {lowest + 1} is 1, "
+            f"and so on; {highest} and more is {highest - lowest}.",
             lead=True,
         ),
         _overview(raters),

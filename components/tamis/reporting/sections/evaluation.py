@@ -10,7 +10,7 @@ from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Ta
 from tamis.reporting.charts import dots
 from tamis.reporting.evidence import Evidence
 from tamis.reporting.numbers import DASH, count, listed, plural, slugs
-from tamis.reporting.outcomes import BASE, Evaluations, Score
+from tamis.reporting.outcomes import Evaluations, Score
 from tamis.reporting.sections.shared import LESS_IS_BETTER, Scale, number, scalars, scale_of
 
 _Z = NormalDist().inv_cdf(0.975)
@@ -51,10 +51,10 @@ def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section
         section.add(
             Text("Not every metric is a share of 1 that is better when higher, so no mean over tasks is formed.")
         )
-    section.add(Figures(_figures(evaluations, means, scale)), _scores(evaluations, means, scale))
+    section.add(Figures(_figures(evaluations, base_of, means, scale)), _scores(evaluations, means, scale))
     if evaluations.benchmarks:
         section.add(_benchmarks(evaluations))
-    if evaluations.has_base and base_of:
+    if _known_bases(evaluations, base_of):
         section.add(_differences(evaluations, base_of, means, scale))
     for (model, task), score in evaluations.scores.items():
         section.measured(model, f"{task} {evaluations.metric[task]}", score.value, stderr=score.stderr, n=score.n)
@@ -100,7 +100,8 @@ def _verdict(
         return f"Only the base model was evaluated, on {tasks}."
     subjects = plural(len(others), "finetuned model")
     if not means:
-        return f"{subjects} and the base model on {tasks}." if evaluations.has_base else f"{subjects} on {tasks}."
+        beside = " and the base model" if _known_bases(evaluations, base_of) else ""
+        return f"{subjects}{beside} on {tasks}."
     if not whole:
         return f"{subjects} on {tasks}; none has a value for every task, so no means are compared."
     tasks = plural(len(evaluations.averaged), "task")
@@ -110,7 +111,7 @@ def _verdict(
     said = f"Over {tasks}, {who} reached {scale.text(whole[best].value)} on average"
     base = means.get(base_of[best])
     if base is None:
-        why = "has no value for every task" if evaluations.has_base else "was not evaluated"
+        why = "has no value for every task" if base_of[best] in evaluations.models else "was not evaluated"
         return f"{said}; the base model {why}, so there is nothing to compare it with."
     gain, stderr = _difference(whole[best], base)
     said = f"{said}, the base model {scale.text(base.value)}: {scale.difference(gain)} points"
@@ -131,6 +132,11 @@ def _verdict(
             f"{said} {interval}, {'more' if gain > 0 else 'less'} than the choice of test items explains."
         )
     return section.sentence
+
+
+def _known_bases(evaluations: Evaluations, base_of: dict[str, str]) -> set[str]:
+    """The evaluated base models of trained ones."""
+    return set(base_of.values()) & set(evaluations.models)
 
 
 def _gaps(evaluations: Evaluations) -> list[str]:
@@ -220,7 +226,9 @@ def _differences(
     return Table("Difference to the base model", columns, rows, note=note)
 
 
-def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: Scale) -> list[Figure]:
+def _figures(
+    evaluations: Evaluations, base_of: dict[str, str], means: dict[str, Score | None], scale: Scale
+) -> list[Figure]:
     columns: list[tuple[str, str, dict[str, Score | None]]] = []
     if means and len(evaluations.tasks) > 1:
         columns.append(("Mean over tasks", "mean-over-tasks", means))
@@ -228,17 +236,21 @@ def _figures(evaluations: Evaluations, means: dict[str, Score | None], scale: Sc
     for task in evaluations.tasks[:_PLOTS]:
         scores = {model: evaluations.scores.get((model, task)) for model in evaluations.models}
         columns.append((f"{task}, {evaluations.metric[task]}", slug[task], scores))
-    return [_dots(title, name, scores, scale) for title, name, scores in columns]
+    bases = _known_bases(evaluations, base_of)
+    base = bases.pop() if len(bases) == 1 else None
+    return [_dots(title, name, scores, scale, base, set(base_of)) for title, name, scores in columns]
 
 
-def _dots(title: str, name: str, scores: dict[str, Score | None], scale: Scale) -> Figure:
+def _dots(
+    title: str, name: str, scores: dict[str, Score | None], scale: Scale, one_base: str | None, trained: set[str]
+) -> Figure:
     values = [score.value if score else None for score in scores.values()]
     errors = [score.stderr if score and score.stderr is not None else None for score in scores.values()]
     ends = [
         (value - _Z * error, value + _Z * error) if value is not None and error is not None else (None, None)
         for value, error in zip(values, errors, strict=True)
     ]
-    base = scores.get(BASE)
+    base = scores.get(one_base) if one_base else None
     said = "; ".join(
         f"{model} {scale.with_error(value, error) if value is not None else 'no value'}"
         for model, value, error in zip(scores, values, errors, strict=True)
@@ -254,7 +266,7 @@ def _dots(title: str, name: str, scores: dict[str, Score | None], scale: Scale) 
             [high for _, high in ends],
             x="percent" if scale.shares else "value",
             reference=base.value if base else None,
-            highlighted=[i for i, model in enumerate(scores) if model != BASE],
+            highlighted=[i for i, model in enumerate(scores) if model in trained],
             percent=scale.shares,
         ),
         height=62 + 28 * len(scores),

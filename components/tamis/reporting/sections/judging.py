@@ -107,13 +107,13 @@ def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: E
                     "was trained on what the judge's kin chose."
                 )
         first, longer = judgement.facts["first_preferred"], judgement.facts["longer_wins"]
-        if first is not None and _stands_out(first, 2 * judgement.judged):
+        if first is not None and _stands_out(first, judgement.facts["decided"]):
             place = "first" if first > 0.5 else "second"
             said.append(
                 f"{judgement.name}: of the verdicts with a winner, {percent(first)} went to the answer shown first: "
                 f"the judge likes the {place} place. Both orders cancel that out, at the price of more ties."
             )
-        if longer is not None and _stands_out(longer, judgement.judged):
+        if longer is not None and _stands_out(longer, judgement.facts["unequal"]):
             said.append(
                 f"{judgement.name}: where one answer won, it was the {'longer' if longer > 0.5 else 'shorter'} one in "
                 f"{percent(max(longer, 1 - longer))} of the prompts; that may be a liking for length, or not."

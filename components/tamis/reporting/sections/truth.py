@@ -40,12 +40,13 @@ def build(evidence: Evidence) -> Section:
     section.blocks[:0] = [
         Text(f"{name}: {_on_rater(result)} {_on_curation(result)}", lead=True) for name, result in compared.items()
     ]
+    lowest, highest = evidence.score_range
     section.add(
         Text(
-            f"{count(known)} of {plural(len(evidence.samples), 'sample')} have a '{field}'. It is brought to the six "
-            "score classes like a rating (up to 4 is class 0, 9 and 10 are class 5). A mean absolute error of 0 is "
-            f"perfect; a rank correlation (Spearman) of 1 is perfect, 0 is none. Intervals: 95 %, {count(RESAMPLES)} "
-            "bootstrap resamples of the samples."
+            f"{count(known)} of {plural(len(evidence.samples), 'sample')} have a '{field}'. It is brought to the "
+            f"score classes like a rating (up to {lowest} is class 0, {highest} and more is class {highest - lowest}). "
+            "A mean absolute error of 0 is perfect; a rank correlation (Spearman) of 1 is perfect, 0 is none. "
+            f"Intervals: 95 %, {count(RESAMPLES)} bootstrap resamples of the samples."
         ),
         Figures([_errors(compared), _correlations(compared)]),
         _table(compared),
@@ -92,6 +93,8 @@ def _on_curation(result: Comparison) -> str:
     raw, curated, change = result.raw_error.value, result.curated_error.value, result.error_difference
     numbers = f"from {decimal(raw)} to {decimal(curated)}"
     interval = f"95 % interval of the change {signed(change.low)} to {signed(change.high)}"
+    if not change.known:
+        return f"The mean absolute error went {numbers}; {count(result.n)} samples are too few for an interval."
     if raw == curated and change.low == change.high == 0:
         return "Curation changed no score that has a known grade."
     if change.includes_zero:
