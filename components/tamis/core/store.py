@@ -18,7 +18,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tamis.core.errors import StorageError
@@ -119,8 +120,11 @@ class Store(Generic[R]):
         """A folder beside the parts, for what a backend must not forget."""
         return self._folder.with_name(f"{self._folder.name}-journal")
 
-    def read(self) -> Stored[R]:
+    def read(self, wanted: Callable[[pa.Array], NDArray[np.bool_]] | None = None) -> Stored[R]:
         """All records that are there.
+
+        Args:
+            wanted: which ids' records are kept in memory; those of all if left out.
 
         Raises:
             StorageError: when the store cannot be read.
@@ -136,7 +140,10 @@ class Store(Generic[R]):
                 log.warning("the store's part %s is left out: %s; what it held is asked again", location, found)
             else:
                 columns = {field.name: [getattr(record, field.name) for record in found] for field in schema}
-                tables.append(pa.table(columns, schema=schema))
+                table = pa.table(columns, schema=schema)
+                if wanted is not None and len(table):
+                    table = table.filter(pa.array(wanted(table["id"].combine_chunks())))
+                tables.append(table)
         # In one piece: what is found would otherwise be looked for in every part.
         return Stored(self._records, pa.concat_tables(tables).combine_chunks(), damaged)
 

@@ -77,7 +77,9 @@ def ask_all(
         tally.count(record)
     stored = [*known.final.values(), *known.others.values()]
     before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
-    budget = Budget(allowance, words, len(texts), tally, measure=backend.measure, before=before)
+    budget = Budget(
+        allowance, words, len(texts), tally, reused=len(known.final), measure=backend.measure, before=before
+    )
     left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
     groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
     _remember(backend, store)

@@ -129,9 +129,10 @@ def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: A
         key |= {"top_p": answers.top_p, "top_k": answers.top_k, "seed": answers.seed}
     if isinstance(chosen, ServiceContestant):
         backend = make_backend(_service(chosen, answers), _Plain(), sampling)
-        return Contestant(
-            name, chosen.model, key={"sampling": key, **backend.identity}, price=chosen.price, _backend=backend
-        )
+        # Servers of a user's own often give all that they serve one name: the address is part of who answers.
+        asked = {"address": chosen.base_url, "name": chosen.asked_model}
+        key = {"sampling": key, "service": asked, **backend.identity}
+        return Contestant(name, chosen.model, key=key, price=chosen.price, _backend=backend)
     if chosen is None:
         assert artifact is not None
         model, path, revision = str(artifact.manifest.config.get("model") or ""), str(artifact.folder), None

@@ -133,13 +133,14 @@ class _Rater:
 
             assert isinstance(self.backend, OpenAIBatchBackend)
             self.backend.remember_in(Journal(self.store.journal))
-        self.stored = RECORDS.none() if self.store is None else self.store.read()
+        self.shard = Shard.read(settings.shard) if settings.shard else None
+        wanted = None if self.shard is None else self.shard.has
+        self.stored = RECORDS.none() if self.store is None else self.store.read(wanted)
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """The samples of the pool that are this worker's, in the pool's order."""
-        shard = Shard.read(self.settings.shard) if self.settings.shard else None
         for block in pool.batches(columns, rows=BLOCK):
-            yield shard.of_block(block) if shard else block
+            yield self.shard.of_block(block) if self.shard else block
 
     def is_final(self, rating: Rating | None) -> bool:
         """Whether a sample with this stored rating need not be asked about."""
@@ -194,6 +195,7 @@ def _rate(step: Step[RatingSettings]) -> None:
         Words(f"rater '{settings.name}'", "samples", "rating", "rated"),
         samples,
         summary,
+        reused=reused,
         measure=rater.backend.measure,
         before=before,
     )
@@ -240,9 +242,8 @@ def _rate(step: Step[RatingSettings]) -> None:
         "asked": samples - reused,
         "damaged_store_parts": rater.stored.damaged,
     }
-    if settings.shard:
-        shard = Shard.read(settings.shard)
-        step.facts["shard"] = {"number": shard.number, "of": shard.of}
+    if rater.shard:
+        step.facts["shard"] = {"number": rater.shard.number, "of": rater.shard.of}
     if budget.cost is not None:
         step.facts["cost"] = round(budget.cost, 6)
 

@@ -178,6 +178,23 @@ def test_a_service_answers_for_a_contestant_and_its_answers_are_kept(tmp_path: P
         assert (len(server.asked), again["reused_answers"]) == (before, 5)
 
 
+def test_services_that_give_their_models_one_name_are_two_contestants(tmp_path: Path) -> None:
+    def answering(words: str) -> Server:
+        return Server(lambda asked: Reaction(completion(f"{words} {len(asked.prompt)}")))
+
+    with Server(judge_by(by_number)) as judge, answering("base 1") as base, answering("tuned 2") as tuned:
+        service = {"kind": "service", "model": "default", "api_key_env": None}
+        mine = settings(
+            tmp_path, judge, PAIRS, store=str(tmp_path / "store"),
+            model=service | {"name": "tuned", "base_url": tuned.url},
+            against=service | {"name": "base", "base_url": base.url},
+        )  # fmt: skip
+        run(mine, out=tmp_path / "out")
+        assert (len(base.asked), len(tuned.asked)) == (5, 5)
+    answers = {(row["model_answer"][:7], row["against_answer"][:6]) for row in rows_of(tmp_path / "out")}
+    assert answers == {("tuned 2", "base 1")}
+
+
 def test_money_stops_the_judge_before_it_is_spent_and_what_was_paid_is_kept(tmp_path: Path) -> None:
     pairs = {f"{number}?": ("ours 3", f"theirs {number % 10 + 1}") for number in range(40)}
     price = {"input": 100.0, "output": 1000.0}  # 0.04 a comparison, by what the server reports

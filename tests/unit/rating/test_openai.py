@@ -314,6 +314,16 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
         assert 1 < manifest.facts["cost"] / spent_at(server) < 2.5
 
 
+def test_estimates_that_are_too_high_do_not_end_a_run_that_can_be_paid_for(tmp_path: Path) -> None:
+    """By its size a sample costs two and a half times as much as in truth; far more are under way than would fit."""
+    price = {"input": 1000.0, "output": 1000.0}
+    with Server(lambda asked: Reaction(completion(), delay=0.02)) as server:
+        mine = settings(server, price=price, max_cost=13.0, backend={"concurrency": 64, "timeout": 60})
+        manifest = run(mine, pool=pool_of(98, tmp_path), out=tmp_path / "out")
+    assert manifest.facts["cost"] == pytest.approx(12.74)
+    assert len(server.asked) == 98
+
+
 def test_what_an_earlier_run_paid_counts_before_the_first_question(tmp_path: Path) -> None:
     """The stored samples stand at the end of the second pool: they would be read last."""
     store, texts = tmp_path / "store", [conversation(f"What is {n}?", "A number.") for n in range(200)]
@@ -323,7 +333,7 @@ def test_what_an_earlier_run_paid_counts_before_the_first_question(tmp_path: Pat
         price = {"input": 1000.0, "output": 1000.0}
         mine = settings(server, store, price=price, max_cost=13.0, backend={"concurrency": 8})
         run(mine.model_copy(update={"max_cost": 20.0}), pool=first, out=tmp_path / "one")
-        with pytest.raises(ModelError, match=r"0 of 200 samples are rated and cost 13\.0"):
+        with pytest.raises(ModelError, match=r"100 of 200 samples are rated and cost 13\.0"):
             run(mine, pool=whole, out=tmp_path / "two")
     assert len(server.asked) == 100
 

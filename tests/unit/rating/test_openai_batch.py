@@ -276,6 +276,14 @@ def test_where_too_much_is_queued_a_batch_waits_for_the_others(pool: Path) -> No
     assert set(service.answered.values()) == {1}
 
 
+def test_batches_of_which_none_ever_has_room_are_an_error(pool: Path) -> None:
+    service = BatchService()
+    service.at_once_most = 0
+    with Server(service) as server, pytest.raises(ModelError, match="token_limit_exceeded"):
+        rate(server, pool, "out")
+    assert len(service.batches) < 20
+
+
 def test_a_refused_batch_says_why_and_may_be_sent_again(pool: Path) -> None:
     service = BatchService()
     service.failing = {"code": "model_not_found", "message": "The model m does not exist."}

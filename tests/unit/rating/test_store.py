@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -43,6 +44,15 @@ def test_ratings_come_back_by_id_in_the_order_asked(tmp_path: Path) -> None:
     Store(tmp_path, KEY, RECORDS).append(kept[:2])
     Store(tmp_path, KEY, RECORDS).append(kept[2:])
     assert found(Store(tmp_path, KEY, RECORDS), [1, 2, 9, 3]) == [kept[1], kept[2], None, kept[0]]
+
+
+def test_only_wanted_records_are_kept_in_memory(tmp_path: Path) -> None:
+    store = Store(tmp_path, KEY, RECORDS)
+    store.append([rating(number) for number in range(4)])
+    store.append([rating(1, 9), rating(5)])
+    odd = store.read(lambda ids: np.array([int(one, 16) % 2 == 1 for one in ids.to_pylist()]))
+    assert len(odd) == 3
+    assert odd.find(pa.array([sample(1), sample(2)])) == [rating(1, 9), None]
 
 
 def test_an_empty_store_has_nothing(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def ask(
         read: makes the record of an answer, the number of its attempt, and the record of the attempts before it.
         max_attempts: most attempts at one sample, earlier ones included.
         keep: gets every record that must not be lost, also those of attempts that another one follows.
-        admit: gets each request before it is asked; when it refuses one, no other is asked, and the answers that are
-            under way are the last.
+        admit: gets each request before it is asked. One that is refused is held back until all that are under way are
+            answered, and offered once more; refused with none under way, it ends the asking.
         enough: when to ask no more at once; an engine that has not begun with what it read leaves that.
 
     Yields:
@@ -86,9 +86,11 @@ def ask(
     waiting: dict[str, Request] = {}
     earlier: dict[str, R] = {}
     again: list[Request] = []
-    ended = False
+    held = ended = False
 
     def next_group() -> Iterator[Request] | None:
+        if held or ended:
+            return None
         group = list(again)
         again.clear()
         if not group:
@@ -99,15 +101,19 @@ def ask(
         return sent(group) if group else None
 
     def sent(group: list[Request]) -> Iterator[Request]:
-        nonlocal ended
-        for request in group:
-            ended = ended or enough() or not admit(request)
-            if ended:
+        nonlocal held, ended
+        for place, request in enumerate(group):
+            if enough():
+                ended = True
+                return
+            if not admit(request):
+                held, ended = bool(waiting), not waiting
+                again[:0] = group[place:]
                 return
             waiting[request.id] = request
             yield request
 
-    while not (ended or enough()) and (first := next_group()) is not None:
+    while not enough() and (first := next_group()) is not None:
         for answers in backend.answer(chain([first], iter(next_group, None))):
             finished = []
             for answer in answers:
@@ -124,5 +130,6 @@ def ask(
             yield finished
             if not backend.eager and enough():
                 return
+        held = False
         if waiting:
             raise ModelError(f"the model gave no answer to {len(waiting)} samples, the first is {next(iter(waiting))}")

@@ -51,6 +51,7 @@ class Budget:
         words: for errors.
         samples: that are to be asked about in all.
         tally: of the records so far; those of earlier runs count as well, so that a killed run does not begin anew.
+        reused: samples of which an earlier run's record counts.
         measure: gives the sizes of texts.
         before: tokens that earlier runs took for these samples, finished or not: `prompt_tokens`, `completion_tokens`.
     """
@@ -62,11 +63,12 @@ class Budget:
         samples: int,
         tally: Tally,
         *,
+        reused: int,
         measure: Callable[[Sequence[str]], list[Size]],
         before: Mapping[str, int],
     ) -> None:
         self._allowance, self._words, self._samples, self._tally = allowance, words, samples, tally
-        self._measure = measure
+        self._reused, self._measure = reused, measure
         self._before = self._price(*(before.get(name, 0) for name in TOKENS))
         self._paid, self._finished = 0.0, 0  # by this run
         self._under_way: dict[str, float] = {}  # what requests are thought to cost, by id
@@ -85,7 +87,7 @@ class Budget:
         # Sizes are estimates for some backends: what answers cost in truth says by how much they are wrong.
         right = self._paid / self._thought if self._answers >= _TO_LEARN and self._thought else 1.0
         if self._before + self._paid + right * (self._reserved + one) > most:
-            self._spent = True
+            self._spent = not self._under_way  # else what is under way may cost less than is set aside for it
             return False
         self._under_way[request.id] = one
         self._reserved += one
@@ -95,8 +97,9 @@ class Budget:
         """Count what an answer cost."""
         one = self._under_way.pop(answer.id, 0.0)
         self._reserved -= one
-        self._thought += one
-        self._answers += 1
+        if answer.prompt_tokens is not None:  # else there was no answer, which says nothing about what answers cost
+            self._thought += one
+            self._answers += 1
         self._paid += self._price(answer.prompt_tokens or 0, answer.completion_tokens or 0)
 
     def finish(self) -> None:
@@ -112,7 +115,7 @@ class Budget:
         """The cost for the progress, and what it will be at the end."""
         if self.cost is None or not self._finished:
             return ""
-        left = self._samples - self._tally.total
+        left = self._samples - self._reused - self._finished
         return f"cost {self.cost:.2f}, in all {self.cost + left * self._paid / self._finished:.2f}"
 
     def failed(self) -> bool:
@@ -140,8 +143,8 @@ class Budget:
             )
         if self._spent:
             raise ModelError(
-                f"{words.who}: {tally.total} of {self._samples} {words.samples} are {words.answered} and cost "
-                f"{self.cost:.4f}; another would cost too much",
+                f"{words.who}: {self._reused + self._finished} of {self._samples} {words.samples} are "
+                f"{words.answered} and cost {self.cost:.4f}; another would cost too much",
                 allowed=f"{allowance.max_cost} ({allowance.max_cost_is})",
                 action=f"raise max_cost to go on; {words.answer}s that are finished stay in the store",
             )

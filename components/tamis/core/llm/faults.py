@@ -32,6 +32,7 @@ _HOPELESS = {"unauthorised", "forbidden", "not found", "quota used up", "wants t
 _OVERLOAD = {"rate limited", "server error", "timeout", "no connection"}
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _FILTERED = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
+_MODERATED = {"flagged_input", "reasons"}  # in the metadata of OpenRouter's 403 about one sample
 _TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too many tokens|string too long", re.I)
 _CONTENT = {"messages", "prompt", "input"}  # fields of a request that no other has alike
 _SHOWN = 200  # characters of a service's own words
@@ -98,14 +99,16 @@ def fault_of_status(
         if wait is not None and wait > patience:
             return Fault("wants to wait", f"{detail} (Retry-After: {wait:.0f} s, more than 'patience')")
         return Fault("rate limited" if status == 429 else "server error", detail, wait)
+    about = error.get("metadata")
+    moderated = status == 403 and isinstance(about, Mapping) and not about.keys().isdisjoint(_MODERATED)
+    if codes & _FILTERED or moderated:
+        return Fault("content filter", detail)
     if status == 401:
         return Fault("unauthorised", detail)
     if status in (402, 403):
         return Fault("forbidden", detail)
     if status == 404:
         return Fault("not found", detail)
-    if codes & _FILTERED:
-        return Fault("content filter", detail)
     if status == 413 or "context_length_exceeded" in codes or _TOO_LONG.search(message):
         return Fault("too long", detail)
     if _names_a_parameter(str(error.get("param") or ""), message, parameters - _CONTENT):

@@ -20,6 +20,8 @@ PARAMETERS = frozenset({"logprobs", "response_format", "messages", "model"})
         (401, error("Incorrect API key"), "unauthorised"),
         (402, "", "forbidden"),
         (403, error("no access"), "forbidden"),
+        (403, error("your input was flagged", metadata={"reasons": ["x"], "flagged_input": "…"}), "content filter"),
+        (403, error("filtered", "content_policy_violation"), "content filter"),
         (404, error("no such model"), "not found"),
         (429, error("slow down", "rate_limit_exceeded"), "rate limited"),
         (429, error("You exceeded your current quota", "insufficient_quota"), "quota used up"),

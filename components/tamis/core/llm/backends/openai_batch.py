@@ -7,6 +7,7 @@ import logging
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -48,6 +49,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         super().__init__(settings, prompt, sampling)
         self._batch = settings
         self._journal: Journal | None = None
+        self._refused = Counter[str]()  # by token, since a batch was taken in
 
     def remember_in(self, journal: Journal) -> None:
         """Where steps are noted."""
@@ -89,7 +91,7 @@ class OpenAIBatchBackend(OpenAIBackend):
                 going[entry.token] = entry
             if not going:
                 return
-            done = [entry for entry in list(going.values()) if self._ended(entry, alone=len(going) == 1)]
+            done = [entry for entry in list(going.values()) if self._ended(entry, going)]
             for entry in done:
                 del going[entry.token]
                 yield from self._read(entry, pending)
@@ -195,20 +197,26 @@ class OpenAIBatchBackend(OpenAIBackend):
         assert entry.batch is not None
         return self._patiently(partial(self._client.batches.retrieve, entry.batch), (f"batch {entry.batch}", entry))
 
-    def _ended(self, entry: Entry, *, alone: bool) -> bool:
-        """Whether a batch has come to its end; notes what came of it."""
+    def _ended(self, entry: Entry, going: dict[str, Entry]) -> bool:
+        """Whether a batch, of those that are `going`, has come to its end; notes what came of it."""
         if entry.state == "ended":
             return True
         batch = self._retrieved(entry)
+        if batch.status not in ("validating", "failed"):
+            self._refused.clear()  # something has room in the queue, and will give it back
         if batch.status not in _ENDS:
             counts = batch.request_counts
             log.info("batch %s: %s%s", batch.id, batch.status, f", {counts.completed} done" if counts else "")
             return False
         faults = (batch.errors.data or []) if batch.errors else []
         if batch.status == "failed":
-            if any(fault.code == _FULL for fault in faults) and not alone and entry.file is not None:
-                # Others are at work; their end makes room. Noted first: who takes this up must look for the new batch,
-                # and not take the refusal of the old one for its end.
+            self._refused[entry.token] += 1
+            # Others that were not refused as well, again and again, make room when they end.
+            waits = any(self._refused[token] < 2 for token in going if token != entry.token)
+            if any(fault.code == _FULL for fault in faults) and waits and entry.file is not None:
+                log.info("batch %s: the account's queue is full; created again", batch.id)
+                # Noted first: who takes this up must look for the new batch, and not take the refusal of the old one
+                # for its end.
                 entry.batch, entry.state = None, "uploaded"
                 self._note(entry)
                 self._create(entry)
