@@ -106,6 +106,7 @@ def measure(folder: Path, n: int, d: int) -> dict[str, float]:
     unit = held.unit(0, n)
     rates = [product_rate(unit)]
     del unit
+    time.sleep(0.5)  # OpenBLAS' threads keep cores busy for a while after a product, waiting for the next
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
     found["candidates"], (cosines, candidates) = timed(lambda: search.candidates(held, K + refine.SPARE, MEMORY))
     found["refine"], (indices, distances, _) = timed(lambda: refine.neighbors_of(held, candidates, K, cosines))

@@ -1,4 +1,4 @@
-"""Processes: those that work for another one, and how they end."""
+"""Processes: the cores they have, those that work for another one, and how they end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of the container: microseconds of CPU time, in as many
+
+
+def cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than its container's CPU limit."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # no container, or one of cgroups' first version
+        return bound
+    return bound if quota == "max" else min(bound, max(1, ceil(int(quota) / int(period))))
 
 
 def end_with(pid: int) -> None:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from tamis.core import errors
 from tamis.core.artifacts import Manifest
 from tamis.core.errors import ModelError, SettingsError, StoppedError, TamisError
+from tamis.core.processes import cores
 from tamis.core.settings import Settings
 from tamis.core.steps import Uri
 from tamis.finetuning.settings import FinetuningSettings
@@ -151,7 +152,7 @@ def launch(settings: FinetuningSettings, processes: int, *, selection: Uri, out:
         folder, verbose = Path(name), logging.getLogger("tamis").isEnabledFor(logging.DEBUG)
         order = Order(settings=settings, selection=str(selection), out=str(out), verbose=verbose)
         (folder / _ORDER).write_text(order.model_dump_json(), encoding="utf-8")
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
         # What a cluster has set for torchrun (PET_…) is read by its own parser.
         here = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", f"--rdzv-id={uuid.uuid4()}"]
         arguments = [f"--nproc-per-node={processes}", *(here if _nodes() == 1 else [])]

@@ -1,27 +1,32 @@
-"""Exact search on a CPU: blocked matrix products, of which each block serves its rows and its columns.
+"""Exact search on a CPU: the cosine matrix in tiles, each made and looked through by one core.
 
-The cosine matrix is symmetric, so only blocks on and above its diagonal are computed, which halves the arithmetic. Two
-threads then look for the few products that pass their samples' bounds, strip by strip, so that a strip is read from
-memory once for both directions.
+The matrix is symmetric, so only tiles on and above its diagonal are made, which halves the arithmetic: a tile serves
+the samples of its rows and those of its columns. Cores wait for each other only to note the few cosines that pass their
+samples' bounds.
 
 What comes out are candidates by float32 cosines; `refine` turns them into the final neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations, islice, product
+from queue import SimpleQueue
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tamis.core.errors import SettingsError
+from tamis.core.processes import cores
 from tamis.core.progress import Progress
 from tamis.neighbors.best import NOTHING, Best, capacity
 from tamis.neighbors.vectors import Float, Vectors
 
-_LARGEST, _SMALLEST = 1664, 128  # rows of a block: larger ones fall out of the cache
-_STRIP = 64  # rows looked through at a time, while they are in a core's own cache
+_LARGEST, _SMALLEST = 1024, 128  # rows and columns of a tile: larger ones fall out of the cache
+_AT_ONCE = 4096  # tiles handed to the workers together
 _GROUPS_PER_CANDIDATE = 4
 
 Places = NDArray[np.intp]
@@ -43,29 +48,26 @@ def candidates(vectors: Vectors, k: int, memory: int) -> tuple[Float, NDArray[np
         SettingsError: when `memory` is too small.
     """
     n = len(vectors)
-    size = min(n, block_size(n, vectors.dimensions, k, memory))
-    units = _Units(vectors, memory - _needed(size, n, vectors.dimensions, k))
-    best = Best(n, k)
-    starts = range(0, n, size)
-    blocks = len(starts) * (len(starts) + 1) // 2
-    product = np.empty(size * size, np.float32)
-    with Progress("neighbors", blocks, unit="blocks") as progress, _Offer(best, size) as offer:
-        # The diagonal goes first: afterwards every sample has a bound that few products pass.
-        for start in starts:
-            rows = units.block(start, min(start + size, n))
-            # Of a matrix with itself numpy takes another, slower routine; a copy is not itself.
-            cosines = np.matmul(rows, rows.copy().T, out=product[: len(rows) ** 2].reshape(len(rows), len(rows)))
-            np.fill_diagonal(cosines, NOTHING)
-            offer.first(start, start, cosines, k)
-            progress.advance()
-        for start in starts:
-            rows = units.block(start, min(start + size, n))
-            for other in range(start + size, n, size):
-                columns = units.block(other, min(other + size, n))
-                shape = (len(rows), len(columns))
-                cosines = np.matmul(rows, columns.T, out=product[: shape[0] * shape[1]].reshape(shape))
-                offer.both(start, other, cosines)
-                progress.advance()
+    search = _Search(vectors, n, n, k, memory)
+    best, units = search.best, search.units
+
+    def diagonal(tile: _Tile, first: int, _: int) -> None:
+        rows = units.block(first, first + search.size)
+        # Of a matrix with itself numpy takes another, slower routine; a copy is not itself.
+        cosines = tile.product(rows, rows.copy())
+        np.fill_diagonal(cosines, NOTHING)
+        search.begin(tile, first, first, cosines)
+
+    def above(tile: _Tile, first: int, other: int) -> None:
+        cosines = tile.product(units.block(first, first + search.size), units.block(other, other + search.size))
+        search.rows_take(tile, first, other, cosines)
+        search.columns_take(tile, first, other, cosines)
+
+    starts = range(0, n, search.size)
+    with Progress("neighbors", len(starts) * (len(starts) + 1) // 2, unit="tiles") as progress:
+        # The diagonal goes first: afterwards every sample has a bound that few cosines pass.
+        search.each(zip(starts, starts, strict=True), diagonal, progress)
+        search.each(combinations(starts, 2), above, progress)
     return best.finish()
 
 
@@ -90,51 +92,111 @@ def candidates_among(
     Returns:
         Float32 cosines (len(rows), k), and the candidates' numbers (len(rows), k) int32, in no order.
     """
-    size = min(max(len(rows), len(columns)), block_size(len(rows), vectors.dimensions, k, memory))
-    units = _Units(vectors, memory - _needed(size, len(rows), vectors.dimensions, k))
-    best = Best(len(rows), k)
-    product = np.empty(size * size, np.float32)
-    with Progress("neighbors", len(rows)) as progress, _Offer(best, size) as offer:
-        for start in range(0, len(rows), size):
-            mine = rows[start : start + size]
-            my_units = units.at(mine)
-            for other in range(0, len(columns), size):
-                theirs = columns[other : other + size]
-                shape = (len(mine), len(theirs))
-                out = product[: shape[0] * shape[1]].reshape(shape)
-                cosines = np.matmul(my_units, units.at(theirs).T, out=out)
-                place = np.searchsorted(theirs, mine)
-                own = np.flatnonzero(theirs[np.minimum(place, len(theirs) - 1)] == mine)
-                cosines[own, place[own]] = NOTHING
-                if other == 0:
-                    offer.first(start, other, cosines, k)
-                else:
-                    offer.to_rows(start, other, cosines)
-            progress.advance(len(mine))
-    cosines, places = best.finish()
+    search = _Search(vectors, len(rows), len(columns), k, memory)
+
+    def compare(tile: _Tile, first: int, other: int) -> None:
+        mine, theirs = rows[first : first + search.size], columns[other : other + search.size]
+        cosines = tile.product(search.units.at(mine), search.units.at(theirs))
+        place = np.minimum(np.searchsorted(theirs, mine), len(theirs) - 1)
+        own = np.flatnonzero(theirs[place] == mine)
+        cosines[own, place[own]] = NOTHING
+        if other == 0:
+            search.begin(tile, first, other, cosines)
+        else:
+            search.rows_take(tile, first, other, cosines)
+
+    starts, others = range(0, len(rows), search.size), range(0, len(columns), search.size)
+    with Progress("neighbors", len(starts) * len(others), unit="tiles") as progress:
+        search.each(product(starts, others[:1]), compare, progress)
+        search.each(product(starts, others[1:]), compare, progress)
+    cosines, places = search.best.finish()
     return cosines, columns[places].astype(np.int32)
 
 
-def block_size(n: int, dimensions: int, k: int, memory: int) -> int:
-    """Most rows of a block with which the search of `n` samples' neighbours stays within `memory` bytes.
+class _Search:
+    """What the workers of a search share.
 
-    Raises:
-        SettingsError: when not even the smallest block fits.
+    Attributes:
+        size: rows and columns of a tile, at most.
+        best: the candidates of every row.
+        units: the vectors.
     """
-    for size in range(_LARGEST, 0, -_SMALLEST):
-        if _needed(size, n, dimensions, k) <= memory:
-            return size
-    raise SettingsError(
-        f"neighbors.memory_mb: {memory >> 20} MiB do not hold the graph of {n} samples",
-        allowed=f"{(_needed(_SMALLEST, n, dimensions, k) >> 20) + 1} or more",
-        action="raise memory_mb, or use method: approximate",
-    )
+
+    def __init__(self, vectors: Vectors, rows: int, columns: int, k: int, memory: int) -> None:
+        d = vectors.dimensions
+        most, self._workers = tiles_within(memory, rows, d, k)
+        longest = max(rows, columns)
+        self.size = -(-longest // -(-longest // most))  # tiles of one size, so that no few samples have weak bounds
+        self.units = _Units(vectors, memory - _needed(self.size, self._workers, rows, d, k))
+        self.best, self._k = Best(rows, k), k
+        self._locks = [Lock() for _ in range(0, rows, self.size)]
+        self._tiles: SimpleQueue[_Tile] = SimpleQueue()
+        for _ in range(self._workers):
+            self._tiles.put(_Tile(self.size))
+
+    def each(
+        self, tasks: Iterable[tuple[int, int]], work: Callable[[_Tile, int, int], None], progress: Progress
+    ) -> None:
+        """Let the workers go through tiles, given by their first row and first column."""
+
+        def one(task: tuple[int, int]) -> None:
+            tile = self._tiles.get()
+            try:
+                work(tile, *task)
+            finally:
+                self._tiles.put(tile)
+
+        tasks = iter(tasks)
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self._workers, "neighbors") as pool:
+            while some := list(islice(tasks, _AT_ONCE)):
+                for _ in pool.map(one, some):
+                    progress.advance()
+
+    def begin(self, tile: _Tile, first: int, other: int, cosines: Float) -> None:
+        """Give the rows of a tile bounds, and the first candidates: the best of its columns."""
+        rows = slice(first, first + len(cosines))
+        self.best.bounds[rows] = _lower_bounds(cosines, self._k)
+        self.rows_take(tile, first, other, cosines)
+        self.best.trim(np.arange(rows.start, rows.stop))
+
+    def rows_take(self, tile: _Tile, first: int, other: int, cosines: Float) -> None:
+        """Note what the rows of a tile find in its columns."""
+        passing = tile.passing(cosines, self.best.bounds[first : first + len(cosines), None])
+        rows, columns = _places(passing, cosines.shape[1])
+        found = cosines.reshape(-1)[passing]
+        with self._locks[first // self.size]:
+            self.best.take(rows + first, columns + other, found)
+
+    def columns_take(self, tile: _Tile, first: int, other: int, cosines: Float) -> None:
+        """Note what the columns of a tile find in its rows."""
+        passing = tile.passing(cosines, self.best.bounds[other : other + cosines.shape[1]])
+        rows, columns = _places(passing, cosines.shape[1])
+        order = np.argsort(columns.astype(np.uint16), kind="stable")  # a radix sort, at this width
+        found = cosines.reshape(-1)[passing[order]]
+        with self._locks[other // self.size]:
+            self.best.take(columns[order] + other, rows[order] + first, found)
 
 
-def _needed(size: int, n: int, dimensions: int, k: int) -> int:
-    """Bytes of a search with blocks of `size` rows: the kept candidates; a product and, of the first block, what
-    passes; two blocks of vectors, twice."""
-    return n * (capacity(k) * 8 + 12) + size * size * 14 + 16 * size * dimensions + size * capacity(k) * 24
+class _Tile:
+    """A worker's room for a tile of at most `size` rows and columns."""
+
+    def __init__(self, size: int) -> None:
+        self._product = np.empty(size * size, np.float32)
+        self._mask = np.empty(size * size, bool)
+
+    def product(self, rows: Float, columns: Float) -> Float:
+        """Cosines of all pairs of vectors; until the next product."""
+        shape = len(rows), len(columns)
+        cosines: Float = np.matmul(rows, columns.T, out=self._product[: shape[0] * shape[1]].reshape(shape))
+        return cosines
+
+    def passing(self, cosines: Float, bounds: Float) -> Places:
+        """Places, in the flattened product, of what exceeds `bounds`, (rows, 1) or (columns,)."""
+        # With buffers as long as a row numpy compares twice as fast as with its own.
+        before = np.setbufsize(-(-cosines.shape[1] // 16) * 16)
+        mask = np.greater(cosines, bounds, out=self._mask[: cosines.size].reshape(cosines.shape))
+        np.setbufsize(before)
+        return np.flatnonzero(mask)
 
 
 class _Units:
@@ -151,100 +213,25 @@ class _Units:
         return self._vectors.unit_at(rows) if self._all is None else self._all[rows]
 
 
-class _Offer:
-    """Offers the products of a block to its samples, by two threads."""
+def tiles_within(memory: int, n: int, dimensions: int, k: int) -> tuple[int, int]:
+    """Most rows of a tile, and workers, with which the search of `n` samples' neighbours stays within `memory` bytes.
 
-    def __init__(self, best: Best, size: int) -> None:
-        self._best = best
-        self._masks = np.empty((2, _STRIP * size), bool)
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="neighbors")
+    Raises:
+        SettingsError: when not even one worker with the smallest tile fits.
+    """
+    for workers, size in product(range(cores(), 0, -1), range(_LARGEST, 0, -_SMALLEST)):
+        if _needed(size, workers, n, dimensions, k) <= memory:
+            return size, workers
+    raise SettingsError(
+        f"neighbors.memory_mb: {memory >> 20} MiB do not hold the graph of {n} samples",
+        allowed=f"{(_needed(_SMALLEST, 1, n, dimensions, k) >> 20) + 1} or more",
+        action="raise memory_mb, or use method: approximate",
+    )
 
-    def __enter__(self) -> _Offer:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._helper.shutdown()
-
-    def first(self, first: int, other: int, cosines: Float, k: int) -> None:
-        """Offer the first products that the samples from `first` on (rows) get, with those from `other` on (columns).
-
-        Before, each row gets a bound; afterwards it keeps its best `k`.
-        """
-
-        def offer(which: int, half: slice) -> None:
-            mine = cosines[half]
-            rows = slice(first + half.start, first + half.start + len(mine))
-            for start in range(0, len(mine), _STRIP):
-                strip = slice(rows.start + start, min(rows.start + start + _STRIP, rows.stop))
-                self._best.bounds[strip] = _lower_bounds(mine[start : start + _STRIP], k)
-            passing, _ = self._passing(which, mine, self._best.bounds[rows])
-            self._rows_take(rows.start, other, mine, passing)
-            self._best.trim(np.arange(rows.start, rows.stop))
-
-        self._by_halves(offer, len(cosines))
-
-    def to_rows(self, first: int, other: int, cosines: Float) -> None:
-        """Offer the samples from `other` on (columns) to the samples from `first` on (rows)."""
-
-        def offer(which: int, half: slice) -> None:
-            start, mine = first + half.start, cosines[half]
-            passing, _ = self._passing(which, mine, self._best.bounds[start : start + len(mine)])
-            self._rows_take(start, other, mine, passing)
-
-        self._by_halves(offer, len(cosines))
-
-    def both(self, first: int, other: int, cosines: Float) -> None:
-        """Offer the samples from `first` on (rows) and those from `other` on (columns) to each other."""
-        nothing = np.empty(0, np.intp)
-        found: list[tuple[Places, Places]] = [(nothing, nothing), (nothing, nothing)]
-        theirs = self._best.bounds[other : other + cosines.shape[1]]
-
-        def look(which: int, half: slice) -> None:
-            mine = cosines[half]
-            start = first + half.start
-            places = self._passing(which, mine, self._best.bounds[start : start + len(mine)], theirs)
-            offset = half.start * cosines.shape[1]
-            found[which] = (places[0] + offset, places[1] + offset)
-
-        self._by_halves(look, len(cosines))
-        to_rows, to_columns = (np.concatenate(places) for places in zip(*found, strict=True))
-        # The samples of rows and of columns are different ones, so both can take their share at once.
-        second = self._helper.submit(self._columns_take, first, other, cosines, to_columns)
-        self._rows_take(first, other, cosines, to_rows)
-        second.result()
-
-    def _by_halves(self, work: Callable[[int, slice], None], rows: int) -> None:
-        second = self._helper.submit(work, 1, slice(rows // 2, rows))
-        work(0, slice(0, rows // 2))
-        second.result()
-
-    def _passing(
-        self, which: int, cosines: Float, of_rows: Float, of_columns: Float | None = None
-    ) -> tuple[Places, Places]:
-        """Places, in the flattened product, of what exceeds the bounds of its row, and of its column."""
-        width = cosines.shape[1]
-        # With buffers as long as a row numpy compares twice as fast as with its own.
-        before = np.setbufsize(-(-width // 16) * 16)
-        rows, columns = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
-        for start in range(0, len(cosines), _STRIP):
-            strip = cosines[start : start + _STRIP]
-            mask = self._masks[which, : strip.size].reshape(strip.shape)
-            np.greater(strip, of_rows[start : start + _STRIP, None], out=mask)
-            rows.append(np.flatnonzero(mask) + start * width)
-            if of_columns is not None:
-                np.greater(strip, of_columns, out=mask)
-                columns.append(np.flatnonzero(mask) + start * width)
-        np.setbufsize(before)
-        return np.concatenate(rows), np.concatenate(columns)
-
-    def _rows_take(self, first: int, other: int, cosines: Float, passing: Places) -> None:
-        rows, columns = _places(passing, cosines.shape[1])
-        self._best.take(rows + first, columns + other, cosines.reshape(-1)[passing])
-
-    def _columns_take(self, first: int, other: int, cosines: Float, passing: Places) -> None:
-        rows, columns = _places(passing, cosines.shape[1])
-        order = np.argsort(columns.astype(np.uint16), kind="stable")  # a radix sort, at this width
-        self._best.take(columns[order] + other, rows[order] + first, cosines.reshape(-1)[passing[order]])
+def _needed(size: int, workers: int, n: int, dimensions: int, k: int) -> int:
+    """Bytes of a search: candidates, and the best of them; for each worker a tile, what passes of one, and vectors."""
+    return n * (8 * capacity(k) + 8 * k + 12) + workers * size * (size * 5 + capacity(k) * 48 + dimensions * 16)
 
 
 def _places(flat: Places, width: int) -> tuple[Places, Places]:
@@ -261,8 +248,9 @@ def _lower_bounds(cosines: Float, k: int) -> Float:
     """
     groups = _GROUPS_PER_CANDIDATE * k
     width = cosines.shape[1] // groups
-    if width < 2:
+    if cosines.shape[1] < k:
         return np.full(len(cosines), NOTHING, np.float32)
-    largest = cosines[:, : groups * width].reshape(len(cosines), width, groups).max(1)
-    bounds: Float = np.partition(largest, groups - k, axis=1)[:, groups - k]
+    largest = cosines[:, : groups * width].reshape(len(cosines), width, groups).max(1) if width > 1 else cosines
+    place = largest.shape[1] - k
+    bounds: Float = np.partition(largest, place, axis=1)[:, place]
     return np.nextafter(bounds, NOTHING)

@@ -7,13 +7,13 @@ and GPU, and equal vectors have equal distances.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.core.processes import cores
 from tamis.neighbors.vectors import Float, Vectors
 
 SPARE = 8  # candidates beyond k, so that products that float32 confuses are all among the candidates
@@ -68,7 +68,7 @@ def neighbors_of(
         cosines /= vectors.lengths[whose[task], None] * vectors.lengths[samples[task]]
         indices[task], distances[task] = _nearest(samples[task], _on_grid(1 - cosines), k)
 
-    workers = max(1, min(len(os.sched_getaffinity(0)), memory // (64 * _CACHED)))
+    workers = max(1, min(cores(), memory // (64 * _CACHED)))
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(refine, range(0, n, _TASK)))
     doubtful = 0

@@ -63,9 +63,9 @@ def test_many_copies_of_one_vector_are_ordered_by_number() -> None:
     assert (indices != np.arange(800)[:, None]).all()
 
 
-def test_block_size_does_not_change_the_graph() -> None:
+def test_size_of_tiles_does_not_change_the_graph() -> None:
     vectors = np.random.default_rng(1).standard_normal((2600, 48)).astype(np.float16)
-    small = exact.block_size(2600, 48, 16, 4 << 20)
+    small, _ = exact.tiles_within(4 << 20, 2600, 48, 16)
     assert small < 600
     for one, other in zip(search(vectors, 8), search(vectors, 8, memory=4 << 20), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -73,9 +73,29 @@ def test_block_size_does_not_change_the_graph() -> None:
 
 def test_memory_that_is_too_small_says_how_much_is_needed() -> None:
     with pytest.raises(SettingsError, match="memory_mb: 1 MiB do not hold the graph of 100000 samples") as caught:
-        exact.block_size(100_000, 384, 40, 1 << 20)
+        exact.tiles_within(1 << 20, 100_000, 384, 40)
     needed = int(caught.value.allowed.split()[0])
-    assert exact.block_size(100_000, 384, 40, needed << 20) >= 128
+    assert exact.tiles_within(needed << 20, 100_000, 384, 40) == (128, 1)
+
+
+def test_many_workers_find_the_same_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(5).integers(-2, 3, (3000, 8)).astype(np.float16) + np.float16(0.5)  # many ties
+    expected, far = brute_force(vectors, 10)
+    monkeypatch.setattr(exact, "cores", lambda: 16)
+    monkeypatch.setattr(exact, "_LARGEST", 128)
+    for _ in range(5):
+        indices, distances, _ = search(vectors, 10)
+        np.testing.assert_array_equal(indices, expected)
+        np.testing.assert_array_equal(distances, far)
+
+
+def test_a_worker_that_fails_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(exact._Tile, "product", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        search(np.random.default_rng(5).standard_normal((5000, 8)).astype(np.float16), 4)
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 1 << 17])  # vectors that stay on the device, and that do not
