@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -45,6 +46,19 @@ def pack(ids: pa.Array, *, where: str) -> Keys:
     return np.ascontiguousarray(values[:, 0::2] << 4 | values[:, 1::2]).view("S16").ravel()
 
 
+def read_keys(path: Path, *, where: str) -> Keys:
+    """Keys of the column `id` of a Parquet file, in its order.
+
+    Raises:
+        InputError: naming the first value that is no id.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        keys = [pack(batch["id"], where=where) for batch in file.iter_batches(columns=["id"])]
+    return np.concatenate(keys) if keys else np.empty(0, "S16")
+
+
 def _no_id(ids: pa.Array, row: int, where: str) -> InputError:
     return InputError(
         f"{where}: entry {row + 1} is {ids[row].as_py()!r}",
@@ -58,6 +72,16 @@ def unpack(keys: Keys) -> pa.Array:
     digits = np.empty((len(keys), 32), np.uint8)
     digits[:, 0::2], digits[:, 1::2] = _DIGITS[octets >> 4], _DIGITS[octets & 15]
     return pa.array(digits.view("S32").ravel()).cast(pa.string())
+
+
+def repeated(keys: Keys) -> NDArray[np.int64]:
+    """Which of (n,) `keys` have an equal one before them: rows, ascending; 16 bytes of memory a key."""
+    heads = np.ascontiguousarray(keys).view("<u8")[::2]
+    order = np.argsort(heads, kind="stable")
+    near = np.flatnonzero(heads[order[1:]] == heads[order[:-1]])
+    suspects = np.unique(np.concatenate([order[near], order[near + 1]]))  # those that share a half
+    first = np.unique(keys[suspects], return_index=True)[1]
+    return np.delete(suspects, first)
 
 
 def positions(wanted: Keys, keys: Keys) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from tamis.core.errors import InputError
 from tamis.curation import mixture, transition
@@ -32,6 +33,11 @@ _CHOICES = (5, 10, 20, 32, 50, 100)  # numbers of neighbours that "auto" compare
 _LEVEL, _REFIT_STEPS = 0.95, 40  # of bootstrap intervals
 _ROUGH_SAMPLES, _ROUGH = 3_000, 1e-5  # fits that only lead to the last one stop earlier
 _CHOICE_SAMPLES = 10_000  # rated samples on which it compares them
+NOTHING_SAID = (
+    "neighbours say next to nothing about the ratings, so no rating was flagged or corrected: either near samples do "
+    "not share their true scores in this embedding, or the ratings do not follow the texts, or there are too few of "
+    "them"
+)
 
 
 def curate(
@@ -120,11 +126,13 @@ def curate(
         after += posterior[:, used] @ np.eye(len(present))[chosen[used]]
         if kept is not None:
             kept[rows] = evidence[nearest].T
-    margin = float(np.log(model.q) @ model.q)
+    margin = float(xlogy(model.q, model.q).sum())  # a class that only copies left out have is no evidence
     explained = len(present) == 1 or model.predictive >= margin + _chance_gain(margin, view, len(present))
     if not explained:
         # Without neighbours that know the truth, T is not identified and a correction is a guess: ratings stay.
         flagged[:], suggested, sure[:], error[:] = False, scores.copy(), np.nan, np.nan
+        if kept is not None:
+            kept[:] = np.nan
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
     T = mixture.transition_of(counts + mixture.PSEUDO)
@@ -137,6 +145,8 @@ def curate(
         | _intervals(view, model, T, p, fit_samples, ordinal, bootstrap, seed, present, classes)
         | outcome(result, classes)
     )
+    if neighbors != "auto" and neighbors > view.k:
+        result.diagnosis["warnings"].append(f"neighbors is {neighbors}, but the graph has {view.k}: all were used")
     return result
 
 
@@ -246,16 +256,12 @@ def _diagnosis(
 ) -> dict[str, Any]:
     plain = consensus(view, len(present))
     triples = transition.from_triples(plain.c3) if plain.covered else start
-    margin = float(np.log(model.q) @ model.q)
+    margin = float(xlogy(model.q, model.q).sum())
     full = Neighborhoods.like(view, np.append(present, UNRATED).astype(np.int8)[view.scores])
     full_T, full_p = _expand(T, present, classes), _spread(p, present, classes)
     found = checks(full, full_T, full_p, renamed=model.renamed or start.renamed)
     if not explained:
-        found["warnings"].append(
-            "neighbours say next to nothing about the ratings, so no rating was flagged or corrected: either near "
-            "samples do not share their true scores in this embedding, or the ratings do not follow the texts, or "
-            "there are too few of them"
-        )
+        found["warnings"].append(NOTHING_SAID)
     return {
         "k": model.k,
         "neighbor_weight": model.weight,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tamis.core.ids import Keys, unpack
 from tamis.core.tables import CORRECTIONS
 from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import Floats, Ints
@@ -17,31 +18,27 @@ from tamis.curation.result import Curated
 _MOST, _NEIGHBORS = 100, 5  # corrections of each rater, and neighbours of each
 
 
-def write_corrections(
-    path: Path, ids: pa.Array, results: Mapping[str, Curated], indices: Ints, distances: Floats
-) -> None:
+def write_corrections(path: Path, ids: Keys, results: Mapping[str, Curated], indices: Ints, distances: Floats) -> None:
     """Write the table `CORRECTIONS`: each rater's most confident corrections, the most confident first, then by id."""
     rows = []
     for rater, result in results.items():
         for row in _most_confident(ids, result):
+            others, far = indices[row, :_NEIGHBORS], distances[row, :_NEIGHBORS]
             near = [
-                {
-                    "id": ids[int(other)].as_py(),
-                    "raw_score": None if result.raw[other] == UNRATED else int(result.raw[other]),
-                    "distance": float(distance),
-                }
-                for other, distance in zip(indices[row, :_NEIGHBORS], distances[row, :_NEIGHBORS], strict=True)
+                {"id": name, "raw_score": None if score == UNRATED else score, "distance": distance}
+                for name, score, distance in zip(
+                    unpack(ids[others]).to_pylist(), result.raw[others].tolist(), far.tolist(), strict=True
+                )
             ]
-            rows.append({"id": ids[row].as_py(), "rater": rater, "neighbors": near})
+            rows.append({"id": unpack(ids[[row]])[0].as_py(), "rater": rater, "neighbors": near})
     pq.write_table(pa.Table.from_pylist(rows, CORRECTIONS), path)
 
 
-def _most_confident(ids: pa.Array, result: Curated) -> list[int]:
+def _most_confident(ids: Keys, result: Curated) -> list[int]:
     changed = np.flatnonzero((result.raw != UNRATED) & (result.score != result.raw))
     confidence = np.nan_to_num(result.confidence[changed])
     if len(changed) > _MOST:  # the last confidence that is kept may be shared: ids decide among its samples
         likely = confidence >= np.partition(confidence, -_MOST)[-_MOST]
         changed, confidence = changed[likely], confidence[likely]
-    names = np.array(ids.take(pa.array(changed)).to_pylist(), dtype=np.str_)
-    order = np.lexsort((names, -confidence))
+    order = np.lexsort((ids[changed], -confidence))
     return [int(row) for row in changed[order[:_MOST]]]

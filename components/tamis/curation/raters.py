@@ -122,11 +122,13 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     number = rated.sum(0, dtype=np.int16)
     mean = np.where(rated, raws, 0).sum(0, dtype=np.int16) / np.maximum(number, 1)
     raw = np.where(number > 0, np.floor(mean + 0.5), UNRATED).astype(np.int8)
-    informed = {name: result for name, result in results.items() if result.diagnosis["explained"]}
-    heard, known = np.zeros((2, len(raw)), bool)
-    for result in informed.values():
-        heard |= result.raw != UNRATED
-        known |= (result.raw != UNRATED) | (result.suggested != UNRATED)
+    informed, heard, known = {}, *np.zeros((2, len(raw)), bool)
+    for name, result in results.items():
+        told = np.isfinite(_evidence_of(result)[:, 0])
+        if told.any():
+            informed[name] = result
+            heard |= told & (result.raw != UNRATED)
+            known |= told & ((result.raw != UNRATED) | (result.suggested != UNRATED))
     if not informed:
         heard = number > 0
     evidence = [_evidence_of(result) for result in informed.values()]
@@ -186,5 +188,5 @@ def _posteriors(
         rows = slice(start, min(start + _BLOCK, n))
         joint = np.repeat(prior, rows.stop - start, axis=1)
         for one in evidence:
-            joint += one[rows].T
+            joint += np.nan_to_num(one[rows].T)
         yield rows, np.exp(joint - log_sum(joint))

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.ids import Keys, pack, positions, repeated, unpack
 from tamis.curation.classes import to_classes
 from tamis.curation.raters import COMBINED
 from tamis.curation.settings import CurationSettings
+
+_ROWS = 100_000  # rows read together
 
 
 @dataclass(frozen=True)
@@ -31,31 +34,34 @@ class Ratings:
     unknown: int
 
 
-def read_ratings(artifact: Artifact, ids: pa.Array, settings: CurationSettings) -> Ratings:
-    """The scores of one ratings artifact for the samples `ids`.
+def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> Ratings:
+    """The scores of one ratings artifact for the samples `ids` (n,).
 
     Raises:
         InputError: when an id is rated twice, a rating is outside 1..10, or the wanted value is in no row.
     """
-    table = artifact.table(["id", "rater", "status", settings.value])
-    rater = artifact.name or (table["rater"][0].as_py() if table.num_rows else "")
-    keys, values = table["id"].combine_chunks(), table[settings.value].combine_chunks()
+    rater, parts, numbers = artifact.name, [np.empty(0, "S16")], [np.empty(0)]
+    for batch in artifact.batches(["id", "rater", "status", settings.value], rows=_ROWS):
+        rater = rater or batch["rater"][0].as_py()
+        parts.append(pack(batch["id"], where=f"{artifact.location}"))
+        column = batch[settings.value]
+        usable = pc.if_else(pc.equal(batch["status"], "ok"), column, pa.scalar(None, column.type))
+        numbers.append(usable.to_numpy(zero_copy_only=False).astype(np.float64))
+    keys, values = np.concatenate(parts), np.concatenate(numbers)
     _refuse_repeats(keys, rater)
-    ok = pc.equal(table["status"].combine_chunks(), "ok")
-    values = pc.if_else(ok, values, pa.scalar(None, values.type))
-    if values.null_count == len(values):
+    if np.isnan(values).all():
         raise InputError(
             f"the rater '{rater}' has no sample with a value in '{settings.value}'",
             action="look at the ratings' status and error" if settings.value == "overall" else "use value: overall",
         )
     _refuse_values(keys, values, rater, settings.value)
-    place = pc.index_in(ids, value_set=keys)
-    aligned = values.take(place).to_numpy(zero_copy_only=False).astype(np.float64)
-    unknown = len(keys) - (len(place) - place.null_count)
-    return Ratings(rater, to_classes(aligned, lowest=settings.lowest, highest=settings.highest), unknown)
+    places = positions(ids, keys)
+    aligned = np.where(places >= 0, values[places], np.nan)
+    scores = to_classes(aligned, lowest=settings.lowest, highest=settings.highest)
+    return Ratings(rater, scores, unknown=len(keys) - int((places >= 0).sum()))
 
 
-def read_all(artifacts: list[Artifact], ids: pa.Array, settings: CurationSettings) -> list[Ratings]:
+def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -> list[Ratings]:
     """The scores of every ratings artifact, in the order given.
 
     Raises:
@@ -80,27 +86,29 @@ def read_all(artifacts: list[Artifact], ids: pa.Array, settings: CurationSetting
     return found
 
 
-def _refuse_repeats(keys: pa.Array, rater: str) -> None:
-    counts = pc.value_counts(keys)
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(repeated):
-        first = repeated[0].as_py()
+def _refuse_repeats(keys: Keys, rater: str) -> None:
+    again = repeated(keys)
+    if len(again):
+        first = keys[again[0]]
         raise InputError(
-            f"the rater '{rater}' rated sample {first['values']} {first['counts']} times; {len(repeated)} samples are "
-            "rated more than once",
+            f"the rater '{rater}' rated sample {_name(first)} {int((keys == first).sum())} times; "
+            f"{len(np.unique(keys[again]))} samples are rated more than once",
             allowed="one rating for each sample",
             action="keep one row of each",
         )
 
 
-def _refuse_values(keys: pa.Array, values: pa.Array, rater: str, column: str) -> None:
-    wrong = pc.fill_null(pc.invert(pc.and_(pc.greater_equal(values, 1), pc.less_equal(values, 10))), False)
-    bad = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
+def _refuse_values(keys: Keys, values: NDArray[np.float64], rater: str, column: str) -> None:
+    bad = np.flatnonzero((values < 1) | (values > 10))
     if len(bad):
         first = int(bad[0])
         raise InputError(
-            f"the rater '{rater}' gave sample {keys[first]} the value {values[first]} in '{column}'; "
+            f"the rater '{rater}' gave sample {_name(keys[first])} the value {values[first]:g} in '{column}'; "
             f"{len(bad)} values are out of range",
             allowed="1..10, or null where there is no rating",
             action="correct the ratings, or set their status to 'unparsable' and the value to null",
         )
+
+
+def _name(key: bytes) -> str:
+    return str(unpack(np.array([key], "S16"))[0])

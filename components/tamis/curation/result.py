@@ -24,7 +24,7 @@ class Curated:
         error_probability: (n,) float32 probability that the rating is wrong; NaN where there is no rating.
         diagnosis: how the scores came about, as JSON values.
         evidence: (n, K) float32 log probability of what was seen given each true score, where it was asked for; to a
-            class that the rater never gave, that of the nearest class that it gave.
+            class that the rater never gave, that of the nearest class that it gave. NaN where nothing is known.
     """
 
     raw: NDArray[np.int8]
@@ -35,6 +35,17 @@ class Curated:
     error_probability: NDArray[np.float32]
     diagnosis: dict[str, Any] = field(default_factory=dict)
     evidence: NDArray[np.float32] | None = None
+
+    def of(self, rows: NDArray[np.intp]) -> Curated:
+        """The scores of some samples."""
+        return Curated(
+            self.raw[rows],
+            self.score[rows],
+            self.flagged[rows],
+            self.suggested[rows],
+            self.confidence[rows],
+            self.error_probability[rows],
+        )
 
 
 def decide(

@@ -30,7 +30,7 @@ from tamis.curation.result import Curated, decide
 
 _LARGEST_DRAW, _SHARE = 50_000, 0.9
 _VOTERS = 10  # the sample itself and its nine nearest
-_FEWEST, _MOST = 0.05, 0.95  # share of a class that is flagged, at least and at most
+_FEWEST, _MOST = 0.05, 0.95  # share of a class that is flagged where T says none, and where it says all
 
 
 def curate(
@@ -185,11 +185,10 @@ def _count(draws: _Draws, classes: int, rounds: int, rng: np.random.Generator, p
 
 
 def _noise_rates(T: NDArray[np.float64], p: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K,) share of each rated class to flag: 1 - P(true = j | rated = j), within limits."""
+    """(K,) share of each rated class to flag: 1 - P(true = j | rated = j); of a class always or never right, nearly."""
     with np.errstate(divide="ignore", invalid="ignore"):
         right = np.where(observed > 0, np.diag(T) * p / observed, 1)
-    rates: NDArray[np.float64] = np.clip(1 - np.minimum(right, 1), _FEWEST, _MOST)
-    return rates
+    return np.select([right >= 1, right <= 0], [_FEWEST, _MOST], 1 - right)
 
 
 @dataclass(frozen=True)

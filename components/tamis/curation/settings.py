@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 from tamis.core.settings import Settings
 
 MOST_CLASSES = 6  # the paper's number, which selection and report are made for
+_DIVERSITY_NEIGHBORS = 10
+_OF_EXACT = (
+    *("fill_missing", "neighbors", "copies", "copy_distance", "fit_samples", "ordinal", "per_source", "combine"),
+    "bootstrap",
+)
 
 
 class CurationSettings(Settings):
@@ -40,15 +45,20 @@ class CurationSettings(Settings):
     copies: Literal["exclude", "keep"] = Field(
         "exclude", description="exclude: samples with the same vector are no neighbours of each other (exact mode)"
     )
-    copy_distance: float = Field(1e-5, ge=0, lt=1, description="cosine distance up to which samples are copies")
+    copy_distance: float = Field(
+        1e-5, ge=0, lt=1, description="cosine distance up to which samples are copies (exact mode)"
+    )
     fit_samples: int = Field(50_000, ge=100, description="most samples that the model is fitted to (exact mode)")
     ordinal: float = Field(
-        0.0, ge=0, description="ratings added to each row of T, spread over near classes; holds it up in small pools"
+        0.0,
+        ge=0,
+        description="ratings added to each row of T, spread over near classes; holds it up in small pools (exact mode)",
     )
     per_source: int | None = Field(
         None,
         ge=200,
-        description="give each source of the pool with so many rated samples a T of its own; null: one T for all",
+        description="give each source of the pool with so many rated samples a T of its own; null: one T for all "
+        "(exact mode)",
     )
     combine: bool = Field(
         False,
@@ -60,7 +70,11 @@ class CurationSettings(Settings):
     diversity: Literal["paper", "reference"] = Field(
         "paper", description="reference: as the paper's code computes it, on doubled samples and rounded"
     )
-    diversity_neighbors: int = Field(10, ge=1, description="neighbours whose mean distance is the diversity")
+    diversity_neighbors: int = Field(
+        _DIVERSITY_NEIGHBORS,
+        ge=1,
+        description="neighbours whose mean distance is the diversity; reference has its own",
+    )
     seed: int = Field(0, ge=0, description="of random starts and, in the other modes, of the draws")
 
     @model_validator(mode="after")
@@ -74,11 +88,12 @@ class CurationSettings(Settings):
             )
         if isinstance(self.neighbors, int) and self.neighbors < 1:
             raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")
-        if self.per_source is not None and self.mode != "exact":
-            raise ValueError(f"per_source needs mode: exact, not {self.mode}")
-        for name in ("combine", "fill_missing"):
-            if getattr(self, name) and self.mode != "exact":
-                raise ValueError(f"{name} needs mode: exact, not {self.mode}")
+        if self.mode != "exact":
+            changed = [name for name in _OF_EXACT if getattr(self, name) != type(self).model_fields[name].default]
+            if changed:
+                raise ValueError(f"{' and '.join(changed)} needs mode: exact, not {self.mode}; leave it out")
+        if self.diversity == "reference" and self.diversity_neighbors != _DIVERSITY_NEIGHBORS:
+            raise ValueError("diversity_neighbors has no meaning with diversity: reference; leave it out")
         return self
 
     @property

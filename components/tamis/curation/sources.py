@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tamis.curation.classes import UNRATED
 from tamis.curation.diagnosis import as_json, counts_of, outcome
+from tamis.curation.exact import NOTHING_SAID
 from tamis.curation.neighborhoods import Floats, Ints
 from tamis.curation.result import Curated
 
@@ -26,7 +27,7 @@ def curate(
     classes: int,
     smallest: int,
 ) -> Curated:
-    """Curate every source by itself, and the sources that are too small by what all samples say together.
+    """Curate every source by itself; what is too small, or says nothing by itself, by what all samples say together.
 
     Args:
         curate_one: curates scores (n,), indices and distances (n, k) of some samples.
@@ -37,31 +38,45 @@ def curate(
 
     Returns:
         The result of all samples; its diagnosis is that of all, with the counts of what was done and, under "sources",
-        the diagnosis of each source that was curated by itself.
+        what was found of each source by itself.
     """
     result = curate_one(scores, indices, distances)
+    warnings = result.diagnosis["warnings"]
     apart = {}
     for name, rows in sources.items():
         if (scores[rows] != UNRATED).sum() < smallest or len(rows) == len(scores):
             continue
         alone = curate_one(*_alone(scores, indices, distances, rows))
-        fields = ["score", "flagged", "suggested", "confidence", "error_probability"]
-        if alone.diagnosis["explained"]:  # else all samples together know more
-            fields.append("evidence")
-        for field in fields:
-            values, theirs = getattr(result, field), getattr(alone, field)
-            if values is not None and theirs is not None:
-                values[rows] = theirs[: len(rows)]
-        counts = counts_of(alone, classes)
-        counts["unrated"] -= 1  # the sample that stands for the others
-        T = np.array(alone.diagnosis["T"])
+        found = alone.diagnosis
+        if found["explained"]:
+            _put(result, alone, rows)
+            warnings += [f"source {name}: {warning}" for warning in found["warnings"]]
+        else:
+            warnings.append(
+                f"source {name}: by themselves its neighbours say next to nothing about its ratings; it was curated "
+                "by what all samples say together"
+            )
         apart[name] = {
-            "difference": float(np.abs(T - result.diagnosis["T"]).mean()),
-            "counts": counts,
-            **{key: alone.diagnosis[key] for key in ("T", "p", "k", "explained", "warnings")},
+            "difference": float(np.abs(np.array(found["T"]) - result.diagnosis["T"]).mean()),
+            "counts": counts_of(result.of(rows), classes),
+            **{key: found[key] for key in ("T", "p", "k", "explained")},
         }
+    own = [name for name, found in apart.items() if found["explained"]]
+    if own and NOTHING_SAID in warnings:
+        warnings[warnings.index(NOTHING_SAID)] = (
+            "neighbours say next to nothing about the ratings of all samples together: only the sources that say more "
+            f"by themselves were corrected ({', '.join(own)})"
+        )
     result.diagnosis |= as_json(outcome(result, classes) | {"sources": apart})
     return result
+
+
+def _put(result: Curated, alone: Curated, rows: NDArray[np.intp]) -> None:
+    """Write what was found of the samples `rows` alone over what was found of them among all."""
+    for field in ("score", "flagged", "suggested", "confidence", "error_probability", "evidence"):
+        values, theirs = getattr(result, field), getattr(alone, field)
+        if values is not None and theirs is not None:
+            values[rows] = theirs[: len(rows)]
 
 
 def _alone(

@@ -9,12 +9,11 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import Keys, pack, positions, read_keys, unpack
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import CURATION, PartsWriter
 from tamis.curation import exact, raters, rounds, sources
@@ -54,12 +53,7 @@ def _run(step: Step[CurationSettings]) -> None:
     ids, indices, distances = _graph(step.input("neighbors"))
     given = read_all(list(step.inputs("ratings")), ids, settings)
     places = {} if settings.per_source is None else _sources(step.input("pool"), ids)
-    if settings.diversity == "paper" and settings.diversity_neighbors > distances.shape[1]:
-        raise InputError(
-            f"diversity_neighbors is {settings.diversity_neighbors}, and the graph has {distances.shape[1]} neighbours",
-            action="find more neighbours (neighbors.k), or lower diversity_neighbors",
-        )
-    diversity = diversity_scores(distances, settings.diversity_neighbors, settings.diversity)
+    diversity = _diversity(distances, settings)
     results = {}
     for ratings in given:
         log.info("curation: %s", ratings.rater)
@@ -89,6 +83,18 @@ def _run(step: Step[CurationSettings]) -> None:
     step.facts["unknown_ratings"] = sum(ratings.unknown for ratings in given)
     step.facts["raters"] = len(given)
     step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
+
+
+def _diversity(distances: Floats, settings: CurationSettings) -> NDArray[np.float32]:
+    wanted, (n, k) = settings.diversity_neighbors, distances.shape
+    if settings.diversity == "paper" and wanted > k:
+        if k < n - 1:
+            raise InputError(
+                f"diversity_neighbors is {wanted}, and the graph has {k} neighbours",
+                action="find more neighbours (neighbors.k), or lower diversity_neighbors",
+            )
+        log.warning("curation: diversity is the mean distance to %d neighbours, not %d: there are no more", k, wanted)
+    return diversity_scores(distances, wanted, settings.diversity)
 
 
 def _curate_rater(
@@ -134,31 +140,34 @@ def _curate(scores: NDArray[np.int8], indices: Ints, distances: Floats, settings
     )
 
 
-def _sources(pool: Artifact, ids: pa.Array) -> dict[str, NDArray[np.intp]]:
+def _sources(pool: Artifact, ids: Keys) -> dict[str, NDArray[np.intp]]:
     """The graph's samples of each source, by the source's name.
 
     Raises:
         InputError: when the pool lacks a sample of the graph.
     """
-    table = pool.table(["id", "source"])
-    found = table["source"].combine_chunks().take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
-    if found.null_count:
+    keys, parts = [], []
+    for batch in pool.batches(["id", "source"], rows=_BLOCK):
+        keys.append(pack(batch["id"], where=f"{pool.location}"))
+        parts.append(batch["source"].dictionary_encode())
+    places = positions(ids, np.concatenate(keys))
+    if missing := int((places < 0).sum()):
         raise InputError(
-            f"{pool.location}: {found.null_count} of the graph's {len(ids)} samples are not in this pool",
+            f"{pool.location}: {missing} of the graph's {len(ids)} samples are not in this pool",
             action="give the pool that was embedded",
         )
-    names = found.dictionary_encode()
-    codes = names.indices.to_numpy()
+    names = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+    codes = names.indices.to_numpy()[places]
     return {name: np.flatnonzero(codes == code) for code, name in enumerate(names.dictionary.to_pylist())}
 
 
-def _graph(artifact: Artifact) -> tuple[pa.Array, Ints, Floats]:
+def _graph(artifact: Artifact) -> tuple[Keys, Ints, Floats]:
     """Ids and the memory-mapped graph.
 
     Raises:
         InputError: when its files do not fit together.
     """
-    ids = pq.read_table(artifact.path("ids.parquet"))["id"].combine_chunks()
+    ids = read_keys(artifact.path("ids.parquet"), where=f"{artifact.location}, ids.parquet")
     indices = np.load(artifact.path("indices.npy"), mmap_mode="r")
     distances = np.load(artifact.path("distances.npy"), mmap_mode="r")
     if len(indices) != len(ids) or indices.shape != distances.shape:
@@ -169,11 +178,11 @@ def _graph(artifact: Artifact) -> tuple[pa.Array, Ints, Floats]:
     return ids, indices, distances
 
 
-def _write(table: PartsWriter, ids: pa.Array, rater: str, result: Curated, diversity: NDArray[np.float32]) -> None:
+def _write(table: PartsWriter, ids: Keys, rater: str, result: Curated, diversity: NDArray[np.float32]) -> None:
     for start in range(0, len(ids), _BLOCK):
         rows = slice(start, start + _BLOCK)
         columns = {
-            "id": ids[rows],
+            "id": unpack(ids[rows]),
             "rater": pa.repeat(rater, len(ids[rows])),
             "raw_score": _classes(result.raw[rows]),
             "score": _classes(result.score[rows]),

@@ -33,7 +33,7 @@ def mutual(
     height = max(1, min(n, memory // (_EDGE * m)))
     for first in range(0, n, height):
         end = min(first + height, n)
-        takers, keys = _incoming(indices, distances, last, first, end)
+        takers, keys = _incoming(indices, distances, last, first, end, k)
         bounds = np.searchsorted(takers, np.arange(first, end + 1))
         for start in range(first, end, _BLOCK):
             stop = min(start + _BLOCK, end)
@@ -44,9 +44,9 @@ def mutual(
 
 
 def _incoming(
-    indices: NDArray[np.int32], distances: Float, last: NDArray[np.int64], first: int, stop: int
+    indices: NDArray[np.int32], distances: Float, last: NDArray[np.int64], first: int, stop: int, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples from `first` to `stop`, ascending, and what comes to them that is nearer than their last neighbour."""
+    """Samples from `first` to `stop`, ascending, and the `k` nearest that come to each: nearer than its last one."""
     takers, keys = [], []
     for start in range(0, len(indices), _BLOCK):
         theirs, apart = indices[start : start + _BLOCK], distances[start : start + _BLOCK]
@@ -55,8 +55,11 @@ def _incoming(
         takers.append(theirs[passing].astype(np.int64))
         keys.append(offered[passing])
     taker, key = np.concatenate(takers), np.concatenate(keys)
-    order = np.argsort(taker, kind="stable")
-    return taker[order], key[order]
+    order = np.lexsort((key, taker))
+    taker, key = taker[order], key[order]
+    # No more than k of them can be kept, however many have one sample for a candidate.
+    within = np.arange(len(taker)) - np.searchsorted(taker, taker) < k
+    return taker[within], key[within]
 
 
 def _nearest(

@@ -76,7 +76,10 @@ class Scorer:
         owner = np.repeat(np.arange(len(turns)), [len(sample) for sample in turns])
         values = self.values(prompts)
         lists = [values[owner == number].tolist() for number in range(len(turns))]
-        status = ["no turn" if not row else "too_long" if np.isnan(row).any() else "ok" for row in lists]
+        status = [
+            "no turn" if not row else "a turn is longer than max_tokens" if np.isnan(row).any() else "ok"
+            for row in lists
+        ]
         kept = [row if state == "ok" else None for row, state in zip(lists, status, strict=True)]
         return pa.table({"id": ids, "values": kept, "status": status}, schema=PART)
 

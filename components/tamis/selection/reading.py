@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
-from tamis.core.ids import Keys, pack, positions
+from tamis.core.ids import Keys, pack, positions, read_keys
 from tamis.selection.candidates import Candidates, Column
 
 _BLOCK = 1 << 20  # rows of the graph that are averaged at once
@@ -125,7 +124,7 @@ def read_distances(neighbors: Artifact, k: int, ids: Keys) -> tuple[NDArray[np.f
     for start in range(0, len(distances), _BLOCK):
         part = slice(start, start + _BLOCK)
         means[part] = distances[part, :k].mean(axis=1, dtype=np.float64)
-    at = positions(ids, _ids_of(neighbors))
+    at = positions(ids, _keys_of(neighbors))
     absent = _absent(at, neighbors, "graph")
     found = means[at]
     found[absent] = np.nan
@@ -138,7 +137,7 @@ def read_embeddings(embeddings: Artifact, ids: Keys) -> tuple[NDArray[Any], NDAr
     Raises:
         InputError: when the artifact has none of the samples.
     """
-    at = positions(ids, _ids_of(embeddings))
+    at = positions(ids, _keys_of(embeddings))
     vectors = np.load(embeddings.path("vectors.npy"), mmap_mode="r", allow_pickle=False)
     return vectors, at, _absent(at, embeddings, "artifact")
 
@@ -179,10 +178,8 @@ def read_scores(
     return found, absent
 
 
-def _ids_of(artifact: Artifact) -> Keys:
-    with pq.ParquetFile(artifact.path("ids.parquet")) as file:
-        keys = [pack(batch["id"], where=f"{artifact.location}, ids.parquet") for batch in file.iter_batches()]
-    return np.concatenate(keys)
+def _keys_of(artifact: Artifact) -> Keys:
+    return read_keys(artifact.path("ids.parquet"), where=f"{artifact.location}, ids.parquet")
 
 
 def _absent(at: NDArray[np.int64], artifact: Artifact, what: str) -> NDArray[np.bool_]:

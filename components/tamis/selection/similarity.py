@@ -102,8 +102,17 @@ def _closer(one: NDArray[np.float32], other: NDArray[np.float32], limit: float) 
     step = max(1, one.size // max(1, one.shape[1]))
     for start in range(0, len(first), step):
         a, b = first[start : start + step], second[start : start + step]
-        close[a, b] = np.einsum("ij,ij->i", one[a], other[b], dtype=np.float64) > limit
+        close[a, b] = _cosines(one[a], other[b]) > limit
     return close
+
+
+def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cosines of pairs of rows in float64; never above 1, which is that of equal rows."""
+    products, first, second = (
+        np.einsum("ij,ij->i", a, b, dtype=np.float64) for a, b in ((one, other), (one, one), (other, other))
+    )
+    cosines: NDArray[np.float64] = np.minimum(products / np.sqrt(first * second), 1)
+    return cosines
 
 
 def within_reach(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.core.errors import InputError
-from tamis.core.ids import pack, positions, tie_breaks, unpack
+from tamis.core.ids import pack, positions, read_keys, repeated, tie_breaks, unpack
 from tamis.core.samples import sample_id
 from tests.artifacts import conversation
 
@@ -22,6 +24,20 @@ KEYS = st.lists(st.binary(min_size=16, max_size=16), max_size=30, unique=True)
 def test_unpacking_packed_ids_gives_them_back(keys: list[bytes]) -> None:
     ids = pa.array([key.hex() for key in keys], pa.string())
     assert unpack(pack(ids, where="test")).equals(ids)
+
+
+@given(st.lists(st.sampled_from([bytes([i, *[0] * 7, j, *[0] * 7]) for i in range(3) for j in range(3)])))
+def test_repeats_are_all_but_the_first_of_equal_ones(keys: list[bytes]) -> None:
+    expected = [row for row, key in enumerate(keys) if key in keys[:row]]
+    assert repeated(np.array(keys, "S16")).tolist() == expected
+
+
+def test_keys_of_a_file_are_in_its_order(tmp_path: Path) -> None:
+    ids = [f"{number:032x}" for number in (3, 1, 2)]
+    pq.write_table(pa.table({"id": ids}), tmp_path / "ids.parquet")
+    assert unpack(read_keys(tmp_path / "ids.parquet", where="test")).to_pylist() == ids
+    pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "none.parquet")
+    assert len(read_keys(tmp_path / "none.parquet", where="test")) == 0
 
 
 @given(KEYS, st.integers(0, 30))

@@ -342,3 +342,14 @@ def test_real_images_with_drawn_noise_come_out_right(seed: int) -> None:
     assert t_error(pool, result) <= 0.02
     assert pool.f1(result.flagged) >= 0.92
     assert pool.right(result.score) >= 0.92
+
+
+def test_a_class_that_only_a_copy_has_changes_little() -> None:
+    """Of copies the first one enters the statistics, so the class has no share in them."""
+    pool = pool_of(1200, 32, 11)
+    scores = np.append(np.where(pool.scores == 5, 4, pool.scores), 5).astype(np.int8)
+    indices, distances = nearest(np.vstack([pool.vectors, pool.vectors[:1]]), 32)
+    result = curate(scores, indices, distances)
+    without = curate(np.append(scores[:-1], np.int8(4)), indices, distances)
+    assert result.diagnosis["explained"]
+    assert (result.score != without.score).mean() < 0.01

@@ -32,6 +32,15 @@ def test_t_is_found_from_exact_consensus_counts() -> None:
     assert loss < 0.003
 
 
+def test_only_classes_always_or_never_right_have_other_rates() -> None:
+    right = np.array([0.99, 0.007, 1.2, 0.0, 0.5, 1.0])
+    observed = np.full(6, 1 / 6)
+    rates = rounds._noise_rates(np.diag(right), observed, observed)
+    np.testing.assert_allclose(rates, [0.01, 0.993, 0.05, 0.95, 0.5, 0.05])
+    absent = rounds._noise_rates(np.eye(6), np.array([0, 1, 0, 0, 0, 0.0]), np.array([0, 1, 0, 0, 0, 0.0]))
+    np.testing.assert_allclose(absent, 0.05)
+
+
 def test_the_gradient_is_the_slope_of_the_loss() -> None:
     rng = np.random.default_rng(1)
     logits = rng.standard_normal(42)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.curation import exact, sources
+from tamis.curation.raters import combine
 from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run
 from tests.artifacts import conversation, make_neighbors, make_ratings
@@ -93,3 +95,50 @@ def test_the_stage_takes_sources_from_the_pool(pool: Pool, tmp_path: Path) -> No
         run(settings, ratings=[ratings], neighbors=graph, pool=tmp_path / "other", out=tmp_path / "wrong-pool")
     with pytest.raises(ValueError, match="per_source needs mode: exact"):
         CurationSettings(per_source=1000, mode="paper")
+
+
+def shuffled(pool: Pool, rows: slice) -> np.ndarray:
+    scores = pool.scores.copy()
+    scores[rows] = np.random.default_rng(3).permutation(scores[rows])
+    return scores
+
+
+def test_a_source_that_says_nothing_by_itself_is_curated_with_all(pool: Pool) -> None:
+    """One source's ratings follow nothing; the other's are corrected as they were, and so is what rests on all."""
+    scores = shuffled(pool, slice(N, None))
+    places = {"chat": np.arange(N), "code": np.arange(N, 2 * N)}
+    whole = exact.curate(scores, pool.indices, pool.distances, keep_evidence=True)
+    curate = partial(exact.curate, keep_evidence=True)
+    apart = sources.curate(curate, scores, pool.indices, pool.distances, places, classes=6, smallest=200)
+    found = apart.diagnosis["sources"]
+    assert (found["chat"]["explained"], found["code"]["explained"]) == (True, False)
+    for field in ("score", "flagged", "suggested", "confidence", "error_probability", "evidence"):
+        np.testing.assert_array_equal(getattr(apart, field)[N:], getattr(whole, field)[N:])
+    assert any(warning.startswith("source code: by themselves") for warning in apart.diagnosis["warnings"])
+    assert found["code"]["counts"]["corrected"] == (apart.score[N:] != scores[N:]).sum()
+
+
+def test_a_source_speaks_where_all_together_say_nothing() -> None:
+    small = make_pool(600, 32, seed=31)
+    rng = np.random.default_rng(32)
+    n, k = 20_600, 16
+    scores = np.append(small.scores, rng.integers(0, 6, n - 600)).astype(np.int8)
+    own = nearest(small.vectors, k)
+    indices = np.vstack([own[0], rng.integers(600, n, (n - 600, k))])
+    distances = np.vstack([own[1], np.sort(rng.random((n - 600, k)), axis=1).astype(np.float32)])
+    places = {"clear": np.arange(600), "noise": np.arange(600, n)}
+    curate = partial(exact.curate, keep_evidence=True)
+    apart = sources.curate(curate, scores, indices, distances, places, classes=6, smallest=200)
+    assert not curate(scores, indices, distances).diagnosis["explained"]
+    assert apart.diagnosis["sources"]["clear"]["explained"]
+    assert (apart.score[:600] == small.true).mean() > (scores[:600] == small.true).mean() + 0.2
+    np.testing.assert_array_equal(apart.score[600:], scores[600:])
+    warnings = apart.diagnosis["warnings"]
+    assert exact.NOTHING_SAID not in warnings
+    assert any("were corrected (clear)" in warning for warning in warnings)
+    # Several raters' combination takes what is known of the one source, and nothing of the other.
+    both = combine({"a": apart, "b": apart}, 6, threshold=0.0)
+    assert both.diagnosis["warnings"] == []
+    np.testing.assert_array_equal(both.score[600:], scores[600:])
+    assert np.isnan(both.confidence[600:]).all()
+    assert (both.score[:600] == small.true).mean() > (scores[:600] == small.true).mean() + 0.2

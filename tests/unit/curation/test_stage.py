@@ -20,7 +20,7 @@ from tamis.curation.component import curate
 from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run
 from tests.artifacts import make, make_neighbors, make_ratings
-from tests.unit.curation.pools import Pool, draw_ratings, make_pool
+from tests.unit.curation.pools import Pool, draw_ratings, make_pool, nearest
 
 RATINGS_OF_CLASSES = np.array([4, 5, 6, 7, 8, 9])
 
@@ -116,7 +116,7 @@ def test_ratings_in_another_order_and_of_other_samples_are_joined_by_id(pool: Po
     order = np.random.default_rng(0).permutation(1200)
     left_out, ids = order[:100], names(1200)
     shuffled = ratings_of(
-        tmp_path, "r", np.append(pool.scores[order[100:]], [0, 5]), [ids[i] for i in order[100:]] + ["x1", "x2"]
+        tmp_path, "r", np.append(pool.scores[order[100:]], [0, 5]), [ids[i] for i in order[100:]] + ["e" * 32, "f" * 32]
     )
     manifest = run(CurationSettings(), ratings=[shuffled], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
     raw = rows_of(tmp_path / "out")["raw_score"].to_pylist()
@@ -271,3 +271,37 @@ def test_the_component_passes_settings_and_paths(pool: Pool, tmp_path: Path) -> 
     curate.python_func(ratings=given, neighbors=graph, settings={"neighbors": 10.0}, curation=out, metrics=metrics)
     assert out.metadata["kind"] == "curation"
     assert metrics.metadata["flagged"] > 0
+
+
+def test_a_pool_smaller_than_diversity_asks_for_is_curated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = np.random.default_rng(0).standard_normal((8, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    indices, distances = nearest(vectors, 7)
+    graph = make_neighbors(tmp_path / "neighbors", names(8), indices, distances)
+    ratings = ratings_of(tmp_path, "r", np.arange(8) % 6)
+    run(CurationSettings(), ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    expected = np.tanh(distances.astype(np.float64).mean(1) / 2)
+    np.testing.assert_allclose(rows_of(tmp_path / "out")["diversity"].to_numpy(), expected, rtol=1e-6)
+    assert "mean distance to 7 neighbours, not 10" in caplog.text
+
+
+def test_more_neighbours_than_the_graph_has_are_no_secret(pool: Pool, tmp_path: Path) -> None:
+    settings = CurationSettings(neighbors=500)
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    facts = run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out").facts
+    k = pool.indices.shape[1]
+    assert f"neighbors is 500, but the graph has {k}: all were used" in facts["warnings"]["r"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"bootstrap": 50, "neighbors": 5}, "neighbors and bootstrap needs mode: exact, not paper"),
+        ({"ordinal": 3}, "ordinal needs mode: exact"),
+        ({"mode": "exact", "diversity": "reference", "diversity_neighbors": 5}, "no meaning with diversity: reference"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        parse(CurationSettings, {"mode": "paper"} | changed, where="settings")
+    parse(CurationSettings, CurationSettings(mode="paper").model_dump(), where="settings")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -215,3 +217,19 @@ def test_inverted_lists_take_over_where_memory_is_small() -> None:
     assert (candidates != rows[:, None]).all()
     with pytest.raises(SettingsError, match="do not hold an index of 12000 vectors"):
         approximate.candidates(Vectors(np.tile(vectors, (1, 2))), 9, settings, rows)
+
+
+def test_a_sample_that_all_others_found_takes_no_more_memory_than_others() -> None:
+    n, k = 40_000, 4
+    indices = np.zeros((n, k), np.int32)
+    indices[:, 1:] = (np.arange(n)[:, None] + np.arange(1, k)) % n
+    distances = np.sort(np.random.default_rng(0).random((n, k)), axis=1).astype(np.float32)
+    tracemalloc.start()
+    kept, far = mutual.mutual(indices, distances, k, memory=1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    incoming = np.flatnonzero((indices == 0).any(1))
+    nearest = incoming[np.argsort(distances[incoming, 0], kind="stable")][:k]
+    assert set(kept[0]) <= set(nearest) | set(indices[0])
+    assert (far[0] <= np.sort(distances[nearest, 0])).all()
+    assert peak < 32 << 20

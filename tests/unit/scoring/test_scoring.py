@@ -159,11 +159,11 @@ def test_what_cannot_be_scored_is_null_and_counted_never_a_middle_value(tiny: Pa
     pool = make_pool(tmp_path / "pool", [SAMPLES[0], backwards, long])
     manifest = run(settings_of(deita_of(tiny), max_tokens=120), pool=pool, out=tmp_path / "out")
     rows = rows_of(tmp_path / "out")
-    assert [row["status"] for row in rows] == ["ok", "no turn", "too_long"]
+    assert [row["status"] for row in rows] == ["ok", "no turn", "a turn is longer than max_tokens"]
     assert [row["score"] is None for row in rows] == [False, True, True]
     assert rows[2]["quality"] is None
     assert len(rows[2]["complexity"]) == 2
-    assert manifest.facts["not_scored"] == {"no turn": 1, "too_long": 1}
+    assert manifest.facts["not_scored"] == {"no turn": 1, "a turn is longer than max_tokens": 1}
 
 
 @pytest.mark.parametrize("kind", ["perplexity", "deita"])

@@ -73,11 +73,17 @@ def test_within_reach_is_the_loop_over_pairs_whatever_the_block(seed: int, n: in
 def test_a_cosine_near_the_limit_is_decided_in_double_precision() -> None:
     draw = np.random.default_rng(0)
     unit = Embeddings(draw.normal(size=(400, 64)).astype(np.float16), 1 << 30).unit(np.arange(400))
-    exact = unit.astype(np.float64) @ unit.T.astype(np.float64)
+    exact = unit64(unit) @ unit64(unit).T
     for one, other in draw.integers(0, 400, (50, 2)):
         limit = float(exact[one, other])
         assert similarity._closer(unit, unit, limit - 1e-12)[one, other]
         assert not similarity._closer(unit, unit, limit + 1e-12)[one, other]
+
+
+def test_copies_are_not_closer_than_equal() -> None:
+    vectors = np.repeat(vectors_of(200, 37, 5, groups=200, spread=1.0), 2, axis=0)
+    picked = dissimilar(Embeddings(vectors, 1 << 30), np.arange(400), 400, 1.0)
+    assert picked.tolist() == list(range(400))
 
 
 @pytest.mark.parametrize("bad", [0, np.nan, np.inf])

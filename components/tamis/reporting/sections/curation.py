@@ -98,11 +98,14 @@ def _per_source(diagnosis: Mapping[str, Any]) -> list[Table]:
     rows = []
     for name, of in found.items():
         matrix, counts = matrix_of(of.get("T")), of["counts"]
-        kept = DASH if matrix is None else ", ".join(percent(value, digits=0) for value in np.diagonal(matrix))
+        kept = DASH
+        if matrix is not None and of.get("explained") is not False:
+            kept = ", ".join(percent(value, digits=0) for value in np.diagonal(matrix))
         rows.append([name, count(counts["rated"]), count(counts["corrected"]), number(of["difference"]), kept])
     note = (
         "These sources have a transition matrix of their own. Difference: its mean distance from the matrix of all "
-        "samples. Kept: the share of each true class, 0 to 5, that is rated as what it is."
+        "samples. Kept: the share of each true class, 0 to 5, that is rated as what it is. A dash: the source's "
+        "neighbours say too little by themselves, so it was curated by what all samples say together."
     )
     columns = ["source", "rated", "corrected", "difference of T", "kept"]
     return [Table("Sources curated by themselves", columns, rows, words=("source", "kept"), note=note)]
