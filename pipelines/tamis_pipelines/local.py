@@ -14,9 +14,10 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import IO, TextIO
 
-from tamis.core.artifacts import MANIFEST, Artifact, Kind
+from tamis.core.artifacts import MANIFEST, Artifact, Kind, Manifest, manifest_in
 from tamis.core.errors import StorageError, TamisError, explained_os_errors
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID
+from tamis.core.steps import kept_at
 from tamis.core.storage import link_tree
 from tamis_pipelines.settings import RunSettings
 
@@ -36,6 +37,7 @@ _SHELVES: dict[Kind, str] = {
     "judgement": "judgements",
     "report": "report",
 }
+_SINGLE: tuple[Kind, ...] = ("pool", "embeddings", "neighbors", "curation", "report")
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.")  # as `core.progress` formats them
 
 
@@ -67,6 +69,7 @@ def run(settings: RunSettings) -> Path:
     with explained_os_errors(f"writing {work}"):
         home.mkdir(parents=True, exist_ok=True)
     with _only_one(home / "lock", work):
+        _refuse_foreign(work, home)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
         os.environ["TAMIS_HOME"], os.environ[RUNNER_PID] = str(home), str(os.getpid())
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
@@ -86,12 +89,12 @@ def run(settings: RunSettings) -> Path:
                 PIPELINES[settings.pipeline](fixed)(**settings.arguments())
             except RuntimeError as error:
                 if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
-                    _lay_out(runs, work)
+                    _lay_out(runs, work, home)
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"
                 ) from None
-        _lay_out(runs, work)
+        _lay_out(runs, work, home)
         shutil.rmtree(runs)
     return work / "report"
 
@@ -128,13 +131,65 @@ class _Screen:
         self._log.flush()
 
 
-def _lay_out(runs: Path, work: Path) -> None:
-    """Link every artifact of the run to its place in the working folder, in place of an earlier run's."""
-    shelves: dict[str, list[Artifact]] = {}
-    for manifest in sorted(runs.rglob(MANIFEST)):
-        artifact = Artifact.open(manifest.parent)
-        shelves.setdefault(_SHELVES[artifact.manifest.kind], []).append(artifact)
+def _lay_out(runs: Path, work: Path, home: Path) -> None:
+    """Link every artifact of the run to its place in the working folder, in place of an earlier run's.
+
+    Raises:
+        StorageError: when other files are in the way of some; the others are there then.
+    """
     for shelf in _SHELVES.values():
-        shutil.rmtree(work / shelf, ignore_errors=True)
-        for artifact in shelves.get(shelf, ()):
-            link_tree(artifact.folder, work / shelf / artifact.name)
+        for folder in _laid_out(work / shelf, home):
+            _clear(folder)
+    blocked = []
+    for path in sorted(runs.rglob(MANIFEST)):
+        artifact = Artifact.open(path.parent)
+        place = work / _SHELVES[artifact.manifest.kind] / artifact.name
+        if any((place / name).exists() for name in _files_of(artifact.manifest)):
+            blocked.append(place)
+        else:
+            link_tree(artifact.folder, place)
+    if blocked:
+        raise _in_the_way(blocked)
+
+
+def _refuse_foreign(work: Path, home: Path) -> None:
+    """Make sure that no folder for a run's only result of a kind is a folder of the user's.
+
+    Raises:
+        StorageError: naming those that are.
+    """
+    single = [work / _SHELVES[kind] for kind in _SINGLE]
+    if foreign := [folder for folder in single if any(folder.glob("*")) and not _laid_out(folder, home)]:
+        raise _in_the_way(foreign)
+
+
+def _in_the_way(places: list[Path]) -> StorageError:
+    return StorageError(
+        f"{', '.join(map(str, places))}: other files are where results of the run belong",
+        action="move them, or choose another work_dir",
+    )
+
+
+def _laid_out(shelf: Path, home: Path) -> list[Path]:
+    """Which of `shelf` and the folders in it hold an artifact of an earlier run: one that the home keeps as well."""
+    found = [path.parent for path in (*shelf.glob(MANIFEST), *shelf.glob(f"*/{MANIFEST}"))]
+    return [folder for folder in found if (one := manifest_in(folder)) and kept_at(home, one.stage, one.key).is_dir()]
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files of the artifact in `folder`, and folders that are empty then; what a user put there stays."""
+    manifest = manifest_in(folder)
+    for name in _files_of(manifest) if manifest else ():
+        (folder / name).unlink(missing_ok=True)
+    for below in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        _remove_if_empty(below)
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _files_of(manifest: Manifest) -> list[str]:
+    return [MANIFEST, *(file.name for file in manifest.files)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import uuid
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,9 +96,5 @@ def _fetch_file(file: Location, target: Path) -> bool:
     """Fetch one file unless it is there in its full size; returns whether it was fetched."""
     if target.is_file() and target.stat().st_size == file.stat().st_size:
         return False
-    # Pods that share the cache may fetch the same file at once, all of them as process 1: each takes a name of its own.
-    own = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    download(file, own)
-    with explained_os_errors(f"writing {target}"):
-        os.replace(own, target)
+    download(file, target)
     return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import tamis
-from tamis.core.errors import ArtifactError
+from tamis.core.errors import ArtifactError, TamisError
 from tamis.core.settings import hash_of
 from tamis.core.storage import Location, download, exists, locate, read_bytes, sha256_of
 
@@ -169,12 +169,7 @@ class Artifact:
             local = folder / file.name
             if local.is_file() and local.stat().st_size == file.bytes:
                 continue
-            download(self.location / file.name, local)
-            if sha256_of(local) != file.sha256:
-                local.unlink()
-                raise ArtifactError(
-                    f"{self.location / file.name}: its checksum is not the manifest's", action="make the artifact again"
-                )
+            download(self.location / file.name, local, sha256=file.sha256)
         return folder
 
     def path(self, name: str) -> Path:
@@ -233,6 +228,14 @@ def manifest_of(uri: str | Path) -> Manifest | None:
     try:
         return Artifact.open(uri).manifest
     except ArtifactError:
+        return None
+
+
+def manifest_in(folder: Path) -> Manifest | None:
+    """The manifest in a local folder, whether the artifact is whole or not; None when there is none to be read."""
+    try:
+        return _parse_manifest(folder, read_bytes(folder / MANIFEST))
+    except TamisError:
         return None
 
 

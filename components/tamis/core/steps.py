@@ -125,29 +125,53 @@ def run_step(
         The manifest of the artifact at `out`.
 
     Raises:
-        ArtifactError: when an input is not usable, or `out` already holds another finished artifact.
+        ArtifactError: when an input is not usable, or `out` already holds another finished artifact or other files.
         StorageError: when `out` cannot be written.
     """
     home = Path(os.environ["TAMIS_HOME"]) if "TAMIS_HOME" in os.environ else None
+    if not storage.is_remote(out):
+        out = Path(out).resolve()
+        _refuse_foreign(out)
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
         cache = home / "downloads" if home else Path(temporary) / "downloads"
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
         recipe = _Recipe(stage, kind, name, settings.model_dump(mode="json"), opened, dict(files or {}))
-        kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
+        kept = kept_at(home, stage, recipe.key) if home else None
         if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
-        with explained_os_errors(f"writing {target}"):
-            scratch.mkdir(parents=True, exist_ok=True)
-            with _only_one(scratch / "lock"):
-                if (finished := _finished_before(recipe, kept, out)) is not None:
-                    return finished  # by the process that this one waited for
-                manifest = _build(recipe, settings, body, target, scratch)
-                if target != Path(out):
-                    deliver(target, manifest, out)
-                shutil.rmtree(scratch, ignore_errors=True)
+        with explained_os_errors(f"writing {target}"), _only_one(scratch):
+            if (finished := _finished_before(recipe, kept, out)) is not None:
+                return finished  # by the process that this one waited for
+            manifest = _build(recipe, settings, body, target, scratch)
+            if target != Path(out):
+                deliver(target, manifest, out)
+            shutil.rmtree(scratch, ignore_errors=True)
     return manifest
+
+
+def kept_at(home: Path, stage: str, key: str) -> Path:
+    """Where a home keeps the finished artifact of a step."""
+    return home / "artifacts" / f"{stage}-{key[:24]}"
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Make sure that giving a folder the name `out` removes nothing but an artifact that was not finished.
+
+    Raises:
+        ArtifactError: when a file, a mounted folder, or a folder with other files is there.
+    """
+    seen = None
+    with explained_os_errors(f"writing {out}"):
+        if out.exists() and not out.is_dir():
+            seen = "is a file"
+        elif out.is_mount():
+            seen = "is the root of a file system, which cannot be replaced"
+        elif out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+            seen = "holds files that are no artifact of Tamis"
+    if seen:
+        raise ArtifactError(f"{out} {seen}", allowed="a folder that does not exist yet", action="choose another output")
 
 
 def _scratch_of(home: Path | None, out: Uri) -> Path:
@@ -189,7 +213,8 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
             f"{out} holds a finished {there.kind} that was made from other settings or inputs",
             action="choose another place for the output, or remove that one",
         )
-    if there is None and kept is not None and (there := manifest_of(kept)) is not None:
+    if there is None and kept is not None and (found := manifest_of(kept)) is not None and found.key == recipe.key:
+        there = found
         deliver(kept, there, out)
     if there is not None:
         log.info("%s: finished before, reused%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
@@ -239,15 +264,21 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Let one process of this machine at a time work on a step; the system opens the lock when its holder dies."""
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process works on this step; waiting for it (%s)", lock)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _only_one(scratch: Path) -> Iterator[None]:
+    """Let one process of this machine at a time work in `scratch`; the system opens the lock when its holder dies."""
+    lock = scratch / "lock"
+    while True:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("another process works on this step; waiting for it (%s)", lock)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # The one that was waited for has removed the folder at its end, and this lock with it.
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                yield
+                return
 
 
 def _seal(staging: Path, manifest: Manifest, target: Path) -> None:

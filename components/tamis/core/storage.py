@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tamis.core.errors import MissingExtraError, StorageError, explained_os_errors
+from tamis.core.errors import ArtifactError, MissingExtraError, StorageError, explained_os_errors
 
 if TYPE_CHECKING:
     from cloudpathlib import CloudPath
@@ -204,19 +204,28 @@ def remove(location: Location) -> None:
 def upload(source: Path, target: Location) -> None:
     """Copy one local file into object storage (multipart for large ones; it appears whole or not at all)."""
     try:
-        target.upload_from(source)  # type: ignore[union-attr]
+        # What is there was sent by a run that was killed; by its clock it may be newer than the file.
+        target.upload_from(source, force_overwrite_to_cloud=True)  # type: ignore[union-attr]
     except Exception as error:
         raise _as_storage_error(error, f"writing {target}") from error
 
 
-def download(source: Location, target: Path) -> None:
-    """Copy one file from object storage to `target`, which appears whole or not at all."""
-    with explained_os_errors(f"writing {target}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+def download(source: Location, target: Path, *, sha256: str | None = None) -> None:
+    """Copy one file from object storage to `target`, which appears whole or not at all.
+
+    Raises:
+        ArtifactError: when the file's checksum is not `sha256`.
+        StorageError: when storage refuses, or the disk does.
+    """
+    # Pods that share a folder may fetch one file at once, all of them as process 1: each takes a name of its own.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        source.download_to(temporary)  # type: ignore[union-attr]
-        os.replace(temporary, target)
+        with explained_os_errors(f"writing {target}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.download_to(temporary)  # type: ignore[union-attr]
+            if sha256 is not None and sha256_of(temporary) != sha256:
+                raise ArtifactError(f"{source}: its checksum is not the manifest's", action="make the artifact again")
+            os.replace(temporary, target)
     except Exception as error:
         temporary.unlink(missing_ok=True)
         raise _as_storage_error(error, f"reading {source}") from error
@@ -226,6 +235,7 @@ def link_tree(source: Path, target: Path) -> None:
     """Make `target` a folder with the files of `source`: hard links, or copies where links are impossible."""
 
     def link(here: str, there: str) -> None:
+        Path(there).unlink(missing_ok=True)  # never written through: it may be a link to another artifact's file
         try:
             os.link(here, there)
         except OSError:
@@ -247,7 +257,8 @@ def sha256_of(path: Path) -> str:
 def fingerprint(uri: str | Path) -> str:
     """What a file or folder of the user's holds, as 64 hex digits: equal content gives equal text.
 
-    Object storage answers with entity tags instead of the bytes, so nothing is downloaded.
+    Object storage answers with entity tags instead of the bytes, so nothing is downloaded. Hidden files in a folder do
+    not count: the hub's client keeps the time of a download in some.
 
     Raises:
         StorageError: when nothing is there.
@@ -255,14 +266,20 @@ def fingerprint(uri: str | Path) -> str:
     location = locate(uri)
     if not exists(location):
         raise StorageError(f"{uri} does not exist", action="check the path")
-    if not isinstance(location, Path):
-        tags = [f"{f}:{getattr(f, 'etag', f.stat().st_mtime)}" for f in sorted(location.rglob("*")) if f.is_file()]
-        tags = tags or [str(getattr(location, "etag", location.stat().st_mtime))]
-        return hashlib.sha256("\n".join(tags).encode()).hexdigest()
-    if location.is_file():
+    if isinstance(location, Path) and location.is_file():
         return sha256_of(location)
-    parts = [f"{f.relative_to(location)}:{sha256_of(f)}" for f in sorted(location.rglob("*")) if f.is_file()]
+    found = {str(file)[len(str(location)) :].lstrip("/"): file for file in files_below(location)}
+    shown = {name: file for name, file in found.items() if not any(part.startswith(".") for part in name.split("/"))}
+    if isinstance(location, Path):
+        parts = [f"{name}:{sha256_of(file)}" for name, file in shown.items()]  # type: ignore[arg-type]
+    else:
+        parts = [f"{file}:{_tag_of(file)}" for file in shown.values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _tag_of(file: Location) -> str:
+    """An object's entity tag, or when it was written where a storage has no tags."""
+    return str(file.etag if hasattr(file, "etag") else file.stat().st_mtime)
 
 
 def _as_storage_error(error: Exception, what: str) -> Exception:

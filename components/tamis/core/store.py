@@ -113,7 +113,7 @@ class Store(Generic[R]):
         self._lines = TypeAdapter(list[records.model])  # type: ignore[name-defined]
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(key) + "\n").encode()
-        self._last = 0
+        self._last, self._named = 0, False
 
     @property
     def journal(self) -> Location:
@@ -153,12 +153,13 @@ class Store(Generic[R]):
         Raises:
             StorageError: when it cannot be written.
         """
-        first = not self._last
         data = "".join(record.model_dump_json() + "\n" for record in records).encode()
         self._last = max(self._last + 1, time.time_ns())
         write_bytes(self._folder / f"{self._last:020d}-{_checksum(data)}.jsonl", data)
-        if first and not exists(self._folder / _KEY):  # for people; the records come first
-            write_bytes(self._folder / _KEY, self._key)
+        if not self._named:  # for people; the records come first
+            if not exists(self._folder / _KEY):
+                write_bytes(self._folder / _KEY, self._key)
+            self._named = True
 
     def _parse(self, name: str, data: bytes) -> list[R] | str:
         """The records of a part, or what is wrong with it."""
