@@ -31,11 +31,13 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
 @click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")
 @click.option("--out", required=True, metavar="FOLDER", help="Where the list and the report go.")
 @click.option("--words", default=13, show_default=True, help="Length of a run of words that counts as shared.")
-@click.option("--common", default=10, show_default=True, help="A run that more samples have excludes nothing.")
+@click.option(
+    "--common", default=10, show_default=True, help="A run of more samples excludes only those with half of a text."
+)
 def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, common: int) -> None:
     """Find samples that share words with evaluation data.
 
-    FILE is jsonl, json, csv or txt, local or s3://.
+    FILE is jsonl, json, csv (whose first row counts, too) or txt, local or s3://.
     """
     report = load("tamis.selection.decontamination").report
     click.echo(report(list(files), pool=pool, out=out, words=words, common=common))

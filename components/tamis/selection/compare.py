@@ -19,6 +19,7 @@ from tamis.core.errors import InputError
 from tamis.core.ids import pack, positions
 from tamis.core.steps import Uri
 from tamis.core.storage import locate, write_bytes
+from tamis.selection.markdown import table
 from tamis.selection.reading import raters_of, read_curation, read_pool
 
 _SCORE_CLASSES = 6
@@ -162,29 +163,29 @@ def markdown(comparison: Comparison) -> str:
         "# Comparison of subsets",
         "## Overlap",
         "Samples in both over samples in either (Jaccard index); in brackets, samples in both.",
-        _table(["subset", *names], overlap),
+        table(["subset", *names], overlap),
         "## Sources",
         "Share of the subset's samples, in percent.",
-        _table(
+        table(
             ["subset", "samples", *sources],
             [[s.name, f"{s.size:,}", *(f"{100 * s.sources[n] / s.size:.1f}" for n in sources)] for s in everything],
         ),
         "## Length",
         "Characters of the responses.",
-        _table(["subset", *_SUMMARY], [[s.name, *_cells(s.lengths, ",.0f")] for s in everything]),
+        table(["subset", *_SUMMARY], [[s.name, *_cells(s.lengths, ",.0f")] for s in everything]),
     ]
     if comparison.pool.scores:
         rows = [[s.name, rater, *_score_cells(s, rater)] for rater in comparison.pool.scores for s in everything]
         parts += [
             "## Scores after curation",
             "Mean score class; share of the subset's samples in each class and without a score, in percent.",
-            _table(["subset", "rater", "mean", *(f"class {c}" for c in range(_SCORE_CLASSES)), "none"], rows),
+            table(["subset", "rater", "mean", *(f"class {c}" for c in range(_SCORE_CLASSES)), "none"], rows),
         ]
     if comparison.pool.diversity is not None:
         parts += [
             "## Diversity",
             "Long-tail diversity score: higher is rarer.",
-            _table(["subset", *_SUMMARY], [[s.name, *_cells(s.diversity, ".4f")] for s in everything]),
+            table(["subset", *_SUMMARY], [[s.name, *_cells(s.diversity, ".4f")] for s in everything]),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -203,11 +204,6 @@ def _score_cells(subset: Subset, rater: str) -> list[str]:
     rated = sum(counts)
     mean = f"{sum(score * count for score, count in enumerate(counts)) / rated:.3f}" if rated else "none"
     return [mean, *(f"{100 * count / subset.size:.1f}" for count in [*counts, subset.size - rated])]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def overlap_csv(comparison: Comparison) -> str:

@@ -1,0 +1,13 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[str] = ()) -> str:
+    """A table whose columns hold numbers, to the right; but for the first, and those called as in `words`."""
+    sides = ["---" if i == 0 or name in words else "---:" for i, name in enumerate(header)]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [header, sides, *rows]
+    )
