@@ -30,7 +30,7 @@ def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
     """
     subtasks: dict[str, list[Tokens]] = {}
     try:
-        text = read_bytes(locate(settings.path)).decode("utf-8")
+        text = read_bytes(locate(settings.path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"task {settings.name}: {settings.path} is not UTF-8: {error.reason}") from None
     for number, line in enumerate(text.split("\n"), 1):  # JSON's strings may hold what Unicode takes for ends of lines

@@ -73,7 +73,7 @@ class Mapping:
             instruction, output = _text(row, fields["instruction"]), _text(row, fields["output"])
             more = _text(row, fields["input"]) if fields["input"] in row else ""
             return [
-                Message(role="user", content=f"{instruction}\n\n{more}" if more.strip() else instruction),
+                Message(role="user", content="\n\n".join(part for part in (instruction, more) if part.strip())),
                 Message(role="assistant", content=output),
             ]
         prompt, completion = _value(row, fields["prompt"]), _value(row, fields["completion"])

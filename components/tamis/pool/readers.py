@@ -12,10 +12,10 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, AnyStr, Protocol, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from tamis.core.errors import InputError, explained_os_errors
 from tamis.pool.rejects import Reject
@@ -29,6 +29,7 @@ Rows: TypeAlias = "Iterator[tuple[int, Fields | Reject]]"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 ARROW_ROWS = 256  # rows that become Python objects at a time
 _MIB = 1 << 20
+_LINE_ENDS = ("\n", "\r")  # of CSV
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -113,13 +114,13 @@ class JsonArrayReader:
             raise InputError(f"{path} is not JSON: {error}", action="correct the file, or get it again") from None
         if not isinstance(self._values, list):
             raise InputError(f"{path} holds JSON of type {type(self._values).__name__}", allowed="an array of objects")
-        self.columns = next((list(value) for value in self._values if isinstance(value, dict)), [])
+        self.columns = next((list(value) for value in self._values if value and isinstance(value, dict)), [])
         self.total: int | None = len(self._values)
 
     def rows(self, wanted: Sequence[str]) -> Rows:
         """All elements of the array with all their fields."""
         for number, value in enumerate(self._values):
-            yield number, value if isinstance(value, dict) else _no_object(value)
+            yield number, _fields_of(value)
 
 
 class CsvReader:
@@ -131,41 +132,59 @@ class CsvReader:
     def __init__(self, path: Path, max_row_mib: int) -> None:
         self._path, self._limit = path, max_row_mib * _MIB
         with self._text() as text:
-            try:
-                self.columns = next(self._parsed(text), [])
-            except (csv.Error, Reject) as error:
-                raise InputError(f"{path}: its header cannot be read: {error}", action="correct the file") from None
+            header = next(self._records(text), [])
+        if isinstance(header, Reject):
+            raise InputError(f"{path}: its header cannot be read: {header}", action="correct the file")
+        self.columns = header
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
             raise InputError(f"{path}: the header has {', '.join(twice)} more than once", action="rename the columns")
 
     def rows(self, wanted: Sequence[str]) -> Rows:
-        """All rows with all their fields."""
+        """All rows with all their fields.
+
+        Raises:
+            InputError: at a row that has no certain end; what is read after it might be made of pieces of its text.
+        """
         with self._text() as text:
-            records, number = self._parsed(text), 0
+            records, number = self._records(text), 0
             next(records, None)  # the header
-            while True:
-                try:
-                    values = next(records)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield number, Reject("broken CSV", f"no CSV: {error}")
-                except Reject as reject:
-                    yield number, reject
-                else:
-                    if not values:
-                        continue  # a blank line
-                    yield number, self._fields(values)
+            for record in records:
+                if not record:
+                    continue  # a blank line
+                yield number, record if isinstance(record, Reject) else self._fields(record)
                 number += 1
 
     def _text(self) -> IO[str]:
         return io.TextIOWrapper(_opened(self._path), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
-    def _parsed(self, text: IO[str]) -> Iterator[list[str]]:
+    def _records(self, text: IO[str]) -> Iterator[list[str] | Reject]:
         csv.field_size_limit(self._limit)  # of the whole process, and small unless set
+        lines = _CsvLines(text, self._limit)
         # Strict: a quote that is never closed would else swallow all rows after it.
-        return csv.reader(_Lines(text, self._limit), strict=True)
+        parsed = csv.reader(lines, strict=True)
+        while True:
+            lines.first = lines.number + 1
+            try:
+                record = next(parsed, None)
+            except Reject as reject:
+                yield reject
+            except csv.Error as error:
+                raise self._endless(lines, error) from None
+            else:
+                if record is None:
+                    return
+                yield record
+
+    def _endless(self, lines: _CsvLines, error: csv.Error) -> InputError:
+        # Strict parsing fails within or right behind quotes only, so the lines that follow may still be the field's.
+        return InputError(
+            f"{self._path}: the row that begins on line {lines.first} is no CSV (line {lines.number}: {error}), "
+            "and where it ends cannot be told",
+            allowed="quoted fields that are closed, have the quotes within them written twice, and are no longer than "
+            f"{self._limit // _MIB} MiB (pool.max_row_mib)",
+            action="correct the row or take it out, or write the file as JSONL",
+        )
 
     def _fields(self, values: list[str]) -> Fields | Reject:
         if len(values) != len(self.columns):
@@ -177,23 +196,54 @@ class CsvReader:
         return dict(zip(self.columns, values, strict=True))
 
 
-class _Lines:
-    """The lines of a text; for one that is too long `Reject` is raised, and the next call goes on behind it."""
+class _CsvLines:
+    """The lines of a CSV text. A line that is too long is passed over with a `Reject` if it is a whole record.
+
+    Attributes:
+        number: of the line that was read last, from 1.
+        first: number of the line that the record begins with.
+    """
 
     def __init__(self, text: IO[str], limit: int) -> None:
         self._text, self._limit = text, limit
+        self.number, self.first = 0, 1
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _CsvLines:
         return self
 
     def __next__(self) -> str:
         line = self._text.readline(self._limit + 1)
         if not line:
             raise StopIteration
-        if len(line) > self._limit and not line.endswith("\n"):
-            _skip_line(self._text, self._limit)
-            raise _too_long(self._limit)
-        return line
+        self.number += 1
+        if len(line) <= self._limit or line.endswith(_LINE_ENDS):
+            return line
+        too_long = _too_long(self._limit)
+        if self.number == self.first and _ends_a_record(self._pieces(line)):
+            raise too_long
+        raise csv.Error(too_long.reason)
+
+    def _pieces(self, line: str) -> Iterator[str]:
+        """A line that begins with `line`, piece by piece."""
+        while line:
+            yield line
+            line = "" if line.endswith(_LINE_ENDS) else self._text.readline(self._limit)
+
+
+def _ends_a_record(pieces: Iterable[str]) -> bool:
+    """Whether a line that begins a record also ends it: its quoted fields are well formed, and closed."""
+    quoted, before = False, ","  # the character before: a record begins as a field does
+    for piece in pieces:
+        for number, part in enumerate(piece.split('"')):
+            if number and quoted:  # a quote that ends the field, or the first one of two
+                quoted, before = False, '"'
+            elif number:  # one that begins a field, or the second one of two; elsewhere it is plain text
+                quoted = before in ',"'
+            if part:
+                if before == '"' and not quoted and part[0] not in ",\r\n":
+                    return False
+                before = part[-1]
+    return not quoted
 
 
 class ParquetReader:
@@ -267,8 +317,8 @@ def _first_byte(path: Path) -> bytes:
     return b""
 
 
-def _skip_line(file: IO[AnyStr], piece: int) -> None:
-    while (more := file.readline(piece)) and more[-1:] not in (b"\n", "\n"):
+def _skip_line(file: IO[bytes], piece: int) -> None:
+    while (more := file.readline(piece)) and not more.endswith(b"\n"):
         pass
 
 
@@ -283,8 +333,10 @@ def _object_of(text: bytes) -> Fields | Reject:
         return Reject("not UTF-8", f"the line is not UTF-8: byte {error.start}")
     except (ValueError, RecursionError) as error:
         return Reject("broken JSON", f"no JSON: {error}")
-    return value if isinstance(value, dict) else _no_object(value)
+    return _fields_of(value)
 
 
-def _no_object(value: object) -> Reject:
-    return Reject("no object", f"JSON of type {type(value).__name__}, not an object")
+def _fields_of(value: Any) -> Fields | Reject:
+    if not isinstance(value, dict):
+        return Reject("no object", f"JSON of type {type(value).__name__}, not an object")
+    return value or Reject("missing field", "an object without fields")

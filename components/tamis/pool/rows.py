@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +140,7 @@ class SourceRows:
     def _matches(self, row: Fields) -> bool:
         for name, wanted in self._source.where.items():
             value = row.get(name)
-            if value != wanted and not (isinstance(value, str) and value == str(wanted)):  # in CSV all is text
+            if not _equal(value, wanted):
                 others = self._other_values[name]
                 if len(others) < _OTHER_VALUES:
                     others.setdefault(repr(value)[:80])
@@ -177,3 +179,15 @@ class SourceRows:
             yield name, reader_of(local, self._settings.max_json_mib, self._settings.max_row_mib)
             if not isinstance(place, Path):
                 local.unlink()
+
+
+def _equal(value: Any, wanted: str | int | float | bool) -> bool:
+    """Whether a field has the value that `where` names. Text may write a number or truth value: in CSV all is text."""
+    if not isinstance(value, str) or isinstance(wanted, str):
+        return bool(value == wanted)
+    if isinstance(wanted, bool):
+        return value.lower() == str(wanted).lower()
+    try:
+        return Decimal(value) == Decimal(str(wanted))  # exact also where numbers are longer than a float's
+    except InvalidOperation:
+        return False

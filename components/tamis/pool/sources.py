@@ -62,7 +62,10 @@ def resolve(source: Source) -> Resolved:
     if source.recipe is not None:
         recipe = recipe_of(source.recipe)
         own = source.model_dump(by_alias=True, exclude_unset=True, exclude={"recipe"})
-        source = parse(Source, recipe.source | own, where=f"source '{source.name}' (recipe {source.recipe})")
+        known = dict(recipe.source)
+        if "limit" in own and own["limit"] is None:
+            known.pop("seed", None)  # it draws the recipe's limit, which the user takes away
+        source = parse(Source, known | own, where=f"source '{source.name}' (recipe {source.recipe})")
     if source.dataset is not None:
         revision = hub.revision_of(source.dataset, source.revision)
         return Resolved(source, (), {source.dataset: revision}, recipe)

@@ -284,3 +284,12 @@ def test_a_line_of_a_task_may_hold_what_unicode_takes_for_the_end_of_one(tiny: P
     encoder = Encoder(chat_tokenizer(str(tiny), None, "chat"), 2048)
     task = read_task(TaskSettings(name="t", path=str(tmp_path / "task.jsonl")), encoder)
     assert [len(examples) for examples in task.subtasks.values()] == [1]
+
+
+def test_a_task_may_begin_with_a_byte_order_mark(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "task.jsonl").write_text('{"prompt": "one", "completion": "Yes."}\n', encoding="utf-8-sig")
+    from tamis.core.conversations import Encoder, chat_tokenizer
+
+    encoder = Encoder(chat_tokenizer(str(tiny), None, "chat"), 2048)
+    task = read_task(TaskSettings(name="t", path=str(tmp_path / "task.jsonl")), encoder)
+    assert [len(examples) for examples in task.subtasks.values()] == [1]

@@ -136,7 +136,8 @@ def test_a_file_of_another_format_names_those_that_can_be_read(tmp_path: Path) -
         ("a.parquet", b"PAR1 and no more", "is no whole Parquet file"),
         ("a.parquet", b"", "is no whole Parquet file"),
         ("a.csv", b"a,b,a\n1,2,3\n", "the header has a more than once"),
-        ("a.csv", b'"a"b,c\n1,2\n', "its header cannot be read"),
+        ("a.csv", b'"a"b,c\n1,2\n', "the row that begins on line 1 is no CSV"),
+        ("a.csv", b"a" * (1 << 24) + b"b,c\n1,2\n", "its header cannot be read: the line is longer than 16 MiB"),
     ],
 )
 def test_a_file_that_cannot_be_read_as_a_whole_is_an_error(

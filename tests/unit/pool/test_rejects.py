@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tamis.core.errors import InputError
 from tamis.core.tables import REJECTS
-from tests.unit.pool.making import make, pairs, rejects_of, turns, write_jsonl
+from tamis.pool.readers import CsvReader, _ends_a_record
+from tests.unit.pool.making import make, pairs, rejects_of, turns, write_json, write_jsonl
 
 GOOD = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
 
@@ -27,6 +32,7 @@ def messages(*pairs: tuple[str, Any]) -> bytes:
         (b'{"messages": [', "broken JSON", "no JSON: Expecting value"),
         (b"[" * 100_000, "broken JSON", "no JSON: "),
         (b'["a"]', "no object", "JSON of type list, not an object"),
+        (b"{}", "missing field", "an object without fields"),
         (b"null", "no object", "JSON of type NoneType, not an object"),
         (b'{"messages": "\xff"}', "not UTF-8", "the line is not UTF-8: byte 14"),
         (b'{"a": "' + b"x" * (1 << 20) + b'"}', "row too long", "the line is longer than 1 MiB"),
@@ -69,8 +75,6 @@ def test_a_bad_row_is_rejected_with_its_reason(tmp_path: Path, line: bytes, kind
     [
         (b"Q,A,more\nQ2,A2\n", "broken CSV", "the row has 3 fields, the header 2", 1),
         (b"Q\nQ2,A2\n", "broken CSV", "the row has 1 fields, the header 2", 1),
-        (b'Q,"A"b\nQ2,A2\n', "broken CSV", "no CSV: ',' expected", 1),
-        (b'Q2,A2\nQ,"A\nQ3,A3\n', "broken CSV", "no CSV: unexpected end", 1),
         (b"Q,\xff\nQ2,A2\n", "not UTF-8", "the row is not UTF-8", 1),
         (b"Q,A\n\nQ2,\n", "empty message", "message 2 (assistant) is empty", 1),
     ],
@@ -83,19 +87,77 @@ def test_a_bad_row_of_csv_is_rejected(tmp_path: Path, content: bytes, kind: str,
     assert rejects_of(tmp_path / "pool")[0]["reason"].startswith(reason)
 
 
-def test_a_line_of_csv_that_is_too_long_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("prompt,completion\nQ," + "x" * (1 << 20) + "y\nQ2,A2\n")
+LONG = "x" * (1 << 20)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "line",
+    [f"Q,{LONG}y", f'Q,"{LONG}"', f'"Q ""1""","{LONG}"",""{LONG}"', f'6" of,{LONG}"', f'{LONG},""', f'Q,"{LONG * 2}"'],
+    ids=["plain", "quoted", "doubled quotes", "quotes in plain text", "an empty field", "in pieces"],
+)
+def test_a_line_of_csv_that_is_too_long_is_rejected(tmp_path: Path, line: str, end: str) -> None:
+    (tmp_path / "rows.csv").write_text(end.join(["prompt,completion", line, "Q2,A2", ""]), newline="")
     manifest, rows = make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=0.5, max_row_mib=1)
     assert manifest.facts["reject_reasons"] == {"row too long": 1}
     assert [turns(row)[0][1] for row in rows] == ["Q2"]
 
 
-def test_a_quoted_field_over_many_lines_that_is_too_long_is_rejected(tmp_path: Path) -> None:
-    text = "prompt,completion\nQ1,A1\nQ," + '"' + ("x" * 1000 + "\n") * 1100 + '"\n'
-    (tmp_path / "rows.csv").write_text(text)
-    manifest, rows = make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=1, max_row_mib=1)
-    assert [turns(row)[0][1] for row in rows] == ["Q1"]
-    assert set(manifest.facts["reject_reasons"]) == {"broken CSV"}
+@pytest.mark.parametrize(
+    ("rows", "first", "line", "seen"),
+    [
+        (['how?,"He said "hi" to me.', "First, wash it", "Then, dry it", 'Done"'], 3, 3, "',' expected after '\"'"),
+        (['how?,"Two', 'lines" or', "Three, four", 'Done"'], 3, 4, "',' expected after '\"'"),
+        (['Q,"A', "Q3,A3", "Q4,A4"], 3, 6, "unexpected end of data"),
+        (['Q,"A', *["x" * 1000] * 1100, "Q3,A3", '"'], 3, 1051, r"field larger than field limit \(1048576\)"),
+        (['Q,"A', LONG + "y", "Q3,A3", '"'], 3, 4, "the line is longer than 1 MiB"),
+        ([f'Q,"{LONG}', "Q3,A3", '"'], 3, 3, "the line is longer than 1 MiB"),
+        ([f'Q,"{LONG}"",', "Q3,A3", '"'], 3, 3, "the line is longer than 1 MiB"),
+        ([f'Q,"A"b "{LONG}', "Q3,A3", '"'], 3, 3, "the line is longer than 1 MiB"),
+    ],
+)
+def test_a_row_of_csv_whose_end_is_uncertain_ends_the_stage(
+    tmp_path: Path, rows: list[str], first: int, line: int, seen: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("\n".join(["prompt,completion", "Q1,A1", *rows, "Q9,A9", ""]))
+    with pytest.raises(
+        InputError, match=rf"rows\.csv: the row .* line {first} is no CSV \(line {line}: {seen}"
+    ) as error:
+        make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=1, max_row_mib=1)
+    assert "1 MiB (pool.max_row_mib)" in error.value.allowed
+    assert "JSONL" in error.value.action
+    assert not (tmp_path / "pool").exists()
+
+
+def test_rows_before_one_whose_end_is_uncertain_can_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('prompt,completion\nQ1,A1\nQ2,"A\n')
+    manifest, _ = make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv"), "limit": 1})
+    assert manifest.rows == 1
+
+
+def test_a_quote_that_is_never_closed_takes_bounded_memory(tmp_path: Path) -> None:
+    with (tmp_path / "rows.csv").open("w") as file:
+        file.write('prompt,completion\nQ,"A\n')
+        file.writelines(f"Q{i},{'x' * 1000}\n" for i in range(40_000))
+    reader = CsvReader(tmp_path / "rows.csv", 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="larger than field limit"):
+            list(reader.rows([]))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@given(text=st.text('a,"', max_size=12), cut=st.integers(0, 12))
+def test_a_line_ends_a_record_where_strict_csv_says_so(text: str, cut: int) -> None:
+    line = text + "\n"
+    try:
+        list(csv.reader([line], strict=True))
+        whole = True
+    except csv.Error:
+        whole = False
+    assert _ends_a_record([line[:cut], line[cut:]]) == whole
 
 
 def test_a_row_of_parquet_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
@@ -113,6 +175,21 @@ def test_an_element_of_a_json_array_that_is_no_object_is_rejected(tmp_path: Path
     (tmp_path / "rows.json").write_text(json.dumps([7, *pairs(2)]))
     manifest, _ = make(tmp_path / "pool", {"path": str(tmp_path / "rows.json")}, max_reject_share=0.5)
     assert manifest.facts["reject_reasons"] == {"no object": 1}
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_json])
+def test_a_first_object_without_fields_is_rejected(tmp_path: Path, write: Any) -> None:
+    path = write(tmp_path / f"rows.{write.__name__.removeprefix('write_')}", [{}, *pairs(2)])
+    manifest, rows = make(tmp_path / "pool", {"path": str(path)}, max_reject_share=0.5)
+    assert [row["origin"] for row in rows] == [1, 2]
+    assert manifest.facts["reject_reasons"] == {"missing field": 1}
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_json])
+def test_a_file_of_objects_without_fields_says_so(tmp_path: Path, write: Any) -> None:
+    path = write(tmp_path / f"rows.{write.__name__.removeprefix('write_')}", [{}, {}])
+    with pytest.raises(InputError, match=r"2 x missing field, first: .*, row 0: an object without fields"):
+        make(tmp_path / "pool", {"path": str(path)})
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ from tests.unit.pool.making import make, turns, write_csv, write_jsonl, write_pa
         ),
         ({"instruction": "Add.", "input": "1, 2", "output": "3"}, {}, "user: Add.\n\n1, 2 | assistant: 3"),
         ({"instruction": "Sing.", "input": "", "output": "La"}, {}, "user: Sing. | assistant: La"),
+        ({"instruction": "", "input": "abc", "output": "d"}, {}, "user: abc | assistant: d"),
         ({"instruction": "Sing.", "output": "La"}, {}, "user: Sing. | assistant: La"),
         ({"instruction": "Sing.", "input": None, "output": "La"}, {}, "user: Sing. | assistant: La"),
         (
@@ -230,6 +231,28 @@ def test_where_takes_the_rows_that_match(tmp_path: Path) -> None:
     assert [row["origin"] for row in both] == [3]
     _, text = make(tmp_path / "csv", {"path": str(write_csv(tmp_path / "rows.csv", rows)), "where": {"level": 3}})
     assert [row["origin"] for row in text] == [3]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "texts", "taken"),
+    [
+        (True, ["True", "true", "TRUE", "False", "1", "yes"], [0, 1, 2]),
+        (False, ["False", "false", "", "0", "True"], [0, 1]),
+        (1, ["1", "1.0", "01", "10", "one", "True", ""], [0, 1, 2]),
+        (1.0, ["1", "1.0", "1.5", "x"], [0, 1]),  # as Kubeflow hands whole numbers over
+        (0.1, ["0.1", "0.10", "1e-1", "0.11", "nan", "sNaN"], [0, 1, 2]),
+        (2**53 + 1, [str(2**53), str(2**53 + 1)], [1]),
+        ("true", ["true", "True"], [0]),
+        ("1", ["1", "1.0"], [0]),
+    ],
+)
+def test_where_reads_numbers_and_truth_values_in_the_text_of_csv(
+    tmp_path: Path, wanted: str | float, texts: list[str], taken: list[int]
+) -> None:
+    rows = [{"prompt": f"Q{i}", "completion": "A", "value": text} for i, text in enumerate(texts)]
+    path = write_csv(tmp_path / "rows.csv", rows)
+    _, kept = make(tmp_path / "pool", {"path": str(path), "where": {"value": wanted}})
+    assert [row["origin"] for row in kept] == taken
 
 
 def test_where_that_nothing_matches_shows_what_there_is(tmp_path: Path) -> None:

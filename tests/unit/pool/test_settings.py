@@ -76,3 +76,10 @@ def test_what_a_user_sets_goes_before_what_the_recipe_sets() -> None:
 def test_a_seed_for_a_recipe_without_a_limit_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"recipe dolly.*\n.*give a limit too"):
         resolve(Source(name="x", recipe="dolly", seed=1))
+
+
+def test_without_a_limit_nothing_is_drawn_from_a_recipe() -> None:
+    source = resolve(Source(name="x", recipe="flan_v2", limit=None)).source
+    assert (source.limit, source.seed) == (None, None)
+    with pytest.raises(SettingsError, match="give a limit too"):
+        resolve(Source(name="x", recipe="flan_v2", limit=None, seed=1))
