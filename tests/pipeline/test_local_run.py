@@ -59,6 +59,29 @@ def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_conce
     assert steps_done(changed.stderr) == ["reporting"]
 
 
+def test_folders_of_the_user_stay_as_they_are(continued_run: dict[str, Any], tmp_path: Path) -> None:
+    work, settings_file = tmp_path / "work", write(tmp_path, continued_run)
+    mine = [work / "models/llama/config.json", work / "selections/mine/notes.txt", work / "report/notes.txt"]
+    for file in mine:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    shutil.rmtree(work / "pool")
+    (work / "pool").mkdir()
+    (work / "pool/raw.jsonl").write_text("mine")
+    refused = tamis("run", settings_file)
+    assert refused.returncode == 1
+    assert f"{work}/pool: other files are where results of the run belong" in refused.stderr
+    assert (work / "pool/raw.jsonl").read_text() == "mine"
+    assert steps_reused(refused.stderr) == []
+    (work / "pool/raw.jsonl").rename(tmp_path / "raw.jsonl")
+    (work / "selections/best/subset.jsonl").unlink()
+    again = tamis("run", settings_file, "--set", "report.title=Another")
+    assert again.returncode == 0, again.stderr
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+    Artifact.open(work / "selections/best").verify()
+    assert "Another" in (work / "report/report.html").read_text()
+
+
 def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(
     continued_run: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_content_hash_is_that_of_the_local_artifact(s3: str, tmp_path: Path)
 
 
 def test_a_step_takes_inputs_from_object_storage_and_is_done_once(s3: str) -> None:
-    calls = []
+    calls: list[int] = []
 
     def count(step: Step[Words]) -> None:
         calls.append(step.input("pool").path("sub/words.txt").read_text())
@@ -132,3 +133,33 @@ def test_unfinished_work_for_object_storage_outlives_its_process(
     run_step("test", "pool", Words(), succeeds, out=f"{s3}/out")
     assert storage.read_bytes(storage.locate(f"{s3}/out") / "answer.txt") == b"42"
     assert not list(tmp_path.rglob("*.scratch"))
+
+
+def test_a_delivery_that_was_killed_is_taken_up(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a home the finished artifact is sent again, though storage then holds newer files than the disk."""
+    monkeypatch.setenv("TAMIS_HOME", str(tmp_path / "home"))
+    calls: list[int] = []
+
+    def body(step: Step[Settings]) -> None:
+        calls.append(1)
+        for number in range(3):
+            (step.out / f"{number}.txt").write_text(str(number))
+
+    send, sent = storage.upload, list[Path]()
+
+    def killed(source: Path, target: storage.Location) -> None:
+        if len(sent) == 2:
+            raise KeyboardInterrupt
+        sent.append(source)
+        send(source, target)
+
+    monkeypatch.setattr(storage, "upload", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_step("test", "pool", Settings(), body, out=f"{s3}/out")
+    monkeypatch.setattr(storage, "upload", send)
+    time.sleep(1.1)  # entity tags apart, storage knows times to the second
+    run_step("test", "pool", Settings(), body, out=f"{s3}/out")
+    assert [Artifact.open(f"{s3}/out", cache=tmp_path / "cache").path(f"{n}.txt").read_text() for n in range(3)] == [
+        *"012"
+    ]
+    assert len(calls) == 1

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tamis.core.artifacts import MANIFEST, Artifact
+from tamis.core import storage
+from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.settings import Settings
 from tamis.core.steps import Input, Step, run_step
@@ -212,3 +215,117 @@ def test_two_processes_on_one_step_do_the_work_once(tmp_path: Path, home: Path) 
     started = time.monotonic()
     assert Artifact.open(tmp_path / "b").path("resumed.txt").read_text() == "fresh"
     assert time.monotonic() - started < 5
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, body: Counter) -> None:
+    (tmp_path / "project/raw").mkdir(parents=True)
+    (tmp_path / "project/raw/data.jsonl").write_text("mine")
+    with pytest.raises(ArtifactError, match="holds files that are no artifact of Tamis"):
+        run_step("test", "pool", Words(), body, out=tmp_path / "project")
+    assert (tmp_path / "project/raw/data.jsonl").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ArtifactError, match="is a file"):
+        run_step("test", "pool", Words(), body, out=tmp_path / "file")
+    with pytest.raises(ArtifactError, match="root of a file system"):
+        run_step("test", "pool", Words(), body, out="/proc")
+    assert body.calls == 0
+
+
+def test_an_empty_folder_a_link_and_a_damaged_artifact_are_replaced(tmp_path: Path, body: Counter) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    run_step("test", "pool", Words(), body, out=tmp_path / "link")
+    assert (tmp_path / "empty/sub/words.txt").read_text() == "hello"
+    (tmp_path / "empty/sub/words.txt").write_text("torn")
+    run_step("test", "pool", Words(), body, out=tmp_path / "empty")
+    assert Artifact.open(tmp_path / "empty").path("sub/words.txt").read_text() == "hello"
+    assert body.calls == 2
+
+
+def test_a_kept_artifact_of_another_step_is_not_handed_out(tmp_path: Path, body: Counter, home: Path) -> None:
+    for text in ("one", "two"):
+        run_step("test", "pool", Words(text=text), body, out=tmp_path / text)
+    one, two = (next((home / "artifacts").glob(f"test-{manifest_of(tmp_path / t).key[:24]}")) for t in ("one", "two"))
+    shutil.rmtree(one)
+    shutil.copytree(two, one)
+    run_step("test", "pool", Words(text="one"), body, out=tmp_path / "again")
+    assert Artifact.open(tmp_path / "again").path("sub/words.txt").read_text() == "one"
+
+
+def test_links_are_never_written_through(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    storage.link_tree(tmp_path / "one", tmp_path / "there")
+    storage.link_tree(tmp_path / "two", tmp_path / "there")
+    assert (tmp_path / "there/file").read_text() == "two"
+    assert (tmp_path / "one/file").read_text() == "one"
+
+
+def test_a_step_that_waited_for_an_equal_one_elsewhere_does_its_own(tmp_path: Path) -> None:
+    """Without a home two outputs beside each other share the unfinished work, which the first removes at its end."""
+    for run in [start(tmp_path, name) for name in ("a", "b")]:
+        assert run.wait(timeout=60) == 0
+    assert {name: (tmp_path / name / "done").read_text() for name in ("a", "b")} == {"a": "done", "b": "done"}
+
+
+def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+    script = textwrap.dedent(
+        f"""
+        import time
+        from tamis.core.settings import Settings
+        from tamis.core.steps import run_step
+
+        def body(step):
+            (step.scratch / "journal").write_text("begun")
+            time.sleep(1)
+            (step.out / "done").write_text("done")
+            (step.scratch / "journal").write_text("ended")
+
+        run_step("test", "pool", Settings(), body, out={str(folder / name)!r})
+        """
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "TAMIS_HOME"}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment)
+
+
+def test_what_a_hub_client_notes_beside_a_model_changes_no_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    before = storage.fingerprint(tmp_path)
+    (tmp_path / ".cache/huggingface").mkdir(parents=True)
+    (tmp_path / ".cache/huggingface/config.json.metadata").write_text("1732665600.0")
+    assert storage.fingerprint(tmp_path) == before
+    (tmp_path / "config.json").write_text("{ }")
+    assert storage.fingerprint(tmp_path) != before
+
+
+class Source:
+    """A file in storage, of which `content` comes, or an error."""
+
+    def __init__(self, content: bytes | OSError) -> None:
+        self.content = content
+
+    def download_to(self, target: Path) -> None:
+        target.write_bytes(b"half")
+        if isinstance(self.content, OSError):
+            raise self.content
+        time.sleep(0.05)
+        target.write_bytes(self.content)
+
+
+def test_a_full_disk_while_downloading_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no space left on the device"):
+        storage.download(Source(OSError(errno.ENOSPC, "full")), tmp_path / "file")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_downloads_of_one_file_at_once_all_end_well(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: storage.download(Source(b"whole"), tmp_path / "file"), range(4)))  # type: ignore[arg-type]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_a_download_of_other_bytes_never_has_the_files_name(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="its checksum is not the manifest's"):
+        storage.download(Source(b"other"), tmp_path / "file", sha256="0" * 64)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
