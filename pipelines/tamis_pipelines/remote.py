@@ -27,6 +27,12 @@ NEWEST = "newest"
 _FINISHED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
 _QUIET_SECONDS = 300.0  # how long a server may be away while a run is followed
 _MOUNTED = "/cache/"  # the only local paths that a pod shares with others: claims are mounted below
+# Settings that name files, by the last word of their place: what else their values may be. A test holds this against
+# the descriptions of all settings.
+_STORED = frozenset({"path", "store", "place", "exclude"})  # object storage
+_ON_THE_HUB = frozenset({"model", "complexity_model", "quality_model", "tokenizer", "dataset"})
+_SHIPPED = frozenset({"suite", "prompt", "deepspeed"})  # names of files that ship with Tamis
+_FOLDERS = frozenset({"data_dir"})  # nothing else
 
 
 class KubeflowError(TamisError):
@@ -81,16 +87,14 @@ def check_reachable(settings: RunSettings) -> None:
     Raises:
         SettingsError: naming each such setting.
     """
-    local = [
-        f"{where}: {value}"
-        for where, value in fields_of(settings)
-        if value is not None and _is_local(where.rsplit(".", 1)[-1], str(value))
-    ]
-    if local:
+    unseen = [f"{where}: {value}" for where, value in _named_files(settings) if not _reaches_pods(_word(where), value)]
+    if unseen:
         raise SettingsError(
-            "these settings name files of this machine, which pods on the cluster cannot see:\n  " + "\n  ".join(local),
-            allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {_MOUNTED}",
-            action="put the data into object storage and name it there; --force submits all the same",
+            "these settings name files of this machine, which pods on the cluster cannot see:\n  "
+            + "\n  ".join(unseen),
+            allowed="data in object storage as in s3://…; models by their names on the hub; prompts, suites and "
+            f"DeepSpeed configurations that ship with Tamis; and claims that pods mount below {_MOUNTED}",
+            action="put the files there and name them there; --force submits all the same",
         )
     shards, kept = settings.kubeflow.rating_shards, settings.kubeflow.compiled.work_volume
     stores = {
@@ -111,14 +115,29 @@ def check_reachable(settings: RunSettings) -> None:
         )
 
 
-def _is_local(setting: str, value: str) -> bool:
-    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir", "place")) or is_remote(value):
-        return False
-    if setting.endswith("model"):
-        return not value.startswith(_MOUNTED) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is None
-    if setting in ("path", "store", "data_dir", "place"):
-        return not value.startswith(_MOUNTED)
-    return ("/" in value or value.endswith((".yaml", ".yml"))) and not value.startswith(_MOUNTED)
+def _named_files(settings: RunSettings) -> Iterator[tuple[str, str]]:
+    """What settings that may name files say, by dotted place; a service's model is a name there and no file."""
+    fields = list(fields_of(settings))
+    services = {where.removesuffix("base_url") for where, _ in fields if where.endswith(".base_url")}
+    for where, value in fields:
+        asked = where.endswith(".model") and where.removesuffix("model") in services
+        if isinstance(value, str) and not asked and _word(where) in _STORED | _ON_THE_HUB | _SHIPPED | _FOLDERS:
+            yield where, value
+
+
+def _word(where: str) -> str:
+    """The last word of a dotted place; that of an item of a list is the list's."""
+    return next(word for word in reversed(where.split(".")) if not word.isdecimal())
+
+
+def _reaches_pods(setting: str, value: str) -> bool:
+    if value.startswith(_MOUNTED):
+        return True
+    if setting in _STORED:
+        return is_remote(value)
+    if setting in _ON_THE_HUB:  # a folder of this machine counts before the hub when its name could be either
+        return re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is not None and not Path(value).is_dir()
+    return setting in _SHIPPED and "/" not in value and not value.endswith((".yaml", ".yml", ".json"))
 
 
 class Kubeflow:
