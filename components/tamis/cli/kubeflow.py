@@ -57,11 +57,14 @@ def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ..
 
 
 def _compiled_settings(file: Path | None, overrides: tuple[str, ...]) -> Any:
-    from tamis.core.settings import load_yaml, parse, with_overrides
+    """What is compiled in. Of a run's file nothing else needs to be there, but the variables that it uses."""
+    from tamis.core.settings import filled, load_yaml, parse, with_overrides
 
-    values = load_yaml(file).get("kubeflow") or {} if file else {}
-    model = load("tamis_pipelines.pods").KubeflowSettings
-    return parse(model, with_overrides(values, list(overrides)), where=f"{file or 'settings'}: kubeflow").compiled
+    where = str(file or "settings")
+    given = load_yaml(file) if file else {}
+    section = with_overrides(given.get("kubeflow") or {}, list(overrides))
+    used = filled({"kubeflow": section, "variables": given.get("variables")}, where=where)["kubeflow"]
+    return parse(load("tamis_pipelines.pods").KubeflowSettings, used, where=f"{where}: kubeflow").compiled
 
 
 def _reaches_kubeflow(command: Callable[..., None]) -> Callable[..., None]:

@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -182,6 +183,38 @@ def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str,
         except yaml.YAMLError:
             raise SettingsError(f"--set {override}: '{text}' is not a YAML value") from None
     return merged
+
+
+def filled(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Settings with their section `variables` put in: its values stand in for `${name}` in any other text.
+
+    Args:
+        values: the content of a settings file, which may have the section.
+        where: what the values are called in an error, as in "examples/demo.yaml".
+
+    Raises:
+        SettingsError: when the section is no mapping, or a variable is not defined.
+    """
+    others = dict(values)
+    variables = others.pop("variables", None) or {}
+    if not isinstance(variables, Mapping):
+        raise SettingsError(f"{where}: variables: seen {variables!r}", allowed="a mapping of names to values")
+    made: dict[str, Any] = _filled(others, variables, where)
+    return made
+
+
+def _filled(value: Any, variables: Mapping[str, Any], where: str) -> Any:
+    def replacement(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            allowed = ", ".join(variables) or "none: the file has no section `variables`"
+            raise SettingsError(f"{where}: the variable ${{{match[1]}}} is not defined", allowed=allowed)
+        return str(variables[match[1]])
+
+    if isinstance(value, Mapping):
+        return {key: _filled(inner, variables, where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, variables, where) for inner in value]
+    return re.sub(r"\$\{(\w+)\}", replacement, value) if isinstance(value, str) else value
 
 
 def _unshared(value: Any) -> Any:
