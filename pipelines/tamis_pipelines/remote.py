@@ -140,6 +140,21 @@ def _reaches_pods(setting: str, value: str) -> bool:
     return setting in _SHIPPED and "/" not in value and not value.endswith((".yaml", ".yml", ".json"))
 
 
+def check_time(cron: str, every: int) -> None:
+    """Refuse a schedule without one clear time.
+
+    Raises:
+        InputError: when neither or both are given, or `cron` has not six fields.
+    """
+    if bool(cron) == bool(every):
+        raise InputError("a schedule needs a time", allowed="one of --cron and --every")
+    if cron and len(cron.split()) != 6 and not cron.startswith("@"):
+        raise InputError(
+            f"--cron '{cron}': {len(cron.split())} fields",
+            allowed="six fields: second minute hour day month weekday, as in '0 0 3 * * *' for 3 o'clock every day",
+        )
+
+
 class Kubeflow:
     """A connection to a server."""
 
@@ -213,23 +228,32 @@ class Kubeflow:
 
         Returns:
             The version's name, and what was made or found.
+
+        Raises:
+            KubeflowError: when there is a version of this name that is not known to have the package's content.
         """
         import kfp_server_api
 
-        name = version or f"{tamis.__version__}-{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
+        content = hashlib.sha256(package.read_bytes()).hexdigest()
+        name, about = version or f"{tamis.__version__}-{content[:12]}", f"package with the SHA-256 {content}"
         with self._explained(f"uploading {pipeline}"), _kfp_silenced():
             found = self._pipeline_id(pipeline)
-            if found is not None and (there := self._version_id(found, name)) is not None:
+            if found is not None and (there := self._version(found, name)) is not None:
+                if version and there.description != about:
+                    raise KubeflowError(
+                        f"{pipeline} has a version '{name}' already, which is not known to be this package",
+                        allowed="a version keeps its content, for runs and schedules name it",
+                        action="choose another --version, or leave it out: the content then makes the name",
+                    )
                 log.info("%s: the version %s is there already", pipeline, name)
-                return name, self._made(there, f"pipelines/details/{found}/version/{there}")
+                return name, self._made_version(there.pipeline_version_id, found)
             if found is None:
                 wanted = kfp_server_api.V2beta1Pipeline(
                     name=pipeline, display_name=pipeline, namespace=self.server.namespace or None
                 )
                 found = self._client.pipelines.pipeline_service_create_pipeline(wanted).pipeline_id
-            made = self._client.upload_pipeline_version(str(package), name, pipeline_id=found)
-        there = made.pipeline_version_id
-        return name, self._made(there, f"pipelines/details/{found}/version/{there}")
+            made = self._client.upload_pipeline_version(str(package), name, pipeline_id=found, description=about)
+        return name, self._made_version(made.pipeline_version_id, found)
 
     def submit(self, order: Order) -> Made:
         """Start one run."""
@@ -248,14 +272,12 @@ class Kubeflow:
             every: seconds between two starts, instead of `cron`.
             at_once: most runs at the same time.
             replace: take the place of schedules of the same name; otherwise they are an error.
+
+        Raises:
+            InputError: when the time is not clear, as `check_time` says.
+            KubeflowError: when the server does not answer or refuses, or there is such a schedule.
         """
-        if bool(cron) == bool(every):
-            raise InputError("a schedule needs a time", allowed="one of --cron and --every")
-        if cron and len(cron.split()) != 6 and not cron.startswith("@"):
-            raise InputError(
-                f"--cron '{cron}': {len(cron.split())} fields",
-                allowed="six fields: second minute hour day month weekday, as in '0 0 3 * * *' for 3 o'clock every day",
-            )
+        check_time(cron, every)
         with self._explained(f"scheduling {order.name}"), _kfp_silenced():
             earlier = self._schedules(order.name)
             if earlier and not replace:
@@ -338,28 +360,31 @@ class Kubeflow:
         pipeline_id = self._pipeline_id(pipeline)
         if pipeline_id is None:
             raise KubeflowError(f"the server has no pipeline '{pipeline}'", action="tamis upload, then again")
-        version_id = self._version_id(pipeline_id, "" if version == NEWEST else version)
-        if version_id is None:
+        found = self._version(pipeline_id, "" if version == NEWEST else version)
+        if found is None:
             raise KubeflowError(
                 f"the pipeline '{pipeline}' has no version '{version}'",
                 action="tamis upload; or --uploaded newest for the newest version",
             )
-        return pipeline_id, version_id
+        return pipeline_id, found.pipeline_version_id
 
     def _pipeline_id(self, name: str) -> str | None:
         found = self._client.list_pipelines(namespace=self.server.namespace or None, filter=_called(name)).pipelines
         return found[0].pipeline_id if found else None
 
-    def _version_id(self, pipeline_id: str, name: str) -> str | None:
-        """Id of the version called `name`, or of the newest if that is empty."""
+    def _version(self, pipeline_id: str, name: str) -> Any:
+        """The version called `name`, or the newest if that is empty; None if there is none."""
         found = self._client.list_pipeline_versions(
             pipeline_id, page_size=1, sort_by="created_at desc", filter=_called(name) if name else None
         ).pipeline_versions
-        return found[0].pipeline_version_id if found else None
+        return found[0] if found else None
 
     def _schedules(self, name: str) -> list[str]:
         found = self._client.list_recurring_runs(namespace=self.server.namespace or None, filter=_called(name))
         return [schedule.recurring_run_id for schedule in found.recurring_runs or []]
+
+    def _made_version(self, version: str, pipeline: str) -> Made:
+        return self._made(version, f"pipelines/details/{pipeline}/version/{version}")
 
     def _made(self, made: str, page: str) -> Made:
         return Made(made, f"{self.server.host.rstrip('/')}/#/{page}")

@@ -194,6 +194,14 @@ def test_no_cache_reaches_every_step_however_deep(server: KubeflowServer, settin
     assert uncached == {False}
 
 
+def test_the_advice_on_an_uploaded_version_without_cache_can_be_followed(
+    server: KubeflowServer, settings: Path
+) -> None:
+    result = tamis("submit", settings, "--host", server.url, "--uploaded", "newest", "--no-cache")
+    assert "tamis upload --set compiled.cached=false" in result.output
+    assert tamis("upload", "--host", server.url, "--set", "compiled.cached=false").exit_code == 0
+
+
 def caching(run: dict[str, Any]) -> Iterator[bool]:
     for component in run["pipeline_spec"]["pipeline_spec"]["components"].values():
         for task in component.get("dag", {}).get("tasks", {}).values():
@@ -207,6 +215,21 @@ def test_a_dry_run_shows_the_parameters_and_sends_nothing(server: KubeflowServer
     assert "pipeline:   data-selection (compiled now)" in result.output
     assert "  rating_gpus: '4'" in result.output
     assert server.state.runs == []
+
+
+@pytest.mark.parametrize(
+    ("when", "shown"), [(("--cron", "0 0 3 * * *"), "0 0 3 * * *"), (("--every", "3600"), "every 3600 s")]
+)
+def test_a_dry_run_of_a_schedule_shows_when_where_and_as_whom(
+    server: KubeflowServer, settings: Path, when: tuple[str, str], shown: str
+) -> None:
+    options = ("--root", "s3://runs/kubeflow", "--service-account", "tamis-pipeline", "--at-once", "2", "--dry-run")
+    result = tamis("schedule", settings, "--host", server.url, *when, *options)
+    assert result.exit_code == 0, result.output
+    assert f"starts:     {shown}, 2 at once\n" in result.output
+    assert "root:       s3://runs/kubeflow\n" in result.output
+    assert "account:    tamis-pipeline\n" in result.output
+    assert server.state.schedules == []
 
 
 def test_waiting_says_how_the_steps_go_and_ends_with_the_run(server: KubeflowServer, settings: Path) -> None:
@@ -257,6 +280,18 @@ def test_the_same_package_is_uploaded_once_and_another_is_a_new_version(server: 
     assert len(server.state.versions) == 4
 
 
+def test_a_version_keeps_its_content(server: KubeflowServer) -> None:
+    for _ in range(2):
+        assert tamis("upload", "--host", server.url, "--version", "one").exit_code == 0
+    result = tamis("upload", "--host", server.url, "--version", "one", "--set", "compiled.queue=other")
+    assert result.exit_code == 1
+    assert "data-selection has a version 'one' already, which is not known to be this package" in result.output
+    server.state.versions[0]["description"] = ""  # uploaded by somebody else
+    result = tamis("upload", "--host", server.url, "--version", "one")
+    assert (result.exit_code, "choose another --version" in result.output) == (1, True)
+    assert len(server.state.versions) == 2
+
+
 def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServer, settings: Path) -> None:
     tamis("upload", "--host", server.url, "--version", "one")
     tamis("upload", "--host", server.url, "--version", "two", "--set", "compiled.queue=other")
@@ -297,6 +332,11 @@ def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer,
 
 
 @pytest.mark.parametrize(
+    "dry",
+    [(), ("--dry-run",)],
+    ids=["sent", "dry"],
+)
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ((), "a schedule needs a time"),
@@ -305,9 +345,9 @@ def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer,
     ],
 )
 def test_a_schedule_without_a_clear_time_is_refused(
-    server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str
+    server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str, dry: tuple[str, ...]
 ) -> None:
-    result = tamis("schedule", settings, "--host", server.url, *options)
+    result = tamis("schedule", settings, "--host", server.url, *options, *dry)
     assert result.exit_code == 1
     assert said in result.output
     assert server.state.schedules == []
