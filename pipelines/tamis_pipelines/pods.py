@@ -55,6 +55,14 @@ ObjectName = Annotated[
     str, _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of an object in Kubernetes, as in 'tamis-s3'")
 ]
 
+QueueName = Annotated[
+    str,
+    _matching(
+        r"([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?",
+        "a name of an object in Kubernetes of 63 characters at most, for it is a label too, as in 'tamis'; or empty",
+    ),
+]
+
 
 class Toleration(Settings):
     """A taint that pods tolerate, in the words of Kubernetes."""
@@ -131,7 +139,7 @@ class Timeouts(Settings):
 class CompileSettings(Settings):
     """What is fixed in a compiled package."""
 
-    queue: str = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
+    queue: QueueName = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
     labels: dict[str, str] = Field({}, description="labels of every pod, for workload identity say")
     annotations: dict[str, str] = Field({}, description="annotations of every pod")
     trainer: bool = Field(False, description="finetuning runs as TrainJobs; set where kubeflow.trainer is given")

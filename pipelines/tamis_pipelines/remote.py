@@ -27,6 +27,12 @@ NEWEST = "newest"
 _FINISHED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
 _QUIET_SECONDS = 300.0  # how long a server may be away while a run is followed
 _MOUNTED = "/cache/"  # the only local paths that a pod shares with others: claims are mounted below
+# Settings that name files, by the last word of their place: what else their values may be. A test holds this against
+# the descriptions of all settings.
+_STORED = frozenset({"path", "store", "place", "exclude"})  # object storage
+_ON_THE_HUB = frozenset({"model", "complexity_model", "quality_model", "tokenizer", "dataset"})
+_SHIPPED = frozenset({"suite", "prompt", "deepspeed"})  # names of files that ship with Tamis
+_FOLDERS = frozenset({"data_dir"})  # nothing else
 
 
 class KubeflowError(TamisError):
@@ -81,16 +87,14 @@ def check_reachable(settings: RunSettings) -> None:
     Raises:
         SettingsError: naming each such setting.
     """
-    local = [
-        f"{where}: {value}"
-        for where, value in fields_of(settings)
-        if value is not None and _is_local(where.rsplit(".", 1)[-1], str(value))
-    ]
-    if local:
+    unseen = [f"{where}: {value}" for where, value in _named_files(settings) if not _reaches_pods(_word(where), value)]
+    if unseen:
         raise SettingsError(
-            "these settings name files of this machine, which pods on the cluster cannot see:\n  " + "\n  ".join(local),
-            allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {_MOUNTED}",
-            action="put the data into object storage and name it there; --force submits all the same",
+            "these settings name files of this machine, which pods on the cluster cannot see:\n  "
+            + "\n  ".join(unseen),
+            allowed="data in object storage as in s3://…; models by their names on the hub; prompts, suites and "
+            f"DeepSpeed configurations that ship with Tamis; and claims that pods mount below {_MOUNTED}",
+            action="put the files there and name them there; --force submits all the same",
         )
     shards, kept = settings.kubeflow.rating_shards, settings.kubeflow.compiled.work_volume
     stores = {
@@ -111,14 +115,44 @@ def check_reachable(settings: RunSettings) -> None:
         )
 
 
-def _is_local(setting: str, value: str) -> bool:
-    if not setting.endswith(("path", "model", "store", "suite", "prompt", "data_dir", "place")) or is_remote(value):
-        return False
-    if setting.endswith("model"):
-        return not value.startswith(_MOUNTED) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is None
-    if setting in ("path", "store", "data_dir", "place"):
-        return not value.startswith(_MOUNTED)
-    return ("/" in value or value.endswith((".yaml", ".yml"))) and not value.startswith(_MOUNTED)
+def _named_files(settings: RunSettings) -> Iterator[tuple[str, str]]:
+    """What settings that may name files say, by dotted place; a service's model is a name there and no file."""
+    fields = list(fields_of(settings))
+    services = {where.removesuffix("base_url") for where, _ in fields if where.endswith(".base_url")}
+    for where, value in fields:
+        asked = where.endswith(".model") and where.removesuffix("model") in services
+        if isinstance(value, str) and not asked and _word(where) in _STORED | _ON_THE_HUB | _SHIPPED | _FOLDERS:
+            yield where, value
+
+
+def _word(where: str) -> str:
+    """The last word of a dotted place; that of an item of a list is the list's."""
+    return next(word for word in reversed(where.split(".")) if not word.isdecimal())
+
+
+def _reaches_pods(setting: str, value: str) -> bool:
+    if value.startswith(_MOUNTED):
+        return True
+    if setting in _STORED:
+        return is_remote(value)
+    if setting in _ON_THE_HUB:  # a folder of this machine counts before the hub when its name could be either
+        return re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is not None and not Path(value).is_dir()
+    return setting in _SHIPPED and "/" not in value and not value.endswith((".yaml", ".yml", ".json"))
+
+
+def check_time(cron: str, every: int) -> None:
+    """Refuse a schedule without one clear time.
+
+    Raises:
+        InputError: when neither or both are given, or `cron` has not six fields.
+    """
+    if bool(cron) == bool(every):
+        raise InputError("a schedule needs a time", allowed="one of --cron and --every")
+    if cron and len(cron.split()) != 6 and not cron.startswith("@"):
+        raise InputError(
+            f"--cron '{cron}': {len(cron.split())} fields",
+            allowed="six fields: second minute hour day month weekday, as in '0 0 3 * * *' for 3 o'clock every day",
+        )
 
 
 class Kubeflow:
@@ -194,23 +228,32 @@ class Kubeflow:
 
         Returns:
             The version's name, and what was made or found.
+
+        Raises:
+            KubeflowError: when there is a version of this name that is not known to have the package's content.
         """
         import kfp_server_api
 
-        name = version or f"{tamis.__version__}-{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
+        content = hashlib.sha256(package.read_bytes()).hexdigest()
+        name, about = version or f"{tamis.__version__}-{content[:12]}", f"package with the SHA-256 {content}"
         with self._explained(f"uploading {pipeline}"), _kfp_silenced():
             found = self._pipeline_id(pipeline)
-            if found is not None and (there := self._version_id(found, name)) is not None:
+            if found is not None and (there := self._version(found, name)) is not None:
+                if version and there.description != about:
+                    raise KubeflowError(
+                        f"{pipeline} has a version '{name}' already, which is not known to be this package",
+                        allowed="a version keeps its content, for runs and schedules name it",
+                        action="choose another --version, or leave it out: the content then makes the name",
+                    )
                 log.info("%s: the version %s is there already", pipeline, name)
-                return name, self._made(there, f"pipelines/details/{found}/version/{there}")
+                return name, self._made_version(there.pipeline_version_id, found)
             if found is None:
                 wanted = kfp_server_api.V2beta1Pipeline(
                     name=pipeline, display_name=pipeline, namespace=self.server.namespace or None
                 )
                 found = self._client.pipelines.pipeline_service_create_pipeline(wanted).pipeline_id
-            made = self._client.upload_pipeline_version(str(package), name, pipeline_id=found)
-        there = made.pipeline_version_id
-        return name, self._made(there, f"pipelines/details/{found}/version/{there}")
+            made = self._client.upload_pipeline_version(str(package), name, pipeline_id=found, description=about)
+        return name, self._made_version(made.pipeline_version_id, found)
 
     def submit(self, order: Order) -> Made:
         """Start one run."""
@@ -229,14 +272,12 @@ class Kubeflow:
             every: seconds between two starts, instead of `cron`.
             at_once: most runs at the same time.
             replace: take the place of schedules of the same name; otherwise they are an error.
+
+        Raises:
+            InputError: when the time is not clear, as `check_time` says.
+            KubeflowError: when the server does not answer or refuses, or there is such a schedule.
         """
-        if bool(cron) == bool(every):
-            raise InputError("a schedule needs a time", allowed="one of --cron and --every")
-        if cron and len(cron.split()) != 6 and not cron.startswith("@"):
-            raise InputError(
-                f"--cron '{cron}': {len(cron.split())} fields",
-                allowed="six fields: second minute hour day month weekday, as in '0 0 3 * * *' for 3 o'clock every day",
-            )
+        check_time(cron, every)
         with self._explained(f"scheduling {order.name}"), _kfp_silenced():
             earlier = self._schedules(order.name)
             if earlier and not replace:
@@ -319,28 +360,31 @@ class Kubeflow:
         pipeline_id = self._pipeline_id(pipeline)
         if pipeline_id is None:
             raise KubeflowError(f"the server has no pipeline '{pipeline}'", action="tamis upload, then again")
-        version_id = self._version_id(pipeline_id, "" if version == NEWEST else version)
-        if version_id is None:
+        found = self._version(pipeline_id, "" if version == NEWEST else version)
+        if found is None:
             raise KubeflowError(
                 f"the pipeline '{pipeline}' has no version '{version}'",
                 action="tamis upload; or --uploaded newest for the newest version",
             )
-        return pipeline_id, version_id
+        return pipeline_id, found.pipeline_version_id
 
     def _pipeline_id(self, name: str) -> str | None:
         found = self._client.list_pipelines(namespace=self.server.namespace or None, filter=_called(name)).pipelines
         return found[0].pipeline_id if found else None
 
-    def _version_id(self, pipeline_id: str, name: str) -> str | None:
-        """Id of the version called `name`, or of the newest if that is empty."""
+    def _version(self, pipeline_id: str, name: str) -> Any:
+        """The version called `name`, or the newest if that is empty; None if there is none."""
         found = self._client.list_pipeline_versions(
             pipeline_id, page_size=1, sort_by="created_at desc", filter=_called(name) if name else None
         ).pipeline_versions
-        return found[0].pipeline_version_id if found else None
+        return found[0] if found else None
 
     def _schedules(self, name: str) -> list[str]:
         found = self._client.list_recurring_runs(namespace=self.server.namespace or None, filter=_called(name))
         return [schedule.recurring_run_id for schedule in found.recurring_runs or []]
+
+    def _made_version(self, version: str, pipeline: str) -> Made:
+        return self._made(version, f"pipelines/details/{pipeline}/version/{version}")
 
     def _made(self, made: str, page: str) -> Made:
         return Made(made, f"{self.server.host.rstrip('/')}/#/{page}")

@@ -126,6 +126,11 @@ CASES: dict[str, dict[str, Any]] = {
         "kueue": {"enabled": True, "localQueue": "1", "clusterQueue": "2", "cohort": "3"},
     },
     "kubeflow": {"kubeflow": {"enabled": True, "serviceAccount": {"annotations": {"a": "b"}}}},
+    "kubeflow and private certificates": {
+        "kubeflow": {"enabled": True},
+        "storage": {"s3": {"ca": {"configMap": "s3-ca"}}},
+        "hub": {"ca": {"configMap": "hub-ca"}},
+    },
     "pipelines that are uploaded and run at fixed times": {
         "kubeflow": {
             "enabled": True,

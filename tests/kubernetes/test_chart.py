@@ -289,7 +289,7 @@ def test_the_dashboard_asks_vllm_for_what_it_serves() -> None:
 
 
 def test_the_notes_name_what_was_asked_for(newest_helm: Path) -> None:
-    values = CASES["vllm services"] | CASES["kubeflow"] | {"seaweedfs": {"enabled": True}}
+    values = CASES["vllm services"] | CASES["kubeflow and private certificates"] | {"seaweedfs": {"enabled": True}}
     command = [newest_helm, "install", "tamis", CHART, "--dry-run=client", "--namespace", "tamis", "--values", "-"]
     shown = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
@@ -298,6 +298,8 @@ def test_the_notes_name_what_was_asked_for(newest_helm: Path) -> None:
         "helm test tamis --namespace tamis",
         "http://tamis-vllm-small.tamis:8000/v1",
         "service account tamis-pipeline",
+        "      environment: tamis-environment\n",
+        '      storage_ca: "s3-ca"\n      hub_ca: "hub-ca"\n',
         "get secret --namespace tamis tamis-seaweedfs",
     ):
         assert words in notes

@@ -22,6 +22,10 @@ def prefetch(**model: Any) -> dict[str, Any]:
     return at("modelCache/prefetch/models", [model])
 
 
+def on_kubeflow(section: str, **ca: str) -> dict[str, Any]:
+    return {"kubeflow": {"enabled": True}} | at(f"{section}/ca", ca)
+
+
 def service(**options: Any) -> dict[str, Any]:
     return at("vllm/services", {"a": {"model": "x/y"} | options})
 
@@ -53,6 +57,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("a secret key in values", at("storage/s3/secretAccessKey", "hunter2"), "secretAccessKey"),
     ("a CA from two places", at("storage/s3/ca", {"configMap": "a", "secret": "b"}), "give one of them"),
     ("a hub's CA from two places", at("hub/ca", {"configMap": "a", "secret": "b"}), "hub.ca"),
+    ("a Secret's CA for Kubeflow", on_kubeflow("storage/s3", secret="a"), "storage.s3.ca: pods of Kubeflow take a CA"),
+    ("another key's CA for Kubeflow", on_kubeflow("storage/s3", configMap="a", key="b"), "not from the key b"),
+    ("a hub's CA in a Secret for Kubeflow", on_kubeflow("hub", secret="a"), "give it as hub.ca.configMap"),
     ("offline as a word", at("hub/offline", "yes"), "hub/offline"),
     ("a token in values", at("hub/token", "hf_x"), "token"),
     ("an unknown access mode", at("modelCache/accessModes", ["ReadWrite"]), "modelCache/accessModes"),

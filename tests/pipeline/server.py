@@ -209,6 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
         wanted = {"display_name": self._query["name"], "pipeline_id": self._query["pipelineid"]}
+        wanted["description"] = self._query.get("description", "")
         made = self.state.add("versions", "pipeline_version_id", wanted)
         self.state.packages[made["pipeline_version_id"]] = text
         return made

@@ -316,6 +316,8 @@ def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_clus
         ("pods.rating.memory=lots", "a quantity of Kubernetes"),
         ("pods.rating.gpus=-1", "pods.rating.gpus"),
         ("objects.storage_secret=Bad_Name", "a name of an object in Kubernetes"),
+        ("compiled.queue=Team A", "a name of an object in Kubernetes of 63 characters at most"),
+        ("compiled.queue=${queue}", "the variable ${queue} is not defined"),
         ("compiled.pull_policy=Sometimes", "compiled.pull_policy"),
         ("pods.base.gpus=1", "pods.base.gpus: unknown setting"),
     ],
@@ -324,6 +326,19 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), "--set", setting])
     assert result.exit_code == 1
     assert said in result.output
+
+
+def test_variables_reach_what_is_compiled(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "variables: {queue: research}\npool: {sources: '${data}'}\nkubeflow: {compiled: {queue: '${queue}'}}"
+    )
+    command = ["compile", "--out", str(tmp_path), "--settings", str(file), "--set", "compiled.labels.team=${queue}"]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    _, platform = load(tmp_path / "data-selection.yaml")
+    labels = [pod["podMetadata"]["labels"] for pod in platform.values()]
+    assert {(of["kueue.x-k8s.io/queue-name"], of["team"]) for of in labels} == {("research", "research")}
 
 
 def test_a_run_has_the_scores_that_its_strategies_need() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import operator
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,14 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from pydantic import BaseModel
 
 from tamis.cli import main
+from tamis.core.errors import SettingsError
+from tamis.core.settings import models_in, parse
+from tamis_pipelines import remote
+from tamis_pipelines.remote import check_reachable
+from tamis_pipelines.settings import RunSettings
 from tests.certificates import private_certificate
 from tests.pipeline.server import KubeflowServer
 from tests.storage.seaweed import free_port
@@ -25,6 +35,43 @@ SETTINGS: dict[str, Any] = {
         "pods": {"rating": {"gpus": 4, "node_selector": {"gpu": "h100"}}},
         "compiled": {"queue": "research"},
     },
+}
+
+
+# A setting of every kind that names files, each with what pods can see.
+WHOLE: dict[str, Any] = {
+    "work_dir": "unused",
+    "pool": {"sources": [{"name": "facts", "path": "s3://data/facts.jsonl"}, {"name": "hub", "dataset": "org/facts"}]},
+    "raters": [
+        {"name": "llama", "backend": {"kind": "transformers", "model": "org/llama"}, "prompt": "ds2-v1"},
+        {
+            "name": "mini",
+            "backend": {"kind": "openai", "model": "mini", "tokenizer": "org/mini"},
+            "store": "s3://data/ratings",
+        },
+    ],
+    "perplexity": {"measure": {"model": "gpt2"}},
+    "deita": {"measure": {"quality_model": "org/quality"}},
+    "subsets": [
+        {
+            "name": "ds2",
+            "strategy": "ds2",
+            "size": 9,
+            "rater": "mini",
+            "exclude": ["s3://data/a.txt", "s3://data/b.txt"],
+        },
+        {"name": "perplexity", "strategy": "perplexity", "size": 9},
+        {"name": "deita", "strategy": "deita", "size": 9, "rater": "mini"},
+    ],
+    "finetuning": {"model": "org/base", "deepspeed": "zero2"},
+    "evaluation": {"suite": "quick", "data_dir": "/cache/hf/tasks"},
+    "judging": {
+        "prompts": [{"name": "asked", "path": "s3://data/asked.jsonl"}],
+        "against": {"kind": "answers", "name": "theirs", "path": "s3://data/answers.jsonl"},
+        "judge": {"backend": {"kind": "transformers", "model": "org/judge"}, "prompt": "scores-v1"},
+        "store": "s3://data/judging",
+    },
+    "kubeflow": {"trainer": {"nodes": 2, "place": "s3://data/trainings"}},
 }
 
 
@@ -147,6 +194,14 @@ def test_no_cache_reaches_every_step_however_deep(server: KubeflowServer, settin
     assert uncached == {False}
 
 
+def test_the_advice_on_an_uploaded_version_without_cache_can_be_followed(
+    server: KubeflowServer, settings: Path
+) -> None:
+    result = tamis("submit", settings, "--host", server.url, "--uploaded", "newest", "--no-cache")
+    assert "tamis upload --set compiled.cached=false" in result.output
+    assert tamis("upload", "--host", server.url, "--set", "compiled.cached=false").exit_code == 0
+
+
 def caching(run: dict[str, Any]) -> Iterator[bool]:
     for component in run["pipeline_spec"]["pipeline_spec"]["components"].values():
         for task in component.get("dag", {}).get("tasks", {}).values():
@@ -160,6 +215,21 @@ def test_a_dry_run_shows_the_parameters_and_sends_nothing(server: KubeflowServer
     assert "pipeline:   data-selection (compiled now)" in result.output
     assert "  rating_gpus: '4'" in result.output
     assert server.state.runs == []
+
+
+@pytest.mark.parametrize(
+    ("when", "shown"), [(("--cron", "0 0 3 * * *"), "0 0 3 * * *"), (("--every", "3600"), "every 3600 s")]
+)
+def test_a_dry_run_of_a_schedule_shows_when_where_and_as_whom(
+    server: KubeflowServer, settings: Path, when: tuple[str, str], shown: str
+) -> None:
+    options = ("--root", "s3://runs/kubeflow", "--service-account", "tamis-pipeline", "--at-once", "2", "--dry-run")
+    result = tamis("schedule", settings, "--host", server.url, *when, *options)
+    assert result.exit_code == 0, result.output
+    assert f"starts:     {shown}, 2 at once\n" in result.output
+    assert "root:       s3://runs/kubeflow\n" in result.output
+    assert "account:    tamis-pipeline\n" in result.output
+    assert server.state.schedules == []
 
 
 def test_waiting_says_how_the_steps_go_and_ends_with_the_run(server: KubeflowServer, settings: Path) -> None:
@@ -210,6 +280,18 @@ def test_the_same_package_is_uploaded_once_and_another_is_a_new_version(server: 
     assert len(server.state.versions) == 4
 
 
+def test_a_version_keeps_its_content(server: KubeflowServer) -> None:
+    for _ in range(2):
+        assert tamis("upload", "--host", server.url, "--version", "one").exit_code == 0
+    result = tamis("upload", "--host", server.url, "--version", "one", "--set", "compiled.queue=other")
+    assert result.exit_code == 1
+    assert "data-selection has a version 'one' already, which is not known to be this package" in result.output
+    server.state.versions[0]["description"] = ""  # uploaded by somebody else
+    result = tamis("upload", "--host", server.url, "--version", "one")
+    assert (result.exit_code, "choose another --version" in result.output) == (1, True)
+    assert len(server.state.versions) == 2
+
+
 def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServer, settings: Path) -> None:
     tamis("upload", "--host", server.url, "--version", "one")
     tamis("upload", "--host", server.url, "--version", "two", "--set", "compiled.queue=other")
@@ -250,6 +332,11 @@ def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer,
 
 
 @pytest.mark.parametrize(
+    "dry",
+    [(), ("--dry-run",)],
+    ids=["sent", "dry"],
+)
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ((), "a schedule needs a time"),
@@ -258,9 +345,9 @@ def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer,
     ],
 )
 def test_a_schedule_without_a_clear_time_is_refused(
-    server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str
+    server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str, dry: tuple[str, ...]
 ) -> None:
-    result = tamis("schedule", settings, "--host", server.url, *options)
+    result = tamis("schedule", settings, "--host", server.url, *options, *dry)
     assert result.exit_code == 1
     assert said in result.output
     assert server.state.schedules == []
@@ -335,3 +422,84 @@ def test_files_of_this_machine_are_refused_before_anything_is_sent(server: Kubef
     assert "raters.llama.backend.model: build/demo/models/smollm2" in result.output
     assert server.state.runs == []
     assert tamis("submit", file, "--host", server.url, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("pool.sources.1.dataset", "./data/facts"),
+        ("raters.0.backend.model", "./models/rater"),
+        ("raters.0.prompt", "s3://data/prompt.yaml"),
+        ("raters.1.backend.tokenizer", "./tok/dir"),
+        ("raters.1.store", "ratings"),
+        ("perplexity.measure.model", "models/one/two"),
+        ("deita.measure.quality_model", "../models/quality"),
+        ("subsets.0.exclude.1", "data/seen.txt"),
+        ("finetuning.deepspeed", "ds/zero.yaml"),
+        ("finetuning.deepspeed", "zero.json"),
+        ("evaluation.suite", "suites/own.yaml"),
+        ("evaluation.data_dir", "data"),
+        ("judging.prompts.0.path", "asked.jsonl"),
+        ("judging.against.path", "answers.jsonl"),
+        ("judging.judge.prompt", "judge.yaml"),
+        ("kubeflow.trainer.place", "trainings"),
+    ],
+)
+def test_no_file_that_pods_cannot_see_is_let_through(place: str, value: str) -> None:
+    check_reachable(parse(RunSettings, WHOLE, where="whole"))
+    with pytest.raises(SettingsError, match="files of this machine") as raised:
+        check_reachable(parse(RunSettings, changed(WHOLE, place, value), where="changed"))
+    assert f".{place.rsplit('.', 1)[-1]}: {value}" in str(raised.value)
+
+
+def test_claims_of_pods_and_the_names_of_services_are_no_files_of_this_machine() -> None:
+    for place, value in (
+        ("finetuning.deepspeed", "/cache/tamis/zero.yaml"),
+        ("subsets.0.exclude.1", "/cache/tamis/seen.txt"),
+        ("raters.1.backend.model", "accounts/fireworks/models/llama"),
+        ("raters.1.backend.model", "/models/llama"),
+    ):
+        check_reachable(parse(RunSettings, changed(WHOLE, place, value), where=place))
+
+
+def test_a_folder_of_this_machine_with_the_look_of_a_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = parse(RunSettings, changed(WHOLE, "finetuning.model", "models/base"), where="settings")
+    check_reachable(settings)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"finetuning\.model: models/base"):
+        check_reachable(settings)
+
+
+def test_every_setting_that_is_described_as_a_file_is_looked_at() -> None:
+    """A new setting that names files must be looked at before a run, or be listed here with its reason."""
+    told = {name for name, text in described(RunSettings, set()) if re.search(r"\b(files?|folder|path|s3://)", text)}
+    about = {"work_dir": "local runs only", "key": "a column", "source": "a source", "source_column": "a column"}
+    about |= {"name": "what tables say", "max_json_mib": "a size", "batch_bytes": "a size", "scale": "a choice"}
+    assert told - set(about) == {
+        "path", "dataset", "model", "tokenizer", "prompt", "store", "exclude", "deepspeed", "suite", "data_dir",
+    }  # fmt: skip
+    assert told - set(about) <= remote._STORED | remote._ON_THE_HUB | remote._SHIPPED | remote._FOLDERS
+
+
+def described(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[tuple[str, str]]:
+    """Name and description of every plain setting in `model`, however deep."""
+    if model in seen:
+        return
+    seen.add(model)
+    for name, field in model.model_fields.items():
+        inner = models_in(field.annotation)
+        for one in inner:
+            yield from described(one, seen)
+        if not inner:
+            yield name, field.description or ""
+
+
+def changed(values: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """A copy with another value at a dotted place."""
+    copied = copy.deepcopy(values)
+    *parents, last = (int(part) if part.isdecimal() else part for part in place.split("."))
+    functools.reduce(operator.getitem, parents, copied)[last] = value
+    return copied

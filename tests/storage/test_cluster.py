@@ -48,10 +48,14 @@ def test_a_probe_leaves_nothing_behind(s3: str) -> None:
     assert list(locate(s3).rglob("*")) == []
 
 
-def test_a_probe_makes_the_bucket_once(s3: str) -> None:
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+def test_a_probe_makes_the_bucket_once(s3: str, region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
     for _ in range(2):
-        probe("s3://tamis-made-by-probe/x", create_bucket=True)
-    assert "tamis-made-by-probe" in [bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]]
+        probe(f"s3://tamis-made-by-probe-{region}/x", create_bucket=True)
+    assert f"tamis-made-by-probe-{region}" in [
+        bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]
+    ]
 
 
 def test_a_probe_of_a_missing_bucket_is_an_error(s3: str) -> None:

@@ -57,11 +57,14 @@ def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ..
 
 
 def _compiled_settings(file: Path | None, overrides: tuple[str, ...]) -> Any:
-    from tamis.core.settings import load_yaml, parse, with_overrides
+    """What is compiled in. Of a run's file nothing else needs to be there, but the variables that it uses."""
+    from tamis.core.settings import filled, load_yaml, parse, with_overrides
 
-    values = load_yaml(file).get("kubeflow") or {} if file else {}
-    model = load("tamis_pipelines.pods").KubeflowSettings
-    return parse(model, with_overrides(values, list(overrides)), where=f"{file or 'settings'}: kubeflow").compiled
+    where = str(file or "settings")
+    given = load_yaml(file) if file else {}
+    section = with_overrides(given.get("kubeflow") or {}, list(overrides))
+    used = filled({"kubeflow": section, "variables": given.get("variables")}, where=where)["kubeflow"]
+    return parse(load("tamis_pipelines.pods").KubeflowSettings, used, where=f"{where}: kubeflow").compiled
 
 
 def _reaches_kubeflow(command: Callable[..., None]) -> Callable[..., None]:
@@ -147,7 +150,7 @@ def _order(
     if uploaded and no_cache:
         raise SettingsError(
             "--no-cache and --uploaded: caching is compiled into a package",
-            action="leave --uploaded out, or upload a version with --set kubeflow.compiled.cached=false",
+            action="leave --uploaded out, or tamis upload --set compiled.cached=false and use that version",
         )
     compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
     package = None
@@ -165,12 +168,16 @@ def _order(
     )
 
 
-def _show(order: Any) -> None:
-    """Print what a dry run would send."""
+def _show(order: Any, **more: str) -> None:
+    """Print what a dry run would send; `more` is what only some commands send."""
     import yaml
 
     what = f"version {order.version}" if order.version else "compiled now"
-    click.echo(f"pipeline:   {order.pipeline} ({what})\nrun:        {order.name} in {order.experiment}\nparameters:")
+    lines = {"pipeline": f"{order.pipeline} ({what})", "run": f"{order.name} in {order.experiment}"} | more
+    lines |= {"root": order.root or "the server's", "account": order.service_account or "the server's"}
+    for name, value in lines.items():
+        click.echo(f"{name + ':':<11} {value}")
+    click.echo("parameters:")
     click.echo(textwrap.indent(yaml.safe_dump(order.arguments, sort_keys=True, allow_unicode=True), "  "), nl=False)
 
 
@@ -259,10 +266,12 @@ def schedule(
 
     With data that grows, for example.
     """
+    remote = load("tamis_pipelines.remote")
+    remote.check_time(cron, every or 0)
     with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
         order = _order(settings, overrides, Path(folder), **order_options)
         if dry_run:
-            return _show(order)
-        kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
+            return _show(order, starts=f"{cron or f'every {every} s'}, {at_once} at once")
+        kubeflow = remote.Kubeflow(server)
         made = kubeflow.schedule(order, cron=cron, every=every or 0, at_once=at_once, replace=replace)
     click.echo(f"schedule: {made.url}")

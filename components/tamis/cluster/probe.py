@@ -43,8 +43,11 @@ def _create_bucket(uri: str) -> None:
 
     bucket = uri.removeprefix("s3://").split("/", 1)[0]
     client = boto3.client("s3")
+    region = client.meta.region_name
+    # AWS wants to hear the region once more, unless it is the first one, which it wants not to hear.
+    place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
-        client.create_bucket(Bucket=bucket)
+        client.create_bucket(Bucket=bucket, **place)
         log.info("made the bucket %s", bucket)
     except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
         log.info("the bucket %s is there", bucket)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tamis.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 _NULL = "<null>"  # in a parameter of a pipeline, for which kfp knows no null
@@ -70,12 +75,29 @@ def load_yaml(path: Path) -> dict[str, Any]:
             f"no settings file at {path}", action="check the path; `examples/` holds files to start from"
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _loader())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not YAML: {error}", action="correct the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds a {type(values).__name__}", allowed="a mapping of settings")
     return values
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    """PyYAML's safe loader, to which a date is text (2024-10-21 is a version of an API), and so is every name."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            self.flatten_mapping(node)  # what `<<` merges; its names are then here
+            for name, _ in node.value:
+                if isinstance(name, yaml.ScalarNode):
+                    name.tag = "tag:yaml.org,2002:str"
+            return super().construct_mapping(node, deep)
+
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
+    return Loader
 
 
 def load(model: type[Model], path: Path) -> Model:
@@ -141,7 +163,7 @@ def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str,
     """
     import yaml
 
-    merged: dict[str, Any] = json.loads(json.dumps(values))
+    merged: dict[str, Any] = _unshared(values)
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals:
@@ -151,14 +173,55 @@ def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str,
         place = merged
         *parents, last = dotted.split(".")
         for parent in parents:
-            place = place.setdefault(parent, {})
+            if place.get(parent) is None:  # a section without anything in it
+                place[parent] = {}
+            place = place[parent]
             if not isinstance(place, dict):
                 raise SettingsError(f"--set {override}: '{parent}' is not a section", allowed="section.name=value")
         try:
-            place[last] = yaml.safe_load(text)
+            place[last] = yaml.load(text, _loader())
         except yaml.YAMLError:
             raise SettingsError(f"--set {override}: '{text}' is not a YAML value") from None
     return merged
+
+
+def filled(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Settings with their section `variables` put in: its values stand in for `${name}` in any other text.
+
+    Args:
+        values: the content of a settings file, which may have the section.
+        where: what the values are called in an error, as in "examples/demo.yaml".
+
+    Raises:
+        SettingsError: when the section is no mapping, or a variable is not defined.
+    """
+    others = dict(values)
+    variables = others.pop("variables", None) or {}
+    if not isinstance(variables, Mapping):
+        raise SettingsError(f"{where}: variables: seen {variables!r}", allowed="a mapping of names to values")
+    made: dict[str, Any] = _filled(others, variables, where)
+    return made
+
+
+def _filled(value: Any, variables: Mapping[str, Any], where: str) -> Any:
+    def replacement(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            allowed = ", ".join(variables) or "none: the file has no section `variables`"
+            raise SettingsError(f"{where}: the variable ${{{match[1]}}} is not defined", allowed=allowed)
+        return str(variables[match[1]])
+
+    if isinstance(value, Mapping):
+        return {key: _filled(inner, variables, where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, variables, where) for inner in value]
+    return re.sub(r"\$\{(\w+)\}", replacement, value) if isinstance(value, str) else value
+
+
+def _unshared(value: Any) -> Any:
+    """A copy of which no two places are one: what YAML's aliases name twice is changed in one place by an override."""
+    if isinstance(value, Mapping):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 from click.testing import CliRunner
 
 from tamis.cli import main
@@ -38,3 +41,20 @@ def test_storage_that_gives_back_something_else_is_an_error(tmp_path: Path, monk
 def test_only_s3_has_buckets_to_make(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="only buckets of S3"):
         module.probe(str(tmp_path), create_bucket=True)
+
+
+@pytest.mark.parametrize(
+    ("region", "said"),
+    [
+        ("us-east-1", {}),
+        ("eu-central-1", {"CreateBucketConfiguration": {"LocationConstraint": "eu-central-1"}}),
+    ],
+)
+def test_a_bucket_is_made_in_the_region(region: str, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"aws_access_key_id": "id", "aws_secret_access_key": "secret"}
+    client = boto3.client("s3", region_name=region, **keys)
+    monkeypatch.setattr(boto3, "client", lambda _: client)
+    with Stubber(client) as server:
+        server.add_response("create_bucket", {}, {"Bucket": "bucket"} | said)
+        module._create_bucket("s3://bucket/runs")
+        server.assert_no_pending_responses()

@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, hash_of, load, parse, said, understood, with_overrides
+from tamis.core.settings import Settings, hash_of, load, load_yaml, parse, said, understood, with_overrides
 
 
 class Cat(Settings):
@@ -90,6 +90,30 @@ def test_overrides_reach_into_sections_and_are_yaml() -> None:
     changed = with_overrides(values, ["guest.lives=5", "pets=[{kind: cat}]"])
     assert changed == {"rooms": 1, "guest": {"lives": 5}, "pets": [{"kind": "cat"}]}
     assert values["guest"] == {"lives": 2}
+
+
+def test_dates_and_names_are_the_text_that_was_written(tmp_path: Path) -> None:
+    text = (
+        "api: 2024-10-21\nat: 2024-10-21T10:00:00Z\nno: day 2024-13-45\n2: two\nsame: &same {7: x}\nmore: {<<: *same}"
+    )
+    (tmp_path / "dates.yaml").write_text(text)
+    values = with_overrides(
+        load_yaml(tmp_path / "dates.yaml"), ["azure.api_version=2024-10-21", "map={yes: 2024-13-45}"]
+    )
+    assert values == {
+        "api": "2024-10-21", "at": "2024-10-21T10:00:00Z", "no": "day 2024-13-45", "2": "two", "same": {"7": "x"},
+        "more": {"7": "x"}, "azure": {"api_version": "2024-10-21"}, "map": {"yes": "2024-13-45"},
+    }  # fmt: skip
+
+
+def test_a_section_with_nothing_in_it_takes_overrides() -> None:
+    assert with_overrides({"guest": None}, ["guest.lives=5"]) == {"guest": {"lives": 5}}
+
+
+def test_an_override_changes_one_of_two_sections_that_an_alias_makes_the_same(tmp_path: Path) -> None:
+    (tmp_path / "pods.yaml").write_text("rating: &gpu {node: {gpus: 1}}\ntraining: *gpu\nevaluation: {<<: *gpu}")
+    values = with_overrides(load_yaml(tmp_path / "pods.yaml"), ["training.node.gpus=8"])
+    assert [values[pod]["node"]["gpus"] for pod in ("rating", "training", "evaluation")] == [1, 8, 1]
 
 
 @pytest.mark.parametrize("override", ["rooms", "rooms.x=1", "rooms=[1"])
