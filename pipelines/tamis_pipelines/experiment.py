@@ -13,6 +13,7 @@ from tamis.core.settings import Settings
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import Contestant, JudgingSettings
+from tamis.reporting.outcomes import BASE, is_base
 from tamis.selection.settings import VARIED, Amount, SelectionSettings, StrategyName, Variant, uses_ratings
 
 if TYPE_CHECKING:
@@ -113,6 +114,27 @@ def cells(settings: RunSettings) -> list[Cell]:
                 subset = SelectionSettings(**given | {"name": name, "seed": seed})
                 made.append(Cell(subset, _trained(training, seed=seed, model=base.model, revision=base.revision)))
     return made
+
+
+def check_names(settings: RunSettings) -> None:
+    """Refuse names by which a report would take a trained model for a base model, or a base model for a trained one.
+
+    Raises:
+        ValueError: naming the cell, or the setting.
+    """
+    if settings.evaluation is None:
+        return
+    if (name := settings.evaluation.name) != BASE:
+        raise ValueError(
+            f"evaluation.name is {name}, but a run calls the evaluations of its base models {BASE}, or {BASE}-…, "
+            "which is how the report knows them; leave it out"
+        )
+    for cell in settings.cells:
+        if is_base(cell.name):
+            raise ValueError(
+                f"the subset '{cell.name}': {BASE}, and all that begins with {BASE}-, are names of the base models' "
+                "evaluations; give the subset another name"
+            )
 
 
 def base_models(settings: RunSettings) -> list[BaseModelChoice]:

@@ -25,7 +25,15 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
 from tamis_pipelines import sharding
-from tamis_pipelines.experiment import Cell, CellsJudging, ExperimentSettings, base_evaluations, base_models, cells
+from tamis_pipelines.experiment import (
+    Cell,
+    CellsJudging,
+    ExperimentSettings,
+    base_evaluations,
+    base_models,
+    cells,
+    check_names,
+)
 from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
@@ -97,6 +105,7 @@ class RunSettings(Settings):
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
         self._the_base_is_what_is_trained()
+        check_names(self)
         if self.judging is not None:
             if self.finetuning is None:
                 raise ValueError("judging goes with finetuning: without it there is no model to judge")

@@ -73,6 +73,26 @@ def test_the_base_that_is_evaluated_is_the_one_that_is_trained() -> None:
         settings(**given, finetuning={"model": MISTRAL}, evaluation=other)
 
 
+@pytest.mark.parametrize("name", ["base", "base-line", "base-Mistral-7B-v0.3"])
+def test_a_subset_has_no_name_of_a_base_model_s_evaluation(name: str) -> None:
+    listed = [{"name": name, "strategy": "random", "size": 10}]
+    assert names(subsets=listed) == [name], "nothing is evaluated"
+    with pytest.raises(SettingsError, match=f"the subset '{name}': base, and all that begins with base-, are names"):
+        settings(subsets=listed, **MODELS)
+    with pytest.raises(SettingsError, match=f"the subset '{name}-s1'"):
+        settings(subsets=listed, experiment={"seeds": [1]}, **MODELS)
+
+
+def test_a_subset_s_name_may_begin_like_base() -> None:
+    assert names(subsets=[{"name": "baseline", "strategy": "random", "size": 10}], **MODELS) == ["baseline"]
+
+
+def test_the_evaluation_of_a_base_model_keeps_the_name_by_which_the_report_knows_it() -> None:
+    given: dict[str, Any] = {"subsets": [{"name": "few", "strategy": "random", "size": 10}]} | MODELS
+    with pytest.raises(SettingsError, match=r"evaluation.name is untrained, but a run calls .*; leave it out"):
+        settings(**given | {"evaluation": {"suite": "quick", "name": "untrained"}})
+
+
 def test_a_larger_experiment_keeps_the_cells_of_a_smaller_one_as_they_were() -> None:
     small = {"strategies": ["ds2"], "raters": ["gpt"], "sizes": [10]}
     large = {"strategies": ["random", "ds2"], "sizes": [10, 20], "seeds": [42, 43], "models": [LLAMA, MISTRAL]}
