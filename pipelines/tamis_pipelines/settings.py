@@ -94,6 +94,7 @@ class RunSettings(Settings):
         self._raters_are_known()
         sharding.check(self.raters, self.kubeflow.rating_shards)
         self._nodes_fit()
+        self._what_is_compiled_in_is_used()
         for section in ("perplexity", "deita"):
             kind = getattr(self, section).measure.kind
             if kind != section:
@@ -137,6 +138,19 @@ class RunSettings(Settings):
             check_nodes(self.finetuning, nodes)
         except SettingsError as error:
             raise ValueError(f"kubeflow.trainer: {error}") from None
+
+    def _what_is_compiled_in_is_used(self) -> None:
+        """A step that the package has, and the run has no settings for, would fail after the raters were paid."""
+        fixed = self.kubeflow.compiled
+        idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
+        if self.finetuning is not None:
+            used_by = {"judging": self.judging, "trainer": self.kubeflow.trainer}
+            idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
+        if idle:
+            raise ValueError(
+                f"kubeflow.compiled.{idle[0]}: nothing in these settings uses that step; leave it out, for what a run "
+                "uses is compiled in by itself, or give what uses it: a strategy, judging, or kubeflow.trainer"
+            )
 
     def _raters_are_known(self) -> None:
         known = [rater.name for rater in self.raters]
