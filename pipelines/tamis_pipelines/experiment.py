@@ -48,6 +48,14 @@ class ExperimentSettings(Settings):
     )
 
     @model_validator(mode="after")
+    def _nothing_is_listed_twice(self) -> ExperimentSettings:
+        for name in ("strategies", "raters", "sizes", "seeds"):
+            listed = getattr(self, name) or []
+            if twice := [item for item in listed if listed.count(item) > 1]:
+                raise ValueError(f"{name} has {twice[0]} twice; give it once")
+        return self
+
+    @model_validator(mode="after")
     def _strategies_have_sizes(self) -> ExperimentSettings:
         if not self.sizes and set(self.strategies) - {"full"}:
             raise ValueError("strategies need sizes; only full has none")
@@ -114,6 +122,53 @@ def cells(settings: RunSettings) -> list[Cell]:
                 subset = SelectionSettings(**given | {"name": name, "seed": seed})
                 made.append(Cell(subset, _trained(training, seed=seed, model=base.model, revision=base.revision)))
     return made
+
+
+def check_grid(settings: RunSettings) -> None:
+    """Refuse what an experiment would pass over without a word, and base models whose cells would have one name.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    grid, known = settings.experiment, [rater.name for rater in settings.raters]
+    if grid is None:
+        return
+    if unknown := [name for name in grid.raters or [] if name not in known]:
+        raise ValueError(f"experiment.raters: no rater '{unknown[0]}'; allowed: {', '.join(known)}")
+    _check_seeds(settings, grid.seeds)
+    _check_base_models(settings, grid.models)
+
+
+def _check_seeds(settings: RunSettings, seeds: list[int]) -> None:
+    """A seed that is set beside the experiment's must be one of them; one that is the default may be a preset's."""
+    sections: list[tuple[str, SelectionSettings | FinetuningSettings | None]] = [
+        *((f"subsets.{subset.name}", subset) for subset in settings.subsets),
+        ("finetuning", settings.finetuning),
+    ]
+    for where, section in sections:
+        if section is not None and section.seed not in (type(section).model_fields["seed"].default, *seeds):
+            raise ValueError(
+                f"{where}.seed is {section.seed}, but every cell has a seed of experiment.seeds, which are "
+                f"{', '.join(map(str, seeds))}; leave it out, or list it there"
+            )
+
+
+def _check_base_models(settings: RunSettings, models: list[BaseModelChoice]) -> None:
+    if models and settings.finetuning is None:
+        raise ValueError("experiment.models goes with finetuning: without it no model is trained; leave models out")
+    by_suffix: dict[str, BaseModelChoice] = {}
+    for base in models:
+        other = by_suffix.setdefault(_suffix(base, settings), base)
+        if other is not base:
+            raise ValueError(
+                f"experiment.models: {_shown(other)} and {_shown(base)} would give cells of the same names, which hold "
+                "the last part of a model's name and no revision; give one of them a run of its own, with a work_dir "
+                "of its own"
+            )
+
+
+def _shown(base: BaseModelChoice) -> str:
+    return base.model if base.revision is None else f"{base.model} ({base.revision})"
 
 
 def check_names(settings: RunSettings) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.settings import Settings, load_yaml, parse, said, with_overrides
+from tamis.core.storage import is_remote
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
@@ -32,6 +33,7 @@ from tamis_pipelines.experiment import (
     base_evaluations,
     base_models,
     cells,
+    check_grid,
     check_names,
 )
 from tamis_pipelines.plan import RatesSettings
@@ -73,6 +75,15 @@ class RunSettings(Settings):
     rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
+    @field_validator("work_dir", mode="before")
+    @classmethod
+    def _works_on_this_machine(cls, folder: Any) -> Any:
+        if isinstance(folder, str) and is_remote(folder):  # as a Path it would be a folder called "s3:"
+            raise ValueError(
+                "work_dir is a folder of this machine; give a path on it (a rater's `store` may be in object storage)"
+            )
+        return folder
+
     @field_validator("perplexity", "deita", mode="before")
     @classmethod
     def _measures_what_it_is_called(cls, section: Any, info: ValidationInfo) -> Any:
@@ -86,6 +97,7 @@ class RunSettings(Settings):
     def _fits_together(self) -> RunSettings:
         if not self.cells:
             raise ValueError("nothing is selected: list subsets, or give experiment strategies and sizes")
+        check_grid(self)
         for what, named in (("raters", self.raters), ("subsets", self.cells)):
             names = Counter(item.name for item in named)
             twice = [name for name, count in names.items() if count > 1]
