@@ -26,8 +26,9 @@ from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
 
 _GIB = 1 << 30
-# Loading a model, training an adapter and merging it hold up to about four times the weights at once.
-_MEMORY_PER_WEIGHT_BYTE = 4
+# Training an adapter and merging it hold up to about four times the weights at once; loading alone, little beside them.
+_MEMORY_OF_TRAINING, _MEMORY_OF_LOADING = 4, 1.2
+_TRAINED = ("finetuning.", "experiment.", "influence.")
 _MEMORY_BESIDE_MODELS = 2 * _GIB
 _DISK_BESIDE_MODELS = 1 * _GIB
 _DEMO, _MAKE_DEMO = "build/demo/", "make demo, which also makes what the other examples share with it"
@@ -68,16 +69,19 @@ def examine(settings: RunSettings) -> list[Check]:
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]
     checks += [_writable(where, place) for where, place in places]
     elsewhere = sorted({model for _, model in models if not Path(model).is_dir()})
-    weights = [_weight_bytes(Path(model)) for _, model in models]
-    return [*checks, _gpus(), _memory(max(weights, default=0), elsewhere), _disk(settings, elsewhere)]
+    return [*checks, _gpus(), _memory(models, elsewhere), _disk(settings, elsewhere)]
 
 
 def fields_of(settings: RunSettings) -> Iterator[tuple[str, object]]:
-    """Every plain value of the sections that a run of `settings` uses, with its dotted place."""
+    """Every plain value that a run of `settings` uses, with its dotted place."""
     unused = {*get_args(ScoreName)} - {*settings.scores}
+    overruled = {"evaluation.model"}  # the base models that are evaluated are those that are trained
+    if settings.experiment is not None and settings.experiment.models:
+        overruled.add("finetuning.model")
     for section in type(settings).model_fields:
         if section not in unused:
-            yield from _plain_values(getattr(settings, section), section)
+            values = _plain_values(getattr(settings, section), section)
+            yield from (field for field in values if field[0] not in overruled)
 
 
 def _plain_values(value: object, where: str) -> Iterator[tuple[str, object]]:
@@ -92,6 +96,10 @@ def _plain_values(value: object, where: str) -> Iterator[tuple[str, object]]:
             yield from _plain_values(item, f"{where}.{getattr(item, 'name', number)}")
     else:
         yield where, value
+
+
+def _refused(where: str, error: TamisError) -> Check:
+    return Check(where, False, error.problem, error.action or f"allowed: {error.allowed}")
 
 
 def _last(where: str) -> str:
@@ -135,7 +143,7 @@ def _key(where: str, service: ServiceSettings) -> Check:
     try:
         service.api_key()
     except TamisError as error:
-        return Check(where, False, error.problem, error.action)
+        return _refused(where, error)
     return Check(where, True, seen if service.api_key_env is None else f"{seen}, key in {service.api_key_env}")
 
 
@@ -144,7 +152,7 @@ def _data(where: str, path: str) -> Check:
     try:
         found = exists(locate(path)) or (not is_remote(path) and bool(glob.glob(path)))
     except TamisError as error:
-        return Check(where, False, error.problem, error.action)
+        return _refused(where, error)
     if not found and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         hub = "`dataset` takes its name" if where.startswith("pool.") else "it is no file with ratings"
         action = f"give a file, local or in object storage; if this is a data set of the hub, {hub}"
@@ -164,7 +172,7 @@ def _ratings(rater: RatingSettings) -> Check | None:
     try:
         return Check(where, True, f"{count_ratings(backend):,} rows with the columns that are asked for")
     except TamisError as error:
-        return Check(where, False, error.problem, error.action or f"allowed: {error.allowed}")
+        return _refused(where, error)
 
 
 def _sizes(settings: RunSettings) -> Iterator[Check]:
@@ -226,20 +234,22 @@ def _model(where: str, model: str) -> Check:
 def _weight_bytes(folder: Path) -> int:
     if not folder.is_dir():
         return 0
-    return sum(file.stat().st_size for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
+    # Where both kinds lie, they are the same weights twice.
+    files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
+    return sum(file.stat().st_size for file in files)
 
 
 def _writable(where: str, place: str) -> Check:
-    folder = locate(place)
     parents = [] if is_remote(place) else [Path(place), *Path(place).parents]
     made = [parent for parent in parents if not parent.exists()]
     try:
+        folder = locate(place)
         write_bytes(folder / ".tamis-probe", b"")
         (folder / ".tamis-probe").unlink()
         for parent in made:  # a check leaves nothing behind
             parent.rmdir()
     except TamisError as error:
-        return Check(where, False, error.problem, error.action)
+        return _refused(where, error)
     return Check(where, True, f"{place} can be written")
 
 
@@ -247,19 +257,24 @@ def _not_counted(models: list[str]) -> str:
     return f"; not counted, for they are not here: {', '.join(models)}" if models else ""
 
 
-def _memory(largest_model: int, elsewhere: list[str]) -> Check:
+def _memory(models: list[tuple[str, str]], elsewhere: list[str]) -> Check:
     import psutil
 
     free = psutil.virtual_memory().available
-    needed = _MEMORY_PER_WEIGHT_BYTE * largest_model + _MEMORY_BESIDE_MODELS
+    needed = max((_held(where, model) for where, model in models), default=0) + _MEMORY_BESIDE_MODELS
     seen = f"{free / _GIB:.1f} GiB free, about {needed / _GIB:.1f} GiB needed{_not_counted(elsewhere)}"
     return Check("memory", free >= needed, seen, "choose a smaller model, or a machine with more memory")
 
 
+def _held(where: str, model: str) -> float:
+    """Bytes of memory that the work with a model takes."""
+    factor = _MEMORY_OF_TRAINING if where.startswith(_TRAINED) else _MEMORY_OF_LOADING
+    return factor * _weight_bytes(Path(model))
+
+
 def _disk(settings: RunSettings, elsewhere: list[str]) -> Check:
-    models = len(settings.cells) + 1 if settings.finetuning is not None else 0
-    weights = _weight_bytes(Path(settings.finetuning.model)) if settings.finetuning is not None else 0
-    needed = models * weights + _DISK_BESIDE_MODELS
+    trained = [_weight_bytes(Path(cell.finetuning.model)) for cell in settings.cells if cell.finetuning]
+    needed = sum(trained) + max(trained, default=0) + _DISK_BESIDE_MODELS  # one more, which is being made
     place = settings.work_dir.absolute()
     while not place.exists():
         place = place.parent

@@ -13,6 +13,7 @@ from tamis.core.settings import Settings
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import Contestant, JudgingSettings
+from tamis.reporting.outcomes import BASE, is_base
 from tamis.selection.settings import VARIED, Amount, SelectionSettings, StrategyName, Variant, uses_ratings
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class ExperimentSettings(Settings):
     models: list[Annotated[BaseModelChoice, BeforeValidator(_named)]] = Field(
         [], description="base models, each trained on every subset; none: finetuning.model"
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_listed_twice(self) -> ExperimentSettings:
+        for name in ("strategies", "raters", "sizes", "seeds"):
+            listed = getattr(self, name) or []
+            if twice := [item for item in listed if listed.count(item) > 1]:
+                raise ValueError(f"{name} has {twice[0]} twice; give it once")
+        return self
 
     @model_validator(mode="after")
     def _strategies_have_sizes(self) -> ExperimentSettings:
@@ -113,6 +122,74 @@ def cells(settings: RunSettings) -> list[Cell]:
                 subset = SelectionSettings(**given | {"name": name, "seed": seed})
                 made.append(Cell(subset, _trained(training, seed=seed, model=base.model, revision=base.revision)))
     return made
+
+
+def check_grid(settings: RunSettings) -> None:
+    """Refuse what an experiment would pass over without a word, and base models whose cells would have one name.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    grid, known = settings.experiment, [rater.name for rater in settings.raters]
+    if grid is None:
+        return
+    if unknown := [name for name in grid.raters or [] if name not in known]:
+        raise ValueError(f"experiment.raters: no rater '{unknown[0]}'; allowed: {', '.join(known)}")
+    _check_seeds(settings, grid.seeds)
+    _check_base_models(settings, grid.models)
+
+
+def _check_seeds(settings: RunSettings, seeds: list[int]) -> None:
+    """A seed that is set beside the experiment's must be one of them; one that is the default may be a preset's."""
+    sections: list[tuple[str, SelectionSettings | FinetuningSettings | None]] = [
+        *((f"subsets.{subset.name}", subset) for subset in settings.subsets),
+        ("finetuning", settings.finetuning),
+    ]
+    for where, section in sections:
+        if section is not None and section.seed not in (type(section).model_fields["seed"].default, *seeds):
+            raise ValueError(
+                f"{where}.seed is {section.seed}, but every cell has a seed of experiment.seeds, which are "
+                f"{', '.join(map(str, seeds))}; leave it out, or list it there"
+            )
+
+
+def _check_base_models(settings: RunSettings, models: list[BaseModelChoice]) -> None:
+    if models and settings.finetuning is None:
+        raise ValueError("experiment.models goes with finetuning: without it no model is trained; leave models out")
+    by_suffix: dict[str, BaseModelChoice] = {}
+    for base in models:
+        other = by_suffix.setdefault(_suffix(base, settings), base)
+        if other is not base:
+            raise ValueError(
+                f"experiment.models: {_shown(other)} and {_shown(base)} would give cells of the same names, which hold "
+                "the last part of a model's name and no revision; give one of them a run of its own, with a work_dir "
+                "of its own"
+            )
+
+
+def _shown(base: BaseModelChoice) -> str:
+    return base.model if base.revision is None else f"{base.model} ({base.revision})"
+
+
+def check_names(settings: RunSettings) -> None:
+    """Refuse names by which a report would take a trained model for a base model, or a base model for a trained one.
+
+    Raises:
+        ValueError: naming the cell, or the setting.
+    """
+    if settings.evaluation is None:
+        return
+    if (name := settings.evaluation.name) != BASE:
+        raise ValueError(
+            f"evaluation.name is {name}, but a run calls the evaluations of its base models {BASE}, or {BASE}-…, "
+            "which is how the report knows them; leave it out"
+        )
+    for cell in settings.cells:
+        if is_base(cell.name):
+            raise ValueError(
+                f"the subset '{cell.name}': {BASE}, and all that begins with {BASE}-, are names of the base models' "
+                "evaluations; give the subset another name"
+            )
 
 
 def base_models(settings: RunSettings) -> list[BaseModelChoice]:

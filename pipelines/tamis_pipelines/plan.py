@@ -57,8 +57,12 @@ class RatesSettings(Settings):
     judged_prompts: int = Field(300, ge=1, description="assumed, where a prompt set has no limit: prompts of all sets")
     written_tokens: float = Field(400, gt=0, description="assumed: tokens of an answer that is judged")
     written_per_second: float = Field(2500, gt=0, description="assumed, 8B by vLLM on an H100: tokens of such answers")
-    input_price: float = Field(0.15, ge=0, description="assumed: price of a million tokens sent to a service")
-    output_price: float = Field(0.60, ge=0, description="assumed: price of a million tokens that a service answers")
+    input_price: float = Field(
+        0.15, ge=0, description="assumed, where a rater or judging has no price: of a million tokens sent to a service"
+    )
+    output_price: float = Field(
+        0.60, ge=0, description="assumed, where they have none: price of a million tokens that a service answers"
+    )
     currency: str = Field("USD", description="of the prices")
 
 
@@ -153,8 +157,8 @@ def _rating(rater: RatingSettings, samples: int, rates: RatesSettings, pods: int
         return Line(step, pods, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
     sent = samples * (rates.prompt_tokens + rates.tokens_per_sample)
     answered = samples * rates.answer_tokens
-    money = (sent * rates.input_price + answered * rates.output_price) / 1e6
-    return Line(step, pods, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}", 0, money)
+    tokens = f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}"
+    return Line(step, pods, tokens, 0, _price(rater, rates).of(sent, answered))
 
 
 def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings) -> Iterator[Line]:
@@ -169,12 +173,16 @@ def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings)
     backend, asked = judging.judge.backend, 2 * prompts * len(models)
     if isinstance(backend, ServiceSettings):
         sent, answered = asked * (rates.prompt_tokens + 2 * rates.written_tokens), asked * rates.answer_tokens
-        price = judging.price or PriceSettings(input=rates.input_price, output=rates.output_price)
         tokens = f"{(sent + answered) / 1e6:,.1f} M tokens by {backend.model}"
-        yield Line("judge", len(models), tokens, 0, price.of(sent, answered))
+        yield Line("judge", len(models), tokens, 0, _price(judging, rates).of(sent, answered))
     else:
         hours = _relative(backend.model) * asked / rates.rated_per_second / 3600
         yield Line("judge", len(models), f"{asked:,} verdicts by {backend.model}", hours, hours * rates.gpu_hour)
+
+
+def _price(asking: RatingSettings | CellsJudging, rates: RatesSettings) -> PriceSettings:
+    """What a service's tokens cost: as its own section says, else at the rates."""
+    return asking.price or PriceSettings(input=rates.input_price, output=rates.output_price)
 
 
 def _influence_hours(settings: RunSettings, samples: int) -> float:
@@ -256,7 +264,8 @@ def as_text(plan: Plan) -> str:
         cells.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
     fields = type(plan.rates).model_fields
     rates = [["rate", "value", "what it is"]]
-    rates += [[name, str(getattr(plan.rates, name) or plan.samples), str(fields[name].description)] for name in fields]
+    values = {name: getattr(plan.rates, name) for name in fields} | {"samples": plan.samples}
+    rates += [[name, str(value), str(fields[name].description)] for name, value in values.items()]
     lines = [*_columns(steps), "", f"{len(plan.cells)} cells:", "", *_columns(cells), ""]
     if len(plan.cells) > _MANY:
         lines += [

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.settings import Settings, load_yaml, parse, said, with_overrides
+from tamis.core.storage import is_remote
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
@@ -25,7 +26,16 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
 from tamis_pipelines import sharding
-from tamis_pipelines.experiment import Cell, CellsJudging, ExperimentSettings, base_evaluations, base_models, cells
+from tamis_pipelines.experiment import (
+    Cell,
+    CellsJudging,
+    ExperimentSettings,
+    base_evaluations,
+    base_models,
+    cells,
+    check_grid,
+    check_names,
+)
 from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 
@@ -65,6 +75,15 @@ class RunSettings(Settings):
     rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
+    @field_validator("work_dir", mode="before")
+    @classmethod
+    def _works_on_this_machine(cls, folder: Any) -> Any:
+        if isinstance(folder, str) and is_remote(folder):  # as a Path it would be a folder called "s3:"
+            raise ValueError(
+                "work_dir is a folder of this machine; give a path on it (a rater's `store` may be in object storage)"
+            )
+        return folder
+
     @field_validator("perplexity", "deita", mode="before")
     @classmethod
     def _measures_what_it_is_called(cls, section: Any, info: ValidationInfo) -> Any:
@@ -78,6 +97,7 @@ class RunSettings(Settings):
     def _fits_together(self) -> RunSettings:
         if not self.cells:
             raise ValueError("nothing is selected: list subsets, or give experiment strategies and sizes")
+        check_grid(self)
         for what, named in (("raters", self.raters), ("subsets", self.cells)):
             names = Counter(item.name for item in named)
             twice = [name for name, count in names.items() if count > 1]
@@ -86,6 +106,7 @@ class RunSettings(Settings):
         self._raters_are_known()
         sharding.check(self.raters, self.kubeflow.rating_shards)
         self._nodes_fit()
+        self._what_is_compiled_in_is_used()
         for section in ("perplexity", "deita"):
             kind = getattr(self, section).measure.kind
             if kind != section:
@@ -97,6 +118,7 @@ class RunSettings(Settings):
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
         self._the_base_is_what_is_trained()
+        check_names(self)
         if self.judging is not None:
             if self.finetuning is None:
                 raise ValueError("judging goes with finetuning: without it there is no model to judge")
@@ -128,6 +150,19 @@ class RunSettings(Settings):
             check_nodes(self.finetuning, nodes)
         except SettingsError as error:
             raise ValueError(f"kubeflow.trainer: {error}") from None
+
+    def _what_is_compiled_in_is_used(self) -> None:
+        """A step that the package has, and the run has no settings for, would fail after the raters were paid."""
+        fixed = self.kubeflow.compiled
+        idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
+        if self.finetuning is not None:
+            used_by = {"judging": self.judging, "trainer": self.kubeflow.trainer}
+            idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
+        if idle:
+            raise ValueError(
+                f"kubeflow.compiled.{idle[0]}: nothing in these settings uses that step; leave it out, for what a run "
+                "uses is compiled in by itself, or give what uses it: a strategy, judging, or kubeflow.trainer"
+            )
 
     def _raters_are_known(self) -> None:
         known = [rater.name for rater in self.raters]

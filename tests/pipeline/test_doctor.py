@@ -110,3 +110,63 @@ def test_a_column_of_ratings_that_is_not_there_is_named(settings: dict[str, Any]
     said = checked(tmp_path, settings)["raters.imported.backend"]
     assert said.startswith("FAIL")
     assert "has no column 'nope'" in said
+
+
+def weights(folder: Path, **gib: int) -> str:
+    """A folder like a model's, whose files of weights by ending are so many GiB long and take no place."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for ending, size in gib.items():
+        with (folder / f"model.{ending}").open("wb") as file:
+            file.truncate(size << 30)
+    return str(folder)
+
+
+def test_only_models_that_the_run_uses_are_looked_at(settings: dict[str, Any], tmp_path: Path) -> None:
+    trained = {"finetuning": {"model": weights(tmp_path / "local", safetensors=1)}, "evaluation": {"suite": "quick"}}
+    found = checked(tmp_path, settings | trained)
+    assert "evaluation.model" not in found, "the model that is trained is evaluated"
+    assert "Llama" not in " ".join(found.values())
+    assert found["finetuning.model"].startswith("ok")
+    several = {
+        "experiment": {"models": [trained["finetuning"]["model"]]},
+        "finetuning": {"model": "./nowhere"},
+        "evaluation": {"suite": "quick"},
+    }
+    found = checked(tmp_path, settings | several)
+    assert "finetuning.model" not in found
+    assert found["experiment.models.0.model"].startswith("ok")
+
+
+def test_weights_that_lie_there_twice_count_once_and_four_times_only_where_they_are_trained(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    large = weights(tmp_path / "large", safetensors=10, bin=10)
+    older = weights(tmp_path / "older", bin=5)
+    embedded = settings | {"embedding": {"model": large}}
+    assert f"{large}, 10.00 GiB of weights" in checked(tmp_path, embedded)["embedding.model"]
+    assert f"about {2 + 1.2 * 10:.1f} GiB needed" in checked(tmp_path, embedded)["memory"]
+    trained = {"finetuning": {"model": older}, "evaluation": {"suite": "quick"}}
+    assert f"about {2 + 4 * 5:.1f} GiB needed" in checked(tmp_path, embedded | trained)["memory"]
+
+
+def test_every_cell_s_model_takes_its_place_on_the_disk(settings: dict[str, Any], tmp_path: Path) -> None:
+    models = [weights(tmp_path / name, safetensors=size) for name, size in (("small", 1), ("large", 3))]
+    experiment = {
+        "experiment": {"models": models, "seeds": [1, 2]},
+        "finetuning": {},
+        "evaluation": {"suite": "quick"},
+    }
+    cells = 2 * 2  # subsets and seeds
+    needed = 1 + cells * (1 + 3) + 3  # beside models, the models, and the one that is being made
+    assert f"about {needed:.1f} GiB needed" in checked(tmp_path, settings | experiment)["disk"]
+
+
+def test_a_store_of_an_unknown_kind_is_one_failed_check(settings: dict[str, Any], tmp_path: Path) -> None:
+    rater = {"name": "local", "backend": {"kind": "transformers", "model": "some/rater"}, "store": "https://host/store"}
+    subset = {"name": "best", "strategy": "ds2", "size": 10, "rater": "local"}
+    found = checked(tmp_path, settings | {"raters": [*settings["raters"], rater], "subsets": [subset]})
+    said = found["raters.local.store"]
+    assert said.startswith("FAIL")
+    assert "unknown storage 'https'\n        to do: allowed: a local path, s3://" in said
+    assert "disk" in found

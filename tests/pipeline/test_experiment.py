@@ -22,6 +22,7 @@ BASIS: dict[str, Any] = {
         for name in ("llama", "gpt")
     ],
 }
+RANDOM = {"strategy": "random", "size": 5}
 MODELS = {"finetuning": {"epochs": 2}, "evaluation": {"suite": "quick"}}
 
 
@@ -71,6 +72,26 @@ def test_the_base_that_is_evaluated_is_the_one_that_is_trained() -> None:
     other = {"suite": "quick", "model": LLAMA}
     with pytest.raises(SettingsError, match=f"evaluation.model is {LLAMA}, but finetuning.model is {MISTRAL}"):
         settings(**given, finetuning={"model": MISTRAL}, evaluation=other)
+
+
+@pytest.mark.parametrize("name", ["base", "base-line", "base-Mistral-7B-v0.3"])
+def test_a_subset_has_no_name_of_a_base_model_s_evaluation(name: str) -> None:
+    listed = [{"name": name, "strategy": "random", "size": 10}]
+    assert names(subsets=listed) == [name], "nothing is evaluated"
+    with pytest.raises(SettingsError, match=f"the subset '{name}': base, and all that begins with base-, are names"):
+        settings(subsets=listed, **MODELS)
+    with pytest.raises(SettingsError, match=f"the subset '{name}-s1'"):
+        settings(subsets=listed, experiment={"seeds": [1]}, **MODELS)
+
+
+def test_a_subset_s_name_may_begin_like_base() -> None:
+    assert names(subsets=[{"name": "baseline", "strategy": "random", "size": 10}], **MODELS) == ["baseline"]
+
+
+def test_the_evaluation_of_a_base_model_keeps_the_name_by_which_the_report_knows_it() -> None:
+    given: dict[str, Any] = {"subsets": [{"name": "few", "strategy": "random", "size": 10}]} | MODELS
+    with pytest.raises(SettingsError, match=r"evaluation.name is untrained, but a run calls .*; leave it out"):
+        settings(**given | {"evaluation": {"suite": "quick", "name": "untrained"}})
 
 
 def test_a_larger_experiment_keeps_the_cells_of_a_smaller_one_as_they_were() -> None:
@@ -141,7 +162,27 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
         ({"experiment": {"strategies": ["ds3"], "sizes": [5]}}, "experiment.strategies.0: seen 'ds3'"),
         (
             {"experiment": {"strategies": ["ds2"], "sizes": [5], "seeds": [1, 1]}},
-            "two subsets are called 'ds2-5-llama-s1'",
+            "experiment: seeds has 1 twice; give it once",
+        ),
+        (
+            {"experiment": {"strategies": ["random"], "sizes": [5], "raters": ["me"]}},
+            "experiment.raters: no rater 'me'; allowed: llama, gpt",
+        ),
+        (
+            {"experiment": {"strategies": ["random"], "sizes": [5], "models": [LLAMA, MISTRAL]}},
+            "experiment.models goes with finetuning",
+        ),
+        (
+            {"experiment": {"strategies": ["random"], "sizes": [5]}, "subsets": [{"name": "random-5", **RANDOM}]},
+            "two subsets are called 'random-5-s42'",
+        ),
+        (
+            {"experiment": {"seeds": [1, 2]}, "subsets": [{"name": "a", "seed": 7, **RANDOM}]},
+            "subsets.a.seed is 7, but every cell has a seed of experiment.seeds, which are 1, 2; leave it out, or list",
+        ),
+        (
+            MODELS | {"experiment": {"strategies": ["random"], "sizes": [5]}, "finetuning": {"seed": 9}},
+            "finetuning.seed is 9, but every cell has a seed of experiment.seeds, which are 42",
         ),
         ({"subsets": [{"name": "a", "strategy": "ds2", "size": 5}]}, "'a' needs a rater; allowed: llama, gpt"),
     ],
@@ -149,6 +190,31 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
 def test_an_experiment_that_cannot_be_run_is_refused_before_it_starts(sections: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         settings(**sections)
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([{"model": LLAMA, "revision": one} for one in "ab"], rf"{LLAMA} \(a\) and {LLAMA} \(b\)"),
+        (["one/Model", "other/Model"], "one/Model and other/Model"),
+        ([MISTRAL, MISTRAL], f"{MISTRAL} and {MISTRAL}"),
+    ],
+)
+def test_base_models_whose_cells_would_have_one_name_are_refused(models: list[Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=f"experiment.models: {said} would give cells of the same names"):
+        settings(experiment={"strategies": ["random"], "sizes": [5], "models": models}, **MODELS)
+
+
+def test_seeds_that_an_experiment_has_may_be_named_beside_it() -> None:
+    listed = [{"name": "a", "seed": 7, **RANDOM}]
+    sections = MODELS | {"finetuning": {"preset": "paper", "epochs": 2}}  # a preset has a seed too
+    assert names(subsets=listed, experiment={"seeds": [7, 8]}, **sections) == ["a-s7", "a-s8"]
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://bucket/run"])
+def test_a_run_works_in_a_folder_of_this_machine(folder: str) -> None:
+    with pytest.raises(SettingsError, match=f"work_dir: seen '{folder}'; work_dir is a folder of this machine"):
+        settings(subsets=[{"name": "a", **RANDOM}], work_dir=folder)
 
 
 JUDGING: dict[str, Any] = {

@@ -361,6 +361,23 @@ def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     assert "training_gpus" not in published.cluster_arguments()
 
 
+@pytest.mark.parametrize(
+    ("compiled", "seen"),
+    [("scores=[perplexity]", "scores: perplexity"), ("judging=true", "judging"), ("trainer=true", "trainer")],
+)
+def test_a_step_that_is_compiled_in_and_has_no_settings_is_refused_before_raters_are_paid(
+    compiled: str, seen: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"compiled.{seen}: nothing in these settings uses that step"):
+        load_run(ROOT / "examples/cluster.yaml", [f"kubeflow.compiled.{compiled}"])
+
+
+def test_a_step_that_is_compiled_in_and_used_may_be_named() -> None:
+    scored = "subsets=[{name: plain, strategy: perplexity, size: 9}]"
+    settings = load_run(ROOT / "examples/cluster.yaml", [scored, "kubeflow.compiled.scores=[perplexity]"])
+    assert settings.compiled.scores == ("perplexity",)
+
+
 def test_a_trainjob_has_the_nodes_of_the_pods_of_training() -> None:
     place = "kubeflow.trainer.place=s3://bucket/trainings"
     settings = load_run(

@@ -79,6 +79,24 @@ def test_imported_ratings_cost_nothing_and_local_raters_take_gpus() -> None:
     assert "finetune" not in {line.step for line in made.lines}
 
 
+@pytest.mark.parametrize(
+    ("rater", "sent", "answered"),
+    [
+        ({"name": "own", "backend": {"kind": "openai", "model": "m"}, "price": {"input": 3, "output": 0}}, 3, 0),
+        ({"name": "half", "backend": {"kind": "openai-batch", "model": "m"}, "price": {"input": 1, "output": 2}}, 1, 2),
+        ({"name": "shipped", "rater": "gpt-4o-mini"}, 0.15, 0.60),
+        ({"name": "assumed", "backend": {"kind": "openai", "model": "m"}}, 7, 8),
+    ],
+)
+def test_a_rater_that_is_a_service_costs_what_its_settings_say_else_the_rates(
+    rater: dict[str, Any], sent: float, answered: float
+) -> None:
+    rates = RATES | {"prompt_tokens": 50, "answer_tokens": 10, "input_price": 7, "output_price": 8}
+    made = planned(raters=[rater], experiment={"strategies": ["random"], "sizes": [5]}, rates=rates)
+    (line,) = [line for line in made.lines if line.step == f"rate by {rater['name']}"]
+    assert line.money == pytest.approx((1_000 * 150 * sent + 1_000 * 10 * answered) / 1e6)
+
+
 def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
     grid = {"strategies": ["random"], "sizes": [5], "seeds": [1, 2]}
     judging: dict[str, Any] = {
@@ -135,6 +153,17 @@ def test_every_rate_is_shown_with_what_it_is() -> None:
     assert "assumed: price of a GPU hour" in text
     assert "More than 50 cells" in text
     assert "random-5-s59" in text
+
+
+def test_a_rate_of_zero_is_shown_as_it_is_and_the_samples_as_they_were_counted(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_text('{"instruction": "Why?", "output": "So."}\n' * 3)
+    pool = {"sources": [{"name": "mine", "path": f"{tmp_path}/pool.jsonl"}]}
+    grid = {"strategies": ["random"], "sizes": [2]}
+    free = {"gpu_hour": 0, "input_price": 0, "prompt_tokens": 0}
+    text = as_text(planned(pool=pool, experiment=grid, rates=free, work_dir=str(tmp_path)))
+    shown = {words[0]: words[1] for line in text.splitlines() if len(words := re.split(r" {2,}", line)) > 1}
+    assert {name: float(shown[name]) for name in free} == dict.fromkeys(free, 0)
+    assert shown["samples"] == "3"
 
 
 def test_the_command_takes_rates_of_one_s_own() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 # By the model's name, the first that fits; a finetuned model is of its base's family.
 _NAMES = (
+    ("EleutherAI", r"gpt[-_]?(neo|jt?(?![a-z]))|pythia"),
     ("OpenAI", r"gpt|chatgpt|(?<![a-z0-9])o[1345](?![a-z0-9])|davinci"),
     ("SmolLM", r"smollm"),
-    ("Mistral", r"mi(s|x|ni)tral|zephyr|codestral"),
+    ("Mistral", r"mi(s|x|nis)tral|zephyr|codestral"),
     ("DeepSeek", r"deepseek"),
     ("Llama", r"llama|vicuna|alpaca|lima(?![a-z])"),
     ("Qwen", r"qwen|qwq"),
