@@ -170,6 +170,10 @@ def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings)
     seconds = prompts * rates.written_tokens / rates.written_per_second
     hours = seconds / 3600 * sum(map(_relative, writers))
     yield Line("answer prompts", len(writers), f"{prompts:,} prompts", hours, hours * rates.gpu_hour)
+    for service in (one for one, _ in opponents.values() if isinstance(one, ServiceSettings)):
+        sent, answered = prompts * rates.prompt_tokens, prompts * rates.written_tokens
+        tokens = f"{(sent + answered) / 1e6:,.1f} M tokens by {service.model}"
+        yield Line("answer prompts", 1, tokens, 0, _price(judging, rates).of(sent, answered))
     backend, asked = judging.judge.backend, 2 * prompts * len(models)
     if isinstance(backend, ServiceSettings):
         sent, answered = asked * (rates.prompt_tokens + 2 * rates.written_tokens), asked * rates.answer_tokens
@@ -241,7 +245,11 @@ def _pool_size(settings: RunSettings) -> int:
 
 def _rows(source: Source, settings: PoolSettings) -> int | None:
     """Samples that a source gives at most, where that is known without a network."""
-    whole = recipe_of(source.recipe).samples if source.recipe is not None else None
+    whole = None
+    if source.recipe is not None:
+        recipe = recipe_of(source.recipe)
+        # A recipe's own limit, which its number of samples follows, gives way to the user's.
+        whole = None if {"limit"} <= recipe.source.keys() & source.model_fields_set else recipe.samples
     if source.path is not None and not is_remote(source.path):
         whole = count_rows(source.path, settings)
     counts = [count for count in (whole, source.limit) if count is not None]

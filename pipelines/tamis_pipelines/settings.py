@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, load_yaml, parse, said, with_overrides
+from tamis.core.settings import Settings, filled, load_yaml, parse, said, with_overrides
 from tamis.core.storage import is_remote
 from tamis.curation.settings import CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
@@ -260,23 +259,4 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
         SettingsError: when the file is missing or wrong, or a variable is not defined.
     """
     values = with_overrides(load_yaml(path), list(overrides))
-    variables = values.pop("variables", {})
-    if not isinstance(variables, dict):
-        raise SettingsError(f"{path}: variables: seen {variables!r}", allowed="a mapping of names to values")
-    return parse(RunSettings, _filled(values, variables, path), where=str(path))
-
-
-def _filled(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
-    """`value` with every `${name}` inside it replaced."""
-
-    def replacement(match: re.Match[str]) -> str:
-        if match[1] not in variables:
-            allowed = ", ".join(variables) or "none: the file has no section `variables`"
-            raise SettingsError(f"{path}: the variable ${{{match[1]}}} is not defined", allowed=allowed)
-        return str(variables[match[1]])
-
-    if isinstance(value, dict):
-        return {key: _filled(inner, variables, path) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, variables, path) for inner in value]
-    return re.sub(r"\$\{(\w+)\}", replacement, value) if isinstance(value, str) else value
+    return parse(RunSettings, filled(values, where=str(path)), where=str(path))

@@ -118,6 +118,33 @@ def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
     assert hours(made, "judge") == pytest.approx(2 * asked / 10 / 3600)
 
 
+def test_answers_of_a_service_that_models_are_compared_with_are_paid_once() -> None:
+    judging: dict[str, Any] = {
+        "prompts": [{"name": "a", "path": "s3://b/a.jsonl", "limit": 100}],
+        "against": {"kind": "service", "base_url": "https://example.org/v1", "model": "big"},
+        "judge": {"backend": {"kind": "vllm", "model": "org/Judge-8B"}},
+        "price": {"input": 10, "output": 100},
+    }
+    rates = RATES | {"written_tokens": 200, "prompt_tokens": 50}
+    grid = {"strategies": ["random"], "sizes": [5], "seeds": [1, 2]}
+    made = planned(experiment=grid, judging=judging, rates=rates, **MODELS)
+    (service,) = [line for line in made.lines if line.work.endswith("by big")]
+    assert (service.step, service.count) == ("answer prompts", 1)
+    assert service.money == pytest.approx(100 * (10 * 50 + 100 * 200) / 1e6)
+
+
+def test_a_recipe_without_its_own_limit_has_as_many_samples_as_the_user_says() -> None:
+    def samples(**source: Any) -> int:
+        rates = {name: value for name, value in RATES.items() if name != "samples"}
+        flan = {"name": "flan", "recipe": "flan_v2", **source}
+        grid = {"strategies": ["random"], "sizes": [5]}
+        return planned(pool={"sources": [flan]}, experiment=grid, rates=rates, work_dir="/nowhere").samples
+
+    assert (samples(), samples(limit=50), samples(limit=300_000)) == (100_000, 50, 300_000)
+    with pytest.raises(SettingsError, match="the sources flan have is not known"):
+        samples(limit=None)
+
+
 def test_the_pool_s_size_is_that_of_an_earlier_run_or_of_its_files_if_it_is_not_stated(tmp_path: Path) -> None:
     rows = [{"instruction": f"Question {i}?", "output": "Yes, and\nno."} for i in range(4)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))  # its last line has no end
