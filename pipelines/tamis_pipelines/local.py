@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import IO, TextIO
@@ -17,8 +18,7 @@ from typing import IO, TextIO
 from tamis.core.artifacts import MANIFEST, Artifact, Kind, Manifest, manifest_in
 from tamis.core.errors import StorageError, TamisError, explained_os_errors
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID
-from tamis.core.steps import kept_at
-from tamis.core.storage import link_tree
+from tamis.core.storage import link_tree, write_bytes
 from tamis_pipelines.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ _SHELVES: dict[Kind, str] = {
     "judgement": "judgements",
     "report": "report",
 }
+_RECORD = "laid-out.json"
 _SINGLE: tuple[Kind, ...] = ("pool", "embeddings", "neighbors", "curation", "report")
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.")  # as `core.progress` formats them
 
@@ -137,19 +138,25 @@ def _lay_out(runs: Path, work: Path, home: Path) -> None:
     Raises:
         StorageError: when other files are in the way of some; the others are there then.
     """
-    for shelf in _SHELVES.values():
-        for folder in _laid_out(work / shelf, home):
-            _clear(folder)
-    blocked = []
-    for path in sorted(runs.rglob(MANIFEST)):
-        artifact = Artifact.open(path.parent)
-        place = work / _SHELVES[artifact.manifest.kind] / artifact.name
-        if any((place / name).exists() for name in _files_of(artifact.manifest)):
-            blocked.append(place)
+    earlier, blocked = _laid_out(work, home), []
+    artifacts = [Artifact.open(path.parent) for path in sorted(runs.rglob(MANIFEST))]
+    places = {_place_of(artifact.manifest): artifact for artifact in artifacts}
+    now = {place: artifact.manifest.key for place, artifact in places.items()}
+    _record(home, [*earlier.items(), *now.items()])  # both, for a kill in between
+    for place in earlier:
+        _clear(work / place)
+    for place, artifact in places.items():
+        if any((work / place / name).exists() for name in _files_of(artifact.manifest)):
+            blocked.append(work / place)
         else:
-            link_tree(artifact.folder, place)
+            link_tree(artifact.folder, work / place)
+    _record(home, now.items())
     if blocked:
         raise _in_the_way(blocked)
+
+
+def _place_of(manifest: Manifest) -> str:
+    return str(Path(_SHELVES[manifest.kind]) / manifest.name)
 
 
 def _refuse_foreign(work: Path, home: Path) -> None:
@@ -158,8 +165,9 @@ def _refuse_foreign(work: Path, home: Path) -> None:
     Raises:
         StorageError: naming those that are.
     """
-    single = [work / _SHELVES[kind] for kind in _SINGLE]
-    if foreign := [folder for folder in single if any(folder.glob("*")) and not _laid_out(folder, home)]:
+    earlier = _laid_out(work, home)
+    single = [_SHELVES[kind] for kind in _SINGLE]
+    if foreign := [work / place for place in single if any((work / place).glob("*")) and place not in earlier]:
         raise _in_the_way(foreign)
 
 
@@ -170,10 +178,15 @@ def _in_the_way(places: list[Path]) -> StorageError:
     )
 
 
-def _laid_out(shelf: Path, home: Path) -> list[Path]:
-    """Which of `shelf` and the folders in it hold an artifact of an earlier run: one that the home keeps as well."""
-    found = [path.parent for path in (*shelf.glob(MANIFEST), *shelf.glob(f"*/{MANIFEST}"))]
-    return [folder for folder in found if (one := manifest_in(folder)) and kept_at(home, one.stage, one.key).is_dir()]
+def _record(home: Path, places: Iterable[tuple[str, str]]) -> None:
+    """Note which artifacts, by their keys, an earlier run has put where."""
+    write_bytes(home / _RECORD, (json.dumps(list(places)) + "\n").encode())
+
+
+def _laid_out(work: Path, home: Path) -> dict[str, str]:
+    """Where artifacts of an earlier run lie in the working folder, with their keys."""
+    noted = json.loads((home / _RECORD).read_bytes()) if (home / _RECORD).is_file() else []
+    return {place: key for place, key in noted if (found := manifest_in(work / place)) is not None and found.key == key}
 
 
 def _clear(folder: Path) -> None:

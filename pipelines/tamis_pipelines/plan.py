@@ -18,6 +18,7 @@ from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.settings import Settings
 from tamis.core.storage import is_remote
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.judging.settings import ServiceContestant
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import count_rows, recipe_of
 from tamis.rating.settings import RatingSettings
@@ -170,10 +171,10 @@ def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings)
     seconds = prompts * rates.written_tokens / rates.written_per_second
     hours = seconds / 3600 * sum(map(_relative, writers))
     yield Line("answer prompts", len(writers), f"{prompts:,} prompts", hours, hours * rates.gpu_hour)
-    for service in (one for one, _ in opponents.values() if isinstance(one, ServiceSettings)):
+    for service in (one for one, _ in opponents.values() if isinstance(one, ServiceContestant)):
         sent, answered = prompts * rates.prompt_tokens, prompts * rates.written_tokens
         tokens = f"{(sent + answered) / 1e6:,.1f} M tokens by {service.model}"
-        yield Line("answer prompts", 1, tokens, 0, _price(judging, rates).of(sent, answered))
+        yield Line("answer prompts", 1, tokens, 0, _price(service, rates).of(sent, answered))
     backend, asked = judging.judge.backend, 2 * prompts * len(models)
     if isinstance(backend, ServiceSettings):
         sent, answered = asked * (rates.prompt_tokens + 2 * rates.written_tokens), asked * rates.answer_tokens
@@ -184,7 +185,7 @@ def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings)
         yield Line("judge", len(models), f"{asked:,} verdicts by {backend.model}", hours, hours * rates.gpu_hour)
 
 
-def _price(asking: RatingSettings | CellsJudging, rates: RatesSettings) -> PriceSettings:
+def _price(asking: RatingSettings | CellsJudging | ServiceContestant, rates: RatesSettings) -> PriceSettings:
     """What a service's tokens cost: as its own section says, else at the rates."""
     return asking.price or PriceSettings(input=rates.input_price, output=rates.output_price)
 

@@ -7,7 +7,7 @@ volumes of a size are part of the compiled package.
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tamis.core.settings import Settings
 from tamis.finetuning.on_trainer import TrainerSettings
@@ -98,11 +98,23 @@ class GpuPod(Pod):
 class Pods(Settings):
     """All kinds of pods."""
 
-    base: Pod = Field(Pod(), description="pool, neighbours, curation, selection, report")
+    base: Pod = Field(Pod(), description="all that needs no model: pool, neighbours, curation, selection, report")
     embedding: GpuPod = Field(GpuPod(cpu="4", gpus=0), description="embeddings; with gpus, by the image of rating")
-    rating: GpuPod = Field(GpuPod(cpu="4", memory="48Gi"), description="raters")
-    training: GpuPod = Field(GpuPod(cpu="8", memory="96Gi"), description="finetuning")
+    rating: GpuPod = Field(GpuPod(cpu="4", memory="48Gi"), description="raters, scoring, judging")
+    training: GpuPod = Field(GpuPod(cpu="8", memory="96Gi"), description="finetuning, influence")
     evaluation: GpuPod = Field(GpuPod(cpu="4", memory="48Gi"), description="benchmarks")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults(cls, values: Any) -> Any:
+        """A kind of which some fields are given keeps its own defaults for the others, not those of any pod."""
+        if not isinstance(values, dict):
+            return values
+        defaults = {kind: field.default.model_dump() for kind, field in cls.model_fields.items()}
+        return {
+            kind: defaults[kind] | given if kind in defaults and isinstance(given, dict) else given
+            for kind, given in values.items()
+        }
 
 
 class Objects(Settings):

@@ -180,6 +180,10 @@ def test_the_run_decides_image_size_and_place_of_pods(package: tuple[Ir, Ir]) ->
 
 def test_embeddings_with_gpus_run_in_an_image_that_can_use_them() -> None:
     with_gpus = KubeflowSettings.model_validate({"pods": {"embedding": {"gpus": 1}}})
+    assert with_gpus.pods.embedding.cpu == KubeflowSettings().pods.embedding.cpu == "4"
+    some = KubeflowSettings.model_validate({"pods": {"rating": {"gpus": 4}, "training": {"memory": "200Gi"}}}).pods
+    assert (some.rating.gpus, some.rating.cpu, some.rating.memory) == (4, "4", "48Gi")
+    assert (some.training.gpus, some.training.cpu, some.training.memory) == (1, "8", "200Gi")
     assert with_gpus.arguments()["embedding_image"] == image("rating")
     assert KubeflowSettings().arguments()["embedding_image"] == image("cpu")
 

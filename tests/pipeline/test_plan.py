@@ -118,19 +118,24 @@ def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
     assert hours(made, "judge") == pytest.approx(2 * asked / 10 / 3600)
 
 
-def test_answers_of_a_service_that_models_are_compared_with_are_paid_once() -> None:
+@pytest.mark.parametrize(
+    ("price", "sent", "answered"), [({"price": {"input": 10, "output": 100}}, 10, 100), ({}, 7, 8)]
+)
+def test_answers_of_a_service_that_models_are_compared_with_are_paid_once(
+    price: dict[str, Any], sent: float, answered: float
+) -> None:
     judging: dict[str, Any] = {
         "prompts": [{"name": "a", "path": "s3://b/a.jsonl", "limit": 100}],
-        "against": {"kind": "service", "base_url": "https://example.org/v1", "model": "big"},
+        "against": {"kind": "service", "base_url": "https://example.org/v1", "model": "big"} | price,
         "judge": {"backend": {"kind": "vllm", "model": "org/Judge-8B"}},
-        "price": {"input": 10, "output": 100},
+        "price": {"input": 1000, "output": 1000},
     }
-    rates = RATES | {"written_tokens": 200, "prompt_tokens": 50}
+    rates = RATES | {"written_tokens": 200, "prompt_tokens": 50, "input_price": 7, "output_price": 8}
     grid = {"strategies": ["random"], "sizes": [5], "seeds": [1, 2]}
     made = planned(experiment=grid, judging=judging, rates=rates, **MODELS)
     (service,) = [line for line in made.lines if line.work.endswith("by big")]
     assert (service.step, service.count) == ("answer prompts", 1)
-    assert service.money == pytest.approx(100 * (10 * 50 + 100 * 200) / 1e6)
+    assert service.money == pytest.approx(100 * (sent * 50 + answered * 200) / 1e6)
 
 
 def test_a_recipe_without_its_own_limit_has_as_many_samples_as_the_user_says() -> None:

@@ -136,7 +136,7 @@ def run_step(
         cache = home / "downloads" if home else Path(temporary) / "downloads"
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
         recipe = _Recipe(stage, kind, name, settings.model_dump(mode="json"), opened, dict(files or {}))
-        kept = kept_at(home, stage, recipe.key) if home else None
+        kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
         if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
@@ -149,11 +149,6 @@ def run_step(
                 deliver(target, manifest, out)
             shutil.rmtree(scratch, ignore_errors=True)
     return manifest
-
-
-def kept_at(home: Path, stage: str, key: str) -> Path:
-    """Where a home keeps the finished artifact of a step."""
-    return home / "artifacts" / f"{stage}-{key[:24]}"
 
 
 def _refuse_foreign(out: Path) -> None:
