@@ -70,7 +70,7 @@ def run(settings: RunSettings) -> Path:
     with explained_os_errors(f"writing {work}"):
         home.mkdir(parents=True, exist_ok=True)
     with _only_one(home / "lock", work):
-        _refuse_foreign(work, home)
+        _refuse_foreign(settings, work, home)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
         os.environ["TAMIS_HOME"], os.environ[RUNNER_PID] = str(home), str(os.getpid())
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
@@ -89,9 +89,12 @@ def run(settings: RunSettings) -> Path:
                 )
                 PIPELINES[settings.pipeline](fixed)(**settings.arguments())
             except RuntimeError as error:
-                if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
-                    _lay_out(runs, work, home)
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
+                if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
+                    try:
+                        _lay_out(runs, work, home)
+                    except StorageError as blocked:
+                        why = f"{why}\nand: {blocked}"
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"
                 ) from None
@@ -136,8 +139,16 @@ def _lay_out(runs: Path, work: Path, home: Path) -> None:
     """Link every artifact of the run to its place in the working folder, in place of an earlier run's.
 
     Raises:
-        StorageError: when other files are in the way of some; the others are there then.
+        StorageError: when other files are in the way of some; the others are there then. Or when the folder cannot be
+            written.
     """
+    with explained_os_errors(f"writing {work}"):
+        if blocked := _put_in_place(runs, work, home):
+            raise _in_the_way(blocked)
+
+
+def _put_in_place(runs: Path, work: Path, home: Path) -> list[Path]:
+    """Returns: the places where other files are in the way."""
     earlier, blocked = _laid_out(work, home), []
     artifacts = [Artifact.open(path.parent) for path in sorted(runs.rglob(MANIFEST))]
     places = {_place_of(artifact.manifest): artifact for artifact in artifacts}
@@ -149,26 +160,45 @@ def _lay_out(runs: Path, work: Path, home: Path) -> None:
         if any((work / place / name).exists() for name in _files_of(artifact.manifest)):
             blocked.append(work / place)
         else:
-            link_tree(artifact.folder, work / place)
+            _put(artifact.folder, work / place, home)
     _record(home, now.items())
-    if blocked:
-        raise _in_the_way(blocked)
+    return blocked
+
+
+def _put(folder: Path, place: Path, home: Path) -> None:
+    """Link an artifact to its place; it appears there in one move, unless files of the user's lie there as well."""
+    if place.exists():
+        link_tree(folder, place)
+        return
+    waiting = home / "laying-out"
+    shutil.rmtree(waiting, ignore_errors=True)
+    link_tree(folder, waiting)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(waiting, place)
 
 
 def _place_of(manifest: Manifest) -> str:
     return str(Path(_SHELVES[manifest.kind]) / manifest.name)
 
 
-def _refuse_foreign(work: Path, home: Path) -> None:
-    """Make sure that no folder for a run's only result of a kind is a folder of the user's.
+def _refuse_foreign(settings: RunSettings, work: Path, home: Path) -> None:
+    """Make sure that no place of a result is one of the user's files or folders.
 
     Raises:
         StorageError: naming those that are.
     """
+    cells = [cell.name for cell in settings.cells]
+    names: dict[Kind, list[str]] = {kind: [""] for kind in _SINGLE}
+    names |= {"ratings": [rater.name for rater in settings.raters]}
+    names |= {kind: cells for kind in ("selection", "model", "evaluation", "judgement")}
     earlier = _laid_out(work, home)
-    single = [_SHELVES[kind] for kind in _SINGLE]
-    if foreign := [work / place for place in single if any((work / place).glob("*")) and place not in earlier]:
+    places = [str(Path(_SHELVES[kind]) / name) for kind, those in names.items() for name in those]
+    if foreign := [work / place for place in places if place not in earlier and _in_use(work / place)]:
         raise _in_the_way(foreign)
+
+
+def _in_use(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _in_the_way(places: list[Path]) -> StorageError:
@@ -200,9 +230,9 @@ def _clear(folder: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if not any(folder.iterdir()):
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _files_of(manifest: Manifest) -> list[str]:
-    return [MANIFEST, *(file.name for file in manifest.files)]
+    return [*(file.name for file in manifest.files), MANIFEST]  # the manifest last: it tells what the folder is

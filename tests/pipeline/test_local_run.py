@@ -74,6 +74,8 @@ def test_folders_of_the_user_stay_as_they_are(continued_run: dict[str, Any], tmp
     assert (work / "pool/raw.jsonl").read_text() == "mine"
     assert steps_reused(refused.stderr) == []
     (work / "pool/raw.jsonl").rename(tmp_path / "raw.jsonl")
+    (work / "report").rename(tmp_path / "elsewhere")
+    (work / "report").symlink_to(tmp_path / "elsewhere")
     (work / "selections/best/subset.jsonl").unlink()
     again = tamis("run", settings_file, "--set", "report.title=Another")
     assert again.returncode == 0, again.stderr

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tamis.core.errors import ModelError, StorageError, explained_os_errors
 from tamis.core.settings import Settings
-from tamis.core.storage import Location, download, files_below, is_remote, locate
+from tamis.core.storage import Location, below, download, files_below, is_remote, locate
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +84,8 @@ def _from_storage(source: StorageSource) -> None:
     files = files_below(root)
     if not files:
         raise StorageError(f"no files below {source.uri}", action="check the prefix, or put the model there first")
-    fetched = sum(_fetch_file(file, source.folder / _relative(file, root)) for file in files)
+    fetched = sum(_fetch_file(file, source.folder / below(root, file)) for file in files)
     log.info("%s: %d files in %s, %d of them fetched now", source.uri, len(files), source.folder, fetched)
-
-
-def _relative(file: Location, root: Location) -> str:
-    return str(file)[len(str(root)) :].lstrip("/") or file.name
 
 
 def _fetch_file(file: Location, target: Path) -> bool:

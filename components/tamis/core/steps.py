@@ -4,8 +4,8 @@ Every stage's `run` calls `run_step`. The body writes into a private folder; onl
 get its manifest and its final name, so that no kill and no fault leaves half an artifact that looks whole.
 
 `TAMIS_HOME`, if set, names a folder that keeps finished artifacts by key (`artifacts/`) and unfinished work that can be
-taken up again (`scratch/`). `tamis run` sets it to its working folder; a pod may set it to a mounted volume. Without
-it, unfinished work lies beside a local output, and for one in object storage in the user's cache.
+taken up again (`scratch/`). `tamis run` sets it to `.tamis` in its working folder; a pod may set it to a mounted one.
+Without it, unfinished work lies beside a local output, and for one in object storage in the user's cache.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import IO, Any, Generic, TypeAlias, TypeVar
 
 import tamis
 from tamis.core import storage
@@ -37,6 +37,7 @@ from tamis.core.artifacts import (
     Manifest,
     content_hash,
     files_in,
+    manifest_in,
     manifest_of,
     versions,
 )
@@ -44,6 +45,7 @@ from tamis.core.errors import ArtifactError, explained_os_errors
 from tamis.core.settings import Settings, canonical_json, hash_of
 
 log = logging.getLogger(__name__)
+_LOCK = "lock"  # a file in every folder of unfinished work
 S = TypeVar("S", bound=Settings)
 Uri: TypeAlias = "str | Path"
 
@@ -142,17 +144,17 @@ def run_step(
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
         with explained_os_errors(f"writing {target}"), _only_one(scratch):
-            if (finished := _finished_before(recipe, kept, out)) is not None:
-                return finished  # by the process that this one waited for
-            manifest = _build(recipe, settings, body, target, scratch)
-            if target != Path(out):
-                deliver(target, manifest, out)
-            shutil.rmtree(scratch, ignore_errors=True)
+            manifest = _finished_before(recipe, kept, out)  # by a process that this one waited for
+            if manifest is None:
+                manifest = _build(recipe, settings, body, target, scratch)
+                if target != Path(out):
+                    deliver(target, manifest, out)
+            _remove(scratch)
     return manifest
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Make sure that giving a folder the name `out` removes nothing but an artifact that was not finished.
+    """Make sure that giving a folder the name `out` removes nothing but an artifact that is damaged.
 
     Raises:
         ArtifactError: when a file, a mounted folder, or a folder with other files is there.
@@ -163,7 +165,7 @@ def _refuse_foreign(out: Path) -> None:
             seen = "is a file"
         elif out.is_mount():
             seen = "is the root of a file system, which cannot be replaced"
-        elif out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        elif out.is_dir() and any(out.iterdir()) and manifest_in(out) is None:
             seen = "holds files that are no artifact of Tamis"
     if seen:
         raise ArtifactError(f"{out} {seen}", allowed="a folder that does not exist yet", action="choose another output")
@@ -261,19 +263,49 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
 @contextmanager
 def _only_one(scratch: Path) -> Iterator[None]:
     """Let one process of this machine at a time work in `scratch`; the system opens the lock when its holder dies."""
-    lock = scratch / "lock"
+    lock = scratch / _LOCK
     while True:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
+        with _opened(lock) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("another process works on this step; waiting for it (%s)", lock)
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The one that was waited for has removed the folder at its end, and this lock with it.
-            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            if _is_open(file, lock):
                 yield
                 return
+
+
+def _opened(lock: Path) -> IO[str]:
+    """The lock's file in its folder, both made anew where a process that ends removes them at this moment."""
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            return lock.open("w")
+        except (FileNotFoundError, FileExistsError):
+            if lock.parent.is_file():
+                raise
+
+
+def _remove(scratch: Path) -> None:
+    """Remove the folder with its lock, the lock last: who then makes it anew loses nothing to what goes on here."""
+    for path in scratch.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink(missing_ok=True)
+    (scratch / _LOCK).unlink()
+    with suppress(OSError):  # another process has made its lock there at this moment
+        scratch.rmdir()
+
+
+def _is_open(file: IO[str], path: Path) -> bool:
+    """Whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _seal(staging: Path, manifest: Manifest, target: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 Location: TypeAlias = "Path | CloudPath"
 _BLOCK = 1 << 20
+_STALE = 3600  # seconds
 _TRIES = 5  # of reading an object that breaks off
 
 
@@ -95,6 +99,11 @@ def files_below(location: Location) -> list[Location]:
             return sorted(file for file in location.rglob("*") if file.is_file())
     except Exception as error:
         raise _as_storage_error(error, f"looking for files in {location}") from error
+
+
+def below(folder: Location, file: Location) -> str:
+    """The path of `file` in `folder`, with slashes; its name where both are one."""
+    return file.name if file == folder else file.relative_to(folder).as_posix()  # type: ignore[arg-type]
 
 
 def children(folder: Location) -> list[Location]:
@@ -222,13 +231,23 @@ def download(source: Location, target: Path, *, sha256: str | None = None) -> No
     try:
         with explained_os_errors(f"writing {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(target)
             source.download_to(temporary)  # type: ignore[union-attr]
             if sha256 is not None and sha256_of(temporary) != sha256:
                 raise ArtifactError(f"{source}: its checksum is not the manifest's", action="make the artifact again")
             os.replace(temporary, target)
     except Exception as error:
-        temporary.unlink(missing_ok=True)
         raise _as_storage_error(error, f"reading {source}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what killed downloads of `target` have left: files that nobody has written to for an hour."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _STALE:
+                left.unlink()
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -268,7 +287,7 @@ def fingerprint(uri: str | Path) -> str:
         raise StorageError(f"{uri} does not exist", action="check the path")
     if isinstance(location, Path) and location.is_file():
         return sha256_of(location)
-    found = {str(file)[len(str(location)) :].lstrip("/"): file for file in files_below(location)}
+    found = {below(location, file): file for file in files_below(location)}
     shown = {name: file for name, file in found.items() if not any(part.startswith(".") for part in name.split("/"))}
     if isinstance(location, Path):
         parts = [f"{name}:{sha256_of(file)}" for name, file in shown.items()]  # type: ignore[arg-type]

@@ -131,8 +131,8 @@ def curate(
     if not explained:
         # Without neighbours that know the truth, T is not identified and a correction is a guess: ratings stay.
         flagged[:], suggested, sure[:], error[:] = False, scores.copy(), np.nan, np.nan
-        if kept is not None:
-            kept[:] = np.nan
+    if kept is not None and (not explained or len(present) == 1):  # one rating for all says nothing of any
+        kept[:] = np.nan
     result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
     result.evidence = kept
     T = mixture.transition_of(counts + mixture.PSEUDO)
@@ -145,8 +145,6 @@ def curate(
         | _intervals(view, model, T, p, fit_samples, ordinal, bootstrap, seed, present, classes)
         | outcome(result, classes)
     )
-    if neighbors != "auto" and neighbors > view.k:
-        result.diagnosis["warnings"].append(f"neighbors is {neighbors}, but the graph has {view.k}: all were used")
     return result
 
 

@@ -151,7 +151,8 @@ def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, f
     sure = np.where(known & ((number == 0) | heard), top, np.nan).astype(np.float32)
     error = np.where(heard, 1 - right, np.nan).astype(np.float32)
     left_out = [
-        f"nothing is taken from {name}: its neighbours say next to nothing" for name in results.keys() - informed
+        f"nothing is taken from {name}: its ratings and neighbours say next to nothing"
+        for name in results.keys() - informed
     ]
     if not informed:
         flagged[:], suggested, sure[:], error[:] = False, raw.copy(), np.nan, np.nan

@@ -58,6 +58,10 @@ def _run(step: Step[CurationSettings]) -> None:
     for ratings in given:
         log.info("curation: %s", ratings.rater)
         result = results[ratings.rater] = _curate_rater(ratings, indices, distances, places, settings)
+        if settings.neighbors != "auto" and settings.neighbors > indices.shape[1]:
+            result.diagnosis["warnings"].append(
+                f"neighbors is {settings.neighbors}, but the graph has {indices.shape[1]}: all were used"
+            )
         if ratings.unknown:
             result.diagnosis["warnings"].append(
                 f"{ratings.unknown} ratings are of samples that the neighbour graph does not have; they were left out"

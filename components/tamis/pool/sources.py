@@ -97,12 +97,12 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         names = [file.name for file in Artifact.open(path, "pool").manifest.files if file.name.startswith("part-")]
         return [(name, location / name) for name in sorted(names)]
     if storage.is_remote(path):
-        found = [(_below(location, file), file) for file in storage.files_below(location)]
+        found = [(storage.below(location, file), file) for file in storage.files_below(location)]
     elif Path(path).exists():
-        found = [(_below(Path(path), file), file) for file in storage.files_below(Path(path))]
+        found = [(storage.below(Path(path), file), file) for file in storage.files_below(Path(path))]
     else:
         base = _base_of(path)
-        found = [(_below(base, Path(file)), Path(file)) for file in glob.glob(path, recursive=True)]
+        found = [(storage.below(base, Path(file)), Path(file)) for file in glob.glob(path, recursive=True)]
         found = [(name, file) for name, file in found if file.is_file()]
     if not found:
         raise StorageError(f"{path}: nothing is there", allowed=_beside(path), action="check the path")
@@ -140,10 +140,6 @@ def _rows_of(file: Path, settings: PoolSettings) -> int:
 
 def _is_data(name: str) -> bool:
     return name.endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
-
-
-def _below(folder: Location, file: Location) -> str:
-    return file.name if file == folder else file.relative_to(folder).as_posix()  # type: ignore[arg-type]
 
 
 def _base_of(pattern: str) -> Path:

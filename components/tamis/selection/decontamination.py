@@ -91,10 +91,12 @@ def decontaminate(pool: Artifact, files: Sequence[str], *, words: int = WORDS, c
         common: a run that more samples have than this excludes only those that have half of an evaluation text.
 
     Raises:
-        SettingsError: when `words` is below 8 or `common` below 1, or a file's name ends otherwise.
+        SettingsError: when there is no file, `words` is below 8 or `common` below 1, or a file's name ends otherwise.
         InputError: when a file cannot be read as what it is called, or has no text of 8 words.
         StorageError: when a file cannot be read at all.
     """
+    if not files:
+        raise SettingsError("no file of evaluation data is given", allowed="one or more")
     if words < FEWEST:
         raise SettingsError(f"words: {words} in a row are shared by chance", allowed=f"{FEWEST} or more")
     if common < 1:

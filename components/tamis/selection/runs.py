@@ -84,7 +84,7 @@ class Texts:
         places: for each text, the first record that holds it, by file.
         runs: for each text, numbers of its runs, in order.
         lengths: for each text, words of each run.
-        instructions: texts that more than `common` records, and a tenth, of a file hold.
+        instructions: texts that more than `common` records, and a tenth, of every file that has them hold.
     """
 
     def __init__(self, words: int, common: int) -> None:
@@ -94,6 +94,7 @@ class Texts:
         self.runs: list[Hashes] = []
         self.lengths: list[int] = []
         self.instructions: set[int] = set()
+        self._questions: set[int] = set()
         self._numbers: dict[bytes, int] = {}
 
     def add(self, file: str, records: Iterable[Iterable[str]]) -> int:
@@ -112,7 +113,9 @@ class Texts:
             holding.update(known)
         if not holding:
             raise InputError(f"{file} has no text of {FEWEST} words or more", action="give a file of evaluation data")
-        self.instructions |= {text for text, n in holding.items() if n > max(self.common, record // 10)}
+        often = {text for text, n in holding.items() if n > max(self.common, record // 10)}
+        self._questions |= holding.keys() - often
+        self.instructions = (self.instructions | often) - self._questions
         return record
 
     def _number(self, text: str, words: list[str]) -> int:

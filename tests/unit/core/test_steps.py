@@ -223,6 +223,9 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, body: Counter
     with pytest.raises(ArtifactError, match="holds files that are no artifact of Tamis"):
         run_step("test", "pool", Words(), body, out=tmp_path / "project")
     assert (tmp_path / "project/raw/data.jsonl").read_text() == "mine"
+    (tmp_path / "project/manifest.json").write_text('{"manifest_version": 3}')
+    with pytest.raises(ArtifactError, match="holds files that are no artifact of Tamis"):
+        run_step("test", "pool", Words(), body, out=tmp_path / "project")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ArtifactError, match="is a file"):
         run_step("test", "pool", Words(), body, out=tmp_path / "file")
@@ -267,6 +270,31 @@ def test_a_step_that_waited_for_an_equal_one_elsewhere_does_its_own(tmp_path: Pa
     for run in [start(tmp_path, name) for name in ("a", "b")]:
         assert run.wait(timeout=60) == 0
     assert {name: (tmp_path / name / "done").read_text() for name in ("a", "b")} == {"a": "done", "b": "done"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_step_that_waited_for_its_equal_leaves_nothing_behind(tmp_path: Path) -> None:
+    for run in [start(tmp_path, "a") for _ in range(3)]:
+        assert run.wait(timeout=60) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_many_processes_wait_for_one_scratch_folder_that_each_removes(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from tamis.core.steps import _only_one, _remove
+
+        scratch = Path({str(tmp_path / "scratch")!r})
+        for _ in range(200):
+            with _only_one(scratch):
+                (scratch / "mine").touch(exist_ok=False)
+                _remove(scratch)
+        """
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(4)]
+    assert [run.wait(timeout=120) for run in runs] == [0] * 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
@@ -323,6 +351,15 @@ def test_downloads_of_one_file_at_once_all_end_well(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: storage.download(Source(b"whole"), tmp_path / "file"), range(4)))  # type: ignore[arg-type]
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_what_a_killed_download_has_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    left, running = tmp_path / ".file.0123", tmp_path / ".file.4567"
+    for path in (left, running):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    storage.download(Source(b"whole"), tmp_path / "file")  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".file.4567", "file"]
 
 
 def test_a_download_of_other_bytes_never_has_the_files_name(tmp_path: Path) -> None:

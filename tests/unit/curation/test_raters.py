@@ -166,7 +166,9 @@ def test_a_rater_that_ignores_the_text_adds_nothing(pool: Pool) -> None:
     }
     found = combine(results, 6, threshold=0)
     alone = combine({"good": results["good"]}, 6, threshold=0)
-    assert found.diagnosis["warnings"] == ["nothing is taken from blind: its neighbours say next to nothing"]
+    assert found.diagnosis["warnings"] == [
+        "nothing is taken from blind: its ratings and neighbours say next to nothing"
+    ]
     assert pool.right(found.score) > pool.right(alone.score) - 0.02
     both_blind = combine({"a": results["blind"], "b": results["blind"]}, 6, threshold=0)
     assert (both_blind.score == blind).all()
@@ -217,3 +219,14 @@ def test_raters_that_share_no_class_in_a_source_spoil_nothing(pool: Pool) -> Non
     found = combine(results, 6, threshold=0)
     assert None not in found.diagnosis["p"]
     assert (found.score[~half] == pool.true[~half]).mean() > 0.8
+
+
+def test_a_rater_that_gives_all_samples_one_rating_says_nothing_in_combination(pool: Pool) -> None:
+    alone = np.arange(len(pool.scores)) < 100
+    one = np.where(alone, 1, -1).astype(np.int8)
+    other = np.where(alone, -1, pool.scores).astype(np.int8)
+    arrays = (pool.indices, pool.distances)
+    results = {name: curate(s, *arrays, keep_evidence=True) for name, s in (("one", one), ("other", other))}
+    both = combine(results, 6, threshold=0.0)
+    np.testing.assert_array_equal(both.score[alone], 1)
+    assert "nothing is taken from one" in both.diagnosis["warnings"][0]

@@ -268,3 +268,19 @@ def test_real_test_questions_are_found_in_a_pool_that_has_some(tmp_path: Path) -
     (tmp_path / "mmlu.jsonl").write_text("\n".join(lines))
     found = decontaminate(Artifact.open(pool, "pool"), [str(tmp_path / "mmlu.jsonl")]).found
     assert [one.id for one in found] == [sample_id(conversation(q, "A")) for q in long]
+
+
+def test_a_question_that_another_file_repeats_is_a_question_all_the_same(tmp_path: Path) -> None:
+    samples = [conversation(LONG, f"{n}.") for n in range(11)]
+    pool = Artifact.open(make_pool(tmp_path / "pool", samples), "pool")
+    asked, repeated = tmp_path / "asked.txt", tmp_path / "repeated.txt"
+    asked.write_text(LONG)
+    repeated.write_text("\n".join([LONG] * 11 + [f"{SHORT} {n}" for n in range(9)]))
+    for files in ([asked, repeated], [repeated, asked]):
+        assert len(decontaminate(pool, [str(file) for file in files]).excluded) == 11
+    assert decontaminate(pool, [str(repeated)]).excluded == {}
+
+
+def test_without_a_file_there_is_nothing_to_compare_with(pool: Path) -> None:
+    with pytest.raises(SettingsError, match="no file of evaluation data"):
+        decontaminate(Artifact.open(pool, "pool"), [])
