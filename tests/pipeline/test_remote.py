@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from tamis.cli import main
 from tamis.core.errors import SettingsError
 from tamis.core.settings import models_in, parse
-from tamis_pipelines import remote
-from tamis_pipelines.remote import check_reachable
+from tamis_pipelines import reachable
+from tamis_pipelines.reachable import check_reachable
 from tamis_pipelines.settings import RunSettings
 from tests.certificates import private_certificate
 from tests.pipeline.server import KubeflowServer
@@ -481,7 +481,7 @@ def test_every_setting_that_is_described_as_a_file_is_looked_at() -> None:
     assert told - set(about) == {
         "path", "dataset", "model", "tokenizer", "prompt", "store", "exclude", "deepspeed", "suite", "data_dir",
     }  # fmt: skip
-    assert told - set(about) <= remote._STORED | remote._ON_THE_HUB | remote._SHIPPED | remote._FOLDERS
+    assert told - set(about) <= reachable._STORED | reachable._ON_THE_HUB | reachable._SHIPPED | reachable._FOLDERS
 
 
 def described(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[tuple[str, str]]:

@@ -146,7 +146,7 @@ def _order(
     remote = load("tamis_pipelines.remote")
     parsed = run_settings(settings, overrides)
     if not force:
-        remote.check_reachable(parsed)
+        load("tamis_pipelines.reachable").check_reachable(parsed)
     if uploaded and no_cache:
         raise SettingsError(
             "--no-cache and --uploaded: caching is compiled into a package",

@@ -9,7 +9,7 @@ Usable by itself, on arrays:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -97,14 +97,80 @@ def curate(
     view = Neighborhoods(compact[scores], indices, distances, groups)
     model, start = _fit(view, len(present), neighbors, fit_samples, ordinal, seed)
 
-    n = len(scores)
-    suggested = np.full(n, UNRATED, np.int8)
-    sure, error = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
-    flagged = np.zeros(n, bool)
-    kept = np.zeros((n, classes), np.float32) if keep_evidence else None
+    found = _posteriors(view, model, present, classes, confidence, keep_evidence)
+    margin = float(xlogy(model.q, model.q).sum())  # a class that only copies left out have is no evidence
+    explained = len(present) == 1 or model.predictive >= margin + _chance_gain(margin, view, len(present))
+    if not explained:
+        # Without neighbours that know the truth, T is not identified and a correction is a guess: ratings stay.
+        found.flagged[:], found.suggested, found.sure[:], found.error[:] = False, scores.copy(), np.nan, np.nan
+    if found.evidence is not None and (not explained or len(present) == 1):  # one rating for all says nothing of any
+        found.evidence[:] = np.nan
+    result = decide(
+        scores,
+        found.flagged,
+        found.suggested,
+        found.sure,
+        found.error,
+        threshold=confidence,
+        fill_missing=fill_missing,
+    )
+    result.evidence = found.evidence
+    T = mixture.transition_of(found.counts + mixture.PSEUDO)
+    p = found.counts.sum(1) / found.counts.sum()
+    after = (found.after + mixture.PSEUDO) / (found.after + mixture.PSEUDO).sum(1, keepdims=True)
+    result.diagnosis = as_json(
+        {"mode": "exact", "confidence": confidence, "explained": explained}
+        | ({"T_curated": _expand(after, present, classes)} if explained else {})
+        | _diagnosis(view, model, start, T, p, present, classes, margin, explained)
+        | _intervals(view, model, T, p, fit_samples, ordinal, bootstrap, seed, present, classes)
+        | outcome(result, classes)
+    )
+    return result
+
+
+@dataclass
+class _Posteriors:
+    """What the model says of n samples, and of the P classes that occur.
+
+    Attributes:
+        flagged: (n,) bool, another class is more probable than the rating.
+        suggested: (n,) int8, the most probable class; -1 where nothing is known.
+        sure: (n,) float32, its probability.
+        error: (n,) float32, probability that the rating is wrong.
+        evidence: (n, classes) float32, where it is kept; see `Curated`.
+        counts: (P, P) expected samples of each true class (rows) with each rating.
+        after: (P, P) the same with the scores that curation gives.
+    """
+
+    flagged: NDArray[np.bool_]
+    suggested: NDArray[np.int8]
+    sure: NDArray[np.float32]
+    error: NDArray[np.float32]
+    evidence: NDArray[np.float32] | None
+    counts: Matrix
+    after: Matrix
+
+
+def _posteriors(
+    view: Neighborhoods,
+    model: Mixture,
+    present: NDArray[np.intp],
+    classes: int,
+    confidence: float,
+    keep_evidence: bool,
+) -> _Posteriors:
+    n, P = len(view), len(present)
+    found = _Posteriors(
+        flagged=np.zeros(n, bool),
+        suggested=np.full(n, UNRATED, np.int8),
+        sure=np.full(n, np.nan, np.float32),
+        error=np.full(n, np.nan, np.float32),
+        evidence=np.zeros((n, classes), np.float32) if keep_evidence else None,
+        counts=np.zeros((P, P)),
+        after=np.zeros((P, P)),
+    )
     # To a rater that never gives a class, a sample of that class looks like one of the nearest class that it gives.
     nearest = np.abs(np.arange(classes)[:, None] - present).argmin(1)
-    counts, after = np.zeros((2, len(present), len(present)))
     enters = np.zeros(n, bool)
     enters[view.rows] = True
     for rows, evidence, informed in model.evidence(view, np.arange(n)):
@@ -114,38 +180,19 @@ def curate(
         rated = own != UNRATED
         right = np.where(rated, posterior[own, np.arange(len(rows))], 0)
         top = posterior.max(0)
-        flagged[rows] = rated & (top > right)
+        found.flagged[rows] = rated & (top > right)
         best = np.where(rated & (top <= right), own, posterior.argmax(0))
         known = rated | informed
-        suggested[rows[known]] = present[best[known]]
-        sure[rows[known]] = top[known]
-        error[rows[rated]] = 1 - right[rated]
+        found.suggested[rows[known]] = present[best[known]]
+        found.sure[rows[known]] = top[known]
+        found.error[rows[rated]] = 1 - right[rated]
         used = enters[rows]
-        counts += posterior[:, used] @ np.eye(len(present))[own[used]]
+        found.counts += posterior[:, used] @ np.eye(P)[own[used]]
         chosen = np.where((top > right) & (top >= confidence), best, own)
-        after += posterior[:, used] @ np.eye(len(present))[chosen[used]]
-        if kept is not None:
-            kept[rows] = evidence[nearest].T
-    margin = float(xlogy(model.q, model.q).sum())  # a class that only copies left out have is no evidence
-    explained = len(present) == 1 or model.predictive >= margin + _chance_gain(margin, view, len(present))
-    if not explained:
-        # Without neighbours that know the truth, T is not identified and a correction is a guess: ratings stay.
-        flagged[:], suggested, sure[:], error[:] = False, scores.copy(), np.nan, np.nan
-    if kept is not None and (not explained or len(present) == 1):  # one rating for all says nothing of any
-        kept[:] = np.nan
-    result = decide(scores, flagged, suggested, sure, error, threshold=confidence, fill_missing=fill_missing)
-    result.evidence = kept
-    T = mixture.transition_of(counts + mixture.PSEUDO)
-    p = counts.sum(1) / counts.sum()
-    after = (after + mixture.PSEUDO) / (after + mixture.PSEUDO).sum(1, keepdims=True)
-    result.diagnosis = as_json(
-        {"mode": "exact", "confidence": confidence, "explained": explained}
-        | ({"T_curated": _expand(after, present, classes)} if explained else {})
-        | _diagnosis(view, model, start, T, p, present, classes, explained)
-        | _intervals(view, model, T, p, fit_samples, ordinal, bootstrap, seed, present, classes)
-        | outcome(result, classes)
-    )
-    return result
+        found.after += posterior[:, used] @ np.eye(P)[chosen[used]]
+        if found.evidence is not None:
+            found.evidence[rows] = evidence[nearest].T
+    return found
 
 
 def check_arrays(scores: Ints, indices: Ints, distances: Floats, classes: int) -> NDArray[np.int8]:
@@ -250,11 +297,11 @@ def _diagnosis(
     p: Matrix,
     present: NDArray[np.intp],
     classes: int,
+    margin: float,
     explained: bool,
 ) -> dict[str, Any]:
     plain = consensus(view, len(present))
     triples = transition.from_triples(plain.c3) if plain.covered else start
-    margin = float(xlogy(model.q, model.q).sum())
     full = Neighborhoods.like(view, np.append(present, UNRATED).astype(np.int8)[view.scores])
     full_T, full_p = _expand(T, present, classes), _spread(p, present, classes)
     found = checks(full, full_T, full_p, renamed=model.renamed or start.renamed)

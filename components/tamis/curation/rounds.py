@@ -91,20 +91,7 @@ def curate(
 
     by_likelihood = transition.from_triples(counted.c3, seed=seed)
     found = checks(view, T, p, renamed=False)
-    if draws.short > 0.01:
-        found["warnings"].append(
-            f"in {draws.short:.0%} of its draws a sample had fewer than {_VOTERS - 1} of its neighbours beside it: "
-            "find more neighbours (neighbors.k)"
-        )
-    # All the rounds that drew a sample may agree on it, and the smoothing still keeps it below the threshold.
-    visits = votes.visits[view.rows]
-    out_of_reach = float(((visits + 1) ** 2 / ((visits + 2) * (visits + classes)) < confidence).mean())
-    if out_of_reach > 0.01:
-        found["warnings"].append(
-            f"{out_of_reach:.0%} of the ratings cannot be corrected: {vote_rounds} rounds draw a rating "
-            f"{visits.mean():.1f} times on average, too seldom for the confidence {confidence:g}; lower "
-            "curation.confidence, or use mode: exact"
-        )
+    found["warnings"] += _warnings(draws, votes, classes, confidence, vote_rounds)
     result.diagnosis = as_json(
         {
             "mode": "reference" if doubled else "paper",
@@ -120,6 +107,26 @@ def curate(
         | outcome(result, classes)
     )
     return result
+
+
+def _warnings(draws: _Draws, votes: _Votes, classes: int, confidence: float, vote_rounds: int) -> list[str]:
+    """Where the draws were too few, or of too few neighbours."""
+    warnings = []
+    if draws.short > 0.01:
+        warnings.append(
+            f"in {draws.short:.0%} of its draws a sample had fewer than {_VOTERS - 1} of its neighbours beside it: "
+            "find more neighbours (neighbors.k)"
+        )
+    # All the rounds that drew a sample may agree on it, and the smoothing still keeps it below the threshold.
+    visits = votes.visits[draws.rows]
+    out_of_reach = float(((visits + 1) ** 2 / ((visits + 2) * (visits + classes)) < confidence).mean())
+    if out_of_reach > 0.01:
+        warnings.append(
+            f"{out_of_reach:.0%} of the ratings cannot be corrected: {vote_rounds} rounds draw a rating "
+            f"{visits.mean():.1f} times on average, too seldom for the confidence {confidence:g}; lower "
+            "curation.confidence, or use mode: exact"
+        )
+    return warnings
 
 
 class _Draws:
