@@ -20,6 +20,32 @@ T = np.array(
 P = np.array([0.08, 0.16, 0.27, 0.27, 0.17, 0.05])
 
 
+# A rater that is too kind: 56 % of ratings are wrong, and a true 5 is mostly rated 4.
+SKEWED = np.array(
+    [
+        [0.38, 0.32, 0.18, 0.09, 0.03, 0.00],
+        [0.10, 0.38, 0.34, 0.14, 0.04, 0.00],
+        [0.04, 0.12, 0.44, 0.30, 0.09, 0.01],
+        [0.02, 0.05, 0.16, 0.51, 0.23, 0.03],
+        [0.01, 0.03, 0.09, 0.29, 0.50, 0.08],
+        [0.01, 0.03, 0.08, 0.24, 0.40, 0.24],
+    ]
+)
+# A good rater: 24 % of ratings are wrong, nearly all by one class.
+MILD = np.array(
+    [
+        [0.82, 0.15, 0.03, 0.00, 0.00, 0.00],
+        [0.10, 0.76, 0.12, 0.02, 0.00, 0.00],
+        [0.02, 0.11, 0.75, 0.11, 0.01, 0.00],
+        [0.00, 0.02, 0.11, 0.75, 0.11, 0.01],
+        [0.00, 0.00, 0.02, 0.13, 0.76, 0.09],
+        [0.00, 0.00, 0.01, 0.04, 0.20, 0.75],
+    ]
+)
+RATERS = {"near": T, "asym": SKEWED, "mild": MILD}
+_COPIED = (0.0, 0.3, 0.5)  # of raters that share errors: how many of the first rater's ratings each takes over
+
+
 @dataclass(frozen=True)
 class Pool:
     """Samples with known truth and their neighbours."""
@@ -67,6 +93,68 @@ def make_pool(
     """
     vectors, true, scores = _clusters(n, d, seed, size, foreign, T, p)
     return Pool(vectors, true, scores, *nearest(vectors, k))
+
+
+@dataclass(frozen=True)
+class RatedPool:
+    """A pool rated by several raters: `ratings` is (n, R), the rest as in `Pool`; `grades` is (n,), -1 for none."""
+
+    vectors: np.ndarray
+    true: np.ndarray
+    ratings: np.ndarray
+    grades: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
+
+    @property
+    def raw(self) -> np.ndarray:
+        """What one would use without curation: the raters' mean, rounded half up."""
+        return np.floor(self.ratings.mean(1) + 0.5).astype(np.int8)
+
+
+def mixed_pool(
+    n: int,
+    *,
+    seed: int,
+    own: float,
+    rater: str = "near",
+    raters: int = 1,
+    shared: bool = False,
+    grades: int = 0,
+    d: int = 256,
+    k: int = 32,
+) -> RatedPool:
+    """A pool whose quality varies within neighbourhoods.
+
+    Clusters have 2 to 200 members, their number falling by a power law, on a sphere of `d` dimensions of unequal width.
+    A cluster has one true class, but a share `own` of all samples has one drawn from the prior instead. The second
+    rater is kinder than the first, the third gives a quarter of its ratings at random; with `shared`, they take over
+    30 % and 50 % of the first one's ratings.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = np.minimum(2 * (1 - rng.random(n)) ** (-1 / 1.1), 200).astype(int)
+    cluster = np.repeat(np.arange(n), sizes)[:n]
+    clusters, width = cluster[-1] + 1, 1 / np.sqrt(np.arange(1, d + 1))
+    width /= np.linalg.norm(width)
+    centers = rng.standard_normal((clusters, d)) * width
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    spread = rng.uniform(0.3, 0.8, clusters)
+    vectors = centers[cluster] + spread[cluster, None] * rng.standard_normal((n, d)) * width
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    true = rng.choice(len(P), clusters, p=P)[cluster]
+    true = np.where(rng.random(n) < own, rng.choice(len(P), n, p=P), true)
+    first = RATERS[rater]
+    matrices = (first, (first + SKEWED) / 2, 0.75 * first + 0.25 / len(P))
+    given = [draw_ratings(true, matrix, rng) for matrix in matrices[:raters]]
+    if shared:
+        for r in range(1, raters):
+            given[r] = np.where(rng.random(n) < _COPIED[r], given[0], given[r])
+    graded = np.full(n, -1, np.int8)
+    chosen = rng.permutation(n)[:grades]
+    graded[chosen] = true[chosen]
+    order = rng.permutation(n)
+    vectors, ratings = vectors[order], np.stack(given, 1).astype(np.int8)[order]
+    return RatedPool(vectors, true[order], ratings, graded[order], *nearest(vectors, k))
 
 
 def make_vectors(n: int, d: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
