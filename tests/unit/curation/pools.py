@@ -128,7 +128,7 @@ def mixed_pool(
 
     Clusters have 2 to 200 members, their number falling by a power law, on a sphere of `d` dimensions of unequal width.
     A cluster has one true class, but a share `own` of all samples has one drawn from the prior instead. The second
-    rater is kinder than the first, the third gives a quarter of its ratings at random; with `shared`, they take over
+    rater is kinder than the first, the third gives a tenth of its ratings at random; with `shared`, they take over
     30 % and 50 % of the first one's ratings.
     """
     rng = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def mixed_pool(
     true = rng.choice(len(P), clusters, p=P)[cluster]
     true = np.where(rng.random(n) < own, rng.choice(len(P), n, p=P), true)
     first = RATERS[rater]
-    matrices = (first, (first + SKEWED) / 2, 0.75 * first + 0.25 / len(P))
+    matrices = (first, 0.7 * first + 0.3 * SKEWED, 0.9 * first + 0.1 / len(P))
     given = [draw_ratings(true, matrix, rng) for matrix in matrices[:raters]]
     if shared:
         for r in range(1, raters):
