@@ -105,7 +105,7 @@ def make_curation(
     defaults: dict[str, Any] = {"rater": "r", "raw_score": None, "score": None, "flagged": False, "diversity": 0.0}
 
     def write(step: Step[NoSettings]) -> None:
-        _write(step, CURATION, [defaults | row for row in rows])
+        _write(step, CURATION, [defaults | {"mean": row.get("score")} | row for row in rows])
         (step.out / "diagnosis.json").write_text(json.dumps(diagnosis or {}))
         pq.write_table(pa.Table.from_pylist(list(corrections), CORRECTIONS), step.out / "corrections.parquet")
 

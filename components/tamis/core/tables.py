@@ -61,10 +61,20 @@ CURATION = pa.schema(
         pa.field("flagged", pa.bool_(), nullable=False),  # the rating is probably wrong
         pa.field("error_probability", pa.float32()),  # P(true score != rating)
         pa.field("suggested", pa.int8()),  # most probable score class
-        pa.field("confidence", pa.float32()),  # probability of `suggested`
+        pa.field("confidence", pa.float32()),  # probability that `score` is right
+        pa.field("mean", pa.float32()),  # posterior mean of the true score class; null where nothing is known
         pa.field("diversity", pa.float32(), nullable=False),  # long-tail diversity score, 0..1
     ]
 )
+
+
+def curation_with_posterior(classes: int) -> pa.Schema:
+    """`CURATION` and, last, `posterior`: the probabilities of the `classes` true score classes, null where not known.
+
+    They are float32, which every reader of Parquet knows; half floats many do not.
+    """
+    return CURATION.append(pa.field("posterior", pa.list_(pa.float32(), classes)))
+
 
 # Beside the curation: each rater's most confident corrections with the nearest neighbours of the corrected sample.
 CORRECTIONS = pa.schema(

@@ -23,6 +23,10 @@ class Curated:
         confidence: (n,) float32 probability of `suggested`; NaN where there is none.
         error_probability: (n,) float32 probability that the rating is wrong; NaN where there is no rating.
         diagnosis: how the scores came about, as JSON values.
+        mean: (n,) float32 posterior mean of the true class, 0..K-1; NaN where nothing is known; None in modes without
+            a posterior.
+        posterior: (n, K) float32 probabilities of each true class, where they were asked for; NaN where nothing is
+            known.
         evidence: (n, K) float32 log probability of what was seen given each true score, where it was asked for; to a
             class that the rater never gave, that of the nearest class that it gave. NaN where nothing is known.
     """
@@ -35,6 +39,13 @@ class Curated:
     error_probability: NDArray[np.float32]
     diagnosis: dict[str, Any] = field(default_factory=dict)
     evidence: NDArray[np.float32] | None = None
+    mean: NDArray[np.float32] | None = None
+    posterior: NDArray[np.float32] | None = None
+
+    def means(self) -> NDArray[np.float32]:
+        """What ranks samples by real numbers: (n,) float32, the posterior mean, or else the score; NaN for neither."""
+        scores = np.where(self.score == UNRATED, np.nan, self.score).astype(np.float32)
+        return scores if self.mean is None else np.where(np.isnan(self.mean), scores, self.mean)
 
     def of(self, rows: NDArray[np.intp]) -> Curated:
         """The scores of some samples."""

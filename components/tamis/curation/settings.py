@@ -12,7 +12,7 @@ MOST_CLASSES = 6  # the paper's number, which selection and report are made for
 _DIVERSITY_NEIGHBORS = 10
 _OF_EXACT = (
     *("fill_missing", "neighbors", "copies", "copy_distance", "fit_samples", "ordinal", "per_source", "combine"),
-    "bootstrap",
+    *("bootstrap", "posterior"),
 )
 
 
@@ -66,6 +66,9 @@ class CurationSettings(Settings):
     )
     bootstrap: int = Field(
         0, ge=0, le=1000, description="resamples for 95 % intervals of T and p; 0: none (exact mode)"
+    )
+    posterior: bool = Field(
+        False, description="also write each sample's probabilities of all score classes (exact mode)"
     )
     diversity: Literal["paper", "reference"] = Field(
         "paper", description="reference: as the paper's code computes it, on doubled samples and rounded"

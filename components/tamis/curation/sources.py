@@ -73,7 +73,7 @@ def curate(
 
 def _put(result: Curated, alone: Curated, rows: NDArray[np.intp]) -> None:
     """Write what was found of the samples `rows` alone over what was found of them among all."""
-    for field in ("score", "flagged", "suggested", "confidence", "error_probability", "evidence"):
+    for field in ("score", "flagged", "suggested", "confidence", "error_probability", "evidence", "mean", "posterior"):
         values, theirs = getattr(result, field), getattr(alone, field)
         if values is not None and theirs is not None:
             values[rows] = theirs[: len(rows)]

@@ -15,7 +15,7 @@ from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions, read_keys, unpack
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.tables import CURATION, PartsWriter
+from tamis.core.tables import CURATION, PartsWriter, curation_with_posterior
 from tamis.curation import exact, raters, rounds, sources
 from tamis.curation.classes import UNRATED
 from tamis.curation.diversity import diversity_scores
@@ -72,9 +72,11 @@ def _run(step: Step[CurationSettings]) -> None:
         results[raters.COMBINED] = raters.combine(
             results, settings.classes, threshold=settings.threshold, fill_missing=settings.fill_missing
         )
-    with PartsWriter(step.out, CURATION, _BLOCK) as table:
+    classes = settings.classes if settings.posterior else None
+    schema = CURATION if classes is None else curation_with_posterior(classes)
+    with PartsWriter(step.out, schema, _BLOCK) as table:
         for rater, result in results.items():
-            _write(table, ids, rater, result, diversity)
+            _write(table, ids, rater, result, diversity, classes)
             for warning in result.diagnosis["warnings"]:
                 log.warning("curation: %s: %s", rater, warning)
     write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
@@ -182,7 +184,16 @@ def _graph(artifact: Artifact) -> tuple[Keys, Ints, Floats]:
     return ids, indices, distances
 
 
-def _write(table: PartsWriter, ids: Keys, rater: str, result: Curated, diversity: NDArray[np.float32]) -> None:
+def _write(
+    table: PartsWriter,
+    ids: Keys,
+    rater: str,
+    result: Curated,
+    diversity: NDArray[np.float32],
+    classes: int | None,
+) -> None:
+    """Write a rater's rows; with `classes` also the probabilities of so many."""
+    means = result.means()
     for start in range(0, len(ids), _BLOCK):
         rows = slice(start, start + _BLOCK)
         columns = {
@@ -194,9 +205,21 @@ def _write(table: PartsWriter, ids: Keys, rater: str, result: Curated, diversity
             "error_probability": pa.array(result.error_probability[rows], from_pandas=True),
             "suggested": _classes(result.suggested[rows]),
             "confidence": pa.array(result.confidence[rows], from_pandas=True),
+            "mean": pa.array(means[rows], from_pandas=True),
             "diversity": pa.array(diversity[rows]),
         }
+        if classes is not None:
+            columns["posterior"] = _posteriors(result.posterior, rows, len(ids[rows]), classes)
         table.write(pa.table(columns))
+
+
+def _posteriors(posterior: NDArray[np.float32] | None, rows: slice, n: int, classes: int) -> pa.Array:
+    """Probabilities of n samples as lists of `classes`, null where they are not known."""
+    if posterior is None:
+        return pa.nulls(n, pa.list_(pa.float32(), classes))
+    values = posterior[rows].astype(np.float32, copy=False)
+    unknown = np.isnan(values).any(1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), classes, mask=pa.array(unknown))
 
 
 def _classes(scores: NDArray[np.int8]) -> pa.Array:

@@ -14,11 +14,13 @@ from kfp import dsl
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import pack
 from tamis.core.settings import parse
-from tamis.core.tables import CURATION, RATINGS, PartsWriter
+from tamis.core.tables import CURATION, RATINGS, PartsWriter, curation_with_posterior
 from tamis.curation.component import curate
+from tamis.curation.result import Curated
 from tamis.curation.settings import CurationSettings
-from tamis.curation.stage import run
+from tamis.curation.stage import _write, run
 from tests.artifacts import make, make_neighbors, make_ratings
 from tests.unit.curation.pools import Pool, draw_ratings, make_pool, nearest
 
@@ -238,6 +240,62 @@ def test_the_other_modes_run_and_say_which_they_are(pool: Pool, tmp_path: Path, 
     np.testing.assert_allclose(diversity, np.round(diversity.astype(float), 4), atol=1e-7)
 
 
+@pytest.mark.parametrize("mode", ["exact", "paper", "reference"])
+def test_where_a_mode_gives_no_mean_it_is_the_score(pool: Pool, tmp_path: Path, mode: str) -> None:
+    scores = np.where(np.arange(1200) < 50, -1, pool.scores)
+    ratings, graph = ratings_of(tmp_path, "r", scores), graph_of(tmp_path, pool)
+    settings = parse(CurationSettings, {"mode": mode}, where="settings")
+    run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    table = rows_of(tmp_path / "out")
+    assert table.schema.equals(CURATION)
+    if mode != "exact":
+        assert table["mean"].to_pylist() == table["score"].to_pylist()
+    means = table["mean"].to_numpy()
+    assert not np.isnan(means[50:]).any()
+    assert ((means[50:] >= 0) & (means[50:] <= 5)).all()
+
+
+def curated(score: list[int], **found: Any) -> Curated:
+    scores, n = np.array(score, np.int8), len(score)
+    floats = np.full(n, np.nan, np.float32)
+    return Curated(scores, scores, np.zeros(n, bool), scores, floats, floats, **found)
+
+
+def written(folder: Path, result: Curated, classes: int | None) -> pa.Table:
+    schema = CURATION if classes is None else curation_with_posterior(classes)
+    ids, diversity = pack(pa.array(names(len(result.raw))), where="here"), np.zeros(len(result.raw), np.float32)
+    with PartsWriter(folder / "table", schema) as table:
+        _write(table, ids, "r", result, diversity, classes)
+    read = pq.read_table(folder / "table" / "part-00000.parquet")
+    assert read.schema.equals(schema)
+    return read
+
+
+def test_means_are_written_and_where_there_is_none_the_score(tmp_path: Path) -> None:
+    means = np.array([0.5, np.nan, np.nan, 4.75], np.float32)
+    table = written(tmp_path, curated([1, 2, -1, -1], mean=means), None)
+    assert table["mean"].to_pylist() == [0.5, 2, None, 4.75]
+    assert "posterior" not in table.column_names
+
+
+def test_a_posterior_is_a_list_of_floats_or_null(tmp_path: Path) -> None:
+    posterior = np.array([[0.25, 0.75, 0], [np.nan] * 3, [0, 0.5, 0.5]], np.float32)
+    table = written(tmp_path, curated([1, 2, -1], posterior=posterior), 3)
+    assert table["posterior"].to_pylist() == [[0.25, 0.75, 0], None, [0, 0.5, 0.5]]
+    assert table.schema.field("posterior").type == pa.list_(pa.float32(), 3)
+
+
+def test_a_posterior_that_a_rater_lacks_is_null(tmp_path: Path) -> None:
+    assert written(tmp_path, curated([1, 2]), 3)["posterior"].null_count == 2
+
+
+def test_posteriors_are_in_the_table_when_asked_for(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    settings = CurationSettings(posterior=True, lowest=5)
+    run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    assert rows_of(tmp_path / "out").schema.equals(curation_with_posterior(5))
+
+
 def test_two_runs_write_the_same_bytes(pool: Pool, tmp_path: Path) -> None:
     ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
     hashes = [
@@ -297,6 +355,7 @@ def test_more_neighbours_than_the_graph_has_are_no_secret(pool: Pool, tmp_path: 
     ("changed", "said"),
     [
         ({"bootstrap": 50, "neighbors": 5}, "neighbors and bootstrap needs mode: exact, not paper"),
+        ({"posterior": True}, "posterior needs mode: exact"),
         ({"ordinal": 3}, "ordinal needs mode: exact"),
         ({"mode": "exact", "diversity": "reference", "diversity_neighbors": 5}, "no meaning with diversity: reference"),
     ],
