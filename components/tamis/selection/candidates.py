@@ -12,7 +12,9 @@ from tamis.core.errors import InputError
 from tamis.core.ids import Keys
 from tamis.selection.similarity import Embeddings
 
-Column = Literal["lengths", "distances", "raw_scores", "scores", "diversity", "model_scores", "embedded", "places"]
+Column = Literal[
+    "lengths", "distances", "raw_scores", "scores", "means", "diversity", "model_scores", "embedded", "places"
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Candidates:
         distances: (n,) float32, mean cosine distance to the k nearest neighbours.
         raw_scores: (n,) int8, a rater's score classes 0..5.
         scores: (n,) int8, the score classes 0..5 after curation.
+        means: (n,) float32, posterior means of the true score class, 0..5.
         diversity: (n,) float32, long-tail diversity scores 0..1.
         model_scores: (n,) float64, what a model's probabilities or gradients say (perplexity, DEITA, LESS).
         embedded: (n,) int64, rows of `embeddings`.
@@ -46,6 +49,7 @@ class Candidates:
     distances: NDArray[np.float32] | None = None
     raw_scores: NDArray[np.int8] | None = None
     scores: NDArray[np.int8] | None = None
+    means: NDArray[np.float32] | None = None
     diversity: NDArray[np.float32] | None = None
     model_scores: NDArray[np.float64] | None = None
     embedded: NDArray[np.int64] | None = None

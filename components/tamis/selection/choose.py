@@ -19,6 +19,7 @@ from tamis.selection.strategies.base import Strategy
 _UNKNOWN: dict[Column, str] = {
     "raw_scores": "unrated",
     "scores": "unrated",
+    "means": "unrated",
     "distances": "not in the graph",
     "model_scores": "without a score",
     "embedded": "not in the embeddings",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
@@ -18,6 +19,7 @@ _BLOCK = 1 << 20  # rows of the graph that are averaged at once
 _CURATION: dict[Column, tuple[str, type[np.generic], Any]] = {  # column -> name in the artifact, dtype, "not known"
     "raw_scores": ("raw_score", np.int8, -1),
     "scores": ("score", np.int8, -1),
+    "means": ("mean", np.float32, np.nan),
     "diversity": ("diversity", np.float32, np.nan),
 }
 
@@ -84,8 +86,9 @@ def read_curation(
         the samples that it does not have.
 
     Raises:
-        InputError: when it has none of the samples.
+        InputError: when it has none of the samples, or an earlier version made it without one of the columns.
     """
+    _check_columns(curation, columns)
     keys: list[Keys] = []
     parts: dict[Column, list[NDArray[Any]]] = {column: [] for column in columns}
     for batch in curation.batches(["id", "rater"] + [_CURATION[column][0] for column in columns], rows=100_000):
@@ -101,6 +104,15 @@ def read_curation(
     for column, values in found.items():
         values[absent] = _CURATION[column][2]
     return found, absent
+
+
+def _check_columns(curation: Artifact, columns: list[Column]) -> None:
+    there = set(pq.read_schema(curation.parts()[0]).names)
+    if missing := [name for name in (_CURATION[column][0] for column in columns) if name not in there]:
+        raise InputError(
+            f"{curation.location}: this curation has no column '{missing[0]}'; an earlier version of Tamis made it",
+            action="curate again",
+        )
 
 
 def read_distances(neighbors: Artifact, k: int, ids: Keys) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

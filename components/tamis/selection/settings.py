@@ -10,6 +10,7 @@ from tamis.core.settings import Settings
 
 StrategyName = Literal["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
 Variant = Literal["published", "ds2-paper"]
+RankBy = Literal["class", "mean"]
 # Strategies that have a variant "ds2-paper".
 VARIED: frozenset[StrategyName] = frozenset(("alpagasus", "deita", "less"))
 
@@ -43,9 +44,14 @@ class SelectionSettings(Settings):
     variant: Variant = Field(
         "published", description="ds2-paper: alpagasus, deita and less as they were run in the DS2 paper's experiments"
     )
+    rank_by: RankBy = Field(
+        "class", description="ds2: the curated score class, as published, or the posterior mean of the true class"
+    )
     size: Amount | None = Field(None, description="samples: a number, or a share of the pool below 1; none for full")
     rater: str | None = Field(None, description="whose scores are used; the only rater's if there is one")
-    min_score: int | None = Field(None, ge=0, le=5, description="samples of lower score classes are never picked")
+    min_score: int | None = Field(
+        None, ge=0, le=5, description="samples of lower score classes, or without one, are never picked"
+    )
     k: int = Field(10, ge=1, description="knn: over how many nearest neighbours the mean distance is taken")
     max_similarity: float = Field(
         0.9, gt=-1, le=1, description="deita: largest cosine similarity that two picked samples may have"
@@ -68,6 +74,10 @@ class SelectionSettings(Settings):
             raise ValueError(f"the strategy {self.strategy} needs a size")
         if self.variant == "ds2-paper" and self.strategy not in VARIED:
             raise ValueError(f"the strategy {self.strategy} was run as published; leave variant out")
+        if self.rank_by != "class" and self.strategy != "ds2":
+            raise ValueError(
+                f"rank_by: mean goes with the strategy ds2 only; the strategy {self.strategy} allows class, the default"
+            )
         if self.task is not None and (self.strategy != "less" or self.variant != "published"):
             raise ValueError("task goes with the strategy less, as published")
         return self

@@ -40,6 +40,7 @@ from tamis.selection.strategies.deita import Deita
 
 _BLOCK = 1 << 20  # rows of the table that are written at once
 _SCORE_CLASSES = 6
+_CURATED: tuple[Column, ...] = ("raw_scores", "scores", "means", "diversity")  # what a curation knows
 _MAKE = {
     "perplexity": "make them by `tamis score --set measure.kind=perplexity` and give them as scores",
     "deita": "make them by `tamis score --set measure.kind=deita` and give them as scores",
@@ -67,7 +68,7 @@ def run(
         InputError: when exactly the number asked for cannot be had.
     """
     needed = _columns(settings)
-    from_curation = bool(needed & {"raw_scores", "scores", "diversity"})
+    from_curation = bool(needed & set(_CURATED))
     inputs = {"pool": Input(pool, "pool")}
     if from_curation:
         inputs["curation"] = Input(_given(curation, "curation", settings), "curation")
@@ -85,15 +86,19 @@ def run(
 
 
 def _columns(settings: SelectionSettings) -> set[Column]:
-    """What must be known about the samples."""
+    """What is read about the samples."""
     strategy = strategy_of(settings)
     columns = {*strategy.order, *strategy.needs}
-    return columns | {score_column(strategy)} if settings.min_score is not None else columns
+    if settings.min_score is not None:
+        columns.add(score_column(strategy))
+    if "scores" in columns:
+        columns.add("raw_scores")  # which tell what was never rated
+    return columns
 
 
 def strategy_of(settings: SelectionSettings) -> Strategy:
     """The strategy that the settings ask for, with its own settings."""
-    strategy = strategy_named(settings.strategy, settings.variant)
+    strategy = strategy_named(settings.strategy, settings.variant, settings.rank_by)
     return replace(strategy, max_similarity=settings.max_similarity) if isinstance(strategy, Deita) else strategy
 
 
@@ -143,7 +148,7 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
         step.facts["exclude_ids"] = len(excluded)
     if step.inputs("curation"):
         curation = step.input("curation")
-        columns: list[Column] = [name for name in ("raw_scores", "scores", "diversity") if name in needed]
+        columns = [name for name in _CURATED if name in needed]
         rater = rater_of(curation, settings.rater)
         found, barred["not in the curation"] = read_curation(curation, rater, columns, candidates.ids)
         candidates = replace(candidates, **found)  # type: ignore[arg-type]
@@ -205,8 +210,11 @@ def _account(candidates: Candidates, choice: Choice) -> dict[str, Any]:
         "sources": {name: int(count) for name, count in zip(candidates.source_names, sources, strict=True)},
         "thresholds": choice.thresholds,
     }
-    scores = candidates.scores if candidates.raw_scores is None else candidates.raw_scores
+    raw = candidates.raw_scores
+    scores = raw if candidates.scores is None else candidates.scores
     if scores is not None:
         counts = np.bincount(scores[choice.rows], minlength=_SCORE_CLASSES)
         facts["score_classes"] = {str(score): int(count) for score, count in enumerate(counts)}
+    if raw is not None and candidates.scores is not None:
+        facts["predicted"] = int(np.count_nonzero(raw[choice.rows] < 0))
     return facts

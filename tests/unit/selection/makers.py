@@ -12,6 +12,7 @@ from tamis.core.ids import tie_breaks
 from tamis.selection.candidates import Candidates
 from tamis.selection.choose import choose
 from tamis.selection.similarity import Embeddings
+from tamis.selection.strategies.base import Strategy
 
 
 class Sample(NamedTuple):
@@ -23,6 +24,7 @@ class Sample(NamedTuple):
     distance: float | None = 0.5
     raw_score: int | None = 3
     score: int | None = 3
+    mean: float | None = 3.0
     diversity: float = 0.5
     model_score: float | None = 0.5
     vector: int | None = 0  # number in VECTORS
@@ -52,6 +54,7 @@ def candidates_of(samples: Sequence[Sample]) -> Candidates:
         distances=column("distance", np.float32, np.nan),
         raw_scores=column("raw_score", np.int8),
         scores=column("score", np.int8),
+        means=column("mean", np.float32, np.nan),
         diversity=column("diversity", np.float32),
         model_scores=column("model_score", np.float64, np.nan),
         embedded=column("vector", np.int64),
@@ -60,7 +63,9 @@ def candidates_of(samples: Sequence[Sample]) -> Candidates:
     )
 
 
-def chosen(strategy: str, samples: Sequence[Sample], size: int | float | None, **options: Any) -> list[bytes]:
+def chosen(
+    strategy: str | Strategy, samples: Sequence[Sample], size: int | float | None, **options: Any
+) -> list[bytes]:
     """Keys of the chosen samples, the first picked first."""
     candidates = candidates_of(samples)
     choice = choose(strategy, candidates, size, **({"seed": 0} | options))
@@ -82,6 +87,7 @@ SAMPLE = st.builds(
     distance=st.none() | st.sampled_from([0.0, 0.25, 1.0, 1.5]),
     raw_score=st.none() | st.integers(0, 5),
     score=st.none() | st.integers(0, 5),
+    mean=st.none() | st.sampled_from([0.0, 2.5, 2.625, 5.0]),
     diversity=st.sampled_from([0.0, 0.125, 0.5, 0.75]),
     model_score=st.none() | st.sampled_from([0.0, 0.25, 7.5]),
     vector=st.none() | st.integers(0, len(VECTORS) - 1),

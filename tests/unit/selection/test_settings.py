@@ -67,6 +67,8 @@ def test_one_excluded_file_may_be_given_without_a_list() -> None:
             {"strategy": "less", "task": "mmlu", "variant": "ds2-paper"},
             "task goes with .* less, as published",
         ),
+        ({"strategy": "ds2-raw", "rank_by": "mean"}, "rank_by: mean goes with .* ds2 only; .* ds2-raw allows class"),
+        ({"strategy": "ds2", "rank_by": "median"}, "rank_by: seen 'median'"),
         ({"strategy": "deita", "max_similarity": 1.1}, "less than or equal to 1"),
     ],
 )

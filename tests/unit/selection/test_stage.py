@@ -18,7 +18,7 @@ from tamis.core.errors import ArtifactError, InputError, SettingsError, StorageE
 from tamis.core.samples import response_of, sample_id
 from tamis.core.settings import hash_of
 from tamis.core.steps import Step
-from tamis.core.tables import SCORES, SELECTION, PartsWriter
+from tamis.core.tables import CURATION, SCORES, SELECTION, PartsWriter
 from tamis.selection.reading import response_lengths
 from tamis.selection.settings import SelectionSettings
 from tamis.selection.stage import run
@@ -151,6 +151,7 @@ def test_the_manifest_gives_an_account(pool: Path, curation: Path, tmp_path: Pat
         "sources": {source: sum(SOURCES[IDS.index(r["id"])] == source for r in table_of(tmp_path / "out"))
                     for source in ("first", "second")},
         "score_classes": {"0": 0, "1": 0, "2": 0, "3": 0, "4": 2, "5": 3},
+        "predicted": 0,
         "thresholds": [{"sources": None, "score": 4.0, "picked": 2, "cut": 1}],
         "mean_characters": sum(characters) / 5,
     }  # fmt: skip
@@ -250,6 +251,67 @@ def test_a_lowest_score_reads_the_curation_for_any_strategy(pool: Path, curation
     scores = {row["id"]: row["score"] for row in curation_rows()}
     assert all(scores[row["id"]] >= 4 for row in table_of(tmp_path / "out"))
     assert manifest.facts["not_eligible"] == {"unrated": 1, "score below 4": 15}
+
+
+def test_by_mean_the_means_rank_and_are_the_scores_of_the_table(pool: Path, tmp_path: Path) -> None:
+    rows = [row | {"mean": None if n == 5 else (n * 11 % 24) / 5} for n, row in enumerate(curation_rows())]
+    curation = make_curation(tmp_path / "curation", rows)
+    settings = settings_of("ds2", size=7, rank_by="mean")
+    manifest = run(settings, pool=pool, curation=curation, out=tmp_path / "out")
+    best = sorted((row for row in rows if row["mean"] is not None), key=lambda row: -row["mean"])
+    assert [(r["id"], r["score"]) for r in table_of(tmp_path / "out")] == [
+        (row["id"], pytest.approx(row["mean"])) for row in best[:7]
+    ]
+    assert sum(manifest.facts["score_classes"].values()) == 7, "classes are counted, not means"
+    assert manifest.facts["thresholds"] == [
+        {"sources": None, "score": pytest.approx(best[6]["mean"]), "picked": 1, "cut": 0}
+    ]
+
+
+def test_equal_means_are_ranked_by_diversity_as_equal_classes_are(pool: Path, curation: Path, tmp_path: Path) -> None:
+    for rank_by in ("class", "mean"):  # here every mean is the score itself
+        settings = settings_of("ds2", size=9, rank_by=rank_by)
+        run(settings, pool=pool, curation=curation, out=tmp_path / rank_by)
+    assert table_of(tmp_path / "class") == table_of(tmp_path / "mean")
+
+
+def test_samples_with_a_predicted_score_are_picked_and_counted(pool: Path, tmp_path: Path) -> None:
+    rows = [row | ({"raw_score": None, "score": 5, "mean": 4.9} if n % 3 == 0 else {"mean": 2.5})
+            for n, row in enumerate(curation_rows())]  # fmt: skip
+    curation = make_curation(tmp_path / "curation", rows)
+    for rank_by in ("class", "mean"):
+        settings = settings_of("ds2", size=12, rank_by=rank_by)
+        manifest = run(settings, pool=pool, curation=curation, out=tmp_path / rank_by)
+        picked = {row["id"] for row in table_of(tmp_path / rank_by)}
+        predicted = {row["id"] for row in rows if row["raw_score"] is None and row["score"] is not None}
+        assert manifest.facts["predicted"] == len(picked & predicted) > 0
+        assert manifest.facts["eligible"] == 23
+    assert {row["id"] for row in rows[::3]} <= picked
+    manifest = run(settings_of("ds2-raw", size=12), pool=pool, curation=curation, out=tmp_path / "raw")
+    assert "predicted" not in manifest.facts
+    assert manifest.facts["not_eligible"] == {"unrated": 9}
+
+
+def test_a_lowest_score_takes_predicted_ones_for_any_strategy(pool: Path, tmp_path: Path) -> None:
+    rows = [row | ({"raw_score": None, "score": 5} if n < 6 else {"score": 1}) for n, row in enumerate(curation_rows())]
+    curation = make_curation(tmp_path / "curation", rows)
+    manifest = run(settings_of("random", size=6, min_score=4), pool=pool, curation=curation, out=tmp_path / "out")
+    assert manifest.facts["predicted"] == 6
+
+
+def test_a_curation_without_means_is_refused_where_they_rank_and_does_elsewhere(pool: Path, tmp_path: Path) -> None:
+    schema = pa.schema([field for field in CURATION if field.name != "mean"])
+
+    def write(step: Step[NoSettings]) -> None:
+        with PartsWriter(step.out, schema) as parts:
+            parts.write_rows({"flagged": False} | row for row in curation_rows())
+        step.rows = parts.rows
+
+    make("curation", tmp_path / "old", write)
+    run(settings_of("ds2", size=3), pool=pool, curation=tmp_path / "old", out=tmp_path / "by-class")
+    with pytest.raises(InputError, match="this curation has no column 'mean'; an earlier version") as caught:
+        run(settings_of("ds2", size=3, rank_by="mean"), pool=pool, curation=tmp_path / "old", out=tmp_path / "out")
+    assert caught.value.action == "curate again"
 
 
 def test_with_several_raters_one_must_be_named(pool: Path, tmp_path: Path) -> None:

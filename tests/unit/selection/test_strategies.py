@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tamis.core.errors import InputError, SettingsError
@@ -113,6 +113,33 @@ def test_the_choice_is_the_naive_one_in_its_order(
     size = max(1, int(share * possible))
     expected = [s.key for s in NAIVE[strategy](samples, seeds, size)]
     assert chosen(strategy, samples, size, seed=seed) == expected
+
+
+@settings(max_examples=100)
+@given(samples=SAMPLES, share=st.floats(0.01, 1))
+def test_ds2_by_mean_takes_the_highest_means_of_the_samples_that_have_a_score(
+    samples: list[Sample], share: float
+) -> None:
+    seeds = seeded("ds2", samples)
+    known = [s for s in samples if s.score is not None and s.mean is not None]
+    expected = [s.key for s in sorted(known, key=lambda s: (-(s.mean or 0), -s.diversity, seeds[s.key]))]
+    assume(expected)
+    size = max(1, int(share * len(expected)))
+    assert chosen(strategy_named("ds2", rank_by="mean"), samples, size) == expected[:size]
+
+
+def test_the_lowest_score_is_one_of_classes_whatever_ranks() -> None:
+    samples = [Sample(key(0), score=3, mean=4.5), Sample(key(1), score=4, mean=3.5), Sample(key(2), score=4, mean=4.0)]
+    by_mean = strategy_named("ds2", rank_by="mean")
+    assert chosen(by_mean, samples, 2) == [key(0), key(2)]
+    assert chosen(by_mean, samples, 2, min_score=4) == [key(2), key(1)]
+
+
+def test_only_ds2_as_published_ranks_by_mean() -> None:
+    for name, variant in (("ds2-raw", "published"), ("alpagasus", "ds2-paper"), ("random", "published")):
+        with pytest.raises(SettingsError, match=f"rank_by: seen 'mean' for the strategy {name}") as caught:
+            strategy_named(name, variant, "mean")  # type: ignore[arg-type]
+        assert caught.value.allowed == "ds2, published"
 
 
 @pytest.mark.parametrize("strategy", NAMES)

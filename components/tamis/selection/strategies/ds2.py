@@ -2,6 +2,9 @@
 
 Score classes are taken from the highest down while they fit; of the one that does not fit, the samples with the highest
 long-tail diversity scores among all its members.
+
+`BY_MEAN` ranks by the posterior mean of the true class instead, so that a sure 4 comes before one that may be a 2. It
+chooses among the same samples: those with a curated score.
 """
 
 from __future__ import annotations
@@ -9,3 +12,4 @@ from __future__ import annotations
 from tamis.selection.strategies.base import Strategy
 
 STRATEGY = Strategy("ds2", order=("scores", "diversity"))
+BY_MEAN = Strategy("ds2", order=("means", "diversity"), needs=("scores",))
