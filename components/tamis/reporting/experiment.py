@@ -51,6 +51,7 @@ class Group:
 
     Attributes:
         label: strategy, with its variant, and with a name where two groups would be called the same.
+        variant: "published", "ds2-paper", or "by mean" where posterior means rank.
         rater: whose scores rank, or empty.
         size: samples in the subset; None where a share of the pool was asked for and no subset was made.
         model: the base model, or empty where nothing is trained.
@@ -123,6 +124,8 @@ def _group(
     base: str,
 ) -> Group:
     strategy, variant = str(chosen.get("strategy") or name), str(chosen.get("variant") or "published")
+    if chosen.get("rank_by") == "mean":
+        variant = "by mean"
     facts = subset.artifact.manifest.facts if subset else {}
     asked = chosen.get("size")
     size = int(asked) if asked and asked >= 1 else len(subset.positions) if subset else None

@@ -44,7 +44,7 @@ def published(group: Group, rater_models: dict[str, str]) -> dict[str, float]:
     `rater_models` maps the run's raters to the models that they are; a rater of no known model goes by its name.
     Nothing is returned for a strategy that was run in another way than the paper's.
     """
-    if (group.strategy in _CHANGED) != (group.variant == "ds2-paper"):
+    if group.variant != ("ds2-paper" if group.strategy in _CHANGED else "published"):
         return {}
     rater = _known(rater_models.get(group.rater, group.rater), "raters") if group.rater else None
     return _figures(group.model, group.strategy, rater if rater is not None else group.rater or None, group.size)
@@ -60,7 +60,7 @@ def published_judging(group: Group, rater_models: dict[str, str], opponent: Sequ
 
     `opponent` are the names by which the opponent is known; nothing is returned if none of them speaks of LIMA.
     """
-    if group.strategy != "ds2" or not any("lima" in name.lower() for name in opponent):
+    if (group.strategy, group.variant) != ("ds2", "published") or not any("lima" in name.lower() for name in opponent):
         return {}
     asked = (_known(group.model, "models"), _known(rater_models.get(group.rater, group.rater), "raters") or group.rater)
     for cell in _published()["judging"]:

@@ -33,6 +33,7 @@ class Selected(Settings):
     name: str
     strategy: str
     variant: str = "published"
+    rank_by: str = "class"
     rater: str | None = None
     size: float
     seed: int
@@ -260,6 +261,13 @@ def test_the_paper_s_figures_stand_beside_the_same_cells_and_are_marked_as_the_p
     assert "they are no results of this run" in page.text
 
 
+def test_a_ranking_by_mean_is_a_row_of_its_own(lab: Lab) -> None:
+    lab.cell(ds2(1), 0.5, 0.5)
+    lab.cell(ds2(1, name="by-mean", rank_by="mean"), 0.6, 0.6)
+    rows = lab.report().rows("Strategies and tasks")
+    assert [row[0] for row in rows[2:]] == ["ds2", "ds2 (by mean)"]
+
+
 def test_a_run_of_other_models_shows_no_figures_of_the_paper(lab: Lab) -> None:
     lab.cell(ds2(1), 0.5, 0.5)
     assert lab.report().rows("Beside the paper's figures") == []
@@ -294,6 +302,7 @@ def test_published_figures_belong_to_the_same_model_rater_strategy_and_size() ->
         group("ds2", rater="mini", model="mistralai/Mistral-7B-v0.3"),
         group("ds2", rater="another"),
         group("alpagasus", rater="mini"),
+        group("ds2", rater="mini", variant="by mean"),
         group("ds2"),
     ):
         assert reference.published(other, raters) == {}, other

@@ -13,6 +13,8 @@ from tamis.core.errors import ArtifactError, InputError
 from tamis.reporting.numbers import DASH, MINUS
 from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
+from tamis.selection.settings import SelectionSettings
+from tamis.selection.stage import run as select
 from tests.artifacts import conversation, make_curation, make_pool, make_ratings
 from tests.unit.reporting.conftest import SETTINGS, Made
 from tests.unit.reporting.example import about, make_evaluation
@@ -108,6 +110,21 @@ def test_a_sample_that_the_ratings_lack_is_counted_as_absent(small_pool: Path, t
     run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
     page = page_of(tmp_path / "out")
     assert page.rows("Samples without a rating")[1] == ["r", "no row in the ratings", DASH, "2"]
+
+
+def test_picked_samples_that_were_never_rated_are_counted(small_pool: Path, tmp_path: Path) -> None:
+    rows = [{"id": i, "raw_score": None if n < 2 else 3, "score": 4 - n % 2} for n, i in enumerate(ids_of(small_pool))]
+    given = {"pool": small_pool, "curation": make_curation(tmp_path / "curation", rows)}
+    subsets = [tmp_path / name for name in ("random", "ds2")]
+    for out in subsets:
+        settings = SelectionSettings.model_validate({"name": out.name, "strategy": out.name, "size": 6})
+        select(settings, **given, out=out)
+    for number in (1, 2):
+        run(PLAIN, **given, selections=subsets[:number], out=tmp_path / f"of-{number}")
+    assert "never rated" not in page_of(tmp_path / "of-1").rows("Subsets and the pool that they come from")[0]
+    header, *described = page_of(tmp_path / "of-2").rows("Subsets and the pool that they come from")
+    column = header.index("never rated")
+    assert [(row[0], row[column]) for row in described] == [("whole pool", DASH), ("random", DASH), ("ds2", "2")]
 
 
 def test_artifacts_of_another_pool_are_refused(small_pool: Path, tmp_path: Path) -> None:

@@ -59,12 +59,18 @@ def _rows(evidence: Evidence) -> list[tuple[str, str, NDArray[np.int64]]]:
 def _overview(evidence: Evidence, section: Section) -> Table:
     samples, curation = evidence.samples, evidence.curation
     raters = list(curation.raters.values()) if curation else []
+    predicted = {subset.name: subset.artifact.manifest.facts.get("predicted") for subset in evidence.subsets}
+    some_predicted = any(predicted.values())
     rows: list[list[Cell | str]] = []
     for name, strategy, positions in _rows(evidence):
         section.measured(name, "samples", len(positions))
         length = float(np.median(samples.length[positions])) if len(positions) else None
         section.measured(name, "median length in characters", length)
         row: list[Cell | str] = [name, strategy or DASH, count(len(positions)), count(length)]
+        if some_predicted:
+            row.append(count(predicted.get(name)))
+        if predicted.get(name):
+            section.measured(name, "samples never rated, with a predicted class", predicted[name])
         for rater in raters:
             mean, _ = _mean(np.where(rater.score >= 0, rater.score, np.nan)[positions])
             row.append(decimal(mean))
@@ -79,13 +85,16 @@ def _overview(evidence: Evidence, section: Section) -> Table:
             section.measured(name, f"mean {evidence.settings.truth}", mean, stderr=error)
         rows.append(row)
     columns = ["subset", "strategy", "samples", "median characters"]
+    columns += ["never rated"] if some_predicted else []
     columns += [f"mean class, {rater.rater}" for rater in raters]
     columns += ["mean diversity"] if curation else []
-    note = ""
+    notes = []
+    if some_predicted:
+        notes.append("Never rated: samples that were picked by a class that curation predicted.")
     if samples.grade is not None:
         columns.append(f"mean {evidence.settings.truth}")
-        note = f"Mean {evidence.settings.truth} over the samples that have one, ± its standard error."
-    return Table("Subsets and the pool that they come from", columns, rows, words=("strategy",), note=note)
+        notes.append(f"Mean {evidence.settings.truth} over the samples that have one, ± its standard error.")
+    return Table("Subsets and the pool that they come from", columns, rows, words=("strategy",), note=" ".join(notes))
 
 
 def _mean(values: NDArray[np.generic]) -> tuple[float | None, float | None]:
