@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import Results, processor, table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -229,13 +229,6 @@ def pool_files(n: int, d: int) -> Iterator[str]:
         yield folder
 
 
-def processor() -> str:
-    """Its name where Linux says it, else the architecture."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def measured(kind: str, folder: str | Path, *numbers: int) -> dict[str, float]:
     """One of `MEASURES` in a process of its own."""
     command = [sys.executable, __file__, "--measure", kind, str(folder), *map(str, numbers)]
@@ -363,11 +356,6 @@ def sections(options: argparse.Namespace) -> Iterator[str]:
         yield from accuracies(SEEDS[:1] if options.quick else SEEDS)
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=["graph", "raters", "huge", "growth", "accuracy"])
@@ -381,14 +369,11 @@ def main() -> None:
         print(json.dumps(MEASURES[kind](Path(folder), *map(int, numbers))))
         return
     head = f"# Neighbour graph and curation\n\n{os.cpu_count()} cores, {processor()}, numpy {np.__version__}."
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
-    kept = {section.splitlines()[0]: section.strip() for section in text.split("\n## ")[1:]}
+    results = Results(RESULTS, head)
     for section in sections(options):
         print(section)
-        kept[section.splitlines()[0].removeprefix("## ")] = section.removeprefix("## ")
         if not options.quick:
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_text("\n\n## ".join([head, *kept.values()]) + "\n", encoding="utf-8")
+            results.put(section)
 
 
 if __name__ == "__main__":
