@@ -9,6 +9,9 @@ the predictions is exact; the rest is the difference estimator of survey samplin
 assisted survey sampling", 1992, chapter 6), its weights normalised (Hájek).
 
 The predictions must have been made without the grades that are used here: of another fold, or before there were any.
+
+In simulations (`tests/unit/curation/test_honest.py`, 1,000 repetitions) intervals of 95 % hold the truth in 95 % of the
+cases from 80 grades on, in 93 to 94 % with 40, in 91 to 94 % with 20.
 """
 
 from __future__ import annotations
