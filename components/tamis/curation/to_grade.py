@@ -30,6 +30,7 @@ from tamis.core.steps import Uri
 from tamis.core.storage import exists, locate, write_bytes
 from tamis.curation.classes import UNRATED
 from tamis.curation.grades import graded_in_pool, read_ids
+from tamis.curation.honest import predictions
 from tamis.curation.raters import COMBINED
 from tamis.curation.settings import GradesSettings
 
@@ -168,8 +169,8 @@ def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
         seen = f"there is no rater '{chosen}'" if rater else f"{len(raters)} raters have scores, and none is named"
         raise SettingsError(f"{curation.location}: {seen}", allowed=f"--rater, one of {', '.join(raters)}")
     columns = ["id", "rater", "raw_score", "score", "error_probability", "suggested", "confidence"]
-    if "mean" in pq.read_schema(curation.parts()[0]).names:
-        columns.append("mean")
+    there = pq.read_schema(curation.parts()[0]).names
+    columns += [name for name in ("mean", "posterior") if name in there]
     blocks = []
     for batch in curation.batches(columns, rows=_ROWS):
         scored = pc.or_(pc.is_valid(batch["raw_score"]), pc.is_valid(batch["score"]))
@@ -182,6 +183,9 @@ def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
     mean = _numbers(table["mean"]) if "mean" in table.column_names else np.full(len(table), np.nan)
     keys = np.concatenate([pack(chunk, where=f"{curation.location}") for chunk in table["id"].chunks])
     loss = expected_loss(raw, score, suggested, confidence, wrong, mean)
+    if "posterior" in table.column_names:
+        exact = predictions(_lists(table["posterior"]), raw, score)["curated_error"]
+        loss = np.where(np.isnan(exact), loss, exact)
     return Scores(chosen, keys, raw, score, confidence, loss)
 
 
@@ -204,11 +208,12 @@ def expected_loss(
         suggested: (n,) most probable class.
         confidence: (n,) its probability.
         error_probability: (n,) probability that `raw` is wrong.
-        mean: (n,) mean of the true class under the posterior; NaN where it is not known.
+        mean: (n,) mean of the true class under the posterior; it counts only where `confidence` is known: a mode
+            without a posterior puts the score in its place.
     """
     wrong = np.where(score == suggested, 1 - confidence, np.where(score == raw, error_probability, confidence))
     wrong = np.where((score == UNRATED) | (suggested == UNRATED), 1 - confidence, wrong)
-    far = np.where(score == UNRATED, np.nan, np.abs(score - mean))
+    far = np.where((score == UNRATED) | np.isnan(confidence), np.nan, np.abs(score - mean))
     result: NDArray[np.float64] = np.fmax(wrong, far)
     return result
 
@@ -404,3 +409,14 @@ def _classes(column: pa.ChunkedArray) -> NDArray[np.int8]:
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return pc.fill_null(column, float("nan")).to_numpy().astype(np.float64)  # type: ignore[no-any-return]
+
+
+def _lists(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """(n, K) of a column of lists of one length; NaN where there is none."""
+    width = column.type.list_size
+    blocks = [np.empty((0, width), np.float32)]
+    for chunk in column.chunks:
+        block = np.full((len(chunk), width), np.nan, np.float32)
+        block[chunk.is_valid().to_numpy(zero_copy_only=False)] = chunk.flatten().to_numpy().reshape(-1, width)
+        blocks.append(block)
+    return np.concatenate(blocks)

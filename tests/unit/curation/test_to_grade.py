@@ -21,7 +21,7 @@ from tamis.core.ids import pack
 from tamis.core.samples import Message, sample_id
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
-from tamis.core.tables import CURATION
+from tamis.core.tables import CURATION, curation_with_posterior
 from tamis.curation.grades import read_grades
 from tamis.curation.settings import GradesSettings
 from tamis.curation.to_grade import Scores, draw, expected_loss, next_to_grade, plain_cell, read_scores
@@ -278,22 +278,32 @@ def test_a_mean_far_from_the_score_is_a_loss_and_what_is_not_known_is_nan() -> N
     suggested = np.array([2, 3, 3, 4, -1, 2], np.int8)
     confidence = np.array([0.9, 0.8, 0.4, 0.3, np.nan, 0.9])
     wrong = np.array([0.1, 0.95, 0.7, np.nan, np.nan, 0.1])
-    mean = np.array([np.nan, np.nan, np.nan, np.nan, np.nan, 3.5])
+    mean = np.array([np.nan, np.nan, np.nan, np.nan, 2.0, 3.5])
     loss = expected_loss(raw, score, suggested, confidence, wrong, mean)
     np.testing.assert_allclose(loss, [0.1, 0.2, 0.7, 0.7, np.nan, 1.5])
 
 
-def test_a_table_with_posterior_means_is_read(tmp_path: Path) -> None:
-    rows = [row | {"flagged": False, "diversity": 0.0, "mean": 5.0} for row in scored(ASKED)]
-    schema = CURATION if "mean" in CURATION.names else CURATION.append(pa.field("mean", pa.float32()))
-
+def read_with(folder: Path, more: dict[str, Any], schema: pa.Schema, rows: list[dict[str, Any]]) -> Scores:
     def write(step: Step[Graded]) -> None:
-        pq.write_table(pa.Table.from_pylist(rows, schema), step.out / "part-00000.parquet")
+        table = pa.Table.from_pylist([row | {"flagged": False, "diversity": 0.0} | more for row in rows], schema)
+        pq.write_table(table, step.out / "part-00000.parquet")
 
-    run_step("test", "curation", Graded(grades=GradesSettings(column="x")), write, out=tmp_path / "curation")
-    scores = read_scores(Artifact.open(tmp_path / "curation", "curation"))
-    far = np.abs(5.0 - scores.score)
-    np.testing.assert_allclose(scores.loss, np.maximum(far, 1 - scores.confidence), rtol=1e-6)
+    run_step("test", "curation", Graded(grades=GradesSettings(column="x")), write, out=folder)
+    return read_scores(Artifact.open(folder, "curation"))
+
+
+def test_means_and_posteriors_of_a_table_are_used_and_it_may_lack_them(tmp_path: Path) -> None:
+    bare = pa.schema([field for field in CURATION if field.name != "mean"])
+    scores = read_with(tmp_path / "bare", {}, bare, scored(ASKED))
+    np.testing.assert_allclose(scores.loss, 1 - scores.confidence)
+    scores = read_with(tmp_path / "means", {"mean": 5.0}, CURATION, scored(ASKED))
+    np.testing.assert_allclose(scores.loss, np.maximum(5.0 - scores.score, 1 - scores.confidence), rtol=1e-6)
+    posterior = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+    rows = [row | {"posterior": posterior.tolist() if i % 2 else None} for i, row in enumerate(scored(ASKED))]
+    scores = read_with(tmp_path / "posteriors", {}, curation_with_posterior(6), rows)
+    ids = np.array([i for i in range(60) if i % 7])
+    exact = (posterior * np.abs(scores.score[:, None] - np.arange(6))).sum(1)
+    np.testing.assert_allclose(scores.loss, np.where(ids % 2, exact, 1 - scores.confidence), rtol=1e-6)
 
 
 def many(n: int, random: np.random.Generator, classes: Sequence[float] = (0.05, 0.1, 0.3, 0.35, 0.18, 0.02)) -> Scores:
