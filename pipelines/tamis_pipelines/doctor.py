@@ -54,7 +54,10 @@ def examine(settings: RunSettings) -> list[Check]:
     """Look at everything that a run of `settings` needs, in the order in which a user would mend it."""
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
-    files = [(where, str(value)) for where, value in fields if _last(where) == "path" or ".exclude." in where]
+    listed = (".exclude.", ".grades.path.")  # several files
+    files = [
+        (where, str(value)) for where, value in fields if _last(where) == "path" or any(o in where for o in listed)
+    ]
     checks += [_data(where, path) for where, path in files]
     checks += [check for rater in settings.raters if (check := _ratings(rater)) is not None]
     checks += _sizes(settings)

@@ -90,6 +90,8 @@ def test_what_is_all_right_is_said_with_what_was_seen_and_nothing_is_left_behind
             "subsets.best.exclude.0",
             "nothing at no.csv",
         ),
+        ({"curation": {"grades": {"path": "ann.csv"}}}, "curation.grades.path", "nothing at ann.csv"),
+        ({"curation": {"grades": {"path": ["ann.csv"]}}}, "curation.grades.path.0", "nothing at ann.csv"),
         (
             {"evaluation": {"model": "m", "suite": "quik"}, "finetuning": {"model": "m"}},
             "evaluation.suite",

@@ -54,7 +54,7 @@ for _name, _stage in stages.STAGES.items():
 for _command in (
     *(runs.run, runs.doctor, runs.plan),
     *(kubeflow.compile_pipelines, kubeflow.submit, kubeflow.upload, kubeflow.schedule, cluster.trainjob),
-    *(tools.compare, tools.decontaminate, tools.rating, tools.compare_reports),
+    *(tools.compare, tools.decontaminate, tools.rating, tools.grade, tools.compare_reports),
     *(cluster.wait, cluster.probe, cluster.fetch),
 ):
     main.add_command(_command)

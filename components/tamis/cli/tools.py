@@ -1,4 +1,4 @@
-"""Looks at what is there: `compare`, `decontaminate`, `rating validate`, `compare-reports`."""
+"""Looks at what is there: `compare`, `decontaminate`, `rating validate`, `grade next`, `compare-reports`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,45 @@ def validate(files: tuple[Path, ...]) -> None:
     validating = load("tamis.rating.validating")
     for path in files or validating.shipped():
         click.echo(validating.describe(path))
+
+
+@click.group()
+def grade() -> None:
+    """Have people grade some of the samples."""
+
+
+@grade.command(
+    "next",
+    epilog="\b\nExample:\n  tamis grade next runs/first --size 100\n"
+    "  tamis run settings.yaml --set curation.grades.path=runs/first/to-grade.csv",
+)
+@click.argument("run")
+@click.option("--size", default=100, show_default=True, help="How many samples.")
+@click.option("--rater", metavar="NAME", help="Whose scores are looked at, where there are several raters.")
+@click.option("--out", metavar="FILE", help="The sheet, .csv or .jsonl; RUN/to-grade.csv if not given.")
+@click.option("--random-share", default=0.5, show_default=True, help="Share that is drawn at random.")
+@click.option("--graded", multiple=True, metavar="FILE", help="An earlier sheet; its samples are left out. Repeatable.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--blind", is_flag=True, help="Leave out what raters and curation say.")
+def next_to_grade(
+    run: str,
+    size: int,
+    rater: str | None,
+    out: str | None,
+    random_share: float,
+    graded: tuple[str, ...],
+    seed: int,
+    blind: bool,
+) -> None:
+    """Write a sheet of samples for people to grade.
+
+    RUN is a run's folder, its work_dir. Some samples are drawn at random, to measure how many scores are right; the
+    others are those whose curated score is most doubtful. Give the sheet back by the setting curation.grades.path.
+    """
+    text = load("tamis.curation.to_grade").next_to_grade(
+        run, size=size, rater=rater, out=out, random_share=random_share, graded=graded, seed=seed, blind=blind
+    )
+    click.echo(text)
 
 
 @click.command(

@@ -16,6 +16,44 @@ _OF_EXACT = (
 )
 
 
+class ScaleSettings(Settings):
+    """The scale that human grades are on. It is stretched to 1..10, then grades become classes as ratings do."""
+
+    lowest: float = Field(1.0, allow_inf_nan=False, description="the worst grade that can be given")
+    highest: float = Field(10.0, allow_inf_nan=False, description="the best grade that can be given")
+
+    @model_validator(mode="after")
+    def _check(self) -> ScaleSettings:
+        if self.highest <= self.lowest:
+            raise ValueError(f"highest ({self.highest:g}) must be above lowest ({self.lowest:g})")
+        return self
+
+
+class GradesSettings(Settings):
+    """Where human grades of some of the samples are: in a field of the pool's metadata, or in files."""
+
+    column: str | None = Field(None, min_length=1, description="field of the pool's metadata that holds the grade")
+    path: str | tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="file with the columns id and grade, and grader, note and weight where there are any: .jsonl, .csv "
+        "or .parquet, local or s3://…; or a list of such files",
+    )
+    scale: ScaleSettings = Field(ScaleSettings(), description="the scale that the grades are on")
+
+    @model_validator(mode="after")
+    def _check(self) -> GradesSettings:
+        if (self.column is None) == (self.path is None):
+            seen = "neither is given" if self.path is None else "both are given"
+            raise ValueError(f"column or path, one of the two, says where the grades are; {seen}")
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files; none where the grades are in the pool."""
+        return (self.path,) if isinstance(self.path, str) else self.path or ()
+
+
 class CurationSettings(Settings):
     """How the raters' errors are found and corrected (paper section 3)."""
 
@@ -69,6 +107,9 @@ class CurationSettings(Settings):
     )
     posterior: bool = Field(
         False, description="also write each sample's probabilities of all score classes (exact mode)"
+    )
+    grades: GradesSettings | None = Field(
+        None, description="human grades of some samples: a field of the pool's metadata, or files; null: there are none"
     )
     diversity: Literal["paper", "reference"] = Field(
         "paper", description="reference: as the paper's code computes it, on doubled samples and rounded"

@@ -15,13 +15,12 @@ import pyarrow.compute as pc
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.steps import Step
-from tamis.core.storage import download, is_remote, locate
 from tamis.core.tables import RATINGS, PartsWriter
+from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
 from tamis.rating.parsing import HIGH, LOW, UnparsableError
 from tamis.rating.records import Rating
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.summary import Summary
-from tamis.rating.tabular import integer_of, key_of, number_of, read_columns
 
 log = logging.getLogger(__name__)
 _BLOCK = 10_000  # rows written at a time
@@ -117,11 +116,8 @@ class _File:
             if (column := getattr(settings, name)) is not None:
                 self._scores[name] = column
         others = (settings.expected, _key_column(settings), settings.source_column)
-        local = Path(self.path)
-        if is_remote(self.path):
-            local = scratch / Path(self.path).name
-            download(locate(self.path), local)
         wanted = [*self._scores.values(), *(column for column in others if column is not None)]
+        local = local_copy(self.path, scratch)
         self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
         self.rows = len(self._columns[settings.overall])
         self.lowest = self.highest = self.low  # of the overall scores seen, in or out of the scale

@@ -10,21 +10,40 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.errors import InputError, StorageError, explained_os_errors
+from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
-from tamis.rating.parsing import UnparsableError
+from tamis.core.storage import download, is_remote, locate
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
 _LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
 
 
-def read_columns(path: Path, columns: Sequence[str], *, shown: str) -> dict[str, list[Any]]:
+def local_copy(path: str, folder: Path) -> Path:
+    """The file at `path`; one in object storage is downloaded into `folder`.
+
+    Raises:
+        StorageError: when it is not there, or storage or the disk refuses.
+    """
+    if not is_remote(path):
+        if not Path(path).exists():
+            raise StorageError(f"{path} does not exist", action="check the path")
+        return Path(path)
+    copy = folder / Path(path).name
+    download(locate(path), copy)
+    return copy
+
+
+def read_columns(
+    path: Path, columns: Sequence[str], *, shown: str, optional: Sequence[str] = ()
+) -> dict[str, list[Any]]:
     """The values of some columns, row by row; None where a row has none.
 
     Args:
         path: a local file; its suffix says what it is: .jsonl, .ndjson, .csv or .parquet.
-        columns: names of the columns.
+        columns: names of the columns, one or more.
         shown: what the file is called in errors.
+        optional: names of columns that the file may lack; the result then lacks them, too.
 
     Raises:
         InputError: when the file is of another kind, cannot be read, is empty, or lacks a column.
@@ -34,7 +53,7 @@ def read_columns(path: Path, columns: Sequence[str], *, shown: str) -> dict[str,
         raise InputError(f"{shown} is of no known kind", allowed=f"a file that ends in {', '.join(_READERS)}")
     try:
         with explained_os_errors(f"reading {shown}"):
-            values, present = reader(path, columns)
+            values, present = reader(path, [*columns, *optional])
     except UnicodeDecodeError as error:
         raise InputError(f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except ValueError as error:
@@ -48,7 +67,7 @@ def read_columns(path: Path, columns: Sequence[str], *, shown: str) -> dict[str,
             )
     if not values[columns[0]]:
         raise InputError(f"{shown} has no rows")
-    return values
+    return {column: values[column] for column in [*columns, *optional] if column in present}
 
 
 _Columns = tuple[dict[str, list[Any]], list[str]]  # the wanted columns' values, and the names of all columns

@@ -1,0 +1,364 @@
+"""Human grades of some of the samples: read, checked, and brought into the order of the neighbour graph."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import Keys, pack, positions, unpack
+from tamis.core.llm.forms import UnparsableError
+from tamis.core.storage import fingerprint
+from tamis.core.tabular import key_of, local_copy, number_of, read_columns
+from tamis.curation.classes import UNRATED, to_classes
+from tamis.curation.settings import GradesSettings, ScaleSettings
+
+_ROWS = 10_000  # samples of the pool whose metadata are in memory at once
+_DIGITS = 9  # of a stretched mean: 5.4999999999 is 5.5
+_AS_RATINGS = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class Grades:
+    """Human grades in the graph's order.
+
+    Attributes:
+        classes: (n,) int8 class of the mean grade, -1 where there is none.
+        weights: (n,) float64, how many samples each stands for: 1 / the probability with which it was drawn to be
+            graded; NaN where there is no grade, or the sample was not drawn at random.
+        weighted: whether any grade came with a weight; without, nothing is known of how the samples were chosen.
+        unknown: grades of samples that the graph does not have.
+        empty: rows of the files without a grade.
+        agreement: what `agreement` says of the graders.
+    """
+
+    classes: NDArray[np.int8]
+    weights: NDArray[np.float64]
+    weighted: bool
+    unknown: int
+    empty: int
+    agreement: dict[str, Any]
+
+    @property
+    def graded(self) -> int:
+        """Samples of the graph that have a grade."""
+        return int((self.classes != UNRATED).sum())
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Single grades, as they were found; m of them.
+
+    Attributes:
+        places: where they were found: files, or one field of the pool.
+        place: (m,) which of these.
+        row: (m,) row in the file, from 0; -1 in the pool.
+        keys: (m,) samples.
+        values: (m,) on the settings' scale.
+        graders: names of the graders, empty where none is named.
+        grader: (m,) which of these.
+        weights: (m,) NaN where there is none.
+        empty: rows without a grade.
+    """
+
+    places: list[str]
+    place: NDArray[np.int64]
+    row: NDArray[np.int64]
+    keys: Keys
+    values: NDArray[np.float64]
+    graders: list[str]
+    grader: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    empty: int = 0
+
+    def where(self, number: int) -> str:
+        """Where one of them was found, for errors."""
+        row, place = int(self.row[number]), self.places[self.place[number]]
+        return place if row < 0 else f"{place}, row {row} (the first is 0)"
+
+    def sample(self, number: int) -> str:
+        """The id of one of them."""
+        return str(unpack(self.keys[[number]])[0])
+
+
+def fingerprints(settings: GradesSettings) -> dict[str, str]:
+    """What a step depends on besides its inputs: each file of grades with a fingerprint of its content.
+
+    Raises:
+        StorageError: when a file is not there.
+    """
+    return {f"grades {number}": fingerprint(path) for number, path in enumerate(settings.paths, 1)}
+
+
+def read_grades(
+    settings: GradesSettings,
+    ids: Keys,
+    *,
+    lowest: int,
+    highest: int,
+    scratch: Path,
+    pool: Artifact | None = None,
+) -> Grades:
+    """The grades of the samples `ids` (n,).
+
+    A sample's grade is the mean of its graders'. It is stretched from the settings' scale to 1..10 and becomes a class
+    as a rating does (`classes.to_classes`: rounded half up, from `lowest` to `highest`).
+
+    Args:
+        settings: where the grades are, and on what scale.
+        ids: the graph's samples.
+        lowest: ratings up to this are class 0.
+        highest: ratings from this on are the top class.
+        scratch: folder for files that are downloaded.
+        pool: the pool, which `settings.column` needs.
+
+    Raises:
+        SettingsError: when `settings.column` is set and there is no `pool`.
+        InputError: when a grade is no number or outside the scale, a weight is below 1, a grader graded a sample
+            twice, no sample has a grade, or the graph has none of those that have one.
+        StorageError: when a file cannot be read.
+    """
+    if settings.column is None:
+        found = _in_files(settings.paths, scratch)
+    elif pool is None:
+        raise SettingsError(
+            f"grades.column is '{settings.column}', a field of the pool, and no pool was given",
+            action="give the pool too, or the grades as a file: grades.path",
+        )
+    else:
+        found = _in_pool(pool, settings.column)
+    source = ", ".join(found.places)
+    if not len(found.keys):
+        raise InputError(f"{source}: no sample has a grade", action="fill in the grades, or leave out curation.grades")
+    _refuse_outside(found, settings.scale)
+    samples, places = np.unique(found.keys, return_inverse=True)
+    _refuse_repeats(found, places)
+    rows = positions(samples, ids)
+    known = rows >= 0
+    if not known.any():
+        raise InputError(
+            f"{source}: none of the {len(samples)} samples with a grade is in the neighbour graph; the first is "
+            f"{found.sample(0)}",
+            allowed="ids of the pool's column `id`",
+            action="give the grades of this pool's samples",
+        )
+    grades = stretched(found.values, settings.scale)
+    means = np.bincount(places, weights=grades) / np.bincount(places)
+    aligned, weights = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
+    aligned[rows[known]] = means[known]
+    weights[rows[known]] = _least(found.weights, places)[known]
+    classes = partial(_classes, lowest=lowest, highest=highest)
+    return Grades(
+        classes=classes(aligned),
+        weights=weights,
+        weighted=bool(np.isfinite(weights).any()),
+        unknown=int((~known)[places].sum()),
+        empty=found.empty,
+        agreement=agreement(places, found.grader, grades, classes(grades)),
+    )
+
+
+def read_ids(path: str, scratch: Path) -> set[str]:
+    """The ids that a file of grades names, graded or not.
+
+    Raises:
+        InputError: when the file has no column `id`, or cannot be read as what its name says.
+        StorageError: when it is not there.
+    """
+    columns = read_columns(local_copy(path, scratch), ["id"], shown=path)
+    return {key for value in columns["id"] if (key := key_of(value)) is not None}
+
+
+def graded_in_pool(pool: Artifact, column: str) -> set[str]:
+    """The ids of the samples that have something in this field of their metadata."""
+    return {sample for sample, value in _fields(pool, column) if value is not None}
+
+
+def stretched(grades: NDArray[np.float64], scale: ScaleSettings) -> NDArray[np.float64]:
+    """Grades (m,) on `scale`, brought to 1..10 by a straight line."""
+    low, high = _AS_RATINGS
+    result: NDArray[np.float64] = low + (grades - scale.lowest) * (high - low) / (scale.highest - scale.lowest)
+    return result
+
+
+def agreement(
+    samples: NDArray[np.integer[Any]],
+    graders: NDArray[np.integer[Any]],
+    grades: NDArray[np.float64],
+    classes: NDArray[np.int8],
+) -> dict[str, Any]:
+    """How far graders agree on the samples that several of them graded.
+
+    Args:
+        samples: (m,) codes 0.. of the samples of m grades.
+        graders: (m,) codes of who gave them.
+        grades: (m,) the grades.
+        classes: (m,) the class of each.
+
+    Returns:
+        JSON values: numbers of `graders`, `samples`, `samples_with_several` and `pairs` (of grades of one sample);
+        the share of pairs in the same class (`equal_class`) and at most one class apart (`within_one`); and
+        `krippendorff_alpha` of the grades with the interval metric, 1 - observed / expected disagreement (Krippendorff,
+        "Computing Krippendorff's Alpha-Reliability", 2011): 1 is full agreement, 0 what chance gives. The last three
+        are None where no sample has several grades, alpha also where all grades are equal.
+    """
+    counts = np.bincount(samples)
+    several = counts[samples] >= 2
+    result: dict[str, Any] = {
+        "graders": len(np.unique(graders)),
+        "samples": int((counts > 0).sum()),
+        "samples_with_several": int((counts >= 2).sum()),
+        "pairs": int((counts * (counts - 1) // 2).sum()),
+        "equal_class": None,
+        "within_one": None,
+        "krippendorff_alpha": None,
+    }
+    if not several.any():
+        return result
+    places = np.unique(samples[several], return_inverse=True)[1]
+    sizes = np.bincount(places)
+    tally = np.zeros((len(sizes), int(classes.max()) + 1), np.int64)
+    np.add.at(tally, (places, classes[several]), 1)
+    result["equal_class"] = float((tally * (tally - 1) // 2).sum() / result["pairs"])
+    near = (tally[:, 1:] * tally[:, :-1]).sum() / result["pairs"]
+    result["within_one"] = result["equal_class"] + float(near)
+    values = grades[several] - grades[several].mean()
+    # The sum of (a - b)^2 over ordered pairs of m values is 2 (m sum a^2 - (sum a)^2).
+    sums, squares = np.bincount(places, weights=values), np.bincount(places, weights=values**2)
+    observed = (2 * (sizes * squares - sums**2) / (sizes - 1)).sum() / len(values)
+    expected = 2 * (len(values) * (values**2).sum() - values.sum() ** 2) / (len(values) * (len(values) - 1))
+    if expected > 1e-12:
+        result["krippendorff_alpha"] = float(1 - observed / expected)
+    return result
+
+
+def _in_files(paths: tuple[str, ...], scratch: Path) -> _Found:
+    names: dict[str, int] = {}
+    keys, numbers, empty = [np.empty(0, "S16")], [], 0
+    for place, path in enumerate(paths):
+        columns = read_columns(local_copy(path, scratch), ["id", "grade"], optional=["grader", "weight"], shown=path)
+        nothing = [None] * len(columns["id"])
+        rows = zip(
+            columns["id"], columns["grade"], columns.get("grader", nothing), columns.get("weight", nothing), strict=True
+        )
+        graded = []
+        for row, (sample, value, grader, weighed) in enumerate(rows):
+            where = f"{path}, row {row} (the first is 0)"
+            grade, weight = _number("grade", value, sample, where), _number("weight", weighed, sample, where)
+            if grade is None:
+                empty += 1
+                continue
+            if weight is not None and weight < 1:
+                raise InputError(
+                    f"{where}: the sample {sample} has the weight {weight:g}",
+                    allowed="1 or more: 1 / the probability with which it was drawn; or nothing",
+                    action="leave this column as `tamis grade next` wrote it",
+                )
+            graded.append(key_of(sample))
+            code = names.setdefault(key_of(grader) or "", len(names))
+            numbers.append((place, row, code, grade, np.nan if weight is None else weight))
+        keys.append(pack(pa.array(graded, pa.string()), where=f"{path}: ids of the rows with a grade"))
+    table = np.array(numbers, np.float64).reshape(-1, 5).T
+    place_of, row_of, grader_of = table[:3].astype(np.int64)
+    return _Found(
+        list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, table[4], empty
+    )
+
+
+def _in_pool(pool: Artifact, column: str) -> _Found:
+    where = f"the pool's field '{column}'"
+    samples, grades = [], array("d")
+    for sample, value in _fields(pool, column):
+        if (grade := _number(column, value, sample, where)) is not None:
+            samples.append(bytes.fromhex(sample))
+            grades.append(grade)
+    nothing = np.zeros(len(grades), np.int64)
+    return _Found(
+        [where],
+        nothing,
+        nothing - 1,
+        np.array(samples, "S16"),
+        np.array(grades),
+        [""],
+        nothing,
+        np.full(len(grades), np.nan),
+    )
+
+
+def _fields(pool: Artifact, name: str) -> Iterator[tuple[str, Any]]:
+    """Each sample's id and what it has in this field, None where it lacks it.
+
+    Raises:
+        InputError: when no sample has the field.
+    """
+    names: set[str] = set()
+    for batch in pool.batches(["id", "metadata"], rows=_ROWS):
+        for sample, text in zip(batch["id"].to_pylist(), batch["metadata"].to_pylist(), strict=True):
+            kept = json.loads(text) if text else {}
+            names.update(kept)
+            yield sample, kept.get(name)
+    if name not in names:
+        raise InputError(
+            f"grades.column is '{name}', but no sample of the pool has that field in its metadata",
+            allowed=", ".join(sorted(names)) or "nothing: the pool keeps no metadata",
+            action="correct the name, or add the field to `keep` of the pool's source",
+        )
+
+
+def _number(name: str, value: Any, sample: Any, where: str) -> float | None:
+    try:
+        return number_of(name, value)
+    except UnparsableError as error:
+        raise InputError(
+            f"{where}: the sample {sample}: {error.problem}",
+            allowed="a number, with a point before its fraction, or nothing",
+            action="correct the file",
+        ) from None
+
+
+def _refuse_outside(found: _Found, scale: ScaleSettings) -> None:
+    bad = np.flatnonzero(~((found.values >= scale.lowest) & (found.values <= scale.highest)))
+    if len(bad):
+        first = int(bad[0])
+        raise InputError(
+            f"{found.where(first)}: the sample {found.sample(first)} has the grade {found.values[first]:g}; "
+            f"{len(bad)} of {len(found.values)} grades are outside the scale",
+            allowed=f"{scale.lowest:g} to {scale.highest:g}, or nothing where there is no grade",
+            action="correct the grades, or set grades.scale to the scale that they are on",
+        )
+
+
+def _refuse_repeats(found: _Found, samples: NDArray[np.intp]) -> None:
+    pairs = samples.astype(np.int64) * len(found.graders) + found.grader
+    first, counts = np.unique(pairs, return_index=True, return_counts=True)[1:]
+    if (counts > 1).any():
+        one, two = np.flatnonzero(pairs == pairs[first[counts > 1].min()])[:2].tolist()
+        name = found.graders[found.grader[one]]
+        who = f"the grader '{name}'" if name else "one grader (the column 'grader' says nothing)"
+        raise InputError(
+            f"{who} graded the sample {found.sample(one)} more than once: {found.values[one]:g} in {found.where(one)}, "
+            f"{found.values[two]:g} in {found.where(two)}; this is so of {int((counts > 1).sum())} samples",
+            allowed="one grade of each grader for a sample",
+            action="keep one row of each, or name the graders apart in the column 'grader'",
+        )
+
+
+def _least(weights: NDArray[np.float64], places: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The least weight that came with the grades of each sample; NaN where none did."""
+    least = np.full(int(places.max()) + 1, np.inf)
+    np.fmin.at(least, places, weights)
+    return np.where(np.isfinite(least), least, np.nan)
+
+
+def _classes(grades: NDArray[np.float64], *, lowest: int, highest: int) -> NDArray[np.int8]:
+    return to_classes(np.round(grades, _DIGITS), lowest=lowest, highest=highest)
