@@ -59,11 +59,14 @@ def make_pool(
     return out
 
 
-def make_ratings(out: Path, rater: str, ids: Sequence[str], overall: Sequence[int | None]) -> Path:
-    """Finished ratings; None is a sample that could not be rated. Returns `out`."""
+def make_ratings(
+    out: Path, rater: str, ids: Sequence[str], overall: Sequence[int | None], *, not_asked: Sequence[str] = ()
+) -> Path:
+    """Finished ratings; None is a sample that could not be rated, or was `not_asked` about. Returns `out`."""
     rows = [
         {"id": i, "rater": rater, "overall": v, "status": "ok" if v is not None else "unparsable", "attempts": 1}
         | {name: v for name in ("rarity", "complexity", "informativeness")}
+        | ({"status": "not_asked", "attempts": 0} if i in not_asked else {})
         for i, v in zip(ids, overall, strict=True)
     ]
     make("ratings", out, lambda step: _write(step, RATINGS, rows), name=rater)

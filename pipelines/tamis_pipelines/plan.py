@@ -153,13 +153,19 @@ def _rating(rater: RatingSettings, samples: int, rates: RatesSettings, pods: int
     model = str(getattr(rater.backend, "model", ""))
     if kind == "import":
         return Line(step, 1, "imported", 0, 0)
+    asked = rater.asked(samples)
+    left_out = samples / asked - 1  # to each sample that is rated
+    sample = f" of {samples:,}" if left_out else ""
     if kind in ("transformers", "vllm"):
-        hours = _relative(model) * samples / rates.rated_per_second / 3600
-        return Line(step, pods, f"{samples:,} samples by {model}", hours, hours * rates.gpu_hour)
-    sent = samples * (rates.prompt_tokens + rates.tokens_per_sample)
-    answered = samples * rates.answer_tokens
-    tokens = f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}"
-    return Line(step, pods, tokens, 0, _price(rater, rates).of(sent, answered))
+        hours = _relative(model) * asked / rates.rated_per_second / 3600
+        money = hours * rates.gpu_hour
+        saved = f", saves {_hours(hours * left_out)} GPU hours" if left_out else ""
+        return Line(step, pods, f"{asked:,}{sample} samples by {model}{saved}", hours, money)
+    sent = asked * (rates.prompt_tokens + rates.tokens_per_sample)
+    answered = asked * rates.answer_tokens
+    money = _price(rater, rates).of(sent, answered)
+    saved = f", {asked:,}{sample} samples, saves {money * left_out:,.2f} {rates.currency}" if left_out else ""
+    return Line(step, pods, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}{saved}", 0, money)
 
 
 def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings) -> Iterator[Line]:

@@ -54,7 +54,9 @@ class RunSettings(Settings):
 
     work_dir: Path = Field(description="folder for results and finished steps of local runs")
     pool: PoolSettings = Field(description="where the samples come from")
-    raters: list[RatingSettings] = Field(min_length=1, description="one or more; each rates the whole pool")
+    raters: list[RatingSettings] = Field(
+        min_length=1, description="one or more; each rates the whole pool, or a `sample`"
+    )
     embedding: EmbeddingSettings = Field(EmbeddingSettings(), description="one vector a sample")
     neighbors: NeighborsSettings = Field(NeighborsSettings(), description="every sample's nearest neighbours")
     curation: CurationSettings = Field(CurationSettings(), description="how the raters' errors are estimated")

@@ -18,7 +18,7 @@ def check(raters: Sequence[RatingSettings], shards: Mapping[str, int]) -> None:
     for rater in raters:
         if rater.shard is not None:
             raise ValueError(
-                f"raters.{rater.name}.shard: a run rates all samples; kubeflow.rating_shards gives a rater several pods"
+                f"raters.{rater.name}.shard: a run rates all shards; kubeflow.rating_shards gives a rater several pods"
             )
     for name, pods in shards.items():
         where = f"kubeflow.rating_shards.{name}"

@@ -419,7 +419,7 @@ def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Pat
         (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "shards are for `tamis neighbors`"),
         (("embedding:", "kubeflow: {rating_shards: {lama: 2}}\nembedding:"), "no rater 'lama'; allowed: "),
         (("embedding:", "kubeflow: {rating_shards: {smollm2-135m: 99}}\nembedding:"), "rating_shards.smollm2-135m"),
-        (("max_sample_tokens: 256}\n", "max_sample_tokens: 256}\n    shard: 1/2\n"), "a run rates all samples"),
+        (("max_sample_tokens: 256}\n", "max_sample_tokens: 256}\n    shard: 1/2\n"), "a run rates all shards"),
     ],
 )
 def test_what_the_pipelines_do_not_do_is_refused_before_they_start(

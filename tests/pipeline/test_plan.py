@@ -97,6 +97,23 @@ def test_a_rater_that_is_a_service_costs_what_its_settings_say_else_the_rates(
     assert line.money == pytest.approx((1_000 * 150 * sent + 1_000 * 10 * answered) / 1e6)
 
 
+def test_a_rater_s_part_of_the_pool_is_what_it_takes_and_the_plan_says_what_that_saves() -> None:
+    raters = [
+        {"name": "local", "backend": {"kind": "transformers", "model": "org/Rater-8B"}, "sample": 0.1},
+        {"name": "service", "backend": {"kind": "openai", "model": "m"}, "sample": 250},
+        {"name": "all", "backend": {"kind": "openai", "model": "m"}, "sample": 5_000},
+    ]
+    rates = RATES | {"rated_per_second": 0.1, "prompt_tokens": 0, "answer_tokens": 0, "input_price": 1000}
+    made = planned(raters=raters, experiment={"strategies": ["random"], "sizes": [5]}, rates=rates)
+    lines = {line.step: line for line in made.lines}
+    assert hours(made, "rate by local") == pytest.approx(100 / 0.1 / 3600)
+    assert lines["rate by local"].work == "100 of 1,000 samples by org/Rater-8B, saves 2.5 GPU hours"
+    assert lines["rate by service"].money == pytest.approx(25)
+    assert lines["rate by service"].work == "0 M tokens by m, 250 of 1,000 samples, saves 75.00 USD"
+    assert lines["rate by all"].money == pytest.approx(100)
+    assert "saves" not in lines["rate by all"].work
+
+
 def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
     grid = {"strategies": ["random"], "sizes": [5], "seeds": [1, 2]}
     judging: dict[str, Any] = {

@@ -49,7 +49,10 @@ STAGES = {
         "rating",
         "RatingSettings",
         "Rate every sample with a model, or import ratings.",
-        (_POOL,),
+        (
+            _POOL,
+            StageInput("embeddings", required=False, help="Embeddings, over which `sample` is spread evenly"),
+        ),
         example="tamis rate --pool work/pool --settings rater.yaml --out work/ratings/llama",
         planned=True,
         sharded=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,7 @@ REJECTS = pa.schema(
 )
 
 STATUSES = ("ok", "unparsable", "refused", "too_long", "failed")
+NOT_ASKED: Literal["not_asked"] = "not_asked"  # the status of a sample that the settings leave out: it is no failure
 
 RATINGS = pa.schema(
     [

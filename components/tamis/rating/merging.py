@@ -95,6 +95,8 @@ def _merge(step: Step[MergeSettings]) -> None:
     for name in ("reused", "asked", "damaged_store_parts", "shortened", "cost"):
         if name in facts[0]:
             step.facts[name] = round(sum(fact.get(name, 0) for fact in facts), 6)
+    if "sample" in facts[0]:
+        step.facts["sample"] = facts[0]["sample"]
     step.facts["shards"] = len(shards)
 
 
@@ -111,7 +113,7 @@ def _complete(shards: Sequence[Artifact], pool: Artifact) -> list[Artifact]:
     if len(sizes) > 1 or len(made_from) > 1:
         raise InputError(
             "the shards are not of one run: they differ in "
-            + ("their number" if len(sizes) > 1 else "rater, prompt, sampling or backend"),
+            + ("their number" if len(sizes) > 1 else "rater, prompt, sampling, sample or backend"),
             action="give the shards of one run",
         )
     (count,) = sizes
@@ -133,9 +135,10 @@ def _complete(shards: Sequence[Artifact], pool: Artifact) -> list[Artifact]:
 
 def _made_from(shard: Artifact) -> list[Any]:
     """What shards of one run have in common."""
-    config = shard.manifest.config
+    config, facts = shard.manifest.config, shard.manifest.facts
+    sample = [config.get("sample"), config.get("sample_seed"), shard.manifest.inputs.get("embeddings")]
     sampling = [config[name] for name in ("temperature", "top_p", "top_k", "seed", "max_attempts")]
-    return [shard.name, sampling, shard.manifest.facts["prompt"], shard.manifest.facts["backend"]]
+    return [shard.name, sampling, sample, facts["prompt"], facts["backend"]]
 
 
 def _rows(shard: Artifact) -> Iterator[dict[str, Any]]:

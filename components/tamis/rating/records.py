@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
 from tamis.core.store import Records
-from tamis.core.tables import RATINGS
+from tamis.core.tables import NOT_ASKED, RATINGS
 from tamis.rating.parsing import HIGH, LOW, UnparsableError, parse
 
-Status = Literal["ok", "unparsable", "refused", "too_long", "failed"]
+Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "not_asked"]
 Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
@@ -47,6 +47,11 @@ class Rating(BaseModel):
     def row(self, rater: str) -> dict[str, object]:
         """Its row in the ratings table."""
         return {name: rater if name == "rater" else getattr(self, name) for name in RATINGS.names}
+
+
+def not_asked(sample: str) -> Rating:
+    """The row of a sample that is not to be rated."""
+    return Rating.model_construct(id=sample, status=NOT_ASKED, attempts=0)
 
 
 RECORDS = Records(

@@ -27,7 +27,7 @@ class Rows:
         is_final: whether a stored rating need not be asked for.
         parts: where rows are written.
         rater: the rater's name.
-        reuse: gets each rating that is taken from the store.
+        reuse: gets each rating that is taken from the store, or stands for a sample that is not asked about.
         most_open: most blocks that wait for their last rating; what bounds memory.
     """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tamis.core.llm.settings import (
     OpenAIBatchSettings,
@@ -15,6 +17,19 @@ from tamis.core.llm.settings import (
 )
 from tamis.core.settings import Settings
 from tamis.rating import raters, shards
+
+
+def _part(value: Any) -> int | float:
+    """A share, or a whole number of samples; Kubeflow hands whole numbers over as floats."""
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not (0 < number < 1 or (number >= 2 and number % 1 == 0)):
+        raise ValueError(
+            "give a share of the pool above 0 and below 1, or a whole number of samples from 2 on; leave it out for all"
+        )
+    return float(number) if number < 1 else int(number)
+
+
+Part = Annotated[int | float, BeforeValidator(_part)]
 
 
 class ImportSettings(Settings):
@@ -98,6 +113,12 @@ class RatingSettings(Settings):
         "if not given, $TAMIS_HOME/ratings, or the step's own scratch folder",
     )
 
+    sample: Part | None = Field(
+        None,
+        description="rate only a part of the pool: a share below 1 of every source, or a number of samples in all; a "
+        "larger part holds every smaller one; left out: all",
+    )
+    sample_seed: int = Field(0, ge=0, lt=2**63, description="with sample: another seed draws other samples")
     shard: str | None = Field(
         None,
         pattern=r"^\d+/\d+$",
@@ -124,13 +145,22 @@ class RatingSettings(Settings):
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> RatingSettings:
         if isinstance(self.backend, ImportSettings):
-            unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "store", "shard")
-            for name in unused:
+            unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "store")
+            for name in (*unused, "sample", "sample_seed", "shard"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
         if self.max_cost is not None and self.price is None:
             raise ValueError("'max_cost' needs 'price', what the tokens cost")
+        if self.sample is None and self.sample_seed:
+            raise ValueError("'sample_seed' needs 'sample', how much of the pool is rated")
         return self
+
+    def asked(self, samples: int) -> int:
+        """How many of a pool's `samples` are rated; with a share up to one more for every source but the first."""
+        if self.sample is None:
+            return samples
+        part = self.sample if self.sample >= 1 else math.ceil(Fraction(str(self.sample)) * samples)
+        return min(int(part), samples)
 
 
 class MergeSettings(Settings):

@@ -37,10 +37,6 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
-    def of_block(self, block: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a block of the pool that belong to this shard."""
-        return block.filter(pa.array(self.has(block["id"])))
-
     def has(self, ids: pa.Array) -> NDArray[np.bool_]:
         """Which of `ids` belong to this shard."""
         mine: NDArray[np.bool_] = places(ids, self.of) == self.number - 1

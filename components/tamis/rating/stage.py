@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
+from tamis.core.errors import SettingsError
 from tamis.core.llm.asking import ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
@@ -28,10 +31,11 @@ from tamis.core.storage import fingerprint
 from tamis.core.store import Store, Writer
 from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.backends import make_backend
+from tamis.rating.drawing import Drawn, draw
 from tamis.rating.importing import import_ratings
 from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
-from tamis.rating.records import RECORDS, Rating, rating_of
+from tamis.rating.records import RECORDS, Rating, not_asked, rating_of
 from tamis.rating.rows import BLOCK, Rows, Sample
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.shards import Shard
@@ -45,13 +49,15 @@ class Plan:
     """What a run would do, found without asking the rater.
 
     Attributes:
-        samples: in the pool.
-        stored: of them, those whose finished rating the store has.
+        samples: in the pool, or in its shard.
+        stored: of those that are asked about, the ones whose finished rating the store has.
         prompt_tokens: of the others, one attempt each; exact where the backend has the tokenizer.
         completion_tokens: of their answers, as far as can be foreseen.
         shortened: of the others, those whose middle would be left out.
         too_long: of the others, those that would not fit even so.
         cost: of these tokens; None where the settings name no price.
+        not_asked: of the samples, those that the setting `sample` leaves out.
+        spared: of these, the ones whose rating the store lacks: what `sample` saves.
     """
 
     samples: int
@@ -61,31 +67,56 @@ class Plan:
     shortened: int = 0
     too_long: int = 0
     cost: float | None = None
+    not_asked: int = 0
+    spared: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Samples that are to have a rating."""
+        return self.samples - self.not_asked
 
     def __str__(self) -> str:
         lines = [
             f"samples:           {self.samples:>15,}",
+            *([f"asked about:       {self.asked:>15,}"] if self.not_asked else []),
             f"rated already:     {self.stored:>15,}",
-            f"to be rated:       {self.samples - self.stored:>15,}",
+            f"to be rated:       {self.asked - self.stored:>15,}",
             f"  shortened:       {self.shortened:>15,}",
             f"  too long:        {self.too_long:>15,}",
             f"prompt tokens:     {self.prompt_tokens:>15,}",
             f"answer tokens:     {self.completion_tokens:>15,}  (one attempt at each sample)",
         ]
-        return "\n".join(lines if self.cost is None else [*lines, f"cost:              {self.cost:>15,.2f}"])
+        if self.cost is not None:
+            lines.append(f"cost:              {self.cost:>15,.2f}")
+        if self.spared and self.asked > self.stored:
+            times = self.spared / (self.asked - self.stored)
+            saved = [f"{times * self.prompt_tokens:,.0f} prompt tokens"]
+            if self.cost is not None:
+                saved.append(f"a cost of {times * self.cost:,.2f}")
+            lines.append(f"the sample saves:  {self.spared:>15,}  ratings, about {' and '.join(saved)}")
+        return "\n".join(lines)
 
 
-def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
+def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, out: Uri) -> Manifest:
     """Rate every sample of `pool`; the artifact at `out` has one row per sample, in the pool's order.
 
-    With `settings.shard` it is a part of ratings with that share of the samples, for `merging.run`.
+    With `settings.sample` only a part of the samples is asked about, and the others have the status "not_asked". With
+    `settings.shard` it is a part of ratings with that share of the samples, for `merging.run`.
+
+    Args:
+        settings: the rater.
+        pool: the samples.
+        embeddings: of the pool's samples; they spread `settings.sample` over the neighbourhoods of each source.
+        out: where the artifact goes.
 
     Raises:
+        SettingsError: when `embeddings` are given without `settings.sample`.
         ModelError: when the rater's model cannot be used, or more than `max_failure_share` of the samples got none.
-        InputError: when imported ratings cannot be used.
+        InputError: when imported ratings cannot be used, or `embeddings` lack a sample of the pool.
         StorageError: when the store, or the file to import, cannot be read or written.
     """
     backend = settings.backend
+    _refuse_idle(settings, embeddings)
     if isinstance(backend, ImportSettings):
         body, files = import_ratings, {"ratings": fingerprint(backend.path)}
     else:
@@ -95,22 +126,27 @@ def run(settings: RatingSettings, *, pool: Uri, out: Uri) -> Manifest:
             backend, TransformersSettings | VllmSettings
         ):  # of a service's model the name is all that is known
             files["model"] = revision_of(backend.model, backend.revision)
-    inputs = {"pool": Input(pool, "pool")}
+    inputs = {"pool": Input(pool, "pool"), "embeddings": Input(embeddings, "embeddings")}
     kind: Kind = "ratings" if settings.shard is None else "ratings_part"
     return run_step("rating", kind, settings, body, out=out, inputs=inputs, files=files, name=settings.name)
 
 
-def plan(settings: RatingSettings, *, pool: Uri) -> Plan:
-    """What `run` would do with `settings` and `pool`. Asks nothing and loads no weights."""
+def plan(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None) -> Plan:
+    """What `run` would do with the same arguments. Asks nothing and loads no weights."""
+    _refuse_idle(settings, embeddings)
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         artifact = Artifact.open(pool, "pool", cache=Path(cache))
         if isinstance(settings.backend, ImportSettings):
             return Plan(artifact.manifest.rows)
-        rater = _Rater(settings, _place_of_store(settings))
-        samples = left = shortened = too_long = tokens = answers = 0
-        for block in rater.blocks(artifact, ["id", "messages"]):
+        spread = None if embeddings is None else Artifact.open(embeddings, "embeddings", cache=Path(cache))
+        rater = _Rater(settings, _place_of_store(settings), draw(settings, artifact, spread))
+        samples = left = shortened = too_long = tokens = answers = not_asked = spared = 0
+        for block, drawn in rater.blocks(artifact, ["id", "messages"]):
             samples += len(block)
-            texts = [text for _, text, known in rater.samples(block) if not rater.is_final(known)]
+            others = block["id"].filter(pa.array(~drawn))
+            not_asked += len(others)
+            spared += len(others) - rater.final_among(others)
+            texts = [text for _, text, known in rater.samples(block, drawn) if not rater.is_final(known)]
             left += len(texts)
             for size in rater.backend.measure(texts):
                 shortened += size.shortened
@@ -118,13 +154,24 @@ def plan(settings: RatingSettings, *, pool: Uri) -> Plan:
                 tokens += 0 if size.too_long else size.prompt_tokens
                 answers += 0 if size.too_long else size.completion_tokens
         cost = settings.price.of(tokens, answers) if settings.price else None
-        return Plan(samples, samples - left, tokens, answers, shortened, too_long, cost)
+        stored = samples - not_asked - left
+        return Plan(samples, stored, tokens, answers, shortened, too_long, cost, not_asked, spared)
+
+
+def _refuse_idle(settings: RatingSettings, embeddings: Uri | None) -> None:
+    """Embeddings only say which samples are drawn."""
+    if embeddings is not None and settings.sample is None:
+        raise SettingsError(
+            "embeddings have no effect on the rating of all samples",
+            action="set `sample`, the part of the pool that is rated, or leave the embeddings out",
+        )
 
 
 class _Rater:
-    """A rater with what is stored of its ratings."""
+    """A rater with what is stored of its ratings, and which part of the pool it rates."""
 
-    def __init__(self, settings: RatingSettings, store: Uri | None) -> None:
+    def __init__(self, settings: RatingSettings, store: Uri | None, drawn: Drawn | None) -> None:
+        self.drawn = drawn
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
         self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend), RECORDS)
@@ -137,10 +184,16 @@ class _Rater:
         wanted = None if self.shard is None else self.shard.has
         self.stored = RECORDS.none() if self.store is None else self.store.read(wanted)
 
-    def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """The samples of the pool that are this worker's, in the pool's order."""
+    def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
+        """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""
+        start = 0
         for block in pool.batches(columns, rows=BLOCK):
-            yield self.shard.of_block(block) if self.shard else block
+            drawn = np.ones(len(block), bool) if self.drawn is None else self.drawn.mask[start : start + len(block)]
+            start += len(block)
+            if self.shard:
+                mine = self.shard.has(block["id"])
+                block, drawn = block.filter(pa.array(mine)), drawn[mine]
+            yield block, drawn
 
     def is_final(self, rating: Rating | None) -> bool:
         """Whether a sample with this stored rating need not be asked about."""
@@ -155,10 +208,17 @@ class _Rater:
             if self.is_final(Rating.model_construct(id="", status=status, attempts=attempts))
         )
 
-    def samples(self, block: pa.RecordBatch) -> Iterator[Sample]:
-        """Id, text and stored rating of each sample of a block of the pool; no text where none is needed."""
+    def samples(self, block: pa.RecordBatch, drawn: NDArray[np.bool_]) -> Iterator[Sample]:
+        """Id, text and rating of each sample of a block of the pool; no text where none is needed.
+
+        The rating is the stored one. Of a sample that is not `drawn` (n,) it says so, whatever the store has: ratings
+        do not depend on what was rated before.
+        """
         ids, messages = block["id"], block["messages"]
         for row, (sample, known) in enumerate(zip(ids.to_pylist(), self.stored.find(ids), strict=True)):
+            if not drawn[row]:
+                yield sample, "", not_asked(sample)
+                continue
             yield sample, "" if self.is_final(known) else as_text(messages[row].as_py()), known
 
 
@@ -179,14 +239,18 @@ def _place_of_store(settings: RatingSettings) -> Uri | None:
 
 def _rate(step: Step[RatingSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
-    rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings")
+    drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
+    rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings", drawn)
     assert rater.store is not None
     samples = reused = 0
     before = Counter[str]()
-    for block in rater.blocks(pool, ["id"]):
-        samples += len(block)
-        reused += rater.final_among(block["id"])
-        before.update(rater.stored.sums(block["id"], TOKENS))
+    for block, asked in rater.blocks(pool, ["id"]):
+        ids = block["id"].filter(pa.array(asked))
+        samples += len(ids)
+        reused += rater.final_among(ids)
+        before.update(rater.stored.sums(ids, TOKENS))
+    if drawn:
+        log.info("rater '%s': %s", settings.name, drawn)
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
     summary, speed = Summary(), Speed()
@@ -206,7 +270,7 @@ def _rate(step: Step[RatingSettings]) -> None:
         Writer(rater.store) as writer,
         PartsWriter(step.out, RATINGS) as parts,
     ):
-        blocks = (list(rater.samples(block)) for block in rater.blocks(pool, ["id", "messages"]))
+        blocks = (list(rater.samples(*block)) for block in rater.blocks(pool, ["id", "messages"]))
         # Batches take up to a day, so that many blocks are to be under way at once.
         most_open = 100 if isinstance(settings.backend, OpenAIBatchSettings) else 8
         rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
@@ -242,6 +306,8 @@ def _rate(step: Step[RatingSettings]) -> None:
         "asked": samples - reused,
         "damaged_store_parts": rater.stored.damaged,
     }
+    if drawn:
+        step.facts["sample"] = drawn.facts()
     if rater.shard:
         step.facts["shard"] = {"number": rater.shard.number, "of": rater.shard.of}
     if budget.cost is not None:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from tamis.core.llm.tally import Tally
-from tamis.core.tables import STATUSES
+from tamis.core.tables import NOT_ASKED, STATUSES
 from tamis.rating.parsing import HIGH, LOW
 from tamis.rating.records import Rating
 
@@ -21,10 +21,13 @@ class Summary(Tally):
         super().__init__()
         self._overall: Counter[int] = Counter()
         self._expected, self._with_expected = 0.0, 0
-        self._shortened = 0
+        self._shortened = self._not_asked = 0
 
     def add(self, rating: Rating) -> None:
-        """Count one rating."""
+        """Count one rating. A sample that was not to be asked about is counted, but is no failure."""
+        if rating.status == NOT_ASKED:
+            self._not_asked += 1
+            return
         self.count(rating)
         self._shortened += rating.shortened
         if rating.overall is not None:
@@ -37,6 +40,7 @@ class Summary(Tally):
         """The counts, for the manifest."""
         rated = self.statuses["ok"]
         facts: dict[str, Any] = {status: self.statuses[status] for status in STATUSES}
+        facts[NOT_ASKED] = self._not_asked
         facts["errors"] = {f"{status}: {kind}": count for (status, kind), count in sorted(self.errors.items())}
         facts["overall_histogram"] = {str(score): self._overall[score] for score in range(LOW, HIGH + 1)}
         if rated:
@@ -49,8 +53,9 @@ class Summary(Tally):
 
     def log(self, rater: str) -> None:
         """Say how it went."""
-        statuses = ", ".join(f"{self.statuses[status]} {status}" for status in STATUSES if self.statuses[status])
-        counts = " ".join(f"{score}:{self._overall[score]}" for score in range(LOW, HIGH + 1))
-        log.info("rater '%s': %s; overall ratings %s", rater, statuses, counts)
+        counts = {status: self.statuses[status] for status in STATUSES} | {"not asked": self._not_asked}
+        statuses = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        scores = " ".join(f"{score}:{self._overall[score]}" for score in range(LOW, HIGH + 1))
+        log.info("rater '%s': %s; overall ratings %s", rater, statuses, scores)
         if self.errors:
             log.warning("samples without a rating:\n%s", self.table_of_errors())

@@ -127,6 +127,15 @@ def test_picked_samples_that_were_never_rated_are_counted(small_pool: Path, tmp_
     assert [(row[0], row[column]) for row in described] == [("whole pool", DASH), ("random", DASH), ("ds2", "2")]
 
 
+def test_samples_outside_a_rater_s_part_of_the_pool_are_counted_apart(small_pool: Path, tmp_path: Path) -> None:
+    ids = ids_of(small_pool)
+    ratings = make_ratings(tmp_path / "ratings", "r", ids, [3, 4, 5, None, None, None], not_asked=ids[4:])
+    manifest = run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert ["r", "not asked: outside the rater's sample", DASH, "2"] in page.rows("Samples without a rating")
+    assert "; 3 ratings by 1 rater, 1 missing, 2 not asked for" in manifest.facts["headline"]
+
+
 def test_artifacts_of_another_pool_are_refused(small_pool: Path, tmp_path: Path) -> None:
     ratings = make_ratings(tmp_path / "ratings", "r", ["0" * 32], [5])
     with pytest.raises(InputError, match="1 ids in a row of 1 that the pool does not have"):

@@ -18,6 +18,7 @@ _STATUS = {
     "refused": "rater refused",
     "too_long": "sample too long",
     "failed": "request failed",
+    "not_asked": "not asked: outside the rater's sample",
     "absent": "no row in the ratings",
 }
 _REASONS = 10  # most frequent reasons shown for each rater
@@ -31,8 +32,10 @@ def build(evidence: Evidence) -> Section:
         section.add(Text("No ratings were given to this report.", lead=True))
         return section
     given, unrated = sum(r.rated for r in raters), sum(len(r.overall) - r.rated for r in raters)
-    missing = f", {count(unrated)} missing" if unrated else ""
-    section.clause = f"{count(given)} ratings by {plural(len(raters), 'rater')}{missing}"
+    spared = sum(r.statuses["not_asked"] for r in raters)
+    missing = f", {count(unrated - spared)} missing" if unrated > spared else ""
+    left_out = f", {count(spared)} not asked for" if spared else ""
+    section.clause = f"{count(given)} ratings by {plural(len(raters), 'rater')}{missing}{left_out}"
     section.key_figures.append(KeyFigure(count(len(raters)), "rater" if len(raters) == 1 else "raters"))
     section.add(
         Text(" ".join(_lead(rater) for rater in raters), lead=True),

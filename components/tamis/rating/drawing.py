@@ -1,0 +1,93 @@
+"""Which samples of a pool are rated, where only a part of them is: drawn evenly from every source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.core.ids import Keys, pack, tie_breaks
+from tamis.rating.settings import RatingSettings
+from tamis.rating.spreading import spread_order
+
+_ROWS = 100_000  # read together
+_SALT = "sample"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The part of a pool that is rated.
+
+    Attributes:
+        mask: (n,) of the pool's samples, in its order, those that are rated.
+        sources: names of the pool's sources to how many of their samples are rated, and how many they have.
+        by: what the part is even over: "source", or "source and embedding".
+    """
+
+    mask: NDArray[np.bool_]
+    sources: dict[str, tuple[int, int]]
+    by: str
+
+    def __str__(self) -> str:
+        asked, of = int(self.mask.sum()), len(self.mask)
+        return f"{asked:,} of the pool's {of:,} samples are asked about, even by {self.by}; {of - asked:,} are not"
+
+    def facts(self) -> dict[str, object]:
+        """The draw for the manifest; all shards of a rater have the same."""
+        parts = {name: {"asked": drawn, "of": size} for name, (drawn, size) in self.sources.items()}
+        return {"asked": int(self.mask.sum()), "of": len(self.mask), "by": self.by, "sources": parts}
+
+
+def draw(settings: RatingSettings, pool: Artifact, embeddings: Artifact | None = None) -> Drawn | None:
+    """The part of `pool` that `settings.sample` asks for; None where that is all of it.
+
+    All samples of a pool have one order, and the part is its beginning: so a larger part holds every smaller one. Of a
+    source of n samples the one with the rank r, from 0, has the place r / n. A share s of the pool is what lies before
+    s: of each source ceil(s n), one at least. A number is so many in the order, of equal places those of the largest
+    source first: each source gives the same share, rounded up, that adds up to the number (Adams' apportionment). Ranks
+    are by a hash of the seed and the id, or with `embeddings` by `spreading.spread_order`.
+
+    Raises:
+        InputError: when `embeddings` lack a sample of the pool.
+    """
+    if settings.sample is None:
+        return None
+    keys, codes, names = _read(pool)
+    sizes = np.bincount(codes, minlength=len(names))
+    hashes = tie_breaks(keys, settings.sample_seed, _SALT)
+    ranks = _ranks(codes, hashes, sizes) if embeddings is None else spread_order(keys, codes, hashes, embeddings)
+    places = ranks / sizes[codes]
+    mask = places < settings.sample
+    if settings.sample >= 1:
+        mask[:] = False
+        mask[np.lexsort((codes, places))[: int(settings.sample)]] = True
+    drawn = np.bincount(codes[mask], minlength=len(names))
+    sources = {name: (int(drawn[code]), int(sizes[code])) for code, name in enumerate(names)}
+    return Drawn(mask, sources, "source" if embeddings is None else "source and embedding")
+
+
+def _ranks(codes: NDArray[np.int64], hashes: NDArray[np.uint64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rank of each sample in its source by its hash, (n,) from 0."""
+    order = np.lexsort((hashes, codes))
+    ranks = np.empty(len(codes), np.int64)
+    ranks[order] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return ranks
+
+
+def _read(pool: Artifact) -> tuple[Keys, NDArray[np.int64], list[str]]:
+    """Of each sample its key and the number of its source, both (n,), and the sources' names, the largest first."""
+    keys, codes, numbers = [np.empty(0, "S16")], [np.empty(0, np.int64)], dict[str, int]()
+    for block in pool.batches(["id", "source"], rows=_ROWS):
+        keys.append(pack(block["id"], where="the pool"))
+        source: pa.DictionaryArray = block["source"].dictionary_encode()
+        known = [numbers.setdefault(name, len(numbers)) for name in source.dictionary.to_pylist()]
+        codes.append(np.array(known, np.int64)[source.indices.to_numpy()])
+    found, names = np.concatenate(codes), list(numbers)
+    sizes = np.bincount(found, minlength=len(names))
+    order = sorted(range(len(names)), key=lambda number: (-sizes[number], names[number]))
+    places = np.empty(len(names), np.int64)
+    places[order] = np.arange(len(names))
+    return np.concatenate(keys), places[found], [names[number] for number in order]
