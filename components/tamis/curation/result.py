@@ -13,22 +13,23 @@ from tamis.curation.classes import UNRATED
 
 @dataclass
 class Curated:
-    """Curated scores of one rater.
+    """Curated scores of one rater, or of several together.
 
     Attributes:
-        raw: (n,) int8 score classes as rated; -1 where there is no rating.
+        raw: (n,) int8 score classes as rated, the raters' mean rounded half up; -1 where there is no rating.
         score: (n,) int8 score classes after curation; -1 where nothing is known.
-        flagged: (n,) bool, the rating is probably wrong.
+        flagged: (n,) bool, another class is more probable than the raw score.
         suggested: (n,) int8 most probable class; -1 where nothing is known.
-        confidence: (n,) float32 probability of `suggested`; NaN where there is none.
-        error_probability: (n,) float32 probability that the rating is wrong; NaN where there is no rating.
+        confidence: (n,) float32 probability that `score` is right, of samples without one that `suggested` is; NaN where
+            the data cannot tell. In modes without a model it is that of `suggested`.
+        error_probability: (n, R) float32 probability that each rater's rating is wrong, NaN where there is none; (n,)
+            in modes that know one rater only.
+        raw_error: (n,) float32 probability that the raw score is wrong; NaN where there is none.
         diagnosis: how the scores came about, as JSON values.
         mean: (n,) float32 posterior mean of the true class, 0..K-1; NaN where nothing is known; None in modes without
             a posterior.
         posterior: (n, K) float32 probabilities of each true class, where they were asked for; NaN where nothing is
             known.
-        evidence: (n, K) float32 log probability of what was seen given each true score, where it was asked for; to a
-            class that the rater never gave, that of the nearest class that it gave. NaN where nothing is known.
     """
 
     raw: NDArray[np.int8]
@@ -37,8 +38,8 @@ class Curated:
     suggested: NDArray[np.int8]
     confidence: NDArray[np.float32]
     error_probability: NDArray[np.float32]
+    raw_error: NDArray[np.float32]
     diagnosis: dict[str, Any] = field(default_factory=dict)
-    evidence: NDArray[np.float32] | None = None
     mean: NDArray[np.float32] | None = None
     posterior: NDArray[np.float32] | None = None
 
@@ -56,6 +57,7 @@ class Curated:
             self.suggested[rows],
             self.confidence[rows],
             self.error_probability[rows],
+            self.raw_error[rows],
         )
 
 
@@ -74,4 +76,4 @@ def decide(
     score = np.where(flagged & sure, suggested, raw)
     if fill_missing:
         score = np.where((raw == UNRATED) & sure, suggested, score)
-    return Curated(raw, score, flagged, suggested, confidence, error_probability)
+    return Curated(raw, score, flagged, suggested, confidence, error_probability, error_probability)

@@ -132,7 +132,7 @@ def mixed_pool(
     30 % and 50 % of the first one's ratings.
     """
     rng = np.random.default_rng(seed)
-    sizes = np.minimum(2 * (1 - rng.random(n)) ** (-1 / 1.1), 200).astype(int)
+    sizes = np.minimum(2 * (1 - rng.random(n)) ** (-1 / 0.95), 200).astype(int)
     cluster = np.repeat(np.arange(n), sizes)[:n]
     clusters, width = cluster[-1] + 1, 1 / np.sqrt(np.arange(1, d + 1))
     width /= np.linalg.norm(width)

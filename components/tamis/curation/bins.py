@@ -1,0 +1,96 @@
+"""Pairs of neighbours by how near they are, and what each sample's neighbours were rated, as counts.
+
+A bin is a range of distance and of distance relative to how dense both samples' surroundings are, so that the edge of a
+cluster is found wherever it lies: no fixed number of neighbours is right or wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation.classes import UNRATED
+from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_RELATIVE_BINS, _ABSOLUTE_BINS = 12, 6
+_CLOSE = 5  # neighbours whose mean distance says how dense a sample's surroundings are
+_SMALLEST = 1e-6
+
+
+class Bins:
+    """Puts pairs of neighbours into bins by distance and by distance relative to the density around both."""
+
+    def __init__(self, view: Neighborhoods, rows: Ints, k: int) -> None:
+        """Place the borders at quantiles over the pairs of `rows` and their first `k` neighbours."""
+        self._view = view
+        self._scale = np.full(len(view), _SMALLEST)
+        for block in view.blocks(np.arange(len(view))):
+            _, distances = view.lists(block, _CLOSE)
+            known = np.isfinite(distances)
+            total = np.where(known, distances, 0).sum(1, dtype=np.float64)
+            self._scale[block] += total / np.maximum(known.sum(1), 1)
+        relative, absolute = [], []
+        for block in view.blocks(rows):
+            samples, distances = view.lists(block, k)
+            known = samples >= 0
+            relative.append(self._relative(block, samples, distances)[known])
+            absolute.append(distances[known])
+        self._relative_borders = _quantiles(np.concatenate(relative), _RELATIVE_BINS)
+        self._absolute_borders = _quantiles(np.concatenate(absolute), _ABSOLUTE_BINS)
+        self.count = _RELATIVE_BINS * _ABSOLUTE_BINS
+
+    def _relative(self, rows: Ints, samples: Ints, distances: Floats) -> NDArray[np.float64]:
+        scale = self._scale
+        relative: NDArray[np.float64] = distances / np.sqrt(scale[rows][:, None] * scale[np.maximum(samples, 0)])
+        return relative
+
+    def of(self, rows: Ints, samples: Ints, distances: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Bin of each pair, (m, k) in 0..count - 1; meaningless where a sample is -1."""
+        relative = np.searchsorted(self._relative_borders, self._relative(rows, samples, distances), side="right")
+        absolute = np.searchsorted(self._absolute_borders, distances, side="right")
+        bins: NDArray[np.intp] = relative * _ABSOLUTE_BINS + absolute
+        return bins
+
+
+def _quantiles(values: NDArray[Any], count: int) -> NDArray[np.float64]:
+    if not len(values):
+        return np.zeros(count - 1)
+    borders: NDArray[np.float64] = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1]).astype(np.float64)
+    return borders
+
+
+def patterns_of(
+    view: Neighborhoods, ratings: NDArray[np.int8], rows: Ints, k: int, bins: Bins, classes: int
+) -> Sequence[csr_matrix]:
+    """How often each (bin, rating) occurs among the first `k` usable neighbours of `rows`.
+
+    Args:
+        view: the graph, seen with the samples that any rater rated.
+        ratings: (n, R) classes, -1 where there is none.
+        rows: (m,) samples.
+        k: neighbours of each.
+        bins: bins of pairs.
+        classes: number K of classes.
+
+    Returns:
+        For each rater a sparse (m, bins * K); rating c in bin b is at column b * K + c.
+    """
+    from scipy.sparse import csr_matrix
+
+    samples, distances = view.lists(rows, k)
+    places = bins.of(rows, samples, distances) * classes
+    found = []
+    for one in ratings.T:
+        theirs = np.where(samples >= 0, one[samples], np.int8(UNRATED))
+        known = theirs != UNRATED
+        lengths = np.concatenate([[0], np.cumsum(known.sum(1))])
+        codes = (places + theirs)[known].astype(np.int32)
+        shape = (len(rows), bins.count * classes)
+        found.append(csr_matrix((np.ones(len(codes)), codes, lengths), shape=shape))
+    return found

@@ -1,0 +1,237 @@
+"""The diagnosis of `exact` mode: what was found, how sure it is, what it depends on and what would settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation import joint, transition
+from tamis.curation.choice import chosen
+from tamis.curation.classes import UNRATED
+from tamis.curation.consensus import consensus
+from tamis.curation.diagnosis import as_json, checks, outcome
+from tamis.curation.joint import Point
+from tamis.curation.neighborhoods import Neighborhoods
+from tamis.curation.rater_model import Matrix
+from tamis.curation.regression import Regression
+from tamis.curation.result import Curated
+from tamis.curation.surroundings import Surroundings
+
+_LEVEL, _DRAWS = 0.95, 400  # of intervals
+_LOOKED_AT = 5_000  # samples from which the sensitivity is estimated
+_FEW_GRADES = 30
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the model found; `model.curate` makes it.
+
+    Attributes:
+        view: the graph, seen with the raters' mean classes.
+        ratings: (n, R) classes.
+        grades: (n,) classes.
+        near: the model of surroundings.
+        points: the whole grid of the joint model.
+        z: (m, K) P(z | surroundings) of the samples `rows` that it was fitted to.
+        rows: (m,) these samples.
+        power: exponent of its probabilities.
+        regression: what the embedding says.
+        informative: whether surroundings say anything about ratings.
+        reasons: why nothing was corrected.
+        assume: what was taken for granted.
+        held_out: what grades say that were held out.
+    """
+
+    view: Neighborhoods
+    ratings: NDArray[np.int8]
+    grades: NDArray[np.int8]
+    near: Surroundings
+    points: Sequence[Point]
+    z: Matrix
+    rows: NDArray[np.intp]
+    power: float
+    regression: Regression | None
+    informative: bool
+    reasons: list[str]
+    assume: str
+    held_out: dict[str, Any] | None
+
+    @property
+    def kept(self) -> list[Point]:
+        """The points of the grid that carry weight."""
+        return [point for point in self.points if point.weight > 0]
+
+
+def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, Any]:
+    """Everything that the README lists, as JSON values."""
+    raters, told = found.ratings.shape[1], not found.reasons
+    matrices = [sum(point.weight * point.T[r] for point in found.kept) for r in range(raters)]
+    present = np.bincount(found.view.scores[found.view.rows], minlength=classes) > 0
+    rows, z = found.rows, found.z
+    posterior = joint.posterior(found.kept, z, found.ratings[rows], found.grades[rows])
+    T = np.array(matrices[0]) if raters == 1 else _confusion(posterior, found.view.scores[rows], classes)
+    p = posterior.mean(0)
+    p = np.where(p < 1e-6, 0.0, p)
+    p /= p.sum()
+    for absent in np.flatnonzero(~present & (p == 0)):  # nothing is known of it: it is rated as itself
+        T[absent] = np.eye(classes)[absent]
+    checked = checks(found.view, T, p, renamed=False)
+    warnings = [*found.reasons, *checked.pop("warnings")]
+    plain = consensus(found.view, classes)
+    triples = transition.from_triples(plain.c3) if plain.covered else None
+    near = found.near
+    parts: dict[str, Any] = {
+        "mode": "exact",
+        "assume": found.assume,
+        "explained": told,
+        "reasons": found.reasons,
+        "advice": _advice(found, told),
+        "own_share": _own_share(found.kept, near.prior),
+        "own_share_interval": _interval(found.kept, near.prior),
+        "shared_errors": None if raters == 1 else _shared(found.kept, p),
+        "sensitivity": _sensitivity(found, classes),
+        "k": near.k,
+        "weights": {
+            "neighbors": near.weight,
+            "regression": None if near.centers is None else near.regression_weight,
+            "probabilities": found.power,
+        },
+        "regression": None if found.regression is None else vars(found.regression) | {"predicted": None},
+        "predictive_log_likelihood": near.predictive,
+        "margin_log_likelihood": float((near.margin * np.log(np.maximum(near.margin, 1e-12))).sum()),
+        "gain": near.gain,
+        "gain_standard_error": near.gain_error,
+        "iterations": near.iterations,
+        "T": T,
+        "p": p,
+        "T_of_neighborhoods": sum(point.weight * point.G for point in found.kept),
+        "T_by_consensus": None if triples is None else triples.T,
+        "p_by_consensus": None if triples is None else triples.p,
+        "copies_left_out": int((found.view.scores != UNRATED).sum()) - len(found.view.rows),
+        "predicted": _predicted(found),
+        "graded": int((found.grades != UNRATED).sum()),
+        "held_out": found.held_out,
+    }
+    if raters == 1:
+        parts["intervals"] = _intervals(found.kept)
+    else:
+        parts["T_by_rater"] = matrices
+        parts["T_shared"] = sum(point.weight * point.S for point in found.kept)
+    if told:
+        parts["T_curated"] = _confusion(posterior, result.score[rows], classes)
+    return as_json(parts | checked | {"warnings": warnings} | outcome(result, classes))  # type: ignore[no-any-return]
+
+
+def _confusion(posterior: Matrix, scores: NDArray[np.int8], classes: int) -> Matrix:
+    """(K, K) how scores follow the truth, by the posterior: true classes in rows."""
+    known = scores != UNRATED
+    counts = posterior[known].T @ np.eye(classes)[scores[known]] + 1e-6 * np.eye(classes)
+    shares: Matrix = counts / counts.sum(1, keepdims=True)
+    return shares
+
+
+def own_share_of(point: Point, prior: Matrix) -> float:
+    """Share of samples with a class of their own, also of a G that was fitted: 0 if G is the identity, 1 if it is p."""
+    chance = float((prior**2).sum())
+    if chance >= 1 - 1e-9:
+        return 0.0
+    return float(np.clip(1 - (float(prior @ np.diag(point.G)) - chance) / (1 - chance), 0, 1))
+
+
+def _own_share(points: Sequence[Point], prior: Matrix) -> float:
+    return sum(point.weight * own_share_of(point, prior) for point in points)
+
+
+def _interval(points: Sequence[Point], prior: Matrix) -> list[float]:
+    """95 % of the weight; a point of the grid stands for its surroundings, half a step to either side."""
+    ordered = sorted((own_share_of(point, prior), point.weight) for point in points)
+    shares, weights = np.array([share for share, _ in ordered]), np.cumsum([weight for _, weight in ordered])
+    low = shares[np.searchsorted(weights, (1 - _LEVEL) / 2)]
+    high = shares[min(int(np.searchsorted(weights, (1 + _LEVEL) / 2)), len(shares) - 1)]
+    return [max(0.0, float(low) - 0.05), min(1.0, float(high) + 0.05)]
+
+
+def _shared(points: Sequence[Point], p: Matrix) -> float:
+    return sum(point.weight * float(p @ (1 - np.diag(point.S))) for point in points)
+
+
+def _sensitivity(found: Findings, classes: int) -> list[dict[str, Any]]:
+    """How scores depend on the share of samples with a class of their own."""
+    rated = np.flatnonzero(found.view.scores[found.rows] != UNRATED)
+    some = rated[np.linspace(0, len(rated) - 1, min(len(rated), _LOOKED_AT)).astype(np.intp)]
+    rows = found.rows[some]
+    patterns, places = joint.patterns_of(found.ratings[rows])
+    raw = found.view.scores[rows].astype(np.intp)
+    every = float((found.view.scores != UNRATED).sum()) / len(rows)
+    here, steps = np.arange(len(rows)), np.arange(classes)
+    distance = np.abs(np.subtract.outer(steps, steps)).astype(np.float64)
+    table = []
+    for share in sorted({point.own_share for point in found.points}):
+        alike = [point for point in found.points if point.own_share == share]
+        weight = sum(point.weight for point in alike)
+        best = max(alike, key=lambda point: point.evidence)
+        seen = best.posterior(found.z[some], patterns, places, np.ones((1, classes)))
+        score = chosen(seen, raw.astype(np.int8)).astype(np.intp)
+        far = seen @ distance
+        table.append(
+            {
+                "own_share": share,
+                "plausibility": weight,
+                "corrected": round(float((score != raw).sum()) * every),
+                "expected_right_raw": float(seen[here, raw].mean()),
+                "expected_right": float(seen[here, score].mean()),
+                "expected_error_raw": float(far[here, raw].mean()),
+                "expected_error": float(far[here, score].mean()),
+            }
+        )
+    return table
+
+
+def _predicted(found: Findings) -> dict[str, Any]:
+    """How well surroundings alone tell the rating of a rated sample, which they have not seen."""
+    from scipy.stats import spearmanr
+
+    own = found.view.scores[found.rows]
+    rated = own != UNRATED
+    expected = found.z[rated] @ found.near.own @ np.arange(len(found.near.prior))
+    seen = own[rated].astype(np.float64)
+    varied = len(seen) > 2 and np.ptp(seen) > 0 and np.ptp(expected) > 1e-9
+    return {
+        "rated": int((found.view.scores != UNRATED).sum()),
+        "unrated": int((found.view.scores == UNRATED).sum()),
+        "held_out_correlation": float(spearmanr(expected, seen).statistic) if varied else None,
+        "held_out_error": float(np.abs(expected - seen).mean()) if len(seen) else None,
+    }
+
+
+def _intervals(points: Sequence[Point]) -> dict[str, Any]:
+    """95 % of the posterior of T, given the model; wider where the grid is undecided."""
+    rng = np.random.default_rng(0)
+    draws = []
+    for point in points:
+        number = max(2, round(_DRAWS * point.weight))
+        gammas = rng.standard_gamma(np.maximum(point.T_counts[0], 1e-3), (number, *point.T_counts[0].shape))
+        draws.append(gammas / gammas.sum(2, keepdims=True))
+    low, high = np.quantile(np.concatenate(draws), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
+    return {"level": _LEVEL, "draws": sum(len(some) for some in draws), "T": [low, high]}
+
+
+def _advice(found: Findings, told: bool) -> list[str]:
+    """What would settle what is open."""
+    raters, graded = found.ratings.shape[1], int((found.grades != UNRATED).sum())
+    advice = []
+    if graded < _FEW_GRADES and (raters == 1 or not told):
+        advice.append("grade 100 samples: `tamis grade next RUN --size 100` names them, `curation.grades` takes them")
+    if raters == 1:
+        advice.append("add a rater of another family, and set curation.combine")
+    elif graded < _FEW_GRADES:
+        advice.append(
+            "grade 100 samples (`tamis grade next RUN --size 100`): only grades show errors that all raters share"
+        )
+    if not found.informative:
+        advice.append("try another embedding model, or rate more samples")
+    return list(dict.fromkeys(advice))

@@ -1,0 +1,427 @@
+"""Curation by one model of all that is known of a sample: `exact` mode, and the function for arrays.
+
+    from tamis.curation import curate
+    result = curate(ratings, indices, distances, embeddings=vectors)
+    result.score, result.confidence, result.diagnosis["warnings"]
+
+`surroundings` says what is near, `joint` puts it together with the sample's own ratings and human grades, `choice` turns
+probabilities into scores. The README has the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.errors import InputError
+from tamis.curation import honest, joint, surroundings
+from tamis.curation.choice import chosen
+from tamis.curation.classes import UNRATED
+from tamis.curation.explaining import Findings, diagnosis_of
+from tamis.curation.joint import Point
+from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods, copy_groups
+from tamis.curation.rater_model import Matrix
+from tamis.curation.regression import Regression, predict
+from tamis.curation.result import Curated
+from tamis.curation.surroundings import Surroundings
+
+Assumption = Literal["cautious", "clusterable"]
+COPY_DISTANCE = 1e-5
+FIT_SAMPLES = 20_000
+FEW_GRADES = 30  # fewer do not settle what the ratings leave open
+# With one rater and no grades: where more samples than this share may have a class of their own (with at least that
+# probability), its errors cannot be told from true differences.
+MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
+_ROUGH_SAMPLES = 3_000
+_FOLDS = 5
+_SURE = 2.33  # standard errors of the held-out gain that make it one: 1 % by chance
+_MARGIN_STRENGTH = 50.0  # grades that the ratings' margin counts as, in the prior
+_NEVER = 1e-9  # probability of a class that nobody gave
+_DOUBT = 0.85  # exponent of probabilities that rest on one rater alone: its bias is not in them
+_POWERS = np.arange(0.4, 1.45, 0.05)  # exponents that grades choose among
+_POWER_SPREAD = 0.25  # standard deviation of the logarithm of the exponent, before grades are seen
+
+
+def curate(
+    ratings: Ints,
+    indices: Ints,
+    distances: Floats,
+    *,
+    embeddings: NDArray[Any] | None = None,
+    covariates: Floats | None = None,
+    grades: Ints | None = None,
+    grade_weights: Floats | None = None,
+    classes: int = 6,
+    assume: Assumption = "cautious",
+    confidence: float = 0.0,
+    fill_missing: bool = False,
+    neighbors: int | Literal["auto"] = "auto",
+    copy_distance: float | None = COPY_DISTANCE,
+    fit_samples: int = FIT_SAMPLES,
+    keep_posterior: bool = True,
+) -> Curated:
+    """Find and correct the errors of raters (section 3 of the paper, arXiv 2410.10877; the model is in the README).
+
+    Args:
+        ratings: (n,) or (n, R) integer score classes 0..classes-1 of R raters, -1 where there is no rating.
+        indices: (n, k) integers, each sample's nearest neighbours, nearest first, itself excluded.
+        distances: (n, k) cosine distances to them, ascending.
+        embeddings: (n, d) vectors for a cross-fitted regression; read block by block, so they may be memory-mapped.
+        covariates: (n, c) numbers that may drive ratings, such as log lengths, NaN where unknown; they enter the
+            regression, and their effects are in the diagnosis.
+        grades: (n,) human grades as true classes, -1 where there is none.
+        grade_weights: (n,) 1 / the probability with which a sample was drawn to be graded, NaN where it was chosen for
+            another reason: its grade is used, but says nothing of how common a class is.
+        classes: number K of score classes.
+        assume: "cautious" corrects only what the data can tell; "clusterable" takes for granted that near samples share
+            their true score (definition 3.2), which one rater's ratings cannot show.
+        confidence: a rating is changed only to a class of at least this probability, 0..1.
+        fill_missing: whether samples without a rating get their most probable class as score.
+        neighbors: neighbours used of each sample; "auto" uses all, weighed by their distance.
+        copy_distance: samples this close are copies of one another: no neighbours, and one of them enters the
+            statistics; None treats copies as any neighbours.
+        fit_samples: most samples that the model is fitted to, graded ones come on top; all get a posterior.
+        keep_posterior: whether the result holds the (n, K) posterior.
+
+    Returns:
+        Scores (n,), real-valued `mean` (n,), `posterior` (n, K), `confidence` (n,) that the score is right and
+        `error_probability` (n, R), with a diagnosis of plain JSON values: "explained", "warnings", "advice", "T" and
+        what the README lists. Where the data cannot tell errors from true differences, ratings stay as they are and
+        probabilities are NaN.
+
+    Raises:
+        InputError: when shapes disagree, a score is out of range, or nothing is rated.
+    """
+    given = check_arrays(ratings, indices, distances, classes)
+    graded = _grades(grades, len(given), classes)
+    raw = _rounded_mean(given)
+    groups = None if copy_distance is None else copy_groups(indices, distances, copy_distance)
+    view = Neighborhoods(raw, indices, distances, groups)
+    k = view.k if neighbors == "auto" else min(neighbors, view.k)
+    fold = _folds(len(given), groups)
+    regression = None
+    if embeddings is not None or covariates is not None:
+        regression = predict(_centred(given), view, embeddings, covariates, fold)
+    prior = _prior(given, graded, grade_weights, classes)
+    lone = len(np.unique(given[given != UNRATED])) == 1 and not (graded != UNRATED).any()
+    near = surroundings.fit(
+        view, given, view.sample(min(_ROUGH_SAMPLES, fit_samples)), view.sample(fit_samples),
+        _standardized(regression, raw), prior, k,
+    )  # fmt: skip
+    data = _Data(view, given, raw, graded, regression, near, _standardized(regression, raw), fit_samples)
+    informative = not lone and near.gain > _SURE * near.gain_error
+    shares = joint.CLUSTERABLE if assume == "clusterable" else joint.OWN_SHARES
+    fitted = _fit(data, informative, shares, prior)
+    reasons = ["all ratings are equal"] if lone else _reasons(data, fitted, informative, assume)
+    told = not reasons
+    result = _posteriors(data, fitted, told, confidence, fill_missing, classes, informative, assume)
+    held = None
+    if told and (graded != UNRATED).any():
+        held = _held_out(data, fitted, result, grade_weights, confidence, assume)
+    result.diagnosis = diagnosis_of(
+        Findings(view, given, graded, near, fitted.points, fitted.z, fitted.rows, fitted.power, regression, informative,
+                 reasons, assume, held),
+        result, classes,
+    )  # fmt: skip
+    if not keep_posterior:
+        result.posterior = None
+    return result
+
+
+@dataclass(frozen=True)
+class _Data:
+    view: Neighborhoods
+    ratings: NDArray[np.int8]
+    raw: NDArray[np.int8]
+    grades: NDArray[np.int8]
+    regression: Regression | None
+    near: Surroundings
+    predicted: Matrix | None
+    fit_samples: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The joint model on the samples `rows`, whose P(z | surroundings) is `z`; `power` sharpens or flattens."""
+
+    points: list[Point]
+    rows: NDArray[np.intp]
+    z: Matrix
+    power: float
+
+    @property
+    def kept(self) -> list[Point]:
+        """The points of the grid that carry weight."""
+        return [point for point in self.points if point.weight > 0]
+
+
+def check_arrays(ratings: Ints, indices: Ints, distances: Floats, classes: int) -> NDArray[np.int8]:
+    """The ratings as (n, R) int8, after a look at everything.
+
+    Raises:
+        InputError: when shapes disagree, a score is out of range, or nothing is rated.
+    """
+    given = np.asarray(ratings)
+    n = len(given)
+    fits = indices.ndim == 2 and indices.shape == distances.shape and len(indices) == n and given.ndim in (1, 2)
+    if not fits or indices.shape[1] < 2 or (given.ndim == 2 and given.shape[1] == 0):
+        raise InputError(
+            f"scores of shape {given.shape}, indices of shape {indices.shape} and distances of shape "
+            f"{distances.shape} do not fit",
+            allowed="shapes (n,) or (n, R), (n, k) and (n, k) with k of 2 or more",
+        )
+    if given.dtype.kind not in "iu":
+        raise InputError(f"the scores are {given.dtype}", allowed="integers, -1 where there is no rating")
+    given = given.reshape(n, -1)
+    _check_range(given, classes, "score")
+    if not (given != UNRATED).any():
+        raise InputError("no sample has a rating", action="rate the pool first; look at the ratings' status and error")
+    return given.astype(np.int8)
+
+
+def _check_range(values: NDArray[Any], classes: int, what: str) -> None:
+    wrong = np.argwhere((values < UNRATED) | (values >= classes))
+    if len(wrong):
+        first = tuple(wrong[0])
+        raise InputError(
+            f"the {what} of sample {int(first[0])} is {values[first]}; {len(wrong)} {what}s are out of range",
+            allowed=f"0..{classes - 1}, or -1 for a sample without one",
+        )
+
+
+def _grades(grades: Ints | None, n: int, classes: int) -> NDArray[np.int8]:
+    if grades is None:
+        return np.full(n, UNRATED, np.int8)
+    given = np.asarray(grades)
+    if given.shape != (n,) or given.dtype.kind not in "iu":
+        raise InputError(
+            f"grades of shape {given.shape} and type {given.dtype} do not fit {n} samples",
+            allowed="integers of shape (n,), -1 where there is no grade",
+        )
+    _check_range(given, classes, "grade")
+    return given.astype(np.int8)
+
+
+def _rounded_mean(ratings: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(n,) mean class of the raters, rounded half up; -1 where nobody rated."""
+    rated = ratings != UNRATED
+    number = rated.sum(1)
+    mean = np.where(rated, ratings, 0).sum(1) / np.maximum(number, 1)
+    return np.where(number > 0, np.floor(mean + 0.5), UNRATED).astype(np.int8)
+
+
+def _centred(ratings: NDArray[np.int8]) -> Matrix:
+    """(n,) mean rating; a sample that a strict rater alone has seen is not thereby worse. NaN where nobody rated."""
+    values = np.where(ratings == UNRATED, np.nan, ratings).astype(np.float64)
+    known = np.isfinite(values)
+    centers = np.array([one[np.isfinite(one)].mean() if np.isfinite(one).any() else 0.0 for one in values.T])
+    number = known.sum(1)
+    offsets = np.where(known, values - centers, 0).sum(1) / np.maximum(number, 1)
+    return np.where(number > 0, offsets + centers.mean(), np.nan)
+
+
+def _folds(n: int, groups: NDArray[np.int32] | None) -> NDArray[np.intp]:
+    """(n,) numbers 0..4 without order; copies share theirs."""
+    keys = np.arange(n) if groups is None else groups
+    mixed = (keys.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    return ((mixed >> np.uint64(33)) % np.uint64(_FOLDS)).astype(np.intp)
+
+
+def _standardized(regression: Regression | None, raw: NDArray[np.int8]) -> Matrix | None:
+    if regression is None:
+        return None
+    seen = regression.predicted[raw != UNRATED]
+    spread = float(seen.std())
+    return (regression.predicted - seen.mean()) / spread if spread > 1e-9 else None
+
+
+def _prior(
+    ratings: NDArray[np.int8], grades: NDArray[np.int8], weights: Floats | None, classes: int
+) -> NDArray[np.float64]:
+    """p: the margin of the ratings, the mean over raters, moved by the grades of samples that were drawn at random."""
+    margins = []
+    for one in ratings.T:
+        counts = np.bincount(one[one != UNRATED], minlength=classes)
+        if counts.sum():
+            margins.append(counts / counts.sum())
+    prior = _MARGIN_STRENGTH * np.mean(margins, axis=0)
+    drawn = grades != UNRATED
+    if weights is not None and np.isfinite(weights[drawn]).any():
+        drawn &= np.isfinite(weights)
+        each = weights[drawn] / weights[drawn].mean()
+    else:
+        each = np.ones(int(drawn.sum()))
+    prior = np.maximum(prior + np.bincount(grades[drawn], each, minlength=classes), _NEVER)
+    shares: NDArray[np.float64] = prior / prior.sum()
+    return shares
+
+
+def _fit(data: _Data, informative: bool, shares: Sequence[float], prior: Matrix) -> Fitted:
+    rows = np.union1d(data.view.sample(data.fit_samples), np.flatnonzero(data.grades != UNRATED))
+    z = _given(data, rows) if informative else np.tile(prior, (len(rows), 1))
+    points = joint.fit(z, data.ratings[rows], data.grades[rows], prior, shares)
+    graded = data.grades[rows] != UNRATED
+    power = _power(points, z[graded], data.ratings[rows][graded], data.grades[rows][graded])
+    if data.ratings.shape[1] == 1 and graded.sum() < FEW_GRADES and len(shares) > 1:
+        power = min(power, _DOUBT)
+    return Fitted(points, rows, z, power)
+
+
+def _given(data: _Data, rows: Ints) -> Matrix:
+    """(m, K) P(z | surroundings) of `rows`."""
+    from tamis.curation.bins import patterns_of
+
+    found = np.empty((len(rows), data.near.classes))
+    for start in range(0, len(rows), 1 << 14):
+        some = rows[start : start + (1 << 14)]
+        patterns = patterns_of(data.view, data.ratings, some, data.near.k, data.near.bins, data.near.classes)
+        predicted = None if data.predicted is None else data.predicted[some]
+        found[start : start + len(some)] = data.near.given(patterns, predicted)
+    return found
+
+
+def _power(points: Sequence[Point], z: Matrix, ratings: NDArray[np.int8], grades: NDArray[np.int8]) -> float:
+    """The exponent under which probabilities, made without a sample's own grade, fit the grades best; 1 without any."""
+    if not len(grades):
+        return 1.0
+    logs = np.log(np.maximum(joint.posterior(points, z, ratings), 1e-12))
+    best = (-np.inf, 1.0)
+    for power in _POWERS.tolist():
+        scaled = np.exp(power * (logs - logs.max(1, keepdims=True)))
+        scaled /= scaled.sum(1, keepdims=True)
+        fit = float(np.log(scaled[np.arange(len(grades)), grades]).sum())
+        best = max(best, (fit - 0.5 * (np.log(power) / _POWER_SPREAD) ** 2, power))
+    return best[1]
+
+
+def _reasons(data: _Data, fitted: Fitted, informative: bool, assume: Assumption) -> list[str]:
+    """Why nothing can be said, in plain words; empty where something can."""
+    raters, graded = data.ratings.shape[1], int((data.grades != UNRATED).sum())
+    if graded >= FEW_GRADES:
+        return []
+    if not informative and raters < 3:
+        return [
+            "neighbours and embedding say next to nothing about the ratings: either near samples do not share their true "
+            "scores in this embedding, or the ratings do not follow the texts, or there are too few of them"
+        ]
+    possible = [p for p in fitted.points if p.own_share > MOST_OWN_SHARE and p.weight > 0]
+    if raters == 1 and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
+        most = max(point.own_share for point in possible)
+        return [
+            f"the ratings fit as well if {most:.0%} of the samples differ in quality from their neighbourhood: one rater's "
+            "errors cannot be told from such differences"
+        ]
+    return []
+
+
+def sharpened(posterior: Matrix, power: float) -> Matrix:
+    """(m, K) probabilities to the power of `power`, made to sum to 1 again."""
+    if power == 1:
+        return posterior
+    found: Matrix = np.maximum(posterior, 1e-300) ** power
+    return found / found.sum(1, keepdims=True)
+
+
+def _posteriors(
+    data: _Data,
+    fitted: Fitted,
+    told: bool,
+    confidence: float,
+    fill_missing: bool,
+    classes: int,
+    informative: bool,
+    assume: Assumption,
+) -> Curated:
+    """What the model says of every sample, block by block."""
+    n, raters = data.ratings.shape
+    result = Curated(
+        raw=data.raw,
+        score=data.raw.copy(),
+        flagged=np.zeros(n, bool),
+        suggested=data.raw.copy(),
+        confidence=np.full(n, np.nan, np.float32),
+        error_probability=np.full((n, raters), np.nan, np.float32),
+        raw_error=np.full(n, np.nan, np.float32),
+        mean=np.full(n, np.nan, np.float32),
+        posterior=np.full((n, classes), np.nan, np.float32),
+    )
+    if not told:
+        return result
+    assert result.mean is not None
+    assert result.posterior is not None
+    prior = data.near.prior
+    for rows, z, informed in data.near.blocks(data.view, data.ratings, data.predicted):
+        if not informative:
+            z = np.tile(prior, (len(rows), 1))
+        own, grades, raw = data.ratings[rows], data.grades[rows], data.raw[rows]
+        seen = sharpened(joint.posterior(fitted.points, z, own), fitted.power) * joint.likelihood_of(grades, classes)
+        seen /= seen.sum(1, keepdims=True)
+        known = (raw != UNRATED) | (grades != UNRATED) | (informative & (informed | (data.predicted is not None)))
+        seen[~known] = np.nan
+        here = np.arange(len(rows))
+        top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
+        top = np.where((raw != UNRATED) & (seen[here, np.maximum(raw, 0)] >= seen[here, top]), raw, top)
+        rated = raw != UNRATED
+        result.flagged[rows] = known & rated & (top != raw)
+        result.suggested[rows] = np.where(known, top, UNRATED)
+        score = _scores(seen, raw, confidence, fill_missing, assume)
+        result.score[rows] = score
+        place = np.where(score != UNRATED, score, top)
+        result.confidence[rows] = seen[here, place]
+        result.raw_error[rows] = np.where(rated, 1 - seen[here, np.maximum(raw, 0)], np.nan)
+        wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
+        result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
+        result.mean[rows] = seen @ np.arange(classes)
+        result.posterior[rows] = seen
+    return result
+
+
+def _scores(
+    posterior: Matrix, raw: NDArray[np.int8], confidence: float, fill: bool, assume: Assumption
+) -> NDArray[np.int8]:
+    if assume == "cautious":
+        return chosen(posterior, raw, threshold=confidence, fill=fill)
+    # The premise is taken for true, and so are its probabilities: the most probable class is right most often.
+    top = np.nan_to_num(posterior, nan=-1.0)
+    best = top.argmax(1)
+    own = top[np.arange(len(raw)), np.maximum(raw, 0)]
+    change = np.where(raw == UNRATED, fill, top.max(1) > own) & (top.max(1) >= max(confidence, 0.0))
+    return np.where(change, best, raw).astype(np.int8)
+
+
+def _held_out(
+    data: _Data, fitted: Fitted, result: Curated, weights: Floats | None, confidence: float, assume: Assumption
+) -> dict[str, Any]:
+    """What human grades say of the scores that their samples get without them, by folds.
+
+    Predictions of samples without a grade are those of the fit to all grades.
+    """
+    assert result.posterior is not None
+    classes = result.posterior.shape[1]
+    graded = np.flatnonzero(data.grades != UNRATED)
+    places = np.searchsorted(fitted.rows, graded)
+    fold = np.arange(len(graded)) % _FOLDS
+    score, posterior = result.score.copy(), result.posterior.copy()
+    for number in range(_FOLDS):
+        out = fold == number
+        if not out.any() or out.all():
+            continue
+        kept = data.grades.copy()
+        kept[graded[out]] = UNRATED
+        prior = _prior(data.ratings, kept, weights, classes)
+        points = joint.fit(fitted.z, data.ratings[fitted.rows], kept[fitted.rows], prior, starts=fitted.kept)
+        rest, given = graded[~out], fitted.z[places[~out]]
+        power = _power(points, given, data.ratings[rest], data.grades[rest])
+        seen = sharpened(joint.posterior(points, fitted.z[places[out]], data.ratings[graded[out]]), power)
+        posterior[graded[out]] = seen
+        score[graded[out]] = _scores(seen, data.raw[graded[out]], confidence, False, assume)
+    here = graded[score[graded] != UNRATED]
+    said = posterior[here, score[here]]
+    found = honest.honest_error(
+        data.grades, data.raw, score, weights=weights, predicted=honest.predictions(posterior, data.raw, score)
+    )
+    return found | {"reliability": honest.reliability(said, score[here] == data.grades[here])}

@@ -1,0 +1,311 @@
+"""What surrounds a sample says of its neighbourhood's class: near samples' ratings, and a regression on the embedding.
+
+Latent: z, the class of the neighbourhood. Given z,
+
+* a neighbour in bin b that rater r rated c: s[b] N_r[z, c] + (1 - s[b]) q_r[c], where s[b] is the share of neighbours in
+  the bin that have the same z (definition 3.2 of the paper, clusterability, made a measured quantity) and q_r the margin
+  of the rater's ratings;
+* the regression's prediction: normal around m_z with a common width.
+
+The logarithms of both are taken times a weight, w and v. Neighbours' ratings depend on each other and on the regression
+beyond z, which would make the posterior too sure; the weights are those under which surroundings best predict the
+sample's own rating, which they have not seen. P(z) is given, not fitted: ratings determine it only together with the
+raters' bias.
+
+N_r and M (the samples' own mean rating given z) stay near the family of `rater_model`, flattened by the share of samples
+that have a class of their own; that is what gives z its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation import rater_model
+from tamis.curation.bins import Bins, patterns_of
+from tamis.curation.classes import UNRATED
+from tamis.curation.neighborhoods import Ints, Neighborhoods
+from tamis.curation.rater_model import Matrix
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_PRIOR_COUNTS = 20.0  # ratings per class that the family counts as
+_EVERY = 10  # EM steps between two choices of the weights
+_FAMILY_EVERY = 5
+_SHARE = 0.3  # of samples with a class of their own, to begin with
+_STEPS, _POLISH, _TOLERANCE = 150, 40, 1e-5
+_MOST_WEIGHT = 10.0  # of the regression
+_SMALLEST = 1e-300
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A fitted model; the module's text says what its parts are.
+
+    Attributes:
+        prior: (K,) P(z).
+        near: (K, K) N_r of each rater.
+        own: (K, K) M.
+        margins: (K,) q_r of each rater.
+        margin: (K,) of the samples' own mean ratings.
+        sharing: (bins,) s.
+        weight: w of the neighbours, 0..1.
+        centers: (K,) m_z, where there is a regression; its predictions have mean 0 and standard deviation 1.
+        width: of the predictions around them.
+        regression_weight: v.
+        k: neighbours used.
+        bins: puts pairs into bins.
+        own_share: share of samples with a class of their own, as the first look has it.
+        families: (3,) parameters of `rater_model` of each rater and, last, of the mean rating.
+        gain: held-out gain in log-likelihood per own rating over the margin.
+        gain_error: its standard error.
+        predictive: mean log-likelihood of own ratings given their surroundings, not held out.
+        iterations: EM steps.
+    """
+
+    prior: Matrix
+    near: tuple[Matrix, ...]
+    own: Matrix
+    margins: tuple[Matrix, ...]
+    margin: Matrix
+    sharing: Matrix
+    weight: float
+    centers: Matrix | None
+    width: float
+    regression_weight: float
+    k: int
+    bins: Bins
+    own_share: float
+    families: tuple[Matrix, ...]
+    gain: float = 0.0
+    gain_error: float = np.inf
+    predictive: float = -np.inf
+    iterations: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number K of classes."""
+        return len(self.prior)
+
+    def _emissions(self) -> list[Matrix]:
+        """For each rater (bins * K, K): probability of a neighbour's rating c in bin b, at row b * K + c, given z."""
+        share = self.sharing[:, None, None]
+        return [
+            np.maximum(share * near.T[None] + (1 - share) * q[None, :, None], _SMALLEST).reshape(-1, self.classes)
+            for near, q in zip(self.near, self.margins, strict=True)
+        ]
+
+    def _posterior(self, near: Matrix, far: Matrix | None, weight: float, regression_weight: float) -> Matrix:
+        logs = weight * near + np.log(self.prior)
+        if far is not None:
+            logs += regression_weight * far
+        logs -= logs.max(1, keepdims=True)
+        found: Matrix = np.exp(logs)
+        return found / found.sum(1, keepdims=True)
+
+    def _regression(self, predicted: Matrix | None) -> Matrix | None:
+        if predicted is None or self.centers is None:
+            return None
+        far: Matrix = -((predicted[:, None] - self.centers) ** 2) / (2 * self.width**2)
+        return far
+
+    def given(self, patterns: Sequence[csr_matrix], predicted: Matrix | None) -> Matrix:
+        """(m, K) P(z | surroundings) of the samples with these neighbours and predictions."""
+        near = _evidence(patterns, self._emissions())
+        return self._posterior(near, self._regression(predicted), self.weight, self.regression_weight)
+
+    def blocks(
+        self, view: Neighborhoods, ratings: NDArray[np.int8], predicted: Matrix | None
+    ) -> Iterator[tuple[Ints, Matrix, NDArray[np.bool_]]]:
+        """Block by block: rows, P(z | surroundings) of each (m, K), and whether any neighbour was rated."""
+        for rows in view.blocks(np.arange(len(view))):
+            patterns = patterns_of(view, ratings, rows, self.k, self.bins, self.classes)
+            informed = sum(np.diff(one.indptr) for one in patterns) > 0
+            yield rows, self.given(patterns, None if predicted is None else predicted[rows]), informed
+
+
+def fit(
+    view: Neighborhoods,
+    ratings: NDArray[np.int8],
+    rough: Ints,
+    rows: Ints,
+    predicted: Matrix | None,
+    prior: Matrix,
+    k: int,
+) -> Surroundings:
+    """Fit the model by EM, on `rough` first and then on `rows`.
+
+    Args:
+        view: the graph, seen with the samples that any rater rated; its scores are the raters' mean classes.
+        ratings: (n, R) classes, -1 where there is none.
+        rough: few of `rows`, on which most steps are made.
+        rows: rated samples.
+        predicted: (n,) predictions of a regression, with mean 0 and standard deviation 1, or None.
+        prior: (K,) P(z).
+        k: neighbours used of each sample.
+    """
+    classes = len(prior)
+    margins = tuple(_shares(one, classes) for one in ratings.T)
+    margin = _shares(view.scores, classes)
+    families = tuple(rater_model.start() for _ in range(len(margins) + 1))
+    bins = Bins(view, rows, k)
+    flat = _flattened(families, (*margins, margin), _SHARE)
+    model = Surroundings(
+        prior=prior,
+        near=tuple(flat[:-1]),
+        own=flat[-1],
+        margins=margins,
+        margin=margin,
+        sharing=np.full(bins.count, 0.7),
+        weight=0.7,
+        centers=None if predicted is None else np.linspace(-1, 1, classes),
+        width=1.0,
+        regression_weight=1.0,
+        k=k,
+        bins=bins,
+        own_share=_SHARE,
+        families=families,
+    )
+    model = _climb(model, view, ratings, rough, predicted, _STEPS)
+    return model if len(rough) == len(rows) else _climb(model, view, ratings, rows, predicted, _POLISH)
+
+
+def _climb(
+    model: Surroundings,
+    view: Neighborhoods,
+    ratings: NDArray[np.int8],
+    rows: Ints,
+    predicted: Matrix | None,
+    steps: int,
+) -> Surroundings:
+    classes, n = model.classes, len(rows)
+    patterns = patterns_of(view, ratings, rows, model.k, model.bins, classes)
+    transposed = [one.T.tocsr() for one in patterns]
+    rated = [float((one[rows] != UNRATED).sum()) for one in ratings.T]
+    own = view.scores[rows].astype(np.intp)
+    given = np.eye(classes)[own]
+    seen_regression = None if predicted is None else predicted[rows]
+    before = -np.inf
+    for step in range(1, steps + 1):
+        emissions = model._emissions()
+        near, far = _evidence(patterns, emissions), model._regression(seen_regression)
+        mine = model.own[:, own].T
+        choose = step % _EVERY == 0
+        if choose:
+            model = _weighted(model, near, far, mine)
+        z = model._posterior(near, far, model.weight, model.regression_weight)
+        joint = z * mine
+        evidence = joint.sum(1)
+        predictive = float(np.log(evidence).mean())
+        model = replace(model, predictive=predictive, iterations=model.iterations + 1)
+        if choose and abs(predictive - before) < _TOLERANCE * abs(predictive):
+            break
+        if choose:
+            before = predictive
+        posterior = joint / evidence[:, None]
+        model = _maximized(model, posterior, given, transposed, emissions, rated, step % _FAMILY_EVERY == 0)
+        if seen_regression is not None:
+            weights = posterior.sum(0)
+            centers = (posterior.T @ seen_regression) / (weights + 1e-3)
+            spread = (posterior * (seen_regression[:, None] - centers) ** 2).sum() / n
+            model = replace(model, centers=centers, width=float(np.sqrt(spread)) + 1e-3)
+    gain, error = _held_out(z, own, classes)
+    return replace(model, gain=gain, gain_error=error)
+
+
+def _maximized(
+    model: Surroundings,
+    posterior: Matrix,
+    given: Matrix,
+    transposed: Sequence[csr_matrix],
+    emissions: Sequence[Matrix],
+    rated: Sequence[float],
+    families: bool,
+) -> Surroundings:
+    """The M-step; with `families` their parameters and the own share too."""
+    classes = model.classes
+    share = model.sharing[:, None, None]
+    shared_total, total = np.zeros(len(model.sharing)), np.zeros(len(model.sharing))
+    counts = []
+    for one, near, emission, number in zip(transposed, model.near, emissions, rated, strict=True):
+        seen = (one @ posterior).reshape(-1, classes, classes)
+        shared = seen * (share * near.T[None]) / emission.reshape(seen.shape)
+        shared_total += shared.sum((1, 2))
+        total += seen.sum((1, 2))
+        matrix = shared.sum(0).T
+        # A sample is the neighbour of many; it counts once.
+        counts.append(matrix * min(1.0, number / max(float(matrix.sum()), 1e-9)))
+    counts.append(posterior.T @ given)
+    margins = (*model.margins, model.margin)
+    if families:
+        found, own_share = rater_model.fit_flattened(counts, margins, model.own_share, model.families)
+        model = replace(model, families=tuple(found), own_share=own_share)
+    flat = _flattened(model.families, margins, model.own_share)
+    rows = [_rows_to_one(c + _PRIOR_COUNTS * f) for c, f in zip(counts, flat, strict=True)]
+    return replace(model, near=tuple(rows[:-1]), own=rows[-1], sharing=(shared_total + 0.5) / (total + 1.0))
+
+
+def _weighted(model: Surroundings, near: Matrix, far: Matrix | None, mine: Matrix) -> Surroundings:
+    """With the weights near the present ones under which own ratings are predicted best."""
+    steps = [0.0] if far is None else [-1.0, 0.0, 1.0]
+    best = (-np.inf, model.weight, model.regression_weight)
+    for weight in sorted({min(max(model.weight + by, 0.0), 1.0) for by in (-0.1, -0.05, 0.0, 0.05, 0.1)}):
+        for step in steps:
+            factor = min(max(model.regression_weight * 1.4**step, 0.02), _MOST_WEIGHT)
+            z = model._posterior(near, far, weight, factor)
+            best = max(best, (float(np.log((z * mine).sum(1)).mean()), weight, factor))
+    return replace(model, weight=best[1], regression_weight=best[2])
+
+
+def _held_out(z: Matrix, own: NDArray[np.intp], classes: int) -> tuple[float, float]:
+    """Gain per rating over the margin, by a matrix of own ratings that has not seen the rating, and its error.
+
+    Each half of the samples is predicted by the matrix and the margin of the other half.
+    """
+    odd = np.arange(len(own)) % 2 == 1
+    gains = np.zeros(len(own))
+    for half in (odd, ~odd):
+        other = ~half
+        if not half.any() or not other.any():
+            return 0.0, np.inf
+        given = np.eye(classes)[own[other]]
+        margin = given.sum(0) + 0.5
+        margin /= margin.sum()
+        matrix = _rows_to_one(np.eye(classes) * 1e-9 + margin)
+        for _ in range(20):
+            mine = matrix[:, own[other]].T
+            joint = z[other] * mine
+            posterior = joint / joint.sum(1, keepdims=True)
+            matrix = _rows_to_one(posterior.T @ given + classes * margin)
+        predicted = (z[half] * matrix[:, own[half]].T).sum(1)
+        gains[half] = np.log(predicted) - np.log(margin[own[half]])
+    return float(gains.mean()), float(gains.std() / np.sqrt(len(own)))
+
+
+def _flattened(families: Sequence[Matrix], margins: Sequence[Matrix], share: float) -> list[Matrix]:
+    return [
+        (1 - share) * rater_model.family(family, len(q)) + share * q
+        for family, q in zip(families, margins, strict=True)
+    ]
+
+
+def _evidence(patterns: Sequence[csr_matrix], emissions: Sequence[Matrix]) -> Matrix:
+    """(m, K) log probability of the neighbours' ratings given z, before its weight."""
+    total: Matrix = sum(one @ np.log(emission) for one, emission in zip(patterns, emissions, strict=True))
+    return total
+
+
+def _shares(scores: NDArray[np.int8], classes: int) -> Matrix:
+    counts = np.bincount(scores[scores != UNRATED], minlength=classes) + 1e-9
+    shares: Matrix = counts / counts.sum()
+    return shares
+
+
+def _rows_to_one(counts: Matrix) -> Matrix:
+    rows: Matrix = counts / counts.sum(1, keepdims=True)
+    return rows
