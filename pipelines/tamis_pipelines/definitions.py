@@ -128,7 +128,13 @@ def _rated_and_curated(given: Given, fixed: CompileSettings) -> Given:
     searched = find_neighbors(embeddings=embeddings, settings=given["neighbors"])
     graph = fit(searched, "base", given, fixed).outputs["neighbors"]
     ratings = _rated(samples, given, fixed)
-    curated = curate(ratings=dsl.Collected(ratings), neighbors=graph, pool=samples, settings=given["curation"])
+    curated = curate(
+        ratings=dsl.Collected(ratings),
+        neighbors=graph,
+        pool=samples,
+        embeddings=embeddings,
+        settings=given["curation"],
+    )
     curation = fit(curated, "base", given, fixed).outputs["curation"]
     made = {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
     return made | {"scores": {name: _scored(name, samples, given, fixed) for name in fixed.scores}}

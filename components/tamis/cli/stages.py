@@ -88,8 +88,14 @@ STAGES = {
         "curation",
         "CurationSettings",
         "Estimate the raters' errors and correct their scores.",
-        (StageInput("ratings", many=True), StageInput("neighbors"), StageInput("pool", required=False)),
-        example="tamis curate --ratings work/ratings/llama --neighbors work/neighbors --out work/curation",
+        (
+            StageInput("ratings", many=True),
+            StageInput("neighbors"),
+            StageInput("pool", required=False),
+            StageInput("embeddings", required=False),
+        ),
+        example="tamis curate --ratings work/ratings/llama --neighbors work/neighbors --pool work/pool \\\n"
+        "      --embeddings work/embeddings --out work/curation",
     ),
     "score": Stage(
         "scoring",

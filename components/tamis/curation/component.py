@@ -15,6 +15,7 @@ def curate(
     curation: Output[Dataset],
     metrics: Output[Metrics],
     pool: Input[Dataset] = None,
+    embeddings: Input[Dataset] = None,
 ) -> None:
     """Find and correct the raters' errors."""
     from tamis.core.kubeflow import execute
@@ -31,4 +32,5 @@ def curate(
         ratings=paths,
         neighbors=neighbors.path,
         pool=pool.path if pool else None,
+        embeddings=embeddings.path if embeddings else None,
     )

@@ -15,7 +15,7 @@ from tamis.curation.classes import UNRATED
 from tamis.curation.consensus import consensus
 from tamis.curation.diagnosis import as_json, checks, outcome
 from tamis.curation.joint import Point
-from tamis.curation.neighborhoods import Neighborhoods
+from tamis.curation.neighborhoods import Ints, Neighborhoods
 from tamis.curation.rater_model import Matrix
 from tamis.curation.regression import Regression
 from tamis.curation.result import Curated
@@ -52,7 +52,7 @@ class Findings:
     near: Surroundings
     points: Sequence[Point]
     z: Matrix
-    rows: NDArray[np.intp]
+    rows: Ints
     power: float
     regression: Regression | None
     informative: bool
@@ -100,7 +100,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
             "regression": None if near.centers is None else near.regression_weight,
             "probabilities": found.power,
         },
-        "regression": None if found.regression is None else vars(found.regression) | {"predicted": None},
+        "regression": _regression(found.regression),
         "predictive_log_likelihood": near.predictive,
         "margin_log_likelihood": float((near.margin * np.log(np.maximum(near.margin, 1e-12))).sum()),
         "gain": near.gain,
@@ -124,6 +124,12 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
     if told:
         parts["T_curated"] = _confusion(posterior, result.score[rows], classes)
     return as_json(parts | checked | {"warnings": warnings} | outcome(result, classes))  # type: ignore[no-any-return]
+
+
+def _regression(found: Regression | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"explained_variance": found.explained_variance, "penalty": found.penalty, "effects": found.effects}
 
 
 def _confusion(posterior: Matrix, scores: NDArray[np.int8], classes: int) -> Matrix:

@@ -1,4 +1,4 @@
-"""The joint model of raters, surroundings and human grades (variational Bayes on a grid).
+"""The joint model of raters, surroundings and human grades: variational Bayes on a grid.
 
 Latent for every sample: z, the class of its neighbourhood, of which `surroundings` gives P(z); t, its own true class; u,
 the class that language models see in it. Then
@@ -7,8 +7,8 @@ the class that language models see in it. Then
     P(u | t) = S[t, u]                                 errors that all raters share; the identity with one rater
     P(rated y by r | u) = T_r[u, y]
 
-and a human grade is an observation of t. T_r has a Dirichlet prior around the family of `rater_model`, whose parameters
-are fitted along; S one around a matrix near the identity. h is not fitted but put on a grid; every point is weighed by
+and a human grade is an observation of t. T_r has a Dirichlet prior around the family of `rater_model`, whose
+parameters are fitted along; S one around a matrix near the identity. h is not fitted but put on a grid; every point is weighed by
 its evidence (a lower bound of it), and the posterior of a sample is the mean over the grid. So what the data cannot tell
 stays open in the probabilities.
 
@@ -68,8 +68,9 @@ class Point:
     def posterior(self, z: Matrix, patterns: NDArray[np.int8], places: NDArray[np.intp], grades: Matrix) -> Matrix:
         """(m, K) P(t) of samples with P(z) `z` (m, K), the ratings `patterns[places]`, and `grades` (m, K) or 1."""
         like = _likelihood([np.log(np.maximum(T, 1e-300)) for T in self.T], patterns)
-        joint: Matrix = (z @ self.G) * (like @ self.S.T)[places] * grades
-        return joint / joint.sum(1, keepdims=True)
+        joint = (z @ self.G) * (like @ self.S.T)[places] * grades
+        found: Matrix = joint / joint.sum(1, keepdims=True)
+        return found
 
 
 def fit(
@@ -107,12 +108,8 @@ def _weighed(points: Sequence[Point]) -> list[Point]:
     weights /= weights.sum()
     weights[weights < _PRUNED] = 0
     weights /= weights.sum()
-    kept = [_with_weight(p, float(w)) for p, w in zip(points, weights, strict=True) if w > 0]
-    return sorted(kept, key=lambda point: (-point.weight, point.own_share))
-
-
-def _with_weight(point: Point, weight: float) -> Point:
-    return Point(point.own_share, point.free, point.evidence, point.T, point.T_counts, point.G, point.S, weight=weight)
+    found = [replace(point, weight=float(weight)) for point, weight in zip(points, weights, strict=True)]
+    return sorted(found, key=lambda point: (-point.weight, point.own_share))
 
 
 def posterior(

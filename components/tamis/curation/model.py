@@ -4,8 +4,8 @@
     result = curate(ratings, indices, distances, embeddings=vectors)
     result.score, result.confidence, result.diagnosis["warnings"]
 
-`surroundings` says what is near, `joint` puts it together with the sample's own ratings and human grades, `choice` turns
-probabilities into scores. The README has the whole.
+`surroundings` says what is near, `joint` puts it together with the sample's own ratings and human grades, `choice`
+turns probabilities into scores. The README has the whole.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def curate(
     *,
     embeddings: NDArray[Any] | None = None,
     covariates: Floats | None = None,
+    covariate_names: Sequence[str] | None = None,
     grades: Ints | None = None,
     grade_weights: Floats | None = None,
     classes: int = 6,
@@ -73,6 +74,7 @@ def curate(
         embeddings: (n, d) vectors for a cross-fitted regression; read block by block, so they may be memory-mapped.
         covariates: (n, c) numbers that may drive ratings, such as log lengths, NaN where unknown; they enter the
             regression, and their effects are in the diagnosis.
+        covariate_names: their names there; numbers if not given.
         grades: (n,) human grades as true classes, -1 where there is none.
         grade_weights: (n,) 1 / the probability with which a sample was drawn to be graded, NaN where it was chosen for
             another reason: its grade is used, but says nothing of how common a class is.
@@ -105,7 +107,7 @@ def curate(
     fold = _folds(len(given), groups)
     regression = None
     if embeddings is not None or covariates is not None:
-        regression = predict(_centred(given), view, embeddings, covariates, fold)
+        regression = predict(_centred(given), view, embeddings, covariates, fold, covariate_names)
     prior = _prior(given, graded, grade_weights, classes)
     lone = len(np.unique(given[given != UNRATED])) == 1 and not (graded != UNRATED).any()
     near = surroundings.fit(
@@ -149,7 +151,7 @@ class Fitted:
     """The joint model on the samples `rows`, whose P(z | surroundings) is `z`; `power` sharpens or flattens."""
 
     points: list[Point]
-    rows: NDArray[np.intp]
+    rows: Ints
     z: Matrix
     power: float
 
@@ -305,15 +307,15 @@ def _reasons(data: _Data, fitted: Fitted, informative: bool, assume: Assumption)
         return []
     if not informative and raters < 3:
         return [
-            "neighbours and embedding say next to nothing about the ratings: either near samples do not share their true "
-            "scores in this embedding, or the ratings do not follow the texts, or there are too few of them"
+            "neighbours and embedding say next to nothing about the ratings: near samples do not share true scores in "
+            "this embedding, or the ratings do not follow the texts, or there are too few of them"
         ]
     possible = [p for p in fitted.points if p.own_share > MOST_OWN_SHARE and p.weight > 0]
     if raters == 1 and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
         most = max(point.own_share for point in possible)
         return [
-            f"the ratings fit as well if {most:.0%} of the samples differ in quality from their neighbourhood: one rater's "
-            "errors cannot be told from such differences"
+            f"the ratings fit as well if {most:.0%} of the samples differ in quality from their neighbourhood: one "
+            "rater's errors cannot be told from such differences"
         ]
     return []
 
@@ -322,8 +324,9 @@ def sharpened(posterior: Matrix, power: float) -> Matrix:
     """(m, K) probabilities to the power of `power`, made to sum to 1 again."""
     if power == 1:
         return posterior
-    found: Matrix = np.maximum(posterior, 1e-300) ** power
-    return found / found.sum(1, keepdims=True)
+    scaled = np.maximum(posterior, 1e-300) ** power
+    found: Matrix = scaled / scaled.sum(1, keepdims=True)
+    return found
 
 
 def _posteriors(

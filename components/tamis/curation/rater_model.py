@@ -1,9 +1,9 @@
 """What is expected of a rater before its ratings are seen: a transition matrix with few parameters.
 
-T[i, j] = P(rated j | true i) (paper definition 3.1). A rater sees the true class i at b0 + b1 i on a line, with a normal
-error of width s, and gives the class that this falls into; what lies beyond the ends is the lowest or the highest class.
-Ratings far from the truth are rare, but never impossible. A row of T of which the data say little stays near this family;
-one with many ratings follows them.
+T[i, j] = P(rated j | true i) (paper definition 3.1). A rater sees the true class i at b0 + b1 i on a line, with a
+normal error of width s, and gives the class that this falls into; what lies beyond the ends is the lowest or the
+highest class. Ratings far from the truth are rare, but never impossible. A row of T of which the data say little stays
+near this family; one with many ratings follows them.
 """
 
 from __future__ import annotations

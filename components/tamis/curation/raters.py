@@ -1,22 +1,20 @@
-"""Several raters together: their agreement, an independent check of each T, and one combined score."""
+"""Several raters beside each other: their agreement, and an independent check of each T."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation.classes import UNRATED
-from tamis.curation.diagnosis import as_json, outcome
-from tamis.curation.mixture import PSEUDO, log_sum
+from tamis.curation.diagnosis import as_json
 from tamis.curation.naming import name_classes
-from tamis.curation.result import Curated, decide
+from tamis.curation.result import Curated
 from tamis.curation.transition import Matrix
 
 COMBINED = "combined"
 _FEWEST_RATERS = 3  # fewer do not determine their matrices
-_BLOCK = 1 << 16  # samples whose posteriors are in memory at a time
 _DIFFERENT = 0.1  # mean difference of two estimates of T above which the user is told
 
 
@@ -50,6 +48,8 @@ def dawid_skene(
     Returns:
         T (R, K, K) rows true, p (K,), and whether it settled within `iterations`.
     """
+    from scipy.special import logsumexp
+
     patterns, often = np.unique(scores, axis=0, return_counts=True)
     weights = often / often.sum()
     given = np.stack([np.eye(classes + 1)[patterns[:, r]][:, :classes] for r in range(patterns.shape[1])])
@@ -62,7 +62,7 @@ def dawid_skene(
         T /= T.sum(2, keepdims=True)
         p = expected.sum(0) / expected.sum()
         joint = np.einsum("rmc,ric->im", given, np.log(T)) + np.log(p + 1e-300)[:, None]
-        evidence = log_sum(joint)
+        evidence = logsumexp(joint, axis=0)
         likelihood = float(weights @ evidence)
         posterior = np.exp(joint - evidence).T
         if likelihood - before < 1e-10 * abs(likelihood):
@@ -100,94 +100,6 @@ def compare(results: Mapping[str, Curated], classes: int) -> None:
         diagnosis["check_by_raters"] = as_json({"T": matrix, "p": p, "difference": difference, "settled": settled})
         if difference > _DIFFERENT:
             diagnosis["warnings"].append(
-                f"T from the neighbours differs by {difference:.2f} on average from T by the raters' agreement: the "
-                "raters share errors, or near samples do not share their true scores"
+                f"T differs by {difference:.2f} on average from T by the raters' agreement alone: the raters share "
+                "errors, or one rater's ratings do not tell its matrix"
             )
-
-
-def combine(results: Mapping[str, Curated], classes: int, *, threshold: float, fill_missing: bool = False) -> Curated:
-    """One score from all raters: the posterior given every rater's ratings of each sample and of its neighbours.
-
-    Each rater counts by its own T; given the true score the raters are taken as independent. The raw score is the mean
-    of the raters' classes, rounded half up, which is what one would use without curation.
-
-    Args:
-        results: each rater's result, with its evidence.
-        classes: number K of score classes.
-        threshold: confidence from which a flagged score is corrected.
-        fill_missing: whether samples that no rater rated get the suggested class.
-    """
-    raws = np.stack([result.raw for result in results.values()])
-    rated = raws != UNRATED
-    number = rated.sum(0, dtype=np.int16)
-    mean = np.where(rated, raws, 0).sum(0, dtype=np.int16) / np.maximum(number, 1)
-    raw = np.where(number > 0, np.floor(mean + 0.5), UNRATED).astype(np.int8)
-    informed, heard, known = {}, *np.zeros((2, len(raw)), bool)
-    for name, result in results.items():
-        told = np.isfinite(_evidence_of(result)[:, 0])
-        if told.any():
-            informed[name] = result
-            heard |= told & (result.raw != UNRATED)
-            known |= told & ((result.raw != UNRATED) | (result.suggested != UNRATED))
-    if not informed:
-        heard = number > 0
-    evidence = [_evidence_of(result) for result in informed.values()]
-    p = np.mean([result.diagnosis["p"] for result in (informed or results).values()], axis=0) + 1e-6
-    for _ in range(50):
-        mass = sum(posterior[:, heard[rows]].sum(1) for rows, posterior in _posteriors(evidence, p, len(raw)))
-        p = mass / max(1, heard.sum()) + 1e-12
-    right, top = np.zeros((2, len(raw)))
-    suggested, counts = np.empty_like(raw), np.full((classes, classes), PSEUDO)
-    for rows, posterior in _posteriors(evidence, p, len(raw)):
-        mine, here = raw[rows], heard[rows]
-        right[rows] = np.where(here, posterior[np.maximum(mine, 0), np.arange(len(mine))], 0)
-        top[rows], suggested[rows] = posterior.max(0), posterior.argmax(0)
-        counts += posterior[:, here] @ np.eye(classes)[mine[here]]
-    flagged = heard & (top > right)
-    # A rating that only raters of whom nothing is known gave stays as it is.
-    stands = (number > 0) & ((top <= right) | ~heard)
-    suggested[stands] = raw[stands]
-    suggested[~known & (number == 0)] = UNRATED
-    sure = np.where(known & ((number == 0) | heard), top, np.nan).astype(np.float32)
-    error = np.where(heard, 1 - right, np.nan).astype(np.float32)
-    left_out = [
-        f"nothing is taken from {name}: its ratings and neighbours say next to nothing"
-        for name in results.keys() - informed
-    ]
-    if not informed:
-        flagged[:], suggested, sure[:], error[:] = False, raw.copy(), np.nan, np.nan
-    result = decide(raw, flagged, suggested, sure, error, threshold=threshold, fill_missing=fill_missing)
-    observed = np.bincount(raw[number > 0], minlength=classes) / max(1, int((number > 0).sum()))
-    result.diagnosis = as_json(
-        {
-            "mode": "exact",
-            "confidence": threshold,
-            "raters": list(results),
-            "T": counts / counts.sum(1, keepdims=True),
-            "p": p / p.sum(),
-            "observed_prior": observed,
-            "explained": bool(informed),
-            "warnings": sorted(left_out),
-        }
-        | outcome(result, classes)
-    )
-    return result
-
-
-def _evidence_of(result: Curated) -> NDArray[np.float32]:
-    if result.evidence is None:
-        raise ValueError("combine needs results that kept their evidence")
-    return result.evidence
-
-
-def _posteriors(
-    evidence: Sequence[NDArray[np.float32]], p: NDArray[np.float64], n: int
-) -> Iterator[tuple[slice, Matrix]]:
-    """Block by block: which of the `n` samples, and their (K, m) posterior from all raters' evidence under `p`."""
-    prior = np.log(p / p.sum())[:, None]
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, n))
-        joint = np.repeat(prior, rows.stop - start, axis=1)
-        for one in evidence:
-            joint += np.nan_to_num(one[rows].T)
-        yield rows, np.exp(joint - log_sum(joint))

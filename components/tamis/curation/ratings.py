@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.ids import Keys, pack, positions, repeated, unpack
+from tamis.core.tables import NOT_ASKED
 from tamis.curation.classes import to_classes
 from tamis.curation.raters import COMBINED
 from tamis.curation.settings import CurationSettings
@@ -27,11 +28,13 @@ class Ratings:
         rater: the rater's name.
         scores: (n,) int8 score classes, -1 where there is no rating.
         unknown: ratings of samples that the graph does not have.
+        not_asked: samples that the rater was not asked about, since it rates a part of the pool.
     """
 
     rater: str
     scores: NDArray[np.int8]
     unknown: int
+    not_asked: int = 0
 
 
 def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> Ratings:
@@ -40,11 +43,12 @@ def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> R
     Raises:
         InputError: when an id is rated twice, a rating is outside 1..10, or the wanted value is in no row.
     """
-    rater, parts, numbers = artifact.name, [np.empty(0, "S16")], [np.empty(0)]
+    rater, parts, numbers, not_asked = artifact.name, [np.empty(0, "S16")], [np.empty(0)], 0
     for batch in artifact.batches(["id", "rater", "status", settings.value], rows=_ROWS):
         rater = rater or batch["rater"][0].as_py()
         parts.append(pack(batch["id"], where=f"{artifact.location}"))
         column = batch[settings.value]
+        not_asked += int(pc.sum(pc.equal(batch["status"], NOT_ASKED)).as_py() or 0)
         usable = pc.if_else(pc.equal(batch["status"], "ok"), column, pa.scalar(None, column.type))
         numbers.append(usable.to_numpy(zero_copy_only=False).astype(np.float64))
     keys, values = np.concatenate(parts), np.concatenate(numbers)
@@ -58,7 +62,7 @@ def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> R
     places = positions(ids, keys)
     aligned = np.where(places >= 0, values[places], np.nan)
     scores = to_classes(aligned, lowest=settings.lowest, highest=settings.highest)
-    return Ratings(rater, scores, unknown=len(keys) - int((places >= 0).sum()))
+    return Ratings(rater, scores, unknown=len(keys) - int((places >= 0).sum()), not_asked=not_asked)
 
 
 def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -> list[Ratings]:

@@ -5,6 +5,7 @@ Every sample is predicted by a fit that has seen neither its rating nor that of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,13 @@ class Regression:
         predicted: (n,) by fits that have not seen the sample's rating.
         explained_variance: share of the ratings' variance that they explain, at most 1; below 0 if worse than the mean.
         penalty: of the ridge regression, relative to the features' mean variance; None without embeddings.
-        effects: change of the rating, in classes, per standard deviation of each covariate, (c,).
+        effects: change of the rating, in classes, per standard deviation of each covariate, by its name.
     """
 
     predicted: _Vector
     explained_variance: float
     penalty: float | None
-    effects: list[float]
+    effects: dict[str, float]
 
 
 def predict(
@@ -43,6 +44,7 @@ def predict(
     embeddings: NDArray[Any] | None,
     covariates: Floats | None,
     folds: NDArray[np.intp],
+    names: Sequence[str] | None = None,
 ) -> Regression:
     """Predict `target` (n,), NaN where there is none, from the embedding, covariates and near samples' targets.
 
@@ -52,6 +54,7 @@ def predict(
         embeddings: (n, d) vectors, read block by block, or None.
         covariates: (n, c) numbers, or None.
         folds: (n,) numbers 0..4; copies share theirs.
+        names: of the covariates.
     """
     near = _near_means(target, view)
     if embeddings is None and covariates is None:
@@ -63,7 +66,12 @@ def predict(
     known = np.isfinite(target)
     error = float(((predicted - target)[known] ** 2).mean())
     variance = float(target[known].var())
-    return Regression(predicted, 1 - error / variance if variance > 0 else 0.0, penalty, effects)
+    return Regression(
+        predicted,
+        1 - error / variance if variance > 0 else 0.0,
+        penalty,
+        dict(zip(names or map(str, range(len(effects))), effects, strict=True)),
+    )
 
 
 def _near_means(target: _Vector, view: Neighborhoods) -> _Vector:

@@ -20,8 +20,8 @@ class Curated:
         score: (n,) int8 score classes after curation; -1 where nothing is known.
         flagged: (n,) bool, another class is more probable than the raw score.
         suggested: (n,) int8 most probable class; -1 where nothing is known.
-        confidence: (n,) float32 probability that `score` is right, of samples without one that `suggested` is; NaN where
-            the data cannot tell. In modes without a model it is that of `suggested`.
+        confidence: (n,) float32 probability that `score` is right, of samples without one that `suggested` is; NaN
+            where the data cannot tell. In modes without a model it is that of `suggested`.
         error_probability: (n, R) float32 probability that each rater's rating is wrong, NaN where there is none; (n,)
             in modes that know one rater only.
         raw_error: (n,) float32 probability that the raw score is wrong; NaN where there is none.

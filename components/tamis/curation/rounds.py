@@ -24,7 +24,7 @@ from tamis.curation import hoc, transition
 from tamis.curation.classes import UNRATED
 from tamis.curation.consensus import Consensus
 from tamis.curation.diagnosis import as_json, checks, outcome
-from tamis.curation.exact import check_arrays
+from tamis.curation.model import check_arrays
 from tamis.curation.neighborhoods import BLOCK, Floats, Ints, Neighborhoods
 from tamis.curation.result import Curated, decide
 
@@ -65,7 +65,7 @@ def curate(
     Raises:
         InputError: when shapes disagree, a score is out of range, or nothing is rated.
     """
-    scores = check_arrays(scores, indices, distances, classes)
+    scores = check_arrays(scores, indices, distances, classes)[:, 0]
     view = Neighborhoods(scores, indices, distances, None)
     rng = np.random.default_rng(seed)
     draws = _Draws(view, doubled)

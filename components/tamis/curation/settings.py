@@ -11,8 +11,8 @@ from tamis.core.settings import Settings
 MOST_CLASSES = 6  # the paper's number, which selection and report are made for
 _DIVERSITY_NEIGHBORS = 10
 _OF_EXACT = (
-    *("fill_missing", "neighbors", "copies", "copy_distance", "fit_samples", "ordinal", "per_source", "combine"),
-    *("bootstrap", "posterior"),
+    *("assume", "fill_missing", "neighbors", "copies", "copy_distance", "fit_samples", "per_source", "combine"),
+    "posterior",
 )
 
 
@@ -71,14 +71,21 @@ class CurationSettings(Settings):
         None,
         ge=0,
         le=1,
-        description="a flagged score is corrected when its suggestion is at least so sure; null: 0 in exact mode (the "
-        "most probable class), 0.5 in the others (the paper's)",
+        description="a rating is changed only to a class of at least this probability; null: 0 in exact mode, 0.5 in "
+        "the others (the paper's)",
     )
-    fill_missing: bool = Field(
-        False, description="give samples without a rating the class that their neighbours suggest (exact mode)"
+    assume: Literal["cautious", "clusterable"] = Field(
+        "cautious",
+        description="cautious: only what the data can tell is corrected; clusterable: near samples are taken to share "
+        "their true score, as in the paper, which one rater's ratings cannot show (exact mode)",
+    )
+    fill_missing: bool | Literal["auto"] = Field(
+        "auto",
+        description="give samples without a rating their most probable class; auto: where a rater was asked about a "
+        "part of the pool only (exact mode)",
     )
     neighbors: int | Literal["auto"] = Field(
-        "auto", description="neighbours used of each sample; auto: as many as predict unseen ratings best (exact mode)"
+        "auto", description="neighbours used of each sample; auto: all of the graph, by their distance (exact mode)"
     )
     copies: Literal["exclude", "keep"] = Field(
         "exclude", description="exclude: samples with the same vector are no neighbours of each other (exact mode)"
@@ -86,12 +93,7 @@ class CurationSettings(Settings):
     copy_distance: float = Field(
         1e-5, ge=0, lt=1, description="cosine distance up to which samples are copies (exact mode)"
     )
-    fit_samples: int = Field(50_000, ge=100, description="most samples that the model is fitted to (exact mode)")
-    ordinal: float = Field(
-        0.0,
-        ge=0,
-        description="ratings added to each row of T, spread over near classes; holds it up in small pools (exact mode)",
-    )
+    fit_samples: int = Field(20_000, ge=100, description="most samples that the model is fitted to (exact mode)")
     per_source: int | None = Field(
         None,
         ge=200,
@@ -100,10 +102,7 @@ class CurationSettings(Settings):
     )
     combine: bool = Field(
         False,
-        description="add a rater 'combined': one posterior from all raters' ratings, each by its own T (exact mode)",
-    )
-    bootstrap: int = Field(
-        0, ge=0, le=1000, description="resamples for 95 % intervals of T and p; 0: none (exact mode)"
+        description="add a rater 'combined': the model of all raters' ratings together (exact mode)",
     )
     posterior: bool = Field(
         False, description="also write each sample's probabilities of all score classes (exact mode)"
@@ -119,7 +118,7 @@ class CurationSettings(Settings):
         ge=1,
         description="neighbours whose mean distance is the diversity; reference has its own",
     )
-    seed: int = Field(0, ge=0, description="of random starts and, in the other modes, of the draws")
+    seed: int = Field(0, ge=0, description="of the draws of the modes paper and reference")
 
     @model_validator(mode="after")
     def _check(self) -> CurationSettings:
@@ -128,7 +127,7 @@ class CurationSettings(Settings):
         if self.classes > MOST_CLASSES:
             raise ValueError(
                 f"lowest {self.lowest} and highest {self.highest} make {self.classes} score classes; a run takes "
-                f"{MOST_CLASSES} at most (on arrays, tamis.curation.exact.curate takes any number)"
+                f"{MOST_CLASSES} at most (on arrays, tamis.curation.curate takes any number)"
             )
         if isinstance(self.neighbors, int) and self.neighbors < 1:
             raise ValueError(f"neighbors ({self.neighbors}) must be 1 or more, or auto")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +15,17 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, SettingsError
-from tamis.core.ids import Keys, pack, positions, read_keys, unpack
+from tamis.core.ids import Keys, positions, read_keys, unpack
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import CURATION, PartsWriter, curation_with_posterior
-from tamis.curation import exact, raters, rounds, sources
+from tamis.curation import honest, model, raters, rounds, sources
+from tamis.curation.arrays import Arrays
 from tamis.curation.classes import UNRATED
 from tamis.curation.diversity import diversity_scores
 from tamis.curation.examples import write_corrections
+from tamis.curation.grades import Grades, fingerprints, read_grades
 from tamis.curation.neighborhoods import Floats, Ints
+from tamis.curation.pool import LENGTHS, read_pool
 from tamis.curation.ratings import Ratings, read_all
 from tamis.curation.result import Curated
 from tamis.curation.settings import CurationSettings
@@ -30,48 +35,74 @@ _BLOCK = 100_000  # rows written together
 
 
 def run(
-    settings: CurationSettings, *, ratings: Sequence[Uri], neighbors: Uri, pool: Uri | None = None, out: Uri
+    settings: CurationSettings,
+    *,
+    ratings: Sequence[Uri],
+    neighbors: Uri,
+    pool: Uri | None = None,
+    embeddings: Uri | None = None,
+    out: Uri,
 ) -> Manifest:
     """Curate the scores of every rater.
 
-    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`.
+    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`. In `exact` mode
+    `embeddings` and `pool` tell more of every sample: they enter a regression, the pool with the lengths of its texts.
 
     Raises:
-        SettingsError: when `per_source` is set and no `pool` is given, which knows the sources.
-        InputError: when ratings, neighbours or pool cannot be used together.
+        SettingsError: when `per_source` or `grades.column` is set and no `pool` is given.
+        InputError: when ratings, neighbours, pool, embeddings or grades cannot be used together.
     """
     if settings.per_source is not None and pool is None:
         raise SettingsError("per_source needs to know each sample's source", action="give the pool too")
+    if settings.grades is not None and settings.grades.column is not None and pool is None:
+        raise SettingsError(
+            f"grades.column is '{settings.grades.column}', a field of the pool", action="give the pool too"
+        )
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
-    if settings.per_source is not None:
+    if settings.mode == "exact" or settings.grades is not None:
         inputs["pool"] = Input(pool, "pool")
-    return run_step("curation", "curation", settings, _run, out=out, inputs=inputs)
+    if settings.mode == "exact":
+        inputs["embeddings"] = Input(embeddings, "embeddings")
+    files = {} if settings.grades is None else fingerprints(settings.grades)
+    return run_step("curation", "curation", settings, _run, out=out, inputs=inputs, files=files)
 
 
 def _run(step: Step[CurationSettings]) -> None:
     settings = step.settings
     ids, indices, distances = _graph(step.input("neighbors"))
     given = read_all(list(step.inputs("ratings")), ids, settings)
-    places = {} if settings.per_source is None else _sources(step.input("pool"), ids)
+    pool = next(iter(step.inputs("pool")), None)
+    embeddings = next(iter(step.inputs("embeddings")), None)
+    known = None if pool is None or settings.mode != "exact" else read_pool(pool, ids)
+    grades = _grades(step, ids, pool)
+    arrays = Arrays(
+        np.stack([ratings.scores for ratings in given], axis=1),
+        indices,
+        distances,
+        None if embeddings is None else _vectors(embeddings, ids),
+        None if known is None else known.lengths,
+        None if grades is None else grades.classes,
+        grades.weights if grades is not None and grades.weighted else None,
+    )
+    places = {} if known is None or settings.per_source is None else known.sources
     diversity = _diversity(distances, settings)
     results = {}
-    for ratings in given:
+    for number, ratings in enumerate(given):
         log.info("curation: %s", ratings.rater)
-        result = results[ratings.rater] = _curate_rater(ratings, indices, distances, places, settings)
-        if settings.neighbors != "auto" and settings.neighbors > indices.shape[1]:
-            result.diagnosis["warnings"].append(
-                f"neighbors is {settings.neighbors}, but the graph has {indices.shape[1]}: all were used"
-            )
-        if ratings.unknown:
-            result.diagnosis["warnings"].append(
-                f"{ratings.unknown} ratings are of samples that the neighbour graph does not have; they were left out"
-            )
+        alone = replace(arrays, ratings=arrays.ratings[:, [number]])
+        result = results[ratings.rater] = _curate(alone, places, settings, fill=_fills(settings, [ratings]))
+        result.diagnosis["warnings"] += _warnings(ratings, settings, indices.shape[1])
     if len(results) > 1:
         raters.compare(results, settings.classes)
     if settings.combine:
-        results[raters.COMBINED] = raters.combine(
-            results, settings.classes, threshold=settings.threshold, fill_missing=settings.fill_missing
-        )
+        log.info("curation: %s", raters.COMBINED)
+        together = _curate(arrays, places, settings, fill=_fills(settings, given))
+        results[raters.COMBINED] = together
+        together.diagnosis["raters"] = [ratings.rater for ratings in given]
+        by_rater = together.diagnosis.pop("T_by_rater")
+        together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
+    for result in results.values():
+        _add_grades(result, grades)
     classes = settings.classes if settings.posterior else None
     schema = CURATION if classes is None else curation_with_posterior(classes)
     with PartsWriter(step.out, schema, _BLOCK) as table:
@@ -88,7 +119,68 @@ def _run(step: Step[CurationSettings]) -> None:
         step.facts[name] = sum(diagnoses[ratings.rater]["counts"][name] for ratings in given)
     step.facts["unknown_ratings"] = sum(ratings.unknown for ratings in given)
     step.facts["raters"] = len(given)
+    if grades is not None:
+        step.facts["graded"] = grades.graded
     step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
+
+
+def _fills(settings: CurationSettings, given: Sequence[Ratings]) -> bool:
+    """Whether samples without a rating get their most probable class."""
+    if settings.fill_missing == "auto":
+        return any(ratings.not_asked for ratings in given)
+    return settings.fill_missing
+
+
+def _warnings(ratings: Ratings, settings: CurationSettings, k: int) -> list[str]:
+    warnings = []
+    if settings.neighbors != "auto" and settings.neighbors > k:
+        warnings.append(f"neighbors is {settings.neighbors}, but the graph has {k}: all were used")
+    if ratings.unknown:
+        warnings.append(
+            f"{ratings.unknown} ratings are of samples that the neighbour graph does not have; they were left out"
+        )
+    return warnings
+
+
+def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> Grades | None:
+    settings = step.settings
+    if settings.grades is None:
+        return None
+    found = read_grades(
+        settings.grades, ids, lowest=settings.lowest, highest=settings.highest, scratch=step.scratch, pool=pool
+    )
+    log.info("curation: %d samples have a human grade", found.graded)
+    return found
+
+
+def _add_grades(result: Curated, grades: Grades | None) -> None:
+    """What was read of the grades, and what they say where the mode does not use them, or could not."""
+    if grades is None:
+        return
+    counts = {"graded": grades.graded, "unknown": grades.unknown, "empty": grades.empty, "weighted": grades.weighted}
+    result.diagnosis["grades"] = counts | {"agreement": grades.agreement}
+    if result.diagnosis.get("held_out") is None:
+        weights = grades.weights if grades.weighted else None
+        result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, result.score, weights=weights)
+
+
+def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:
+    """The vectors in the graph's order, memory-mapped where that is their own.
+
+    Raises:
+        InputError: when a sample of the graph has no vector.
+    """
+    theirs = read_keys(artifact.path("ids.parquet"), where=f"{artifact.location}, ids.parquet")
+    vectors: NDArray[Any] = np.load(artifact.path("vectors.npy"), mmap_mode="r", allow_pickle=False)
+    if np.array_equal(theirs, ids):
+        return vectors
+    places = positions(ids, theirs)
+    if missing := int((places < 0).sum()):
+        raise InputError(
+            f"{artifact.location}: {missing} of the graph's {len(ids)} samples have no vector here",
+            action="give the embeddings that the graph was made from",
+        )
+    return np.asarray(vectors[places])
 
 
 def _diversity(distances: Floats, settings: CurationSettings) -> NDArray[np.float32]:
@@ -103,68 +195,44 @@ def _diversity(distances: Floats, settings: CurationSettings) -> NDArray[np.floa
     return diversity_scores(distances, wanted, settings.diversity)
 
 
-def _curate_rater(
-    ratings: Ratings,
-    indices: Ints,
-    distances: Floats,
-    places: Mapping[str, NDArray[np.intp]],
-    settings: CurationSettings,
+def _curate(
+    arrays: Arrays, places: Mapping[str, NDArray[np.intp]], settings: CurationSettings, *, fill: bool
 ) -> Curated:
-    curate = partial(_curate, settings=settings)
+    curate = partial(_curate_one, settings=settings, fill=fill)
     if settings.per_source is None:
-        return curate(ratings.scores, indices, distances)
-    return sources.curate(
-        curate, ratings.scores, indices, distances, places, classes=settings.classes, smallest=settings.per_source
-    )
+        return curate(arrays)
+    return sources.curate(curate, arrays, places, classes=settings.classes, smallest=settings.per_source)
 
 
-def _curate(scores: NDArray[np.int8], indices: Ints, distances: Floats, settings: CurationSettings) -> Curated:
+def _curate_one(arrays: Arrays, *, settings: CurationSettings, fill: bool) -> Curated:
     if settings.mode != "exact":
         return rounds.curate(
-            scores,
-            indices,
-            distances,
+            arrays.ratings[:, 0],
+            arrays.indices,
+            arrays.distances,
             classes=settings.classes,
             confidence=settings.threshold,
             doubled=settings.mode == "reference",
             seed=settings.seed,
         )
-    return exact.curate(
-        scores,
-        indices,
-        distances,
+    return model.curate(
+        arrays.ratings,
+        arrays.indices,
+        arrays.distances,
+        embeddings=arrays.embeddings,
+        covariates=arrays.covariates,
+        covariate_names=None if arrays.covariates is None else LENGTHS,
+        grades=arrays.grades,
+        grade_weights=arrays.grade_weights,
         classes=settings.classes,
-        neighbors=settings.neighbors,
+        assume=settings.assume,
         confidence=settings.threshold,
-        fill_missing=settings.fill_missing,
+        fill_missing=fill,
+        neighbors=settings.neighbors,
         copy_distance=settings.copy_distance if settings.copies == "exclude" else None,
         fit_samples=settings.fit_samples,
-        ordinal=settings.ordinal,
-        bootstrap=settings.bootstrap,
-        seed=settings.seed,
-        keep_evidence=settings.combine,
+        keep_posterior=settings.posterior,
     )
-
-
-def _sources(pool: Artifact, ids: Keys) -> dict[str, NDArray[np.intp]]:
-    """The graph's samples of each source, by the source's name.
-
-    Raises:
-        InputError: when the pool lacks a sample of the graph.
-    """
-    keys, parts = [], []
-    for batch in pool.batches(["id", "source"], rows=_BLOCK):
-        keys.append(pack(batch["id"], where=f"{pool.location}"))
-        parts.append(batch["source"].dictionary_encode())
-    places = positions(ids, np.concatenate(keys))
-    if missing := int((places < 0).sum()):
-        raise InputError(
-            f"{pool.location}: {missing} of the graph's {len(ids)} samples are not in this pool",
-            action="give the pool that was embedded",
-        )
-    names = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
-    codes = names.indices.to_numpy()[places]
-    return {name: np.flatnonzero(codes == code) for code, name in enumerate(names.dictionary.to_pylist())}
 
 
 def _graph(artifact: Artifact) -> tuple[Keys, Ints, Floats]:
@@ -202,7 +270,7 @@ def _write(
             "raw_score": _classes(result.raw[rows]),
             "score": _classes(result.score[rows]),
             "flagged": pa.array(result.flagged[rows]),
-            "error_probability": pa.array(result.error_probability[rows], from_pandas=True),
+            "error_probability": pa.array(result.raw_error[rows], from_pandas=True),
             "suggested": _classes(result.suggested[rows]),
             "confidence": pa.array(result.confidence[rows], from_pandas=True),
             "mean": pa.array(means[rows], from_pandas=True),

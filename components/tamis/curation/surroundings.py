@@ -2,9 +2,9 @@
 
 Latent: z, the class of the neighbourhood. Given z,
 
-* a neighbour in bin b that rater r rated c: s[b] N_r[z, c] + (1 - s[b]) q_r[c], where s[b] is the share of neighbours in
-  the bin that have the same z (definition 3.2 of the paper, clusterability, made a measured quantity) and q_r the margin
-  of the rater's ratings;
+* a neighbour in bin b that rater r rated c: s[b] N_r[z, c] + (1 - s[b]) q_r[c], where s[b] is the share of neighbours
+  in the bin that have the same z (definition 3.2 of the paper, clusterability, made a measured quantity) and q_r the
+  margin of the rater's ratings;
 * the regression's prediction: normal around m_z with a common width.
 
 The logarithms of both are taken times a weight, w and v. Neighbours' ratings depend on each other and on the regression
@@ -12,8 +12,8 @@ beyond z, which would make the posterior too sure; the weights are those under w
 sample's own rating, which they have not seen. P(z) is given, not fitted: ratings determine it only together with the
 raters' bias.
 
-N_r and M (the samples' own mean rating given z) stay near the family of `rater_model`, flattened by the share of samples
-that have a class of their own; that is what gives z its names.
+N_r and M (the samples' own mean rating given z) stay near the family of `rater_model`, flattened by the share of
+samples that have a class of their own; that is what gives z its names.
 """
 
 from __future__ import annotations
@@ -105,8 +105,9 @@ class Surroundings:
         if far is not None:
             logs += regression_weight * far
         logs -= logs.max(1, keepdims=True)
-        found: Matrix = np.exp(logs)
-        return found / found.sum(1, keepdims=True)
+        found = np.exp(logs)
+        shares: Matrix = found / found.sum(1, keepdims=True)
+        return shares
 
     def _regression(self, predicted: Matrix | None) -> Matrix | None:
         if predicted is None or self.centers is None:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation.naming import name_classes
-from tamis.curation.neighborhoods import Neighborhoods
 
 Matrix = NDArray[np.float64]
 _TINY = 1e-12
@@ -108,22 +107,3 @@ def from_triples(c3: Matrix, **options: int) -> Estimate:
         weights[place[tuple(sorted(triple))]] += c3[triple]
     seen = weights > 0
     return em(patterns[seen], weights[seen], **options)
-
-
-def from_neighbors(view: Neighborhoods, classes: int, k: int, **options: int) -> Estimate:
-    """T and p from each sample's rating and those of its `k` nearest neighbours, taken to share one true score.
-
-    Only the distinct count vectors enter the EM, so its cost does not grow with the number of samples.
-    """
-    seen: dict[bytes, int] = {}
-    for block in view.blocks(view.rows):
-        samples, _ = view.lists(block, k)
-        scores = np.hstack([view.scores[block][:, None], view.scores_of(samples)])
-        counts = np.stack([(scores == c).sum(1) for c in range(classes)], axis=1).astype(np.uint16)
-        patterns, often = np.unique(counts, axis=0, return_counts=True)
-        for pattern, times in zip(patterns, often.tolist(), strict=True):
-            key = pattern.tobytes()
-            seen[key] = seen.get(key, 0) + times
-    keys = sorted(seen)
-    patterns = np.frombuffer(b"".join(keys), np.uint16).reshape(len(keys), classes)
-    return em(patterns, np.array([seen[key] for key in keys], np.float64), **options)

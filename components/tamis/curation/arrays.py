@@ -1,0 +1,69 @@
+"""What curation works on: everything known of some samples, in the order of the neighbour graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation.classes import UNRATED
+from tamis.curation.neighborhoods import Floats, Ints
+from tamis.curation.result import Curated
+
+_FAR = 2.0  # cosine distance of what takes the place of samples that were left out
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """n samples.
+
+    Attributes:
+        ratings: (n, R) score classes of R raters, -1 where there is none.
+        indices, distances: (n, k) the neighbour graph.
+        embeddings: (n, d) vectors, which may be memory-mapped.
+        covariates: (n, c) numbers, NaN where unknown.
+        grades: (n,) human grades as classes, -1 where there is none.
+        grade_weights: (n,) 1 / the probability with which each was drawn to be graded, NaN where it was not.
+    """
+
+    ratings: NDArray[np.int8]
+    indices: Ints
+    distances: Floats
+    embeddings: NDArray[Any] | None = None
+    covariates: NDArray[np.float64] | None = None
+    grades: NDArray[np.int8] | None = None
+    grade_weights: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ratings)
+
+    def alone(self, rows: NDArray[np.intp]) -> Arrays:
+        """Only the samples `rows`: one more sample, without a rating, takes the place of all others, far away."""
+        places = np.full(len(self), len(rows), np.int32)
+        places[rows] = np.arange(len(rows))
+        near = places[self.indices[rows]]
+        far = np.where(near == len(rows), np.float32(_FAR), self.distances[rows])
+        order = np.argsort(far, axis=1, kind="stable")
+        near, far = np.take_along_axis(near, order, 1), np.take_along_axis(far, order, 1)
+        return Arrays(
+            np.vstack([self.ratings[rows], np.full((1, self.ratings.shape[1]), UNRATED, np.int8)]),
+            np.vstack([near, np.zeros((1, near.shape[1]), np.int32)]),
+            np.vstack([far, np.full((1, far.shape[1]), _FAR, np.float32)]),
+            _with_one(self.embeddings, rows, 0),
+            _with_one(self.covariates, rows, np.nan),
+            _with_one(self.grades, rows, UNRATED),
+            _with_one(self.grade_weights, rows, np.nan),
+        )
+
+
+def _with_one(values: NDArray[Any] | None, rows: NDArray[np.intp], last: float) -> NDArray[Any] | None:
+    if values is None:
+        return None
+    some = np.asarray(values[rows])
+    return np.concatenate([some, np.full((1, *some.shape[1:]), last, some.dtype)])
+
+
+CurateOne = Callable[[Arrays], Curated]
