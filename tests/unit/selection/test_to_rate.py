@@ -29,8 +29,8 @@ SAMPLES = [conversation(f"question {i}", f"answer {i}") for i in range(40)]
 IDS = [sample_id(messages) for messages in SAMPLES]
 RATED, UNRATED = range(20), range(20, 40)
 SIZE = 10
-# Rated are 20 samples, the first 15 of class 3. With ten places the cut is in that class, so that an unrated one is above
-# it with the probability of the class 4.
+# Rated are 20 samples, the first 15 of class 3. With ten places the cut is in that class, so that an unrated one is
+# above it with the probability of the class 4.
 ENTERS = {30: 0.75, 31: 0.5, 32: 0.25, 33: 0.125}
 
 
