@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tamis.core.artifacts import Kind, Manifest
 from tamis.core.samples import Message, sample_id
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
-from tamis.core.tables import CORRECTIONS, CURATION, IDS, POOL, RATINGS, SELECTION, PartsWriter
+from tamis.core.tables import CORRECTIONS, CURATION, IDS, POOL, RATINGS, SELECTION, PartsWriter, curation_with_posterior
 
 
 class NoSettings(Settings):
@@ -60,16 +60,30 @@ def make_pool(
 
 
 def make_ratings(
-    out: Path, rater: str, ids: Sequence[str], overall: Sequence[int | None], *, not_asked: Sequence[str] = ()
+    out: Path,
+    rater: str,
+    ids: Sequence[str],
+    overall: Sequence[int | None],
+    *,
+    not_asked: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Finished ratings; None is a sample that could not be rated, or was `not_asked` about. Returns `out`."""
+    """Finished ratings; None is a sample that could not be rated, or was `not_asked` about. Returns `out`.
+
+    `facts` are those of the manifest.
+    """
     rows = [
         {"id": i, "rater": rater, "overall": v, "status": "ok" if v is not None else "unparsable", "attempts": 1}
         | {name: v for name in ("rarity", "complexity", "informativeness")}
         | ({"status": "not_asked", "attempts": 0} if i in not_asked else {})
         for i, v in zip(ids, overall, strict=True)
     ]
-    make("ratings", out, lambda step: _write(step, RATINGS, rows), name=rater)
+
+    def write(step: Step[NoSettings]) -> None:
+        _write(step, RATINGS, rows)
+        step.facts.update(facts or {})
+
+    make("ratings", out, write, name=rater)
     return out
 
 
@@ -104,11 +118,16 @@ def make_curation(
     diagnosis: dict[str, Any] | None = None,
     corrections: Sequence[dict[str, Any]] = (),
 ) -> Path:
-    """A finished curation; missing columns get plain defaults. `diagnosis` maps raters to what is known of them."""
+    """A finished curation; missing columns get plain defaults. `diagnosis` maps raters to what is known of them.
+
+    It has the column `posterior` where a row has one.
+    """
     defaults: dict[str, Any] = {"rater": "r", "raw_score": None, "score": None, "flagged": False, "diversity": 0.0}
+    classes = next((len(row["posterior"]) for row in rows if row.get("posterior")), None)
+    schema = CURATION if classes is None else curation_with_posterior(classes)
 
     def write(step: Step[NoSettings]) -> None:
-        _write(step, CURATION, [defaults | {"mean": row.get("score")} | row for row in rows])
+        _write(step, schema, [defaults | {"mean": row.get("score")} | row for row in rows])
         (step.out / "diagnosis.json").write_text(json.dumps(diagnosis or {}))
         pq.write_table(pa.Table.from_pylist(list(corrections), CORRECTIONS), step.out / "corrections.parquet")
 

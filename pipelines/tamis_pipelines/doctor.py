@@ -54,7 +54,7 @@ def examine(settings: RunSettings) -> list[Check]:
     """Look at everything that a run of `settings` needs, in the order in which a user would mend it."""
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
-    listed = (".exclude.", ".grades.path.")  # several files
+    listed = (".exclude.", ".grades.path.", ".also.")  # several files
     files = [
         (where, str(value)) for where, value in fields if _last(where) == "path" or any(o in where for o in listed)
     ]

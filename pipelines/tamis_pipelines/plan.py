@@ -1,4 +1,4 @@
-"""What a run would do, and what that would take at stated rates: nothing is read but settings and counts of rows."""
+"""What a run would do, and what that would take at stated rates. Read are settings, counts of rows and lists of ids."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import Field
 
 from tamis.core.artifacts import manifest_of
 from tamis.core.errors import SettingsError
+from tamis.core.idfiles import read_ids
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.settings import Settings
 from tamis.core.storage import is_remote
@@ -104,7 +105,7 @@ def plan(settings: RunSettings) -> Plan:
 
     Raises:
         SettingsError: when the pool's size is neither given nor known.
-        InputError: when a file of the pool cannot be read.
+        InputError: when a file of the pool, or of ids, cannot be read.
         StorageError: when there is none.
     """
     rates, samples = settings.rates, _pool_size(settings)
@@ -153,7 +154,7 @@ def _rating(rater: RatingSettings, samples: int, rates: RatesSettings, pods: int
     model = str(getattr(rater.backend, "model", ""))
     if kind == "import":
         return Line(step, 1, "imported", 0, 0)
-    asked = rater.asked(samples)
+    asked = _asked(rater, samples)
     left_out = samples / asked - 1  # to each sample that is rated
     sample = f" of {samples:,}" if left_out else ""
     if kind in ("transformers", "vllm"):
@@ -166,6 +167,12 @@ def _rating(rater: RatingSettings, samples: int, rates: RatesSettings, pods: int
     money = _price(rater, rates).of(sent, answered)
     saved = f", {asked:,}{sample} samples, saves {money * left_out:,.2f} {rates.currency}" if left_out else ""
     return Line(step, pods, f"{(sent + answered) / 1e6:,.0f} M tokens by {model or kind}{saved}", 0, money)
+
+
+def _asked(rater: RatingSettings, samples: int) -> int:
+    """How many samples are rated, those of `also` counted as if none of them were drawn anyway."""
+    also = sum(len(read_ids(file, setting=f"raters.{rater.name}.also")) for file in rater.also)
+    return min(rater.asked(samples) + also, samples)
 
 
 def _judging(judging: CellsJudging, models: Sequence[str], rates: RatesSettings) -> Iterator[Line]:

@@ -15,7 +15,7 @@ from tamis_pipelines.settings import RunSettings
 _MOUNTED = "/cache/"  # the only local paths that a pod shares with others: claims are mounted below
 # Settings that name files, by the last word of their place: what else their values may be. A test holds this against
 # the descriptions of all settings.
-_STORED = frozenset({"path", "store", "place", "exclude"})  # object storage
+_STORED = frozenset({"path", "store", "place", "exclude", "also"})  # object storage
 _ON_THE_HUB = frozenset({"model", "complexity_model", "quality_model", "tokenizer", "dataset"})
 _SHIPPED = frozenset({"suite", "prompt", "deepspeed"})  # names of files that ship with Tamis
 _FOLDERS = frozenset({"data_dir"})  # nothing else

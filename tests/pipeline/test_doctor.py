@@ -91,6 +91,11 @@ def test_what_is_all_right_is_said_with_what_was_seen_and_nothing_is_left_behind
             "nothing at no.csv",
         ),
         ({"curation": {"grades": {"path": "ann.csv"}}}, "curation.grades.path", "nothing at ann.csv"),
+        (
+            {"raters": [{"name": "r", "backend": {"kind": "openai", "model": "m"}, "sample": 0.5, "also": "no.txt"}]},
+            "raters.r.also.0",
+            "nothing at no.txt",
+        ),
         ({"curation": {"grades": {"path": ["ann.csv"]}}}, "curation.grades.path.0", "nothing at ann.csv"),
         (
             {"evaluation": {"model": "m", "suite": "quik"}, "finetuning": {"model": "m"}},

@@ -114,6 +114,17 @@ def test_a_rater_s_part_of_the_pool_is_what_it_takes_and_the_plan_says_what_that
     assert "saves" not in lines["rate by all"].work
 
 
+def test_samples_that_files_name_are_rated_beside_the_part(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("".join(f"{number:032x}\n" for number in range(40)))
+    rater = {"name": "service", "backend": {"kind": "openai", "model": "m"}, "sample": 250}
+    rates = RATES | {"prompt_tokens": 0, "answer_tokens": 0, "input_price": 1000}
+    more = rater | {"name": "more", "also": str(tmp_path / "ids.txt")}
+    made = planned(raters=[rater, more], experiment={"strategies": ["random"], "sizes": [5]}, rates=rates)
+    lines = {line.step: line for line in made.lines}
+    assert lines["rate by more"].money == pytest.approx(lines["rate by service"].money * 290 / 250)
+    assert "290 of 1,000 samples" in lines["rate by more"].work
+
+
 def test_judging_takes_its_prompts_at_the_stated_rates() -> None:
     grid = {"strategies": ["random"], "sizes": [5], "seeds": [1, 2]}
     judging: dict[str, Any] = {

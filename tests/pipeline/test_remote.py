@@ -43,7 +43,13 @@ WHOLE: dict[str, Any] = {
     "work_dir": "unused",
     "pool": {"sources": [{"name": "facts", "path": "s3://data/facts.jsonl"}, {"name": "hub", "dataset": "org/facts"}]},
     "raters": [
-        {"name": "llama", "backend": {"kind": "transformers", "model": "org/llama"}, "prompt": "ds2-v1"},
+        {
+            "name": "llama",
+            "backend": {"kind": "transformers", "model": "org/llama"},
+            "prompt": "ds2-v1",
+            "sample": 0.5,
+            "also": ["s3://data/more.txt"],
+        },
         {
             "name": "mini",
             "backend": {"kind": "openai", "model": "mini", "tokenizer": "org/mini"},
@@ -437,6 +443,7 @@ def test_files_of_this_machine_are_refused_before_anything_is_sent(server: Kubef
         ("subsets.0.exclude.1", "data/seen.txt"),
         ("finetuning.deepspeed", "ds/zero.yaml"),
         ("finetuning.deepspeed", "zero.json"),
+        ("raters.0.also.0", "more.txt"),
         ("evaluation.suite", "suites/own.yaml"),
         ("evaluation.data_dir", "data"),
         ("judging.prompts.0.path", "asked.jsonl"),
@@ -479,7 +486,7 @@ def test_every_setting_that_is_described_as_a_file_is_looked_at() -> None:
     about = {"work_dir": "local runs only", "key": "a column", "source": "a source", "source_column": "a column"}
     about |= {"name": "what tables say", "max_json_mib": "a size", "batch_bytes": "a size", "scale": "a choice"}
     assert told - set(about) == {
-        "path", "dataset", "model", "tokenizer", "prompt", "store", "exclude", "deepspeed", "suite", "data_dir",
+        "path", "dataset", "model", "tokenizer", "prompt", "store", "exclude", "also", "deepspeed", "suite", "data_dir",
     }  # fmt: skip
     assert told - set(about) <= reachable._STORED | reachable._ON_THE_HUB | reachable._SHIPPED | reachable._FOLDERS
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from tamis.core.artifacts import Artifact
+from tamis.core.settings import parse
 from tamis.core.storage import exists, locate, read_bytes, upload, write_bytes
+from tamis.rating.drawing import draw
+from tamis.rating.settings import RatingSettings
 from tamis.selection.compare import compare_report
 from tamis.selection.settings import SelectionSettings
 from tamis.selection.stage import run
+from tamis.selection.to_rate import next_ratings
 from tests.artifacts import conversation, make_curation, make_pool
+from tests.unit.selection.test_to_rate import make_run, rate, rows_of
 
 
 def test_subsets_are_made_and_compared_in_object_storage(s3: str, tmp_path: Path) -> None:
@@ -34,3 +39,18 @@ def test_subsets_are_made_and_compared_in_object_storage(s3: str, tmp_path: Path
     text = compare_report([f"{s3}/ds2", f"{s3}/random"], **inputs, out=f"{s3}/compared")
     assert read_bytes(locate(f"{s3}/compared/comparison.md")).decode() == text
     assert exists(locate(f"{s3}/compared/comparison.png"))
+
+
+def test_samples_to_rate_are_named_and_taken_in_object_storage(s3: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", rows_of())
+    rate(folder, cost=1.0)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            upload(file, locate(f"{s3}/run/{file.relative_to(folder).as_posix()}"))
+    said = [next_ratings(f"{s3}/run", subset="best", size=2) for _ in range(2)]
+    assert [text.splitlines()[-1] for text in said] == [f"to rate: {s3}/run/to-rate-{n}.txt" for n in (1, 2)]
+    backend = {"kind": "openai", "model": "m", "api_key_env": None}
+    values = {"name": "r", "backend": backend, "sample": 2, "also": f"{s3}/run/to-rate-1.txt"}
+    drawn = draw(parse(RatingSettings, values, where="here"), Artifact.open(folder / "pool"))
+    assert drawn is not None
+    assert drawn.mask[[30, 31]].all()

@@ -1,4 +1,4 @@
-"""Looks at what is there: `compare`, `decontaminate`, `rating validate`, `grade next`, `compare-reports`."""
+"""Looks at what is there: `compare`, `decontaminate`, `rating`, `grade`, `compare-reports`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, commo
 
 @click.group()
 def rating() -> None:
-    """Look after raters and their prompts."""
+    """Look after raters and their prompts; say which samples to rate next."""
 
 
 @rating.command(epilog="\b\nExample:\n  tamis rating validate my-rater.yaml my-prompt.yaml")
@@ -55,6 +55,33 @@ def validate(files: tuple[Path, ...]) -> None:
     validating = load("tamis.rating.validating")
     for path in files or validating.shipped():
         click.echo(validating.describe(path))
+
+
+@rating.command(
+    "next",
+    epilog="\b\nExample:\n  tamis rating next runs/first --subset best --size 1000\n"
+    "  tamis rating next runs/first --subset best --budget 5 --target 0.01",
+)
+@click.argument("run")
+@click.option("--subset", required=True, metavar="NAME", help="The subset that shall be right, one by ds2.")
+@click.option("--size", type=int, help="How many samples; as few as meet the target if not given.")
+@click.option("--budget", type=float, metavar="MONEY", help="As many as it pays for, at the mean cost so far.")
+@click.option("--target", default=0.02, show_default=True, help="Share of the subset that may still change.")
+@click.option("--rater", metavar="NAME", help="Whose curated scores decide; the subset's own if not given.")
+@click.option("--out", metavar="FILE", help="The ids, .txt or .jsonl; RUN/to-rate-1.txt (2, 3, …) if not given.")
+def next_to_rate(
+    run: str, subset: str, size: int | None, budget: float | None, target: float, rater: str | None, out: str | None
+) -> None:
+    """Write the ids of the samples whose rating would most likely change a subset.
+
+    RUN is a run's folder, its work_dir, of a run that rated a part of the pool (the rater's setting sample) with
+    curation.posterior: true. Give the file back by the rater's setting also. Nothing is written where the target is
+    met.
+    """
+    text = load("tamis.selection.to_rate").next_ratings(
+        run, subset=subset, size=size, budget=budget, target=target, rater=rater, out=out
+    )
+    click.echo(text)
 
 
 @click.group()

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
-from tamis.core.ids import Keys, pack, tie_breaks
+from tamis.core.errors import InputError
+from tamis.core.idfiles import read_ids
+from tamis.core.ids import Keys, pack, positions, tie_breaks
 from tamis.rating.settings import RatingSettings
 from tamis.rating.spreading import spread_order
 
 _ROWS = 100_000  # read together
 _SALT = "sample"
+
+
+@dataclass(frozen=True)
+class Also:
+    """Samples that files name, to be rated beside those that are drawn.
+
+    Attributes:
+        ids: how many different ones the files name.
+        unknown: of these, how many the pool does not have.
+        added: how many of the pool's are not drawn anyway.
+        digest: of the ids, whatever their order and files, 16 hex digits.
+    """
+
+    ids: int
+    unknown: int
+    added: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -25,24 +46,33 @@ class Drawn:
         mask: (n,) of the pool's samples, in its order, those that are rated.
         sources: names of the pool's sources to how many of their samples are rated, and how many they have.
         by: what the part is even over: "source", or "source and embedding".
+        also: what files add to it, which is even over nothing; None where there are none.
     """
 
     mask: NDArray[np.bool_]
     sources: dict[str, tuple[int, int]]
     by: str
+    also: Also | None = None
 
     def __str__(self) -> str:
-        asked, of = int(self.mask.sum()), len(self.mask)
-        return f"{asked:,} of the pool's {of:,} samples are asked about, even by {self.by}; {of - asked:,} are not"
+        asked, of, added = int(self.mask.sum()), len(self.mask), ""
+        if self.also is not None:
+            added = f" but for {self.also.added:,} that 'also' adds"
+            if self.also.unknown:
+                added += f" ({self.also.unknown:,} of its {self.also.ids:,} ids are not in the pool)"
+        return (
+            f"{asked:,} of the pool's {of:,} samples are asked about, even by {self.by}{added}; {of - asked:,} are not"
+        )
 
     def facts(self) -> dict[str, object]:
         """The draw for the manifest; all shards of a rater have the same."""
         parts = {name: {"asked": drawn, "of": size} for name, (drawn, size) in self.sources.items()}
-        return {"asked": int(self.mask.sum()), "of": len(self.mask), "by": self.by, "sources": parts}
+        facts = {"asked": int(self.mask.sum()), "of": len(self.mask), "by": self.by, "sources": parts}
+        return facts if self.also is None else facts | {"also": asdict(self.also)}
 
 
 def draw(settings: RatingSettings, pool: Artifact, embeddings: Artifact | None = None) -> Drawn | None:
-    """The part of `pool` that `settings.sample` asks for; None where that is all of it.
+    """The part of `pool` that `settings.sample` and `settings.also` ask for; None where that is all of it.
 
     All samples of a pool have one order, and the part is its beginning: so a larger part holds every smaller one. Of a
     source of n samples the one with the rank r, from 0, has the place r / n. A share s of the pool is what lies before
@@ -51,7 +81,9 @@ def draw(settings: RatingSettings, pool: Artifact, embeddings: Artifact | None =
     are by a hash of the seed and the id, or with `embeddings` by `spreading.spread_order`.
 
     Raises:
-        InputError: when `embeddings` lack a sample of the pool.
+        InputError: when `embeddings` lack a sample of the pool, or it has none of those of `settings.also`.
+        SettingsError: when a file of `settings.also` is of no known kind.
+        StorageError: when one cannot be read.
     """
     if settings.sample is None:
         return None
@@ -64,9 +96,31 @@ def draw(settings: RatingSettings, pool: Artifact, embeddings: Artifact | None =
     if settings.sample >= 1:
         mask[:] = False
         mask[np.lexsort((codes, places))[: int(settings.sample)]] = True
+    also = _add(settings.also, keys, mask) if settings.also else None
     drawn = np.bincount(codes[mask], minlength=len(names))
     sources = {name: (int(drawn[code]), int(sizes[code])) for code, name in enumerate(names)}
-    return Drawn(mask, sources, "source" if embeddings is None else "source and embedding")
+    return Drawn(mask, sources, "source" if embeddings is None else "source and embedding", also)
+
+
+def _add(files: Sequence[str], keys: Keys, mask: NDArray[np.bool_]) -> Also:
+    """Set `mask` (n,) at the samples `keys` (n,) that the files name.
+
+    Raises:
+        InputError: when they name samples, but none of these.
+    """
+    named = np.unique(np.concatenate([read_ids(file, setting="also") for file in files]))
+    places = positions(named, keys)
+    found = places[places >= 0]
+    if len(named) and not len(found):
+        raise InputError(
+            f"also: none of the {len(named):,} samples that {', '.join(files)} name is in the pool",
+            allowed="ids of the pool's column `id`",
+            action="give files that `tamis rating next` wrote for this pool, or leave `also` out",
+        )
+    drawn = int(mask.sum())
+    mask[found] = True
+    digest = hashlib.blake2b(named.tobytes(), digest_size=8).hexdigest()
+    return Also(len(named), len(named) - len(found), int(mask.sum()) - drawn, digest)
 
 
 def _ranks(codes: NDArray[np.int64], hashes: NDArray[np.uint64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

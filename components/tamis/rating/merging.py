@@ -136,7 +136,8 @@ def _complete(shards: Sequence[Artifact], pool: Artifact) -> list[Artifact]:
 def _made_from(shard: Artifact) -> list[Any]:
     """What shards of one run have in common."""
     config, facts = shard.manifest.config, shard.manifest.facts
-    sample = [config.get("sample"), config.get("sample_seed"), shard.manifest.inputs.get("embeddings")]
+    also = facts.get("sample", {}).get("also")
+    sample = [config.get("sample"), config.get("sample_seed"), also, shard.manifest.inputs.get("embeddings")]
     sampling = [config[name] for name in ("temperature", "top_p", "top_k", "seed", "max_attempts")]
     return [shard.name, sampling, sample, facts["prompt"], facts["backend"]]
 

@@ -29,7 +29,12 @@ def _part(value: Any) -> int | float:
     return float(number) if number < 1 else int(number)
 
 
+def _files(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 Part = Annotated[int | float, BeforeValidator(_part)]
+FileName = Annotated[str, Field(min_length=1)]
 
 
 class ImportSettings(Settings):
@@ -119,6 +124,11 @@ class RatingSettings(Settings):
         "larger part holds every smaller one; left out: all",
     )
     sample_seed: int = Field(0, ge=0, lt=2**63, description="with sample: another seed draws other samples")
+    also: Annotated[tuple[FileName, ...], BeforeValidator(_files)] = Field(
+        (),
+        description="with sample: files (txt, jsonl, csv, parquet) with the ids of samples that are rated too, as "
+        "`tamis rating next` writes them",
+    )
     shard: str | None = Field(
         None,
         pattern=r"^\d+/\d+$",
@@ -146,17 +156,22 @@ class RatingSettings(Settings):
     def _nothing_without_effect(self) -> RatingSettings:
         if isinstance(self.backend, ImportSettings):
             unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "store")
-            for name in (*unused, "sample", "sample_seed", "shard"):
+            for name in (*unused, "sample", "sample_seed", "also", "shard"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
         if self.max_cost is not None and self.price is None:
             raise ValueError("'max_cost' needs 'price', what the tokens cost")
         if self.sample is None and self.sample_seed:
             raise ValueError("'sample_seed' needs 'sample', how much of the pool is rated")
+        if self.sample is None and self.also:
+            raise ValueError("'also' needs 'sample': without it all samples are rated")
         return self
 
     def asked(self, samples: int) -> int:
-        """How many of a pool's `samples` are rated; with a share up to one more for every source but the first."""
+        """How many of a pool's `samples` are rated, without those of `also`.
+
+        With a share it may be up to one more for every source but the first.
+        """
         if self.sample is None:
             return samples
         part = self.sample if self.sample >= 1 else math.ceil(Fraction(str(self.sample)) * samples)

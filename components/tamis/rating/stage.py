@@ -56,7 +56,7 @@ class Plan:
         shortened: of the others, those whose middle would be left out.
         too_long: of the others, those that would not fit even so.
         cost: of these tokens; None where the settings name no price.
-        not_asked: of the samples, those that the setting `sample` leaves out.
+        not_asked: of the samples, those that the settings `sample` and `also` leave out.
         spared: of these, the ones whose rating the store lacks: what `sample` saves.
     """
 
@@ -100,8 +100,9 @@ class Plan:
 def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, out: Uri) -> Manifest:
     """Rate every sample of `pool`; the artifact at `out` has one row per sample, in the pool's order.
 
-    With `settings.sample` only a part of the samples is asked about, and the others have the status "not_asked". With
-    `settings.shard` it is a part of ratings with that share of the samples, for `merging.run`.
+    With `settings.sample` only a part of the samples is asked about, and those that `settings.also` names; the others
+    have the status "not_asked". With `settings.shard` it is a part of ratings with that share of the samples, for
+    `merging.run`.
 
     Args:
         settings: the rater.
@@ -112,8 +113,9 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
     Raises:
         SettingsError: when `embeddings` are given without `settings.sample`.
         ModelError: when the rater's model cannot be used, or more than `max_failure_share` of the samples got none.
-        InputError: when imported ratings cannot be used, or `embeddings` lack a sample of the pool.
-        StorageError: when the store, or the file to import, cannot be read or written.
+        InputError: when imported ratings cannot be used, `embeddings` lack a sample of the pool, or it has none of the
+            samples of `settings.also`.
+        StorageError: when the store, or a file of the settings, cannot be read or written.
     """
     backend = settings.backend
     _refuse_idle(settings, embeddings)
@@ -122,6 +124,7 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
     else:
         prompt = load_prompt(settings.prompt)
         body, files = _rate, {"prompt": prompt.hash}
+        files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
         if isinstance(
             backend, TransformersSettings | VllmSettings
         ):  # of a service's model the name is all that is known

@@ -82,16 +82,16 @@ def choose(
     chooser = strategy_named(strategy) if isinstance(strategy, str) else strategy
     if size is not None and not size > 0:
         raise InputError(f"size: seen {size}", allowed="a number of samples, or a share of the pool below 1")
-    masks = _masks(chooser, candidates, barred or {}, min_score)
+    masks = masks_of(chooser, candidates, barred or {}, min_score)
     reasons = np.full(len(candidates), len(masks), np.int8)  # the first that holds; the last number is "eligible"
     for number, mask in reversed(list(enumerate(masks.values()))):
         reasons[mask] = number
     eligible = reasons == len(masks)
-    total = _number(size, len(candidates)) if size is not None else max(1, int(eligible.sum()))
+    total = number_of(size, len(candidates)) if size is not None else max(1, int(eligible.sum()))
 
     ties = tie_breaks(candidates.ids, seed, salt=chooser.name)
     picked, thresholds = [], []
-    for sources, members, wanted in _groups(candidates, quotas or {}, total):
+    for sources, members, wanted in groups_of(candidates, quotas or {}, total):
         rows = np.flatnonzero(eligible & members)
         offered = candidates.take(rows)
         taken = chooser.pick(offered, ties[rows], min(wanted, len(rows)))
@@ -107,10 +107,10 @@ def choose(
     return Choice(rows[order], int(eligible.sum()), _counts(reasons, list(masks)), thresholds)
 
 
-def _masks(
+def masks_of(
     chooser: Strategy, candidates: Candidates, barred: Mapping[str, NDArray[np.bool_]], min_score: int | None
 ) -> dict[str, NDArray[np.bool_]]:
-    """Reasons to masks (n,) of the samples that must not be picked."""
+    """Reasons to masks (n,) of the samples that must not be picked; arguments as of `choose`."""
     masks = dict(barred)
     unknown: list[Column] = [*chooser.order, *chooser.needs]
     if min_score is not None:
@@ -128,15 +128,19 @@ def _counts(reasons: NDArray[np.int8], names: list[str]) -> dict[str, int]:
     return {name: int(count) for name, count in zip(names, counts, strict=False) if count}
 
 
-def _number(amount: int | float, whole: int) -> int:
+def number_of(amount: int | float, whole: int) -> int:
     """An amount in samples: a number as it is, a share of `whole` rounded, at least 1."""
     return int(amount) if amount >= 1 else max(1, int(amount * whole + 0.5))
 
 
-def _groups(
+def groups_of(
     candidates: Candidates, quotas: Mapping[str, int | float], total: int
 ) -> list[tuple[list[str] | None, NDArray[np.bool_], int]]:
-    """Which samples are picked from together: names of their sources (None: all others), a mask (n,), how many."""
+    """Which samples are picked from together: names of their sources (None: all others), a mask (n,), how many.
+
+    Raises:
+        InputError: when a quota names no source, or quotas exceed the total.
+    """
     names = candidates.source_names
     missing = [name for name in quotas if name not in names]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,36 @@ def read_curation(
     for column, values in found.items():
         values[absent] = _CURATION[column][2]
     return found, absent
+
+
+def read_posteriors(
+    curation: Artifact, rater: str, ids: Keys
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """What `curation` thinks of the true score class of those of the samples `ids` (n,) of which it knows something.
+
+    Yields:
+        In blocks of m: where the samples are in `ids`, (m,), and their probabilities of K classes, (m, K).
+
+    Raises:
+        InputError: when the curation was made without posteriors.
+    """
+    if "posterior" not in pq.read_schema(curation.parts()[0]).names:
+        raise InputError(
+            f"{curation.location}: this curation has no column 'posterior', the probabilities of each sample's classes",
+            action="set curation.posterior: true (with mode: exact) and run again; ratings are kept",
+        )
+    keys = []
+    for batch in curation.batches(["id", "rater"], rows=100_000):
+        keys.append(pack(batch["id"].filter(pc.equal(batch["rater"], rater)), where=f"{curation.location}"))
+    at, start = positions(np.concatenate(keys), ids), 0
+    for batch in curation.batches(["rater", "posterior"], rows=100_000):
+        values = batch["posterior"].filter(pc.equal(batch["rater"], rater))
+        rows = at[start : start + len(values)]
+        start += len(values)
+        known = values.is_valid().to_numpy(zero_copy_only=False)
+        posteriors = values.flatten().to_numpy().reshape(-1, values.type.list_size)  # of those that have one
+        there = rows[known] >= 0
+        yield rows[known][there], posteriors[there]
 
 
 def _check_columns(curation: Artifact, columns: list[Column]) -> None:

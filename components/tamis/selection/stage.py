@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
+from tamis.core.idfiles import read_ids
 from tamis.core.ids import positions, unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
@@ -22,7 +23,6 @@ from tamis.core.storage import fingerprint
 from tamis.core.tables import SELECTION
 from tamis.selection.candidates import Candidates, Column
 from tamis.selection.choose import Choice, choose, score_column
-from tamis.selection.exclusion import read_ids
 from tamis.selection.reading import (
     rater_of,
     read_curation,
@@ -141,7 +141,7 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
         candidates = replace(candidates, places=np.arange(len(candidates)))
     barred: dict[str, NDArray[np.bool_]] = {}
     if settings.exclude:
-        excluded = np.unique(np.concatenate([read_ids(uri) for uri in settings.exclude]))
+        excluded = np.unique(np.concatenate([read_ids(uri, setting="exclude") for uri in settings.exclude]))
         at = positions(excluded, candidates.ids)
         barred["excluded"] = np.zeros(len(candidates), bool)
         barred["excluded"][at[at >= 0]] = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from tamis.cli import main
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError, SettingsError
+from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.samples import Message
 from tamis.core.settings import parse
 from tamis.rating.drawing import Drawn, draw
@@ -68,6 +70,12 @@ def drawn(pool: Path, embeddings: Path | None = None, **own: Any) -> Drawn:
 def chosen(pool: Path, embeddings: Path | None = None, **own: Any) -> set[str]:
     mask = drawn(pool, embeddings, **own).mask
     return {sample for sample, taken in zip(ids_of(pool), mask, strict=True) if taken}
+
+
+def write_ids(path: Path, ids: Sequence[str]) -> str:
+    lines = ids if path.suffix == ".txt" else [json.dumps({"id": sample}) for sample in ids]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return str(path)
 
 
 def rows(ratings: Path) -> dict[str, dict[str, Any]]:
@@ -196,6 +204,45 @@ def test_settings_without_effect_are_refused() -> None:
             parse(RatingSettings, {"name": "r", "backend": {"kind": "import", "path": "p", "by": "id"}} | own, where="")
     with pytest.raises(SettingsError, match="'sample_seed' needs 'sample'"):
         settings(sample_seed=1)
+    with pytest.raises(SettingsError, match="'also' needs 'sample'"):
+        settings(also="more.txt")
+    backend = {"kind": "import", "path": "p", "by": "id"}
+    with pytest.raises(SettingsError, match="'also' has no effect on imported ratings"):
+        parse(RatingSettings, {"name": "r", "backend": backend, "also": "more.txt"}, where="")
+
+
+@pytest.mark.parametrize("name", ["more.txt", "more.jsonl"])
+def test_samples_that_files_name_are_rated_too(pool: Path, tmp_path: Path, name: str) -> None:
+    part, others = chosen(pool, sample=0.1), sorted(set(ids_of(pool)) - chosen(pool, sample=0.1))
+    named = [*others[:5], *sorted(part)[:2], f"{7:032x}"]
+    found = drawn(pool, sample=0.1, also=write_ids(tmp_path / name, named))
+    assert chosen(pool, sample=0.1, also=str(tmp_path / name)) == part | set(others[:5])
+    assert found.also is not None
+    assert (found.also.ids, found.also.unknown, found.also.added) == (8, 1, 5)
+    assert sum(asked for asked, _ in found.sources.values()) == 27
+    assert str(found) == (
+        f"27 of the pool's {N} samples are asked about, even by source but for 5 that 'also' adds (1 of its 8 ids are "
+        f"not in the pool); {N - 27} are not"
+    )
+
+
+def test_several_files_count_a_sample_once_and_their_order_does_not_matter(pool: Path, tmp_path: Path) -> None:
+    named = ids_of(pool)[:6]
+    files = [write_ids(tmp_path / f"{i}.txt", some) for i, some in enumerate((named[:4], named[2:], []))]
+    found, turned = (drawn(pool, sample=0.1, also=given) for given in (files, files[::-1]))
+    assert found.also == turned.also
+    assert found.also is not None
+    assert found.also.ids == 6
+
+
+def test_files_that_name_no_sample_of_the_pool_are_refused(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"also: none of the 2 samples that .*more\.txt name is in the pool"):
+        drawn(pool, sample=0.1, also=write_ids(tmp_path / "more.txt", [f"{1:032x}", f"{2:032x}"]))
+    with pytest.raises(InputError, match=r"also: .*odd\.txt: entry 1 is 'row 3'"):
+        drawn(pool, sample=0.1, also=write_ids(tmp_path / "odd.txt", ["row 3"]))
+    empty = drawn(pool, sample=0.1, also=write_ids(tmp_path / "empty.txt", []))
+    assert empty.also is not None
+    assert (empty.also.ids, empty.also.added) == (0, 0)
 
 
 pytest.importorskip("openai")
@@ -222,6 +269,30 @@ def test_the_rest_has_rows_that_say_so_and_are_no_failures(pool: Path, tmp_path:
         "asked": 22, "of": N, "by": "source",
         "sources": {name: {"asked": asked, "of": of} for name, (asked, of) in drawn(pool, sample=0.1).sources.items()},
     }  # fmt: skip
+
+
+def test_a_step_is_made_anew_when_a_file_names_others_and_pays_for_these_only(pool: Path, tmp_path: Path) -> None:
+    others = sorted(set(ids_of(pool)) - chosen(pool, sample=0.1))
+    file = write_ids(tmp_path / "more.txt", others[:5])
+    with Server() as server:
+        mine = asked_at(server, sample=0.1, also=file, store=str(tmp_path / "store"))
+        facts = run(mine, pool=pool, out=tmp_path / "one").facts
+        assert (facts["asked"], facts["ok"], facts["not_asked"]) == (27, 27, N - 27)
+        assert (facts["sample"]["asked"], facts["sample"]["also"]["added"]) == (27, 5)
+        assert plan(mine, pool=pool).asked == 27
+        write_ids(tmp_path / "more.txt", others[:8])
+        facts = run(mine, pool=pool, out=tmp_path / "two").facts
+        assert (facts["asked"], facts["reused"]) == (3, 27)
+        assert len(server.asked) == 30
+    rated = {sample for sample, row in rows(tmp_path / "two").items() if row["status"] == "ok"}
+    assert rated == chosen(pool, sample=0.1) | set(others[:8])
+
+
+def test_a_file_that_is_not_there_is_told_before_anybody_is_asked(pool: Path, tmp_path: Path) -> None:
+    with Server() as server:
+        with pytest.raises(StorageError, match=r"more\.txt does not exist"):
+            run(asked_at(server, sample=0.1, also=str(tmp_path / "more.txt")), pool=pool, out=tmp_path / "out")
+        assert len(server.asked) == 0
 
 
 def test_failures_are_a_share_of_those_asked(pool: Path, tmp_path: Path) -> None:
@@ -265,6 +336,23 @@ def test_shards_of_a_part_make_what_one_worker_makes(
         assert merged.facts[fact] == whole.facts[fact]
     with pytest.raises(InputError, match="sampling, sample or backend"):
         merge(MergeSettings(), pool=pool, ratings=[*parts[:2], tmp_path / "other"], out=tmp_path / "odd")
+
+
+def test_shards_with_the_same_files_are_merged_and_with_other_ids_in_them_are_not(pool: Path, tmp_path: Path) -> None:
+    file = write_ids(tmp_path / "more.txt", ids_of(pool)[:40])
+    with Server() as server:
+        whole = run(asked_at(server, sample=30, also=file), pool=pool, out=tmp_path / "whole")
+        parts = [tmp_path / f"{number}" for number in (1, 2)]
+        for number, part in enumerate(parts, 1):
+            run(asked_at(server, sample=30, also=file, shard=f"{number}/2"), pool=pool, out=part)
+        write_ids(tmp_path / "more.txt", ids_of(pool)[1:41])
+        run(asked_at(server, sample=30, also=file, shard="2/2"), pool=pool, out=tmp_path / "other")
+    merged = merge(MergeSettings(), pool=pool, ratings=parts, out=tmp_path / "merged")
+    assert merged.content_hash == whole.content_hash
+    for fact in ("asked", "not_asked", "ok", "sample"):
+        assert merged.facts[fact] == whole.facts[fact]
+    with pytest.raises(InputError, match="sampling, sample or backend"):
+        merge(MergeSettings(), pool=pool, ratings=[parts[0], tmp_path / "other"], out=tmp_path / "odd")
 
 
 def test_shards_of_parts_by_other_embeddings_are_not_merged(pool: Path, embeddings: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tamis.cli import main
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.idfiles import read_ids
 from tamis.core.samples import Message, sample_id
 from tamis.selection.decontamination import Decontamination, as_csv, decontaminate, markdown
-from tamis.selection.exclusion import read_ids
 from tamis.selection.runs import Runs, Texts, words_of
 from tests.artifacts import conversation, make_pool
 from tests.conftest import shared_data
@@ -222,7 +222,7 @@ def test_the_command_writes_a_list_that_selection_takes_and_a_report(pool: Path,
     done = CliRunner().invoke(main, ["decontaminate", test_set, "--pool", str(pool), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "2 of 15 samples share words" in done.output
-    assert len(read_ids(str(tmp_path / "out/excluded.csv"))) == 2
+    assert len(read_ids(str(tmp_path / "out/excluded.csv"), setting="exclude")) == 2
     text = (tmp_path / "out/decontamination.md").read_text()
     assert f"| {test_set} | 2 | 2 |" in text
     assert f"| b | {test_set}, 2 | which planet" in text

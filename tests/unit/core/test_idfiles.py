@@ -1,4 +1,4 @@
-"""Files of ids that must not be picked."""
+"""Files of ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.errors import InputError, SettingsError, StorageError
-from tamis.selection.exclusion import read_ids
+from tamis.core.idfiles import read_ids
 
 IDS = [f"{i:032x}" for i in (7, 3, 10)]
 SORTED = [bytes.fromhex(identity) for identity in sorted(IDS)]
@@ -32,18 +32,18 @@ def write(path: Path, content: str) -> str:
     ],
 )
 def test_ids_are_read_from_text(tmp_path: Path, name: str, content: str) -> None:
-    keys = read_ids(write(tmp_path / name, content))
+    keys = read_ids(write(tmp_path / name, content), setting="exclude")
     assert [key.ljust(16, b"\0") for key in keys.tolist()] == SORTED
 
 
 def test_ids_are_read_from_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": IDS, "rank": [0, 1, 2]}), tmp_path / "selection.parquet")
-    assert len(read_ids(str(tmp_path / "selection.parquet"))) == 3
+    assert len(read_ids(str(tmp_path / "selection.parquet"), setting="exclude")) == 3
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "ids.jsonl"])
-def test_an_empty_file_excludes_nothing(tmp_path: Path, name: str) -> None:
-    assert len(read_ids(write(tmp_path / name, ""))) == 0
+def test_an_empty_file_has_no_ids(tmp_path: Path, name: str) -> None:
+    assert len(read_ids(write(tmp_path / name, ""), setting="exclude")) == 0
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_an_empty_file_excludes_nothing(tmp_path: Path, name: str) -> None:
 )
 def test_what_cannot_be_read_is_told_with_its_place(tmp_path: Path, name: str, content: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
-        read_ids(write(tmp_path / name, content))
-    assert str(tmp_path / name) in str(caught.value)
+        read_ids(write(tmp_path / name, content), setting="exclude")
+    assert f"exclude: {tmp_path / name}" in str(caught.value)
 
 
 def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read"):
-        read_ids(str(tmp_path / "ids.txt"))
+        read_ids(str(tmp_path / "ids.txt"), setting="exclude")
 
 
 def test_a_file_of_another_kind_is_refused_with_the_kinds(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"ends in '\.xlsx'") as caught:
-        read_ids(str(tmp_path / "ids.xlsx"))
+        read_ids(str(tmp_path / "ids.xlsx"), setting="exclude")
     assert "jsonl" in caught.value.allowed
 
 
 def test_a_file_that_is_nowhere_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="does not exist"):
-        read_ids(str(tmp_path / "ids.txt"))
+        read_ids(str(tmp_path / "ids.txt"), setting="exclude")

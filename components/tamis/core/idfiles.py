@@ -1,4 +1,4 @@
-"""Files with the ids of samples that must not be picked, as a search for test questions in the pool leaves them."""
+"""Files with the ids of samples: of those that must not be picked, or are to be rated."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from tamis.core.storage import locate, read_bytes
 _FORMATS = "txt (one id a line); jsonl, csv or parquet with `id`"
 
 
-def read_ids(uri: str) -> Keys:
+def read_ids(uri: str, *, setting: str) -> Keys:
     """Keys of the distinct ids in one file: (m,) S16, sorted.
 
     Args:
         uri: a local or remote .txt (one id a line), or .jsonl, .csv or .parquet with a field or column `id`.
+        setting: what names the file, for errors, as in "exclude".
 
     Raises:
         SettingsError: when the name ends otherwise.
         InputError: when the content is not of that format, or a value is no id.
         StorageError: when the file cannot be read.
     """
-    suffix = PurePosixPath(uri).suffix.lower()
+    suffix, where = PurePosixPath(uri).suffix.lower(), f"{setting}: {uri}"
     if suffix not in {".txt", ".jsonl", ".csv", ".parquet"}:
-        raise SettingsError(f"exclude: {uri} ends in '{suffix}'", allowed=_FORMATS, action="convert or rename it")
+        raise SettingsError(f"{where} ends in '{suffix}'", allowed=_FORMATS, action="convert or rename it")
     data = read_bytes(locate(uri))
     try:
         if suffix == ".txt":
             ids = pa.array([line.strip() for line in data.decode("utf-8-sig").split("\n") if line.strip()], pa.string())
         elif suffix == ".jsonl":
-            ids = _of_lines(uri, data.decode("utf-8-sig"))
+            ids = _of_lines(where, data.decode("utf-8-sig"))
         else:
-            ids = _of_table(uri, suffix, data)
+            ids = _of_table(where, suffix, data)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"exclude: {uri} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
-    return np.unique(pack(ids, where=f"exclude: {uri}"))
+        raise InputError(f"{where} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
+    return np.unique(pack(ids, where=where))
 
 
-def _of_lines(uri: str, text: str) -> pa.Array:
+def _of_lines(where: str, text: str) -> pa.Array:
     ids = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -51,15 +52,15 @@ def _of_lines(uri: str, text: str) -> pa.Array:
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"exclude: {uri}, line {number} is not JSON: {error.msg}", action="correct it") from None
+            raise InputError(f"{where}, line {number} is not JSON: {error.msg}", action="correct it") from None
         identity = value.get("id") if isinstance(value, dict) else None
         if not isinstance(identity, str):
-            raise InputError(f"exclude: {uri}, line {number} has no text field `id`", allowed='{"id": "...", ...}')
+            raise InputError(f"{where}, line {number} has no text field `id`", allowed='{"id": "...", ...}')
         ids.append(identity)
     return pa.array(ids, pa.string())
 
 
-def _of_table(uri: str, suffix: str, data: bytes) -> pa.Array:
+def _of_table(where: str, suffix: str, data: bytes) -> pa.Array:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
@@ -71,6 +72,6 @@ def _of_table(uri: str, suffix: str, data: bytes) -> pa.Array:
         table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)
     if "id" not in table.column_names:
         raise InputError(
-            f"exclude: {uri} has no column 'id'; it has {', '.join(table.column_names)}", action="name the column 'id'"
+            f"{where} has no column 'id'; it has {', '.join(table.column_names)}", action="name the column 'id'"
         )
     return table["id"].combine_chunks().cast(pa.string())
