@@ -6,13 +6,11 @@ cluster is found wherever it lies: no fixed number of neighbours is right or wro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods
 
 if TYPE_CHECKING:
@@ -66,31 +64,25 @@ def _quantiles(values: NDArray[Any], count: int) -> NDArray[np.float64]:
 
 
 def patterns_of(
-    view: Neighborhoods, ratings: NDArray[np.int8], rows: Ints, k: int, bins: Bins, classes: int
-) -> Sequence[csr_matrix]:
-    """How often each (bin, rating) occurs among the first `k` usable neighbours of `rows`.
+    view: Neighborhoods, symbols: NDArray[np.int32], rows: Ints, k: int, bins: Bins, count: int
+) -> csr_matrix:
+    """How often each (bin, symbol) occurs among the first `k` usable neighbours of `rows`.
 
     Args:
         view: the graph, seen with the samples that any rater rated.
-        ratings: (n, R) classes, -1 where there is none.
+        symbols: (n,) what each sample was rated, as a number 0..count - 1.
         rows: (m,) samples.
         k: neighbours of each.
         bins: bins of pairs.
-        classes: number K of classes.
+        count: number of symbols.
 
     Returns:
-        For each rater a sparse (m, bins * K); rating c in bin b is at column b * K + c.
+        Sparse (m, bins * count); symbol c in bin b is at column b * count + c.
     """
     from scipy.sparse import csr_matrix
 
     samples, distances = view.lists(rows, k)
-    places = bins.of(rows, samples, distances) * classes
-    found = []
-    for one in ratings.T:
-        theirs = np.where(samples >= 0, one[samples], np.int8(UNRATED))
-        known = theirs != UNRATED
-        lengths = np.concatenate([[0], np.cumsum(known.sum(1))])
-        codes = (places + theirs)[known].astype(np.int32)
-        shape = (len(rows), bins.count * classes)
-        found.append(csr_matrix((np.ones(len(codes)), codes, lengths), shape=shape))
-    return found
+    known = samples >= 0
+    codes = (bins.of(rows, samples, distances) * count + symbols[samples])[known]
+    lengths = np.concatenate([[0], np.cumsum(known.sum(1))])
+    return csr_matrix((np.ones(len(codes)), codes.astype(np.int32), lengths), shape=(len(rows), bins.count * count))

@@ -110,11 +110,20 @@ def curate(
         regression = predict(_centred(given), view, embeddings, covariates, fold, covariate_names)
     prior = _prior(given, graded, grade_weights, classes)
     lone = len(np.unique(given[given != UNRATED])) == 1 and not (graded != UNRATED).any()
+    predicted = _standardized(regression, raw)
+    symbols, codes = surroundings.symbols_of(given)
     near = surroundings.fit(
-        view, given, view.sample(min(_ROUGH_SAMPLES, fit_samples)), view.sample(fit_samples),
-        _standardized(regression, raw), prior, k,
-    )  # fmt: skip
-    data = _Data(view, given, raw, graded, regression, near, _standardized(regression, raw), fit_samples)
+        view,
+        given,
+        codes,
+        symbols,
+        view.sample(min(_ROUGH_SAMPLES, fit_samples)),
+        view.sample(fit_samples),
+        predicted,
+        prior,
+        k,
+    )
+    data = _Data(view, given, codes, raw, graded, near, predicted, fit_samples)
     informative = not lone and near.gain > _SURE * near.gain_error
     shares = joint.CLUSTERABLE if assume == "clusterable" else joint.OWN_SHARES
     fitted = _fit(data, informative, shares, prior)
@@ -138,9 +147,9 @@ def curate(
 class _Data:
     view: Neighborhoods
     ratings: NDArray[np.int8]
+    codes: NDArray[np.int32]
     raw: NDArray[np.int8]
     grades: NDArray[np.int8]
-    regression: Regression | None
     near: Surroundings
     predicted: Matrix | None
     fit_samples: int
@@ -264,26 +273,13 @@ def _prior(
 
 def _fit(data: _Data, informative: bool, shares: Sequence[float], prior: Matrix) -> Fitted:
     rows = np.union1d(data.view.sample(data.fit_samples), np.flatnonzero(data.grades != UNRATED))
-    z = _given(data, rows) if informative else np.tile(prior, (len(rows), 1))
+    z = data.near.of(data.view, data.codes, rows, data.predicted) if informative else np.tile(prior, (len(rows), 1))
     points = joint.fit(z, data.ratings[rows], data.grades[rows], prior, shares)
     graded = data.grades[rows] != UNRATED
     power = _power(points, z[graded], data.ratings[rows][graded], data.grades[rows][graded])
     if data.ratings.shape[1] == 1 and graded.sum() < FEW_GRADES and len(shares) > 1:
         power = min(power, _DOUBT)
     return Fitted(points, rows, z, power)
-
-
-def _given(data: _Data, rows: Ints) -> Matrix:
-    """(m, K) P(z | surroundings) of `rows`."""
-    from tamis.curation.bins import patterns_of
-
-    found = np.empty((len(rows), data.near.classes))
-    for start in range(0, len(rows), 1 << 14):
-        some = rows[start : start + (1 << 14)]
-        patterns = patterns_of(data.view, data.ratings, some, data.near.k, data.near.bins, data.near.classes)
-        predicted = None if data.predicted is None else data.predicted[some]
-        found[start : start + len(some)] = data.near.given(patterns, predicted)
-    return found
 
 
 def _power(points: Sequence[Point], z: Matrix, ratings: NDArray[np.int8], grades: NDArray[np.int8]) -> float:
@@ -357,13 +353,16 @@ def _posteriors(
     assert result.mean is not None
     assert result.posterior is not None
     prior = data.near.prior
-    for rows, z, informed in data.near.blocks(data.view, data.ratings, data.predicted):
-        if not informative:
+    for rows in data.view.blocks(np.arange(n)):
+        if informative:
+            z = data.near.of(data.view, data.codes, rows, data.predicted)
+        else:
             z = np.tile(prior, (len(rows), 1))
+        informed = informative & ((data.view.lists(rows)[0] >= 0).any(1) | (data.predicted is not None))
         own, grades, raw = data.ratings[rows], data.grades[rows], data.raw[rows]
         seen = sharpened(joint.posterior(fitted.points, z, own), fitted.power) * joint.likelihood_of(grades, classes)
         seen /= seen.sum(1, keepdims=True)
-        known = (raw != UNRATED) | (grades != UNRATED) | (informative & (informed | (data.predicted is not None)))
+        known = (raw != UNRATED) | (grades != UNRATED) | informed
         seen[~known] = np.nan
         here = np.arange(len(rows))
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)

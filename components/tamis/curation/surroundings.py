@@ -2,9 +2,9 @@
 
 Latent: z, the class of the neighbourhood. Given z,
 
-* a neighbour in bin b that rater r rated c: s[b] N_r[z, c] + (1 - s[b]) q_r[c], where s[b] is the share of neighbours
-  in the bin that have the same z (definition 3.2 of the paper, clusterability, made a measured quantity) and q_r the
-  margin of the rater's ratings;
+* a neighbour in bin b that the raters rated c_1 .. c_R: s[b] prod_r N_r[z, c_r] + (1 - s[b]) Q[c_1 .. c_R], where s[b]
+  is the share of neighbours in the bin that have the same z (definition 3.2 of the paper, clusterability, made a
+  measured quantity) and Q how often these ratings are given together;
 * the regression's prediction: normal around m_z with a common width.
 
 The logarithms of both are taken times a weight, w and v. Neighbours' ratings depend on each other and on the regression
@@ -18,7 +18,7 @@ samples that have a class of their own; that is what gives z its names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tamis.curation import rater_model
 from tamis.curation.bins import Bins, patterns_of
 from tamis.curation.classes import UNRATED
-from tamis.curation.neighborhoods import Ints, Neighborhoods
+from tamis.curation.neighborhoods import BLOCK, Ints, Neighborhoods
 from tamis.curation.rater_model import Matrix
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class Surroundings:
         prior: (K,) P(z).
         near: (K, K) N_r of each rater.
         own: (K, K) M.
-        margins: (K,) q_r of each rater.
+        symbols: (S, R) distinct ratings of a sample, -1 where there is none.
+        common: (S,) Q, how often each is given.
+        margins: (K,) margin of each rater's ratings.
         margin: (K,) of the samples' own mean ratings.
         sharing: (bins,) s.
         weight: w of the neighbours, 0..1.
@@ -71,6 +73,8 @@ class Surroundings:
     prior: Matrix
     near: tuple[Matrix, ...]
     own: Matrix
+    symbols: NDArray[np.int8]
+    common: Matrix
     margins: tuple[Matrix, ...]
     margin: Matrix
     sharing: Matrix
@@ -92,13 +96,20 @@ class Surroundings:
         """Number K of classes."""
         return len(self.prior)
 
-    def _emissions(self) -> list[Matrix]:
-        """For each rater (bins * K, K): probability of a neighbour's rating c in bin b, at row b * K + c, given z."""
+    def _shared(self) -> Matrix:
+        """(S, K) probability of each symbol of a neighbour that has the class z."""
+        logs = np.zeros((len(self.symbols), self.classes))
+        for near, one in zip(self.near, self.symbols.T, strict=True):
+            padded = np.hstack([np.log(np.maximum(near, _SMALLEST)), np.zeros((self.classes, 1))])
+            logs += padded[:, one].T  # the last column is for -1
+        shared: Matrix = np.exp(logs)
+        return shared
+
+    def _emission(self, shared: Matrix) -> Matrix:
+        """(bins, S, K) probability of each symbol in each bin given z."""
         share = self.sharing[:, None, None]
-        return [
-            np.maximum(share * near.T[None] + (1 - share) * q[None, :, None], _SMALLEST).reshape(-1, self.classes)
-            for near, q in zip(self.near, self.margins, strict=True)
-        ]
+        emission: Matrix = np.maximum(share * shared[None] + (1 - share) * self.common[None, :, None], _SMALLEST)
+        return emission
 
     def _posterior(self, near: Matrix, far: Matrix | None, weight: float, regression_weight: float) -> Matrix:
         logs = weight * near + np.log(self.prior)
@@ -115,24 +126,35 @@ class Surroundings:
         far: Matrix = -((predicted[:, None] - self.centers) ** 2) / (2 * self.width**2)
         return far
 
-    def given(self, patterns: Sequence[csr_matrix], predicted: Matrix | None) -> Matrix:
+    def given(self, patterns: csr_matrix, predicted: Matrix | None) -> Matrix:
         """(m, K) P(z | surroundings) of the samples with these neighbours and predictions."""
-        near = _evidence(patterns, self._emissions())
+        near = _evidence(patterns, self._emission(self._shared()))
         return self._posterior(near, self._regression(predicted), self.weight, self.regression_weight)
 
-    def blocks(
-        self, view: Neighborhoods, ratings: NDArray[np.int8], predicted: Matrix | None
-    ) -> Iterator[tuple[Ints, Matrix, NDArray[np.bool_]]]:
-        """Block by block: rows, P(z | surroundings) of each (m, K), and whether any neighbour was rated."""
-        for rows in view.blocks(np.arange(len(view))):
-            patterns = patterns_of(view, ratings, rows, self.k, self.bins, self.classes)
-            informed = sum(np.diff(one.indptr) for one in patterns) > 0
-            yield rows, self.given(patterns, None if predicted is None else predicted[rows]), informed
+    def of(self, view: Neighborhoods, codes: NDArray[np.int32], rows: Ints, predicted: Matrix | None) -> Matrix:
+        """(m, K) P(z | surroundings) of the samples `rows`; `codes` (n,) are all samples' symbols."""
+        found = np.empty((len(rows), self.classes))
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            patterns = patterns_of(view, codes, some, self.k, self.bins, len(self.symbols))
+            found[start : start + len(some)] = self.given(patterns, None if predicted is None else predicted[some])
+        return found
+
+
+def symbols_of(ratings: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Distinct rows of `ratings` (n, R), and the number (n,) of each sample's own."""
+    if ratings.shape[1] == 1:
+        found, codes = np.unique(ratings[:, 0], return_inverse=True)
+        return found[:, None], codes.astype(np.int32)
+    found, codes = np.unique(ratings, axis=0, return_inverse=True)
+    return found, codes.reshape(-1).astype(np.int32)
 
 
 def fit(
     view: Neighborhoods,
     ratings: NDArray[np.int8],
+    codes: NDArray[np.int32],
+    symbols: NDArray[np.int8],
     rough: Ints,
     rows: Ints,
     predicted: Matrix | None,
@@ -144,6 +166,8 @@ def fit(
     Args:
         view: the graph, seen with the samples that any rater rated; its scores are the raters' mean classes.
         ratings: (n, R) classes, -1 where there is none.
+        codes: (n,) number of each sample's ratings among `symbols`.
+        symbols: (S, R) distinct ratings.
         rough: few of `rows`, on which most steps are made.
         rows: rated samples.
         predicted: (n,) predictions of a regression, with mean 0 and standard deviation 1, or None.
@@ -156,10 +180,13 @@ def fit(
     families = tuple(rater_model.start() for _ in range(len(margins) + 1))
     bins = Bins(view, rows, k)
     flat = _flattened(families, (*margins, margin), _SHARE)
+    given = np.bincount(codes[view.rows], minlength=len(symbols)) + 1e-9
     model = Surroundings(
         prior=prior,
         near=tuple(flat[:-1]),
         own=flat[-1],
+        symbols=symbols,
+        common=given / given.sum(),
         margins=margins,
         margin=margin,
         sharing=np.full(bins.count, 0.7),
@@ -172,29 +199,29 @@ def fit(
         own_share=_SHARE,
         families=families,
     )
-    model = _climb(model, view, ratings, rough, predicted, _STEPS)
-    return model if len(rough) == len(rows) else _climb(model, view, ratings, rows, predicted, _POLISH)
+    model = _climb(model, view, codes, rough, predicted, _STEPS)
+    return model if len(rough) == len(rows) else _climb(model, view, codes, rows, predicted, _POLISH)
 
 
 def _climb(
     model: Surroundings,
     view: Neighborhoods,
-    ratings: NDArray[np.int8],
+    codes: NDArray[np.int32],
     rows: Ints,
     predicted: Matrix | None,
     steps: int,
 ) -> Surroundings:
     classes, n = model.classes, len(rows)
-    patterns = patterns_of(view, ratings, rows, model.k, model.bins, classes)
-    transposed = [one.T.tocsr() for one in patterns]
-    rated = [float((one[rows] != UNRATED).sum()) for one in ratings.T]
+    patterns = patterns_of(view, codes, rows, model.k, model.bins, len(model.symbols))
+    transposed = patterns.T.tocsr()
     own = view.scores[rows].astype(np.intp)
     given = np.eye(classes)[own]
     seen_regression = None if predicted is None else predicted[rows]
     before = -np.inf
     for step in range(1, steps + 1):
-        emissions = model._emissions()
-        near, far = _evidence(patterns, emissions), model._regression(seen_regression)
+        shared = model._shared()
+        emission = model._emission(shared)
+        near, far = _evidence(patterns, emission), model._regression(seen_regression)
         mine = model.own[:, own].T
         choose = step % _EVERY == 0
         if choose:
@@ -209,7 +236,8 @@ def _climb(
         if choose:
             before = predictive
         posterior = joint / evidence[:, None]
-        model = _maximized(model, posterior, given, transposed, emissions, rated, step % _FAMILY_EVERY == 0)
+        seen = (transposed @ posterior).reshape(emission.shape)
+        model = _maximized(model, posterior.T @ given, seen, shared, emission, step % _FAMILY_EVERY == 0)
         if seen_regression is not None:
             weights = posterior.sum(0)
             centers = (posterior.T @ seen_regression) / (weights + 1e-3)
@@ -220,35 +248,36 @@ def _climb(
 
 
 def _maximized(
-    model: Surroundings,
-    posterior: Matrix,
-    given: Matrix,
-    transposed: Sequence[csr_matrix],
-    emissions: Sequence[Matrix],
-    rated: Sequence[float],
-    families: bool,
+    model: Surroundings, own: Matrix, seen: Matrix, shared: Matrix, emission: Matrix, families: bool
 ) -> Surroundings:
-    """The M-step; with `families` their parameters and the own share too."""
-    classes = model.classes
-    share = model.sharing[:, None, None]
-    shared_total, total = np.zeros(len(model.sharing)), np.zeros(len(model.sharing))
+    """The M-step.
+
+    Args:
+        model: the model before it.
+        own: (K, K) expected samples of each z (rows) with each own class.
+        seen: (bins, S, K) expected neighbours of each bin and symbol of samples of each z.
+        shared: (S, K) probability of each symbol given z.
+        emission: (bins, S, K) the same in each bin, of neighbours of any class.
+        families: whether their parameters and the own share are fitted too.
+    """
+    alike = seen * (model.sharing[:, None, None] * shared[None]) / emission
+    sharing = (alike.sum((1, 2)) + 0.5) / (seen.sum((1, 2)) + 1.0)
+    by_symbol = alike.sum(0)  # (S, K)
     counts = []
-    for one, near, emission, number in zip(transposed, model.near, emissions, rated, strict=True):
-        seen = (one @ posterior).reshape(-1, classes, classes)
-        shared = seen * (share * near.T[None]) / emission.reshape(seen.shape)
-        shared_total += shared.sum((1, 2))
-        total += seen.sum((1, 2))
-        matrix = shared.sum(0).T
+    for one in model.symbols.T:
+        given = np.eye(model.classes + 1)[one][:, :-1]
+        matrix = by_symbol.T @ given
         # A sample is the neighbour of many; it counts once.
-        counts.append(matrix * min(1.0, number / max(float(matrix.sum()), 1e-9)))
-    counts.append(posterior.T @ given)
+        rated = float((own.sum() * model.common) @ (one != UNRATED))
+        counts.append(matrix * min(1.0, rated / max(float(matrix.sum()), 1e-9)))
+    counts.append(own)
     margins = (*model.margins, model.margin)
     if families:
         found, own_share = rater_model.fit_flattened(counts, margins, model.own_share, model.families)
         model = replace(model, families=tuple(found), own_share=own_share)
     flat = _flattened(model.families, margins, model.own_share)
     rows = [_rows_to_one(c + _PRIOR_COUNTS * f) for c, f in zip(counts, flat, strict=True)]
-    return replace(model, near=tuple(rows[:-1]), own=rows[-1], sharing=(shared_total + 0.5) / (total + 1.0))
+    return replace(model, near=tuple(rows[:-1]), own=rows[-1], sharing=sharing)
 
 
 def _weighted(model: Surroundings, near: Matrix, far: Matrix | None, mine: Matrix) -> Surroundings:
@@ -295,10 +324,10 @@ def _flattened(families: Sequence[Matrix], margins: Sequence[Matrix], share: flo
     ]
 
 
-def _evidence(patterns: Sequence[csr_matrix], emissions: Sequence[Matrix]) -> Matrix:
+def _evidence(patterns: csr_matrix, emission: Matrix) -> Matrix:
     """(m, K) log probability of the neighbours' ratings given z, before its weight."""
-    total: Matrix = sum(one @ np.log(emission) for one, emission in zip(patterns, emissions, strict=True))
-    return total
+    evidence: Matrix = patterns @ np.log(emission).reshape(-1, emission.shape[2])
+    return evidence
 
 
 def _shares(scores: NDArray[np.int8], classes: int) -> Matrix:
