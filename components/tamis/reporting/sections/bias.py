@@ -18,8 +18,8 @@ from tamis.reporting.numbers import DASH, count, decimal, listed, percent
 from tamis.reporting.raters import Curated
 
 # A correlation that grows by so much is warned of. Taking noise out of ratings strengthens every true relation too:
-# where noise leaves 60 % of a correlation, one of 0.37 rises from 0.22 to 0.37 when all of it goes. More than that takes
-# a relation that is stronger still, or a model that has learnt the trait itself: of one rater of Alpaca, curation
+# where noise leaves 60 % of a correlation, one of 0.37 rises from 0.22 to 0.37 when all of it goes. More than that
+# takes a relation that is stronger still, or a model that has learnt the trait itself: of one rater of Alpaca, curation
 # without grades brought the correlation with length from 0.34 to 0.61.
 STRONGER = 0.15
 _FEWEST = 200  # samples from which it is warned: chance alone then changes a correlation by 0.07 or so
@@ -206,7 +206,7 @@ def _on_languages(evidence: Evidence) -> str:
     if samples.language_field:
         return f"Languages are those of the pool's field '{samples.language_field}': {said}."
     if (sizes >= _SMALL).sum() < 2:
-        return f"The pool names no languages, and next to all its samples are in one script ({said})."
+        return f"The pool names no languages, and (next to) all its samples are in one script: {said}."
     return f"The pool names no languages: the script of most of a sample's letters stands for them ({said})."
 
 

@@ -15,9 +15,9 @@ def figure(name: str, found: Reliability, *, judge: str) -> Figure:
     )
     return Figure(
         name,
-        f"Said to be right, and right by {judge}; below, how many samples",
+        f"Share right by {judge}, by confidence",
         f"Dots of the share right over mean confidence, with 95 % intervals: {said}.",
-        diagram(found.bins, x="confidence, in %", y="right, in %"),
+        diagram(found.bins, x="confidence, in % (above: samples)", y="right, in %"),
         height=310,
     )
 

@@ -51,6 +51,7 @@ def build(evidence: Evidence) -> Section:
     section.key_figures.append(KeyFigure(percent(corrected, rated), "of ratings corrected"))
     truth = evidence.settings.truth
     section.sentence = checked.headline(raters, truth)
+    section.first = any(rater.told.held_out is not None for rater in raters)
     section.key_figures += checked.key_figures(raters)
     said = [checked.in_words(rater, alone=len(raters) == 1, truth=truth) for rater in raters]
     section.add(*(Text(text, lead=True) for text in said if text))

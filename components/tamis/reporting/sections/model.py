@@ -16,7 +16,7 @@ _UNLIKELY = 0.01  # plausibility below which a case is overlooked
 def found(raters: Sequence[Curated]) -> Table | None:
     """Own share, shared errors, weights of the evidence; only the columns of which anything is known."""
     columns = ["rater", "assumes", "own share", "95 % interval", "shared errors", "weight of neighbours"]
-    columns += ["of regression", "explained variance", "gain per rating"]
+    columns += ["weight of regression", "explained variance", "gain per rating"]
     rows = []
     for rater in raters:
         told, own = rater.told, rater.told.own_share
