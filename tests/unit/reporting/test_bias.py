@@ -64,7 +64,7 @@ class Length:
 
     @property
     def cautions(self) -> list[str]:
-        return [e.text for e in self.page.all("li") if e.text.startswith("Caution r: the ")]
+        return [e.text for e in self.page.all("li") if e.text.startswith("Caution r: ")]
 
 
 def test_correlations_with_length_are_spearmans(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def build(evidence: Evidence) -> Section:
     section.sentence = " ".join(_in_short(bias) for bias in warned)
     section.add(Text(_lead(found), lead=True))
     if warned:
-        section.add(Warnings([_warning(bias, trait) for bias in warned for trait in bias.stronger]))
+        section.add(Warnings([_warning(bias) for bias in warned]))
     section.add(
         Text(
             "Lengths are in characters; the answer is all that the assistant says. Correlations are Spearman's. For "
@@ -231,17 +231,20 @@ def _in_short(bias: Bias) -> str:
     """The trait that gained most, for the headline."""
     trait, (column, before, after) = max(bias.stronger.items(), key=lambda item: abs(item[1][2]) - abs(item[1][1]))
     return (
-        f"Curation made the scores of {bias.rater} follow the {_words(trait)} more ({_column(column)} "
+        f"Curation made the scores of {bias.rater} follow {_words(trait)} more ({_column(column)} "
         f"{decimal(after)}, raw {decimal(before)})."
     )
 
 
-def _warning(bias: Bias, trait: str) -> str:
-    column, before, after = bias.stronger[trait]
+def _warning(bias: Bias) -> str:
+    by_column: dict[str, list[str]] = {}
+    for trait, (column, before, after) in bias.stronger.items():
+        by_column.setdefault(column, []).append(f"{_words(trait)} ({decimal(after)}, raw {decimal(before)})")
+    said = listed([f"the {_column(column)} follow {listed(traits)}" for column, traits in by_column.items()])
     return (
-        f"{bias.rater}: the {_column(column)} follow the {_words(trait)} by {decimal(after)}, the raw ones by "
-        f"{decimal(before)}. Less noise makes any true relation stronger, but seldom by so much: compare curated "
-        "scores with human grades, or look at the subset's lengths and sources, before you trust a ranking by them."
+        f"{bias.rater}: {said} much more than the raw scores do. Less noise makes any true relation stronger, but "
+        "seldom by so much: compare curated scores with human grades, or look at the subset's lengths and sources, "
+        "before you trust a ranking by them."
     )
 
 

@@ -38,7 +38,7 @@ def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
         said = _by_grades(told.held_out, whose, changed=rater.corrected > 0)
         return f"{said} {_nothing(rater)}" if told.explained is False else said
     if told.explained is False:
-        return f"{_nothing(rater, whose)}{_settled(told.advice)}"
+        return f"{_nothing(rater, whose)} {settled(told.advice)}".strip()
     right_raw, right = expected(rater)
     if right_raw is None or right is None:
         return ""
@@ -51,7 +51,7 @@ def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
         said += f" (mean error {decimal(error_raw)} and {decimal(error)} classes)"
     if truth is not None:
         return f"{said}; the section Truth holds the scores against '{truth}'."
-    return f"{said}. Nobody has checked that: there are no human grades.{_settled(told.advice)}"
+    return f"{said}. Nobody has checked that: there are no human grades. {settled(told.advice)}".strip()
 
 
 def expected(rater: Curated) -> tuple[float | None, float | None]:
@@ -158,8 +158,9 @@ def _nothing(rater: Curated, whose: str = "") -> str:
     return f"{what}: {'; '.join(why)}."
 
 
-def _settled(advice: Sequence[str]) -> str:
-    return f" What would settle it: {'; '.join(advice)}." if advice else ""
+def settled(advice: Sequence[str]) -> str:
+    """What would settle it, in a sentence; nothing without advice."""
+    return f"What would settle it: {'; '.join(advice)}." if advice else ""
 
 
 def _by_grades(found: HeldOut, whose: str, *, changed: bool) -> str:

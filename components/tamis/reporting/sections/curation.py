@@ -53,8 +53,11 @@ def build(evidence: Evidence) -> Section:
     section.sentence = checked.headline(raters, truth)
     section.first = any(rater.told.held_out is not None for rater in raters)
     section.key_figures += checked.key_figures(raters)
-    said = [checked.in_words(rater, alone=len(raters) == 1, truth=truth) for rater in raters]
-    section.add(*(Text(text, lead=True) for text in said if text))
+    said = {
+        rater.rater: checked.in_words(rater, alone=len(raters) == 1, truth=truth)
+        for rater in sorted(raters, key=lambda rater: not rater.combines)
+    }
+    section.add(*(Text(text, lead=True) for text in said.values() if text))
     section.add(
         Text(
             f"Curation changed the score class of {count(corrected)} of {plural(rated, 'rating')} "
@@ -71,7 +74,7 @@ def build(evidence: Evidence) -> Section:
     if len(raters) > 1:
         together.describe(raters, evidence.rater_slugs, section)
     for rater in raters:
-        _describe(rater, evidence, section, texts)
+        _describe(rater, evidence, section, texts, said[rater.rater])
     return section
 
 
@@ -123,14 +126,16 @@ def _flagged(rater: Curated) -> int:
     return int(np.count_nonzero(rater.flagged & (rater.raw >= 0)))
 
 
-def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mapping[str, tuple[str, str, str]]) -> None:
+def _describe(
+    rater: Curated, evidence: Evidence, section: Section, texts: Mapping[str, tuple[str, str, str]], lead: str
+) -> None:
     slug, diagnosis = evidence.rater_slugs[rater.rater], rater.diagnosis
     flow = joint_counts(rater.raw, rater.score, classes=CLASSES)
     section.add(Heading(rater.rater, f"curation-{slug}"))
     warnings = [str(text) for text in diagnosis.get("warnings") or ()]
     if warnings:
         section.add(Warnings(warnings))
-    section.add(*model.why(rater))
+    section.add(*model.why(rater, lead))
     transition, left = matrix_of(diagnosis.get("T")), matrix_of(diagnosis.get("T_curated"))
     figures = [
         *([_transition(rater, transition, slug)] if transition is not None else []),

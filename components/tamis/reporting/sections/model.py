@@ -8,9 +8,19 @@ from tamis.reporting.blocks import Cell, Section, Table, Text, Tone
 from tamis.reporting.diagnoses import Case
 from tamis.reporting.numbers import DASH, count, decimal, percent, signed, span
 from tamis.reporting.raters import Curated
+from tamis.reporting.sections import checked
 from tamis.reporting.sections.shared import number, scalars
 
 _UNLIKELY = 0.01  # plausibility below which a case is overlooked
+_LIKELIER = 1.5  # times the mean plausibility, from which the most plausible case is worth a word
+_COLUMNS = {  # what a column, by a part of its name, holds
+    "own share": "Own share: samples whose true class is their own and not their neighbourhood's.",
+    "shared errors": "Shared errors: samples that models together see as another class than the true one; one rater "
+    "alone cannot tell it.",
+    "weight": "Weights: how much neighbours and a regression on the embedding count as evidence.",
+    "gain": "Gain: how much better ratings are told with that evidence than without, in log likelihood with its "
+    "standard error; about 0 where it says nothing.",
+}
 
 
 def found(raters: Sequence[Curated]) -> Table | None:
@@ -40,13 +50,8 @@ def found(raters: Sequence[Curated]) -> Table | None:
     # Curations by other models have the likelihoods alone, which their own warnings judge.
     if not any(r.told.own_share or r.told.assume or r.told.weights or r.told.shared_errors is not None for r in raters):
         return None
-    note = (
-        "Own share: samples whose true class is their own and not their neighbourhood's. Shared errors: samples that "
-        "models together see as another class than the true one; one rater alone cannot tell it. Weights: how much "
-        "neighbours and a regression on the embedding count as evidence. Gain: how much better ratings are told with "
-        "that evidence than without, in log likelihood with its standard error; about 0 where it says nothing."
-    )
     names = [columns[i] for i in used]
+    note = " ".join(text for column, text in _COLUMNS.items() if any(column in name for name in names))
     return Table("What the model found", names, [[row[i] for i in used] for row in rows], words=("assumes",), note=note)
 
 
@@ -95,15 +100,13 @@ def predicted(raters: Sequence[Curated]) -> list[Text | Table]:
     return [Text(" ".join(sentences)), Table("Predicted scores", columns, rows, note=note)]
 
 
-def why(rater: Curated) -> list[Text]:
-    """Why nothing is said, or corrected cautiously, and what would settle it."""
-    told = rater.told
-    said = []
-    if told.reasons:
-        cautious = "Nothing was corrected" if told.explained is False else "Corrected cautiously"
-        said.append(f"{cautious}: {'; '.join(told.reasons)}.")
-    if told.advice:
-        said.append(f"What would settle it: {'; '.join(told.advice)}.")
+def why(rater: Curated, lead: str) -> list[Text]:
+    """Why scores were corrected cautiously and what would settle it, as far as `lead` does not say so."""
+    told, said = rater.told, []
+    if told.reasons and told.explained is not False:
+        said.append(f"Corrected cautiously: {'; '.join(told.reasons)}.")
+    if told.advice and (settled := checked.settled(told.advice)) not in lead:
+        said.append(settled)
     return [Text(" ".join(said))] if said else []
 
 
@@ -122,8 +125,12 @@ def sensitivity(rater: Curated) -> Table | None:
     note = (
         "Own share: samples whose true class differs from their neighbourhood's. Ratings alone say little about it, so "
         "the model weighs every value by how plausible it is. A line says how many ratings would be corrected if that "
-        f"were the share, and how right the scores would be. Most plausible: {percent(likely.own_share, digits=0)}. "
+        "were the share, and how right the scores would be. "
     )
+    if likely.plausibility * len(cases) >= _LIKELIER * sum(case.plausibility for case in cases):
+        note += f"Most plausible: {percent(likely.own_share, digits=0)}. "
+    elif len(cases) > 1:
+        note += "No share is much more plausible than the others: what is known does not tell it. "
     note += (
         f"At {', '.join(percent(c.own_share, digits=0) for c in harm)} fewer scores would be right than as rated."
         if harm
