@@ -37,6 +37,7 @@ class Length:
         word: Sequence[str] = ("sky ",),
         follow: float = 1.0,
         mean: bool = False,
+        unrated: int = 0,
         truth: str | None = None,
     ) -> None:
         random = np.random.default_rng(8)
@@ -49,8 +50,9 @@ class Length:
         quantile = stats.rankdata(self.length) / n
         self.score = np.where(random.random(n) < follow, np.minimum(6 * quantile, 5).astype(int), self.raw)
         rows = [
-            {"id": sample, "raw_score": int(raw), "score": int(score)} | ({"mean": float(score) + 0.01} if mean else {})
-            for sample, raw, score in zip(self.ids, self.raw, self.score, strict=True)
+            {"id": sample, "raw_score": None if i < unrated else int(raw), "score": int(score)}
+            | ({"mean": float(score) + 0.01} if mean else {})
+            for i, (sample, raw, score) in enumerate(zip(self.ids, self.raw, self.score, strict=True))
         ]
         curation = make_curation(folder / "curation", rows)
         settings = ReportingSettings(truth=truth)
@@ -84,6 +86,20 @@ def test_scores_that_follow_length_much_more_after_curation_are_warned_of(tmp_pa
     assert "answer length" in made.headline
     bad = [e.text for e in made.page.all("td") if e.attributes.get("class") == "bad"]
     assert [row[1:3] for row in made.page.rows(LENGTH)[2:]] == [bad]
+
+
+def test_predicted_scores_are_looked_at_by_themselves(tmp_path: Path) -> None:
+    made = Length(tmp_path, n=600, unrated=250, mean=True)
+    rows = {row[0]: row for row in made.page.rows(LENGTH)}
+    assert [rows[f"r, {name}"][-1] for name in ("raw", "curated", "predicted")] == ["350", "350", "250"]
+    expected = stats.spearmanr(made.score[:250], made.length[:250]).statistic
+    assert made.results["predicted scores and answer length"] == pytest.approx(expected)
+    assert "predicted and raw scores" not in made.results
+
+
+def test_few_predicted_scores_are_not_looked_at(tmp_path: Path) -> None:
+    made = Length(tmp_path, unrated=9)
+    assert [row[0] for row in made.page.rows(LENGTH)[1:]] == ["r, raw", "r, curated"]
 
 
 def test_a_small_change_is_not_warned_of(tmp_path: Path) -> None:

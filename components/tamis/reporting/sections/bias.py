@@ -26,6 +26,7 @@ _FEWEST = 200  # samples from which it is warned: chance alone then changes a co
 _MOST = 1_000_000  # samples looked at; of more, so many drawn at random: a correlation is then off by 0.001
 _SMALL = 20  # samples below which sources, or languages, are counted together
 _OTHERS = "others"
+PREDICTED = "predicted"
 _ANSWER, _WHOLE = "answer length", "sample length"
 _LANGUAGES = 6  # named in the text
 
@@ -48,13 +49,17 @@ class Follows:
     """How far one column of scores follows each trait; NaN where it is not defined.
 
     Attributes:
+        samples: how many scores there are.
         lengths: rank correlation with each length.
         groups: correlation ratio with each kind of groups, plain and with the answer's length held fixed.
+        by_chance: the correlation ratio that groups of these numbers would have by chance.
         raw: rank correlation with the raw scores, plain and with the answer's length held fixed.
     """
 
+    samples: int
     lengths: dict[str, float]
     groups: dict[str, tuple[float, float]]
+    by_chance: dict[str, float]
     raw: tuple[float, float]
 
     @property
@@ -68,25 +73,28 @@ class Follows:
 
 @dataclass(frozen=True)
 class Bias:
-    """A rater's columns of scores (raw, curated and, where it differs, mean) over the same samples."""
+    """A rater's columns of scores.
+
+    Over the rated samples: raw, curated and, where it differs, mean. Over the others, where they are many: `PREDICTED`.
+    """
 
     rater: str
-    samples: int
-    by_chance: dict[str, float]
     columns: dict[str, Follows] = field(default_factory=dict)
 
     @cached_property
     def stronger(self) -> dict[str, tuple[str, float, float]]:
         """Traits that a curated column follows much more than the raw scores do: the column, raw, curated."""
         found: dict[str, tuple[str, float, float]] = {}
-        if self.samples < _FEWEST:
-            return found
         for column, follows in self.columns.items():
             for trait, value in follows.traits.items():
-                before = self.columns["raw"].traits[trait]
-                if abs(value) - abs(before) >= STRONGER:
+                before = self.columns["raw"].traits.get(trait, np.nan)
+                if self.much(value, before):
                     found.setdefault(trait, (column, before, value))
         return found
+
+    def much(self, value: float, raw: float) -> bool:
+        """Whether `value` is a much stronger correlation than the raw scores have."""
+        return self.columns["raw"].samples >= _FEWEST and abs(value) - abs(raw) >= STRONGER
 
 
 def given(group: str) -> str:
@@ -125,10 +133,10 @@ def build(evidence: Evidence) -> Section:
     for bias in found:
         for column, follows in bias.columns.items():
             for trait, value in follows.traits.items():
-                section.measured(bias.rater, f"{column} scores and {trait}", _or_none(value), n=bias.samples)
-            if column != "raw":
+                section.measured(bias.rater, f"{column} scores and {trait}", _or_none(value), n=follows.samples)
+            if column not in ("raw", PREDICTED):
                 for name, value in zip(("", ", given length"), follows.raw, strict=True):
-                    section.measured(bias.rater, f"{column} and raw scores{name}", _or_none(value), n=bias.samples)
+                    section.measured(bias.rater, f"{column} and raw scores{name}", _or_none(value), n=follows.samples)
     return section
 
 
@@ -136,16 +144,18 @@ def _of(rater: Curated, evidence: Evidence) -> Bias | None:
     rows = _some(np.flatnonzero((rater.raw >= 0) & (rater.score >= 0)))
     if len(rows) < 3:
         return None
-    traits = _traits(rows, evidence)
-    by_chance = {name: ranks.ratio_by_chance(len(rows), int(codes.max()) + 1) for name, codes in traits.groups.items()}
-    raw = ranks.ranked(rater.raw[rows])
-    bias = Bias(rater.rater, len(rows), by_chance)
+    traits, raw = _traits(rows, evidence), ranks.ranked(rater.raw[rows])
+    bias = Bias(rater.rater)
     bias.columns["raw"] = _follows(raw, raw, traits)
     bias.columns["curated"] = _follows(ranks.ranked(rater.score[rows]), raw, traits)
-    mean, score = rater.mean[rows], rater.score[rows].astype(np.float32)
-    mean = np.where(np.isnan(mean), score, mean)
+    score = rater.score[rows].astype(np.float32)
+    mean = np.where(np.isnan(rater.mean[rows]), score, rater.mean[rows])
     if (mean != score).any():
         bias.columns["mean"] = _follows(ranks.ranked(mean), raw, traits)
+    rows = _some(np.flatnonzero((rater.raw < 0) & ((rater.score >= 0) | np.isfinite(rater.mean))))
+    if len(rows) >= _FEWEST:
+        predicted = np.where(np.isnan(rater.mean[rows]), rater.score[rows], rater.mean[rows])
+        bias.columns[PREDICTED] = _follows(ranks.ranked(predicted), np.full(len(rows), np.nan), _traits(rows, evidence))
     return bias
 
 
@@ -180,11 +190,13 @@ def _kept(codes: NDArray[np.integer[Any]]) -> NDArray[np.int64] | None:
 def _follows(scores: NDArray[np.float64], raw: NDArray[np.float64], traits: Traits) -> Follows:
     answer = traits.answer
     return Follows(
+        len(scores),
         {name: ranks.correlation(scores, lengths) for name, lengths in traits.lengths.items()},
         {
             name: (ranks.correlation_ratio(scores, codes), ranks.partial_ratio(scores, codes, answer))
             for name, codes in traits.groups.items()
         },
+        {name: ranks.ratio_by_chance(len(scores), int(codes.max()) + 1) for name, codes in traits.groups.items()},
         (ranks.correlation(scores, raw), ranks.partial_correlation(scores, raw, answer)),
     )
 
@@ -212,7 +224,7 @@ def _on_languages(evidence: Evidence) -> str:
 
 def _lead(found: Sequence[Bias]) -> str:
     """Whether any column of scores follows a trait much more than the ratings do."""
-    checked = [bias for bias in found if bias.samples >= _FEWEST]
+    checked = [bias for bias in found if bias.columns["raw"].samples >= _FEWEST]
     if not checked:
         return f"Fewer than {_FEWEST} samples have scores: too few to tell what they follow."
     stronger = [bias.rater for bias in checked if bias.stronger]
@@ -283,7 +295,7 @@ def _lengths(found: Sequence[Bias], evidence: Evidence) -> Table:
                 _cell(follows.lengths[trait], raw.lengths[trait], bias) for trait in (_ANSWER, _WHOLE)
             ]
             beside = [DASH, DASH] if name == "raw" else [decimal(_or_none(value)) for value in follows.raw]
-            rows.append([f"{bias.rater}, {name}", *cells, *beside, count(bias.samples)])
+            rows.append([f"{bias.rater}, {name}", *cells, *beside, count(follows.samples)])
     note = "In colour: much stronger than in the raw scores."
     field, known = evidence.settings.truth, np.flatnonzero(evidence.truth >= 0)
     if field is not None and len(known) >= 3:
@@ -298,7 +310,7 @@ def _lengths(found: Sequence[Bias], evidence: Evidence) -> Table:
 
 
 def _groups(found: Sequence[Bias]) -> Table | None:
-    kinds = list(dict.fromkeys(kind for bias in found for kind in bias.by_chance))
+    kinds = list(dict.fromkeys(kind for bias in found for kind in bias.columns["raw"].groups))
     if not kinds:
         return None
     rows: list[list[Cell | str]] = []
@@ -307,9 +319,9 @@ def _groups(found: Sequence[Bias]) -> Table | None:
         for name, follows in bias.columns.items():
             cells: list[Cell | str] = []
             for kind in kinds:
-                if kind in follows.groups:
+                if kind in follows.groups and kind in raw:
                     cells += [_cell(follows.groups[kind][i], raw[kind][i], bias) for i in (0, 1)]
-                    cells.append(Cell(decimal(bias.by_chance[kind]), "muted"))
+                    cells.append(Cell(decimal(follows.by_chance[kind]), "muted"))
                 else:
                     cells += [DASH] * 3
             rows.append([f"{bias.rater}, {name}", *cells])
@@ -319,8 +331,7 @@ def _groups(found: Sequence[Bias]) -> Table | None:
 
 
 def _cell(value: float, raw: float, bias: Bias) -> Cell:
-    much = bias.samples >= _FEWEST and abs(value) - abs(raw) >= STRONGER
-    tone: Tone = "bad" if much else ""
+    tone: Tone = "bad" if bias.much(value, raw) else ""
     return Cell(decimal(_or_none(value)), tone)
 
 

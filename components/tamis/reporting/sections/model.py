@@ -97,7 +97,7 @@ def predicted(raters: Sequence[Curated]) -> list[Text | Table]:
         "the rater is predicted, not how right the rater is."
     )
     columns = ["rater", "rated", "predicted", "share predicted", "held-out correlation", "held-out mean error"]
-    return [Text(" ".join(sentences)), Table("Predicted scores", columns, rows, note=note)]
+    return [Text(" ".join(sentences), lead=True), Table("Predicted scores", columns, rows, note=note)]
 
 
 def why(rater: Curated, lead: str) -> list[Text]:
