@@ -141,6 +141,7 @@ class Section:
     """A section of the report.
 
     `clause` enters the first sentence of the headline, `sentence` is a sentence of its own there; either may be empty.
+    `first` puts the sentence before those of all other sections: people have checked what it says.
     """
 
     anchor: str
@@ -150,6 +151,7 @@ class Section:
     key_figures: list[KeyFigure] = field(default_factory=list)
     clause: str = ""
     sentence: str = ""
+    first: bool = False
 
     def add(self, *blocks: Block) -> None:
         """Append blocks."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.reporting.numbers import count, known, shortened
+from tamis.reporting.statistics import Bin
 from tamis.reporting.style import CATEGORIES, LIGHT, SCALE
 
 if TYPE_CHECKING:
@@ -286,6 +287,61 @@ def dots(
             axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
         axes.margins(x=0.08)
         axes.set_xlabel(x)
+
+    return paint
+
+
+def pairs(
+    rows: Sequence[str], before: Sequence[float | None], after: Sequence[float | None], *, x: str, names: Sequence[str]
+) -> Painter:
+    """Two dots per row, before (grey) and after (accent), joined by a line; `names` of both are in the legend."""
+
+    def paint(axes: Axes) -> None:
+        axes.axvline(0, color=LIGHT["raw"], lw=1.2, ls=(0, (4, 3)))
+        for i, (one, other) in enumerate(zip(before, after, strict=True)):
+            if one is not None and other is not None:
+                axes.plot([one, other], [i, i], color=LIGHT["line"], lw=3, solid_capstyle="butt", zorder=1.5)
+        for values, colour, name in zip((before, after), ("muted", "accent"), names, strict=True):
+            found = [(value, i) for i, value in enumerate(values) if value is not None]
+            places = [place for _, place in found]
+            axes.plot([value for value, _ in found], places, "o", color=LIGHT[colour], ms=6.5, label=name)
+        ends = [value for value in (*before, *after) if value is not None]
+        # A tenth at least on either side: a tiny change must not look like a great one.
+        axes.set_xlim(min([*ends, 0]) - 0.1, max([*ends, 0.3]) + 0.1)
+        _name_rows(axes, rows)
+        axes.grid(axis="x")
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(x)
+        _legend(axes, 2)
+
+    return paint
+
+
+def reliability(bins: Sequence[Bin], *, x: str, y: str) -> Painter:
+    """Share right with its interval over mean confidence, beside the diagonal; below, the samples of each bin."""
+
+    def paint(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=LIGHT["raw"], lw=1.2, ls=(0, (4, 3)))
+        for each in bins:
+            axes.plot([each.said, each.said], [each.low, each.high], color=LIGHT["accent"], lw=1.6)
+            axes.plot(each.said, each.right, "o", color=LIGHT["accent"], ms=6.5)
+            axes.text(
+                (each.start + each.end) / 2,
+                -0.1,
+                _two_figures(each.count) if each.count < 1_000 else _compact(1_000 * round(each.count / 1_000)),
+                ha="center",
+                va="center_baseline",
+                fontsize=10,
+                color=LIGHT["muted"],
+            )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(np.linspace(0, 1, 6))
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.17, 1.03)
+        axes.grid()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
 
     return paint
 

@@ -26,6 +26,7 @@ _SECTIONS = {
     "evaluation": "Evaluation",
     "judging": "Judging",
     "truth": "Truth",
+    "bias": "Bias",
     "curation": "Curation",
     "ratings": "Ratings",
     "subsets": "Subsets",

@@ -13,8 +13,12 @@ def counts(sections: Sequence[Section]) -> str:
 
 
 def findings(sections: Sequence[Section]) -> list[str]:
-    """The sentences of the sections that found something, the last stage first: what came out of it all."""
-    return [section.sentence for section in reversed(sections) if section.sentence]
+    """The sentences of the sections that found something: what people checked, then what came out of it all.
+
+    The others follow, the last stage first.
+    """
+    ordered = sorted(reversed(sections), key=lambda section: not section.first)
+    return [section.sentence for section in ordered if section.sentence]
 
 
 def headline(sections: Sequence[Section]) -> str:

@@ -6,6 +6,7 @@ import heapq
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
+from tamis.reporting.diagnoses import Told, read_told
 from tamis.reporting.numbers import shortened
 from tamis.reporting.samples import Samples
 
@@ -112,6 +114,9 @@ class Curated:
     Attributes:
         raw, score: (n,) score classes, -1 where there is none.
         flagged: (n,) whether the rating is probably wrong.
+        confidence: (n,) probability that `score` is right, NaN where nothing is said.
+        mean: (n,) posterior mean of the true class, NaN where nothing is known.
+        believed: mean probability that a rating is right as it is, by the curation; None where nothing is said.
         diagnosis: what `diagnosis.json` says of the rater; keys may be missing.
         top: the most confident corrections, the most confident first.
     """
@@ -120,13 +125,21 @@ class Curated:
     raw: NDArray[np.int8]
     score: NDArray[np.int8]
     flagged: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
+    mean: NDArray[np.float32]
     diagnosis: dict[str, Any]
     top: list[TopCorrection] = field(default_factory=list)
+    believed: float | None = None
 
     @property
     def combines(self) -> bool:
         """Whether these are no rater's own scores, but those of several raters together."""
-        return "raters" in self.diagnosis
+        return "raters" in self.diagnosis or "rater_T" in self.diagnosis
+
+    @cached_property
+    def told(self) -> Told:
+        """The diagnosis of the joint model, as far as there is one."""
+        return read_told(self.diagnosis)
 
     @property
     def rated(self) -> int:
@@ -154,24 +167,36 @@ def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curati
     diversity = np.full(len(samples), np.nan, np.float32)
     raters: dict[str, Curated] = {}
     heaps: dict[str, list[tuple[float, str, int, int, int]]] = {}
-    columns = ["id", "rater", "raw_score", "score", "flagged", "confidence", "diversity"]
+    believed: dict[str, tuple[float, int]] = {}
+    columns = ["id", "rater", "raw_score", "score", "flagged", "confidence", "error_probability", "diversity"]
+    if all("mean" in pq.read_schema(part).names for part in artifact.parts()):  # earlier curations have none
+        columns.append("mean")
     for batch in artifact.batches(columns):
         positions = samples.positions(batch["id"], artifact)
         diversity[positions] = _filled(batch["diversity"])
         raw, score = (np.nan_to_num(_filled(batch[n]), nan=-1).astype(np.int8) for n in ("raw_score", "score"))
         flagged = batch["flagged"].to_numpy(zero_copy_only=False).astype(bool)
-        confidence = np.nan_to_num(_filled(batch["confidence"]), nan=-1.0)
+        said = _filled(batch["confidence"])
+        confidence = np.nan_to_num(said, nan=-1.0)
+        wrong = _filled(batch["error_probability"])
+        means = _filled(batch["mean"]) if "mean" in columns else np.full(len(batch), np.nan)
         names = np.array(batch["rater"].to_pylist(), dtype=object)
         for name in dict.fromkeys(names):
             if name not in raters:
                 empty = np.full(len(samples), -1, np.int8)
                 known = diagnoses.get(name, {})
-                raters[name] = Curated(name, empty, empty.copy(), np.zeros(len(samples), bool), known)
-                heaps[name] = []
+                flags, nothing = np.zeros(len(samples), bool), np.full(len(samples), np.nan, np.float32)
+                raters[name] = Curated(name, empty, empty.copy(), flags, nothing, nothing.copy(), known)
+                heaps[name], believed[name] = [], (0.0, 0)
             rows = np.flatnonzero(names == name)
             raters[name].raw[positions[rows]] = raw[rows]
             raters[name].score[positions[rows]] = score[rows]
             raters[name].flagged[positions[rows]] = flagged[rows]
+            raters[name].confidence[positions[rows]] = said[rows]
+            raters[name].mean[positions[rows]] = means[rows]
+            asked = rows[(raw[rows] >= 0) & np.isfinite(wrong[rows])]
+            total, number = believed[name]
+            believed[name] = total + float((1 - wrong[asked]).sum()), number + len(asked)
             changed = rows[(raw[rows] >= 0) & (score[rows] >= 0) & (raw[rows] != score[rows])]
             likely = changed[np.argsort(-confidence[changed], kind="stable")]
             # A batch's last kept confidence may be shared by more rows: they stay in, so that ids break the tie.
@@ -182,6 +207,8 @@ def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curati
                 for r in likely
             ]
             heaps[name] = heapq.nsmallest(examples, [*heaps[name], *found])
+    for name, (total, number) in believed.items():
+        raters[name].believed = total / number if number else None
     near = _neighbors(artifact)
     for name, heap in heaps.items():
         raters[name].top = [

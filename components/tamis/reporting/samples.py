@@ -17,6 +17,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.ids import pack
 from tamis.core.samples import Message, instruction_of, response_of
+from tamis.reporting.scripts import SCRIPTS, dominant_scripts
 
 if TYPE_CHECKING:
     from tamis.reporting.settings import ReportingSettings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 CLASSES = 6  # score classes 0..5
 _ROWS = 2_000  # samples whose texts are in memory at once
 NO_GROUP = "(none)"
+LANGUAGE = ("language", "lang")  # fields of the metadata that name a sample's language
+_LANGUAGES = 1_000  # more distinct values are no languages; what comes later counts as "(none)"
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,26 @@ class Samples:
     Attributes:
         sources: names of the sources, by size; `source` (n,) indexes them.
         length: (n,) characters of all messages.
+        answer: (n,) characters of the answers, the assistant's messages.
         turns: how many samples have so many messages.
         grade: (n,) the field `truth`, 1..10, NaN where a sample has none; None when no such field was asked for.
         groups: values of the field `group`, by size; `group` (n,) indexes them. Empty when none was asked for.
+        languages: values of the first of the fields `LANGUAGE` that any sample has, or else scripts, by size;
+            `language` (n,) indexes them.
+        language_field: the name of that field; None where `languages` are scripts.
     """
 
     sources: list[str]
     source: NDArray[np.int32]
     length: NDArray[np.int64]
+    answer: NDArray[np.int32]
     turns: Counter[int]
     grade: NDArray[np.float32] | None
     groups: list[str]
     group: NDArray[np.int32]
+    languages: list[str]
+    language: NDArray[np.int16]
+    language_field: str | None
     _keys: NDArray[np.bytes_]
     _order: NDArray[np.int64]
 
@@ -82,21 +93,23 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
     Raises:
         InputError: when the field `truth` or `group` is in no sample's metadata, or `truth` is no number of 1..10.
     """
-    keys, lengths, sources, groups, grades = [], [], _Names(), _Names(), []
+    keys, lengths, answers, sources, groups, grades = [], [], [], _Names(), _Names(), []
     turns: Counter[int] = Counter()
     seen_fields: set[str] = set()
-    columns = ["id", "source", "messages", *(["metadata"] if settings.truth or settings.group else [])]
-    for batch in pool.batches(columns, rows=_ROWS):
+    tongues = _Tongues()
+    for batch in pool.batches(["id", "source", "messages", "metadata"], rows=_ROWS):
         keys.append(pack(batch["id"], where="the pool"))
         sources.add(batch["source"].to_pylist())
         messages = batch["messages"]
-        contents = pc.fill_null(pc.utf8_length(messages.flatten().field("content")), 0).to_numpy(zero_copy_only=False)
+        parts = messages.flatten()
+        contents = pc.fill_null(pc.utf8_length(parts.field("content")), 0).to_numpy(zero_copy_only=False)
+        answered = pc.fill_null(pc.equal(parts.field("role"), "assistant"), False).to_numpy(zero_copy_only=False)
         per_sample = pc.fill_null(pc.list_value_length(messages), 0).to_numpy(zero_copy_only=False)
-        ends = np.cumsum(per_sample)
-        totals = np.concatenate([[0], np.cumsum(contents, dtype=np.int64)])
-        lengths.append(totals[ends] - totals[ends - per_sample])
+        lengths.append(_sums(contents, per_sample))
+        answers.append(_sums(np.where(answered, contents, 0), per_sample).astype(np.int32))
         turns.update(per_sample.tolist())
-        if "metadata" in columns:
+        tongues.add(batch["metadata"], parts.field("content"), np.repeat(np.arange(len(batch)), per_sample))
+        if settings.truth or settings.group:
             fields = [json.loads(text) if text else {} for text in batch["metadata"].to_pylist()]
             for found in fields:
                 seen_fields.update(found)
@@ -115,14 +128,19 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
     order = np.argsort(all_keys, kind="stable")
     source_names, source_codes = sources.by_size()
     group_names, group_codes = groups.by_size()
+    field, languages, language_codes = tongues.found()
     return Samples(
         sources=source_names,
         source=source_codes,
         length=np.concatenate(lengths),
+        answer=np.concatenate(answers),
         turns=turns,
         grade=np.concatenate(grades) if grades else None,
         groups=group_names,
         group=group_codes,
+        languages=languages,
+        language=language_codes.astype(np.int16),
+        language_field=field,
         _keys=all_keys[order],
         _order=order,
     )
@@ -155,12 +173,56 @@ class _Names:
     def by_size(self) -> tuple[list[str], NDArray[np.int32]]:
         """Names, the most frequent first, and the code of each row."""
         codes = np.concatenate(self._blocks) if self._blocks else np.empty(0, np.int32)
-        names = list(self._codes)
-        sizes = np.bincount(codes, minlength=len(names))
-        order = sorted(range(len(names)), key=lambda code: (-sizes[code], names[code]))
-        places = np.empty(len(names), np.int32)
-        places[order] = np.arange(len(names), dtype=np.int32)
-        return [names[code] for code in order], places[codes]
+        return _by_size(list(self._codes), codes)
+
+
+class _Tongues:
+    """Every sample's language, by the metadata where a field names it, else by script."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, dict[str, int]] = {name: {NO_GROUP: 0} for name in LANGUAGE}
+        self._named: dict[str, list[NDArray[np.int16]]] = {name: [] for name in LANGUAGE}
+        self._scripts: list[NDArray[np.uint8]] = []
+
+    def add(self, metadata: pa.Array, contents: pa.Array, owner: NDArray[np.integer[Any]]) -> None:
+        """A batch's metadata, and the texts of its messages with the sample of each."""
+        self._scripts.append(dominant_scripts(contents, owner))
+        for name in LANGUAGE:
+            found = np.zeros(len(metadata), np.int16)
+            # Most pools name no language: only what could is parsed.
+            hits = pc.fill_null(pc.match_substring(metadata, f'"{name}"'), False).to_numpy(zero_copy_only=False)
+            for row in np.flatnonzero(hits).tolist():
+                value = json.loads(metadata[row].as_py()).get(name)
+                codes = self._codes[name]
+                if value is not None and (text := _as_name(value)) not in codes and len(codes) < _LANGUAGES:
+                    codes[text] = len(codes)
+                found[row] = codes.get(_as_name(value), 0)
+            self._named[name].append(found)
+
+    def found(self) -> tuple[str | None, list[str], NDArray[np.int32]]:
+        """The field, None for scripts; names, the most frequent first; the code of each sample."""
+        for name in LANGUAGE:
+            if len(self._codes[name]) > 1:
+                return name, *_by_size(list(self._codes[name]), np.concatenate(self._named[name]))
+        codes = np.concatenate(self._scripts) if self._scripts else np.empty(0, np.uint8)
+        return None, *_by_size(list(SCRIPTS), codes)
+
+
+def _by_size(names: list[str], codes: NDArray[np.integer[Any]]) -> tuple[list[str], NDArray[np.int32]]:
+    """The names that occur, the most frequent first, and the code of each row."""
+    sizes = np.bincount(codes, minlength=len(names))
+    order = sorted(np.flatnonzero(sizes).tolist(), key=lambda code: (-sizes[code], names[code]))
+    places = np.zeros(len(names), np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    return [names[code] for code in order], places[codes]
+
+
+def _sums(values: NDArray[np.integer[Any]], counts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Sums of stretches of `values`, of so many each."""
+    ends = np.cumsum(counts)
+    totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    result: NDArray[np.int64] = totals[ends] - totals[ends - counts]
+    return result
 
 
 def _as_name(value: Any) -> str:

@@ -51,11 +51,22 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     from tamis.reporting import render
     from tamis.reporting.evidence import read_evidence
     from tamis.reporting.headline import headline
-    from tamis.reporting.sections import cost, curation, evaluation, experiment, judging, pool, ratings, subsets, truth
+    from tamis.reporting.sections import (
+        bias,
+        cost,
+        curation,
+        evaluation,
+        experiment,
+        judging,
+        pool,
+        ratings,
+        subsets,
+        truth,
+    )
     from tamis.reporting.style import save
 
     evidence = read_evidence(step, failed)
-    parts = (pool, ratings, curation, truth, subsets, experiment, evaluation, judging, cost)
+    parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
     sections = [part.build(evidence) for part in parts]
     folder = step.out / "plots"
     folder.mkdir()

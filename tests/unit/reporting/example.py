@@ -22,6 +22,7 @@ from tamis.core.samples import Message, sample_id
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import EVALUATION, POOL, RATINGS, SELECTION, PartsWriter
+from tamis.curation.honest import honest_error, reliability
 from tests.artifacts import conversation, make_curation
 
 N = 400
@@ -100,7 +101,8 @@ def make_run(folder: Path, *, hostile: str = "") -> Run:
         missing = np.zeros(N, bool) if rater == "mistral-7b" else random.random(N) < 0.03
         ratings.append(_ratings(folder / f"ratings-{rater}", rater, ids, values, missing, random, hostile))
         raw = np.clip(values, 4, 9) - 4
-        corrected, flagged, confidence = _curated(raw, truth, rater, random)
+        corrected, flagged, wrong = _curated(raw, truth, rater, random)
+        sure = _sure(corrected, truth, overconfident=rater != "mistral-7b")
         for i in range(N):
             known = not missing[i]
             rows.append(
@@ -110,13 +112,14 @@ def make_run(folder: Path, *, hostile: str = "") -> Run:
                     "raw_score": int(raw[i]) if known else None,
                     "score": int(corrected[i]) if known else int(np.median(raw)),
                     "flagged": bool(flagged[i]) and known,
-                    "error_probability": float(confidence[i]),
+                    "error_probability": float(wrong[i]),
                     "suggested": int(corrected[i]),
-                    "confidence": float(confidence[i]),
+                    "confidence": float(sure[i]),
+                    "mean": float(np.clip(corrected[i] + (0.5 - sure[i]) * (1 if i % 2 else -1), 0, 5)),
                     "diversity": float(diversity[i]),
                 }
             )
-        diagnosis[rater] = _diagnosis(raw, truth, rater, hostile)
+        diagnosis[rater] = _diagnosis(raw, truth, rater, hostile) | _joint(raw, corrected, truth, sure, rater, hostile)
     curation = make_curation(folder / "curation", rows, diagnosis)
     score = np.array([row["score"] for row in rows[:N]])
     picks = {
@@ -244,6 +247,62 @@ def _diagnosis(raw: np.ndarray, truth: np.ndarray, rater: str, hostile: str) -> 
         "identifiability": {"diagonal_dominant": good, "relabelled": False, "smallest_class": 9},
         "warnings": [warning] if good else [weak],
     }
+
+
+def _sure(score: np.ndarray, truth: np.ndarray, *, overconfident: bool) -> np.ndarray:
+    """Probabilities that scores are right: about true, or too high."""
+    random = np.random.default_rng(11)
+    told = np.where(score == truth, random.beta(5, 2, N), random.beta(2, 3, N))
+    return 1 - (1 - told) / 3 if overconfident else told
+
+
+def _joint(
+    raw: np.ndarray, curated: np.ndarray, truth: np.ndarray, sure: np.ndarray, rater: str, hostile: str
+) -> dict[str, Any]:
+    """What the joint model says besides; of the second rater, which has no grades, less."""
+    good = rater == "mistral-7b"
+    shares = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
+    plausibility = (0.02, 0.28, 0.46, 0.2, 0.035, 0.005) if good else (0.1, 0.15, 0.2, 0.2, 0.2, 0.15)
+    found: dict[str, Any] = {
+        "explained": True,
+        "assume": "cautious",
+        "own_share": sum(s * w for s, w in zip(shares, plausibility, strict=True)),
+        "own_share_interval": [0.12, 0.55] if good else [0.03, 0.94],
+        "shared_errors": 0.08 if good else None,
+        "weights": {"neighbors": 0.7, "regression": 0.4},
+        "regression": {"explained_variance": 0.31 if good else 0.02},
+        "predictive_log_likelihood": -1.52 if good else -1.401,
+        "margin_log_likelihood": -1.71 if good else -1.403,
+        "gain_standard_error": 0.012,
+        "sensitivity": [
+            {
+                "own_share": share,
+                "plausibility": weight,
+                "corrected": round(180 * (1 - share)),
+                "expected_right_raw": 0.42 + 0.1 * share,
+                "expected_right": 0.75 - 0.4 * share,
+                "expected_error_raw": 0.9 - 0.1 * share,
+                "expected_error": 0.5 + 0.5 * share,
+            }
+            for share, weight in zip(shares, plausibility, strict=True)
+        ],
+        "reasons": [] if good else [f"one rater's ratings cannot tell own classes from errors{hostile}"],
+        "advice": [] if good else ["grade 100 samples (tamis grade next RUN)", f"add a second rater{hostile}"],
+    }
+    if good:
+        known = np.random.default_rng(5).permutation(N)[:120]
+        held_out = np.full(N, -1, np.int8)
+        held_out[known] = truth[known]
+        found["held_out"] = honest_error(held_out, raw.astype(np.int8), curated.astype(np.int8)) | {
+            "n": len(known),
+            "reliability": reliability(sure[known], (curated == truth)[known]),
+        }
+        agreement = {"graders": 2, "samples_with_several": 40, "equal_class": 0.6, "krippendorff_alpha": 0.71}
+        found["grades"] = {"graded": len(known), "weighted": False, "agreement": agreement}
+        found["predicted"] = {"rated": N, "unrated": 0, "held_out_correlation": 0.6, "held_out_error": 0.9}
+    else:
+        found["predicted"] = {"rated": 392, "unrated": 8, "held_out_correlation": 0.05, "held_out_error": 1.1}
+    return found
 
 
 def _selection(out: Path, name: str, ids: list[str]) -> Path:

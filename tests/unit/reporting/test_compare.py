@@ -14,6 +14,7 @@ from tamis.reporting.compare import compare_reports
 from tamis.reporting.numbers import MINUS
 from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
+from tests.unit.reporting.conftest import Made
 from tests.unit.reporting.example import make_evaluation
 from tests.unit.reporting.markup import Page
 from tests.unit.reporting.test_experiment import Lab, ds2
@@ -49,6 +50,13 @@ def test_every_number_stands_beside_its_counterpart_with_the_difference(
     assert "May &amp; <June>" not in said
     assert "in July only" in said
     assert all(reference.startswith(("#", "data:")) for reference in page.references())
+
+
+def test_every_section_with_numbers_is_compared(made: Made, tmp_path: Path) -> None:
+    compare_reports(made.folder, made.folder, out=tmp_path / "out")
+    tables = [tmp_path / "out/comparison.csv", made.folder / "results.csv"]
+    compared, reported = ({row["section"] for row in csv.DictReader(path.read_text().splitlines())} for path in tables)
+    assert compared == reported
 
 
 def test_the_table_of_numbers_is_whole(reports: tuple[Path, Path], tmp_path: Path) -> None:

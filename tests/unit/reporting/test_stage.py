@@ -81,6 +81,12 @@ def test_a_diagnosis_without_anything_in_it_is_enough(small_pool: Path, tmp_path
         {"clusterability": [None, None]},
         {"clusterability": {"agreement": [0.5, None, 0.4]}},
         {"identifiability": None, "warnings": None, "p": [0.5], "observed_prior": None, "k": None},
+        {"held_out": None, "sensitivity": {}, "own_share": "much", "predicted": [], "grades": 3, "reasons": 4},
+        {"held_out": {"right": {"raw": 1}, "reliability": {"bins": [{}, 3]}}, "sensitivity": [3, {"own_share": 0.2}]},
+        {"held_out": {"right": {"raw": {"value": 0.5}, "curated": {"value": 0.5}}, "absolute_error": None}},
+        {"own_share": 0.3, "own_share_interval": [0.1], "weights": [1], "regression": None},
+        {"explained": "no", "advice": "more grades", "predicted": {"rated": 5}, "gain_standard_error": "x"},
+        {"sensitivity": [{"own_share": 0.1, "plausibility": 0.0}, {"own_share": 0.2, "plausibility": 0.0}]},
     ],
 )
 def test_a_diagnosis_of_another_shape_does_not_stop_the_report(

@@ -26,7 +26,7 @@ from tamis.reporting.evidence import Evidence
 from tamis.reporting.numbers import DASH, clipped, count, decimal, known, percent, plural
 from tamis.reporting.raters import Curated, TopCorrection
 from tamis.reporting.samples import CLASSES, read_texts
-from tamis.reporting.sections import together
+from tamis.reporting.sections import calibration, checked, model, together
 from tamis.reporting.sections.shared import few, folded, in_words, number, scalars, shares
 from tamis.reporting.sections.transitions import matrix_of, transition_map
 from tamis.reporting.statistics import joint_counts
@@ -49,6 +49,15 @@ def build(evidence: Evidence) -> Section:
     lowest, highest = evidence.score_range
     section.clause = f"{count(corrected)} of {count(rated)} ratings corrected ({percent(corrected, rated)})"
     section.key_figures.append(KeyFigure(percent(corrected, rated), "of ratings corrected"))
+    truth = evidence.settings.truth
+    section.sentence = checked.headline(raters, truth)
+    section.first = any(rater.told.held_out is not None for rater in raters)
+    section.key_figures += checked.key_figures(raters)
+    said = {
+        rater.rater: checked.in_words(rater, alone=len(raters) == 1, truth=truth)
+        for rater in sorted(raters, key=lambda rater: not rater.combines)
+    }
+    section.add(*(Text(text, lead=True) for text in said.values() if text))
     section.add(
         Text(
             f"Curation changed the score class of {count(corrected)} of {plural(rated, 'rating')} "
@@ -58,12 +67,14 @@ def build(evidence: Evidence) -> Section:
         ),
         _overview(raters),
     )
+    tables = (checked.table(raters), model.found(raters), model.grades(raters))
+    section.add(*(table for table in tables if table is not None), *model.predicted(raters))
     tops = [top for rater in raters for top in rater.top]
     texts = read_texts(evidence.pool, [top.id for top in tops] + [near.id for top in tops for near in top.neighbors])
     if len(raters) > 1:
         together.describe(raters, evidence.rater_slugs, section)
     for rater in raters:
-        _describe(rater, evidence, section, texts)
+        _describe(rater, evidence, section, texts, said[rater.rater])
     return section
 
 
@@ -115,13 +126,16 @@ def _flagged(rater: Curated) -> int:
     return int(np.count_nonzero(rater.flagged & (rater.raw >= 0)))
 
 
-def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mapping[str, tuple[str, str, str]]) -> None:
+def _describe(
+    rater: Curated, evidence: Evidence, section: Section, texts: Mapping[str, tuple[str, str, str]], lead: str
+) -> None:
     slug, diagnosis = evidence.rater_slugs[rater.rater], rater.diagnosis
     flow = joint_counts(rater.raw, rater.score, classes=CLASSES)
     section.add(Heading(rater.rater, f"curation-{slug}"))
     warnings = [str(text) for text in diagnosis.get("warnings") or ()]
     if warnings:
         section.add(Warnings(warnings))
+    section.add(*model.why(rater, lead))
     transition, left = matrix_of(diagnosis.get("T")), matrix_of(diagnosis.get("T_curated"))
     figures = [
         *([_transition(rater, transition, slug)] if transition is not None else []),
@@ -129,10 +143,20 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
         _flow(rater, flow, slug),
         _counts(rater, slug),
         *_by_rank(rater, slug),
+        *_joint(rater, slug, evidence),
     ]
+    calibrated = rater.told.held_out.reliability if rater.told.held_out else None
+    if calibrated is not None:
+        figures.append(calibration.figure(f"reliability-{slug}", calibrated, judge="human grades"))
+        calibration.measure(section, rater.rater, calibrated, judge="human grades")
     section.add(Figures(figures))
     if transition is None:
         section.add(Text("The diagnosis of this rater has no transition matrix."))
+    if calibrated is not None:
+        section.add(Text(calibration.in_words(calibrated, judge="human grades")))
+    sensitivity = model.sensitivity(rater)
+    if sensitivity is not None:
+        section.add(sensitivity)
     section.add(*_intervals(rater, transition), _by_class(rater, diagnosis), _by_source(rater, evidence))
     section.add(*_per_source(diagnosis))
     if isinstance(diagnosis.get("identifiability"), Mapping) and diagnosis["identifiability"]:
@@ -147,6 +171,8 @@ def _describe(rater: Curated, evidence: Evidence, section: Section, texts: Mappi
             Corrections([_correction(top, texts, evidence) for top in rater.top]),
         )
     _measure(rater, flow, transition, section)
+    checked.measure(section, rater)
+    model.measure(section, rater)
 
 
 def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
@@ -169,6 +195,21 @@ def _left(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
         matrix,
         x="curated",
     )
+
+
+def _joint(rater: Curated, slug: str, evidence: Evidence) -> list[Figure]:
+    """Each rater's T in the model of all raters together."""
+    found = rater.diagnosis.get("rater_T")
+    return [
+        transition_map(
+            f"joint-{slug}-{evidence.rater_slugs[name]}",
+            f"T of {name} in the model of all raters",
+            f"the transition matrix of {name} in the model of all raters",
+            matrix,
+        )
+        for name, value in (found.items() if isinstance(found, Mapping) else ())
+        if name in evidence.rater_slugs and (matrix := matrix_of(value)) is not None
+    ]
 
 
 def _flow(rater: Curated, flow: NDArray[np.int64], slug: str) -> Figure:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tamis.reporting.blocks import Cell, Figure, Figures, Heading, KeyFigure, Section, Table, Text, Tone
+from tamis.reporting.blocks import Cell, Figure, Figures, Heading, KeyFigure, Section, Table, Text, Tone, Warnings
 from tamis.reporting.charts import dots, heat_map
 from tamis.reporting.evidence import Evidence
 from tamis.reporting.numbers import DASH, count, decimal, listed, plural, signed, span
 from tamis.reporting.raters import Curated
 from tamis.reporting.samples import CLASSES
+from tamis.reporting.sections import calibration, checked
 from tamis.reporting.sections.shared import few, shares
-from tamis.reporting.statistics import RESAMPLES, Comparison, Estimate, compare, joint_counts
+from tamis.reporting.statistics import RESAMPLES, Comparison, Estimate, compare, joint_counts, reliability
 
 _LABELS = [str(score) for score in range(CLASSES)]
 
@@ -36,10 +37,22 @@ def build(evidence: Evidence) -> Section:
             compared[rater.rater] = result
     if not compared:
         return section
-    section.sentence = _in_short(field, compared)
+    known_to_curation = _given_to_curation(evidence) == field
+    if not known_to_curation:
+        section.sentence = _in_short(field, compared)
     section.blocks[:0] = [
         Text(f"{name}: {_on_rater(result)} {_on_curation(result)}", lead=True) for name, result in compared.items()
     ]
+    if known_to_curation:
+        section.blocks[:0] = [
+            Warnings(
+                [
+                    f"Curation was given '{field}' as human grades: the curated scores of these samples have seen "
+                    "their own grade, and look better here than others are. The section Curation has what held-out "
+                    "grades say."
+                ]
+            )
+        ]
     lowest, highest = evidence.score_range
     section.add(
         Text(
@@ -53,16 +66,39 @@ def build(evidence: Evidence) -> Section:
     )
     for name, rater in evidence.curation.raters.items():
         if name in compared:
-            section.add(Heading(name, f"truth-{evidence.rater_slugs[name]}"), Figures(_maps(rater, evidence)))
+            section.add(Heading(name, f"truth-{evidence.rater_slugs[name]}"))
+            _describe(rater, evidence, section)
     for name, result in compared.items():
         for measure, estimate in _estimates(result).items():
             section.measured(name, measure, _or_none(estimate.value), interval=_interval(estimate), n=result.n)
         section.measured(name, "mean absolute error of a constant guess", result.guess_error, n=result.n)
-    if len(compared) == 1:
+    if len(compared) == 1 and not known_to_curation:
         (result,) = compared.values()
         change = f"{decimal(result.raw_error.value)} to {decimal(result.curated_error.value)}"
         section.key_figures.append(KeyFigure(change, "mean absolute error, raw to curated"))
     return section
+
+
+def _given_to_curation(evidence: Evidence) -> str | None:
+    """The field of the pool that curation took as human grades."""
+    config = evidence.curation.artifact.manifest.config if evidence.curation else {}
+    grades = config.get("grades")
+    return grades.get("column") if isinstance(grades, Mapping) else None
+
+
+def _describe(rater: Curated, evidence: Evidence, section: Section) -> None:
+    """Maps of a rater's classes and, where the curation says how sure it is, whether that is true."""
+    figures, judge = _maps(rater, evidence), f"'{evidence.settings.truth}'"
+    here = (rater.raw >= 0) & (rater.score >= 0) & (evidence.truth >= 0)
+    found = None
+    if checked.has_probabilities(rater):
+        found = reliability(rater.confidence[here], rater.score[here] == evidence.truth[here])
+    if found is None:
+        section.add(Figures(figures))
+        return
+    figures.append(calibration.figure(f"truth-reliability-{evidence.rater_slugs[rater.rater]}", found, judge=judge))
+    section.add(Figures(figures), Text(calibration.in_words(found, judge=judge)))
+    calibration.measure(section, rater.rater, found, judge=judge)
 
 
 def _on_rater(result: Comparison) -> str:

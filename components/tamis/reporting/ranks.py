@@ -1,0 +1,61 @@
+"""Rank correlations and correlation ratios, plain and with the length held fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float64]
+_NOTHING = 1e-12
+
+
+def ranked(values: NDArray[Any]) -> _Floats:
+    """Ranks of `values` (n,), ties at their mean rank, brought to mean 0 and variance 1; all NaN for a constant."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means = np.cumsum(counts) - counts / 2
+    means -= (means * counts).sum() / max(len(values), 1)
+    spread = np.sqrt((means**2 * counts).sum() / max(len(values), 1))
+    result: _Floats = (means / spread if spread > _NOTHING else np.full(len(means), np.nan))[places]
+    return result
+
+
+def correlation(x: _Floats, y: _Floats) -> float:
+    """Spearman's correlation of two results of `ranked`; NaN where one is constant."""
+    return float(x @ y / len(x)) if len(x) else float("nan")
+
+
+def partial_correlation(x: _Floats, y: _Floats, given: _Floats) -> float:
+    """Rank correlation of x and y with `given` held fixed; NaN where it is not defined."""
+    xy, xz, yz = correlation(x, y), correlation(x, given), correlation(y, given)
+    left = (1 - xz**2) * (1 - yz**2)
+    return float((xy - xz * yz) / np.sqrt(left)) if left > _NOTHING else float("nan")
+
+
+def correlation_ratio(x: _Floats, codes: NDArray[np.integer[Any]]) -> float:
+    """Eta of ranks x (n,) with groups `codes` (n,) 0..: square root of the share of variance between the groups."""
+    return float(np.sqrt(_between(x, x, codes) / len(x))) if len(x) else float("nan")
+
+
+def partial_ratio(x: _Floats, codes: NDArray[np.integer[Any]], given: _Floats) -> float:
+    """Eta of ranks x with groups, with ranks `given` held fixed: what groups explain of what `given` leaves (ANCOVA).
+
+    NaN where it is not defined.
+    """
+    n = len(x)
+    left = n * (1 - correlation(x, given) ** 2)
+    within_x, within_z = n - _between(x, x, codes), n - _between(given, given, codes)
+    within_xz = float(x @ given) - _between(x, given, codes)
+    unexplained = within_x - (within_xz**2 / within_z if within_z > n * _NOTHING else 0.0)
+    return float(np.sqrt(max(0.0, 1 - unexplained / left))) if left > n * _NOTHING else float("nan")
+
+
+def ratio_by_chance(n: int, groups: int) -> float:
+    """Eta that groups drawn by lot would have: the mean of its square is (groups - 1) / (n - 1)."""
+    return float(np.sqrt((groups - 1) / (n - 1))) if n > 1 else float("nan")
+
+
+def _between(x: _Floats, y: _Floats, codes: NDArray[np.integer[Any]]) -> float:
+    counts = np.maximum(np.bincount(codes), 1)
+    return float((np.bincount(codes, weights=x) * np.bincount(codes, weights=y) / counts).sum())

@@ -1,0 +1,221 @@
+"""What is known of the curated scores, and by whom: human grades, the model alone, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tamis.reporting.blocks import Cell, KeyFigure, Section, Table, Tone
+from tamis.reporting.diagnoses import HeldOut
+from tamis.reporting.numbers import DASH, count, decimal, percent, plural, signed, span
+from tamis.reporting.raters import Curated
+from tamis.reporting.statistics import Estimate
+
+_SHOWN = 2  # raters in the headline
+_NO_PROBABILITIES = ("paper", "reference")  # modes whose confidence is no probability that the score is right
+
+
+def headline(raters: Sequence[Curated], truth: str | None) -> str:
+    """What is known of the scores in a few sentences: of all raters combined where they were, else of each."""
+    chosen = [rater for rater in raters if rater.combines] or list(raters)
+    said = [text for rater in chosen[:_SHOWN] if (text := in_words(rater, alone=len(raters) == 1, truth=truth))]
+    if said and len(chosen) > _SHOWN:
+        said.append(f"Of {plural(len(chosen) - _SHOWN, 'more rater')}, see the section Curation.")
+    return " ".join(said)
+
+
+def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
+    """What is known of a rater's scores before and after curation; nothing where the curation says nothing of it.
+
+    Args:
+        rater: the rater, or all raters combined.
+        alone: whether there is no other.
+        truth: the field that the report compares scores with, if any.
+    """
+    told, whose = rater.told, _whose(rater, alone)
+    if told.held_out is not None:
+        said = _by_grades(told.held_out, whose, changed=rater.corrected > 0)
+        return f"{said} {_nothing(rater)}" if told.explained is False else said
+    if told.explained is False:
+        return f"{_nothing(rater, whose)} {settled(told.advice)}".strip()
+    right_raw, right = expected(rater)
+    if right_raw is None or right is None:
+        return ""
+    said = (
+        f"The curation model expects {percent(right_raw, digits=0)} of {whose} to be right, and "
+        f"{percent(right, digits=0)} after curation"
+    )
+    error_raw, error = told.expected("error_raw"), told.expected("error")
+    if error_raw is not None and error is not None:
+        said += f" (mean error {decimal(error_raw)} and {decimal(error)} classes)"
+    if truth is not None:
+        return f"{said}; the section Truth holds the scores against '{truth}'."
+    return f"{said}. Nobody has checked that: there are no human grades. {settled(told.advice)}".strip()
+
+
+def expected(rater: Curated) -> tuple[float | None, float | None]:
+    """Shares of ratings that the model itself expects to be right, raw and curated; None where it says nothing."""
+    told = rater.told
+    if told.cases:
+        return told.expected("right_raw"), told.expected("right")
+    sure = rater.confidence[(rater.raw >= 0) & np.isfinite(rater.confidence)]
+    if not has_probabilities(rater) or not len(sure):
+        return None, None
+    return rater.believed, float(sure.mean(dtype=np.float64))
+
+
+def has_probabilities(rater: Curated) -> bool:
+    """Whether the table's confidence is a probability that the score is right."""
+    return rater.diagnosis.get("mode") not in _NO_PROBABILITIES
+
+
+def key_figures(raters: Sequence[Curated]) -> list[KeyFigure]:
+    """The share right before and after by human grades, of the only rater or of all combined."""
+    chosen = [rater for rater in raters if rater.combines] or list(raters)
+    held_out = chosen[0].told.held_out if len(chosen) == 1 else None
+    if held_out is None:
+        return []
+    raw, curated = (percent(e.value, digits=0) for e in (held_out.right.raw, held_out.right.curated))
+    return [KeyFigure(f"{raw} to {curated}", f"of scores right by {count(held_out.graded)} human grades")]
+
+
+def table(raters: Sequence[Curated]) -> Table | None:
+    """Raw and curated scores against the held-out grades, and what curation changed."""
+    rows: list[list[Cell | str]] = []
+    loose = False
+    for rater in raters:
+        found = rater.told.held_out
+        if found is None:
+            continue
+        loose |= not found.weighted
+        for name, right, error in (
+            ("raw", found.right.raw, found.error.raw),
+            ("curated", found.right.curated, found.error.curated),
+        ):
+            rows.append(
+                [
+                    f"{rater.rater}, {name}",
+                    percent(right.value),
+                    _points(right) or DASH,
+                    decimal(error.value),
+                    span(*error.interval) if error.known else DASH,
+                    count(found.graded),
+                ]
+            )
+        right, error = found.right.difference, found.error.difference
+        rows.append(
+            [
+                f"{rater.rater}, change",
+                Cell(f"{signed(100 * right.value, 1)} points", _tone(right, better=1)),
+                f"{signed(100 * right.low, 0)} to {signed(100 * right.high, 0)}" if right.known else DASH,
+                Cell(signed(error.value), _tone(error, better=-1)),
+                f"{signed(error.low)} to {signed(error.high)}" if error.known else DASH,
+                count(found.graded),
+            ]
+        )
+    if not rows:
+        return None
+    note = (
+        "By grades that were held out of the fit, so that no score has seen its own. What the model believes of all "
+        "samples makes the intervals narrower where it is good; where it is wrong they get wider, and still hold."
+    )
+    if loose:
+        note += " The grades came without weights: they are taken as drawn at random from all samples."
+    columns = ["scores", "right", "95 % interval", "mean error", "95 % interval ", "grades"]
+    return Table("Scores against human grades that the model had not seen", columns, rows, note=note)
+
+
+def measure(section: Section, rater: Curated) -> None:
+    """The estimates by grades, and what the model expects, for `results.csv`."""
+    found = rater.told.held_out
+    if found is not None:
+        for what, effect in (("right by grades", found.right), ("mean absolute error by grades", found.error)):
+            for name, estimate in (
+                (f"raw {what}", effect.raw),
+                (f"curated {what}", effect.curated),
+                (f"change of {what}", effect.difference),
+            ):
+                value = estimate.value if np.isfinite(estimate.value) else None
+                interval = estimate.interval if estimate.known else None
+                section.measured(rater.rater, name, value, interval=interval, n=found.graded)
+    for name, share in zip(("raw", "curated"), expected(rater), strict=True):
+        if share is not None:
+            section.measured(rater.rater, f"{name} right, as the model expects", share, n=rater.rated)
+
+
+def _whose(rater: Curated, alone: bool) -> str:
+    return "the combined ratings" if rater.combines else "the ratings" if alone else f"the ratings by {rater.rater}"
+
+
+def _nothing(rater: Curated, whose: str = "") -> str:
+    """That nothing was corrected, and why."""
+    of = f" of {whose}" if whose else ""
+    what = f"Curation corrected nothing{of}"
+    if rater.corrected:
+        what = f"Curation corrected {count(rater.corrected)}{of or ' ratings'} only, where a source says more by itself"
+    why = rater.told.reasons or ["the neighbours say too little about the ratings"]
+    return f"{what}: {'; '.join(why)}."
+
+
+def settled(advice: Sequence[str]) -> str:
+    """What would settle it, in a sentence; nothing without advice."""
+    return f"What would settle it: {'; '.join(advice)}." if advice else ""
+
+
+def _by_grades(found: HeldOut, whose: str, *, changed: bool) -> str:
+    """What the grades say, and no more than their intervals allow."""
+    right = found.right
+    judge = f"By {plural(found.graded, 'human grade')} that the model had not seen"
+    said = f"{judge}, {_share(right.raw)} of {whose} are right"
+    said += _interval(right.raw, first=True)
+    if not changed:
+        return f"{said}."
+    return f"{said}, after curation {_share(right.curated)}{_interval(right.curated)}; {_change(found)}."
+
+
+def _change(found: HeldOut) -> str:
+    error, right = found.error, found.right
+    change = error.difference
+    if not change.known:
+        if change.value == 0:
+            return "the error of no graded score changed"
+        return (
+            f"the mean error went from {decimal(error.raw.value)} to {decimal(error.curated.value)} classes, too few "
+            "grades for an interval"
+        )
+    if change.includes_zero:
+        said = (
+            f"whether the mean error fell or rose does not show (change {signed(change.value)} classes, 95 % interval "
+            f"{signed(change.low)} to {signed(change.high)})"
+        )
+    elif change.value < 0:
+        said = f"the mean error fell by {decimal(-change.value)} classes ({span(-change.high, -change.low)})"
+    else:
+        said = f"curation made the scores worse: the mean error rose by {decimal(change.value)} classes"
+        said += f" ({span(*change.interval)})"
+    if not right.difference.includes_zero and right.difference.value < 0:
+        low, high = -right.difference.high, -right.difference.low
+        points = f"{decimal(-100 * right.difference.value, 0)} points ({span(100 * low, 100 * high, 0)})"
+        said += f"; the share that is right fell by {points}"
+    return said
+
+
+def _share(estimate: Estimate) -> str:
+    return percent(estimate.value, digits=0)
+
+
+def _points(estimate: Estimate) -> str:
+    """An interval of a share: 51 to 65 %."""
+    return f"{decimal(100 * estimate.low, 0)} to {percent(estimate.high, digits=0)}" if estimate.known else ""
+
+
+def _interval(estimate: Estimate, *, first: bool = False) -> str:
+    points = _points(estimate)
+    return f" ({'95 % interval ' if first else ''}{points})" if points else ""
+
+
+def _tone(change: Estimate, *, better: int) -> Tone:
+    if change.includes_zero:
+        return ""
+    return "good" if change.value * better > 0 else "bad"
