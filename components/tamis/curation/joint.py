@@ -1,16 +1,16 @@
 """The joint model of raters, surroundings and human grades: variational Bayes on a grid.
 
-Latent for every sample: z, the class of its neighbourhood, of which `surroundings` gives P(z); t, its own true class; u,
-the class that language models see in it. Then
+Latent for every sample: z, the class of its neighbourhood, of which `surroundings` gives P(z); t, its own true class;
+u, the class that language models see in it. Then
 
     P(t | z) = G[z, t] = (1 - h) [z = t] + h p[t]      h: the share of samples with a class of their own
     P(u | t) = S[t, u]                                 errors that all raters share; the identity with one rater
     P(rated y by r | u) = T_r[u, y]
 
-and a human grade is an observation of t. T_r has a Dirichlet prior around the family of `rater_model`, whose
-parameters are fitted along; S one around a matrix near the identity. h is not fitted but put on a grid; every point is weighed by
-its evidence (a lower bound of it), and the posterior of a sample is the mean over the grid. So what the data cannot tell
-stays open in the probabilities.
+and a human grade is an observation of t. T_r has a Dirichlet prior around the family of `rater_model`, whose parameters
+are fitted along; S has one around a matrix near the identity. h is not fitted but put on a grid. Every point of it is
+weighed by its evidence (a lower bound of that), and the posterior of a sample is the mean over the grid: what the data
+cannot tell stays open in the probabilities.
 
 With two raters or more the data may tell G beyond its form; then points with a G of its own, with a Dirichlet prior
 around the form, win by their evidence.

@@ -11,7 +11,7 @@ turns probabilities into scores. The README has the whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -126,18 +126,33 @@ def curate(
     data = _Data(view, given, codes, raw, graded, near, predicted, fit_samples)
     informative = not lone and near.gain > _SURE * near.gain_error
     shares = joint.CLUSTERABLE if assume == "clusterable" else joint.OWN_SHARES
+    options = _Options(classes, assume, confidence, fill_missing)
     fitted = _fit(data, informative, shares, prior)
-    reasons = ["all ratings are equal"] if lone else _reasons(data, fitted, informative, assume)
+    reasons = ["all ratings are equal"] if lone else _reasons(data, fitted, assume)
     told = not reasons
-    result = _posteriors(data, fitted, told, confidence, fill_missing, classes, informative, assume)
+    result = _posteriors(data, fitted, told, options)
     held = None
     if told and (graded != UNRATED).any():
-        held = _held_out(data, fitted, result, grade_weights, confidence, assume)
+        held = _held_out(data, fitted, result, grade_weights, options)
     result.diagnosis = diagnosis_of(
-        Findings(view, given, graded, near, fitted.points, fitted.z, fitted.rows, fitted.power, regression, informative,
-                 reasons, assume, held),
-        result, classes,
-    )  # fmt: skip
+        Findings(
+            view=view,
+            ratings=given,
+            grades=graded,
+            near=near,
+            points=fitted.points,
+            z=fitted.z,
+            rows=fitted.rows,
+            power=fitted.power,
+            regression=regression,
+            informative=informative,
+            reasons=reasons,
+            assume=assume,
+            held_out=held,
+        ),
+        result,
+        classes,
+    )
     if not keep_posterior:
         result.posterior = None
     return result
@@ -156,6 +171,14 @@ class _Data:
 
 
 @dataclass(frozen=True)
+class _Options:
+    classes: int
+    assume: Assumption
+    confidence: float
+    fill: bool
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The joint model on the samples `rows`, whose P(z | surroundings) is `z`; `power` sharpens or flattens."""
 
@@ -163,6 +186,7 @@ class Fitted:
     rows: Ints
     z: Matrix
     power: float
+    informative: bool
 
     @property
     def kept(self) -> list[Point]:
@@ -273,13 +297,13 @@ def _prior(
 
 def _fit(data: _Data, informative: bool, shares: Sequence[float], prior: Matrix) -> Fitted:
     rows = np.union1d(data.view.sample(data.fit_samples), np.flatnonzero(data.grades != UNRATED))
-    z = data.near.of(data.view, data.codes, rows, data.predicted) if informative else np.tile(prior, (len(rows), 1))
+    z = _given(data, informative, rows)
     points = joint.fit(z, data.ratings[rows], data.grades[rows], prior, shares)
     graded = data.grades[rows] != UNRATED
     power = _power(points, z[graded], data.ratings[rows][graded], data.grades[rows][graded])
     if data.ratings.shape[1] == 1 and graded.sum() < FEW_GRADES and len(shares) > 1:
         power = min(power, _DOUBT)
-    return Fitted(points, rows, z, power)
+    return Fitted(points, rows, z, power, informative)
 
 
 def _power(points: Sequence[Point], z: Matrix, ratings: NDArray[np.int8], grades: NDArray[np.int8]) -> float:
@@ -296,12 +320,12 @@ def _power(points: Sequence[Point], z: Matrix, ratings: NDArray[np.int8], grades
     return best[1]
 
 
-def _reasons(data: _Data, fitted: Fitted, informative: bool, assume: Assumption) -> list[str]:
+def _reasons(data: _Data, fitted: Fitted, assume: Assumption) -> list[str]:
     """Why nothing can be said, in plain words; empty where something can."""
     raters, graded = data.ratings.shape[1], int((data.grades != UNRATED).sum())
     if graded >= FEW_GRADES:
         return []
-    if not informative and raters < 3:
+    if not fitted.informative and raters < 3:
         return [
             "neighbours and embedding say next to nothing about the ratings: near samples do not share true scores in "
             "this embedding, or the ratings do not follow the texts, or there are too few of them"
@@ -325,17 +349,12 @@ def sharpened(posterior: Matrix, power: float) -> Matrix:
     return found
 
 
-def _posteriors(
-    data: _Data,
-    fitted: Fitted,
-    told: bool,
-    confidence: float,
-    fill_missing: bool,
-    classes: int,
-    informative: bool,
-    assume: Assumption,
-) -> Curated:
-    """What the model says of every sample, block by block."""
+def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> Curated:
+    """What the model says of every sample, block by block.
+
+    Where errors cannot be told, ratings stay and nothing is said of them. Samples without one still get what their
+    surroundings say: how the raters would probably rate them, without a probability that this is right.
+    """
     n, raters = data.ratings.shape
     result = Curated(
         raw=data.raw,
@@ -346,64 +365,74 @@ def _posteriors(
         error_probability=np.full((n, raters), np.nan, np.float32),
         raw_error=np.full(n, np.nan, np.float32),
         mean=np.full(n, np.nan, np.float32),
-        posterior=np.full((n, classes), np.nan, np.float32),
+        posterior=np.full((n, options.classes), np.nan, np.float32),
     )
-    if not told:
-        return result
     assert result.mean is not None
     assert result.posterior is not None
-    prior = data.near.prior
     for rows in data.view.blocks(np.arange(n)):
-        if informative:
-            z = data.near.of(data.view, data.codes, rows, data.predicted)
-        else:
-            z = np.tile(prior, (len(rows), 1))
-        informed = informative & ((data.view.lists(rows)[0] >= 0).any(1) | (data.predicted is not None))
+        z = _given(data, fitted.informative, rows)
         own, grades, raw = data.ratings[rows], data.grades[rows], data.raw[rows]
-        seen = sharpened(joint.posterior(fitted.points, z, own), fitted.power) * joint.likelihood_of(grades, classes)
-        seen /= seen.sum(1, keepdims=True)
-        known = (raw != UNRATED) | (grades != UNRATED) | informed
+        rated, here = raw != UNRATED, np.arange(len(rows))
+        if told:
+            seen = sharpened(joint.posterior(fitted.points, z, own), fitted.power)
+            seen *= joint.likelihood_of(grades, options.classes)
+            seen /= seen.sum(1, keepdims=True)
+        else:
+            seen = z @ data.near.own
+        known = (rated & told) | (grades != UNRATED) | (~rated & _informed(data, fitted.informative, rows))
         seen[~known] = np.nan
-        here = np.arange(len(rows))
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
-        top = np.where((raw != UNRATED) & (seen[here, np.maximum(raw, 0)] >= seen[here, top]), raw, top)
-        rated = raw != UNRATED
-        result.flagged[rows] = known & rated & (top != raw)
-        result.suggested[rows] = np.where(known, top, UNRATED)
-        score = _scores(seen, raw, confidence, fill_missing, assume)
+        place = np.maximum(raw, 0)
+        top = np.where(rated & ~(seen[here, top] > seen[here, place]), raw, top)
+        score = _scores(seen, raw, options)
+        result.flagged[rows] = rated & (top != raw)
+        result.suggested[rows] = np.where(known | rated, top, UNRATED)
         result.score[rows] = score
-        place = np.where(score != UNRATED, score, top)
-        result.confidence[rows] = seen[here, place]
-        result.raw_error[rows] = np.where(rated, 1 - seen[here, np.maximum(raw, 0)], np.nan)
-        wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
-        result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
-        result.mean[rows] = seen @ np.arange(classes)
+        result.mean[rows] = seen @ np.arange(options.classes)
         result.posterior[rows] = seen
+        if told:
+            result.confidence[rows] = seen[here, np.where(score != UNRATED, score, top)]
+            result.raw_error[rows] = np.where(rated, 1 - seen[here, place], np.nan)
+            wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
+            result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
     return result
 
 
-def _scores(
-    posterior: Matrix, raw: NDArray[np.int8], confidence: float, fill: bool, assume: Assumption
-) -> NDArray[np.int8]:
-    if assume == "cautious":
-        return chosen(posterior, raw, threshold=confidence, fill=fill)
+def _given(data: _Data, informative: bool, rows: Ints) -> Matrix:
+    """(m, K) P(z | surroundings) of `rows`; the prior where surroundings say nothing."""
+    if not informative:
+        return np.tile(data.near.prior, (len(rows), 1))
+    return data.near.of(data.view, data.codes, rows, data.predicted)
+
+
+def _informed(data: _Data, informative: bool, rows: Ints) -> NDArray[np.bool_]:
+    """Which of `rows` have surroundings that say something."""
+    if not informative or data.predicted is not None:
+        return np.full(len(rows), informative)
+    samples, _ = data.view.lists(rows, 1)
+    found: NDArray[np.bool_] = samples[:, 0] >= 0
+    return found
+
+
+def _scores(posterior: Matrix, raw: NDArray[np.int8], options: _Options) -> NDArray[np.int8]:
+    if options.assume == "cautious":
+        return chosen(posterior, raw, threshold=options.confidence, fill=options.fill)
     # The premise is taken for true, and so are its probabilities: the most probable class is right most often.
     top = np.nan_to_num(posterior, nan=-1.0)
-    best = top.argmax(1)
-    own = top[np.arange(len(raw)), np.maximum(raw, 0)]
-    change = np.where(raw == UNRATED, fill, top.max(1) > own) & (top.max(1) >= max(confidence, 0.0))
+    best, most = top.argmax(1), top.max(1)
+    change = np.where(raw == UNRATED, options.fill, most > top[np.arange(len(raw)), np.maximum(raw, 0)])
+    change &= (most >= options.confidence) & (most >= 0)
     return np.where(change, best, raw).astype(np.int8)
 
 
 def _held_out(
-    data: _Data, fitted: Fitted, result: Curated, weights: Floats | None, confidence: float, assume: Assumption
+    data: _Data, fitted: Fitted, result: Curated, weights: Floats | None, options: _Options
 ) -> dict[str, Any]:
     """What human grades say of the scores that their samples get without them, by folds.
 
     Predictions of samples without a grade are those of the fit to all grades.
     """
     assert result.posterior is not None
-    classes = result.posterior.shape[1]
     graded = np.flatnonzero(data.grades != UNRATED)
     places = np.searchsorted(fitted.rows, graded)
     fold = np.arange(len(graded)) % _FOLDS
@@ -414,13 +443,13 @@ def _held_out(
             continue
         kept = data.grades.copy()
         kept[graded[out]] = UNRATED
-        prior = _prior(data.ratings, kept, weights, classes)
+        prior = _prior(data.ratings, kept, weights, options.classes)
         points = joint.fit(fitted.z, data.ratings[fitted.rows], kept[fitted.rows], prior, starts=fitted.kept)
         rest, given = graded[~out], fitted.z[places[~out]]
         power = _power(points, given, data.ratings[rest], data.grades[rest])
         seen = sharpened(joint.posterior(points, fitted.z[places[out]], data.ratings[graded[out]]), power)
         posterior[graded[out]] = seen
-        score[graded[out]] = _scores(seen, data.raw[graded[out]], confidence, False, assume)
+        score[graded[out]] = _scores(seen, data.raw[graded[out]], replace(options, fill=False))
     here = graded[score[graded] != UNRATED]
     said = posterior[here, score[here]]
     found = honest.honest_error(

@@ -284,7 +284,7 @@ def _weighted(model: Surroundings, near: Matrix, far: Matrix | None, mine: Matri
     """With the weights near the present ones under which own ratings are predicted best."""
     steps = [0.0] if far is None else [-1.0, 0.0, 1.0]
     best = (-np.inf, model.weight, model.regression_weight)
-    for weight in sorted({min(max(model.weight + by, 0.0), 1.0) for by in (-0.1, -0.05, 0.0, 0.05, 0.1)}):
+    for weight in sorted({round(min(max(model.weight + by, 0.0), 1.0), 2) for by in (-0.1, -0.05, 0.0, 0.05, 0.1)}):
         for step in steps:
             factor = min(max(model.regression_weight * 1.4**step, 0.02), _MOST_WEIGHT)
             z = model._posterior(near, far, weight, factor)
