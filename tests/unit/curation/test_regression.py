@@ -123,6 +123,8 @@ def test_folds_are_even_without_order_and_keep_copies_together() -> None:
 def test_a_target_of_which_hardly_anything_is_known_gets_its_mean() -> None:
     vectors, target = vectors_of(10, n=50), np.full(50, np.nan)
     target[3] = 2.0
-    found = predict(target, Neighborhoods(np.zeros(50, np.int8), *nearest(vectors, 8), None), vectors, None, _folds(50, None))
+    found = predict(
+        target, Neighborhoods(np.zeros(50, np.int8), *nearest(vectors, 8), None), vectors, None, _folds(50, None)
+    )
     np.testing.assert_allclose(found.predicted, 2.0, atol=1e-3)
     assert found.explained_variance == 0
