@@ -399,7 +399,7 @@ def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> C
             seen /= seen.sum(1, keepdims=True)
         else:
             seen = z @ data.near.own
-        known = (rated & told) | (grades != UNRATED) | (~rated & _informed(data, fitted.informative, rows))
+        known = (told & (rated | (grades != UNRATED))) | (~rated & _informed(data, fitted.informative, rows))
         seen[~known] = np.nan
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
         place = np.maximum(raw, 0)

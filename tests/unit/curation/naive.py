@@ -51,21 +51,39 @@ def em_climb(patterns: np.ndarray, weights: np.ndarray, T: np.ndarray, steps: in
     return likelihood, T, p
 
 
-def posterior(
-    own: int,
-    neighbors: list[tuple[int, int]],
-    T: np.ndarray,
-    N: np.ndarray,
-    p: np.ndarray,
-    q: np.ndarray,
+def surroundings(
+    neighbors: list[tuple[int, list[int]]],
+    predicted: float,
+    near: list[np.ndarray],
+    prior: np.ndarray,
+    common: dict[tuple[int, ...], float],
     sharing: np.ndarray,
     weight: float,
+    centers: np.ndarray,
+    width: float,
+    regression_weight: float,
 ) -> np.ndarray:
-    """P(true score | ratings), written as the formula; neighbours are (bin, rating), own is -1 if there is none."""
+    """P(z | surroundings), written as the formula; neighbours are (bin, ratings of every rater, -1 for none)."""
     values = []
-    for i in range(len(p)):
-        value = p[i] * (T[i, own] if own >= 0 else 1)
-        for b, y in neighbors:
-            value *= (sharing[b] * N[i, y] + (1 - sharing[b]) * q[y]) ** weight
+    for z in range(len(prior)):
+        value = prior[z]
+        for b, given in neighbors:
+            alike = math.prod(N[z, c] for N, c in zip(near, given, strict=True) if c >= 0)
+            value *= (sharing[b] * alike + (1 - sharing[b]) * common[tuple(given)]) ** weight
+        value *= math.exp(-((predicted - centers[z]) ** 2) / (2 * width**2)) ** regression_weight
         values.append(value)
     return np.array(values) / sum(values)
+
+
+def posterior(
+    z: np.ndarray, given: list[int], grade: np.ndarray, G: np.ndarray, S: np.ndarray, T: list[np.ndarray]
+) -> np.ndarray:
+    """P(t | ratings, surroundings, grade), by a sum over all latent classes; a rating of -1 is none."""
+    K = len(z)
+    values = np.zeros(K)
+    for c in range(K):
+        for t in range(K):
+            for u in range(K):
+                ratings = math.prod(T[r][u, y] for r, y in enumerate(given) if y >= 0)
+                values[t] += z[c] * G[c, t] * S[t, u] * ratings * grade[t]
+    return values / values.sum()

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tamis.curation import mixture, transition
+from tamis.curation import transition
+from tamis.curation.arrays import Arrays
+from tamis.curation.bins import Bins, patterns_of
 from tamis.curation.classes import to_classes
 from tamis.curation.consensus import consensus, pair_weights
 from tamis.curation.diagnosis import kept_agreement
 from tamis.curation.diversity import diversity_scores
-from tamis.curation.mixture import Bins
 from tamis.curation.naming import identifiability, name_classes
 from tamis.curation.neighborhoods import Neighborhoods, copy_groups
 from tamis.curation.sharing import agreement_by_rank, pair_counts, sharing_by_rank
@@ -100,20 +101,6 @@ def test_likelihood_never_falls_in_em() -> None:
     patterns, weights = rng.integers(0, 5, (60, 4)).astype(float), np.full(60, 1 / 60)
     values = [transition._climb(patterns, weights, np.eye(4) * 0.6 + 0.1, steps)[0] for steps in range(1, 30)]
     assert (np.diff(values) > -1e-9).all()
-
-
-def test_from_neighbors_counts_patterns_of_own_and_nearest_ratings() -> None:
-    view = small_view(n=30, k=6)
-    patterns = []
-    for x in range(30):
-        pattern = np.zeros(3)
-        for c in [view.scores[x], *view.scores[view._indices[x, :4]]]:
-            pattern[c] += 1
-        patterns.append(pattern)
-    expected = transition.em(np.array(patterns), np.ones(30))
-    found = transition.from_neighbors(view, 3, 4)
-    np.testing.assert_allclose(found.T, expected.T, atol=1e-6)
-    assert found.log_likelihood == pytest.approx(expected.log_likelihood)
 
 
 @given(st.permutations(range(5)), st.integers(0, 2**31))
@@ -202,54 +189,6 @@ def test_a_copy_with_a_rating_stands_for_one_without() -> None:
     assert view.lists(np.array([2]))[0].tolist() == [[1, -1]]
 
 
-def test_evidence_is_the_formula_of_the_model() -> None:
-    pool = make_pool(400, 16, seed=1, k=8)
-    scores = pool.scores.astype(np.int8)
-    scores[:40] = -1
-    view = Neighborhoods(scores, pool.indices, pool.distances, None)
-    bins = Bins(view, view.rows, view.k)
-    rng = np.random.default_rng(0)
-    model = mixture.Mixture(T, T[::-1], P, P @ T, rng.random(bins.count), 0.6, 5, bins)
-    rows = np.arange(400)
-    ((block, evidence, informed),) = list(model.evidence(view, rows))
-    np.testing.assert_array_equal(block, rows)
-    joint = evidence + np.log(P)[:, None]
-    found = np.exp(joint - mixture.log_sum(joint)).T
-    samples, distances = view.lists(rows, 5)
-    codes = bins.of(rows, samples, distances)
-    for x in range(0, 400, 7):
-        pairs = [(codes[x, j], scores[samples[x, j]]) for j in range(5) if samples[x, j] >= 0]
-        expected = naive.posterior(scores[x], pairs, T, T[::-1], P, P @ T, model.sharing, 0.6)
-        np.testing.assert_allclose(found[x], expected, atol=1e-9)
-        assert informed[x] == bool(pairs)
-
-
-def test_fitting_raises_the_likelihood_step_by_step() -> None:
-    pool = make_pool(1500, 32, seed=2)
-    view = Neighborhoods(pool.scores.astype(np.int8), pool.indices, pool.distances, None)
-    start = mixture.start_from(view, Bins(view, view.rows, view.k), T, P, 20)
-    # Below ten steps the weight of neighbours stays as it is, and so the likelihood is one function throughout.
-    values = [mixture.fit(view, view.rows, start, iterations=steps).log_likelihood for steps in range(1, 10)]
-    assert (np.diff(values) > -1e-4).all()
-    assert values[-1] > values[0] + 0.1
-
-
-@given(hnp.arrays(np.float64, (4, 4), elements=st.floats(0.01, 50)))
-def test_t_is_the_likeliest_with_a_dominant_diagonal(counts: np.ndarray) -> None:
-    found = mixture.transition_of(counts)
-    np.testing.assert_allclose(found.sum(1), 1)
-    assert (np.diag(found) >= found.max(1) - 1e-12).all()
-    likelihood = (counts * np.log(found)).sum(1)
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        other = 0.9 * found + 0.1 * rng.dirichlet(np.ones(4), 4)
-        allowed = np.diag(other) >= other.max(1)
-        assert (((counts * np.log(other)).sum(1) <= likelihood + 1e-9) | ~allowed).all()
-    free = counts / counts.sum(1, keepdims=True)
-    dominant = np.diag(free) >= free.max(1)
-    np.testing.assert_allclose(found[dominant], free[dominant])
-
-
 def test_agreement_that_falls_with_rank_is_noticed() -> None:
     assert kept_agreement(np.array([0.5, 0.48, 0.45, 0.42, 0.4]), 0.2, 10_000) == pytest.approx(2 / 3)
     assert kept_agreement(np.array([0.5, 0.5, 0.5, 0.5, 0.49]), 0.2, 10_000) is None
@@ -269,3 +208,54 @@ def test_pairs_are_binned_by_distance_and_by_density() -> None:
     assert (codes // 6 == expected).mean() > 0.999
     assert np.bincount((codes // 6).ravel(), minlength=12).min() > 350
     assert codes.max() < bins.count
+
+
+def test_neighbours_are_counted_by_bin_and_rating() -> None:
+    pool = make_pool(200, 16, seed=4, k=10)
+    scores = np.where(np.arange(200) % 5 == 0, -1, pool.scores).astype(np.int8)
+    view = Neighborhoods(scores, pool.indices, pool.distances, None)
+    bins, rows = Bins(view, view.rows, 7), np.array([3, 0, 150, 5])
+    symbols = (scores + 1).astype(np.int32)
+    expected = np.zeros((4, bins.count * 7))
+    samples, distances = view.lists(rows, 7)
+    for x, near in enumerate(samples):
+        for j, y in enumerate(near):
+            if y >= 0:
+                b = bins.of(rows[[x]], near[None, [j]], distances[[x]][:, [j]])[0, 0]
+                expected[x, b * 7 + symbols[y]] += 1
+    found = patterns_of(view, symbols, rows, 7, bins, 7)
+    np.testing.assert_array_equal(found.toarray(), expected)
+    assert expected.sum() > 15
+
+
+def test_bins_of_a_pool_without_usable_neighbours_are_there() -> None:
+    scores = np.array([2, -1, -1], np.int8)
+    view = Neighborhoods(scores, np.array([[1, 2], [0, 2], [0, 1]]), np.full((3, 2), 0.5, np.float32), None)
+    bins = Bins(view, view.rows, 2)
+    found = patterns_of(view, np.zeros(3, np.int32), np.arange(3), 2, bins, 1).sum(1)
+    assert found.ravel().tolist() == [[0, 1, 1]]
+
+
+def test_a_part_of_the_arrays_stands_alone() -> None:
+    """The others become one sample without a rating, farther than all others."""
+    arrays = Arrays(
+        ratings=np.array([[0], [1], [2], [3]], np.int8),
+        indices=np.array([[1, 2, 3], [2, 0, 3], [0, 1, 3], [2, 1, 0]]),
+        distances=np.array([[0.1, 0.2, 0.3]] * 4, np.float32),
+        embeddings=np.arange(8).reshape(4, 2).astype(np.float16),
+        covariates=np.arange(4.0)[:, None],
+        grades=np.array([-1, 5, -1, 4], np.int8),
+        grade_weights=np.array([np.nan, 2, np.nan, 3]),
+    )
+    found = arrays.alone(np.array([3, 0, 2]))
+    assert len(found) == 4
+    assert found.ratings.tolist() == [[3], [0], [2], [-1]]
+    assert found.indices[:3].tolist() == [[2, 1, 3], [2, 0, 3], [1, 0, 3]]
+    np.testing.assert_allclose(found.distances[:3], [[0.1, 0.3, 2], [0.2, 0.3, 2], [0.1, 0.3, 2]], rtol=1e-6)
+    assert (found.distances[3] == 2).all()
+    assert found.embeddings is not None
+    assert found.embeddings.tolist() == [[6, 7], [0, 1], [4, 5], [0, 0]]
+    assert found.embeddings.dtype == np.float16
+    np.testing.assert_array_equal(found.covariates, [[3], [0], [2], [np.nan]])
+    np.testing.assert_array_equal(found.grades, [4, -1, -1, -1])
+    np.testing.assert_array_equal(found.grade_weights, [3, np.nan, np.nan, np.nan])

@@ -1,4 +1,4 @@
-"""The report on real curations: what only several raters, resamples or the graph can tell."""
+"""The report on real curations: what only several raters, the model or the graph can tell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ N, RATERS = 1500, ("gpt", "llama", "mistral")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of three raters, curated with resamples and combined."""
+    """The report of three raters, curated each by itself and combined."""
     folder, known = tmp_path_factory.mktemp("curation"), make_known(N, 32, seed=5)
     samples = [conversation(f"What is the number {i} good for?", f"For counting to {i}.") for i in range(N)]
     ids, random = [sample_id(messages) for messages in samples], np.random.default_rng(3)
@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ratings = [
         make_ratings(folder / rater, rater, ids, (draw_ratings(known.true, T, random) + 4).tolist()) for rater in RATERS
     ]
-    settings = CurationSettings(bootstrap=5, combine=True, per_source=700)
+    settings = CurationSettings(combine=True, per_source=700)
     curate(settings, ratings=ratings, neighbors=neighbors, pool=pool, out=folder / "curated")
     run(ReportingSettings(), pool=pool, ratings=ratings, curation=folder / "curated", out=folder / "report")
     return folder / "report"
@@ -56,7 +56,7 @@ def test_the_combined_rater_has_a_part_of_its_own(report: Path) -> None:
 
 def test_intervals_hold_their_estimate(report: Path) -> None:
     text = (report / "results.md").read_text(encoding="utf-8")
-    table = text[text.index("**T and p with intervals**") :].split("\n\n")[1]
+    table = text[text.index("**T with intervals**") :].split("\n\n")[1]
     for line in table.splitlines()[2:]:
         for cell in line.split("|")[2:-1]:
             value, interval = cell.strip().rstrip(")").split(" (")
@@ -92,7 +92,7 @@ def test_a_neighbourhood_that_says_nothing_is_called_so(tmp_path: Path) -> None:
     curate(CurationSettings(), ratings=ratings, neighbors=neighbors, out=tmp_path / "curated")
     run(ReportingSettings(), pool=pool, ratings=ratings, curation=tmp_path / "curated", out=tmp_path / "report")
     text = (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
-    assert "neighbours say next to nothing about the ratings, so no rating was flagged or corrected" in text
+    assert "Curation corrected nothing of the ratings: neighbours and embedding say next to nothing" in text
     assert "Curation changed the score class of 0 of 600 ratings" in text
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "a guess: the neighbours say too little to tell it" in page

@@ -294,19 +294,21 @@ def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
 
 
 def _intervals(rater: Curated, transition: NDArray[np.float64] | None) -> list[Table]:
-    """T and p with their bootstrap intervals, where resamples were asked for."""
+    """T with its intervals, where the diagnosis has them."""
     found = rater.diagnosis.get("intervals")
     if transition is None or not isinstance(found, Mapping):
         return []
-    (low, high), (prior_low, prior_high) = found["T"], found["p"]
+    low, high = found["T"]
     rows = [
-        [str(i), *(_between(transition[i, j], low[i][j], high[i][j]) for j in range(len(transition))),
-         _between(rater.diagnosis["p"][i], prior_low[i], prior_high[i])]
+        [str(i), *(_between(transition[i, j], low[i][j], high[i][j]) for j in range(len(transition)))]
         for i in range(len(transition))
-    ]  # fmt: skip
-    columns = ["true class", *(f"rated {j}" for j in range(len(transition))), "prior p"]
-    note = f"In per cent, with the 95 % interval from {found['resamples']} resamples of samples with their neighbours."
-    return [Table("T and p with intervals", columns, rows, note=note)]
+    ]
+    columns = ["true class", *(f"rated {j}" for j in range(len(transition)))]
+    note = (
+        f"In per cent, with the interval of {percent(found['level'], digits=0)} that the model gives it; "
+        "it does not say how far the model itself is off."
+    )
+    return [Table("T with intervals", columns, rows, note=note)]
 
 
 def _between(value: float, low: float, high: float) -> str:
