@@ -11,8 +11,8 @@ from tamis.curation.classes import UNRATED
 from tamis.curation.rater_model import Matrix
 
 _POWERS = np.arange(0.4, 1.45, 0.05)  # exponents that grades choose among
-_POWER_SPREAD = 0.25  # standard deviation of the logarithm of the exponent, before grades are seen
-_STRENGTH = 10.0  # grades of each raw class that the model counts as
+_POWER_SPREAD = 0.15  # standard deviation of the logarithm of the exponent, before grades are seen
+_STRENGTH = 20.0  # grades of each raw class that the model counts as
 
 
 @dataclass(frozen=True)

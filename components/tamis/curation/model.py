@@ -356,8 +356,8 @@ def _reasons(data: _Data, fitted: Fitted, assume: Assumption) -> list[str]:
         own = sum(point.weight * own_share_of(point, data.near.prior) for point in fitted.points)
         if own > MOST_OWN_SHARE_OF_SEVERAL:
             return [
-                f"raters agree with each other against the neighbourhood for {own:.0%} of the samples: errors that they "
-                "share cannot be told from true differences"
+                f"raters agree with each other against the neighbourhood for {own:.0%} of the samples: errors that "
+                "they share cannot be told from true differences"
             ]
     possible = [p for p in fitted.points if p.own_share > MOST_OWN_SHARE and p.weight > 0]
     if raters == 1 and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
