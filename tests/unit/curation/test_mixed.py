@@ -272,7 +272,7 @@ def test_unrated_samples_get_a_score_only_where_asked() -> None:
 
 def test_unrated_samples_are_predicted_also_where_errors_cannot_be_told() -> None:
     """What is predicted is how the rater would rate them; there is no probability that this is right."""
-    pool, _ = curated(0.3, seed=2, rater="asym")
+    pool, _ = curated(0.4, seed=2)
     ratings = pool.ratings.copy()
     ratings[::4] = -1
     result = curate(ratings, pool.indices, pool.distances, fill_missing=True)
