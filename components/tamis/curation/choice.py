@@ -18,7 +18,12 @@ _SLACK = 1e-9
 
 
 def chosen(
-    posterior: NDArray[np.floating[Any]], raw: NDArray[np.int8], *, threshold: float = 0.0, fill: bool = False
+    posterior: NDArray[np.floating[Any]],
+    raw: NDArray[np.int8],
+    *,
+    threshold: float = 0.0,
+    fill: bool = False,
+    second: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.int8]:
     """The score of each sample, (n,) int8; -1 where there is none.
 
@@ -27,15 +32,14 @@ def chosen(
         raw: (n,) score class as rated, -1 where there is no rating.
         threshold: a rating is changed only to a class of at least this probability.
         fill: whether a sample without a rating gets its most probable class.
+        second: (n, K) probabilities by another account of the data, under which a change must be no worse either.
     """
-    n, classes = posterior.shape
-    rows, steps = np.arange(n), np.arange(classes)
+    rows = np.arange(len(posterior))
     known, rated = np.isfinite(posterior[:, 0]), raw != UNRATED
     place = np.maximum(raw, 0)
-    distance = posterior @ np.abs(np.subtract.outer(steps, steps)).astype(posterior.dtype)
-    better = posterior >= posterior[rows, place][:, None] - _SLACK
-    better &= distance <= distance[rows, place][:, None] + _SLACK
-    better &= posterior >= threshold
+    better = _no_worse(posterior, place) & (posterior >= threshold)
+    if second is not None:
+        better &= _no_worse(second, place)
     with np.errstate(invalid="ignore"):
         best = np.where(better, posterior, -1.0).argmax(1)
     # The rating itself stands against an equal, and where no class passes the threshold.
@@ -46,3 +50,12 @@ def chosen(
         sure = known & ~rated & (top.max(1) >= threshold)
         score = np.where(sure, top.argmax(1), score)
     return score.astype(np.int8)
+
+
+def _no_worse(posterior: NDArray[np.floating[Any]], place: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """(n, K) which classes are at least as probable and at least as near to the truth as the class `place` (n,)."""
+    rows, steps = np.arange(len(posterior)), np.arange(posterior.shape[1])
+    distance = posterior @ np.abs(np.subtract.outer(steps, steps)).astype(posterior.dtype)
+    better: NDArray[np.bool_] = posterior >= posterior[rows, place][:, None] - _SLACK
+    better &= distance <= distance[rows, place][:, None] + _SLACK
+    return better

@@ -43,6 +43,7 @@ class Findings:
         informative: whether surroundings say anything about ratings.
         reasons: why nothing was corrected.
         assume: what was taken for granted.
+        notes: what else was decided, in plain words.
         held_out: what grades say that were held out.
     """
 
@@ -58,6 +59,7 @@ class Findings:
     informative: bool
     reasons: list[str]
     assume: str
+    notes: list[str]
     held_out: dict[str, Any] | None
 
     @property
@@ -80,7 +82,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
     for absent in np.flatnonzero(~present & (p == 0)):  # nothing is known of it: it is rated as itself
         T[absent] = np.eye(classes)[absent]
     checked = checks(found.view, T, p, renamed=False)
-    warnings = [*found.reasons, *checked.pop("warnings")]
+    warnings = [*found.reasons, *found.notes, *checked.pop("warnings")]
     plain = consensus(found.view, classes)
     triples = transition.from_triples(plain.c3) if plain.covered else None
     near = found.near

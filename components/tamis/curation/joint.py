@@ -35,8 +35,10 @@ OWN_SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CLUSTERABLE = (0.02,)
 _STRENGTH = 30.0  # ratings that a row of T's prior counts as
 _OWN_STRENGTH = 50.0  # samples that a row of a free G's prior counts as
-_SHARED, _SHARED_STRENGTH = 0.2, 40.0  # of S: prior share off the diagonal, and samples that a row counts as
+_SHARED = (0.2, 0.6)  # prior shares of S off the diagonal that are tried
+_SHARED_STRENGTH = 40.0  # samples that a row of S's prior counts as
 _STEPS, _TOLERANCE, _FAMILY_EVERY = 60, 1e-6, 10
+_DISCOUNT = 4.0  # of the evidence of samples without a grade, beside grades
 _GRADERS_ERR = 0.005  # share of grades taken to be another class than the true one
 _PRUNED = 1e-3  # grid points of less weight are left out
 
@@ -48,6 +50,7 @@ class Point:
     Attributes:
         own_share: h.
         free: whether G was fitted beyond its form.
+        shared: prior share of S off the diagonal.
         evidence: lower bound of the log probability of ratings and grades.
         T: (K, K) of each rater, posterior means.
         T_counts: (K, K) Dirichlet parameters of each rater's T.
@@ -58,6 +61,7 @@ class Point:
 
     own_share: float
     free: bool
+    shared: float
     evidence: float
     T: tuple[Matrix, ...]
     T_counts: tuple[Matrix, ...]
@@ -65,10 +69,15 @@ class Point:
     S: Matrix
     weight: float = 0.0
 
-    def posterior(self, z: Matrix, patterns: NDArray[np.int8], places: NDArray[np.intp], grades: Matrix) -> Matrix:
-        """(m, K) P(t) of samples with P(z) `z` (m, K), the ratings `patterns[places]`, and `grades` (m, K) or 1."""
-        like = _likelihood([np.log(np.maximum(T, 1e-300)) for T in self.T], patterns)
-        joint = (z @ self.G) * (like @ self.S.T)[places] * grades
+    def posterior(
+        self, z: Matrix, patterns: NDArray[np.int8], places: NDArray[np.intp], grades: Matrix, trust: float = 1.0
+    ) -> Matrix:
+        """(m, K) P(t) of samples with P(z) `z` (m, K), the ratings `patterns[places]`, and `grades` (m, K) or 1.
+
+        With `trust` below 1 the sample's own ratings count for less than the model says.
+        """
+        like = _likelihood([np.log(np.maximum(T, 1e-300)) for T in self.T], patterns) @ self.S.T
+        joint = (z @ self.G) * (like**trust)[places] * grades
         found: Matrix = joint / joint.sum(1, keepdims=True)
         return found
 
@@ -94,16 +103,28 @@ def fit(
     patterns, places = patterns_of(ratings)
     data = _Data(z, patterns, places, likelihood_of(grades, len(prior)), prior)
     if starts:
-        points = [_climb(data, start.own_share, start.free, start) for start in starts]
+        points = [_climb(data, start.own_share, start.free, start.shared, start) for start in starts]
     else:
         # Each begins anew from sharp matrices: from the fit of another share it would end in a worse optimum.
         free = (False, True) if ratings.shape[1] > 1 and len(shares) > 1 else (False,)
-        points = [_climb(data, share, loose, None) for loose in free for share in shares]
-    return _weighed(points)
+        common = _SHARED if ratings.shape[1] > 1 else (0.0,)
+        points = [_climb(data, share, loose, c, None) for c in common for loose in free for share in shares]
+    return _weighed(points, data, grades)
 
 
-def _weighed(points: Sequence[Point]) -> list[Point]:
+def _weighed(points: Sequence[Point], data: _Data, grades: NDArray[np.int8]) -> list[Point]:
+    """With their weights: by evidence; where there are grades, above all by how well they are foretold.
+
+    Neighbourhoods overlap, so the evidence of many samples without a grade is not that of as many independent ones, and
+    it rests on the form of the model. It counts for a part beside grades.
+    """
     evidence = np.array([point.evidence for point in points])
+    graded = np.flatnonzero(grades != UNRATED)
+    if len(graded):
+        one = np.ones((1, 1))
+        told = [p.posterior(data.z[graded], data.patterns, data.places[graded], one) for p in points]
+        foretold = [np.log(np.maximum(seen[np.arange(len(graded)), grades[graded]], 1e-12)).sum() for seen in told]
+        evidence = evidence / _DISCOUNT + np.array(foretold)
     weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
     weights[weights < _PRUNED] = 0
@@ -113,15 +134,22 @@ def _weighed(points: Sequence[Point]) -> list[Point]:
 
 
 def posterior(
-    points: Sequence[Point], z: Matrix, ratings: NDArray[np.int8], grades: NDArray[np.int8] | None = None
+    points: Sequence[Point],
+    z: Matrix,
+    ratings: NDArray[np.int8],
+    grades: NDArray[np.int8] | None = None,
+    trust: float = 1.0,
 ) -> Matrix:
-    """(m, K) P(t) of samples, the mean over the grid's points; with `grades` (m,) as if these were seen."""
+    """(m, K) P(t) of samples, the mean over the grid's points; with `grades` (m,) as if these were seen.
+
+    With `trust` below 1 a sample's own ratings count for less than the model says.
+    """
     patterns, places = patterns_of(ratings)
     seen = np.ones((1, z.shape[1])) if grades is None else likelihood_of(grades, z.shape[1])
     total: Matrix = np.zeros_like(z)
     for point in points:
         if point.weight > 0:
-            total += point.weight * point.posterior(z, patterns, places, seen)
+            total += point.weight * point.posterior(z, patterns, places, seen, trust)
     return total
 
 
@@ -154,7 +182,7 @@ class _Data:
     prior: Matrix
 
 
-def _climb(data: _Data, share: float, free: bool, start: Point | None) -> Point:
+def _climb(data: _Data, share: float, free: bool, shared: float, start: Point | None) -> Point:
     """Coordinate ascent of the evidence's lower bound at one point of the grid."""
     from scipy.sparse import csr_matrix
 
@@ -162,7 +190,7 @@ def _climb(data: _Data, share: float, free: bool, start: Point | None) -> Point:
     onehot = [np.eye(classes + 1)[one][:, :classes] for one in data.patterns.T]  # by pattern; nothing for -1
     gather = csr_matrix((np.ones(n), (data.places, np.arange(n))), shape=(len(data.patterns), n))
     form = (1 - share) * np.eye(classes) + share * data.prior
-    G_prior, S_prior = _OWN_STRENGTH * form + 1e-3, _SHARED_STRENGTH * _near_identity(classes) + 1e-3
+    G_prior, S_prior = _OWN_STRENGTH * form + 1e-3, _SHARED_STRENGTH * _near_identity(classes, shared) + 1e-3
     families = [rater_model.start() for _ in range(raters)]
     if start is None:
         T = [200 * rater_model.family(family, classes) for family in families]
@@ -200,6 +228,7 @@ def _climb(data: _Data, share: float, free: bool, start: Point | None) -> Point:
     return Point(
         own_share=share,
         free=free,
+        shared=shared,
         evidence=evidence,
         T=tuple(_rows_to_one(t) for t in T),
         T_counts=tuple(T),
@@ -217,10 +246,10 @@ def _likelihood(logs: Sequence[Matrix], patterns: NDArray[np.int8]) -> Matrix:
     return like
 
 
-def _near_identity(classes: int) -> Matrix:
+def _near_identity(classes: int, shared: float) -> Matrix:
     steps = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
     near = _rows_to_one(np.exp(-steps.astype(np.float64)))
-    matrix: Matrix = (1 - _SHARED) * np.eye(classes) + _SHARED * near
+    matrix: Matrix = (1 - shared) * np.eye(classes) + shared * near
     return matrix
 
 

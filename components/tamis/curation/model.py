@@ -11,17 +11,18 @@ turns probabilities into scores. The README has the whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
-from tamis.curation import honest, joint, surroundings
+from tamis.curation import calibration, honest, joint, surroundings
+from tamis.curation.calibration import Calibration
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
-from tamis.curation.explaining import Findings, diagnosis_of
+from tamis.curation.explaining import Findings, diagnosis_of, own_share_of
 from tamis.curation.joint import Point
 from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods, copy_groups
 from tamis.curation.rater_model import Matrix
@@ -32,18 +33,20 @@ from tamis.curation.surroundings import Surroundings
 Assumption = Literal["cautious", "clusterable"]
 COPY_DISTANCE = 1e-5
 FIT_SAMPLES = 20_000
+NOT_NEARER = "the grades do not show that corrections bring scores nearer to the truth, so no rating was changed"
 FEW_GRADES = 30  # fewer do not settle what the ratings leave open
 # With one rater and no grades: where more samples than this share may have a class of their own (with at least that
 # probability), its errors cannot be told from true differences.
 MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
+MOST_OWN_SHARE_OF_SEVERAL = 0.7  # the same with several raters: those that share errors agree against neighbourhoods
 _ROUGH_SAMPLES = 3_000
 _FOLDS = 5
 _SURE = 2.33  # standard errors of the held-out gain that make it one: 1 % by chance
 _MARGIN_STRENGTH = 50.0  # grades that the ratings' margin counts as, in the prior
 _NEVER = 1e-9  # probability of a class that nobody gave
 _DOUBT = 0.85  # exponent of probabilities that rest on one rater alone: its bias is not in them
-_POWERS = np.arange(0.4, 1.45, 0.05)  # exponents that grades choose among
-_POWER_SPREAD = 0.25  # standard deviation of the logarithm of the exponent, before grades are seen
+_LITTLE_DOUBT = 0.95  # the same with several raters: they may share errors
+_TRUST = 0.5  # how much of their own ratings' likelihood counts if raters share errors
 
 
 def curate(
@@ -127,13 +130,19 @@ def curate(
     informative = not lone and near.gain > _SURE * near.gain_error
     shares = joint.CLUSTERABLE if assume == "clusterable" else joint.OWN_SHARES
     options = _Options(classes, assume, confidence, fill_missing)
-    fitted = _fit(data, informative, shares, prior)
+    fitted = _fit(data, informative, shares, prior, grade_weights)
     reasons = ["all ratings are equal"] if lone else _reasons(data, fitted, assume)
     told = not reasons
     result = _posteriors(data, fitted, told, options)
-    held = None
+    held, notes = None, list[str]()
     if told and (graded != UNRATED).any():
-        held = _held_out(data, fitted, result, grade_weights, options)
+        known = _held_out(data, fitted, result, options)
+        score = known.score
+        if assume == "cautious" and known.harmed(data):
+            _keep_ratings(data, result)
+            score = np.where(raw == UNRATED, score, raw)
+            notes = [NOT_NEARER]
+        held = known.measured(data, score, grade_weights)
     result.diagnosis = diagnosis_of(
         Findings(
             view=view,
@@ -143,11 +152,12 @@ def curate(
             points=fitted.points,
             z=fitted.z,
             rows=fitted.rows,
-            power=fitted.power,
+            power=fitted.calibration.power,
             regression=regression,
             informative=informative,
             reasons=reasons,
             assume=assume,
+            notes=notes,
             held_out=held,
         ),
         result,
@@ -180,13 +190,17 @@ class _Options:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The joint model on the samples `rows`, whose P(z | surroundings) is `z`; `power` sharpens or flattens."""
+    """The joint model on the samples `rows`, whose P(z | surroundings) is `z`, and the calibration of its posteriors.
+
+    `crossed` (g, K) are the posteriors of the graded samples, in order, by fits that have not seen their grades.
+    """
 
     points: list[Point]
     rows: Ints
     z: Matrix
-    power: float
+    calibration: Calibration
     informative: bool
+    crossed: Matrix
 
     @property
     def kept(self) -> list[Point]:
@@ -295,29 +309,37 @@ def _prior(
     return shares
 
 
-def _fit(data: _Data, informative: bool, shares: Sequence[float], prior: Matrix) -> Fitted:
+def _fit(data: _Data, informative: bool, shares: Sequence[float], prior: Matrix, weights: Floats | None) -> Fitted:
     rows = np.union1d(data.view.sample(data.fit_samples), np.flatnonzero(data.grades != UNRATED))
     z = _given(data, informative, rows)
     points = joint.fit(z, data.ratings[rows], data.grades[rows], prior, shares)
-    graded = data.grades[rows] != UNRATED
-    power = _power(points, z[graded], data.ratings[rows][graded], data.grades[rows][graded])
-    if data.ratings.shape[1] == 1 and graded.sum() < FEW_GRADES and len(shares) > 1:
-        power = min(power, _DOUBT)
-    return Fitted(points, rows, z, power, informative)
+    graded = np.flatnonzero(data.grades[rows] != UNRATED)
+    if len(graded):
+        crossed = _crossed(data, points, rows, z, graded, weights)
+        scale = calibration.fit(crossed, data.raw[rows[graded]], data.grades[rows[graded]])
+        return Fitted(points, rows, z, scale, informative, crossed)
+    doubt = _DOUBT if data.ratings.shape[1] == 1 else _LITTLE_DOUBT
+    scale = calibration.none(len(prior), doubt if len(shares) > 1 else 1.0)
+    return Fitted(points, rows, z, scale, informative, np.empty((0, len(prior))))
 
 
-def _power(points: Sequence[Point], z: Matrix, ratings: NDArray[np.int8], grades: NDArray[np.int8]) -> float:
-    """The exponent under which probabilities, made without a sample's own grade, fit the grades best; 1 without any."""
-    if not len(grades):
-        return 1.0
-    logs = np.log(np.maximum(joint.posterior(points, z, ratings), 1e-12))
-    best = (-np.inf, 1.0)
-    for power in _POWERS.tolist():
-        scaled = np.exp(power * (logs - logs.max(1, keepdims=True)))
-        scaled /= scaled.sum(1, keepdims=True)
-        fit = float(np.log(scaled[np.arange(len(grades)), grades]).sum())
-        best = max(best, (fit - 0.5 * (np.log(power) / _POWER_SPREAD) ** 2, power))
-    return best[1]
+def _crossed(
+    data: _Data, points: Sequence[Point], rows: Ints, z: Matrix, graded: NDArray[np.intp], weights: Floats | None
+) -> Matrix:
+    """(g, K) posteriors of the samples `rows[graded]`, by fits that have not seen their grades."""
+    found = np.empty((len(graded), z.shape[1]))
+    fold = np.arange(len(graded)) % _FOLDS
+    kept = [point for point in points if point.weight > 0]
+    for number in range(_FOLDS):
+        out = graded[fold == number]
+        if not len(out):
+            continue
+        grades = data.grades.copy()
+        grades[rows[out]] = UNRATED
+        prior = _prior(data.ratings, grades, weights, z.shape[1])
+        again = joint.fit(z, data.ratings[rows], grades[rows], prior, starts=kept)
+        found[fold == number] = joint.posterior(again, z[out], data.ratings[rows[out]])
+    return found
 
 
 def _reasons(data: _Data, fitted: Fitted, assume: Assumption) -> list[str]:
@@ -325,11 +347,18 @@ def _reasons(data: _Data, fitted: Fitted, assume: Assumption) -> list[str]:
     raters, graded = data.ratings.shape[1], int((data.grades != UNRATED).sum())
     if graded >= FEW_GRADES:
         return []
-    if not fitted.informative and raters < 3:
+    if not fitted.informative:
         return [
             "neighbours and embedding say next to nothing about the ratings: near samples do not share true scores in "
             "this embedding, or the ratings do not follow the texts, or there are too few of them"
         ]
+    if assume == "cautious" and raters > 1:
+        own = sum(point.weight * own_share_of(point, data.near.prior) for point in fitted.points)
+        if own > MOST_OWN_SHARE_OF_SEVERAL:
+            return [
+                f"raters agree with each other against the neighbourhood for {own:.0%} of the samples: errors that they "
+                "share cannot be told from true differences"
+            ]
     possible = [p for p in fitted.points if p.own_share > MOST_OWN_SHARE and p.weight > 0]
     if raters == 1 and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
         most = max(point.own_share for point in possible)
@@ -338,15 +367,6 @@ def _reasons(data: _Data, fitted: Fitted, assume: Assumption) -> list[str]:
             "rater's errors cannot be told from such differences"
         ]
     return []
-
-
-def sharpened(posterior: Matrix, power: float) -> Matrix:
-    """(m, K) probabilities to the power of `power`, made to sum to 1 again."""
-    if power == 1:
-        return posterior
-    scaled = np.maximum(posterior, 1e-300) ** power
-    found: Matrix = scaled / scaled.sum(1, keepdims=True)
-    return found
 
 
 def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> Curated:
@@ -374,7 +394,7 @@ def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> C
         own, grades, raw = data.ratings[rows], data.grades[rows], data.raw[rows]
         rated, here = raw != UNRATED, np.arange(len(rows))
         if told:
-            seen = sharpened(joint.posterior(fitted.points, z, own), fitted.power)
+            seen = fitted.calibration(joint.posterior(fitted.points, z, own), raw)
             seen *= joint.likelihood_of(grades, options.classes)
             seen /= seen.sum(1, keepdims=True)
         else:
@@ -384,7 +404,8 @@ def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> C
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
         place = np.maximum(raw, 0)
         top = np.where(rated & ~(seen[here, top] > seen[here, place]), raw, top)
-        score = _scores(seen, raw, options)
+        second = _doubting(data, fitted, z, own) if told else None
+        score = _scores(seen, raw, options, second)
         result.flagged[rows] = rated & (top != raw)
         result.suggested[rows] = np.where(known | rated, top, UNRATED)
         result.score[rows] = score
@@ -396,6 +417,14 @@ def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> C
             wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
             result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
     return result
+
+
+def _keep_ratings(data: _Data, result: Curated) -> None:
+    """Take corrections back; what is known of every sample stays."""
+    assert result.posterior is not None
+    ungraded = np.flatnonzero((data.raw != UNRATED) & (data.grades == UNRATED))
+    result.score[ungraded] = data.raw[ungraded]
+    result.confidence[ungraded] = result.posterior[ungraded, data.raw[ungraded]]
 
 
 def _given(data: _Data, informative: bool, rows: Ints) -> Matrix:
@@ -414,9 +443,18 @@ def _informed(data: _Data, informative: bool, rows: Ints) -> NDArray[np.bool_]:
     return found
 
 
-def _scores(posterior: Matrix, raw: NDArray[np.int8], options: _Options) -> NDArray[np.int8]:
+def _doubting(data: _Data, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]) -> Matrix | None:
+    """The posterior if raters that agree may only share errors; None where there is one rater, or grades tell."""
+    if ratings.shape[1] == 1 or (data.grades != UNRATED).sum() >= FEW_GRADES:
+        return None
+    return joint.posterior(fitted.points, z, ratings, trust=_TRUST)
+
+
+def _scores(
+    posterior: Matrix, raw: NDArray[np.int8], options: _Options, second: Matrix | None = None
+) -> NDArray[np.int8]:
     if options.assume == "cautious":
-        return chosen(posterior, raw, threshold=options.confidence, fill=options.fill)
+        return chosen(posterior, raw, threshold=options.confidence, fill=options.fill, second=second)
     # The premise is taken for true, and so are its probabilities: the most probable class is right most often.
     top = np.nan_to_num(posterior, nan=-1.0)
     best, most = top.argmax(1), top.max(1)
@@ -425,34 +463,50 @@ def _scores(posterior: Matrix, raw: NDArray[np.int8], options: _Options) -> NDAr
     return np.where(change, best, raw).astype(np.int8)
 
 
-def _held_out(
-    data: _Data, fitted: Fitted, result: Curated, weights: Floats | None, options: _Options
-) -> dict[str, Any]:
-    """What human grades say of the scores that their samples get without them, by folds.
-
-    Predictions of samples without a grade are those of the fit to all grades.
-    """
+def _held_out(data: _Data, fitted: Fitted, result: Curated, options: _Options) -> _HeldOut:
+    """The graded samples' scores and posteriors without their own grades: calibrated by the other folds, too."""
     assert result.posterior is not None
     graded = np.flatnonzero(data.grades != UNRATED)
-    places = np.searchsorted(fitted.rows, graded)
     fold = np.arange(len(graded)) % _FOLDS
     score, posterior = result.score.copy(), result.posterior.copy()
+    raw, grades = data.raw[graded], data.grades[graded]
     for number in range(_FOLDS):
         out = fold == number
         if not out.any() or out.all():
             continue
-        kept = data.grades.copy()
-        kept[graded[out]] = UNRATED
-        prior = _prior(data.ratings, kept, weights, options.classes)
-        points = joint.fit(fitted.z, data.ratings[fitted.rows], kept[fitted.rows], prior, starts=fitted.kept)
-        rest, given = graded[~out], fitted.z[places[~out]]
-        power = _power(points, given, data.ratings[rest], data.grades[rest])
-        seen = sharpened(joint.posterior(points, fitted.z[places[out]], data.ratings[graded[out]]), power)
+        scale = calibration.fit(fitted.crossed[~out], raw[~out], grades[~out])
+        seen = scale(fitted.crossed[out], raw[out])
         posterior[graded[out]] = seen
-        score[graded[out]] = _scores(seen, data.raw[graded[out]], replace(options, fill=False))
-    here = graded[score[graded] != UNRATED]
-    said = posterior[here, score[here]]
-    found = honest.honest_error(
-        data.grades, data.raw, score, weights=weights, predicted=honest.predictions(posterior, data.raw, score)
-    )
-    return found | {"reliability": honest.reliability(said, score[here] == data.grades[here])}
+        score[graded[out]] = _scores(seen, raw[out], options)
+    return _HeldOut(graded, score, posterior)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Scores (n,) and posteriors (n, K); those of the samples `graded` are made without their own grades."""
+
+    graded: NDArray[np.intp]
+    score: NDArray[np.int8]
+    posterior: NDArray[np.float32]
+
+    def harmed(self, data: _Data) -> bool:
+        """Whether scores of rated samples are further from their grades after curation than before, on average."""
+        rows = self.graded[data.raw[self.graded] != UNRATED]
+        true, raw, score = (values[rows].astype(int) for values in (data.grades, data.raw, self.score))
+        changed = raw != score
+        right = int((score == true)[changed].sum()) - int((raw == true)[changed].sum())
+        nearer = int(np.abs(raw - true)[changed].sum()) - int(np.abs(score - true)[changed].sum())
+        return right < 0 or nearer < 0
+
+    def measured(self, data: _Data, score: NDArray[np.int8], weights: Floats | None) -> dict[str, Any]:
+        """What the grades say of raw scores and of `score` (n,), and of the confidence in it."""
+        here = self.graded[score[self.graded] != UNRATED]
+        said = self.posterior[here, score[here]]
+        found = honest.honest_error(
+            data.grades,
+            data.raw,
+            score,
+            weights=weights,
+            predicted=honest.predictions(self.posterior, data.raw, score),
+        )
+        return found | {"reliability": honest.reliability(said, score[here] == data.grades[here])}
