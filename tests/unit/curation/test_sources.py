@@ -19,7 +19,7 @@ from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run
 from tests.artifacts import conversation, make_neighbors, make_ratings
 from tests.artifacts import make_pool as write_pool
-from tests.unit.curation.pools import Pool, T, make_pool, nearest
+from tests.unit.curation.pools import Pool, T, make_pool, mixed_pool, nearest
 
 N, RARE = 1200, 150
 MIRRORED = T[::-1, ::-1]
@@ -68,7 +68,7 @@ def test_a_matrix_per_source_is_nearer_to_each_and_no_worse(pool: Pool, places: 
         fields = (array[rows] for array in (pool.vectors, pool.true, pool.scores, pool.indices, pool.distances))
         truth = Pool(*fields).realized()
         own = np.abs(np.array(found[name]["T"]) - truth).mean()
-        assert own < 0.5 * np.abs(np.array(whole.diagnosis["T"]) - truth).mean()
+        assert own < 0.7 * np.abs(np.array(whole.diagnosis["T"]) - truth).mean()
         assert found[name]["difference"] > 0.01
         assert found[name]["own_share"] <= 0.1
         assert found[name]["counts"]["rated"] == len(places[name])
@@ -145,20 +145,17 @@ def test_a_source_that_says_nothing_by_itself_is_curated_with_all(pool: Pool) ->
 
 
 def test_a_source_speaks_where_all_together_say_nothing() -> None:
-    small = make_pool(600, 32, seed=31)
-    rng = np.random.default_rng(32)
-    n, k = 4600, 16
-    scores = np.append(small.scores, rng.integers(0, 6, n - 600)).astype(np.int8)
-    own = nearest(small.vectors, k)
-    indices = np.vstack([own[0], rng.integers(600, n, (n - 600, k))])
-    distances = np.vstack([own[1], np.sort(rng.random((n - 600, k)), axis=1).astype(np.float32)])
-    places = {"clear": np.arange(600), "noise": np.arange(600, n)}
+    """One source has clean clusters, in the other three of five samples have a class of their own."""
+    clear, mixed = make_pool(600, 32, seed=31), mixed_pool(1800, seed=3, own=0.6)
+    scores = np.append(clear.scores, mixed.ratings[:, 0])
+    indices, distances = np.vstack([clear.indices, mixed.indices + 600]), np.vstack([clear.distances, mixed.distances])
+    places = {"clear": np.arange(600), "mixed": np.arange(600, 2400)}
     cautious = partial(curate, assume="cautious")
     apart = sources.curate(cautious, arrays_of(scores, indices, distances), places, classes=6, smallest=200)
     assert apart.diagnosis["reasons"]
     assert not apart.diagnosis["explained"]
     assert apart.diagnosis["sources"]["clear"]["explained"]
-    assert (apart.score[:600] == small.true).mean() > (scores[:600] == small.true).mean() + 0.2
+    assert (apart.score[:600] == clear.true).mean() > (scores[:600] == clear.true).mean() + 0.2
     np.testing.assert_array_equal(apart.score[600:], scores[600:])
     assert np.isnan(apart.confidence[600:]).all()
     assert not np.isnan(apart.confidence[:600]).any()
