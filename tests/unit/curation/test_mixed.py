@@ -43,7 +43,7 @@ def test_one_rater_s_scores_are_never_made_worse(own: float, rater: str) -> None
 @pytest.mark.parametrize("raters", [2, 3])
 @pytest.mark.parametrize("own", [0.1, 0.3, 0.6, 0.9])
 def test_several_raters_scores_are_never_made_worse(own: float, raters: int) -> None:
-    assert_no_harm(*curated(own, raters=raters))
+    assert_no_harm(*curated(own, n=700, raters=raters))
 
 
 @pytest.mark.parametrize("own", [0.1, 0.3, 0.6, 0.9])

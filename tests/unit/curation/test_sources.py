@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run
 from tests.artifacts import conversation, make_neighbors, make_ratings
 from tests.artifacts import make_pool as write_pool
-from tests.unit.curation.pools import Pool, T, make_pool, mixed_pool, nearest
+from tests.unit.curation.pools import Pool, T, make_pool, nearest
 
 N, RARE = 1200, 150
 MIRRORED = T[::-1, ::-1]
@@ -29,7 +28,7 @@ def arrays_of(scores: np.ndarray, indices: np.ndarray, distances: np.ndarray, **
     return Arrays(scores.astype(np.int8)[:, None], indices, distances, **more)
 
 
-def curate(arrays: Arrays, assume: Literal["cautious", "clusterable"] = "clusterable") -> Curated:
+def curate(arrays: Arrays) -> Curated:
     """As the stage does it; with neighbours taken to share their scores, so that small pools tell enough."""
     return model.curate(
         arrays.ratings,
@@ -39,7 +38,7 @@ def curate(arrays: Arrays, assume: Literal["cautious", "clusterable"] = "cluster
         covariates=arrays.covariates,
         grades=arrays.grades,
         grade_weights=arrays.grade_weights,
-        assume=assume,
+        assume="clusterable",
     )
 
 
@@ -144,21 +143,27 @@ def test_a_source_that_says_nothing_by_itself_is_curated_with_all(pool: Pool) ->
     assert found["code"]["counts"]["corrected"] == (apart.score[N:] != scores[N:]).sum()
 
 
-def test_a_source_speaks_where_all_together_say_nothing() -> None:
-    """One source has clean clusters, in the other three of five samples have a class of their own."""
-    clear, mixed = make_pool(600, 32, seed=31), mixed_pool(1800, seed=3, own=0.6)
-    scores = np.append(clear.scores, mixed.ratings[:, 0])
-    indices, distances = np.vstack([clear.indices, mixed.indices + 600]), np.vstack([clear.distances, mixed.distances])
-    places = {"clear": np.arange(600), "mixed": np.arange(600, 2400)}
-    cautious = partial(curate, assume="cautious")
-    apart = sources.curate(cautious, arrays_of(scores, indices, distances), places, classes=6, smallest=200)
-    assert apart.diagnosis["reasons"]
-    assert not apart.diagnosis["explained"]
-    assert apart.diagnosis["sources"]["clear"]["explained"]
-    assert (apart.score[:600] == clear.true).mean() > (scores[:600] == clear.true).mean() + 0.2
-    np.testing.assert_array_equal(apart.score[600:], scores[600:])
-    assert np.isnan(apart.confidence[600:]).all()
-    assert not np.isnan(apart.confidence[:600]).any()
+def test_a_source_speaks_where_all_together_say_nothing(pool: Pool, places: dict[str, np.ndarray]) -> None:
+    def reluctant(arrays: Arrays) -> Curated:
+        """Says nothing of all samples together."""
+        found = curate(arrays)
+        if len(arrays) < 2 * N:
+            return found
+        nothing = np.full_like(found.confidence, np.nan)
+        silent = {"explained": False, "reasons": ["too mixed"], "warnings": ["too mixed", "another"]}
+        return replace(found, score=found.raw.copy(), confidence=nothing, diagnosis=found.diagnosis | silent)
+
+    apart = sources.curate(
+        reluctant, arrays_of(pool.scores, pool.indices, pool.distances), places, classes=6, smallest=1100
+    )
+    chat = places["chat"]
+    assert apart.diagnosis["sources"]["chat"]["explained"]
+    assert list(apart.diagnosis["sources"]) == ["chat"]
+    assert (apart.score[chat] == pool.true[chat]).mean() > (pool.scores[chat] == pool.true[chat]).mean() + 0.2
+    np.testing.assert_array_equal(apart.score[N:], pool.scores[N:])
+    assert np.isnan(apart.confidence[N:]).all()
+    assert not np.isnan(apart.confidence[chat]).any()
     warnings = apart.diagnosis["warnings"]
-    assert apart.diagnosis["reasons"][0] not in warnings
-    assert any("were corrected (clear)" in warning for warning in warnings)
+    assert "too mixed" not in warnings
+    assert "another" in warnings
+    assert any("were corrected (chat)" in warning for warning in warnings)
