@@ -157,6 +157,14 @@ def mixed_pool(
     return RatedPool(vectors, true[order], ratings, graded[order], *nearest(vectors, k))
 
 
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """Mean over samples of how far the confidences of its bin are from the share that is right."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    parts = [place == number for number in range(bins)]
+    apart = [abs(float(confidence[p].mean() - right[p].mean())) * p.sum() for p in parts if p.any()]
+    return sum(apart) / len(right)
+
+
 def make_vectors(n: int, d: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Vectors and scores of such a pool, without its neighbours."""
     vectors, _, scores = _clusters(n, d, seed, 20, 0, T, P)

@@ -15,13 +15,16 @@ from kfp import dsl
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import pack
+from tamis.core.samples import Message, sample_id
 from tamis.core.settings import parse
 from tamis.core.tables import CURATION, RATINGS, PartsWriter, curation_with_posterior
+from tamis.curation import curate as on_arrays
 from tamis.curation.component import curate
 from tamis.curation.result import Curated
-from tamis.curation.settings import CurationSettings
+from tamis.curation.settings import CurationSettings, GradesSettings
 from tamis.curation.stage import _write, run
-from tests.artifacts import make, make_neighbors, make_ratings
+from tests.artifacts import conversation, make, make_embeddings, make_neighbors, make_ratings
+from tests.artifacts import make_pool as write_pool
 from tests.unit.curation.pools import Pool, draw_ratings, make_pool, nearest
 
 RATINGS_OF_CLASSES = np.array([4, 5, 6, 7, 8, 9])
@@ -84,7 +87,9 @@ def test_the_artifact_holds_curated_scores_and_a_diagnosis(pool: Pool, tmp_path:
     confusion = np.zeros((6, 6), int)
     np.add.at(confusion, (pool.scores, score), 1)
     assert diagnosis["confusion"] == confusion.tolist()
-    assert {"T", "p", "observed_prior", "log_likelihood", "clusterability", "identifiability"} <= diagnosis.keys()
+    assert {"T", "p", "observed_prior", "predictive_log_likelihood", "sensitivity", "own_share"} <= diagnosis.keys()
+    assert diagnosis["held_out"] is None
+    assert diagnosis["regression"] is None
 
 
 def test_the_most_confident_corrections_are_kept_with_their_neighbours(pool: Pool, tmp_path: Path) -> None:
@@ -258,7 +263,7 @@ def test_where_a_mode_gives_no_mean_it_is_the_score(pool: Pool, tmp_path: Path, 
 def curated(score: list[int], **found: Any) -> Curated:
     scores, n = np.array(score, np.int8), len(score)
     floats = np.full(n, np.nan, np.float32)
-    return Curated(scores, scores, np.zeros(n, bool), scores, floats, floats, **found)
+    return Curated(scores, scores, np.zeros(n, bool), scores, floats, floats, floats, **found)
 
 
 def written(folder: Path, result: Curated, classes: int | None) -> pa.Table:
@@ -293,7 +298,130 @@ def test_posteriors_are_in_the_table_when_asked_for(pool: Pool, tmp_path: Path) 
     ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
     settings = CurationSettings(posterior=True, lowest=5)
     run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
-    assert rows_of(tmp_path / "out").schema.equals(curation_with_posterior(5))
+    table = rows_of(tmp_path / "out")
+    assert table.schema.equals(curation_with_posterior(5))
+    posterior = np.stack(table["posterior"].to_pylist())
+    np.testing.assert_allclose(posterior.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(posterior @ np.arange(5), table["mean"].to_numpy(), atol=1e-5)
+    np.testing.assert_allclose(posterior[np.arange(1200), table["score"].to_numpy()], table["confidence"].to_numpy())
+
+
+def test_embeddings_enter_the_model_in_whatever_order_they_are(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    order, ids = np.random.default_rng(0).permutation(1200), names(1200)
+    # One vector more than the graph has, which is left out.
+    more = np.vstack([pool.vectors[order], pool.vectors[:1]])
+    same = make_embeddings(tmp_path / "same", ids, pool.vectors)
+    other = make_embeddings(tmp_path / "other", [*(ids[i] for i in order), "e" * 32], more)
+    for name, embeddings in (("a", same), ("b", other)):
+        run(CurationSettings(), ratings=[ratings], neighbors=graph, embeddings=embeddings, out=tmp_path / name)
+    assert rows_of(tmp_path / "a").equals(rows_of(tmp_path / "b"))
+    found = json.loads((tmp_path / "a/diagnosis.json").read_text())["r"]
+    assert found["regression"]["explained_variance"] > 0.3
+    assert found["weights"]["regression"] is not None
+    vectors = np.load(Artifact.open(same, "embeddings").path("vectors.npy"))
+    expected = on_arrays(pool.scores, pool.indices, pool.distances, embeddings=vectors)
+    np.testing.assert_array_equal(rows_of(tmp_path / "a")["score"].to_numpy(), expected.score)
+
+
+def test_samples_without_a_vector_are_counted_and_refused(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    embeddings = make_embeddings(tmp_path / "embeddings", names(1200)[3:], pool.vectors[3:])
+    with pytest.raises(InputError, match="3 of the graph's 1200 samples have no vector here"):
+        run(CurationSettings(), ratings=[ratings], neighbors=graph, embeddings=embeddings, out=tmp_path / "out")
+
+
+def texts(pool: Pool) -> list[list[Message]]:
+    """A text for each sample; the longer the answer, the better it is."""
+    return [conversation(f"question {i}", "word " * (20 + 10 * int(t))) for i, t in enumerate(pool.true)]
+
+
+def in_pool(folder: Path, pool: Pool, metadata: list[dict[str, Any]] | None = None) -> tuple[Path, Path, Path]:
+    """Pool, ratings and graph of the same texts."""
+    samples = texts(pool)
+    ids = [sample_id(messages) for messages in samples]
+    return (
+        write_pool(folder / "pool", samples, metadata=metadata),
+        ratings_of(folder, "r", pool.scores, ids),
+        make_neighbors(folder / "neighbors", ids, pool.indices, pool.distances),
+    )
+
+
+def test_lengths_of_the_pool_s_texts_enter_the_model_and_their_effect_is_told(pool: Pool, tmp_path: Path) -> None:
+    texts_of, ratings, graph = in_pool(tmp_path, pool)
+    run(CurationSettings(), ratings=[ratings], neighbors=graph, pool=texts_of, out=tmp_path / "out")
+    found = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    effects = found["regression"]["effects"]
+    assert set(effects) == {"log length of the prompt", "log length of the answer"}
+    assert effects["log length of the answer"] > 0.3
+    assert abs(effects["log length of the prompt"]) < 0.2
+
+
+def graded_file(folder: Path, pool: Pool, number: int, ids: list[str], weight: float | None = None) -> Path:
+    lines = [f"{ids[i]},{int(pool.true[i]) + 4}" + (f",{weight}" if weight else "") for i in range(number)]
+    head = "id,grade,weight" if weight else "id,grade"
+    (folder / "grades.csv").write_text("\n".join([head, *lines, ""]))
+    return folder / "grades.csv"
+
+
+def test_grades_of_a_file_enter_the_model_and_judge_it(pool: Pool, tmp_path: Path) -> None:
+    ratings, graph = ratings_of(tmp_path, "r", pool.scores), graph_of(tmp_path, pool)
+    path = graded_file(tmp_path, pool, 60, names(1200), weight=20)
+    settings = CurationSettings(grades=GradesSettings(path=str(path)))
+    manifest = run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    assert manifest.facts["graded"] == 60
+    found = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    assert found["graded"] == found["grades"]["graded"] == 60
+    assert found["grades"]["weighted"]
+    assert found["held_out"]["graded"] == 60
+    assert found["held_out"]["weighted"]
+    assert "reliability" in found["held_out"]
+    assert (rows_of(tmp_path / "out")["score"].to_numpy()[:60] == pool.true[:60]).mean() > 0.95
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+def test_grades_of_a_field_of_the_pool_judge_every_mode(pool: Pool, tmp_path: Path, mode: str) -> None:
+    metadata = [{"human": int(t) + 4} if i < 80 else {} for i, t in enumerate(pool.true)]
+    texts_of, ratings, graph = in_pool(tmp_path, pool, metadata)
+    settings = parse(CurationSettings, {"mode": mode, "grades": {"column": "human"}}, where="settings")
+    run(settings, ratings=[ratings], neighbors=graph, pool=texts_of, out=tmp_path / "out")
+    found = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    assert found["grades"]["graded"] == 80
+    held_out = found["held_out"]
+    assert held_out["graded"] == 80
+    raw = (pool.scores == pool.true)[:80].mean()
+    assert held_out["right"]["raw"]["classical"]["value"] == pytest.approx(raw)
+    if mode == "paper":
+        curated_right = (rows_of(tmp_path / "out")["score"].to_numpy() == pool.true)[:80].mean()
+        assert held_out["right"]["curated"]["value"] == pytest.approx(curated_right)
+    with pytest.raises(SettingsError, match="a field of the pool"):
+        run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "no-pool")
+
+
+@pytest.mark.parametrize(("fill", "filled"), [("auto", True), (False, False)])
+def test_what_a_rater_was_not_asked_about_is_predicted(
+    pool: Pool, tmp_path: Path, fill: bool | str, filled: bool
+) -> None:
+    ids = names(1200)
+    values = [int(RATINGS_OF_CLASSES[s]) if i % 3 == 0 else None for i, s in enumerate(pool.scores)]
+    not_asked = [name for name, value in zip(ids, values, strict=True) if value is None]
+    ratings = make_ratings(tmp_path / "r", "r", ids, values, not_asked=not_asked)
+    settings = parse(CurationSettings, {"fill_missing": fill}, where="settings")
+    manifest = run(settings, ratings=[ratings], neighbors=graph_of(tmp_path, pool), out=tmp_path / "out")
+    table = rows_of(tmp_path / "out")
+    rest = np.arange(1200) % 3 != 0
+    assert table["raw_score"].null_count == 800
+    assert table["score"].null_count == (0 if filled else 800)
+    assert manifest.facts["filled"] == (800 if filled else 0)
+    means = table["mean"].to_numpy()[rest]
+    assert np.corrcoef(means, pool.true[rest])[0, 1] > 0.5
+
+
+def test_ratings_that_failed_are_not_filled_in_by_themselves(pool: Pool, tmp_path: Path) -> None:
+    scores = np.where(np.arange(1200) < 50, -1, pool.scores)
+    ratings, graph = ratings_of(tmp_path, "r", scores), graph_of(tmp_path, pool)
+    run(CurationSettings(), ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    assert rows_of(tmp_path / "out")["score"].null_count == 50
 
 
 def test_two_runs_write_the_same_bytes(pool: Pool, tmp_path: Path) -> None:
@@ -315,6 +443,10 @@ def test_two_runs_write_the_same_bytes(pool: Pool, tmp_path: Path) -> None:
         ({"mode": "paper", "fill_missing": True}, "fill_missing needs mode: exact"),
         ({"mode": "exakt"}, "mode"),
         ({"treshold": 1}, "unknown setting"),
+        ({"bootstrap": 50}, "unknown setting"),
+        ({"ordinal": 3}, "unknown setting"),
+        ({"assume": "anything"}, "assume"),
+        ({"fit_samples": 10}, "fit_samples"),
     ],
 )
 def test_wrong_settings_are_explained(values: dict[str, Any], message: str) -> None:
@@ -354,9 +486,12 @@ def test_more_neighbours_than_the_graph_has_are_no_secret(pool: Pool, tmp_path: 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"bootstrap": 50, "neighbors": 5}, "neighbors and bootstrap needs mode: exact, not paper"),
+        ({"combine": True, "neighbors": 5}, "neighbors and combine needs mode: exact, not paper"),
         ({"posterior": True}, "posterior needs mode: exact"),
-        ({"ordinal": 3}, "ordinal needs mode: exact"),
+        ({"assume": "clusterable"}, "assume needs mode: exact"),
+        ({"fit_samples": 500}, "fit_samples needs mode: exact"),
+        ({"copies": "keep"}, "copies needs mode: exact"),
+        ({"fill_missing": False}, "fill_missing needs mode: exact"),
         ({"mode": "exact", "diversity": "reference", "diversity_neighbors": 5}, "no meaning with diversity: reference"),
     ],
 )
