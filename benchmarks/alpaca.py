@@ -239,8 +239,8 @@ def held_out(pool: Pool) -> str:
         "## A rater that was held out\n\nSpearman's correlation with the ratings of the rater held out, which nothing "
         "has seen, of what the two others say; in brackets the partial correlation given the answer's log length, for "
         "all raters reward length. `ridge`: regression of the mean of both on the embedding, five folds, each sample "
-        f"predicted by the others, the penalty chosen by these predictions. `mean + ridge`: {OWN} x mean + ridge. Other "
-        "raters stand in the order of the rows. Curation knows the embedding and the log lengths.\n\n"
+        f"predicted by the others, the penalty chosen by these predictions. `mean + ridge`: {OWN} x mean + ridge. "
+        "Other raters stand in the order of the rows. Curation knows the embedding and the log lengths.\n\n"
         + table(head, rows)
     )
 
