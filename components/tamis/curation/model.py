@@ -138,7 +138,7 @@ def curate(
     if told and (graded != UNRATED).any():
         known = _held_out(data, fitted, result, options)
         score = known.score
-        if assume == "cautious" and known.harmed(data):
+        if assume == "cautious" and len(known.graded) >= FEW_GRADES and not known.shown(data):
             _keep_ratings(data, result)
             score = np.where(raw == UNRATED, score, raw)
             notes = [NOT_NEARER]
@@ -489,14 +489,17 @@ class _HeldOut:
     score: NDArray[np.int8]
     posterior: NDArray[np.float32]
 
-    def harmed(self, data: _Data) -> bool:
-        """Whether scores of rated samples are further from their grades after curation than before, on average."""
+    def shown(self, data: _Data) -> bool:
+        """Whether grades show that curation brings rated samples nearer to the truth.
+
+        Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error.
+        """
         rows = self.graded[data.raw[self.graded] != UNRATED]
         true, raw, score = (values[rows].astype(int) for values in (data.grades, data.raw, self.score))
-        changed = raw != score
-        right = int((score == true)[changed].sum()) - int((raw == true)[changed].sum())
-        nearer = int(np.abs(raw - true)[changed].sum()) - int(np.abs(score - true)[changed].sum())
-        return right < 0 or nearer < 0
+        right = (score == true).astype(float) - (raw == true)
+        nearer = np.abs(raw - true).astype(float) - np.abs(score - true)
+        better = [float(gain.sum() / max(np.sqrt((gain**2).sum()), 1e-9)) for gain in (right, nearer)]
+        return min(better) >= 0 and max(better) >= 1
 
     def measured(self, data: _Data, score: NDArray[np.int8], weights: Floats | None) -> dict[str, Any]:
         """What the grades say of raw scores and of `score` (n,), and of the confidence in it."""
