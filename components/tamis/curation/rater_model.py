@@ -77,26 +77,28 @@ def fit_flattened(
     center = np.concatenate([np.tile(_CENTER, raters), [0.0] if free else []])
     width = np.concatenate([np.tile(_WIDTH, raters), [_OFFSET] if free else []])
 
-    def rows_of(at: NDArray[np.float64]) -> list[Matrix]:
+    def rows_of(at: NDArray[np.float64], r: int) -> Matrix:
         h = 1 / (1 + np.exp(-at[-1])) if free else 0.0
-        matrices = [family(at[3 * r : 3 * r + 3], classes) for r in range(raters)]
-        return [(1 - h) * matrix + h * margin for matrix, margin in zip(matrices, margins, strict=True)]
+        rows: Matrix = (1 - h) * family(at[3 * r : 3 * r + 3], classes) + h * margins[r]
+        return rows
 
     def loss(at: NDArray[np.float64]) -> float:
-        fitted = sum(float((c * np.log(m)).sum()) for c, m in zip(counts, rows_of(at), strict=True))
+        fitted = sum(float((counts[r] * np.log(rows_of(at, r))).sum()) for r in range(raters))
         return -fitted + 0.5 * float((((at - center) / width) ** 2).sum())
 
     now = loss(place)
     for _ in range(_STEPS):
-        base = rows_of(place)
+        base = [rows_of(place, r) for r in range(raters)]
         gradient, curvature = (place - center) / width**2, np.diag(1 / width**2)
-        slopes = []  # of every rater's rows in every parameter
+        slopes = np.zeros((raters, len(place), classes * classes))  # of every rater's rows in every parameter
         for number in range(len(place)):
-            step = np.zeros(len(place))
-            step[number] = 1e-4
-            slopes.append([(a - b) / 1e-4 for a, b in zip(rows_of(place + step), base, strict=True)])
+            step = place.copy()
+            step[number] += 1e-4
+            share_moves = free and number == len(place) - 1
+            for r in range(raters) if share_moves else (number // 3,):
+                slopes[r, number] = ((rows_of(step, r) - base[r]) / 1e-4).ravel()
         for r in range(raters):
-            stack = np.array([slope[r] for slope in slopes]).reshape(len(place), -1)
+            stack = slopes[r]
             ratio = (counts[r] / base[r]).ravel()
             gradient = gradient - stack @ ratio
             total = np.repeat(counts[r].sum(1), classes) / base[r].ravel()  # expected information
