@@ -40,6 +40,7 @@ FEW_GRADES = 30  # fewer do not settle what the ratings leave open
 MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
 MOST_OWN_SHARE_OF_SEVERAL = 0.7  # the same with several raters: those that share errors agree against neighbourhoods
 _ROUGH_SAMPLES = 3_000
+_JOINT_SAMPLES = 10_000  # most to which the joint model is fitted; it has few parameters
 _FOLDS = 5
 _SURE = 2.33  # standard errors of the held-out gain that make it one: 1 % by chance
 _MARGIN_STRENGTH = 50.0  # grades that the ratings' margin counts as, in the prior
@@ -101,17 +102,49 @@ def curate(
     Raises:
         InputError: when shapes disagree, a score is out of range, or nothing is rated.
     """
+    from threadpoolctl import threadpool_limits
+
     given = check_arrays(ratings, indices, distances, classes)
     graded = _grades(grades, len(given), classes)
+    options = _Options(classes, assume, confidence, fill_missing)
+    known = _Known(indices, distances, embeddings, covariates, covariate_names, grade_weights)
+    # Products here are narrow: threads cost more than they bring, and their number would change the last bits.
+    with threadpool_limits(limits=1, user_api="blas"):
+        result = _curate(given, graded, known, options, neighbors, copy_distance, fit_samples)
+    if not keep_posterior:
+        result.posterior = None
+    return result
+
+
+@dataclass(frozen=True)
+class _Known:
+    indices: Ints
+    distances: Floats
+    embeddings: NDArray[Any] | None
+    covariates: Floats | None
+    covariate_names: Sequence[str] | None
+    grade_weights: Floats | None
+
+
+def _curate(
+    given: NDArray[np.int8],
+    graded: NDArray[np.int8],
+    known: _Known,
+    options: _Options,
+    neighbors: int | Literal["auto"],
+    copy_distance: float | None,
+    fit_samples: int,
+) -> Curated:
+    indices, distances, classes, assume = known.indices, known.distances, options.classes, options.assume
     raw = _rounded_mean(given)
     groups = None if copy_distance is None else copy_groups(indices, distances, copy_distance)
     view = Neighborhoods(raw, indices, distances, groups)
     k = view.k if neighbors == "auto" else min(neighbors, view.k)
     fold = _folds(len(given), groups)
     regression = None
-    if embeddings is not None or covariates is not None:
-        regression = predict(_centred(given), view, embeddings, covariates, fold, covariate_names)
-    prior = _prior(given, graded, grade_weights, classes)
+    if known.embeddings is not None or known.covariates is not None:
+        regression = predict(_centred(given), view, known.embeddings, known.covariates, fold, known.covariate_names)
+    prior = _prior(given, graded, known.grade_weights, classes)
     lone = len(np.unique(given[given != UNRATED])) == 1 and not (graded != UNRATED).any()
     predicted = _standardized(regression, raw)
     symbols, codes = surroundings.symbols_of(given)
@@ -129,20 +162,19 @@ def curate(
     data = _Data(view, given, codes, raw, graded, near, predicted, fit_samples)
     informative = not lone and near.gain > _SURE * near.gain_error
     shares = joint.CLUSTERABLE if assume == "clusterable" else joint.OWN_SHARES
-    options = _Options(classes, assume, confidence, fill_missing)
-    fitted = _fit(data, informative, shares, prior, grade_weights)
+    fitted = _fit(data, informative, shares, prior, known.grade_weights)
     reasons = ["all ratings are equal"] if lone else _reasons(data, fitted, assume)
     told = not reasons
     result = _posteriors(data, fitted, told, options)
     held, notes = None, list[str]()
     if told and (graded != UNRATED).any():
-        known = _held_out(data, fitted, result, options)
-        score = known.score
-        if assume == "cautious" and len(known.graded) >= FEW_GRADES and not known.shown(data):
+        apart = _held_out(data, fitted, result, options)
+        score = apart.score
+        if assume == "cautious" and len(apart.graded) >= FEW_GRADES and not apart.shown(data):
             _keep_ratings(data, result)
             score = np.where(raw == UNRATED, score, raw)
             notes = [NOT_NEARER]
-        held = known.measured(data, score, grade_weights)
+        held = apart.measured(data, score, known.grade_weights)
     result.diagnosis = diagnosis_of(
         Findings(
             view=view,
@@ -163,8 +195,6 @@ def curate(
         result,
         classes,
     )
-    if not keep_posterior:
-        result.posterior = None
     return result
 
 
@@ -310,7 +340,7 @@ def _prior(
 
 
 def _fit(data: _Data, informative: bool, shares: Sequence[float], prior: Matrix, weights: Floats | None) -> Fitted:
-    rows = np.union1d(data.view.sample(data.fit_samples), np.flatnonzero(data.grades != UNRATED))
+    rows = np.union1d(data.view.sample(min(data.fit_samples, _JOINT_SAMPLES)), np.flatnonzero(data.grades != UNRATED))
     z = _given(data, informative, rows)
     points = joint.fit(z, data.ratings[rows], data.grades[rows], prior, shares)
     graded = np.flatnonzero(data.grades[rows] != UNRATED)
