@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from tamis.curation.calibration import Calibration
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.explaining import Findings, diagnosis_of, own_share_of
+from tamis.curation.inputs import check_features, check_graph
 from tamis.curation.joint import Point
 from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods, copy_groups
 from tamis.curation.rater_model import Matrix
@@ -100,11 +101,22 @@ def curate(
         probabilities are NaN.
 
     Raises:
-        InputError: when shapes disagree, a score is out of range, or nothing is rated.
+        InputError: when shapes disagree, a number is out of range or not finite, or nothing is rated.
     """
     from threadpoolctl import threadpool_limits
 
+    indices, distances = np.asanyarray(indices), np.asanyarray(distances)
     given = check_arrays(ratings, indices, distances, classes)
+    covariates = None if covariates is None else np.asarray(covariates, np.float64)
+    grade_weights = None if grade_weights is None else np.asarray(grade_weights, np.float64)
+    check_features(len(given), embeddings, covariates, grade_weights)
+    if confidence > 1 or fit_samples < 1 or (neighbors != "auto" and neighbors < 1):
+        raise InputError(
+            f"confidence is {confidence}, fit_samples {fit_samples} and neighbors {neighbors}",
+            allowed="confidence of 0..1, fit_samples and neighbors of 1 or more",
+        )
+    if assume not in get_args(Assumption):
+        raise InputError(f"assume is {assume!r}", allowed=", ".join(get_args(Assumption)))
     graded = _grades(grades, len(given), classes)
     options = _Options(classes, assume, confidence, fill_missing)
     known = _Known(indices, distances, embeddings, covariates, covariate_names, grade_weights)
@@ -242,12 +254,12 @@ def check_arrays(ratings: Ints, indices: Ints, distances: Floats, classes: int) 
     """The ratings as (n, R) int8, after a look at everything.
 
     Raises:
-        InputError: when shapes disagree, a score is out of range, or nothing is rated.
+        InputError: when shapes disagree, a score is out of range, or nothing is rated; for `check_graph`'s reasons.
     """
     given = np.asarray(ratings)
     n = len(given)
     fits = indices.ndim == 2 and indices.shape == distances.shape and len(indices) == n and given.ndim in (1, 2)
-    if not fits or indices.shape[1] < 2 or (given.ndim == 2 and given.shape[1] == 0):
+    if not fits or n == 0 or indices.shape[1] < 2 or (given.ndim == 2 and given.shape[1] == 0):
         raise InputError(
             f"scores of shape {given.shape}, indices of shape {indices.shape} and distances of shape "
             f"{distances.shape} do not fit",
@@ -255,6 +267,7 @@ def check_arrays(ratings: Ints, indices: Ints, distances: Floats, classes: int) 
         )
     if given.dtype.kind not in "iu":
         raise InputError(f"the scores are {given.dtype}", allowed="integers, -1 where there is no rating")
+    check_graph(indices, distances)
     given = given.reshape(n, -1)
     _check_range(given, classes, "score")
     if not (given != UNRATED).any():

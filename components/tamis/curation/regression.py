@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.core.errors import InputError
 from tamis.curation.neighborhoods import BLOCK, Floats, Neighborhoods
 
 _FOLDS = 5
@@ -55,7 +56,13 @@ def predict(
         covariates: (n, c) numbers, or None.
         folds: (n,) numbers 0..4; copies share theirs.
         names: of the covariates.
+
+    Raises:
+        InputError: when an embedding is not finite, or the names do not fit.
     """
+    columns = 0 if covariates is None else covariates.shape[1]
+    if names is not None and len(names) != columns:
+        raise InputError(f"{len(names)} covariate_names do not fit {columns} covariates", allowed="one name for each")
     near = _near_means(target, view)
     if embeddings is None and covariates is None:
         first, penalty, effects = None, None, list[float]()
@@ -95,9 +102,11 @@ def _blocks(embeddings: NDArray[Any] | None, covariates: Floats | None, n: int) 
     width = 1 / np.sqrt(embeddings.shape[1]) if embeddings is not None else 1.0
     if covariates is not None:
         known = np.isfinite(covariates)
-        center = np.nanmean(covariates, axis=0)
-        spread = np.nanstd(covariates, axis=0)
-        scaled = np.where(known, covariates - center, 0) / np.where(spread > 0, spread, 1) * (_COVARIATE * width)
+        number = np.maximum(known.sum(0), 1)  # a covariate that is nowhere known says nothing
+        center = np.where(known, covariates, 0).sum(0) / number
+        apart = np.where(known, covariates, center) - center
+        spread = np.sqrt((apart**2).sum(0) / number)
+        scaled = apart / np.where(spread > 1e-9 * np.abs(center), spread, 1) * (_COVARIATE * width)
     for start in range(0, n, BLOCK):
         rows = slice(start, min(start + BLOCK, n))
         parts = [] if embeddings is None else [np.asarray(embeddings[rows], np.float32)]
@@ -116,6 +125,9 @@ def _ridge(
     moments: list[Any] = [0.0] * _FOLDS
     sums: list[Any] = [0.0] * _FOLDS
     for rows, features in _blocks(embeddings, covariates, n):
+        if not np.isfinite(features).all():
+            place = rows.start + int((~np.isfinite(features)).any(1).argmax())
+            raise InputError(f"the embedding of sample {place} is not finite", allowed="numbers, no NaN or infinity")
         y = target[rows] - overall
         for fold in range(_FOLDS):
             chosen = known[rows] & (folds[rows] == fold)

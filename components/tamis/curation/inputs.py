@@ -1,0 +1,69 @@
+"""What is refused of the arrays that `curate` gets, with words that say where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.core.errors import InputError
+from tamis.curation.neighborhoods import BLOCK, Floats, Ints
+
+_UNSORTED = 1e-3  # distances may fall by so much: other libraries round them
+
+
+def check_graph(indices: Ints, distances: Floats) -> None:
+    """Look at a graph of the right shape, block by block.
+
+    Raises:
+        InputError: when a neighbour is no sample, or a distance is not finite, below 0 or above the next ones.
+    """
+    n = len(indices)
+    if indices.dtype.kind not in "iu":
+        raise InputError(f"the indices are {indices.dtype}", allowed="integers")
+    for start in range(0, n, BLOCK):
+        samples, far = indices[start : start + BLOCK], np.asarray(distances[start : start + BLOCK], np.float32)
+        strange = (samples < 0) | (samples >= n)
+        if strange.any():
+            row, rank = np.argwhere(strange)[0]
+            raise InputError(
+                f"neighbour {rank} of sample {start + row} is {samples[row, rank]}",
+                allowed=f"0..{n - 1}; where a search found fewer neighbours, lower k",
+            )
+        bad = ~np.isfinite(far) | (far < -_UNSORTED)
+        if bad.any():
+            row, rank = np.argwhere(bad)[0]
+            raise InputError(
+                f"the distance of sample {start + row} to neighbour {rank} is {far[row, rank]}",
+                allowed="finite numbers of 0 or more",
+            )
+        falls = far[:, 0] > far[:, -1] + _UNSORTED
+        if falls.any():
+            raise InputError(
+                f"the distances of sample {start + int(falls.argmax())} fall from its first neighbour to its last",
+                allowed="distances, nearest first; of cosine similarities take 1 - similarity",
+            )
+
+
+def check_features(
+    n: int, embeddings: NDArray[Any] | None, covariates: NDArray[Any] | None, weights: NDArray[Any] | None
+) -> None:
+    """Look at the shapes of what else is known of `n` samples, and at the weights of grades.
+
+    Raises:
+        InputError: when one does not fit, or a weight is below 1.
+    """
+    for name, values in (("embeddings", embeddings), ("covariates", covariates)):
+        if values is not None and (values.ndim != 2 or len(values) != n or values.shape[1] == 0):
+            raise InputError(f"{name} of shape {values.shape} do not fit {n} samples", allowed=f"shape ({n}, d)")
+    if weights is None:
+        return
+    if weights.shape != (n,):
+        raise InputError(f"grade_weights of shape {weights.shape} do not fit {n} samples", allowed=f"shape ({n},)")
+    below = np.isfinite(weights) & (weights < 1)
+    if below.any():
+        raise InputError(
+            f"the grade weight of sample {int(below.argmax())} is {weights[below][0]:g}",
+            allowed="1 or more: 1 / the probability of being drawn; NaN where a sample was not drawn at random",
+        )
