@@ -7,6 +7,7 @@ the most probable class alone may raise the second, and the median the first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def chosen(
     *,
     threshold: float = 0.0,
     fill: bool = False,
-    second: NDArray[np.floating[Any]] | None = None,
+    others: Sequence[NDArray[np.floating[Any]]] = (),
 ) -> NDArray[np.int8]:
     """The score of each sample, (n,) int8; -1 where there is none.
 
@@ -32,14 +33,14 @@ def chosen(
         raw: (n,) score class as rated, -1 where there is no rating.
         threshold: a rating is changed only to a class of at least this probability.
         fill: whether a sample without a rating gets its most probable class.
-        second: (n, K) probabilities by another account of the data, under which a change must be no worse either.
+        others: (n, K) probabilities by other accounts of the data, under which a change must be no worse either.
     """
     rows = np.arange(len(posterior))
     known, rated = np.isfinite(posterior[:, 0]), raw != UNRATED
     place = np.maximum(raw, 0)
     better = _no_worse(posterior, place) & (posterior >= threshold)
-    if second is not None:
-        better &= _no_worse(second, place)
+    for other in others:
+        better &= _no_worse(other, place)
     with np.errstate(invalid="ignore"):
         best = np.where(better, posterior, -1.0).argmax(1)
     # The rating itself stands against an equal, and where no class passes the threshold.

@@ -447,8 +447,8 @@ def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> C
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
         place = np.maximum(raw, 0)
         top = np.where(rated & ~(seen[here, top] > seen[here, place]), raw, top)
-        second = _doubting(data, fitted, z, own) if told else None
-        score = _scores(seen, raw, options, second)
+        others = _doubting(data, fitted, z, own) if told else []
+        score = _scores(seen, raw, options, others)
         result.flagged[rows] = rated & (top != raw)
         result.suggested[rows] = np.where(known | rated, top, UNRATED)
         result.score[rows] = score
@@ -486,18 +486,22 @@ def _informed(data: _Data, informative: bool, rows: Ints) -> NDArray[np.bool_]:
     return found
 
 
-def _doubting(data: _Data, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]) -> Matrix | None:
-    """The posterior if raters that agree may only share errors; None where there is one rater, or grades tell."""
+def _doubting(data: _Data, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]) -> list[Matrix]:
+    """Posteriors by other accounts of the same ratings; none where there is one rater, or grades tell.
+
+    Where raters agree against the neighbourhood, they may only share errors, or all of it may be true differences.
+    """
     if ratings.shape[1] == 1 or (data.grades != UNRATED).sum() >= FEW_GRADES:
-        return None
-    return joint.posterior(fitted.points, z, ratings, trust=_TRUST)
+        return []
+    true = [point.all_true() for point in fitted.points]
+    return [joint.posterior(fitted.points, z, ratings, trust=_TRUST), joint.posterior(true, z, ratings)]
 
 
 def _scores(
-    posterior: Matrix, raw: NDArray[np.int8], options: _Options, second: Matrix | None = None
+    posterior: Matrix, raw: NDArray[np.int8], options: _Options, others: Sequence[Matrix] = ()
 ) -> NDArray[np.int8]:
     if options.assume == "cautious":
-        return chosen(posterior, raw, threshold=options.confidence, fill=options.fill, second=second)
+        return chosen(posterior, raw, threshold=options.confidence, fill=options.fill, others=others)
     # The premise is taken for true, and so are its probabilities: the most probable class is right most often.
     top = np.nan_to_num(posterior, nan=-1.0)
     best, most = top.argmax(1), top.max(1)

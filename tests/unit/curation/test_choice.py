@@ -87,10 +87,10 @@ def test_a_threshold_keeps_ratings_whose_better_class_is_not_sure_enough() -> No
 
 @given(posteriors(), posteriors(), RAW)
 def test_a_second_account_of_the_data_has_a_veto(posterior: np.ndarray, second: np.ndarray, raw: np.ndarray) -> None:
-    score = chosen(posterior, raw, second=second)
+    score = chosen(posterior, raw, others=[second])
     for p, q, old, new in zip(posterior, second, raw, score, strict=True):
         if new != old:
             assert p[new] > p[old]
             assert q[new] >= q[old] - 1e-8
             assert expected_distance(q, new) <= expected_distance(q, old) + 1e-8
-    np.testing.assert_array_equal(chosen(posterior, raw, second=posterior), chosen(posterior, raw))
+    np.testing.assert_array_equal(chosen(posterior, raw, others=[posterior]), chosen(posterior, raw))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 
 from tamis.curation import curate
 from tamis.curation.result import Curated
-from tests.unit.curation.pools import Pool, RatedPool, calibration_error, mixed_pool, smooth_pool
+from tests.unit.curation.pools import (
+    RATERS,
+    Pool,
+    RatedPool,
+    calibration_error,
+    draw_ratings,
+    mixed_pool,
+    smooth_pool,
+)
 
 
 @cache
@@ -296,3 +305,24 @@ def test_covariates_are_named_and_their_effects_told() -> None:
     assert list(found["effects"]) == ["length", "square"]
     assert 0.5 < found["effects"]["length"] < 0.95
     assert abs(found["effects"]["square"]) < 0.2
+
+
+@pytest.mark.parametrize("rater", ["near", "mild"])
+def test_raters_that_agree_against_their_neighbourhood_are_not_overruled(rater: str) -> None:
+    """Quality that varies a little within neighbourhoods looks like errors that raters share."""
+    rng = np.random.default_rng(1)
+    pool, _ = curated(0.0, rater=rater)
+    true = np.clip(pool.true + rng.choice([-1, 0, 1], len(pool.true), p=[0.3, 0.4, 0.3]), 0, 5)
+    ratings = np.stack([draw_ratings(true, RATERS[rater], rng) for _ in range(3)], 1).astype(np.int8)
+    varied = replace(pool, true=true, ratings=ratings)
+    result = curate(ratings, pool.indices, pool.distances, embeddings=pool.vectors)
+    assert right(varied, result.score) >= right(varied, varied.raw) + 0.01
+    assert error(varied, result.score) <= error(varied, varied.raw) - 0.01
+
+
+def test_three_raters_gain_where_quality_changes_smoothly_in_many_directions() -> None:
+    pool = smooth_pool(1000, 10, 1)
+    rng = np.random.default_rng(1)
+    ratings = np.stack([draw_ratings(pool.true, RATERS["near"], rng) for _ in range(3)], 1).astype(np.int8)
+    rated = RatedPool(pool.vectors, pool.true, ratings, pool.true, pool.indices, pool.distances)
+    assert_no_harm(rated, curate(ratings, pool.indices, pool.distances, embeddings=pool.vectors))
