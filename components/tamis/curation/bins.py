@@ -63,6 +63,15 @@ def _quantiles(values: NDArray[Any], count: int) -> NDArray[np.float64]:
     return borders
 
 
+def symbols_of(ratings: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Distinct rows of `ratings` (n, R), and the number (n,) of each sample's own."""
+    if ratings.shape[1] == 1:
+        found, codes = np.unique(ratings[:, 0], return_inverse=True)
+        return found[:, None], codes.astype(np.int32)
+    found, codes = np.unique(ratings, axis=0, return_inverse=True)
+    return found, codes.reshape(-1).astype(np.int32)
+
+
 def patterns_of(
     view: Neighborhoods, symbols: NDArray[np.int32], rows: Ints, k: int, bins: Bins, count: int
 ) -> csr_matrix:

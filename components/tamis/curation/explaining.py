@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation import joint, transition
+from tamis.curation.bins import symbols_of
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.consensus import consensus
@@ -172,7 +173,7 @@ def _sensitivity(found: Findings, classes: int) -> list[dict[str, Any]]:
     rated = np.flatnonzero(found.view.scores[found.rows] != UNRATED)
     some = rated[np.linspace(0, len(rated) - 1, min(len(rated), _LOOKED_AT)).astype(np.intp)]
     rows = found.rows[some]
-    patterns, places = joint.patterns_of(found.ratings[rows])
+    patterns, places = symbols_of(found.ratings[rows])
     raw = found.view.scores[rows].astype(np.intp)
     every = float((found.view.scores != UNRATED).sum()) / len(rows)
     here, steps = np.arange(len(rows)), np.arange(classes)

@@ -28,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation import rater_model
+from tamis.curation.bins import symbols_of
 from tamis.curation.classes import UNRATED
-from tamis.curation.rater_model import Matrix
+from tamis.curation.neighborhoods import Ints
+from tamis.curation.rater_model import Matrix, rows_to_one
 
 OWN_SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CLUSTERABLE = (0.02,)
@@ -74,7 +76,7 @@ class Point:
         return replace(self, G=self.G @ self.S, S=np.eye(len(self.S)))
 
     def posterior(
-        self, z: Matrix, patterns: NDArray[np.int8], places: NDArray[np.intp], grades: Matrix, trust: float = 1.0
+        self, z: Matrix, patterns: NDArray[np.int8], places: Ints, grades: Matrix, trust: float = 1.0
     ) -> Matrix:
         """(m, K) P(t) of samples with P(z) `z` (m, K), the ratings `patterns[places]`, and `grades` (m, K) or 1.
 
@@ -104,7 +106,7 @@ def fit(
         shares: values of h.
         starts: points of an earlier fit to much the same data; only these are fitted, each from where it was.
     """
-    patterns, places = patterns_of(ratings)
+    patterns, places = symbols_of(ratings)
     data = _Data(z, patterns, places, likelihood_of(grades, len(prior)), prior)
     if starts:
         points = [_climb(data, start.own_share, start.free, start.shared, start) for start in starts]
@@ -148,22 +150,13 @@ def posterior(
 
     With `trust` below 1 a sample's own ratings count for less than the model says.
     """
-    patterns, places = patterns_of(ratings)
+    patterns, places = symbols_of(ratings)
     seen = np.ones((1, z.shape[1])) if grades is None else likelihood_of(grades, z.shape[1])
     total: Matrix = np.zeros_like(z)
     for point in points:
         if point.weight > 0:
             total += point.weight * point.posterior(z, patterns, places, seen, trust)
     return total
-
-
-def patterns_of(ratings: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.intp]]:
-    """Distinct rows of `ratings` (m, R), and the place of each sample's own."""
-    if ratings.shape[1] == 1:
-        found, places = np.unique(ratings[:, 0], return_inverse=True)
-        return found[:, None], places
-    found, places = np.unique(ratings, axis=0, return_inverse=True)
-    return found, places.reshape(-1)
 
 
 def likelihood_of(grades: NDArray[np.int8], classes: int) -> Matrix:
@@ -181,7 +174,7 @@ def likelihood_of(grades: NDArray[np.int8], classes: int) -> Matrix:
 class _Data:
     z: Matrix
     patterns: NDArray[np.int8]
-    places: NDArray[np.intp]
+    places: Ints
     grades: Matrix
     prior: Matrix
 
@@ -234,10 +227,10 @@ def _climb(data: _Data, share: float, free: bool, shared: float, start: Point | 
         free=free,
         shared=shared,
         evidence=evidence,
-        T=tuple(_rows_to_one(t) for t in T),
+        T=tuple(rows_to_one(t) for t in T),
         T_counts=tuple(T),
-        G=_rows_to_one(G_counts) if free else form,
-        S=_rows_to_one(S_counts) if common else np.eye(classes),
+        G=rows_to_one(G_counts) if free else form,
+        S=rows_to_one(S_counts) if common else np.eye(classes),
     )
 
 
@@ -252,7 +245,7 @@ def _likelihood(logs: Sequence[Matrix], patterns: NDArray[np.int8]) -> Matrix:
 
 def _near_identity(classes: int, shared: float) -> Matrix:
     steps = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
-    near = _rows_to_one(np.exp(-steps.astype(np.float64)))
+    near = rows_to_one(np.exp(-steps.astype(np.float64)))
     matrix: Matrix = (1 - shared) * np.eye(classes) + shared * near
     return matrix
 
@@ -273,8 +266,3 @@ def _divergence(counts: Matrix, prior: Matrix) -> float:
     constant = gammaln(total) - gammaln(total_prior) - (gammaln(counts) - gammaln(prior)).sum(1)
     expected = digamma(counts) - digamma(total)[:, None]
     return float((constant + ((counts - prior) * expected).sum(1)).sum())
-
-
-def _rows_to_one(counts: Matrix) -> Matrix:
-    rows: Matrix = counts / counts.sum(1, keepdims=True)
-    return rows

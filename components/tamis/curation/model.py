@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
 from tamis.curation import calibration, honest, joint, surroundings
+from tamis.curation.bins import symbols_of
 from tamis.curation.calibration import Calibration
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
@@ -159,7 +160,7 @@ def _curate(
     prior = _prior(given, graded, known.grade_weights, classes)
     lone = len(np.unique(given[given != UNRATED])) == 1 and not (graded != UNRATED).any()
     predicted = _standardized(regression, raw)
-    symbols, codes = surroundings.symbols_of(given)
+    symbols, codes = symbols_of(given)
     near = surroundings.fit(
         view,
         given,

@@ -118,3 +118,9 @@ def fit_flattened(
             break
     found = float(np.clip(1 / (1 + np.exp(-place[-1])), 0.01, 0.97)) if free else 0.0
     return [place[3 * r : 3 * r + 3] for r in range(raters)], found
+
+
+def rows_to_one(counts: Matrix) -> Matrix:
+    """`counts` (…, K) with rows that sum to 1."""
+    rows: Matrix = counts / counts.sum(-1, keepdims=True)
+    return rows

@@ -29,7 +29,7 @@ from tamis.curation import rater_model
 from tamis.curation.bins import Bins, patterns_of
 from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import BLOCK, Ints, Neighborhoods
-from tamis.curation.rater_model import Matrix
+from tamis.curation.rater_model import Matrix, rows_to_one
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -139,15 +139,6 @@ class Surroundings:
             patterns = patterns_of(view, codes, some, self.k, self.bins, len(self.symbols))
             found[start : start + len(some)] = self.given(patterns, None if predicted is None else predicted[some])
         return found
-
-
-def symbols_of(ratings: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-    """Distinct rows of `ratings` (n, R), and the number (n,) of each sample's own."""
-    if ratings.shape[1] == 1:
-        found, codes = np.unique(ratings[:, 0], return_inverse=True)
-        return found[:, None], codes.astype(np.int32)
-    found, codes = np.unique(ratings, axis=0, return_inverse=True)
-    return found, codes.reshape(-1).astype(np.int32)
 
 
 def fit(
@@ -276,7 +267,7 @@ def _maximized(
         found, own_share = rater_model.fit_flattened(counts, margins, model.own_share, model.families)
         model = replace(model, families=tuple(found), own_share=own_share)
     flat = _flattened(model.families, margins, model.own_share)
-    rows = [_rows_to_one(c + _PRIOR_COUNTS * f) for c, f in zip(counts, flat, strict=True)]
+    rows = [rows_to_one(c + _PRIOR_COUNTS * f) for c, f in zip(counts, flat, strict=True)]
     return replace(model, near=tuple(rows[:-1]), own=rows[-1], sharing=sharing)
 
 
@@ -306,12 +297,12 @@ def _held_out(z: Matrix, own: NDArray[np.intp], classes: int) -> tuple[float, fl
         given = np.eye(classes)[own[other]]
         margin = given.sum(0) + 0.5
         margin /= margin.sum()
-        matrix = _rows_to_one(np.eye(classes) * 1e-9 + margin)
+        matrix = rows_to_one(np.eye(classes) * 1e-9 + margin)
         for _ in range(20):
             mine = matrix[:, own[other]].T
             joint = z[other] * mine
             posterior = joint / joint.sum(1, keepdims=True)
-            matrix = _rows_to_one(posterior.T @ given + classes * margin)
+            matrix = rows_to_one(posterior.T @ given + classes * margin)
         predicted = (z[half] * matrix[:, own[half]].T).sum(1)
         gains[half] = np.log(predicted) - np.log(margin[own[half]])
     return float(gains.mean()), float(gains.std() / np.sqrt(len(own)))
@@ -334,8 +325,3 @@ def _shares(scores: NDArray[np.int8], classes: int) -> Matrix:
     counts = np.bincount(scores[scores != UNRATED], minlength=classes) + 1e-9
     shares: Matrix = counts / counts.sum()
     return shares
-
-
-def _rows_to_one(counts: Matrix) -> Matrix:
-    rows: Matrix = counts / counts.sum(1, keepdims=True)
-    return rows

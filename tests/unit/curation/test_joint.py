@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import dirichlet
 
 from tamis.curation import joint, rater_model, surroundings
+from tamis.curation.bins import symbols_of
 from tamis.curation.joint import Point
 from tamis.curation.neighborhoods import Neighborhoods
 from tamis.curation.surroundings import Surroundings
@@ -172,7 +173,7 @@ def test_what_surroundings_say_is_the_formula_of_the_model() -> None:
     ratings = np.stack([pool.scores, draw_ratings(pool.true, MILD, rng)], 1).astype(np.int8)
     ratings[:40] = -1
     ratings[100:160, 1] = -1
-    symbols, codes = surroundings.symbols_of(ratings)
+    symbols, codes = symbols_of(ratings)
     np.testing.assert_array_equal(symbols[codes], ratings)
     view = Neighborhoods(ratings.max(1), pool.indices, pool.distances, None)
     bins = surroundings.Bins(view, view.rows, 5)
@@ -197,7 +198,7 @@ def test_what_surroundings_say_is_the_formula_of_the_model() -> None:
 def fitted(ratings: np.ndarray, indices: np.ndarray, distances: np.ndarray) -> tuple[Neighborhoods, Surroundings]:
     given = ratings.reshape(len(ratings), -1).astype(np.int8)
     view = Neighborhoods(np.round(given.mean(1)).astype(np.int8), indices, distances, None)
-    symbols, codes = surroundings.symbols_of(given)
+    symbols, codes = symbols_of(given)
     return view, surroundings.fit(view, given, codes, symbols, view.rows, view.rows, None, P, 32)
 
 
@@ -211,7 +212,7 @@ def test_surroundings_tell_how_far_neighbours_share_a_class() -> None:
     assert np.corrcoef(said.mean(0), alike.mean(0))[0, 1] > 0.95
     assert said[:, :5].mean() > said[:, -5:].mean() + 0.3
     assert model.gain > 5 * model.gain_error > 0
-    z = model.of(view, surroundings.symbols_of(pool.scores[:, None])[1], view.rows, None)
+    z = model.of(view, symbols_of(pool.scores[:, None])[1], view.rows, None)
     assert (z.argmax(1) == pool.true).mean() > 0.85
 
 
