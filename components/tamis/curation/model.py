@@ -183,7 +183,8 @@ def _curate(
     if told and (graded != UNRATED).any():
         apart = _held_out(data, fitted, result, options)
         score = apart.score
-        if assume == "cautious" and len(apart.graded) >= FEW_GRADES and not apart.shown(data):
+        enough = len(apart.graded) >= FEW_GRADES
+        if assume == "cautious" and enough and not apart.shown(data, known.grade_weights):
             _keep_ratings(data, result)
             score = np.where(raw == UNRATED, score, raw)
             notes = [NOT_NEARER]
@@ -537,15 +538,20 @@ class _HeldOut:
     score: NDArray[np.int8]
     posterior: NDArray[np.float32]
 
-    def shown(self, data: _Data) -> bool:
+    def shown(self, data: _Data, weights: Floats | None) -> bool:
         """Whether grades show that curation brings rated samples nearer to the truth.
 
         Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error.
+        Where there are weights, grades of samples that were not drawn at random show nothing: these were chosen because
+        their scores are doubtful, or wrong.
         """
         rows = self.graded[data.raw[self.graded] != UNRATED]
+        if weights is not None:
+            rows = rows[np.isfinite(weights[rows])]
+        each = np.ones(len(rows)) if weights is None else weights[rows]
         true, raw, score = (values[rows].astype(int) for values in (data.grades, data.raw, self.score))
-        right = (score == true).astype(float) - (raw == true)
-        nearer = np.abs(raw - true).astype(float) - np.abs(score - true)
+        right = each * ((score == true).astype(float) - (raw == true))
+        nearer = each * (np.abs(raw - true).astype(float) - np.abs(score - true))
         better = [float(gain.sum() / max(np.sqrt((gain**2).sum()), 1e-9)) for gain in (right, nearer)]
         return min(better) >= 0 and max(better) >= 1
 

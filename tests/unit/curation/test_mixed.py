@@ -326,3 +326,16 @@ def test_three_raters_gain_where_quality_changes_smoothly_in_many_directions() -
     ratings = np.stack([draw_ratings(pool.true, RATERS["near"], rng) for _ in range(3)], 1).astype(np.int8)
     rated = RatedPool(pool.vectors, pool.true, ratings, pool.true, pool.indices, pool.distances)
     assert_no_harm(rated, curate(ratings, pool.indices, pool.distances, embeddings=pool.vectors))
+
+
+def test_grades_of_samples_that_were_chosen_do_not_show_that_corrections_help() -> None:
+    """Samples that are known to be wrong were graded: every correction seems to help."""
+    pool, _ = curated(0.3, rater="mild")
+    wrong = np.flatnonzero(pool.true != pool.raw)[:150]
+    grades = np.full(len(pool.true), -1)
+    grades[wrong] = pool.true[wrong]
+    given: Any = (pool.ratings, pool.indices, pool.distances)
+    result = curate(*given, grades=grades, grade_weights=np.full(len(grades), np.nan))
+    ungraded = grades < 0
+    np.testing.assert_array_equal(result.score[ungraded], pool.raw[ungraded])
+    assert any("grades do not show" in warning for warning in result.diagnosis["warnings"])
