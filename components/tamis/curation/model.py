@@ -36,6 +36,11 @@ Assumption = Literal["cautious", "clusterable"]
 COPY_DISTANCE = 1e-5
 FIT_SAMPLES = 20_000
 NOT_NEARER = "the grades do not show that corrections bring scores nearer to the truth, so no rating was changed"
+UNBELIEVABLE = (
+    "by its neighbours this rater would be wrong in most of its ratings: one rater alone is not corrected that much, "
+    "since near samples that differ look the same"
+)
+_MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grades
 FEW_GRADES = 30  # fewer do not settle what the ratings leave open
 # With one rater and no grades: where more samples than this share may have a class of their own (with at least that
 # probability), its errors cannot be told from true differences.
@@ -179,6 +184,9 @@ def _curate(
     reasons = ["all ratings are equal"] if lone else _reasons(data, fitted, assume)
     told = not reasons
     result = _posteriors(data, fitted, told, options)
+    if told and not _believable(data, result, options):
+        reasons, told = [UNBELIEVABLE], False
+        result = _posteriors(data, fitted, told, options)
     held, notes = None, list[str]()
     if told and (graded != UNRATED).any():
         apart = _held_out(data, fitted, result, options)
@@ -462,6 +470,15 @@ def _posteriors(data: _Data, fitted: Fitted, told: bool, options: _Options) -> C
             wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
             result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
     return result
+
+
+def _believable(data: _Data, result: Curated, options: _Options) -> bool:
+    """Whether one rater alone, without grades, would keep most of its ratings."""
+    graded = int((data.grades != UNRATED).sum())
+    if options.assume != "cautious" or data.ratings.shape[1] > 1 or graded >= FEW_GRADES:
+        return True
+    rated = data.raw != UNRATED
+    return float((result.score[rated] != data.raw[rated]).mean()) <= _MOST_CHANGED
 
 
 def _keep_ratings(data: _Data, result: Curated) -> None:
