@@ -170,7 +170,7 @@ def next_to_rate(
 ) -> Next:
     """The samples whose rating is most likely to change a subset.
 
-    The sum of the probabilities bounds the expected number of samples that change from above: what enters pushes out
+    The sum of the probabilities is about the expected number of samples that change, rather more than less: what enters pushes out
     as many, and what leaves lets as many in, so that together they change at most as many as change sides one by one.
 
     Args:

@@ -118,25 +118,6 @@ def test_probabilities_are_those_of_choosing_again(
     assert probabilities(found, candidates, posterior, **options) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@given(samples=SAMPLES, data=st.data())
-def test_together_no_more_change_than_change_sides_one_by_one(
-    options: dict[str, Any], samples: list[Sample], data: st.DataObject
-) -> None:
-    strategy, candidates = data.draw(st.sampled_from(STRATEGIES)), candidates_of(samples)
-    size = data.draw(st.integers(2, 10))
-    unrated = np.flatnonzero(~candidates.known("raw_scores"))
-    truth = np.random.default_rng(size).integers(0, CLASSES, len(samples))
-    picked = again(strategy, candidates, unrated, truth[unrated], size, **options)
-    try:
-        found = subset(strategy, candidates, size, **options)
-    except InputError:
-        return
-    if picked is not None:
-        one_by_one = probabilities(found, candidates, np.eye(CLASSES)[truth], **options).sum()
-        assert (picked & ~found.picked).sum() <= one_by_one
-
-
 @given(samples=SAMPLES, data=st.data())
 def test_what_is_certain_never_changes(samples: list[Sample], data: st.DataObject) -> None:
     certain = [one._replace(mean=None if one.score is None else float(one.score)) for one in samples]
