@@ -170,8 +170,8 @@ def next_to_rate(
 ) -> Next:
     """The samples whose rating is most likely to change a subset.
 
-    The sum of the probabilities is about the expected number of samples that change, rather more than less: what enters pushes out
-    as many, and what leaves lets as many in, so that together they change at most as many as change sides one by one.
+    The sum of the probabilities is about the number of samples that will change sides, rather more than less: what
+    enters pushes out as many, and what leaves lets as many in. Ties can make it less.
 
     Args:
         probability: (n,) that a sample changes sides (`change_probability`); 0 where it has a rating.
