@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tamis.curation.classes import UNRATED
 from tamis.curation.rater_model import Matrix
 
+FEW_GRADES = 30  # fewer do not settle what the ratings leave open
 _POWERS = np.arange(0.4, 1.45, 0.05)  # exponents that grades choose among
 _POWER_SPREAD = 0.15  # standard deviation of the logarithm of the exponent, before grades are seen
 _STRENGTH = 20.0  # grades of each raw class that the model counts as

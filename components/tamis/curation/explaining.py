@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tamis.curation import joint, transition
 from tamis.curation.bins import symbols_of
+from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.consensus import consensus
@@ -24,7 +25,6 @@ from tamis.curation.surroundings import Surroundings
 
 _LEVEL, _DRAWS = 0.95, 400  # of intervals
 _LOOKED_AT = 5_000  # samples from which the sensitivity is estimated
-_FEW_GRADES = 30
 
 
 @dataclass(frozen=True)
@@ -233,11 +233,11 @@ def _advice(found: Findings, told: bool) -> list[str]:
     """What would settle what is open."""
     raters, graded = found.ratings.shape[1], int((found.grades != UNRATED).sum())
     advice = []
-    if graded < _FEW_GRADES and (raters == 1 or not told):
+    if graded < FEW_GRADES and (raters == 1 or not told):
         advice.append("grade 100 samples: `tamis grade next RUN --size 100` names them, `curation.grades` takes them")
     if raters == 1:
         advice.append("add a rater of another family, and set curation.combine")
-    elif graded < _FEW_GRADES:
+    elif graded < FEW_GRADES:
         advice.append(
             "grade 100 samples (`tamis grade next RUN --size 100`): only grades show errors that all raters share"
         )

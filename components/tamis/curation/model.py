@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tamis.core.errors import InputError
 from tamis.curation import calibration, honest, joint, surroundings
 from tamis.curation.bins import symbols_of
-from tamis.curation.calibration import Calibration
+from tamis.curation.calibration import FEW_GRADES, Calibration
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.explaining import Findings, diagnosis_of, own_share_of
@@ -41,7 +41,6 @@ UNBELIEVABLE = (
     "since near samples that differ look the same"
 )
 _MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grades
-FEW_GRADES = 30  # fewer do not settle what the ratings leave open
 # With one rater and no grades: where more samples than this share may have a class of their own (with at least that
 # probability), its errors cannot be told from true differences.
 MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
