@@ -88,5 +88,5 @@ def test_the_demos_settings_make_a_pool_of_all_of_it(prepared: Path, tmp_path: P
     here = [source | {"path": str(prepared / Path(source["path"]).name)} for source in sources]
     manifest, rows = make(tmp_path / "pool", *here)
     assert (manifest.rows, manifest.facts["rejected"], manifest.facts["duplicates"]) == (400, 0, 0)
-    assert json.loads(rows[0]["metadata"]).keys() == {"key", "topic", "trait", "grade"}
+    assert json.loads(rows[0]["metadata"]).keys() == {"key", "topic", "trait", "grade", "checked"}
     assert json.loads(rows[-1]["metadata"])["topic"] == "python library"
