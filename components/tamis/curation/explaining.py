@@ -16,12 +16,12 @@ from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.consensus import consensus
 from tamis.curation.diagnosis import as_json, checks, outcome
+from tamis.curation.fitting import Fitted
 from tamis.curation.joint import Point
-from tamis.curation.neighborhoods import Ints, Neighborhoods
+from tamis.curation.known import Known
 from tamis.curation.rater_model import Matrix
 from tamis.curation.regression import Regression
 from tamis.curation.result import Curated
-from tamis.curation.surroundings import Surroundings
 
 _LEVEL, _DRAWS = 0.95, 400  # of intervals
 _LOOKED_AT = 5_000  # samples from which the sensitivity is estimated
@@ -32,76 +32,57 @@ class Findings:
     """What the model found; `model.curate` makes it.
 
     Attributes:
-        view: the graph, seen with the raters' mean classes.
-        ratings: (n, R) classes.
-        grades: (n,) classes.
-        near: the model of surroundings.
-        points: the whole grid of the joint model.
-        z: (m, K) P(z | surroundings) of the samples `rows` that it was fitted to.
-        rows: (m,) these samples.
-        power: exponent of its probabilities.
+        known: what it had.
+        fitted: the joint model.
         regression: what the embedding says.
-        informative: whether surroundings say anything about ratings.
         reasons: why nothing was corrected.
         assume: what was taken for granted.
         notes: what else was decided, in plain words.
         held_out: what grades say that were held out.
     """
 
-    view: Neighborhoods
-    ratings: NDArray[np.int8]
-    grades: NDArray[np.int8]
-    near: Surroundings
-    points: Sequence[Point]
-    z: Matrix
-    rows: Ints
-    power: float
+    known: Known
+    fitted: Fitted
     regression: Regression | None
-    informative: bool
     reasons: list[str]
     assume: str
     notes: list[str]
     held_out: dict[str, Any] | None
 
-    @property
-    def kept(self) -> list[Point]:
-        """The points of the grid that carry weight."""
-        return [point for point in self.points if point.weight > 0]
-
 
 def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, Any]:
     """Everything that the README lists, as JSON values."""
-    raters, told = found.ratings.shape[1], not found.reasons
-    matrices = [sum(point.weight * point.T[r] for point in found.kept) for r in range(raters)]
-    present = np.bincount(found.view.scores[found.view.rows], minlength=classes) > 0
-    rows, z = found.rows, found.z
-    posterior = joint.posterior(found.kept, z, found.ratings[rows], found.grades[rows])
-    T = np.array(matrices[0]) if raters == 1 else _confusion(posterior, found.view.scores[rows], classes)
+    raters, told = found.known.raters, not found.reasons
+    matrices = [sum(point.weight * point.T[r] for point in found.fitted.kept) for r in range(raters)]
+    present = np.bincount(found.known.view.scores[found.known.view.rows], minlength=classes) > 0
+    rows, z = found.fitted.rows, found.fitted.z
+    posterior = joint.posterior(found.fitted.kept, z, found.known.ratings[rows], found.known.grades[rows])
+    T = np.array(matrices[0]) if raters == 1 else _confusion(posterior, found.known.view.scores[rows], classes)
     p = posterior.mean(0)
     p = np.where(p < 1e-6, 0.0, p)
     p /= p.sum()
     for absent in np.flatnonzero(~present & (p == 0)):  # nothing is known of it: it is rated as itself
         T[absent] = np.eye(classes)[absent]
-    checked = checks(found.view, T, p, renamed=False)
+    checked = checks(found.known.view, T, p, renamed=False)
     warnings = [*found.reasons, *found.notes, *checked.pop("warnings")]
-    plain = consensus(found.view, classes)
+    plain = consensus(found.known.view, classes)
     triples = transition.from_triples(plain.c3) if plain.covered else None
-    near = found.near
+    near = found.known.near
     parts: dict[str, Any] = {
         "mode": "exact",
         "assume": found.assume,
         "explained": told,
         "reasons": found.reasons,
         "advice": _advice(found, told),
-        "own_share": _own_share(found.kept, near.prior),
-        "own_share_interval": _interval(found.kept, near.prior),
-        "shared_errors": None if raters == 1 else _shared(found.kept, p),
+        "own_share": _own_share(found.fitted.kept, near.prior),
+        "own_share_interval": _interval(found.fitted.kept, near.prior),
+        "shared_errors": None if raters == 1 else _shared(found.fitted.kept, p),
         "sensitivity": _sensitivity(found, classes),
         "k": near.k,
         "weights": {
             "neighbors": near.weight,
             "regression": None if near.centers is None else near.regression_weight,
-            "probabilities": found.power,
+            "probabilities": found.fitted.calibration.power,
         },
         "regression": _regression(found.regression),
         "predictive_log_likelihood": near.predictive,
@@ -111,19 +92,19 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
         "iterations": near.iterations,
         "T": T,
         "p": p,
-        "T_of_neighborhoods": sum(point.weight * point.G for point in found.kept),
+        "T_of_neighborhoods": sum(point.weight * point.G for point in found.fitted.kept),
         "T_by_consensus": None if triples is None else triples.T,
         "p_by_consensus": None if triples is None else triples.p,
-        "copies_left_out": int((found.view.scores != UNRATED).sum()) - len(found.view.rows),
+        "copies_left_out": int((found.known.view.scores != UNRATED).sum()) - len(found.known.view.rows),
         "predicted": _predicted(found),
-        "graded": int((found.grades != UNRATED).sum()),
+        "graded": len(found.known.graded),
         "held_out": found.held_out,
     }
     if raters == 1:
-        parts["intervals"] = _intervals(found.kept)
+        parts["intervals"] = _intervals(found.fitted.kept)
     else:
         parts["T_by_rater"] = matrices
-        parts["T_shared"] = sum(point.weight * point.S for point in found.kept)
+        parts["T_shared"] = sum(point.weight * point.S for point in found.fitted.kept)
     if told:
         parts["T_curated"] = _confusion(posterior, result.score[rows], classes)
     return as_json(parts | checked | {"warnings": warnings} | outcome(result, classes))  # type: ignore[no-any-return]
@@ -143,21 +124,13 @@ def _confusion(posterior: Matrix, scores: NDArray[np.int8], classes: int) -> Mat
     return shares
 
 
-def own_share_of(point: Point, prior: Matrix) -> float:
-    """Share of samples with a class of their own, also of a G that was fitted: 0 if G is the identity, 1 if it is p."""
-    chance = float((prior**2).sum())
-    if chance >= 1 - 1e-9:
-        return 0.0
-    return float(np.clip(1 - (float(prior @ np.diag(point.G)) - chance) / (1 - chance), 0, 1))
-
-
 def _own_share(points: Sequence[Point], prior: Matrix) -> float:
-    return sum(point.weight * own_share_of(point, prior) for point in points)
+    return sum(point.weight * point.own_share_of(prior) for point in points)
 
 
 def _interval(points: Sequence[Point], prior: Matrix) -> list[float]:
     """95 % of the weight; a point of the grid stands for its surroundings, half a step to either side."""
-    ordered = sorted((own_share_of(point, prior), point.weight) for point in points)
+    ordered = sorted((point.own_share_of(prior), point.weight) for point in points)
     shares, weights = np.array([share for share, _ in ordered]), np.cumsum([weight for _, weight in ordered])
     low = shares[np.searchsorted(weights, (1 - _LEVEL) / 2)]
     high = shares[min(int(np.searchsorted(weights, (1 + _LEVEL) / 2)), len(shares) - 1)]
@@ -170,20 +143,20 @@ def _shared(points: Sequence[Point], p: Matrix) -> float:
 
 def _sensitivity(found: Findings, classes: int) -> list[dict[str, Any]]:
     """How scores depend on the share of samples with a class of their own."""
-    rated = np.flatnonzero(found.view.scores[found.rows] != UNRATED)
+    rated = np.flatnonzero(found.known.view.scores[found.fitted.rows] != UNRATED)
     some = rated[np.linspace(0, len(rated) - 1, min(len(rated), _LOOKED_AT)).astype(np.intp)]
-    rows = found.rows[some]
-    patterns, places = symbols_of(found.ratings[rows])
-    raw = found.view.scores[rows].astype(np.intp)
-    every = float((found.view.scores != UNRATED).sum()) / len(rows)
+    rows = found.fitted.rows[some]
+    patterns, places = symbols_of(found.known.ratings[rows])
+    raw = found.known.view.scores[rows].astype(np.intp)
+    every = float((found.known.view.scores != UNRATED).sum()) / len(rows)
     here, steps = np.arange(len(rows)), np.arange(classes)
     distance = np.abs(np.subtract.outer(steps, steps)).astype(np.float64)
     table = []
-    for share in sorted({point.own_share for point in found.points}):
-        alike = [point for point in found.points if point.own_share == share]
+    for share in sorted({point.own_share for point in found.fitted.points}):
+        alike = [point for point in found.fitted.points if point.own_share == share]
         weight = sum(point.weight for point in alike)
         best = max(alike, key=lambda point: point.evidence)
-        seen = best.posterior(found.z[some], patterns, places, np.ones((1, classes)))
+        seen = best.posterior(found.fitted.z[some], patterns, places, np.ones((1, classes)))
         score = chosen(seen, raw.astype(np.int8)).astype(np.intp)
         far = seen @ distance
         table.append(
@@ -204,14 +177,14 @@ def _predicted(found: Findings) -> dict[str, Any]:
     """How well surroundings alone tell the rating of a rated sample, which they have not seen."""
     from scipy.stats import spearmanr
 
-    own = found.view.scores[found.rows]
+    own = found.known.view.scores[found.fitted.rows]
     rated = own != UNRATED
-    expected = found.z[rated] @ found.near.own @ np.arange(len(found.near.prior))
+    expected = found.fitted.z[rated] @ found.known.near.own @ np.arange(len(found.known.near.prior))
     seen = own[rated].astype(np.float64)
     varied = len(seen) > 2 and np.ptp(seen) > 0 and np.ptp(expected) > 1e-9
     return {
-        "rated": int((found.view.scores != UNRATED).sum()),
-        "unrated": int((found.view.scores == UNRATED).sum()),
+        "rated": int((found.known.view.scores != UNRATED).sum()),
+        "unrated": int((found.known.view.scores == UNRATED).sum()),
         "held_out_correlation": float(spearmanr(expected, seen).statistic) if varied else None,
         "held_out_error": float(np.abs(expected - seen).mean()) if len(seen) else None,
     }
@@ -231,7 +204,7 @@ def _intervals(points: Sequence[Point]) -> dict[str, Any]:
 
 def _advice(found: Findings, told: bool) -> list[str]:
     """What would settle what is open."""
-    raters, graded = found.ratings.shape[1], int((found.grades != UNRATED).sum())
+    raters, graded = found.known.raters, len(found.known.graded)
     advice = []
     if graded < FEW_GRADES and (raters == 1 or not told):
         advice.append("grade 100 samples: `tamis grade next RUN --size 100` names them, `curation.grades` takes them")
@@ -241,6 +214,6 @@ def _advice(found: Findings, told: bool) -> list[str]:
         advice.append(
             "grade 100 samples (`tamis grade next RUN --size 100`): only grades show errors that all raters share"
         )
-    if not found.informative:
+    if not found.known.informative:
         advice.append("try another embedding model, or rate more samples")
     return list(dict.fromkeys(advice))

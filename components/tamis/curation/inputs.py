@@ -8,9 +8,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
+from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import BLOCK, Floats, Ints
 
 _UNSORTED = 1e-3  # distances may fall by so much: other libraries round them
+
+
+def check_arrays(ratings: Ints, indices: Ints, distances: Floats, classes: int) -> NDArray[np.int8]:
+    """The ratings as (n, R) int8, after a look at everything.
+
+    Raises:
+        InputError: when shapes disagree, a score is out of range, or nothing is rated; for `check_graph`'s reasons.
+    """
+    given = np.asarray(ratings)
+    n = len(given)
+    fits = indices.ndim == 2 and indices.shape == distances.shape and len(indices) == n and given.ndim in (1, 2)
+    if not fits or n == 0 or indices.shape[1] < 2 or (given.ndim == 2 and given.shape[1] == 0):
+        raise InputError(
+            f"scores of shape {given.shape}, indices of shape {indices.shape} and distances of shape "
+            f"{distances.shape} do not fit",
+            allowed="shapes (n,) or (n, R), (n, k) and (n, k) with k of 2 or more",
+        )
+    if given.dtype.kind not in "iu":
+        raise InputError(f"the scores are {given.dtype}", allowed="integers, -1 where there is no rating")
+    check_graph(indices, distances)
+    given = given.reshape(n, -1)
+    _check_range(given, classes, "score")
+    if not (given != UNRATED).any():
+        raise InputError("no sample has a rating", action="rate the pool first; look at the ratings' status and error")
+    return given.astype(np.int8)
+
+
+def check_grades(grades: Ints | None, n: int, classes: int) -> NDArray[np.int8]:
+    """The grades as (n,) int8, -1 where there is none.
+
+    Raises:
+        InputError: when the shape or the type is another one, or a grade is out of range.
+    """
+    if grades is None:
+        return np.full(n, UNRATED, np.int8)
+    given = np.asarray(grades)
+    if given.shape != (n,) or given.dtype.kind not in "iu":
+        raise InputError(
+            f"grades of shape {given.shape} and type {given.dtype} do not fit {n} samples",
+            allowed="integers of shape (n,), -1 where there is no grade",
+        )
+    _check_range(given, classes, "grade")
+    return given.astype(np.int8)
 
 
 def check_graph(indices: Ints, distances: Floats) -> None:
@@ -66,4 +110,14 @@ def check_features(
         raise InputError(
             f"the grade weight of sample {int(below.argmax())} is {weights[below][0]:g}",
             allowed="1 or more: 1 / the probability of being drawn; NaN where a sample was not drawn at random",
+        )
+
+
+def _check_range(values: NDArray[Any], classes: int, what: str) -> None:
+    wrong = np.argwhere((values < UNRATED) | (values >= classes))
+    if len(wrong):
+        first = tuple(wrong[0])
+        raise InputError(
+            f"the {what} of sample {int(first[0])} is {values[first]}; {len(wrong)} {what}s are out of range",
+            allowed=f"0..{classes - 1}, or -1 for a sample without one",
         )

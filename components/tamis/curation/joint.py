@@ -71,6 +71,13 @@ class Point:
     S: Matrix
     weight: float = 0.0
 
+    def own_share_of(self, prior: Matrix) -> float:
+        """Share of samples with a class of their own, also of a fitted G: 0 if G is the identity, 1 if it is p."""
+        chance = float((prior**2).sum())
+        if chance >= 1 - 1e-9:
+            return 0.0
+        return float(np.clip(1 - (float(prior @ np.diag(self.G)) - chance) / (1 - chance), 0, 1))
+
     def all_true(self) -> Point:
         """The same fit, read so that what all raters see is the truth: shared errors are true differences."""
         return replace(self, G=self.G @ self.S, S=np.eye(len(self.S)))

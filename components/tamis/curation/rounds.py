@@ -24,7 +24,7 @@ from tamis.curation import hoc, transition
 from tamis.curation.classes import UNRATED
 from tamis.curation.consensus import Consensus
 from tamis.curation.diagnosis import as_json, checks, outcome
-from tamis.curation.model import check_arrays
+from tamis.curation.inputs import check_arrays
 from tamis.curation.neighborhoods import BLOCK, Floats, Ints, Neighborhoods
 from tamis.curation.result import Curated, decide
 

@@ -1,0 +1,72 @@
+"""The joint model fitted to what is known, its probabilities brought in line with grades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation import calibration, joint
+from tamis.curation.calibration import Calibration
+from tamis.curation.classes import UNRATED
+from tamis.curation.joint import Point
+from tamis.curation.known import FOLDS, Known, prior_of
+from tamis.curation.neighborhoods import Ints
+from tamis.curation.rater_model import Matrix
+
+_JOINT_SAMPLES = 10_000  # most to which the joint model is fitted; it has few parameters
+_DOUBT = 0.85  # exponent of probabilities that rest on one rater alone: its bias is not in them
+_LITTLE_DOUBT = 0.95  # the same with several raters: they may share errors
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The joint model on the samples `rows`, whose P(z | surroundings) is `z`, and the calibration of its posteriors.
+
+    `crossed` (g, K) are the posteriors of the graded samples, in order, by fits that have not seen their grades.
+    """
+
+    points: list[Point]
+    rows: Ints
+    z: Matrix
+    calibration: Calibration
+    crossed: Matrix
+
+    @property
+    def kept(self) -> list[Point]:
+        """The points of the grid that carry weight."""
+        return [point for point in self.points if point.weight > 0]
+
+
+def fit(known: Known, shares: Sequence[float], prior: Matrix, samples: int) -> Fitted:
+    """Fit to `samples` of the rated samples at most, and to all graded ones; `shares` are the values of h to try."""
+    rows = np.union1d(known.view.sample(min(samples, _JOINT_SAMPLES)), known.graded)
+    z = known.around(rows)
+    points = joint.fit(z, known.ratings[rows], known.grades[rows], prior, shares)
+    graded = np.flatnonzero(known.grades[rows] != UNRATED)
+    if len(graded):
+        crossed = _crossed(known, points, rows, z, graded)
+        scale = calibration.fit(crossed, known.raw[rows[graded]], known.grades[rows[graded]])
+        return Fitted(points, rows, z, scale, crossed)
+    doubt = _DOUBT if known.raters == 1 else _LITTLE_DOUBT
+    scale = calibration.none(len(prior), doubt if len(shares) > 1 else 1.0)
+    return Fitted(points, rows, z, scale, np.empty((0, len(prior))))
+
+
+def _crossed(known: Known, points: Sequence[Point], rows: Ints, z: Matrix, graded: NDArray[np.intp]) -> Matrix:
+    """(g, K) posteriors of the samples `rows[graded]`, by fits that have not seen their grades."""
+    found = np.empty((len(graded), z.shape[1]))
+    fold = np.arange(len(graded)) % FOLDS
+    kept = [point for point in points if point.weight > 0]
+    for number in range(FOLDS):
+        out = graded[fold == number]
+        if not len(out):
+            continue
+        grades = known.grades.copy()
+        grades[rows[out]] = UNRATED
+        prior = prior_of(known.ratings, grades, known.weights, z.shape[1])
+        again = joint.fit(z, known.ratings[rows], grades[rows], prior, starts=kept)
+        found[fold == number] = joint.posterior(again, z[out], known.ratings[rows[out]])
+    return found

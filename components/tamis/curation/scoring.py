@@ -1,0 +1,173 @@
+"""Scores and probabilities of every sample, by the fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation import calibration, honest, joint
+from tamis.curation.calibration import FEW_GRADES
+from tamis.curation.choice import chosen
+from tamis.curation.classes import UNRATED
+from tamis.curation.fitting import Fitted
+from tamis.curation.known import FOLDS, Known
+from tamis.curation.rater_model import Matrix
+from tamis.curation.result import Curated
+
+Assumption = Literal["cautious", "clusterable"]
+_TRUST = 0.5  # how much of their own ratings' likelihood counts if raters share errors
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose; see `curate`."""
+
+    classes: int
+    assume: Assumption
+    confidence: float
+    fill: bool
+
+
+def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Curated:
+    """What the model says of every sample, block by block.
+
+    Where errors cannot be told, ratings stay and nothing is said of them. Samples without one still get what their
+    surroundings say: how the raters would probably rate them, without a probability that this is right.
+    """
+    n, raters = known.ratings.shape
+    result = Curated(
+        raw=known.raw,
+        score=known.raw.copy(),
+        flagged=np.zeros(n, bool),
+        suggested=known.raw.copy(),
+        confidence=np.full(n, np.nan, np.float32),
+        error_probability=np.full((n, raters), np.nan, np.float32),
+        raw_error=np.full(n, np.nan, np.float32),
+        mean=np.full(n, np.nan, np.float32),
+        posterior=np.full((n, options.classes), np.nan, np.float32),
+    )
+    assert result.mean is not None
+    assert result.posterior is not None
+    for rows in known.view.blocks(np.arange(n)):
+        z = known.around(rows)
+        own, grades, raw = known.ratings[rows], known.grades[rows], known.raw[rows]
+        rated, here = raw != UNRATED, np.arange(len(rows))
+        if told:
+            seen = fitted.calibration(joint.posterior(fitted.points, z, own), raw)
+            seen *= joint.likelihood_of(grades, options.classes)
+            seen /= seen.sum(1, keepdims=True)
+        else:
+            seen = z @ known.near.own
+        said = (told & (rated | (grades != UNRATED))) | (~rated & known.informed(rows))
+        seen[~said] = np.nan
+        top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
+        place = np.maximum(raw, 0)
+        top = np.where(rated & ~(seen[here, top] > seen[here, place]), raw, top)
+        others = _doubting(known, fitted, z, own) if told else []
+        score = scores(seen, raw, options, others)
+        result.flagged[rows] = rated & (top != raw)
+        result.suggested[rows] = np.where(said | rated, top, UNRATED)
+        result.score[rows] = score
+        result.mean[rows] = seen @ np.arange(options.classes)
+        result.posterior[rows] = seen
+        if told:
+            result.confidence[rows] = seen[here, np.where(score != UNRATED, score, top)]
+            result.raw_error[rows] = np.where(rated, 1 - seen[here, place], np.nan)
+            wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
+            result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
+    return result
+
+
+def keep_ratings(known: Known, result: Curated) -> None:
+    """Take corrections back; what is known of every sample stays."""
+    assert result.posterior is not None
+    ungraded = np.flatnonzero((known.raw != UNRATED) & (known.grades == UNRATED))
+    result.score[ungraded] = known.raw[ungraded]
+    result.confidence[ungraded] = result.posterior[ungraded, known.raw[ungraded]]
+
+
+def _doubting(known: Known, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]) -> list[Matrix]:
+    """Posteriors by other accounts of the same ratings; none where there is one rater, or grades tell.
+
+    Where raters agree against the neighbourhood, they may only share errors, or all of it may be true differences.
+    """
+    if ratings.shape[1] == 1 or len(known.graded) >= FEW_GRADES:
+        return []
+    true = [point.all_true() for point in fitted.points]
+    return [joint.posterior(fitted.points, z, ratings, trust=_TRUST), joint.posterior(true, z, ratings)]
+
+
+def scores(
+    posterior: Matrix, raw: NDArray[np.int8], options: Options, others: Sequence[Matrix] = ()
+) -> NDArray[np.int8]:
+    """(n,) score of each sample, as `choice.chosen` has it where nothing is taken for granted."""
+    if options.assume == "cautious":
+        return chosen(posterior, raw, threshold=options.confidence, fill=options.fill, others=others)
+    # The premise is taken for true, and so are its probabilities: the most probable class is right most often.
+    top = np.nan_to_num(posterior, nan=-1.0)
+    best, most = top.argmax(1), top.max(1)
+    change = np.where(raw == UNRATED, options.fill, most > top[np.arange(len(raw)), np.maximum(raw, 0)])
+    change &= (most >= options.confidence) & (most >= 0)
+    return np.where(change, best, raw).astype(np.int8)
+
+
+def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) -> HeldOut:
+    """The graded samples' scores and posteriors without their own grades: calibrated by the other folds, too."""
+    assert result.posterior is not None
+    graded = known.graded
+    fold = np.arange(len(graded)) % FOLDS
+    score, posterior = result.score.copy(), result.posterior.copy()
+    raw, grades = known.raw[graded], known.grades[graded]
+    for number in range(FOLDS):
+        out = fold == number
+        if not out.any() or out.all():
+            continue
+        scale = calibration.fit(fitted.crossed[~out], raw[~out], grades[~out])
+        seen = scale(fitted.crossed[out], raw[out])
+        posterior[graded[out]] = seen
+        score[graded[out]] = scores(seen, raw[out], options)
+    return HeldOut(graded, score, posterior)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scores (n,) and posteriors (n, K); those of the samples `graded` are made without their own grades."""
+
+    graded: NDArray[np.intp]
+    score: NDArray[np.int8]
+    posterior: NDArray[np.float32]
+
+    def shown(self, known: Known) -> bool:
+        """Whether grades show that curation brings rated samples nearer to the truth.
+
+        Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error.
+        Where there are weights, grades of samples that were not drawn at random show nothing: these were chosen because
+        their scores are doubtful, or wrong.
+        """
+        rows = self.graded[known.raw[self.graded] != UNRATED]
+        weights = known.weights
+        if weights is not None:
+            rows = rows[np.isfinite(weights[rows])]
+        each = np.ones(len(rows)) if weights is None else weights[rows]
+        true, raw, score = (values[rows].astype(int) for values in (known.grades, known.raw, self.score))
+        right = each * ((score == true).astype(float) - (raw == true))
+        nearer = each * (np.abs(raw - true).astype(float) - np.abs(score - true))
+        better = [float(gain.sum() / max(np.sqrt((gain**2).sum()), 1e-9)) for gain in (right, nearer)]
+        return min(better) >= 0 and max(better) >= 1
+
+    def measured(self, known: Known, score: NDArray[np.int8]) -> dict[str, Any]:
+        """What the grades say of raw scores and of `score` (n,), and of the confidence in it."""
+        here = self.graded[score[self.graded] != UNRATED]
+        said = self.posterior[here, score[here]]
+        found = honest.honest_error(
+            known.grades,
+            known.raw,
+            score,
+            weights=known.weights,
+            predicted=honest.predictions(self.posterior, known.raw, score),
+        )
+        return found | {"reliability": honest.reliability(said, score[here] == known.grades[here])}
