@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.core.reliability import Z, effective, wilson
 from tamis.curation.classes import UNRATED
 from tamis.curation.diagnosis import as_json
 
 LEVEL = 0.95
-_Z = 1.959963984540054  # of the normal distribution, at 97.5 %
 _FEWEST = 4  # graded samples from which there is an interval
 _Floats = NDArray[np.float64]
 MEASURES = ("raw_right", "curated_right", "raw_error", "curated_error")
@@ -109,7 +109,7 @@ def honest_error(
         "samples": int(population.sum()),
         "graded": len(rows),
         "left_out": int(graded.sum()) - len(rows),
-        "effective": _effective(each) if len(rows) else 0.0,
+        "effective": effective(each) if len(rows) else 0.0,
         "weighted": weighted,
         "level": LEVEL,
     }
@@ -133,56 +133,6 @@ def honest_error(
         found[measure] = parts
     result: dict[str, Any] = as_json(found)
     return result
-
-
-def reliability(
-    confidence: NDArray[np.floating[Any]],
-    right: NDArray[np.bool_],
-    *,
-    weights: NDArray[np.floating[Any]] | None = None,
-    bins: int = 10,
-) -> dict[str, Any]:
-    """Whether confidences are true: of the scores said to be right with 80 %, are 80 % right?
-
-    Args:
-        confidence: (m,) probability 0..1 that a graded sample's score is right, without its grade; NaN is left out.
-        right: (m,) whether it was.
-        weights: (m,) 1 / the probability with which each was drawn; None: all alike.
-        bins: number of bins of equal width from 0 to 1.
-
-    Returns:
-        JSON values. `bins`: for each its ends `from` and `to`, `count`, and where that is above 0 the mean confidence
-        `said`, the share `right` and its Wilson interval of 95 % `low`, `high`. `expected_calibration_error`: the mean
-        over samples of |said - right| of their bins (Naeini, Cooper, Hauskrecht, AAAI 2015); with few samples it is
-        above zero by chance alone. None where there is no sample.
-    """
-    known = np.isfinite(confidence)
-    said, hit = np.asarray(confidence, np.float64)[known], np.asarray(right, np.float64)[known]
-    each = np.ones(len(said)) if weights is None else np.asarray(weights, np.float64)[known]
-    place = np.minimum((said * bins).astype(np.intp), bins - 1)
-    rows: list[dict[str, Any]] = []
-    total = 0.0
-    for number in range(bins):
-        inside = place == number
-        row: dict[str, Any] = {"from": number / bins, "to": (number + 1) / bins, "count": int(inside.sum())}
-        row |= dict.fromkeys(("said", "right", "low", "high"))
-        if inside.any():
-            weight = each[inside]
-            row["said"] = float(np.average(said[inside], weights=weight))
-            row["right"] = float(np.average(hit[inside], weights=weight))
-            row["low"], row["high"] = wilson(row["right"], _effective(weight))
-            total += float(weight.sum()) * abs(row["said"] - row["right"])
-        rows.append(row)
-    error = total / float(each.sum()) if len(said) else None
-    result: dict[str, Any] = as_json({"bins": rows, "count": len(said), "expected_calibration_error": error})
-    return result
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Interval of 95 % of a share seen in `n` > 0 samples (Wilson, 1927); good for few samples, and at 0 and 1."""
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 @dataclass(frozen=True)
@@ -229,7 +179,7 @@ def _estimate(
     alike = len(seen) < _FEWEST or np.ptp(seen) == 0
     classical: dict[str, Any] = {"value": plain, "low": None, "high": None}
     if share:
-        classical["low"], classical["high"] = wilson(plain, _effective(weights))
+        classical["low"], classical["high"] = wilson(plain, effective(weights))
     elif not alike:
         classical["low"], classical["high"] = _around(plain, sample.spread(seen, seen), len(seen) - 1)
     if belief is None or alike:
@@ -254,7 +204,7 @@ def _around(value: float, variance: float, freedom: int) -> tuple[float, float]:
 
 def _t(freedom: int) -> float:
     """Student's t at 97.5 %, by a series in 1 / freedom (Abramowitz and Stegun 26.7.5); 4 % low at 2, 1 % at 3."""
-    z, f = _Z, float(freedom)
+    z, f = Z, float(freedom)
     terms = (
         z,
         (z**3 + z) / 4 / f,
@@ -262,8 +212,3 @@ def _t(freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / f**3,
     )
     return sum(terms)
-
-
-def _effective(weights: _Floats) -> float:
-    """Kish's effective number of samples."""
-    return float(weights.sum() ** 2 / (weights**2).sum())

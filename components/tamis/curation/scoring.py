@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.core.reliability import reliability
 from tamis.curation import calibration, honest, joint
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.choice import chosen
@@ -170,4 +171,5 @@ class HeldOut:
             weights=known.weights,
             predicted=honest.predictions(self.posterior, known.raw, score),
         )
-        return found | {"reliability": honest.reliability(said, score[here] == known.grades[here])}
+        calibrated = reliability(said, score[here] == known.grades[here])
+        return found | {"reliability": None if calibrated is None else calibrated.as_json()}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.core.reliability import Bin
 from tamis.reporting.numbers import count, known, shortened
-from tamis.reporting.statistics import Bin
 from tamis.reporting.style import CATEGORIES, LIGHT, SCALE
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tamis.core.reliability import Reliability
 from tamis.reporting.numbers import known
-from tamis.reporting.statistics import Bin, Estimate, Reliability
+from tamis.reporting.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _held_out(found: Mapping[str, Any]) -> HeldOut | None:
         graded=int(_number(found.get("n")) or 0) if graded is None else int(graded),
         left_out=int(_number(found.get("left_out")) or 0),
         weighted=found.get("weighted") is True,
-        reliability=_reliability(_mapping(found.get("reliability"))),
+        reliability=Reliability.read(_mapping(found.get("reliability"))),
     )
 
 
@@ -165,18 +166,6 @@ def _effect(found: Mapping[str, Any]) -> Effect | None:
 def _estimate(found: Mapping[str, Any]) -> Estimate:
     value, low, high = (_number(found.get(name)) for name in ("value", "low", "high"))
     return Estimate(*(np.nan if number is None else number for number in (value, low, high)))
-
-
-def _reliability(found: Mapping[str, Any]) -> Reliability | None:
-    bins = []
-    for entry in map(_mapping, _list(found.get("bins"))):
-        values = [_number(entry.get(name)) for name in ("from", "to", "count", "said", "right", "low", "high")]
-        numbers = [value for value in values if value is not None]
-        if len(numbers) == len(values) and numbers[2] > 0:
-            start, end, count, said, right, low, high = numbers
-            bins.append(Bin(start, end, int(count), said, right, low, high))
-    error = _number(found.get("expected_calibration_error"))
-    return Reliability(tuple(bins), error) if bins and error is not None else None
 
 
 def _predicted(found: Mapping[str, Any]) -> Predicted | None:

@@ -1,7 +1,4 @@
-"""Agreement of two gradings, from their table of joint counts, so that cost does not grow with the pool.
-
-And whether confidences are true.
-"""
+"""Agreement of two gradings, from their table of joint counts, so that cost does not grow with the pool."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from numpy.typing import NDArray
 RESAMPLES = 2_000
 _SEED = 0
 _FEW = 30  # samples below which resamples that are all alike tell nothing of the spread
-_Z = 1.959963984540054  # of the normal distribution, at 97.5 %
 
 
 @dataclass(frozen=True)
@@ -138,90 +134,3 @@ def _estimate(values: NDArray[np.float64], n: int) -> Estimate:
         return Estimate(float(values[0]), np.nan, np.nan)
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(float(values[0]), float(low), float(high))
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Samples of a confidence from `start` to `end`: its mean `said`, the share `right`, the share's interval."""
-
-    start: float
-    end: float
-    count: int
-    said: float
-    right: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Whether confidences are true.
-
-    Attributes:
-        bins: those that hold a sample, by confidence.
-        error: expected calibration error, the mean over samples of |said - right| of their bins (Naeini, Cooper,
-            Hauskrecht, AAAI 2015).
-    """
-
-    bins: tuple[Bin, ...]
-    error: float
-
-    @property
-    def count(self) -> int:
-        """Samples in all bins."""
-        return sum(each.count for each in self.bins)
-
-    @property
-    def said(self) -> float:
-        """Mean confidence."""
-        return sum(each.count * each.said for each in self.bins) / self.count
-
-    @property
-    def right(self) -> float:
-        """Share of all samples that is right."""
-        return sum(each.count * each.right for each in self.bins) / self.count
-
-    @property
-    def chance(self) -> float:
-        """About what `error` would be if every confidence were true: shares of few samples are off by chance."""
-        spread = sum((each.count * each.said * (1 - each.said)) ** 0.5 for each in self.bins)
-        return float((2 / np.pi) ** 0.5 * spread / self.count)
-
-    @property
-    def shows(self) -> bool:
-        """Whether mean confidence and share right differ by more than two standard errors."""
-        spread = sum(each.count * each.said * (1 - each.said) for each in self.bins) ** 0.5
-        return bool(abs(self.said - self.right) * self.count > 2 * spread)
-
-
-def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = 10) -> Reliability | None:
-    """Of the scores said to be right with 80 %, are 80 % right?
-
-    Args:
-        confidence: (m,) probability 0..1 that a score is right; NaN is left out.
-        right: (m,) whether it was.
-        bins: number of bins of equal width from 0 to 1.
-
-    Returns:
-        None when no sample has a confidence.
-    """
-    known = np.isfinite(confidence)
-    said, hit = confidence[known].astype(np.float64), right[known]
-    if not len(said):
-        return None
-    place = np.clip((said * bins).astype(np.intp), 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums, hits = np.bincount(place, weights=said, minlength=bins), np.bincount(place, weights=hit, minlength=bins)
-    found = []
-    for number in np.flatnonzero(counts).tolist():
-        n, share = int(counts[number]), float(hits[number] / counts[number])
-        ends = number / bins, (number + 1) / bins
-        found.append(Bin(*ends, n, float(sums[number] / n), share, *wilson(share, n)))
-    return Reliability(tuple(found), sum(b.count * abs(b.said - b.right) for b in found) / len(said))
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Interval of 95 % of a share seen in `n` > 0 samples (Wilson, 1927); good for few samples, and at 0 and 1."""
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * (share * (1 - share) / n + _Z**2 / (4 * n**2)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tamis.core.reliability import reliability
 from tamis.core.samples import Message, sample_id
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import EVALUATION, POOL, RATINGS, SELECTION, PartsWriter
-from tamis.curation.honest import honest_error, reliability
+from tamis.curation.honest import honest_error
 from tests.artifacts import conversation, make_curation
 
 N = 400
@@ -293,9 +294,11 @@ def _joint(
         known = np.random.default_rng(5).permutation(N)[:120]
         held_out = np.full(N, -1, np.int8)
         held_out[known] = truth[known]
+        calibrated = reliability(sure[known], (curated == truth)[known])
+        assert calibrated is not None
         found["held_out"] = honest_error(held_out, raw.astype(np.int8), curated.astype(np.int8)) | {
             "n": len(known),
-            "reliability": reliability(sure[known], (curated == truth)[known]),
+            "reliability": calibrated.as_json(),
         }
         agreement = {"graders": 2, "samples_with_several": 40, "equal_class": 0.6, "krippendorff_alpha": 0.71}
         found["grades"] = {"graded": len(known), "weighted": False, "agreement": agreement}

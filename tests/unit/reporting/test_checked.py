@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.artifacts import Artifact
+from tamis.core.reliability import reliability
 from tamis.core.settings import Settings
 from tamis.core.steps import Step, run_step
-from tamis.curation.honest import honest_error, reliability
+from tamis.curation.honest import honest_error
 from tamis.reporting.numbers import DASH, MINUS
 from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
@@ -47,7 +48,8 @@ class Lab:
         """What curation says of grades of the first samples."""
         truth = np.where(np.arange(N) < graded, self.true, -1).astype(np.int8)
         said = reliability(np.full(graded, 0.8), (score == self.true)[:graded])
-        return honest_error(truth, raw, score) | {"n": graded, "reliability": said}
+        assert said is not None
+        return honest_error(truth, raw, score) | {"n": graded, "reliability": said.as_json()}
 
     def report(
         self,
@@ -250,7 +252,7 @@ def test_the_reliability_by_grades_is_drawn_and_counted(lab: Lab) -> None:
     found = lab.held_out(raw, score)
     page, _ = lab.report({"r": (raw, score, {"held_out": found})})
     drawn = next(e for e in page.all("svg") if "confidence" in e.attributes["aria-label"])
-    share = found["reliability"]["bins"][8]["right"]
+    share = found["reliability"]["bins"][0]["right"]
     assert f"said 80 %, right {whole(share)} % of 120" in drawn.attributes["aria-label"].replace(
         "\N{NO-BREAK SPACE}", " "
     )

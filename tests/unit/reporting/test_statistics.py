@@ -9,15 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from tamis.curation import honest
-from tamis.reporting.diagnoses import read_told
 from tamis.reporting.statistics import (
     Estimate,
     compare,
     joint_counts,
     mean_absolute_error,
     pearson,
-    reliability,
     spearman,
 )
 
@@ -113,42 +110,3 @@ def test_the_constant_guess_is_the_best_class() -> None:
 def test_nothing_known_gives_nothing() -> None:
     gap = np.full(4, -1, np.int8)
     assert compare(joint_counts(gap, gap, gap, classes=6)) is None
-
-
-def test_reliability_is_that_of_curation() -> None:
-    random = np.random.default_rng(1)
-    said = np.append(random.random(300), [0.0, 1.0, np.nan])
-    right = random.random(303) < 0.7
-    theirs = honest.reliability(said, right)
-    told = read_told({"held_out": honest.honest_error(*np.zeros((3, 9), np.int8)) | {"reliability": theirs}})
-    assert told.held_out is not None
-    assert told.held_out.reliability is not None
-    read, ours = told.held_out.reliability, reliability(said, right)
-    assert ours is not None
-    assert (ours.error, ours.count) == (pytest.approx(read.error), read.count)
-    for one, other in zip(ours.bins, read.bins, strict=True):
-        assert vars(one) == pytest.approx(vars(other))
-
-
-def test_true_confidences_have_the_calibration_error_that_chance_gives() -> None:
-    random = np.random.default_rng(1)
-    shows, errors = [], []
-    for _ in range(300):
-        said = random.beta(4, 2, 150)
-        found = reliability(said, random.random(150) < said)
-        assert found is not None
-        shows.append(found.shows)
-        errors.append(found.error / found.chance)
-    assert np.mean(errors) == pytest.approx(1, abs=0.08)
-    assert np.mean(shows) < 0.1
-
-
-def test_confidences_that_are_too_high_show() -> None:
-    found = reliability(np.full(100, 0.95), np.arange(100) < 60)
-    assert found is not None
-    assert found.shows
-    assert (found.said, found.right, found.error) == pytest.approx((0.95, 0.6, 0.35))
-
-
-def test_without_a_confidence_there_is_no_reliability() -> None:
-    assert reliability(np.full(3, np.nan), np.ones(3, bool)) is None

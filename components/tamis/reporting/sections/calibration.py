@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tamis.core.reliability import Reliability
 from tamis.reporting.blocks import Figure, Section
 from tamis.reporting.charts import reliability as diagram
 from tamis.reporting.numbers import count, decimal, percent
-from tamis.reporting.statistics import Reliability
 
 
 def figure(name: str, found: Reliability, *, judge: str) -> Figure:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tamis.core.reliability import reliability
 from tamis.reporting.blocks import Cell, Figure, Figures, Heading, KeyFigure, Section, Table, Text, Tone, Warnings
 from tamis.reporting.charts import dots, heat_map
 from tamis.reporting.evidence import Evidence
@@ -14,7 +15,7 @@ from tamis.reporting.raters import Curated
 from tamis.reporting.samples import CLASSES
 from tamis.reporting.sections import calibration, checked
 from tamis.reporting.sections.shared import few, shares
-from tamis.reporting.statistics import RESAMPLES, Comparison, Estimate, compare, joint_counts, reliability
+from tamis.reporting.statistics import RESAMPLES, Comparison, Estimate, compare, joint_counts
 
 _LABELS = [str(score) for score in range(CLASSES)]
 
