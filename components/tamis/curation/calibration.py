@@ -1,7 +1,17 @@
-"""Probabilities brought in line with human grades."""
+"""Probabilities brought in line with human grades.
+
+A regression with few parameters: the logarithm of the probability of a class t, given the model's probabilities q and
+the ratings of a sample, is up to a constant
+
+    a log q[t] + b[t] + (c + d[raw]) [t = raw] + e |t - raw|
+
+where a and c are others for samples whose raters all agree, or differ by two classes and more. It is fitted to graded
+samples by maximum likelihood, with normal priors around q itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,62 +21,105 @@ from tamis.curation.classes import UNRATED
 from tamis.curation.rater_model import Matrix
 
 FEW_GRADES = 30  # fewer do not settle what the ratings leave open
-_POWERS = np.arange(0.4, 1.45, 0.05)  # exponents that grades choose among
-_POWER_SPREAD = 0.15  # standard deviation of the logarithm of the exponent, before grades are seen
-_STRENGTH = 20.0  # grades of each raw class that the model counts as
+_NEVER = 1e-9
+_LEAST_POWER = 0.2  # what is more probable stays so
+# Standard deviations of the priors.
+_POWER, _POWER_BY_SPREAD = 0.3, 0.15
+_CLASS, _FAR = 0.15, 0.15
+_STAY, _STAY_BY_CLASS, _STAY_BY_SPREAD = 0.3, 0.15, 0.3
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is done to posteriors: each true class is weighed by the raw class, and all is sharpened or flattened.
+    """What is done to posteriors.
 
     Attributes:
-        factors: (K + 1, K) factor of each true class (columns) of samples with each raw class; the last row is for
-            samples without a rating.
-        power: exponent.
+        weights: (f,) of the features, in the order of `_features`; their first is `power` - 1.
     """
 
-    factors: Matrix
-    power: float
+    weights: Matrix
 
-    def __call__(self, posterior: Matrix, raw: NDArray[np.int8]) -> Matrix:
-        """The calibrated posterior (m, K) of samples with the raw classes `raw` (m,)."""
-        scaled = np.maximum(posterior * self.factors[raw], 1e-300) ** self.power
-        found: Matrix = scaled / scaled.sum(1, keepdims=True)
-        return found
+    @property
+    def power(self) -> float:
+        """a: below 1, probabilities are flattened."""
+        return 1 + float(self.weights[0])
+
+    def __call__(self, posterior: Matrix, ratings: NDArray[np.int8], raw: NDArray[np.int8]) -> Matrix:
+        """The calibrated posterior (m, K) of samples with the `ratings` (m, R) and the raw classes `raw` (m,)."""
+        logs = _logarithms(posterior)
+        total = logs.copy()
+        for weight, (feature, _) in zip(self.weights.tolist(), _features(logs, ratings, raw), strict=True):
+            if weight:
+                total += weight * feature
+        return _shares(total)
 
 
-def none(classes: int, power: float = 1.0) -> Calibration:
+def none(classes: int, raters: int, power: float = 1.0) -> Calibration:
     """A calibration without grades."""
-    return Calibration(np.ones((classes + 1, classes)), power)
+    nothing = np.full((1, raters), UNRATED, np.int8)
+    number = sum(1 for _ in _features(np.zeros((1, classes)), nothing, nothing[:, 0]))
+    return Calibration(np.append(power - 1, np.zeros(number - 1)))
 
 
-def fit(posterior: Matrix, raw: NDArray[np.int8], grades: NDArray[np.int8]) -> Calibration:
+def fit(posterior: Matrix, ratings: NDArray[np.int8], raw: NDArray[np.int8], grades: NDArray[np.int8]) -> Calibration:
     """Learn from grades.
-
-    Of every raw class, the mean posterior of its graded samples is compared with how they were graded, and drawn to it
-    the more the more there are. Then comes the exponent under which the grades are most probable.
 
     Args:
         posterior: (m, K) of graded samples, made without their own grades.
+        ratings: (m, R) their ratings.
         raw: (m,) their raw classes, -1 where there is no rating.
         grades: (m,) their grades.
     """
-    classes = posterior.shape[1]
-    factors = np.ones((classes + 1, classes))
-    for label in range(UNRATED, classes):
-        here = raw == label
-        mine = grades[here]
-        if len(mine):
-            mean = posterior[here].mean(0)
-            seen = (_STRENGTH * mean + np.bincount(mine, minlength=classes)) / (_STRENGTH + len(mine))
-            factors[label] = seen / np.maximum(mean, 1e-9)
-    shifted = Calibration(factors, 1.0)(posterior, raw)
-    logs = np.log(np.maximum(shifted, 1e-12))
-    best = (-np.inf, 1.0)
-    for power in _POWERS.tolist():
-        scaled = np.exp(power * (logs - logs.max(1, keepdims=True)))
-        scaled /= scaled.sum(1, keepdims=True)
-        likely = float(np.log(scaled[np.arange(len(grades)), grades]).sum())
-        best = max(best, (likely - 0.5 * (np.log(power) / _POWER_SPREAD) ** 2, power))
-    return Calibration(factors, best[1])
+    from scipy.optimize import minimize
+
+    logs = _logarithms(posterior)
+    pairs = list(_features(logs, ratings, raw))
+    features, spread = np.stack([feature for feature, _ in pairs], -1), np.array([deviation for _, deviation in pairs])
+    seen = features[np.arange(len(grades)), grades].sum(0)
+
+    def loss(weights: Matrix) -> tuple[float, Matrix]:
+        shares = _shares(logs + features @ weights)
+        likely = np.log(np.maximum(shares[np.arange(len(grades)), grades], 1e-300)).sum()
+        slope = np.einsum("mk,mkf->f", shares, features) - seen + weights / spread**2
+        return float(0.5 * ((weights / spread) ** 2).sum() - likely), slope
+
+    bounds = [(_LEAST_POWER - 1, None)] + [(None, None)] * (len(spread) - 1)
+    found = minimize(loss, np.zeros(len(spread)), jac=True, method="L-BFGS-B", bounds=bounds)
+    return Calibration(np.asarray(found.x))
+
+
+def _logarithms(posterior: Matrix) -> Matrix:
+    logs: Matrix = np.log(np.maximum(posterior, _NEVER))
+    logs -= logs.max(1, keepdims=True)
+    return logs
+
+
+def _shares(logs: Matrix) -> Matrix:
+    shares: Matrix = np.exp(logs - logs.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    return shares
+
+
+def _features(
+    logs: Matrix, ratings: NDArray[np.int8], raw: NDArray[np.int8]
+) -> Iterator[tuple[NDArray[np.floating], float]]:
+    """Each feature (m, K), and the standard deviation of its weight's prior."""
+    m, classes = logs.shape
+    steps, rated = np.arange(classes), raw != UNRATED
+    stay = (steps == raw[:, None]).astype(np.float64)
+    yield logs, _POWER
+    for label in range(classes):
+        yield np.broadcast_to((steps == label).astype(np.float64), (m, classes)), _CLASS
+    yield stay, _STAY
+    for label in range(classes):
+        yield stay * (raw == label)[:, None], _STAY_BY_CLASS
+    yield np.abs(steps - raw[:, None]) * rated[:, None], _FAR
+    if ratings.shape[1] == 1:
+        return
+    known = ratings != UNRATED
+    highest = np.where(known, ratings, -1).max(1)
+    lowest = np.where(known, ratings, classes).min(1)
+    several = known.sum(1) > 1
+    for these in (several & (highest == lowest), several & (highest - lowest > 1)):
+        yield logs * these[:, None], _POWER_BY_SPREAD
+        yield stay * these[:, None], _STAY_BY_SPREAD

@@ -48,10 +48,11 @@ def fit(known: Known, shares: Sequence[float], prior: Matrix, samples: int) -> F
     graded = np.flatnonzero(known.grades[rows] != UNRATED)
     if len(graded):
         crossed = _crossed(known, points, rows, z, graded)
-        scale = calibration.fit(crossed, known.raw[rows[graded]], known.grades[rows[graded]])
+        at = rows[graded]
+        scale = calibration.fit(crossed, known.ratings[at], known.raw[at], known.grades[at])
         return Fitted(points, rows, z, scale, crossed)
     doubt = _DOUBT if known.raters == 1 else _LITTLE_DOUBT
-    scale = calibration.none(len(prior), doubt if len(shares) > 1 else 1.0)
+    scale = calibration.none(len(prior), known.raters, doubt if len(shares) > 1 else 1.0)
     return Fitted(points, rows, z, scale, np.empty((0, len(prior))))
 
 

@@ -58,7 +58,7 @@ def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Cu
         own, grades, raw = known.ratings[rows], known.grades[rows], known.raw[rows]
         rated, here = raw != UNRATED, np.arange(len(rows))
         if told:
-            seen = fitted.calibration(joint.posterior(fitted.points, z, own), raw)
+            seen = fitted.calibration(joint.posterior(fitted.points, z, own), own, raw)
             seen *= joint.likelihood_of(grades, options.classes)
             seen /= seen.sum(1, keepdims=True)
         else:
@@ -122,13 +122,13 @@ def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) ->
     graded = known.graded
     fold = np.arange(len(graded)) % FOLDS
     score, posterior = result.score.copy(), result.posterior.copy()
-    raw, grades = known.raw[graded], known.grades[graded]
+    ratings, raw, grades = known.ratings[graded], known.raw[graded], known.grades[graded]
     for number in range(FOLDS):
         out = fold == number
         if not out.any() or out.all():
             continue
-        scale = calibration.fit(fitted.crossed[~out], raw[~out], grades[~out])
-        seen = scale(fitted.crossed[out], raw[out])
+        scale = calibration.fit(fitted.crossed[~out], ratings[~out], raw[~out], grades[~out])
+        seen = scale(fitted.crossed[out], ratings[out], raw[out])
         posterior[graded[out]] = seen
         score[graded[out]] = scores(seen, raw[out], options)
     return HeldOut(graded, score, posterior)
