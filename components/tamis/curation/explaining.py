@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.core.ranks import correlation, ranked
 from tamis.curation import joint, transition
 from tamis.curation.bins import symbols_of
 from tamis.curation.calibration import FEW_GRADES
@@ -175,8 +176,6 @@ def _sensitivity(found: Findings, classes: int) -> list[dict[str, Any]]:
 
 def _predicted(found: Findings) -> dict[str, Any]:
     """How well surroundings alone tell the rating of a rated sample, which they have not seen."""
-    from scipy.stats import spearmanr
-
     own = found.known.view.scores[found.fitted.rows]
     rated = own != UNRATED
     expected = found.fitted.z[rated] @ found.known.near.own @ np.arange(len(found.known.near.prior))
@@ -185,7 +184,7 @@ def _predicted(found: Findings) -> dict[str, Any]:
     return {
         "rated": int((found.known.view.scores != UNRATED).sum()),
         "unrated": int((found.known.view.scores == UNRATED).sum()),
-        "held_out_correlation": float(spearmanr(expected, seen).statistic) if varied else None,
+        "held_out_correlation": correlation(ranked(expected), ranked(seen)) if varied else None,
         "held_out_error": float(np.abs(expected - seen).mean()) if len(seen) else None,
     }
 

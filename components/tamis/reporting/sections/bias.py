@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.reporting import ranks
+from tamis.core import ranks
 from tamis.reporting.blocks import Cell, Figure, Figures, Section, Table, Text, Tone, Warnings
 from tamis.reporting.charts import pairs
 from tamis.reporting.evidence import Evidence

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from tamis.reporting import ranks
+from tamis.core import ranks
 
 tables = st.integers(8, 60).flatmap(lambda n: arrays(np.int8, (4, n), elements=st.integers(0, 4)))
 
