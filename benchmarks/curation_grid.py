@@ -8,7 +8,7 @@
 `grid` is every kind of pool, `gain` what curation has to reach at n = 5,000, `external` the other methods on the pools
 of n = 2,000 without grades, and Tamis on the same ones. All figures are of samples without a grade, means over seeds.
 Prints Markdown and writes it to benchmarks/results/curation_grid.md, section by section, unless the run was only a part
-(--quick, --n, --seeds, --filter).
+(--quick, --n, --filter).
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def all_cells(rows: list[Row]) -> str:
 def grid(cells: list[Cell], seeds: list[int], jobs: int) -> Iterator[str]:
     rows = [Row(cell, runs) for cell, runs in run("ours", cells, seeds, jobs).items()]
     yield (
-        "## Bars of the grid\n\nA cell is n samples, of which a share h has a quality of its own rather than its "
+        f"## Bars of the grid\n\nMeans of {len(seeds)} seeds. A cell is n samples, of which a share h has a quality of its own rather than its "
         "neighbourhood's, R raters of a kind, sharing errors or not, and so many grades. `By chance`: the calibration "
         "error that a perfectly calibrated model with the same confidences would have.\n\n" + verdicts(rows)
     )
@@ -218,7 +218,7 @@ def gain(cells: list[Cell], seeds: list[int], jobs: int) -> Iterator[str]:
         lines.append(
             [cell.name, number(row.mean("right_before")), number(row.mean("right")), f"{least:.2f}", verdict, *after]
         )
-    yield "## Gain at n = 5,000\n\n" + table(head, lines)
+    yield f"## Gain at n = 5,000\n\nMeans of {len(seeds)} seeds.\n\n" + table(head, lines)
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def external(cells: list[Cell], seeds: list[int], jobs: int) -> Iterator[str]:
         methods = dict.fromkeys(method for found in runs for method in found)
         rivals[cell] = {method: Rival.of([found[method] for found in runs]) for method in methods}
     names = list(dict.fromkeys(method for found in rivals.values() for method in found))
-    yield "## Against other methods\n\n" + compared(rows, rivals, names)
+    yield f"## Against other methods\n\nMeans of {len(seeds)} seeds. " + compared(rows, rivals, names)
     head = ["n", "raters", "kind", "h", "Tamis", *names]
     lines = []
     for cell in cells:
@@ -335,10 +335,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     options = parser.parse_args()
     seeds = options.seeds or list(SEEDS[:1] if options.quick else SEEDS)
-    whole = not (options.quick or options.n or options.seeds or options.filter)
+    whole = not (options.quick or options.n or options.filter)
     head = (
         f"# Curation on pools of every kind\n\n{os.cpu_count()} cores, {processor()}, numpy {np.__version__}. "
-        f"Means of {len(seeds)} seeds; samples with a grade are left out."
+        "Samples with a grade are left out of all figures."
     )
     results = Results(Path(RESULTS), head)
     for name in options.only or sections:
