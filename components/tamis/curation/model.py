@@ -172,7 +172,7 @@ def _curate(known: Known, regression: Regression | None, options: Options, fit_s
         apart = scoring.held_out(known, fitted, result, options)
         score = apart.score
         enough = len(known.graded) >= FEW_GRADES
-        if options.assume == "cautious" and enough and not apart.shown(known):
+        if options.assume == "cautious" and enough and not apart.shown(known, result):
             scoring.keep_ratings(known, result)
             score = np.where(known.raw == UNRATED, score, known.raw)
             notes = [guards.NOT_NEARER]

@@ -20,6 +20,7 @@ from tamis.curation.rater_model import Matrix
 from tamis.curation.result import Curated
 
 Assumption = Literal["cautious", "clusterable"]
+_EXPECTED_ERROR = 0.1  # of the gain that the model expects of its own corrections
 _TRUST = 0.5  # how much of their own ratings' likelihood counts if raters share errors
 
 
@@ -134,6 +135,18 @@ def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) ->
     return HeldOut(graded, score, posterior)
 
 
+def _expected_gains(known: Known, result: Curated) -> tuple[float, float]:
+    """By how much curation raises the share of right scores and lowers the mean error, by its own probabilities."""
+    assert result.posterior is not None
+    expected = honest.predictions(result.posterior, known.raw, result.score)
+    rated = known.raw != UNRATED
+    right, nearer = (
+        (expected[f"{first}_{measure}"] - expected[f"{second}_{measure}"])[rated]
+        for first, second, measure in (("curated", "raw", "right"), ("raw", "curated", "error"))
+    )
+    return float(right.mean()), float(nearer.mean())
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Scores (n,) and posteriors (n, K); those of the samples `graded` are made without their own grades."""
@@ -142,12 +155,13 @@ class HeldOut:
     score: NDArray[np.int8]
     posterior: NDArray[np.float32]
 
-    def shown(self, known: Known) -> bool:
+    def shown(self, known: Known, result: Curated) -> bool:
         """Whether grades show that curation brings rated samples nearer to the truth.
 
         Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error.
-        Where there are weights, grades of samples that were not drawn at random show nothing: these were chosen because
-        their scores are doubtful, or wrong.
+        Each gain on the graded samples is put together with what the model expects of all samples, which counts as an
+        estimate with a standard error of `_EXPECTED_ERROR`. Where there are weights, grades of samples that were not
+        drawn at random show nothing: these were chosen because their scores are doubtful, or wrong.
         """
         rows = self.graded[known.raw[self.graded] != UNRATED]
         weights = known.weights
@@ -155,10 +169,15 @@ class HeldOut:
             rows = rows[np.isfinite(weights[rows])]
         each = np.ones(len(rows)) if weights is None else weights[rows]
         true, raw, score = (values[rows].astype(int) for values in (known.grades, known.raw, self.score))
-        right = each * ((score == true).astype(float) - (raw == true))
-        nearer = each * (np.abs(raw - true).astype(float) - np.abs(score - true))
-        better = [float(gain.sum() / max(np.sqrt((gain**2).sum()), 1e-9)) for gain in (right, nearer)]
-        return min(better) >= 0 and max(better) >= 1
+        right = (score == true).astype(float) - (raw == true)
+        nearer = np.abs(raw - true).astype(float) - np.abs(score - true)
+        better = []
+        for gain, expected in zip((right, nearer), _expected_gains(known, result), strict=True):
+            error = max(float(np.sqrt((each**2 * gain**2).sum())) / max(each.sum(), 1e-9), 1e-9)
+            seen = float((each * gain).sum()) / max(each.sum(), 1e-9)
+            trust = np.array([1 / error**2, 1 / _EXPECTED_ERROR**2])
+            better.append(float(trust @ [seen, expected] / np.sqrt(trust.sum())))
+        return len(rows) > 0 and min(better) >= 0 and max(better) >= 1
 
     def measured(self, known: Known, score: NDArray[np.int8]) -> dict[str, Any]:
         """What the grades say of raw scores and of `score` (n,), and of the confidence in it."""
