@@ -45,6 +45,8 @@ _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.")  # as `core.progress` form
 class RunError(TamisError):
     """A step of a local run failed."""
 
+    code = "run"
+
 
 def run(settings: RunSettings) -> Path:
     """Run the pipeline that `settings` ask for.
@@ -90,11 +92,13 @@ def run(settings: RunSettings) -> Path:
                 PIPELINES[settings.pipeline](fixed)(**settings.arguments())
             except RuntimeError as error:
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
-                if any(runs.rglob("report.html")):  # a cell failed, and the report on the others is made
-                    try:
-                        _lay_out(runs, work, home)
-                    except StorageError as blocked:
-                        why = f"{why}\nand: {blocked}"
+                reported = any(runs.rglob("report.html"))  # a cell failed, and the report on the others is made
+                try:
+                    finished = _lay_out(runs, work, home, whole=reported)
+                except StorageError as blocked:
+                    why = f"{why}\nand: {blocked}"
+                else:
+                    why += f"\n  finished, in {work}: {', '.join(finished)}" if finished else ""
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"
                 ) from None
@@ -135,34 +139,44 @@ class _Screen:
         self._log.flush()
 
 
-def _lay_out(runs: Path, work: Path, home: Path) -> None:
+def _lay_out(runs: Path, work: Path, home: Path, *, whole: bool = True) -> list[str]:
     """Link every artifact of the run to its place in the working folder, in place of an earlier run's.
+
+    Where the run is not `whole`, artifacts of an earlier run stay that it has not made anew, such as the report.
+
+    Returns:
+        The places, in order.
 
     Raises:
         StorageError: when other files are in the way of some; the others are there then. Or when the folder cannot be
             written.
     """
     with explained_os_errors(f"writing {work}"):
-        if blocked := _put_in_place(runs, work, home):
-            raise _in_the_way(blocked)
+        places, blocked = _put_in_place(runs, work, home, whole)
+    if blocked:
+        raise _in_the_way(blocked)
+    return places
 
 
-def _put_in_place(runs: Path, work: Path, home: Path) -> list[Path]:
-    """Returns: the places where other files are in the way."""
+def _put_in_place(runs: Path, work: Path, home: Path, whole: bool) -> tuple[list[str], list[Path]]:
+    """Returns: the artifacts' places, and those where other files are in the way."""
     earlier, blocked = _laid_out(work, home), []
     artifacts = [Artifact.open(path.parent) for path in sorted(runs.rglob(MANIFEST))]
     places = {_place_of(artifact.manifest): artifact for artifact in artifacts}
     now = {place: artifact.manifest.key for place, artifact in places.items()}
+    kept = {} if whole else {place: key for place, key in earlier.items() if place not in now}
     _record(home, [*earlier.items(), *now.items()])  # both, for a kill in between
     for place in earlier:
+        if place in kept:
+            continue
         _clear(work / place)
     for place, artifact in places.items():
         if any((work / place / name).exists() for name in _files_of(artifact.manifest)):
             blocked.append(work / place)
         else:
             _put(artifact.folder, work / place, home)
-    _record(home, now.items())
-    return blocked
+    _record(home, [*kept.items(), *now.items()])
+    return sorted(places), blocked
 
 
 def _put(folder: Path, place: Path, home: Path) -> None:

@@ -27,6 +27,8 @@ _QUIET_SECONDS = 300.0  # how long a server may be away while a run is followed
 class KubeflowError(TamisError):
     """The Kubeflow server cannot be reached, refuses, or a run on it failed."""
 
+    code = "kubeflow"
+
 
 @dataclass(frozen=True)
 class Server:

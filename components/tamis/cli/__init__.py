@@ -26,7 +26,7 @@ class _Teaching(click.Group):
         try:
             return super().invoke(context)
         except TamisError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {error}\n  code:    {error.code}", err=True)
             sys.exit(1)
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
 
 
 class TamisError(Exception):
     """Base of every error that Tamis raises on purpose.
 
-    `problem` says what was seen and where, `allowed` what would have been accepted, `action` what to do next.
+    `problem` says what was seen and where, `allowed` what would have been accepted, `action` what to do next. `code` is
+    the kind of error, for programs; it stays the same when words change.
     """
+
+    code: ClassVar[str] = "error"
 
     def __init__(self, problem: str, *, allowed: str = "", action: str = "") -> None:
         self.problem, self.allowed, self.action = problem, allowed, action
@@ -37,25 +43,54 @@ def _rebuild(kind: type[TamisError], problem: str, allowed: str, action: str) ->
 class SettingsError(TamisError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 
+    code = "settings"
+
 
 class InputError(TamisError):
     """Data given to a stage cannot be used."""
+
+    code = "input"
 
 
 class ArtifactError(TamisError):
     """A directory is not the finished artifact that it should be."""
 
+    code = "artifact"
+
 
 class StorageError(TamisError):
     """A path or bucket cannot be read or written."""
+
+    code = "storage"
 
 
 class ModelError(TamisError):
     """A model cannot be loaded, or gave what no healthy model gives."""
 
+    code = "model"
+
 
 class StoppedError(TamisError):
     """Work was ended from outside; another try goes on where it stopped."""
+
+    code = "stopped"
+
+
+class UnexpectedError(TamisError):
+    """An error that Tamis does not know, of a library or its own."""
+
+    code = "unexpected"
+
+    @classmethod
+    def of(cls, error: Exception, doing: str) -> UnexpectedError:
+        """Tell `error`, which ended what is named by `doing`: its kind, its words, and where it came from."""
+        words = " ".join(str(error).split())[:_LONGEST]
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        where = f" ({Path(last[0].filename).name}, line {last[0].lineno})" if last else ""
+        return cls(
+            f"{doing} ended by {type(error).__name__}{': ' if words else ''}{words}{where}",
+            action="look at the traceback in the log",
+        )
 
 
 def install(extras: str) -> str:
@@ -66,12 +101,15 @@ def install(extras: str) -> str:
 class MissingExtraError(TamisError):
     """An optional dependency is not installed."""
 
+    code = "missing-extra"
+
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """Name the missing `package` and the extra of Tamis that brings it."""
         return cls(f"the package '{package}' is not installed", action=install(extra))
 
 
+_LONGEST = 1_000  # characters of an unknown error's words
 _OS_CAUSES = {
     errno.ENOSPC: ("no space left on the device", "free space there, or choose another folder"),
     errno.EDQUOT: ("the disk quota is used up", "free space there, or choose another folder"),

@@ -14,13 +14,14 @@ _FILE = "failure.json"
 
 
 class Failure(Settings):
-    """Why a cell has no result: its name, what was to be made, the error's own words.
+    """Why a cell has no result: its name, what was to be made, the error's code and own words.
 
     `settings` holds those of the step that failed and of the cell's steps behind it, by what they were to make.
     """
 
     name: str
     stage: str
+    code: str = "error"
     reason: str
     settings: dict[str, dict[str, Any]] = Field({})
 

@@ -12,7 +12,7 @@ from kfp import dsl
 
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
-from tamis.core.errors import MissingExtraError, StoppedError, StorageError, TamisError
+from tamis.core.errors import MissingExtraError, StoppedError, StorageError, TamisError, UnexpectedError
 from tamis.core.failures import Failure, failure_in, leave_failure
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
@@ -58,6 +58,7 @@ def execute(
 
     Raises:
         SystemExit: after a `TamisError`, whose text is then the last thing in the log, without a traceback above it.
+            Any other error is raised as it is. The reason is left for Kubernetes, or `tamis run`, in both cases.
     """
     set_up_logging()
     _end_with_runner()
@@ -66,6 +67,9 @@ def execute(
         return _described(run(parsed, out=out.path, **inputs), out, metrics)
     except TamisError as error:
         raise _ended_by(error) from error
+    except Exception as error:
+        _leave_reason(str(UnexpectedError.of(error, out.name)))
+        raise
 
 
 def execute_cell(
@@ -80,9 +84,9 @@ def execute_cell(
 ) -> None:
     """Like `execute`, for a step of one cell of an experiment: a failure does not end the other cells.
 
-    What will fail again with the same inputs is written into `out` as `failure.json`, without a manifest, and goes on
-    to the steps behind it in place of their own work; `require_whole` ends the run with it when the rest is done.
-    Faults of storage and installation, and kills from outside, still end the pod, because another try may succeed.
+    Any error is written into `out` as `failure.json`, without a manifest, and goes on to the steps behind it in place
+    of their own work; `require_whole` ends the run with it when the rest is done. Faults of storage, installation and
+    the operating system, and kills from outside, still end the pod, because another try may succeed.
 
     `source` is the cell's artifact that this step works on, after which it is named; None: the settings name it.
     """
@@ -98,10 +102,16 @@ def execute_cell(
             return
     except (StorageError, StoppedError, MissingExtraError) as error:
         raise _ended_by(error) from error
-    except TamisError as error:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # libraries raise OSError for much else
+            _leave_reason(str(UnexpectedError.of(error, out.name)))
+            raise
+        if not isinstance(error, TamisError):
+            log.exception("%s: an error that Tamis does not know", out.name)
+            error = UnexpectedError.of(error, out.name)
         manifest = manifest_of(source) if source else None
         name = manifest.name if manifest else str(known.get("name", "base"))
-        failure = failure or Failure(name=name, stage=out.name, reason=str(error))
+        failure = failure or Failure(name=name, stage=out.name, code=error.code, reason=str(error))
     failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
     log.error("%s of %s failed, the other cells go on: %s", failure.stage, failure.name, failure.reason)
     leave_failure(out.path, failure)

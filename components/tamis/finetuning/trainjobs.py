@@ -25,6 +25,8 @@ _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 class TrainJobError(TamisError):
     """A TrainJob failed, or cannot be made."""
 
+    code = "train-job"
+
 
 class TrainJobs:
     """The TrainJobs of a namespace, reached as kubectl would, or by the account of the pod that this runs in.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def selection(tmp_path: Path) -> str:
 
 
 def cell(
-    out: Path, source: str | None, error: TamisError | None = None, stage: str = "model", variant: str = ""
+    out: Path, source: str | None, error: Exception | None = None, stage: str = "model", variant: str = ""
 ) -> dsl.Artifact:
     """Run a cell that ends with `error`, or makes a model."""
 
@@ -45,7 +46,7 @@ def test_a_failure_is_left_in_place_of_the_artifact_under_the_name_of_its_subset
     made = cell(tmp_path / "model", selection, ModelError("the loss is not finite", action="lower learning_rate"))
     failure = failure_in(tmp_path / "model")
     assert failure is not None
-    assert (failure.name, failure.stage) == ("best", "model")
+    assert (failure.name, failure.stage, failure.code) == ("best", "model", "model")
     assert "the loss is not finite" in failure.reason
     assert "lower learning_rate" in failure.reason
     assert not (tmp_path / "model" / "manifest.json").exists()
@@ -76,11 +77,33 @@ def test_the_cell_of_the_base_model_is_called_base(tmp_path: Path) -> None:
     assert failure.name == "base"
 
 
+@pytest.mark.parametrize("error", [KeyError("doc_to_target"), AssertionError(), OSError("no such model")])
+def test_an_error_of_a_library_is_the_cell_s_failure(selection: str, tmp_path: Path, error: Exception) -> None:
+    cell(tmp_path / "model", selection, error)
+    failure = failure_in(tmp_path / "model")
+    assert failure is not None
+    assert (failure.name, failure.stage, failure.code) == ("best", "model", "unexpected")
+    assert type(error).__name__ in failure.reason
+    assert " ".join(str(error).split()) in failure.reason
+
+
 @pytest.mark.parametrize("error", [StorageError("no answer"), MissingExtraError("no package 'trl'")])
 def test_what_another_try_may_mend_ends_the_pod(selection: str, tmp_path: Path, error: TamisError) -> None:
     with pytest.raises(SystemExit):
         cell(tmp_path / "model", selection, error)
     assert failure_in(tmp_path / "model") is None
+
+
+def test_a_fault_of_the_operating_system_ends_the_pod_and_is_told(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = tmp_path / "reason"
+    reason.touch()
+    monkeypatch.setenv(REASON_FILE, str(reason))
+    with pytest.raises(OSError, match="stale"):
+        cell(tmp_path / "model", selection, OSError(errno.ESTALE, "stale file handle"))
+    assert failure_in(tmp_path / "model") is None
+    assert "stale file handle" in reason.read_text()
 
 
 def test_a_run_with_failed_cells_ends_with_all_their_reasons(

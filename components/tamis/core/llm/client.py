@@ -59,6 +59,8 @@ class Call:
 class ServiceError(ModelError):
     """A service that answers nobody: a wrong key, a model that is not there, a quota that is used up."""
 
+    code = "service"
+
 
 class ChatClient:
     """Asks a service. Make and use it inside one event loop, as an asynchronous context manager.

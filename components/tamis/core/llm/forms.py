@@ -17,6 +17,8 @@ _SHOWN = 40  # characters of a wrong value in a reason
 class UnparsableError(TamisError):
     """An answer is not in its form. Its text is "kind" or "kind: detail"; the kinds are few, for counting."""
 
+    code = "unparsable"
+
 
 @dataclass(frozen=True)
 class Form:

@@ -1,0 +1,56 @@
+"""Errors that users meet: codes for programs, words for people."""
+
+from __future__ import annotations
+
+import pickle
+from importlib import import_module
+
+import pytest
+
+from tamis.core.errors import InputError, TamisError, UnexpectedError
+
+RAISED_ELSEWHERE = (
+    *("tamis.core.llm.client", "tamis.core.llm.forms", "tamis.finetuning.trainjobs"),
+    *("tamis_pipelines.local", "tamis_pipelines.remote"),
+)
+
+
+def kinds(of: type[TamisError] = TamisError) -> list[type[TamisError]]:
+    return [kind for below in of.__subclasses__() for kind in (below, *kinds(below))]
+
+
+def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+    for module in RAISED_ELSEWHERE:
+        import_module(module)
+    codes = {kind.__name__: kind.code for kind in kinds() if kind.__module__.startswith("tamis") and "_" not in kind.__name__}
+    assert codes == {
+        "SettingsError": "settings",
+        "InputError": "input",
+        "ArtifactError": "artifact",
+        "StorageError": "storage",
+        "ModelError": "model",
+        "ServiceError": "service",
+        "StoppedError": "stopped",
+        "MissingExtraError": "missing-extra",
+        "UnexpectedError": "unexpected",
+        "UnparsableError": "unparsable",
+        "TrainJobError": "train-job",
+        "KubeflowError": "kubeflow",
+        "RunError": "run",
+    }
+
+
+def test_an_unknown_error_is_told_by_kind_words_and_place() -> None:
+    with pytest.raises(KeyError) as caught:
+        {}["colour"]
+    told = UnexpectedError.of(caught.value, "evaluation")
+    assert "KeyError" in told.problem
+    assert "'colour'" in told.problem
+    assert "test_errors.py" in told.problem
+    assert len(UnexpectedError.of(ValueError("x" * 10_000), "evaluation").problem) < 1_200
+
+
+def test_errors_cross_process_borders_whole() -> None:
+    error = InputError("seen", allowed="these", action="this")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.code, str(again)) == (InputError, "input", str(error))
