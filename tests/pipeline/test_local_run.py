@@ -142,6 +142,27 @@ def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(settings_f
     assert not (settings_file.parent / "work/report").exists()
 
 
+def test_a_failing_step_leaves_what_is_finished_and_the_earlier_report(
+    continued_run: dict[str, Any], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    before = Artifact.open(work / "report", "report").manifest
+    shutil.rmtree(work / "pool")
+    grades = tmp_path / "grades.csv"
+    sample = Artifact.open(work / "ratings/imported", "ratings").table(["id"])["id"][0].as_py()
+    grades.write_text(f"id,grade\n{sample},99\n")
+    failed = tamis("run", write(tmp_path, continued_run | {"curation": {"grades": {"path": str(grades)}}}), "--force")
+    assert failed.returncode == 1
+    assert "99" in failed.stderr
+    assert "code:    run" in failed.stderr
+    assert f"finished, in {work}: embeddings, neighbors, pool, ratings/imported" in failed.stderr, failed.stderr
+    assert Artifact.open(work / "pool", "pool").manifest.kind == "pool"
+    assert Artifact.open(work / "report", "report").manifest.key == before.key
+    again = tamis("run", write(tmp_path, continued_run))
+    assert again.returncode == 0, again.stderr
+    assert steps_done(again.stderr) == []
+
+
 def test_a_second_run_in_the_same_folder_at_the_same_time_is_refused(settings_file: Path) -> None:
     command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
