@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from tamis.core.errors import ModelError, SettingsError
+from tamis.core.leftout import REFUSED, REWRITTEN, TOO_LONG
 from tamis.core.models import load_tokenizer
 from tamis.core.samples import Message
 
@@ -101,7 +102,7 @@ class Encoder:
         for start, end in spans:
             learnt |= (begins >= start) & (begins < end)
         if not learnt.any():
-            raise Unusable("no token of an answer within max_tokens")
+            raise Unusable(TOO_LONG)
         labels = np.where(learnt, input_ids, IGNORED).tolist()
         return Tokens(input_ids, labels, len(all_ids) > len(input_ids), unended)
 
@@ -112,7 +113,7 @@ class Encoder:
         try:
             rendered = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
         except TemplateError:
-            raise Unusable("the chat template refuses the roles or their order") from None
+            raise Unusable(REFUSED) from None
         return str(rendered)
 
     def _spans(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]], int]:
@@ -131,7 +132,7 @@ class Encoder:
                 content = content.strip()  # many templates do
                 found = text.find(content, start)
             if start < len(before) or found < 0:
-                raise Unusable("the chat template rewrites an answer or what is before it")
+                raise Unusable(REWRITTEN)
             end, ended = self._end(text, found + len(content))
             spans.append((start if turn else found, end))
             unended += not ended

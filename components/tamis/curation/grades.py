@@ -18,14 +18,14 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions, unpack
 from tamis.core.llm.forms import UnparsableError
+from tamis.core.scales import Scale
 from tamis.core.storage import fingerprint
 from tamis.core.tabular import key_of, local_copy, number_of, read_columns
 from tamis.curation.classes import UNRATED, to_classes
-from tamis.curation.settings import GradesSettings, ScaleSettings
+from tamis.curation.settings import GradesSettings
 
 _ROWS = 10_000  # samples of the pool whose metadata are in memory at once
 _DIGITS = 9  # of a stretched mean: 5.4999999999 is 5.5
-_AS_RATINGS = 1.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def read_grades(
             allowed="ids of the pool's column `id`",
             action="give the grades of this pool's samples",
         )
-    grades = stretched(found.values, settings.scale)
+    grades = settings.scale.stretched(found.values)
     means = np.bincount(places, weights=grades) / np.bincount(places)
     aligned, weights = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
     aligned[rows[known]] = means[known]
@@ -182,13 +182,6 @@ def read_ids(path: str, scratch: Path) -> set[str]:
 def graded_in_pool(pool: Artifact, column: str) -> set[str]:
     """The ids of the samples that have something in this field of their metadata."""
     return {sample for sample, value in _fields(pool, column) if value is not None}
-
-
-def stretched(grades: NDArray[np.float64], scale: ScaleSettings) -> NDArray[np.float64]:
-    """Grades (m,) on `scale`, brought to 1..10 by a straight line."""
-    low, high = _AS_RATINGS
-    result: NDArray[np.float64] = low + (grades - scale.lowest) * (high - low) / (scale.highest - scale.lowest)
-    return result
 
 
 def agreement(
@@ -326,14 +319,14 @@ def _number(name: str, value: Any, sample: Any, where: str) -> float | None:
         ) from None
 
 
-def _refuse_outside(found: _Found, scale: ScaleSettings) -> None:
+def _refuse_outside(found: _Found, scale: Scale) -> None:
     bad = np.flatnonzero(~((found.values >= scale.lowest) & (found.values <= scale.highest)))
     if len(bad):
         first = int(bad[0])
         raise InputError(
             f"{found.where(first)}: the sample {found.sample(first)} has the grade {found.values[first]:g}; "
             f"{len(bad)} of {len(found.values)} grades are outside the scale",
-            allowed=f"{scale.lowest:g} to {scale.highest:g}, or nothing where there is no grade",
+            allowed=f"{scale}, or nothing where there is no grade",
             action="correct the grades, or set grades.scale to the scale that they are on",
         )
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from tamis.core.scales import Scale
 from tamis.core.settings import Settings
 
 MOST_CLASSES = 6  # the paper's number, which selection and report are made for
@@ -14,19 +15,6 @@ _OF_EXACT = (
     *("assume", "fill_missing", "neighbors", "copies", "copy_distance", "fit_samples", "per_source", "combine"),
     "posterior",
 )
-
-
-class ScaleSettings(Settings):
-    """The scale that human grades are on. It is stretched to 1..10, then grades become classes as ratings do."""
-
-    lowest: float = Field(1.0, allow_inf_nan=False, description="the worst grade that can be given")
-    highest: float = Field(10.0, allow_inf_nan=False, description="the best grade that can be given")
-
-    @model_validator(mode="after")
-    def _check(self) -> ScaleSettings:
-        if self.highest <= self.lowest:
-            raise ValueError(f"highest ({self.highest:g}) must be above lowest ({self.lowest:g})")
-        return self
 
 
 class GradesSettings(Settings):
@@ -39,7 +27,7 @@ class GradesSettings(Settings):
         description="file with the columns id and grade, and grader, note and weight where there are any: .jsonl, .csv "
         "or .parquet, local or s3://…; or a list of such files",
     )
-    scale: ScaleSettings = Field(ScaleSettings(), description="the scale that the grades are on")
+    scale: Scale = Field(Scale(), description="the scale that the grades are on; it is stretched to 1..10")
 
     @model_validator(mode="after")
     def _check(self) -> GradesSettings:

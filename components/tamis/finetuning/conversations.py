@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
+from tamis.core.leftout import check_left_out
 from tamis.core.samples import Message
 from tamis.finetuning.settings import FinetuningSettings
 
@@ -34,7 +35,7 @@ def write_tokens(
         `tokens` and `learnt_tokens` of one epoch.
 
     Raises:
-        InputError: when no sample is left, or a line cannot be read.
+        InputError: when more samples than `max_left_out_share` cannot be trained on, or a line cannot be read.
     """
     target, counted = folder / "tokens.arrow", folder / "tokens.json"
     if counted.exists():
@@ -61,12 +62,9 @@ def write_tokens(
                 rows = []
         if rows:
             stream.write_batch(_batch(rows))
-    if not samples:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(dropped.items())) or "the subset is empty"
-        raise InputError(
-            f"{subset} has no sample that can be trained on ({reasons})",
-            action="raise finetuning.max_tokens, or choose another finetuning.format",
-        )
+    if not samples and not dropped:
+        raise InputError(f"{subset} is empty", action="make the selection again")
+    check_left_out(dropped, samples + dropped.total(), settings.max_left_out_share, stage="finetuning")
     counts = {
         "samples": samples,
         "shortened": shortened,

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
+from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
 from tamis.core.settings import Settings, load_yaml
 
@@ -55,6 +56,7 @@ class FinetuningSettings(Settings):
         "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
     )
     max_tokens: int = Field(2048, ge=8, description="longer samples are cut at the end")
+    max_left_out_share: float = MOST_LEFT_OUT
     epochs: int = Field(5, ge=1, description="passes over the subset")
     batch_size: int = Field(128, ge=1, description="samples per optimizer step")
     micro_batch_size: int = Field(4, ge=1, description="samples per forward pass; batch_size is a multiple of it")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from tamis.core.conversations import Format
+from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
 from tamis.core.settings import Settings
 
@@ -65,6 +66,7 @@ class InfluenceSettings(Settings):
         "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
     )
     max_tokens: int = Field(2048, ge=8, description="longer samples are cut at the end")
+    max_left_out_share: float = MOST_LEFT_OUT
     batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, with padding; bounds memory")
     dimensions: Annotated[int, BeforeValidator(_whole)] = Field(
         8192, ge=64, description="of projected gradients; a power of two"

@@ -18,8 +18,8 @@ from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.blocks import Conversations, kept_blocks
 from tamis.core.causal import by_length, encode_all
 from tamis.core.conversations import Encoder, Tokens, chat_tokenizer
-from tamis.core.errors import InputError
 from tamis.core.ids import pack, tie_breaks
+from tamis.core.leftout import check_left_out
 from tamis.core.models import revision_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
@@ -146,18 +146,15 @@ def warmup_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder
     drawn = np.zeros(len(ids), bool)
     drawn[np.argsort(ties, kind="stable")[:number]] = True
     found: list[tuple[int, Tokens]] = []
-    start = 0
+    start, reasons = 0, Counter[str]()
     for batch in pool.batches(["messages"]):
         here = drawn[start : start + batch.num_rows]
         order = ties[start : start + batch.num_rows][here]
         start += batch.num_rows
         encoded = encode_all(encoder, batch.filter(pa.array(here))["messages"].to_pylist())
         found += [(int(tie), t) for tie, t in zip(order, encoded, strict=True) if not isinstance(t, str)]
-    if not found:
-        raise InputError(
-            f"none of the {number} samples of the warm-up has an answer within {settings.max_tokens} tokens",
-            action="raise influence.max_tokens or influence.warmup.size",
-        )
+        reasons.update(reason for reason in encoded if isinstance(reason, str))
+    check_left_out(reasons, number, 1.0, stage="influence")  # of few; all samples are looked at later
     return [tokens for _, tokens in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -192,3 +189,4 @@ def _write(step: Step[InfluenceSettings], tasks: Sequence[Task], shares: NDArray
     step.rows = parts.rows
     step.facts["scored"] = reasons.pop("ok", 0)
     step.facts["not_scored"] = dict(sorted(reasons.items()))
+    check_left_out(reasons, step.rows, step.settings.max_left_out_share, stage="influence")

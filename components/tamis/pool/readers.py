@@ -65,7 +65,7 @@ def reader_of(path: Path, max_json_mib: int, max_row_mib: int) -> Reader:
 
 
 class JsonLinesReader:
-    """One JSON object a line, gzipped if the name ends in .gz. A row's number is its line's, blank lines counted."""
+    """One JSON object a line, gzipped if the name ends in .gz. Blank lines are no rows."""
 
     uniform = False
     total: int | None = None
@@ -77,18 +77,22 @@ class JsonLinesReader:
     def rows(self, wanted: Sequence[str]) -> Rows:
         """All rows with all their fields."""
         with _opened(self._path) as file:
-            number = 0
+            number, first = 0, True
             try:
                 while line := file.readline(self._limit + 1):
+                    text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).strip()
+                    first = False
                     if len(line) > self._limit and not line.endswith(b"\n"):
                         _skip_line(file, self._limit)
                         yield number, _too_long(self._limit)
-                    elif text := (line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line).strip():
+                    elif text:
                         yield number, _object_of(text)
+                    else:
+                        continue
                     number += 1
             except _DAMAGED as error:
                 raise InputError(
-                    f"{self._path} is damaged after line {number}: {error}", action="get it again"
+                    f"{self._path} is damaged after {number} rows: {error}", action="get it again"
                 ) from None
 
 

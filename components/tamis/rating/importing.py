@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,11 @@ import pyarrow.compute as pc
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.scales import Scale
 from tamis.core.steps import Step
 from tamis.core.tables import RATINGS, PartsWriter
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
-from tamis.rating.parsing import HIGH, LOW, UnparsableError
+from tamis.rating.parsing import UnparsableError
 from tamis.rating.records import Rating
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.summary import Summary
@@ -25,8 +27,11 @@ from tamis.rating.summary import Summary
 log = logging.getLogger(__name__)
 _BLOCK = 10_000  # rows written at a time
 _BETWEEN = "\x1f"  # between a source's name and a row number in a key
-# Classes are the paper's compression of ratings: all up to 4 became 0, all from 9 became 5 (section 4.1).
-_SCALES = {"1-10": (LOW, HIGH, 0), "classes": (0, 5, 4)}  # lowest, highest, and what is added to make a rating
+# Classes are the paper's compression of ratings: all up to 4 became 0, all from 9 became 5 (section 4.1). They are kept
+# as the ratings 4 to 9.
+_SCALES, _SHIFT = {"1-10": Scale(), "classes": Scale(lowest=0, highest=5)}, 4
+_MANY = 30  # ratings, of which some should be high
+_SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many ratings within it make one ask
 _NOTHING = "no rating in the file"
 Keys = Sequence[str | None]
 
@@ -54,6 +59,15 @@ def import_ratings(step: Step[RatingSettings]) -> None:
             f"{_some(wanted)}",
             action=f"check backend.by, backend.key and backend.source{own if settings.backend.by == 'id' else ''}",
         )
+    shares = matched / len(keys), matched / len(wanted)
+    if max(shares) < settings.backend.min_matched_share:
+        raise InputError(
+            f"{file.path}: {matched:,} of its {len(keys):,} rows match one of the pool's {len(wanted):,} samples; its "
+            f"keys are like {_some(keys)}, the pool's like {_some(wanted)}",
+            allowed=f"{settings.backend.min_matched_share:.0%} of the rows, or of the samples, at least "
+            "(backend.min_matched_share)",
+            action="check backend.by, backend.key and backend.source, or lower the limit",
+        )
     summary, bad, first_bad = Summary(), 0, ""
     ids = pool.table(["id"])["id"].to_pylist()
     with PartsWriter(step.out, RATINGS) as parts:
@@ -67,26 +81,22 @@ def import_ratings(step: Step[RatingSettings]) -> None:
                     bad += 1
                     first_bad = first_bad or f"row {row}: {rating.error}"
             parts.write_rows(block)
-    if settings.backend.scale == "1-10" and file.lowest == 0 and file.highest <= 5:
-        raise InputError(
-            f"{file.path}: the column '{settings.backend.overall}' goes from 0 to {file.highest}: these seem to be the "
-            "paper's classes 0..5, not ratings from 1 to 10",
-            action="set backend.scale: classes; or, if they are ratings, make the zeros empty",
-        )
+    _refuse_another_scale(file, matched - bad)
     if bad > settings.max_failure_share * matched:
         raise InputError(
             f"{file.path}: {bad} of {matched} ratings cannot be used; the first (rows count from 0) is in {first_bad}\n"
             f"{summary.table_of_errors()}",
-            allowed=f"whole numbers from {file.low} to {file.high}, or nothing where there is no rating; "
-            f"{settings.max_failure_share:.1%} may be wrong (max_failure_share)",
-            action="correct the file, name the right column, or set backend.scale",
+            allowed=f"{'' if file.fractions else 'whole '}numbers from {file.scale}, or nothing where there is no "
+            f"rating; {settings.max_failure_share:.1%} may be wrong (max_failure_share)",
+            action="correct the file, name the right column, or set backend.scale: {lowest: …, highest: …}",
         )
     summary.log(settings.name)
     step.rows = parts.rows
     step.facts.update(summary.facts())
     step.facts |= {
-        "scale": settings.backend.scale,
+        "scale": "classes" if settings.backend.scale == "classes" else str(file.scale),
         "rows_in_file": len(keys),
+        "rows_in_pool": matched,
         "rows_without_key": sum(key is None for key in keys),
         "rows_not_in_pool": len(keys) - matched - sum(key is None for key in keys),
         "samples_without_row": len(ids) - matched,
@@ -94,6 +104,25 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     for fact in ("rows_without_key", "rows_not_in_pool", "samples_without_row"):
         if step.facts[fact]:
             log.warning("rater '%s': %s: %d", settings.name, fact.replace("_", " "), step.facts[fact])
+
+
+def _refuse_another_scale(file: _File, usable: int) -> None:
+    """Ask, where no scale is set, if scores seem to be on another than 1 to 10; warn where much of one is not used."""
+    if not usable:
+        return
+    column, declared = file.settings.overall, file.settings.scale
+    within = f"{file.path}: the column '{column}' goes from {file.lowest:g} to {file.highest:g}"
+    if declared is None and file.lowest >= 0:
+        classes = file.lowest == 0 and file.highest <= _SCALES["classes"].highest
+        if classes or any(file.highest <= top and usable >= number for top, number in _SMALL_SCALES):
+            raise InputError(
+                f"{within}: these seem to be scores on another scale than 1 to 10",
+                allowed='the scale, as in scale: {lowest: 1, highest: 5}; "1-10" if it is that one; classes for the '
+                "paper's 0 to 5",
+                action="set backend.scale",
+            )
+    elif usable >= _MANY and file.highest < (file.scale.lowest + file.scale.highest) / 2:
+        log.warning("%s, the scale from %s: is that the scale of these scores?", within, file.scale)
 
 
 def count_ratings(settings: ImportSettings) -> int:
@@ -110,7 +139,8 @@ class _File:
 
     def __init__(self, settings: ImportSettings, scratch: Path) -> None:
         self.settings, self.path = settings, settings.path
-        self.low, self.high, self._shift = _SCALES[settings.scale]
+        self.scale = settings.scale if isinstance(settings.scale, Scale) else _SCALES[settings.scale or "1-10"]
+        self.fractions = isinstance(settings.scale, Scale)
         self._scores = {"overall": settings.overall}
         for name in ("rarity", "complexity", "informativeness"):
             if (column := getattr(settings, name)) is not None:
@@ -120,7 +150,7 @@ class _File:
         local = local_copy(self.path, scratch)
         self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
         self.rows = len(self._columns[settings.overall])
-        self.lowest = self.highest = self.low  # of the overall scores seen, in or out of the scale
+        self.lowest, self.highest = math.inf, -math.inf  # of the overall scores seen, in or out of the scale
 
     def values(self, column: str) -> list[Any]:
         """One of the columns that the settings name."""
@@ -140,20 +170,27 @@ class _File:
         return Rating(id=sample, status="ok", expected=expected, attempts=0, **scores)
 
     def _score(self, column: str, row: int) -> int | None:
-        value = integer_of(column, self._columns[column][row])
+        given = self._columns[column][row]
+        value = number_of(column, given) if self.fractions else integer_of(column, given)
         if value is None:
             return None
         if column == self.settings.overall:
             self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
-        if not self.low <= value <= self.high:
-            raise UnparsableError(f"out of range: {column} is {value}, allowed {self.low} to {self.high}")
-        return value + self._shift
+        self._check_range(column, value)
+        if self.settings.scale == "classes":
+            return int(value) + _SHIFT
+        return math.floor(self.scale.stretched(float(value)) + 0.5)
 
     def _expected(self, column: str, row: int) -> float | None:
         value = number_of(column, self._columns[column][row])
-        if value is not None and not LOW <= value <= HIGH:
-            raise UnparsableError(f"out of range: {column} is {value}, allowed {LOW} to {HIGH}")
-        return value
+        if value is None:
+            return None
+        self._check_range(column, value)
+        return self.scale.stretched(value)
+
+    def _check_range(self, column: str, value: float) -> None:
+        if not self.scale.lowest <= value <= self.scale.highest:
+            raise UnparsableError(f"out of range: {column} is {value:g}, allowed {self.scale}")
 
 
 def _key_column(settings: ImportSettings) -> str | None:

@@ -15,6 +15,7 @@ from tamis.core.llm.settings import (
     TransformersSettings,
     VllmSettings,
 )
+from tamis.core.scales import Scale
 from tamis.core.settings import Settings
 from tamis.rating import raters, shards
 
@@ -61,9 +62,15 @@ class ImportSettings(Settings):
     rarity: str | None = Field(None, description="column, if there is one")
     complexity: str | None = Field(None, description="column, if there is one")
     informativeness: str | None = Field(None, description="column, if there is one")
-    expected: str | None = Field(None, description="column with the mean overall rating, 1..10, if there is one")
-    scale: Literal["1-10", "classes"] = Field(
-        "1-10", description="classes: 0..5 as in the paper's files, kept as ratings 4..9, which compress to 0..5 again"
+    expected: str | None = Field(None, description="column with the mean overall rating, if there is one")
+    scale: Literal["1-10", "classes"] | Scale | None = Field(
+        None,
+        description="the scale of the scores, {lowest: 1, highest: 5} say, which may be fractions then and are "
+        "stretched to 1..10; or classes: 0..5 as in the paper's files, kept as ratings 4..9, which compress to 0..5 "
+        "again; 1-10 if not given, unless the scores look like another",
+    )
+    min_matched_share: float = Field(
+        0.5, ge=0, le=1, description="share of the file's rows, or of the pool's samples, that must find each other"
     )
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tamis.core.conversations import Format
+from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
 from tamis.core.settings import Settings
 
@@ -46,5 +47,6 @@ class ScoringSettings(Settings):
         PerplexitySettings(), description="what is measured"
     )
     max_tokens: int = Field(2048, ge=8, description="perplexity: longer samples are cut; deita: they get no score")
+    max_left_out_share: float = MOST_LEFT_OUT
     batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, with padding; bounds memory")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")

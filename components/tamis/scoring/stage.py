@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tamis.core.artifacts import Manifest
 from tamis.core.blocks import kept_blocks
-from tamis.core.errors import InputError
+from tamis.core.leftout import check_left_out
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import PartsWriter
 from tamis.scoring import deita
@@ -26,7 +27,7 @@ def run(settings: ScoringSettings, *, pool: Uri, out: Uri) -> Manifest:
 
     Raises:
         ModelError: when a model cannot be loaded or used.
-        InputError: when no sample could be scored.
+        InputError: when more samples than `max_left_out_share` could not be scored, or none.
     """
     measure = settings.measure
     files = deita.models_of(measure) if isinstance(measure, DeitaSettings) else Perplexity(settings, measure).models
@@ -45,21 +46,22 @@ def _score(step: Step[ScoringSettings]) -> None:
         schema, blocks = Perplexity.schema, _perplexity(step, measure)
         step.models.update(Perplexity(step.settings, measure).models)
     reasons: Counter[str] = Counter()
-    scores = []
+    rows, limit = step.input("pool").manifest.rows, step.settings.max_left_out_share
+    most, scores = limit * rows, list[NDArray[np.float64]]()
     with PartsWriter(step.out, schema) as parts:
         for table in blocks:
             parts.write(table)
             reasons.update(table["status"].to_pylist())
+            if reasons.total() - reasons["ok"] > most:  # nothing that comes can mend it
+                break
             scores.append(pc.drop_null(table["score"]).to_numpy())
             if "shortened" in table.column_names:
                 step.facts["shortened"] = step.facts.get("shortened", 0) + pc.sum(table["shortened"]).as_py()
     step.rows = parts.rows
-    found = np.concatenate(scores)
     step.facts["scored"] = reasons.pop("ok", 0)
     step.facts["not_scored"] = dict(sorted(reasons.items()))
-    if not len(found):
-        why = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
-        raise InputError(f"none of the {step.rows} samples could be scored ({why})", action="raise scoring.max_tokens")
+    check_left_out(reasons, rows, limit, stage="scoring")
+    found = np.concatenate(scores)
     step.facts["quantiles"] = {
         str(share): float(np.quantile(found, share)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.idfiles import read_ids
 from tamis.core.ids import Keys, pack, positions, read_keys
 from tamis.selection.candidates import Candidates, Column
 
+log = logging.getLogger(__name__)
 _BLOCK = 1 << 20  # rows of the graph that are averaged at once
 _CURATION: dict[Column, tuple[str, type[np.generic], Any]] = {  # column -> name in the artifact, dtype, "not known"
     "raw_scores": ("raw_score", np.int8, -1),
@@ -52,6 +55,30 @@ def read_pool(pool: Artifact, *, lengths: bool = False) -> Candidates:
         if lengths:
             characters[part] = response_lengths(batch["messages"])
     return Candidates(ids=ids, sources=codes, source_names=tuple(names), lengths=characters if lengths else None)
+
+
+def excluded(files: Sequence[str], ids: Keys) -> tuple[NDArray[np.bool_], int]:
+    """Which of the samples `ids` (n,) the files of ids name, (n,) bool; and how many ids they hold.
+
+    Raises:
+        InputError: when a file names none of them, or cannot be read.
+    """
+    mask, named = np.zeros(len(ids), bool), []
+    for uri in files:
+        keys = read_ids(uri, setting="exclude")
+        at = positions(keys, ids)
+        if len(keys) and not (at >= 0).any():
+            raise InputError(
+                f"exclude: {uri}: none of its {len(keys):,} ids is in the pool",
+                allowed="ids of the pool's samples (the column `id`), some of them at least",
+                action="make the list from this pool, or leave it out",
+            )
+        mask[at[at >= 0]] = True
+        named.append(keys)
+    number = len(np.unique(np.concatenate(named)))
+    if unknown := number - int(mask.sum()):
+        log.warning("exclude: %d of %d ids are not in the pool", unknown, number)
+    return mask, number
 
 
 def raters_of(curation: Artifact) -> list[str]:

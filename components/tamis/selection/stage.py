@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
-from tamis.core.idfiles import read_ids
-from tamis.core.ids import positions, unpack
+from tamis.core.ids import unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
@@ -24,6 +23,7 @@ from tamis.core.tables import SELECTION
 from tamis.selection.candidates import Candidates, Column
 from tamis.selection.choose import Choice, choose, score_column
 from tamis.selection.reading import (
+    excluded,
     rater_of,
     read_curation,
     read_distances,
@@ -141,11 +141,7 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
         candidates = replace(candidates, places=np.arange(len(candidates)))
     barred: dict[str, NDArray[np.bool_]] = {}
     if settings.exclude:
-        excluded = np.unique(np.concatenate([read_ids(uri, setting="exclude") for uri in settings.exclude]))
-        at = positions(excluded, candidates.ids)
-        barred["excluded"] = np.zeros(len(candidates), bool)
-        barred["excluded"][at[at >= 0]] = True
-        step.facts["exclude_ids"] = len(excluded)
+        barred["excluded"], step.facts["exclude_ids"] = excluded(settings.exclude, candidates.ids)
     if step.inputs("curation"):
         curation = step.input("curation")
         columns = [name for name in _CURATED if name in needed]

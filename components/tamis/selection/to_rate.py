@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError, StorageError
-from tamis.core.idfiles import read_ids
-from tamis.core.ids import Keys, positions, tie_breaks, unpack
+from tamis.core.ids import Keys, tie_breaks, unpack
 from tamis.core.settings import parse
 from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate, write_bytes
 from tamis.selection.candidates import Candidates, Column
 from tamis.selection.changes import Next, Subset, change_probability, next_to_rate, subset_of
 from tamis.selection.raters import paid_for, read_raters, told_cost, told_next
-from tamis.selection.reading import rater_of, read_curation, read_pool, read_posteriors
+from tamis.selection.reading import excluded, rater_of, read_curation, read_pool, read_posteriors
 from tamis.selection.settings import SelectionSettings
 from tamis.selection.stage import strategy_of
 
@@ -209,10 +208,8 @@ def _read(
     """The candidates as the selection had them, and masks (n,) of those that must not be picked."""
     strategy, candidates = strategy_of(settings), read_pool(pool)
     barred: dict[str, NDArray[np.bool_]] = {}
-    for uri in settings.exclude:
-        at = positions(read_ids(uri, setting="exclude"), candidates.ids)
-        mask = barred.setdefault("excluded", np.zeros(len(candidates), bool))
-        mask[at[at >= 0]] = True
+    if settings.exclude:
+        barred["excluded"], _ = excluded(settings.exclude, candidates.ids)
     columns: list[Column] = list(dict.fromkeys(("raw_scores", *strategy.order, *strategy.needs)))
     found, barred["not in the curation"] = read_curation(curation, rater, columns, candidates.ids)
     return replace(candidates, **found), barred  # type: ignore[arg-type]

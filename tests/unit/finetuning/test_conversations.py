@@ -201,7 +201,7 @@ def test_long_samples_are_cut_at_the_end_and_samples_without_an_answer_left_are_
         tmp_path / "subset.jsonl",
         [conversation("Short?", "Yes."), conversation("Long?", "word " * 200), conversation("word " * 200, "Yes.")],
     )
-    values = FinetuningSettings(model=smollm2, format="chat", max_tokens=64)
+    values = FinetuningSettings(model=smollm2, format="chat", max_tokens=64, max_left_out_share=0.5)
     counts = write_tokens(subset, chat_tokenizer(values.model, None, values.format), values, tmp_path)
     rows = Dataset.from_file(str(tmp_path / "tokens.arrow"))
     assert (counts["samples"], counts["shortened"], len(rows)) == (2, 1, 2)
@@ -221,7 +221,7 @@ def test_a_second_run_keeps_the_tokens_of_the_first(smollm2: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("lines", "seen"),
-    [("", "the subset is empty"), ('{"id": "1"}\n', "line 1"), ("not json\n", "line 1")],
+    [("", "is empty"), ('{"id": "1"}\n', "line 1"), ("not json\n", "line 1")],
 )
 def test_a_subset_that_cannot_be_trained_on_is_an_error(smollm2: str, tmp_path: Path, lines: str, seen: str) -> None:
     subset = tmp_path / "subset.jsonl"
@@ -229,3 +229,34 @@ def test_a_subset_that_cannot_be_trained_on_is_an_error(smollm2: str, tmp_path: 
     values = FinetuningSettings(model=smollm2, format="chat")
     with pytest.raises(InputError, match=seen):
         write_tokens(subset, chat_tokenizer(values.model, None, values.format), values, tmp_path)
+
+
+def test_more_left_out_than_is_allowed_is_an_error_with_what_helps(
+    smollm2: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, long = conversation("Short?", "Yes."), conversation("word " * 500, "Yes.")
+    values = FinetuningSettings(model=smollm2, format="chat", max_tokens=64)
+    tokenizer = chat_tokenizer(values.model, None, values.format)
+    subset = write_subset(tmp_path / "few.jsonl", [good] * 3 + [long] * 17)
+    with pytest.raises(InputError, match=r"17 of 20 samples are left out(.|\n)*raise finetuning\.max_tokens") as caught:
+        write_tokens(subset, tokenizer, values, tmp_path)
+    assert "format: tulu" not in str(caught.value)  # which helps against other reasons
+    subset = write_subset(tmp_path / "most.jsonl", [good] * 19 + [long])
+    assert write_tokens(subset, tokenizer, values, tmp_path)["dropped"] == {
+        "no token of an answer within max_tokens": 1
+    }
+    assert any("1 of 20 samples are left out" in record.message for record in caplog.records)
+
+
+def test_a_template_that_refuses_system_turns_fails_with_another_cure(smollm2: str, tmp_path: Path) -> None:
+    values = FinetuningSettings(model=smollm2, format="chat")
+    tokenizer = chat_tokenizer(values.model, None, values.format)
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    system = [{"role": "system", "content": "Be brief."}, *conversation("Short?", "Yes.")]
+    subset = write_subset(tmp_path / "subset.jsonl", [system, conversation("Short?", "Yes.")])
+    with pytest.raises(InputError, match=r"refuses the roles(.|\n)*format: tulu") as caught:
+        write_tokens(subset, tokenizer, values, tmp_path)
+    assert "max_tokens" not in str(caught.value)

@@ -184,13 +184,13 @@ def test_training_that_changes_nothing_is_an_error_and_leaves_no_artifact(
 
 def test_a_subset_of_which_nothing_is_left_is_an_error(tiny: Path, tmp_path: Path) -> None:
     selection = make_selection(tmp_path / "selection", [conversation("word " * 50, "Yes.")])
-    with pytest.raises(InputError, match="no sample that can be trained on"):
+    with pytest.raises(InputError, match="1 of 1 samples are left out"):
         run(settings_of(tiny, max_tokens=16), selection=selection, out=tmp_path / "out")
 
 
 def test_what_was_shortened_and_dropped_is_counted(tiny: Path, tmp_path: Path) -> None:
     selection = make_selection(tmp_path / "selection", [*samples(3), conversation("word " * 200, "Yes.")])
-    manifest = run(settings_of(tiny, max_tokens=128), selection=selection, out=tmp_path / "out")
+    manifest = run(settings_of(tiny, max_tokens=128, max_left_out_share=0.5), selection=selection, out=tmp_path / "out")
     assert (manifest.rows, manifest.facts["samples"]) == (3, 3)
     assert manifest.facts["dropped"] == {"no token of an answer within max_tokens": 1}
 

@@ -215,7 +215,7 @@ def test_a_sample_without_an_answer_within_the_limit_is_null_and_counted(
     tiny: Path, tasks: list[dict[str, str]], tmp_path: Path
 ) -> None:
     pool = make_pool(tmp_path / "pool", [*SUMS, conversation("word " * 300, "Yes.")])
-    manifest = run(settings_of(tiny, tasks, max_tokens=120), pool=pool, out=tmp_path / "out")
+    manifest = run(settings_of(tiny, tasks, max_tokens=120, max_left_out_share=0.2), pool=pool, out=tmp_path / "out")
     last = rows_of(tmp_path / "out")[-1]
     assert (last["score"], last["tasks"], last["status"]) == (None, None, "no token of an answer within max_tokens")
     assert manifest.facts["not_scored"] == {last["status"]: 1}

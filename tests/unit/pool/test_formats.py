@@ -57,12 +57,12 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, suffix: str) -
     assert (manifest.rows, manifest.facts["rejected"]) == (2, 0)
 
 
-def test_blank_lines_of_jsonl_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
+def test_blank_lines_of_jsonl_are_no_rows(tmp_path: Path) -> None:
     first, second = (json.dumps(row) for row in pairs(2))
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{first}\n\n  \n{second}")
     manifest, rows = make(tmp_path / "pool", {"path": str(path)})
-    assert [row["origin"] for row in rows] == [0, 3]
+    assert [row["origin"] for row in rows] == [0, 1]
     assert manifest.facts["read"] == 2
 
 
@@ -132,7 +132,7 @@ def test_a_file_of_another_format_names_those_that_can_be_read(tmp_path: Path) -
         ("a.json", b"7", "holds JSON of type int"),
         ("a.json", b'{\n "data": []\n}', "neither an array of objects nor one object a line"),
         ("a.json", b"[" * 100_000, "is not JSON"),
-        ("a.jsonl.gz", b"plain text", "is damaged after line 0"),
+        ("a.jsonl.gz", b"plain text", "is damaged after 0 rows"),
         ("a.parquet", b"PAR1 and no more", "is no whole Parquet file"),
         ("a.parquet", b"", "is no whole Parquet file"),
         ("a.csv", b"a,b,a\n1,2,3\n", "the header has a more than once"),
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_an_error(
 def test_a_truncated_gzip_file_is_an_error(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl.gz", pairs(5000))
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"a\.jsonl\.gz is damaged after line \d+"):
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz is damaged after \d+ rows"):
         make(tmp_path / "pool", {"path": str(path)})
 
 

@@ -14,6 +14,8 @@ import pytest
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, StorageError
 from tamis.core.settings import parse
+from tamis.pool.settings import PoolSettings
+from tamis.pool.stage import run as make_pool_of
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import Plan, plan, run
 from tests.artifacts import conversation, make_pool
@@ -71,7 +73,7 @@ def test_all_scores_and_the_expected_one_are_taken_where_columns_are_named(pool:
         for n, sample in enumerate(ids_of(pool))
     ]
     names = {"key": "sample", "overall": "o", "rarity": "r", "complexity": "c", "informativeness": "i", "expected": "e"}
-    bring(pool, write(pool.parent / "r.parquet", rows), by="id", **names)
+    bring(pool, write(pool.parent / "r.parquet", rows), by="id", scale="1-10", **names)
     row = Artifact.open(pool.parent / "out").table().to_pylist()[1]
     assert [row[name] for name in ("rarity", "complexity", "informativeness", "overall", "expected")] == [
         1,
@@ -172,6 +174,50 @@ def test_classes_are_kept_as_the_ratings_that_compress_to_them(pool: Path) -> No
     assert manifest.facts["scale"] == "classes"
 
 
+@pytest.mark.parametrize(
+    ("scale", "given", "ratings"),
+    [
+        ({"lowest": 1, "highest": 5}, [1, 2, 3, 4, 5, 4.5], [1, 3, 6, 8, 10, 9]),
+        ({"lowest": 0, "highest": 1}, [0, 0.25, 0.5, 0.75, 1, None], [1, 3, 6, 8, 10, None]),
+        ({"lowest": 0, "highest": 100}, [0, 20, 50, 80, 100, 99], [1, 3, 6, 8, 10, 10]),
+        ({"lowest": 1, "highest": 2}, [1, 2, 2, 1, 2, 1], [1, 10, 10, 1, 10, 1]),
+        ("1-10", [1, 2, 3, 4, 5, 5], [1, 2, 3, 4, 5, 5]),
+    ],
+)
+def test_a_scale_is_stretched_to_that_of_ratings(pool: Path, scale: Any, given: list[Any], ratings: list[Any]) -> None:
+    path = write(pool.parent / "r.jsonl", [{"overall": value, "mean": value} for value in given])
+    bring(pool, path, by="row", scale=scale, **({} if scale == "1-10" else {"expected": "mean"}))
+    assert column(pool, "overall") == ratings
+    if scale == {"lowest": 1, "highest": 5}:
+        assert column(pool, "expected") == [1, 3.25, 5.5, 7.75, 10, 8.875]
+
+
+def test_a_score_outside_the_scale_is_refused(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"overall": n} for n in range(COUNT)])
+    with pytest.raises(InputError, match=r"row 0: out of range: overall is 0, allowed 1 to 5"):
+        bring(pool, path, by="row", scale={"lowest": 1, "highest": 5})
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3, 4, 5, 5], [1, 2, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1]])
+def test_scores_that_seem_to_be_on_another_scale_are_asked_about(pool: Path, values: list[int]) -> None:
+    path = write(pool.parent / "r.csv", [{"overall": value} for value in values])
+    with pytest.raises(InputError, match=r"another scale than 1 to 10(.|\n)*backend\.scale"):
+        bring(pool, path, by="row", share=1)
+    assert not (pool.parent / "out").exists()
+
+
+def test_a_scale_of_seven_is_asked_about_and_a_lower_half_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(35)]
+    pool = make_pool(tmp_path / "pool", samples)
+    path = write(tmp_path / "r.csv", [{"overall": n % 7 + 1} for n in range(35)])
+    with pytest.raises(InputError, match="another scale"):
+        bring(pool, path, by="row")
+    bring(pool, path, by="row", scale={"lowest": 1, "highest": 20})
+    assert any("goes from 1 to 7" in record.message for record in caplog.records)
+
+
 def test_a_class_of_six_is_refused(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": n + 1} for n in range(COUNT)])
     with pytest.raises(InputError, match=r"row 5: out of range: overall is 6, allowed 0 to 5"):
@@ -180,7 +226,7 @@ def test_a_class_of_six_is_refused(pool: Path) -> None:
 
 def test_classes_that_are_taken_for_ratings_are_noticed_however_few_zeros_there_are(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": n} for n in (5, 3, 3, 0, 2, 4)])
-    with pytest.raises(InputError, match=r"from 0 to 5: these seem to be the paper's classes(.|\n)*scale: classes"):
+    with pytest.raises(InputError, match=r"from 0 to 5: these seem to be scores on another scale"):
         bring(pool, path, by="row", share=0.5)
 
 
@@ -234,7 +280,7 @@ def test_a_bad_score_beside_a_good_overall_one_spoils_the_rating(pool: Path) -> 
 def test_missing_ratings_are_counted_and_do_not_use_up_the_budget(pool: Path) -> None:
     rows = [{"id": sample, "overall": 5} for sample in ids_of(pool)[:2]]
     rows += [{"id": "of another pool", "overall": 5}, {"id": None, "overall": 5}, {"id": None, "overall": 5}]
-    manifest = bring(pool, write(pool.parent / "r.jsonl", rows), by="id", share=0)
+    manifest = bring(pool, write(pool.parent / "r.jsonl", rows), by="id", share=0, min_matched_share=0.3)
     assert column(pool, "status") == ["ok", "ok", *["unparsable"] * 4]
     wanted = {"rows_in_file": 5, "rows_without_key": 2, "rows_not_in_pool": 1, "samples_without_row": 4}
     assert wanted.items() <= manifest.facts.items()
@@ -253,6 +299,32 @@ def test_keys_that_match_nothing_are_shown_beside_the_pools(pool: Path) -> None:
     assert "'x1'" in str(error.value)
     assert ids_of(pool)[0] in str(error.value)
     assert "by: metadata" in str(error.value)
+
+
+def test_a_file_of_which_most_rows_match_nothing_is_refused(tmp_path: Path) -> None:
+    samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(120)]
+    pool = make_pool(tmp_path / "pool", samples)
+    rows = [{"id": sample if n < 10 else f"{n:032x}", "overall": 7} for n, sample in enumerate(ids_of(pool))]
+    with pytest.raises(InputError, match=r"10 of its 120 rows match one of the pool's 120 samples"):
+        bring(pool, write(tmp_path / "r.csv", rows), by="id")
+    manifest = bring(pool, write(tmp_path / "r.csv", rows[:10]), by="id")  # all of its rows match
+    assert (manifest.facts["rows_in_pool"], manifest.facts["rows_not_in_pool"]) == (10, 0)
+
+
+def test_blank_lines_move_no_rating_to_another_sample(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Question {n}?", "output": f"Answer {n}.", "overall": 10 - n} for n in range(8)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n\n".join(json.dumps(row) for row in rows) + "\n\n")
+    source = {"name": "mine", "path": str(path), "schema": "instruction", "keep": ["overall"]}
+    make_pool_of(parse(PoolSettings, {"sources": [source]}, where="here"), out=tmp_path / "pool")
+    kept = Artifact.open(tmp_path / "pool").table(["metadata"])["metadata"].to_pylist()
+    given = [json.loads(text)["overall"] for text in kept]
+    bring(tmp_path / "pool", path, by="row")
+    assert column(tmp_path / "pool", "overall") == given
+    numbered = [{"row": n, "overall": 10 - n} for n in range(8)]  # as pandas counts them
+    (tmp_path / "out").rename(tmp_path / "first")
+    bring(tmp_path / "pool", write(tmp_path / "r.csv", numbered), by="row", key="row")
+    assert column(tmp_path / "pool", "overall") == given
 
 
 def test_a_file_by_rows_that_is_too_short_is_refused(pool: Path) -> None:

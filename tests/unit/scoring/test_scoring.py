@@ -106,13 +106,13 @@ def test_a_real_model_is_more_surprised_by_nonsense(models: Path, pool: Path, tm
 def test_a_cut_sample_is_counted_and_one_without_an_answer_left_has_no_score(
     tiny: Path, pool: Path, tmp_path: Path
 ) -> None:
-    settings = settings_of(perplexity_of(tiny, format="tulu"), max_tokens=24)
+    settings = settings_of(perplexity_of(tiny, format="tulu"), max_tokens=24, max_left_out_share=0.2)
     manifest = run(settings, pool=pool, out=tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert rows[1]["shortened"]
     assert rows[1]["tokens"] < 24
     assert manifest.facts["shortened"] == sum(row["shortened"] for row in rows)
-    with pytest.raises(InputError, match="none of the 6 samples could be scored"):
+    with pytest.raises(InputError, match="6 of 6 samples are left out"):
         run(settings_of(perplexity_of(tiny), max_tokens=8), pool=pool, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -157,7 +157,7 @@ def test_what_cannot_be_scored_is_null_and_counted_never_a_middle_value(tiny: Pa
     backwards = [Message(role="assistant", content="Yes."), Message(role="user", content="Why?")]
     long = conversation("Hi", "Ho", "Go on.", "on " * 200)
     pool = make_pool(tmp_path / "pool", [SAMPLES[0], backwards, long])
-    manifest = run(settings_of(deita_of(tiny), max_tokens=120), pool=pool, out=tmp_path / "out")
+    manifest = run(settings_of(deita_of(tiny), max_tokens=120, max_left_out_share=1), pool=pool, out=tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert [row["status"] for row in rows] == ["ok", "no turn", "a turn is longer than max_tokens"]
     assert [row["score"] is None for row in rows] == [False, True, True]

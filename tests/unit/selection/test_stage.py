@@ -157,6 +157,18 @@ def test_the_manifest_gives_an_account(pool: Path, curation: Path, tmp_path: Pat
     }  # fmt: skip
 
 
+def test_a_list_to_exclude_that_names_no_sample_of_the_pool_is_refused(
+    pool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, text in (("some", f"{IDS[3]}\n{'0' * 32}\n"), ("none", "0" * 32), ("empty", "")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    settings = settings_of("random", size=5, exclude=[str(tmp_path / "some.txt"), str(tmp_path / "empty.txt")])
+    run(settings, pool=pool, out=tmp_path / "out")
+    assert any("1 of 2 ids are not in the pool" in record.message for record in caplog.records)
+    with pytest.raises(InputError, match=r"none\.txt: none of its 1 ids is in the pool"):
+        run(settings_of("random", size=5, exclude=str(tmp_path / "none.txt")), pool=pool, out=tmp_path / "out2")
+
+
 def test_equal_runs_give_equal_bytes_and_another_seed_another_subset(pool: Path, tmp_path: Path) -> None:
     hashes = [
         run(settings_of("random", size=12, seed=seed), pool=pool, out=tmp_path / name).content_hash
