@@ -66,7 +66,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping.
 
     Raises:
-        SettingsError: when the file is missing, is not YAML or holds something else.
+        SettingsError: when the file is missing, is not YAML, has a name twice in one mapping, or holds something else.
     """
     import yaml
 
@@ -76,6 +76,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _loader())
+    except yaml.composer.ComposerError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise SettingsError(f"{path}, line {line}: {error.problem}", action="correct the file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not YAML: {error}", action="correct the file") from None
     if not isinstance(values, dict):
@@ -85,10 +88,26 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _loader() -> type[yaml.SafeLoader]:
-    """PyYAML's safe loader, to which a date is text (2024-10-21 is a version of an API), and so is every name."""
+    """PyYAML's safe loader, to which a date is text (2024-10-21 is a version of an API), and so is every name.
+
+    A name that stands twice in a mapping is an error: PyYAML takes the last one.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            lines: dict[str, int] = {}
+            for name, _ in node.value:
+                if not isinstance(name, yaml.ScalarNode) or name.tag == "tag:yaml.org,2002:merge":
+                    continue
+                line = name.start_mark.line + 1
+                if name.value in lines:
+                    said = f"'{name.value}' is set again, first on line {lines[name.value]}"
+                    raise yaml.composer.ComposerError(None, None, said, name.start_mark)
+                lines[name.value] = line
+            return node
+
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             self.flatten_mapping(node)  # what `<<` merges; its names are then here
             for name, _ in node.value:

@@ -124,3 +124,29 @@ def test_an_override_that_makes_no_sense_is_refused(override: str) -> None:
 
 def test_equal_values_have_equal_hashes_whatever_the_order_of_keys() -> None:
     assert hash_of({"a": 1, "b": [1, 2]}) == hash_of({"b": [1, 2], "a": 1}) != hash_of({"a": 1, "b": [2, 1]})
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "name", "first"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, "a", 1),
+        ("pool:\n  sources:\n    - {name: x, path: y, name: z}\n", 3, "name", 3),
+        ("outer: {1: a, '1': b}\n", 1, "1", 1),
+    ],
+)
+def test_a_name_that_is_set_twice_is_refused_with_both_lines(
+    tmp_path: Path, text: str, line: int, name: str, first: int
+) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_yaml(tmp_path / "s.yaml")
+    assert f"s.yaml, line {line}: '{name}' is set again, first on line {first}" in str(caught.value)
+
+
+def test_what_is_merged_may_be_overridden(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("base: &base {a: 1, b: 2}\nother: {<<: *base, a: 3}\nthird: {<<: [*base], b: 4}\n")
+    assert load_yaml(tmp_path / "s.yaml") == {
+        "base": {"a": 1, "b": 2},
+        "other": {"a": 3, "b": 2},
+        "third": {"a": 1, "b": 4},
+    }
