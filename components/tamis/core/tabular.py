@@ -140,6 +140,8 @@ def key_of(value: Any) -> str | None:
         return value.strip() or None
     if value is None or value != value:  # NaN is how pandas writes "nothing"
         return None
+    if isinstance(value, bytes):
+        return value.decode(errors="replace").strip() or None
     if isinstance(value, (float, Decimal)):
         return str(int(value)) if float(value).is_integer() else str(value)
     return canonical_json(value)
@@ -161,7 +163,10 @@ def number_of(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         raise UnparsableError(f"not a number: {name} is {str(value)[:40]!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise UnparsableError(f"not a number: {name} has {len(str(value))} digits") from None
 
 
 def integer_of(name: str, value: Any) -> int | None:

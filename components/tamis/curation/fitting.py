@@ -51,7 +51,7 @@ def fit(known: Known, shares: Sequence[float], prior: Matrix, samples: int) -> F
         at = rows[graded]
         scale = calibration.fit(crossed, known.ratings[at], known.raw[at], known.grades[at])
         return Fitted(points, rows, z, scale, crossed)
-    doubt = _DOUBT if known.raters == 1 else _LITTLE_DOUBT
+    doubt = _DOUBT if known.alone else _LITTLE_DOUBT
     scale = calibration.none(len(prior), known.raters, doubt if len(shares) > 1 else 1.0)
     return Fitted(points, rows, z, scale, np.empty((0, len(prior))))
 

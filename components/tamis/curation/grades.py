@@ -181,7 +181,7 @@ def read_ids(path: str, scratch: Path) -> set[str]:
 
 def graded_in_pool(pool: Artifact, column: str) -> set[str]:
     """The ids of the samples that have something in this field of their metadata."""
-    return {sample for sample, value in _fields(pool, column) if value is not None}
+    return {sample for sample, value in _fields(pool, column) if key_of(value) is not None}
 
 
 def agreement(

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from tamis.curation import honest
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.classes import UNRATED
 from tamis.curation.fitting import Fitted
+from tamis.curation.held_out import HeldOut
 from tamis.curation.known import Known
 from tamis.curation.result import Curated
 from tamis.curation.scoring import Assumption, Options
 
-NOT_NEARER = "the grades do not show that corrections bring scores nearer to the truth, so no rating was changed"
+NOT_NEARER = (
+    "the grades do not show that corrections bring scores nearer to the truth, so no rating of an ungraded sample was "
+    "changed"
+)
 UNBELIEVABLE = (
     "by its neighbours this rater would be wrong in most of its ratings: one rater alone is not corrected that much, "
     "since near samples that differ look the same"
 )
+_EXPECTED_ERROR = 0.1  # of the gain that the model expects of its own corrections
 _MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grades
 # With one rater and no grades: where more samples than this share may have a class of their own (with at least that
 # probability), its errors cannot be told from true differences.
@@ -34,7 +40,7 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
             "neighbours and embedding say next to nothing about the ratings: near samples do not share true scores in "
             "this embedding, or the ratings do not follow the texts, or there are too few of them"
         ]
-    if assume == "cautious" and known.raters > 1:
+    if assume == "cautious" and not known.alone:
         own = sum(point.weight * point.own_share_of(known.near.prior) for point in fitted.points)
         if own > _MOST_OWN_SHARE_OF_SEVERAL:
             return [
@@ -42,7 +48,7 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
                 "they share cannot be told from true differences"
             ]
     possible = [p for p in fitted.points if p.own_share > _MOST_OWN_SHARE and p.weight > 0]
-    if known.raters == 1 and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
+    if known.alone and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
         most = max(point.own_share for point in possible)
         return [
             f"the ratings fit as well if {most:.0%} of the samples differ in quality from their neighbourhood: one "
@@ -53,7 +59,45 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
 
 def believable(known: Known, result: Curated, options: Options) -> bool:
     """Whether one rater alone, without grades, would keep most of its ratings."""
-    if options.assume != "cautious" or known.raters > 1 or len(known.graded) >= FEW_GRADES:
+    if options.assume != "cautious" or not known.alone or len(known.graded) >= FEW_GRADES:
         return True
     rated = known.raw != UNRATED
     return float((result.score[rated] != known.raw[rated]).mean()) <= _MOST_CHANGED
+
+
+def nearer(known: Known, result: Curated, apart: HeldOut) -> bool:
+    """Whether grades show that curation brings rated samples nearer to the truth.
+
+    Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error. Each
+    gain on the graded samples, without their own grades, is put together with what the model expects of all samples,
+    which counts as an estimate with a standard error of `_EXPECTED_ERROR`. Only grades of samples that were drawn at
+    random show it.
+    """
+    here = np.isin(apart.graded, known.drawn) & (known.raw[apart.graded] != UNRATED)
+    rows = apart.graded[here]
+    if not len(rows):
+        return False
+    each = np.ones(len(rows)) if known.weights is None else np.asarray(known.weights[rows], np.float64)
+    true, raw = known.grades[rows].astype(int), known.raw[rows].astype(int)
+    score = apart.score[here].astype(int)
+    right = (score == true).astype(float) - (raw == true)
+    closer = np.abs(raw - true).astype(float) - np.abs(score - true)
+    better = []
+    for gain, expected in zip((right, closer), _expected_gains(known, result), strict=True):
+        # One more sample with a gain or a loss of one: a few that are all alike are not certain.
+        error = float(np.sqrt((each**2 * gain**2).sum() + each.mean() ** 2)) / each.sum()
+        trust = np.array([1 / error**2, 1 / _EXPECTED_ERROR**2])
+        better.append(float(trust @ [(each * gain).sum() / each.sum(), expected] / np.sqrt(trust.sum())))
+    return min(better) >= 0 and max(better) >= 1
+
+
+def _expected_gains(known: Known, result: Curated) -> tuple[float, float]:
+    """By how much curation raises the share of right scores and lowers the mean error, by its own probabilities."""
+    assert result.posterior is not None
+    expected = honest.predictions(result.posterior, known.raw, result.score)
+    rated = known.raw != UNRATED
+    right, closer = (
+        (expected[f"{first}_{measure}"] - expected[f"{second}_{measure}"])[rated]
+        for first, second, measure in (("curated", "raw", "right"), ("raw", "curated", "error"))
+    )
+    return float(right.mean()), float(closer.mean())

@@ -15,6 +15,7 @@ from tamis.curation.surroundings import Surroundings
 
 FOLDS = 5
 _MARGIN_STRENGTH = 50.0  # grades that the ratings' margin counts as, in the prior
+_FEWEST_SHARED, _LEAST_SHARED = 30, 0.05  # samples with ratings by several raters, and share of the rated ones
 _NEVER = 1e-9  # probability of a class that nobody gave
 
 
@@ -54,6 +55,18 @@ class Known:
     def graded(self) -> NDArray[np.intp]:
         """The samples with a grade, in order."""
         return np.flatnonzero(self.grades != UNRATED)
+
+    @property
+    def drawn(self) -> NDArray[np.intp]:
+        """Those of them that were drawn at random; the others were chosen since their scores are doubtful, or wrong."""
+        graded = self.graded
+        return graded if self.weights is None else graded[np.isfinite(self.weights[graded])]
+
+    @property
+    def alone(self) -> bool:
+        """Whether no rater checks another: next to no sample has ratings by two."""
+        rated = (self.ratings != UNRATED).sum(1)
+        return int((rated > 1).sum()) < max(_FEWEST_SHARED, _LEAST_SHARED * int((rated > 0).sum()))
 
     def around(self, rows: Ints) -> Matrix:
         """(m, K) P(z | surroundings) of `rows`; the prior where surroundings say nothing."""
@@ -115,11 +128,10 @@ def prior_of(
             margins.append(counts / counts.sum())
     prior = _MARGIN_STRENGTH * np.mean(margins, axis=0)
     drawn = grades != UNRATED
-    if weights is not None and np.isfinite(weights[drawn]).any():
+    each = np.ones(int(drawn.sum()))
+    if weights is not None:
         drawn &= np.isfinite(weights)
-        each = weights[drawn] / weights[drawn].mean()
-    else:
-        each = np.ones(int(drawn.sum()))
+        each = weights[drawn] / weights[drawn].mean() if drawn.any() else np.ones(0)
     prior = np.maximum(prior + np.bincount(grades[drawn], each, minlength=classes), _NEVER)
     shares: NDArray[np.float64] = prior / prior.sum()
     return shares

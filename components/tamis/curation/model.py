@@ -11,6 +11,7 @@ turns probabilities into scores. The README has the whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -68,7 +69,8 @@ def curate(
         covariate_names: their names there; numbers if not given.
         grades: (n,) human grades as true classes, -1 where there is none.
         grade_weights: (n,) 1 / the probability with which a sample was drawn to be graded, NaN where it was chosen for
-            another reason: its grade is used, but says nothing of how common a class is.
+            another reason: its grade is used, but shows neither how common a class is nor that corrections help. None:
+            all count as drawn with equal chance.
         classes: number K of score classes.
         assume: "cautious" corrects only what the data can tell; "clusterable" takes for granted that near samples share
             their true score (definition 3.2), which one rater's ratings cannot show.
@@ -93,13 +95,15 @@ def curate(
 
     indices, distances = np.asanyarray(indices), np.asanyarray(distances)
     given = check_arrays(ratings, indices, distances, classes)
+    embeddings = None if embeddings is None else np.asanyarray(embeddings)
     known_covariates = None if covariates is None else np.asarray(covariates, np.float64)
     weights = None if grade_weights is None else np.asarray(grade_weights, np.float64)
     check_features(len(given), embeddings, known_covariates, weights)
-    if confidence > 1 or fit_samples < 1 or (neighbors != "auto" and neighbors < 1):
+    whole = isinstance(fit_samples, int) and (neighbors == "auto" or isinstance(neighbors, int))
+    if not (0 <= confidence <= 1 and whole and fit_samples >= 1 and (neighbors == "auto" or neighbors >= 1)):
         raise InputError(
             f"confidence is {confidence}, fit_samples {fit_samples} and neighbors {neighbors}",
-            allowed="confidence of 0..1, fit_samples and neighbors of 1 or more",
+            allowed='confidence of 0..1, fit_samples and neighbors of 1 or more, or "auto" neighbors',
         )
     if assume not in get_args(Assumption):
         raise InputError(f"assume is {assume!r}", allowed=", ".join(get_args(Assumption)))
@@ -170,13 +174,16 @@ def _curate(known: Known, regression: Regression | None, options: Options, fit_s
     held, notes = None, list[str]()
     if not reasons and len(known.graded):
         apart = scoring.held_out(known, fitted, result, options)
-        score = apart.score
         enough = len(known.graded) >= FEW_GRADES
-        if options.assume == "cautious" and enough and not apart.shown(known, result):
+        if options.assume == "cautious" and enough and not guards.nearer(known, result, apart):
             scoring.keep_ratings(known, result)
-            score = np.where(known.raw == UNRATED, score, known.raw)
+            raw = known.raw[apart.graded]
+            apart = replace(apart, score=np.where(raw == UNRATED, apart.score, raw))
             notes = [guards.NOT_NEARER]
-        held = apart.measured(known, score)
+        assert result.posterior is not None
+        if len(known.drawn):
+            held = apart.measured(known.grades, known.weights, known.raw, result.score, result.posterior)
+        result.held_out = apart
     found = Findings(known, fitted, regression, reasons, options.assume, notes, held)
     result.diagnosis = diagnosis_of(found, result, options.classes)
     return result

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation.classes import UNRATED
+from tamis.curation.held_out import HeldOut
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Curated:
             a posterior.
         posterior: (n, K) float32 probabilities of each true class, where they were asked for; NaN where nothing is
             known.
+        held_out: what is said of graded samples without their own grades; None where nothing is, or in modes that use
+            no grades.
     """
 
     raw: NDArray[np.int8]
@@ -42,6 +45,7 @@ class Curated:
     diagnosis: dict[str, Any] = field(default_factory=dict)
     mean: NDArray[np.float32] | None = None
     posterior: NDArray[np.float32] | None = None
+    held_out: HeldOut | None = None
 
     def means(self) -> NDArray[np.float32]:
         """What ranks samples by real numbers: (n,) float32, the posterior mean, or else the score; NaN for neither."""

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.core.reliability import reliability
-from tamis.curation import calibration, honest, joint
+from tamis.curation import calibration, joint
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.fitting import Fitted
+from tamis.curation.held_out import HeldOut
 from tamis.curation.known import FOLDS, Known
 from tamis.curation.rater_model import Matrix
 from tamis.curation.result import Curated
 
 Assumption = Literal["cautious", "clusterable"]
-_EXPECTED_ERROR = 0.1  # of the gain that the model expects of its own corrections
 _TRUST = 0.5  # how much of their own ratings' likelihood counts if raters share errors
 
 
@@ -97,7 +96,7 @@ def _doubting(known: Known, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]
 
     Where raters agree against the neighbourhood, they may only share errors, or all of it may be true differences.
     """
-    if ratings.shape[1] == 1 or len(known.graded) >= FEW_GRADES:
+    if known.alone or len(known.graded) >= FEW_GRADES:
         return []
     true = [point.all_true() for point in fitted.points]
     return [joint.posterior(fitted.points, z, ratings, trust=_TRUST), joint.posterior(true, z, ratings)]
@@ -119,76 +118,16 @@ def scores(
 
 def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) -> HeldOut:
     """The graded samples' scores and posteriors without their own grades: calibrated by the other folds, too."""
-    assert result.posterior is not None
     graded = known.graded
     fold = np.arange(len(graded)) % FOLDS
-    score, posterior = result.score.copy(), result.posterior.copy()
+    posterior, score = np.empty(fitted.crossed.shape, np.float32), np.empty(len(graded), np.int8)
     ratings, raw, grades = known.ratings[graded], known.raw[graded], known.grades[graded]
-    for number in range(FOLDS):
+    for number in np.unique(fold).tolist():
         out = fold == number
-        if not out.any() or out.all():
-            continue
-        scale = calibration.fit(fitted.crossed[~out], ratings[~out], raw[~out], grades[~out])
+        if out.all():
+            scale = calibration.none(options.classes, known.raters)
+        else:
+            scale = calibration.fit(fitted.crossed[~out], ratings[~out], raw[~out], grades[~out])
         seen = scale(fitted.crossed[out], ratings[out], raw[out])
-        posterior[graded[out]] = seen
-        score[graded[out]] = scores(seen, raw[out], options)
+        posterior[out], score[out] = seen, scores(seen, raw[out], options)
     return HeldOut(graded, score, posterior)
-
-
-def _expected_gains(known: Known, result: Curated) -> tuple[float, float]:
-    """By how much curation raises the share of right scores and lowers the mean error, by its own probabilities."""
-    assert result.posterior is not None
-    expected = honest.predictions(result.posterior, known.raw, result.score)
-    rated = known.raw != UNRATED
-    right, nearer = (
-        (expected[f"{first}_{measure}"] - expected[f"{second}_{measure}"])[rated]
-        for first, second, measure in (("curated", "raw", "right"), ("raw", "curated", "error"))
-    )
-    return float(right.mean()), float(nearer.mean())
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Scores (n,) and posteriors (n, K); those of the samples `graded` are made without their own grades."""
-
-    graded: NDArray[np.intp]
-    score: NDArray[np.int8]
-    posterior: NDArray[np.float32]
-
-    def shown(self, known: Known, result: Curated) -> bool:
-        """Whether grades show that curation brings rated samples nearer to the truth.
-
-        Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error.
-        Each gain on the graded samples is put together with what the model expects of all samples, which counts as an
-        estimate with a standard error of `_EXPECTED_ERROR`. Where there are weights, grades of samples that were not
-        drawn at random show nothing: these were chosen because their scores are doubtful, or wrong.
-        """
-        rows = self.graded[known.raw[self.graded] != UNRATED]
-        weights = known.weights
-        if weights is not None:
-            rows = rows[np.isfinite(weights[rows])]
-        each = np.ones(len(rows)) if weights is None else weights[rows]
-        true, raw, score = (values[rows].astype(int) for values in (known.grades, known.raw, self.score))
-        right = (score == true).astype(float) - (raw == true)
-        nearer = np.abs(raw - true).astype(float) - np.abs(score - true)
-        better = []
-        for gain, expected in zip((right, nearer), _expected_gains(known, result), strict=True):
-            error = max(float(np.sqrt((each**2 * gain**2).sum())) / max(each.sum(), 1e-9), 1e-9)
-            seen = float((each * gain).sum()) / max(each.sum(), 1e-9)
-            trust = np.array([1 / error**2, 1 / _EXPECTED_ERROR**2])
-            better.append(float(trust @ [seen, expected] / np.sqrt(trust.sum())))
-        return len(rows) > 0 and min(better) >= 0 and max(better) >= 1
-
-    def measured(self, known: Known, score: NDArray[np.int8]) -> dict[str, Any]:
-        """What the grades say of raw scores and of `score` (n,), and of the confidence in it."""
-        here = self.graded[score[self.graded] != UNRATED]
-        said = self.posterior[here, score[here]]
-        found = honest.honest_error(
-            known.grades,
-            known.raw,
-            score,
-            weights=known.weights,
-            predicted=honest.predictions(self.posterior, known.raw, score),
-        )
-        calibrated = reliability(said, score[here] == known.grades[here])
-        return found | {"reliability": None if calibrated is None else calibrated.as_json()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from tamis.curation.arrays import Arrays, CurateOne
 from tamis.curation.classes import UNRATED
 from tamis.curation.diagnosis import as_json, counts_of, outcome
+from tamis.curation.guards import NOT_NEARER
+from tamis.curation.held_out import HeldOut
 from tamis.curation.result import Curated
 
 _OF_SAMPLES = ("score", "flagged", "suggested", "confidence", "error_probability", "raw_error", "mean", "posterior")
@@ -38,6 +41,7 @@ def curate(
     """
     result = curate_one(arrays)
     warnings, reasons = result.diagnosis["warnings"], result.diagnosis["reasons"]
+    graded = None if arrays.grades is None else _graded(arrays.grades, result)
     apart = {}
     for name, rows in sources.items():
         if (arrays.ratings[rows] != UNRATED).any(1).sum() < smallest or len(rows) == len(arrays):
@@ -46,6 +50,8 @@ def curate(
         found = alone.diagnosis
         if found["explained"]:
             _put(result, alone, rows)
+            if graded is not None:
+                _put_graded(graded, alone.held_out, rows)
             warnings += [f"source {name}: {warning}" for warning in found["warnings"]]
         else:
             warnings.append(
@@ -58,12 +64,38 @@ def curate(
             **{key: found[key] for key in ("T", "p", "k", "explained", "own_share")},
         }
     own = [name for name, found in apart.items() if found["explained"]]
-    if own and reasons:
-        kept = [warning for warning in warnings if warning not in reasons]
-        kept.insert(0, f"only sources that tell more by themselves were corrected ({', '.join(own)}): {reasons[0]}")
+    stays = [*reasons, *(warning for warning in warnings if warning == NOT_NEARER)]
+    if own and stays:
+        kept = [warning for warning in warnings if warning not in stays]
+        kept.insert(0, f"only sources that tell more by themselves were corrected ({', '.join(own)}): {stays[0]}")
         warnings[:] = kept
+    if own:
+        result.diagnosis.pop("T_curated", None)  # of scores that were written over
+    if own and graded is not None and len(graded.graded):
+        assert arrays.grades is not None
+        assert result.posterior is not None
+        result.held_out = graded
+        result.diagnosis["held_out"] = graded.measured(
+            arrays.grades, arrays.grade_weights, result.raw, result.score, result.posterior
+        )
     result.diagnosis |= as_json(outcome(result, classes) | {"sources": apart})
     return result
+
+
+def _graded(grades: NDArray[np.int8], result: Curated) -> HeldOut:
+    """What is said of the graded samples without their grades, before sources are looked at by themselves."""
+    if result.held_out is not None:
+        return replace(result.held_out, score=result.held_out.score.copy(), posterior=result.held_out.posterior.copy())
+    rows = np.flatnonzero(grades != UNRATED)  # their scores have used no grade: nothing was corrected
+    assert result.posterior is not None
+    return HeldOut(rows, result.score[rows], result.posterior[rows])
+
+
+def _put_graded(graded: HeldOut, alone: HeldOut | None, rows: NDArray[np.intp]) -> None:
+    if alone is None:
+        return
+    places = np.searchsorted(graded.graded, rows[alone.graded])
+    graded.score[places], graded.posterior[places] = alone.score, alone.posterior
 
 
 def _put(result: Curated, alone: Curated, rows: NDArray[np.intp]) -> None:

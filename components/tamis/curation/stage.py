@@ -231,7 +231,7 @@ def _curate_one(arrays: Arrays, *, settings: CurationSettings, fill: bool) -> Cu
         neighbors=settings.neighbors,
         copy_distance=settings.copy_distance if settings.copies == "exclude" else None,
         fit_samples=settings.fit_samples,
-        keep_posterior=settings.posterior,
+        keep_posterior=settings.posterior or (settings.per_source is not None and arrays.grades is not None),
     )
 
 

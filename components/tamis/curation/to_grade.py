@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import logging
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Scores:
         keys: (n,) samples.
         raw: (n,) score class as rated, -1 where there is none.
         score: (n,) score class after curation, -1 where there is none.
-        confidence: (n,) probability of the most probable class, NaN where there is none.
+        confidence: (n,) probability that `score` is right, NaN where there is none.
         loss: (n,) at least so many classes is the curated score expected to be off, NaN where nothing is known.
     """
 
@@ -124,6 +125,8 @@ def next_to_grade(
         raise SettingsError(f"--size {size}", allowed="1 or more")
     if not 0 <= random_share <= 1:
         raise SettingsError(f"--random-share {random_share:g}", allowed="0 to 1")
+    if seed < 0:
+        raise SettingsError(f"--seed {seed}", allowed="0 or more")
     target = locate(out if out is not None else f"{str(run).rstrip('/')}/to-grade.csv")
     if (kind := Path(str(target)).suffix.lower()) not in _WRITERS:
         raise SettingsError(f"--out {target}", allowed=f"a file that ends in {' or '.join(_WRITERS)}")
@@ -149,7 +152,8 @@ def next_to_grade(
         drawn = draw(scores, sources, size=size, random_share=random_share, seed=seed)
         rows = _sheet(pool, scores, drawn, [names[code] for code in sources[drawn.rows].tolist()], blind=blind)
     write_bytes(target, _WRITERS[kind](rows))
-    return _told(scores, drawn, size, len(everything.keys), target)
+    earlier = [*graded, *_files_of(curation)]
+    return _told(scores, drawn, size, len(everything.keys), target, earlier)
 
 
 def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
@@ -168,7 +172,7 @@ def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
     if chosen not in raters:
         seen = f"there is no rater '{chosen}'" if rater else f"{len(raters)} raters have scores, and none is named"
         raise SettingsError(f"{curation.location}: {seen}", allowed=f"--rater, one of {', '.join(raters)}")
-    columns = ["id", "rater", "raw_score", "score", "error_probability", "suggested", "confidence"]
+    columns = ["id", "rater", "raw_score", "score", "error_probability", "confidence"]
     there = pq.read_schema(curation.parts()[0]).names
     columns += [name for name in ("mean", "posterior") if name in there]
     blocks = []
@@ -178,11 +182,11 @@ def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
     table = pa.Table.from_batches(blocks)
     if not len(table):
         raise InputError(f"{curation.location}: no sample of the rater '{chosen}' has a score")
-    raw, score, suggested = (_classes(table[name]) for name in ("raw_score", "score", "suggested"))
+    raw, score = (_classes(table[name]) for name in ("raw_score", "score"))
     confidence, wrong = (_numbers(table[name]) for name in ("confidence", "error_probability"))
     mean = _numbers(table["mean"]) if "mean" in table.column_names else np.full(len(table), np.nan)
     keys = np.concatenate([pack(chunk, where=f"{curation.location}") for chunk in table["id"].chunks])
-    loss = expected_loss(raw, score, suggested, confidence, wrong, mean)
+    loss = expected_loss(raw, score, confidence, wrong, mean)
     if "posterior" in table.column_names:
         exact = predictions(_lists(table["posterior"]), raw, score)["curated_error"]
         loss = np.where(np.isnan(exact), loss, exact)
@@ -192,7 +196,6 @@ def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
 def expected_loss(
     raw: NDArray[np.int8],
     score: NDArray[np.int8],
-    suggested: NDArray[np.int8],
     confidence: NDArray[np.float64],
     error_probability: NDArray[np.float64],
     mean: NDArray[np.float64],
@@ -205,14 +208,13 @@ def expected_loss(
     Args:
         raw: (n,) as rated, -1 where there is none.
         score: (n,) after curation, -1 where there is none.
-        suggested: (n,) most probable class.
-        confidence: (n,) its probability.
+        confidence: (n,) probability that `score` is right; where there is none, of the most probable class.
         error_probability: (n,) probability that `raw` is wrong.
         mean: (n,) mean of the true class under the posterior; it counts only where `confidence` is known: a mode
             without a posterior puts the score in its place.
     """
-    wrong = np.where(score == suggested, 1 - confidence, np.where(score == raw, error_probability, confidence))
-    wrong = np.where((score == UNRATED) | (suggested == UNRATED), 1 - confidence, wrong)
+    wrong = np.where(score == raw, error_probability, 1 - confidence)
+    wrong = np.where((score == UNRATED) | np.isnan(wrong), 1 - confidence, wrong)
     far = np.where((score == UNRATED) | np.isnan(confidence), np.nan, np.abs(score - mean))
     result: NDArray[np.float64] = np.fmax(wrong, far)
     return result
@@ -309,25 +311,35 @@ def _probabilities(strata: NDArray[np.intp], core: int) -> NDArray[np.float64]:
     return result
 
 
+def _settings_of(curation: Artifact) -> GradesSettings | None:
+    """Where the curation had grades from."""
+    used = curation.manifest.config.get("grades")
+    return None if used is None else parse(GradesSettings, used, where=f"{curation.location}, grades")
+
+
+def _files_of(curation: Artifact) -> tuple[str, ...]:
+    settings = _settings_of(curation)
+    return () if settings is None else settings.paths
+
+
 def _graded(curation: Artifact, pool: Artifact, files: Sequence[str], scratch: Path) -> Keys:
     """Samples that have a grade, or are on a sheet."""
     found: set[str] = set()
     for path in files:
         found |= read_ids(path, scratch)
-    if (used := curation.manifest.config.get("grades")) is not None:
-        settings = parse(GradesSettings, used, where=f"{curation.location}, grades")
-        if settings.column is not None:
-            found |= graded_in_pool(pool, settings.column)
-        for path in settings.paths:
-            try:
-                found |= read_ids(path, scratch)
-            except StorageError as error:
-                log.warning(
-                    "the curation had grades from %s, which cannot be read now (%s): give the file with --graded, or "
-                    "samples may be drawn that are graded",
-                    path,
-                    error.problem,
-                )
+    settings = _settings_of(curation)
+    if settings is not None and settings.column is not None:
+        found |= graded_in_pool(pool, settings.column)
+    for path in _files_of(curation):
+        try:
+            found |= read_ids(path, scratch)
+        except StorageError as error:
+            log.warning(
+                "the curation had grades from %s, which cannot be read now (%s): give the file with --graded, or "
+                "samples may be drawn that are graded",
+                path,
+                error.problem,
+            )
     return pack(pa.array(sorted(found), pa.string()), where=f"ids in {', '.join(files) or 'the grades'}")
 
 
@@ -385,7 +397,10 @@ def _as_jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
 _WRITERS = {".csv": _as_csv, ".jsonl": _as_jsonl}
 
 
-def _told(scores: Scores, drawn: Drawn, size: int, samples: int, target: Any) -> str:
+def _told(scores: Scores, drawn: Drawn, size: int, samples: int, target: Any, earlier: Sequence[str]) -> str:
+    files = list(dict.fromkeys([*earlier, str(target)]))
+    paths = "curation.grades.path="
+    setting = f"{paths}{target}" if len(files) == 1 else shlex.quote(f"{paths}{json.dumps(files)}")
     doubtful = len(drawn.rows) - drawn.random
     lines = [
         f"{len(drawn.rows):,} of {samples:,} samples that '{scores.rater}' scored: {drawn.random:,} drawn at random, "
@@ -397,7 +412,7 @@ def _told(scores: Scores, drawn: Drawn, size: int, samples: int, target: Any) ->
         lines.append("curation says of no sample how sure it is: all were drawn at random")
     lines += [
         "Fill in the column `grade`, 1 (worst) to 10 (best), and `grader` where several people grade; then run again "
-        f"with --set curation.grades.path={target}",
+        f"with --set {setting}",
         f"to grade: {target}",
     ]
     return "\n".join(lines)

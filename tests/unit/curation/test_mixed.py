@@ -339,3 +339,36 @@ def test_grades_of_samples_that_were_chosen_do_not_show_that_corrections_help() 
     ungraded = grades < 0
     np.testing.assert_array_equal(result.score[ungraded], pool.raw[ungraded])
     assert any("grades do not show" in warning for warning in result.diagnosis["warnings"])
+
+
+def test_a_rater_that_checks_no_other_does_not_lift_the_limits_of_one_rater() -> None:
+    pool = mixed_pool(1500, seed=2, own=0.5, rater="near", raters=2, d=64)
+    given: Any = (pool.indices, pool.distances)
+    alone = curate(pool.ratings[:, :1], *given, embeddings=pool.vectors)
+    assert not alone.diagnosis["explained"]
+    silent = np.hstack([pool.ratings[:, :1], np.full((1500, 1), -1, np.int8)])
+    half = np.random.default_rng(0).random(1500) < 0.5
+    apart = pool.ratings.copy()
+    apart[half, 0] = apart[~half, 1] = -1
+    for ratings in (silent, apart):
+        result = curate(ratings, *given, embeddings=pool.vectors)
+        assert not result.diagnosis["explained"]
+        np.testing.assert_array_equal(result.score, result.raw)
+
+
+def test_a_single_grade_does_not_judge_a_score_that_has_seen_it() -> None:
+    pool = mixed_pool(500, seed=1, own=0.1, rater="near", d=32, k=20)
+    grades = np.full(500, -1)
+    grades[5] = (pool.raw[5] + 4) % 6
+    result = curate(pool.ratings, pool.indices, pool.distances, embeddings=pool.vectors, grades=grades)
+    assert result.diagnosis["held_out"]["right"]["curated"]["value"] == 0
+
+
+def test_a_few_random_grades_that_are_all_alike_do_not_outweigh_the_model() -> None:
+    pool, _ = curated(0.1, grades=60)
+    graded = np.flatnonzero(pool.grades != -1)
+    kept = graded[pool.raw[graded] == pool.true[graded]][:3]  # whose scores curation leaves, so that it gains nothing
+    weights = np.full(len(pool.true), np.nan)
+    weights[kept] = len(pool.true) / 3
+    result = curate(pool.ratings, pool.indices, pool.distances, grades=pool.grades, grade_weights=weights)
+    assert result.diagnosis["counts"]["corrected"] > 100

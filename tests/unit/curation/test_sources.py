@@ -11,14 +11,14 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
-from tamis.curation import model, sources
+from tamis.curation import guards, model, sources
 from tamis.curation.arrays import Arrays
 from tamis.curation.result import Curated
 from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run
 from tests.artifacts import conversation, make_neighbors, make_ratings
 from tests.artifacts import make_pool as write_pool
-from tests.unit.curation.pools import Pool, T, make_pool, nearest
+from tests.unit.curation.pools import Pool, T, make_pool, mixed_pool, nearest
 
 N, RARE = 1200, 150
 MIRRORED = T[::-1, ::-1]
@@ -167,3 +167,34 @@ def test_a_source_speaks_where_all_together_say_nothing(pool: Pool, places: dict
     assert "too mixed" not in warnings
     assert "another" in warnings
     assert any("were corrected (chat)" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("number", [25, 100])
+def test_held_out_grades_judge_what_was_written(number: int) -> None:
+    """One source tells its rater's errors, the other does not; grades are of both or of the first alone."""
+    one, other = (
+        mixed_pool(500, seed=1, own=0.05, rater="near", d=64),
+        mixed_pool(700, seed=51, own=0.9, rater="near", d=64),
+    )
+    vectors = np.vstack([one.vectors, other.vectors])
+    true, ratings = np.append(one.true, other.true), np.vstack([one.ratings, other.ratings])
+    graded = np.random.default_rng(0).permutation(500 if number < 30 else 1200)[:number]
+    grades = np.full(1200, -1, np.int8)
+    grades[graded] = true[graded]
+    arrays = arrays_of(ratings[:, 0], *nearest(vectors, 32), grades=grades)
+
+    def cautious(some: Arrays) -> Curated:
+        return model.curate(some.ratings, some.indices, some.distances, grades=some.grades)
+
+    places = {"one": np.arange(500), "other": np.arange(500, 1200)}
+    result = sources.curate(cautious, arrays, places, classes=6, smallest=200)
+    assert result.diagnosis["sources"]["one"]["explained"]
+    held_out = result.held_out
+    assert held_out is not None
+    np.testing.assert_array_equal(held_out.graded, np.sort(graded))
+    said = result.diagnosis["held_out"]["right"]["curated"]["classical"]["value"]
+    assert said == pytest.approx((held_out.score == grades[held_out.graded]).mean())
+    ungraded = np.setdiff1d(np.arange(500 if number < 30 else 1200), graded)
+    assert said == pytest.approx((result.score == true)[ungraded].mean(), abs=0.15)
+    assert (result.score != result.raw)[grades < 0].any()
+    assert not [warning for warning in result.diagnosis["warnings"] if warning == guards.NOT_NEARER]
