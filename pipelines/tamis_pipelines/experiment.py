@@ -130,7 +130,7 @@ def check_grid(settings: RunSettings) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    grid, known = settings.experiment, [rater.name for rater in settings.raters]
+    grid, known = settings.experiment, settings.rater_names
     if grid is None:
         return
     if unknown := [name for name in grid.raters or [] if name not in known]:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from tamis.core.errors import SettingsError
 from tamis.core.settings import Settings, filled, load_yaml, parse, said, with_overrides
 from tamis.core.storage import is_remote
-from tamis.curation.settings import CurationSettings
+from tamis.curation.settings import COMBINED, CurationSettings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.on_trainer import check_nodes
@@ -166,13 +166,21 @@ class RunSettings(Settings):
             )
 
     def _raters_are_known(self) -> None:
-        known = [rater.name for rater in self.raters]
+        known = self.rater_names
         for cell in self.cells:
             subset = cell.subset
             if subset.rater is not None and subset.rater not in known:
-                raise ValueError(f"the subset '{cell.name}': no rater '{subset.rater}'; allowed: {', '.join(known)}")
+                hint = "; 'combined' needs curation.combine: true" if subset.rater == COMBINED else ""
+                raise ValueError(
+                    f"the subset '{cell.name}': no rater '{subset.rater}'; allowed: {', '.join(known)}{hint}"
+                )
             if subset.rater is None and len(known) > 1 and uses_ratings(subset.strategy, subset.variant):
                 raise ValueError(f"the subset '{cell.name}' needs a rater; allowed: {', '.join(known)}")
+
+    @property
+    def rater_names(self) -> list[str]:
+        """Whose scores a subset can be made by: the raters, and all together where curation combines them."""
+        return [rater.name for rater in self.raters] + ([COMBINED] if self.curation.combine else [])
 
     @property
     def cells(self) -> list[Cell]:

@@ -250,3 +250,14 @@ def test_every_cell_is_judged_against_the_opponent_of_its_base_model() -> None:
 def test_judging_that_no_cell_can_have_is_refused(sections: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         settings(experiment={"strategies": ["random"], "sizes": [10]}, **sections)
+
+
+def test_subsets_and_grids_may_use_the_scores_of_all_raters_together() -> None:
+    sections: dict[str, Any] = {
+        "subsets": [{"name": "a", "strategy": "ds2", "size": 5, "rater": "combined"}],
+        "experiment": {"strategies": ["ds2"], "sizes": [10], "raters": ["combined", "gpt"]},
+    }
+    made = settings(curation={"combine": True}, **sections)
+    assert [cell.subset.rater for cell in made.cells] == ["combined", "combined", "gpt"]
+    with pytest.raises(SettingsError, match=r"no rater 'combined'(.|\n)*allowed: llama, gpt"):
+        settings(**sections)

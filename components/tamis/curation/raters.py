@@ -13,7 +13,6 @@ from tamis.curation.naming import name_classes
 from tamis.curation.result import Curated
 from tamis.curation.transition import Matrix
 
-COMBINED = "combined"
 _FEWEST_RATERS = 3  # fewer do not determine their matrices
 _DIFFERENT = 0.1  # mean difference of two estimates of T above which the user is told
 

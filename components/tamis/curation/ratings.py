@@ -14,8 +14,7 @@ from tamis.core.errors import InputError
 from tamis.core.ids import Keys, pack, positions, repeated, unpack
 from tamis.core.tables import NOT_ASKED
 from tamis.curation.classes import to_classes
-from tamis.curation.raters import COMBINED
-from tamis.curation.settings import CurationSettings
+from tamis.curation.settings import COMBINED, CurationSettings
 
 _ROWS = 100_000  # rows read together
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tamis.core.scales import Scale
 from tamis.core.settings import Settings
 
+COMBINED = "combined"  # what the scores of all raters together are called
 MOST_CLASSES = 6  # the paper's number, which selection and report are made for
 _DIVERSITY_NEIGHBORS = 10
 _OF_EXACT = (

@@ -28,7 +28,7 @@ from tamis.curation.neighborhoods import Floats, Ints
 from tamis.curation.pool import LENGTHS, read_pool
 from tamis.curation.ratings import Ratings, read_all
 from tamis.curation.result import Curated
-from tamis.curation.settings import CurationSettings
+from tamis.curation.settings import COMBINED, CurationSettings
 
 log = logging.getLogger(__name__)
 _BLOCK = 100_000  # rows written together
@@ -95,9 +95,9 @@ def _run(step: Step[CurationSettings]) -> None:
     if len(results) > 1:
         raters.compare(results, settings.classes)
     if settings.combine:
-        log.info("curation: %s", raters.COMBINED)
+        log.info("curation: %s", COMBINED)
         together = _curate(arrays, places, settings, fill=_fills(settings, given))
-        results[raters.COMBINED] = together
+        results[COMBINED] = together
         together.diagnosis["raters"] = [ratings.rater for ratings in given]
         by_rater = together.diagnosis.pop("T_by_rater")
         together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))

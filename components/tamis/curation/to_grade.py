@@ -32,8 +32,7 @@ from tamis.core.storage import exists, locate, write_bytes
 from tamis.curation.classes import UNRATED
 from tamis.curation.grades import graded_in_pool, read_ids
 from tamis.curation.honest import predictions
-from tamis.curation.raters import COMBINED
-from tamis.curation.settings import GradesSettings
+from tamis.curation.settings import COMBINED, GradesSettings
 
 log = logging.getLogger(__name__)
 _ROWS = 100_000  # rows of a table read together
