@@ -65,7 +65,7 @@ def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_fail
             return Reaction({"error": {"message": "the account is closed"}}, status=403)
         return Reaction(completion())
 
-    rows = [{"id": id, "overall": 5} for id in Artifact.open(pool).table(["id"])["id"].to_pylist()]
+    rows = [{"id": id, "overall": 8} for id in Artifact.open(pool).table(["id"])["id"].to_pylist()]
     upload(write_rows(tmp_path / "known.jsonl", rows), locate(f"{s3}/known.jsonl"))
     with Server(behave) as server:
         service = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}

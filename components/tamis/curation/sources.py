@@ -69,8 +69,6 @@ def curate(
         kept = [warning for warning in warnings if warning not in stays]
         kept.insert(0, f"only sources that tell more by themselves were corrected ({', '.join(own)}): {stays[0]}")
         warnings[:] = kept
-    if own:
-        result.diagnosis.pop("T_curated", None)  # of scores that were written over
     if own and graded is not None and len(graded.graded):
         assert arrays.grades is not None
         assert result.posterior is not None

@@ -70,7 +70,7 @@ class ImportSettings(Settings):
         "again; 1-10 if not given, unless the scores look like another",
     )
     min_matched_share: float = Field(
-        0.5, ge=0, le=1, description="share of the file's rows, or of the pool's samples, that must find each other"
+        0.5, ge=0, le=1, description="share of the rows given, or of the pool's samples, that must find each other"
     )
 
     @model_validator(mode="after")
