@@ -166,9 +166,7 @@ def _put_in_place(runs: Path, work: Path, home: Path, whole: bool) -> tuple[list
     now = {place: artifact.manifest.key for place, artifact in places.items()}
     kept = {} if whole else {place: key for place, key in earlier.items() if place not in now}
     _record(home, [*earlier.items(), *now.items()])  # both, for a kill in between
-    for place in earlier:
-        if place in kept:
-            continue
+    for place in [place for place in earlier if place not in kept]:
         _clear(work / place)
     for place, artifact in places.items():
         if any((work / place / name).exists() for name in _files_of(artifact.manifest)):

@@ -99,7 +99,8 @@ def curate(
     known_covariates = None if covariates is None else np.asarray(covariates, np.float64)
     weights = None if grade_weights is None else np.asarray(grade_weights, np.float64)
     check_features(len(given), embeddings, known_covariates, weights)
-    whole = isinstance(fit_samples, int) and (neighbors == "auto" or isinstance(neighbors, int))
+    integer = (int, np.integer)
+    whole = isinstance(fit_samples, integer) and (neighbors == "auto" or isinstance(neighbors, integer))
     if not (0 <= confidence <= 1 and whole and fit_samples >= 1 and (neighbors == "auto" or neighbors >= 1)):
         raise InputError(
             f"confidence is {confidence}, fit_samples {fit_samples} and neighbors {neighbors}",

@@ -46,8 +46,8 @@ def _score(step: Step[ScoringSettings]) -> None:
         schema, blocks = Perplexity.schema, _perplexity(step, measure)
         step.models.update(Perplexity(step.settings, measure).models)
     reasons: Counter[str] = Counter()
-    rows, limit = step.input("pool").manifest.rows, step.settings.max_left_out_share
-    most, scores = limit * rows, list[NDArray[np.float64]]()
+    limit = step.settings.max_left_out_share
+    most, scores = limit * step.input("pool").manifest.rows, list[NDArray[np.float64]]()
     with PartsWriter(step.out, schema) as parts:
         for table in blocks:
             parts.write(table)
@@ -60,7 +60,7 @@ def _score(step: Step[ScoringSettings]) -> None:
     step.rows = parts.rows
     step.facts["scored"] = reasons.pop("ok", 0)
     step.facts["not_scored"] = dict(sorted(reasons.items()))
-    check_left_out(reasons, rows, limit, stage="scoring")
+    check_left_out(reasons, step.rows, limit, stage="scoring")  # of those that were looked at
     found = np.concatenate(scores)
     step.facts["quantiles"] = {
         str(share): float(np.quantile(found, share)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
