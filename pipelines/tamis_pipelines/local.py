@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import IO, TextIO
 
 from tamis.core.artifacts import MANIFEST, Artifact, Kind, Manifest, manifest_in
-from tamis.core.errors import StorageError, TamisError, explained_os_errors
-from tamis.core.kubeflow import REASON_FILE, RUNNER_PID
+from tamis.core.errors import StoppedError, StorageError, TamisError, explained_os_errors
+from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
+from tamis.core.processes import stops_children
 from tamis.core.storage import link_tree, write_bytes
 from tamis_pipelines.settings import RunSettings
 
@@ -39,7 +41,8 @@ _SHELVES: dict[Kind, str] = {
 }
 _RECORD = "laid-out.json"
 _SINGLE: tuple[Kind, ...] = ("pool", "embeddings", "neighbors", "curation", "report")
-_OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.")  # as `core.progress` formats them
+# As `core.progress` formats them; a run's outcome in Kubeflow's words is for Kubeflow.
+_OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)")
 
 
 class RunError(TamisError):
@@ -59,6 +62,7 @@ def run(settings: RunSettings) -> Path:
 
     Raises:
         RunError: when a step fails; its text names the step's own error.
+        StoppedError: when SIGTERM or Ctrl-C ended it.
         StorageError: when the working folder cannot be used, or another run uses it.
     """
     from kfp import local
@@ -74,7 +78,8 @@ def run(settings: RunSettings) -> Path:
     with _only_one(home / "lock", work):
         _refuse_foreign(settings, work, home)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
-        os.environ["TAMIS_HOME"], os.environ[RUNNER_PID] = str(home), str(os.getpid())
+        stop = home / "stop"
+        os.environ |= {"TAMIS_HOME": str(home), RUNNER_PID: str(os.getpid()), STOP_FILE: str(stop)}
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
         # And it says of every step that sizes of pods mean nothing here.
@@ -83,7 +88,11 @@ def run(settings: RunSettings) -> Path:
         reason, run_log = home / "reason", home / "run.log"
         reason.write_text("")
         os.environ[REASON_FILE] = str(reason)
-        with run_log.open("w", encoding="utf-8") as file, redirect_stdout(_Screen(file, sys.stderr)):
+        with (
+            run_log.open("w", encoding="utf-8") as file,
+            redirect_stdout(_Screen(file, sys.stderr)),
+            stops_children(stop) as signals,
+        ):
             try:
                 judging = settings.judging is not None
                 fixed = CompileSettings(
@@ -92,6 +101,8 @@ def run(settings: RunSettings) -> Path:
                 PIPELINES[settings.pipeline](fixed)(**settings.arguments())
             except RuntimeError as error:
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
+                if signals:
+                    why = f"ended from outside ({signal.Signals(signals[0]).name})"
                 reported = any(runs.rglob("report.html"))  # a cell failed, and the report on the others is made
                 try:
                     finished = _lay_out(runs, work, home, whole=reported)
@@ -99,6 +110,10 @@ def run(settings: RunSettings) -> Path:
                     why = f"{why}\nand: {blocked}"
                 else:
                     why += f"\n  finished, in {work}: {', '.join(finished)}" if finished else ""
+                if signals:
+                    raise StoppedError(
+                        why, action="start again: the run goes on from there; answers of services are kept too"
+                    ) from None
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"
                 ) from None

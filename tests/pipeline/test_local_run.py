@@ -8,13 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tamis.core.artifacts import Artifact
+from tests.llm_server import Asked, Reaction, Server, completion
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
 pytestmark = pytest.mark.slow
@@ -106,6 +109,41 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(
     assert not {"pool", "embedding", "neighbors"} & set(steps_done(again.stderr))
     assert "reporting" in steps_done(again.stderr)
     assert (work / "report/report.html").is_file()
+
+
+def test_sigterm_ends_a_run_in_order_and_no_answer_is_paid_twice(
+    continued_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    answered, at_once, hanging, went_on = 20, 4, threading.Event(), threading.Event()
+
+    def behave(asked: Asked) -> Reaction:
+        if asked.number >= answered and not went_on.is_set():
+            if asked.number == answered + at_once - 1:
+                hanging.set()
+            return Reaction(hang=True)
+        return Reaction(completion())
+
+    with Server(behave) as server:
+        backend = {"kind": "openai", "base_url": server.url, "model": "m", "concurrency": at_once}
+        settings_file = write(tmp_path, continued_run | {"raters": [{"name": "asked", "backend": backend}]})
+        command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            assert hanging.wait(120)
+            time.sleep(1)  # the last answers are on their way from the client to the store
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=90)[1]
+        assert process.returncode == 1
+        assert "code:    stopped" in said, said
+        assert re.search(rf"finished, in {tmp_path}/work: .*pool", said), said
+        assert not _processes_of(tmp_path / "work")
+        first = {asked.prompt for asked in server.asked[:answered]}
+        went_on.set()
+        again = tamis("run", settings_file)
+        assert again.returncode == 0, again.stderr
+        asked_in_all = Counter(asked.prompt for asked in server.asked)
+    assert len(asked_in_all) == 42
+    assert {asked_in_all[prompt] for prompt in first} == {1}
 
 
 def _wait_for_the_end_of_children(work: Path) -> None:

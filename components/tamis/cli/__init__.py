@@ -28,6 +28,9 @@ class _Teaching(click.Group):
         except TamisError as error:
             click.echo(f"error: {error}\n  code:    {error.code}", err=True)
             sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("stopped by Ctrl-C; what was finished before is kept", err=True)
+            sys.exit(130)
 
 
 @click.group(

@@ -24,6 +24,7 @@ REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
 TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
 REASON_FILE = "TAMIS_REASON_FILE"  # where a failed step leaves its reason; Kubernetes' own place if not set
 RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it started
+STOP_FILE = "TAMIS_STOP_FILE"  # appears when they are to end
 
 
 def image(name: str) -> str:
@@ -161,7 +162,7 @@ def _leave_reason(reason: str) -> None:
 
 
 def _end_with_runner() -> None:
-    """On one machine, stop when `tamis run` is gone (killed, say): nobody waits for this step any more."""
-    runner = os.environ.get(RUNNER_PID)
+    """On one machine, end in order when `tamis run` asks for it, or is gone: nobody waits for this step any more."""
+    runner, stop = os.environ.get(RUNNER_PID), os.environ.get(STOP_FILE)
     if runner is not None:
-        end_with(int(runner))
+        end_with(int(runner), Path(stop) if stop else None)

@@ -6,10 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
+from typing import Any
+
+from tamis.core.errors import StoppedError
+
+_LONGEST_END = 60.0  # seconds to store what is finished
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of the container: microseconds of CPU time, in as many
 
@@ -24,32 +29,96 @@ def cores() -> int:
     return bound if quota == "max" else min(bound, max(1, ceil(int(quota) / int(period))))
 
 
-def end_with(pid: int) -> None:
-    """End this process within a second or two of the process `pid`, however that one ends."""
+def end_with(pid: int, stop_file: Path | None = None) -> None:
+    """End this process within a second or two of the process `pid`, or as soon as `stop_file` exists.
+
+    It ends as by SIGTERM, so that `ended_in_order` can store what is finished; a minute later it is ended in any case.
+    """
 
     def watch() -> None:
-        while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                os._exit(1)
+        while _runs(pid) and not (stop_file is not None and stop_file.exists()):
             time.sleep(1)
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            time.sleep(_LONGEST_END)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class _Signalled(SystemExit):
+    """A signal came that asks this process to end."""
+
+
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM, by which Kubernetes evicts a pod, end the run as an error would: what is finished is stored."""
+    """Let SIGTERM, by which Kubernetes evicts a pod, and Ctrl-C end the work as an error would: results are stored.
+
+    A second Ctrl-C ends it at once.
+
+    Raises:
+        StoppedError: when such a signal came.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    came: list[int] = []
 
     def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        impatient = number == signal.SIGINT and number in came
+        came.append(number)
+        if impatient:
+            raise KeyboardInterrupt
+        if len(came) == 1:  # a terminal and a runner may both ask
+            raise _Signalled(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    with _handled(end):
+        try:
+            yield
+        except _Signalled:
+            raise StoppedError(
+                f"ended from outside ({signal.Signals(came[0]).name})",
+                action="start it again: what is finished is kept, and the work goes on from there",
+            ) from None
+
+
+@contextmanager
+def stops_children(stop_file: Path) -> Iterator[list[int]]:
+    """Let SIGTERM and Ctrl-C make `stop_file`, which ends children that watch for it by `end_with`, in order.
+
+    A second Ctrl-C ends this process at once, and the children with it.
+
+    Yields:
+        The signals that came; it grows.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        impatient = number == signal.SIGINT and number in came
+        came.append(number)
+        if impatient:
+            raise KeyboardInterrupt
+        stop_file.touch()
+
+    stop_file.unlink(missing_ok=True)
+    with _handled(stop):
+        yield came
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT handled by `handler`; call it in the main thread."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

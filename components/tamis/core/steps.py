@@ -42,6 +42,7 @@ from tamis.core.artifacts import (
     versions,
 )
 from tamis.core.errors import ArtifactError, explained_os_errors
+from tamis.core.processes import ended_in_order
 from tamis.core.settings import Settings, canonical_json, hash_of
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ def run_step(
     Raises:
         ArtifactError: when an input is not usable, or `out` already holds another finished artifact or other files.
         StorageError: when `out` cannot be written.
+        StoppedError: when SIGTERM or Ctrl-C ended the work.
     """
     home = Path(os.environ["TAMIS_HOME"]) if "TAMIS_HOME" in os.environ else None
     if not storage.is_remote(out):
@@ -143,7 +145,7 @@ def run_step(
             return finished
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
-        with explained_os_errors(f"writing {target}"), _only_one(scratch):
+        with explained_os_errors(f"writing {target}"), ended_in_order(), _only_one(scratch):
             manifest = _finished_before(recipe, kept, out)  # by a process that this one waited for
             if manifest is None:
                 manifest = _build(recipe, settings, body, target, scratch)

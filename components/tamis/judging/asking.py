@@ -14,7 +14,6 @@ from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
 from tamis.core.llm.tally import TOKENS, Speed, Tally
-from tamis.core.processes import ended_in_order
 from tamis.core.progress import Progress
 from tamis.core.store import Store, Writer
 from tamis.judging.records import Judged, Text
@@ -89,7 +88,6 @@ def ask_all(
         return read(answer, attempt, earlier)
 
     with (
-        ended_in_order(),
         Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
         Writer(store) as writer,
     ):

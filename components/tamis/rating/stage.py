@@ -23,7 +23,6 @@ from tamis.core.llm.budget import Allowance, Budget, Words
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
 from tamis.core.llm.tally import TOKENS, Speed
 from tamis.core.models import revision_of
-from tamis.core.processes import ended_in_order
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
 from tamis.core.steps import Input, Step, Uri, run_step
@@ -267,7 +266,6 @@ def _rate(step: Step[RatingSettings]) -> None:
         before=before,
     )
     with (
-        ended_in_order(),
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
         Metrics(settings.name, samples, reused) as metrics,
         Writer(rater.store) as writer,
