@@ -53,6 +53,11 @@ class RunSettings(Settings):
     """
 
     work_dir: Path = Field(description="folder for results and finished steps of local runs")
+    name: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        description="results of a local run lie in work_dir/runs/NAME, beside those of others; left out: in work_dir",
+    )
     pool: PoolSettings = Field(description="where the samples come from")
     raters: list[RatingSettings] = Field(
         min_length=1, description="one or more; each rates the whole pool, or a `sample`"
@@ -203,6 +208,11 @@ class RunSettings(Settings):
         return tuple(name for name in get_args(ScoreName) if name in needed)
 
     @property
+    def results(self) -> Path:
+        """Where a local run puts its results."""
+        return self.work_dir / "runs" / self.name if self.name else self.work_dir
+
+    @property
     def compiled(self) -> CompileSettings:
         """What is fixed in the package of this run."""
         fixed = self.kubeflow.compiled
@@ -216,7 +226,15 @@ class RunSettings(Settings):
     def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
         unused = {*get_args(ScoreName)} - {*self.scores}
-        sections = set(type(self).model_fields) - {"work_dir", "kubeflow", "rates", "raters", *_PLANNED, *unused}
+        sections = set(type(self).model_fields) - {
+            "work_dir",
+            "name",
+            "kubeflow",
+            "rates",
+            "raters",
+            *_PLANNED,
+            *unused,
+        }
         raters = {"raters": [_given(rater) for rater in self.raters]}
         return {section: _given(getattr(self, section)) for section in sections} | raters | self._planned()
 

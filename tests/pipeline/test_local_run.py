@@ -201,6 +201,26 @@ def test_a_failing_step_leaves_what_is_finished_and_the_earlier_report(
     assert steps_done(again.stderr) == []
 
 
+def test_another_run_says_what_it_replaces_and_one_with_a_name_replaces_nothing(
+    continued_run: dict[str, Any], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    before = Artifact.open(work / "report", "report").manifest
+    other = continued_run | {"subsets": [{"name": "few", "strategy": "random", "size": 5}]}
+    named = tamis("run", write(tmp_path, other | {"name": "second"}))
+    assert named.returncode == 0, named.stderr
+    assert f"report: {work}/runs/second/report/report.html" in named.stdout
+    assert {folder.name for folder in (work / "runs/second/selections").iterdir()} == {"few"}
+    assert {folder.name for folder in (work / "selections").iterdir()} == {"best", "random"}
+    assert Artifact.open(work / "report", "report").manifest.key == before.key
+    assert steps_done(named.stderr) == ["selection", "reporting"]
+    unnamed = tamis("run", write(tmp_path, other))
+    assert unnamed.returncode == 0, unnamed.stderr
+    assert "selections/best, selections/random" in unnamed.stderr
+    assert {folder.name for folder in (work / "selections").iterdir()} == {"few"}
+    assert (work / "runs/second/selections/few/subset.jsonl").is_file()
+
+
 def test_a_second_run_in_the_same_folder_at_the_same_time_is_refused(settings_file: Path) -> None:
     command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
