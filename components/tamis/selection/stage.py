@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
-from tamis.core.ids import unpack
+from tamis.core.ids import Keys, unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
@@ -127,8 +127,9 @@ def _select(step: Step[SelectionSettings]) -> None:
         min_score=settings.min_score,
         quotas=settings.sources,
     )
-    _write_table(step.out / "selection.parquet", strategy, candidates, choice.rows)
-    characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows)
+    scores = candidates.column(strategy.score) if strategy.score else None
+    _write_table(step.out / "selection.parquet", scores, candidates.diversity, candidates.ids, choice.rows)
+    characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows, scores)
     step.rows = len(choice.rows)
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
 
@@ -164,33 +165,45 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
     return candidates, barred
 
 
-def _write_table(path: Path, strategy: Strategy, candidates: Candidates, rows: NDArray[np.int64]) -> None:
+def _write_table(
+    path: Path,
+    scores: NDArray[Any] | None,
+    diversity: NDArray[np.float32] | None,
+    ids: Keys,
+    rows: NDArray[np.int64],
+) -> None:
     """Write `selection.parquet`: one row per picked sample, the first picked first."""
-    score = strategy.score
     with pq.ParquetWriter(path, SELECTION, compression="zstd") as writer:
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]
             values: dict[str, Any] = {
-                "id": unpack(candidates.ids[part]),
+                "id": unpack(ids[part]),
                 "rank": np.arange(start, start + len(part)),
-                "score": candidates.column(score)[part].astype(np.float64) if score else pa.nulls(len(part)),
-                "diversity": pa.nulls(len(part)) if candidates.diversity is None else candidates.diversity[part],
+                "score": pa.nulls(len(part)) if scores is None else scores[part].astype(np.float64),
+                "diversity": pa.nulls(len(part)) if diversity is None else diversity[part],
             }
             writer.write_table(pa.table(values).cast(SELECTION))
 
 
-def _write_subset(path: Path, pool: Artifact, rows: NDArray[np.int64]) -> int:
-    """Write `subset.jsonl` in the pool's order, in one pass with bounded memory; returns the responses' characters."""
-    picked = np.zeros(pool.manifest.rows, bool)
-    picked[rows] = True
+def _write_subset(path: Path, pool: Artifact, rows: NDArray[np.int64], scores: NDArray[Any] | None) -> int:
+    """Write `subset.jsonl` in the pool's order, in one pass over the pool; returns the responses' characters.
+
+    `scores` are those of all samples of the pool that the strategy ranks by, None where it ranks by none.
+    """
+    ranks = np.argsort(rows)
+    in_order = rows[ranks]
     start = characters = 0
+    columns = ["id", "source", "messages", "metadata"]
     with path.open("w", encoding="utf-8", newline="\n") as file, Progress("selection", len(rows)) as progress:
-        for batch in pool.batches(["id", "source", "messages"], rows=2_000):
-            here = picked[start : start + batch.num_rows]
-            start += batch.num_rows
-            batch = batch.filter(pa.array(here))
+        for block in pool.batches(columns, rows=2_000):
+            here = slice(*np.searchsorted(in_order, [start, start + block.num_rows]))
+            batch = block.take(pa.array(in_order[here] - start))
+            start += block.num_rows
             characters += int(response_lengths(batch["messages"]).sum())
-            for sample in batch.to_pylist():
+            for row, rank, sample in zip(in_order[here], ranks[here], batch.to_pylist(), strict=True):
+                metadata = sample.pop("metadata")
+                sample |= {"rank": int(rank), "score": None if scores is None else float(scores[row])}
+                sample |= {"metadata": json.loads(metadata)} if metadata else {}
                 file.write(json.dumps(sample, ensure_ascii=False) + "\n")
             progress.advance(batch.num_rows)
     return characters

@@ -121,7 +121,18 @@ def test_the_subset_holds_the_picked_samples_in_the_order_of_the_pool(
     assert {line["id"] for line in lines} == {row["id"] for row in rows}
     places = [IDS.index(line["id"]) for line in lines]
     assert places == sorted(places)
-    assert lines == [{"id": IDS[i], "source": SOURCES[i], "messages": SAMPLES[i]} for i in places]
+    ranked = {row["id"]: {"rank": row["rank"], "score": row["score"]} for row in rows}
+    assert lines == [{"id": IDS[i], "source": SOURCES[i], "messages": SAMPLES[i]} | ranked[IDS[i]] for i in places]
+
+
+def test_the_subset_keeps_the_fields_that_the_pool_keeps(tmp_path: Path) -> None:
+    kept = [{"topic": "rivers", "grade": i} if i % 2 else {"topic": "Übung"} for i in range(len(SAMPLES))]
+    make_pool(tmp_path / "kept", SAMPLES, source=SOURCES, metadata=kept)
+    run(settings_of("random", size=9), pool=tmp_path / "kept", out=tmp_path / "out")
+    lines = lines_of(tmp_path / "out")
+    assert [line["metadata"] for line in lines] == [kept[IDS.index(line["id"])] for line in lines]
+    assert sorted(line["rank"] for line in lines) == list(range(9))
+    assert {line["score"] for line in lines} == {None}
 
 
 def test_ds2_follows_the_curated_scores_and_ds2_raw_the_raters(pool: Path, curation: Path, tmp_path: Path) -> None:
