@@ -39,7 +39,8 @@ def test_a_run_lays_out_its_results_and_says_where_the_report_is(finished_run: F
     work = settings_file.parent / "work"
     assert first.returncode == 0, first.stderr
     assert sorted(steps_done(first.stderr)) == ALL_STEPS
-    assert f"report: {work}/report/report.html" in first.stdout
+    assert first.stdout.splitlines()[-1] == f"report: {work}/report/report.html"
+    assert f"  best    {work}/selections/best/subset.jsonl" in first.stdout.splitlines()
     assert Artifact.open(work / "report", "report").manifest.facts["headline"] in first.stdout
     assert "KFP Executor" not in first.stderr, "kfp's own words go to the log"
     assert len((work / "selections/best/subset.jsonl").read_bytes().splitlines()) == 10

@@ -11,6 +11,8 @@ from tamis.cli.loading import load, run_settings, takes_run_settings
 from tamis.cli.sections import SettingsFileCommand
 from tamis.core.errors import SettingsError
 
+_SUBSETS = 12  # whose files are named at the end of a run
+
 
 @click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis run examples/demo.yaml --set work_dir=/data/demo")
 @takes_run_settings
@@ -30,9 +32,21 @@ def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
             action="mend them, or start with --force",
         )
     report = load("tamis_pipelines.local").run(parsed)
+    click.echo("\n" + _told(report, [cell.name for cell in parsed.cells]))
+
+
+def _told(report: Path, cells: list[str]) -> str:
+    """What a run has made, the place of its report last."""
     from tamis.core.artifacts import Artifact
 
-    click.echo(f"\n{Artifact.open(report, 'report').manifest.facts['headline']}\n\nreport: {report / 'report.html'}")
+    headline = Artifact.open(report, "report").manifest.facts["headline"]
+    files = {name: report.parent / "selections" / name / "subset.jsonl" for name in cells}
+    width = max(map(len, files))
+    shown = [f"  {name:{width}}  {file}" for name, file in files.items()]
+    if len(shown) > _SUBSETS:
+        shown[_SUBSETS:] = [f"  and {len(shown) - _SUBSETS} more in {report.parent / 'selections'}"]
+    lines = [headline, "", "subsets, one sample a line, ready for training:", *shown]
+    return "\n".join([*lines, "", f"report: {report / 'report.html'}"])
 
 
 @click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis doctor examples/demo.yaml")

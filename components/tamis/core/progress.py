@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import deque
 from types import TracebackType
 
-_LINE_EVERY_SECONDS = 10.0
+_FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 3.0, 10.0
+_WINDOW_SECONDS = 60.0  # the rate is that of the last minute: a slow start or a pause does not spoil it for ever
 
 
 def set_up_logging(verbose: bool = False) -> None:
@@ -32,7 +34,10 @@ class Progress:
         self._log = logging.getLogger("tamis.progress")
 
     def __enter__(self) -> Progress:
-        self._start = self._said = time.monotonic()
+        self._start = now = time.monotonic()
+        self._next_line = now + _FIRST_LINE_SECONDS
+        self._marks = deque([(now, 0)])  # when so many units had been finished well
+        self._well = 0
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -40,20 +45,30 @@ class Progress:
             self._bar = tqdm(total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first)
         return self
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Say that `count` more units are finished; `note` is shown beside them, as in "350 tokens/s"."""
+    def advance(self, count: int = 1, note: str = "", *, failed: int = 0) -> None:
+        """Say that `count` more units are finished; `note` is shown beside them, as in "350 tokens/s".
+
+        `failed` of them count as done, but not in the rate and the time that is left: failing is quick.
+        """
         self._done += count
+        self._well += count - failed
         self._note = note or self._note
+        now = time.monotonic()
+        if now - self._marks[-1][0] >= 1:
+            self._marks.append((now, self._well))
+            while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW_SECONDS:
+                self._marks.popleft()
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._said >= _LINE_EVERY_SECONDS:
-            self._say()
+        elif now >= self._next_line:
+            self._next_line = now + _LINE_EVERY_SECONDS
+            self._say(*self._marks[0])
 
-    def _say(self) -> None:
-        self._said = now = time.monotonic()
-        seconds = now - self._start
-        rate = (self._done - self._first) / seconds if seconds > 0 else 0.0
+    def _say(self, since: float, before: int) -> None:
+        """One line; the rate is that since the time `since`, when `before` units had been finished well."""
+        seconds = time.monotonic() - since
+        rate = (self._well - before) / seconds if seconds > 0 else 0.0
         note = f", {self._note}" if self._note else ""
         if self._total is None:
             self._log.info("%s: %d %s, %.1f/s%s", self._title, self._done, self._unit, rate, note)
@@ -69,7 +84,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif kind is None:
-            self._say()
+            self._say(self._start, 0)  # all of it
 
 
 def _duration(seconds: float) -> str:

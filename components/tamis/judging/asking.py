@@ -105,7 +105,8 @@ def ask_all(
                 records[record.id] = record
                 tally.count(record)
                 budget.finish()
-            progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))
+            note = ", ".join(filter(None, (speed.after(finished), budget.note())))
+            progress.advance(len(finished), note, failed=sum(record.status != "ok" for record in finished))
     budget.check()
     if tally.failures:
         log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())

@@ -294,7 +294,8 @@ def _rate(step: Step[RatingSettings]) -> None:
                 budget.finish()
                 metrics.count(rating, budget)
                 rows.finish(rating)
-            progress.advance(len(finished), note=", ".join(filter(None, (speed.after(finished), budget.note()))))
+            note = ", ".join(filter(None, (speed.after(finished), budget.note())))
+            progress.advance(len(finished), note, failed=sum(rating.status != "ok" for rating in finished))
     budget.check()
     summary.log(settings.name)
     step.rows = parts.rows

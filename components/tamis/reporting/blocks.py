@@ -103,6 +103,26 @@ class Corrections:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One sample of a list; texts are shortened already. `mark` says in a word or two where it stands."""
+
+    mark: str
+    reasons: Sequence[str]
+    instruction: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Samples with what is known of them, folded away under a summary; `note` is a sentence about all of them."""
+
+    kind: ClassVar[str] = "listing"
+    summary: str
+    items: Sequence[Sample]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Details:
     """Preformatted text, folded away under a summary."""
 
@@ -111,7 +131,7 @@ class Details:
     text: str
 
 
-Block: TypeAlias = Text | Table | Warnings | Heading | Figures | Corrections | Details
+Block: TypeAlias = Text | Table | Warnings | Heading | Figures | Corrections | Listing | Details
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def run(
 ) -> Manifest:
     """Write the report of a run; `out` holds `report.html`, `results.csv`, `results.md` and `plots/`.
 
-    What is not given is said to be missing, in its section. `failed` are the cells without a result, which the page
+    A section without input is left out. `failed` are the cells without a result, which the page
     names with their reasons. `facts["headline"]` is the report in a few sentences.
 
     Raises:
@@ -67,7 +67,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
 
     evidence = read_evidence(step, failed)
     parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
-    sections = [part.build(evidence) for part in parts]
+    sections = [section for part in parts if (section := part.build(evidence)).blocks]
     folder = step.out / "plots"
     folder.mkdir()
     plots = {figure.name: save(figure, folder) for section in sections for figure in section.figures}

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tamis.core.errors import InputError
 from tamis.core.ids import tie_breaks
 from tamis.selection.candidates import Candidates, Column
-from tamis.selection.ranking import ranked
+from tamis.selection.ranking import highest, ranked
 from tamis.selection.strategies import strategy_named
 from tamis.selection.strategies.base import Strategy
 
+MISSED = 10  # samples named that were nearly picked
 _UNKNOWN: dict[Column, str] = {
     "raw_scores": "unrated",
     "scores": "unrated",
@@ -34,12 +35,16 @@ class Choice:
         rows: (m,) rows of the candidates, the first picked first.
         eligible: how many samples could have been picked.
         not_eligible: reasons to how many samples could not; each sample is counted once.
+        missed: (at most `MISSED`,) rows of the eligible samples that were not picked and rank highest, the best first.
+            A strategy that looks at what it has picked, or a quota, may have passed over some that rank above picked
+            ones.
         thresholds: one entry per group that was picked from on its own (all, or a source with a quota): its `sources`
             (None: all that have no quota), the lowest `score` that was picked, how many with that score were `picked`
             and how many eligible ones were `cut`. Empty for strategies without a score.
     """
 
     rows: NDArray[np.int64]
+    missed: NDArray[np.int64]
     eligible: int
     not_eligible: dict[str, int]
     thresholds: list[dict[str, Any]]
@@ -103,8 +108,18 @@ def choose(
         if chooser.score is not None and wanted:
             thresholds.append({"sources": sources} | _threshold(offered.column(chooser.score), taken))
     rows = np.concatenate(picked)
-    order = ranked([candidates.column(name)[rows] for name in chooser.order], ties[rows])
-    return Choice(rows[order], int(eligible.sum()), _counts(reasons, list(masks)), thresholds)
+    left = eligible.copy()
+    left[rows] = False
+    missed = np.flatnonzero(left)
+    keys = [candidates.column(name) for name in chooser.order]
+    missed = missed[highest([key[missed] for key in keys], ties[missed], min(MISSED, len(missed)))]
+    return Choice(
+        rows[ranked([key[rows] for key in keys], ties[rows])],
+        missed[ranked([key[missed] for key in keys], ties[missed])],
+        int(eligible.sum()),
+        _counts(reasons, list(masks)),
+        thresholds,
+    )
 
 
 def masks_of(

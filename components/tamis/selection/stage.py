@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
-from tamis.core.ids import Keys, unpack
+from tamis.core.ids import unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
@@ -58,7 +58,10 @@ def run(
     scores: Sequence[Uri] = (),
     out: Uri,
 ) -> Manifest:
-    """Choose a subset of `pool`; the artifact at `out` holds `selection.parquet`, by rank, and `subset.jsonl`.
+    """Choose a subset of `pool`.
+
+    The artifact at `out` holds `selection.parquet`, by rank, `subset.jsonl`, and in `missed.parquet` the samples that
+    rank highest among those not picked.
 
     All inputs but the pool are opened only when the settings need them, so that a subset that does not rest on one is
     not made anew when it changes. Of `scores`, the one that is called like the strategy is taken.
@@ -128,7 +131,8 @@ def _select(step: Step[SelectionSettings]) -> None:
         quotas=settings.sources,
     )
     scores = candidates.column(strategy.score) if strategy.score else None
-    _write_table(step.out / "selection.parquet", scores, candidates.diversity, candidates.ids, choice.rows)
+    for file, rows, first in (("selection", choice.rows, 0), ("missed", choice.missed, len(choice.rows))):
+        _write_table(step.out / f"{file}.parquet", scores, candidates, rows, first)
     characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows, scores)
     step.rows = len(choice.rows)
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
@@ -166,19 +170,16 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
 
 
 def _write_table(
-    path: Path,
-    scores: NDArray[Any] | None,
-    diversity: NDArray[np.float32] | None,
-    ids: Keys,
-    rows: NDArray[np.int64],
+    path: Path, scores: NDArray[Any] | None, candidates: Candidates, rows: NDArray[np.int64], first: int
 ) -> None:
-    """Write `selection.parquet`: one row per picked sample, the first picked first."""
+    """Write one row per sample of `rows`, ranked in their order from `first` on."""
+    diversity = candidates.diversity
     with pq.ParquetWriter(path, SELECTION, compression="zstd") as writer:
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]
             values: dict[str, Any] = {
-                "id": unpack(ids[part]),
-                "rank": np.arange(start, start + len(part)),
+                "id": unpack(candidates.ids[part]),
+                "rank": np.arange(first + start, first + start + len(part)),
                 "score": pa.nulls(len(part)) if scores is None else scores[part].astype(np.float64),
                 "diversity": pa.nulls(len(part)) if diversity is None else diversity[part],
             }

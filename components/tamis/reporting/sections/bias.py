@@ -106,7 +106,6 @@ def build(evidence: Evidence) -> Section:
     """Rank correlations with lengths, correlation ratios with sources and languages, and what curation did to them."""
     section = Section("bias", "Bias")
     if evidence.curation is None:
-        section.add(Text("What scores follow besides quality is not shown: no curation was given.", lead=True))
         return section
     found = [bias for rater in evidence.curation.raters.values() if (bias := _of(rater, evidence)) is not None]
     if not found:

@@ -41,7 +41,6 @@ def build(evidence: Evidence) -> Section:
     section = Section("curation", "Curation")
     curation = evidence.curation
     if curation is None:
-        section.add(Text("No curation was given to this report.", lead=True))
         return section
     raters = list(curation.raters.values())
     alone = [rater for rater in raters if not rater.combines]

@@ -23,7 +23,8 @@ def build(evidence: Evidence) -> Section:
     section = Section("evaluation", "Evaluation")
     evaluations = evidence.evaluations
     if evaluations is None or not evaluations.scores:
-        section.add(Text("No model was evaluated in this run.", lead=True))
+        if evidence.models:
+            section.add(Text("No model was evaluated in this run.", lead=True))
     else:
         _compare(evaluations, evidence.base_of, section)
     if evidence.models:

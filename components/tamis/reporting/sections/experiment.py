@@ -24,8 +24,8 @@ def build(evidence: Evidence) -> Section:
     trained = [group for group in evidence.groups if group.model or any(cell.scores for cell in group.cells)]
     evaluations = evidence.evaluations
     if not trained or evaluations is None or not evaluations.scores:
-        said = "No model was trained and evaluated in this run." if not evidence.failed else "Nothing can be compared."
-        section.add(Text(said, lead=True))
+        if evidence.failed:
+            section.add(Text("Nothing can be compared.", lead=True))
     else:
         _compare(trained, evaluations, evidence, section)
     if evidence.failed:

@@ -40,8 +40,8 @@ def build(evidence: Evidence) -> Section:
     section = Section("judging", "Judging")
     judgements = evidence.judgements
     if not judgements:
-        said = "No model was judged in this run."
-        section.add(Text("No model could be judged." if evidence.unjudged else said, lead=True))
+        if evidence.unjudged:
+            section.add(Text("No model could be judged.", lead=True))
     else:
         _compare(judgements, evidence, section)
     if evidence.unjudged:

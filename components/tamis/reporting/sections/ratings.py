@@ -29,7 +29,6 @@ def build(evidence: Evidence) -> Section:
     section = Section("ratings", "Ratings")
     raters = evidence.ratings
     if not raters:
-        section.add(Text("No ratings were given to this report.", lead=True))
         return section
     given, unrated = sum(r.rated for r in raters), sum(len(r.overall) - r.rated for r in raters)
     spared = sum(r.statuses["not_asked"] for r in raters)

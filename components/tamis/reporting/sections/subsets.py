@@ -12,6 +12,7 @@ from tamis.reporting.numbers import DASH, count, decimal, listed, percent, plura
 from tamis.reporting.outcomes import Subset
 from tamis.reporting.raters import Curated
 from tamis.reporting.samples import CLASSES
+from tamis.reporting.sections import picks
 from tamis.reporting.sections.shared import folded, shares
 
 _PARTS = 8  # sources or groups told apart in a plot: as many as there are colours
@@ -24,7 +25,6 @@ def build(evidence: Evidence) -> Section:
     section = Section("subsets", "Subsets")
     subsets = evidence.subsets
     if not subsets:
-        section.add(Text("No subsets were given to this report.", lead=True))
         return section
     sizes = sorted(len(subset.positions) for subset in subsets)
     extent = count(sizes[0]) if sizes[0] == sizes[-1] else f"{count(sizes[0])} to {count(sizes[-1])}"
@@ -45,6 +45,7 @@ def build(evidence: Evidence) -> Section:
         section.add(_groups(evidence))
     if len(subsets) > 1:
         section.add(_overlap(subsets, section))
+    section.add(*picks.blocks(evidence))
     return section
 
 

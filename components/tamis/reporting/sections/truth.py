@@ -24,9 +24,10 @@ def build(evidence: Evidence) -> Section:
     """Mean absolute error and rank correlation before and after curation, with bootstrap intervals."""
     field = evidence.settings.truth
     section = Section("truth", "Truth")
-    if field is None or evidence.curation is None:
-        why = "no field of the pool was named as the truth" if field is None else "no curation was given"
-        section.add(Text(f"Scores are not compared with a known grade here: {why}.", lead=True))
+    if field is None:
+        return section
+    if evidence.curation is None:
+        section.add(Text(f"No scores were compared with '{field}': there is no curation.", lead=True))
         return section
     known = int(np.count_nonzero(evidence.truth >= 0))
     compared = {}
