@@ -24,6 +24,7 @@ from tamis.curation.rater_model import Matrix
 from tamis.curation.regression import Regression
 from tamis.curation.result import Curated
 
+ADD_A_RATER = "add a rater of another family, and set curation.combine"
 _LEVEL, _DRAWS = 0.95, 400  # of intervals
 _LOOKED_AT = 5_000  # samples from which the sensitivity is estimated
 
@@ -208,7 +209,7 @@ def _advice(found: Findings, told: bool) -> list[str]:
     if graded < FEW_GRADES and (raters == 1 or not told):
         advice.append("grade 100 samples: `tamis grade next RUN --size 100` names them, `curation.grades` takes them")
     if raters == 1:
-        advice.append("add a rater of another family, and set curation.combine")
+        advice.append(ADD_A_RATER)
     elif graded < FEW_GRADES:
         advice.append(
             "grade 100 samples (`tamis grade next RUN --size 100`): only grades show errors that all raters share"

@@ -64,8 +64,8 @@ def curate(
         indices: (n, k) integers, each sample's nearest neighbours, nearest first, itself excluded.
         distances: (n, k) cosine distances to them, ascending.
         embeddings: (n, d) vectors for a cross-fitted regression; read block by block, so they may be memory-mapped.
-        covariates: (n, c) numbers that may drive ratings, such as log lengths, NaN where unknown; they enter the
-            regression, and their effects are in the diagnosis.
+        covariates: (n,) or (n, c) numbers that may drive ratings, such as log lengths, NaN where unknown; they enter
+            the regression, and their effects are in the diagnosis.
         covariate_names: their names there; numbers if not given.
         grades: (n,) human grades as true classes, -1 where there is none.
         grade_weights: (n,) 1 / the probability with which a sample was drawn to be graded, NaN where it was chosen for
@@ -97,6 +97,8 @@ def curate(
     given = check_arrays(ratings, indices, distances, classes)
     embeddings = None if embeddings is None else np.asanyarray(embeddings)
     known_covariates = None if covariates is None else np.asarray(covariates, np.float64)
+    if known_covariates is not None and known_covariates.ndim == 1:
+        known_covariates = known_covariates[:, None]
     weights = None if grade_weights is None else np.asarray(grade_weights, np.float64)
     check_features(len(given), embeddings, known_covariates, weights)
     integer = (int, np.integer)

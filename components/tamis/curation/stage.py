@@ -23,6 +23,7 @@ from tamis.curation.arrays import Arrays
 from tamis.curation.classes import UNRATED
 from tamis.curation.diversity import diversity_scores
 from tamis.curation.examples import write_corrections
+from tamis.curation.explaining import ADD_A_RATER
 from tamis.curation.grades import Grades, fingerprints, read_grades
 from tamis.curation.neighborhoods import Floats, Ints
 from tamis.curation.pool import LENGTHS, read_pool
@@ -100,6 +101,9 @@ def _run(step: Step[CurationSettings]) -> None:
         results[COMBINED] = together
         together.diagnosis["raters"] = [ratings.rater for ratings in given]
         by_rater = together.diagnosis.pop("T_by_rater")
+        for result in results.values():  # done
+            if ADD_A_RATER in result.diagnosis.get("advice", ()):
+                result.diagnosis["advice"].remove(ADD_A_RATER)
         together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
     for result in results.values():
         _add_grades(result, grades)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tamis.reporting import style
-from tamis.reporting.blocks import Cell, Section, Table, Text, Warnings
+from tamis.reporting.blocks import Cell, Heading, Section, Table, Text, Warnings
 from tamis.reporting.headline import counts, findings
 from tamis.reporting.settings import ReportingSettings
 
@@ -72,12 +72,17 @@ def results_markdown(settings: ReportingSettings, headline: str, sections: Seque
     lines += [line for note in settings.notes for line in (f"> {_plain(note)}", "")]
     for section in sections:
         lines += [f"## {_plain(section.title)}", ""]
+        heading: list[str] = []  # shown above the first thing below it
         for block in section.blocks:
             if isinstance(block, Text) and block.lead:
                 lines += [_plain(block.text), ""]
+            elif isinstance(block, Heading):
+                heading = [f"### {_plain(block.title)}", ""]
             elif isinstance(block, Warnings):
+                lines, heading = [*lines, *heading], []
                 lines += [*(f"- {_plain(text)}" for text in block.texts), ""]
             elif isinstance(block, Table):
+                lines, heading = [*lines, *heading], []
                 lines += [*_table(block), ""]
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ def changed(values: np.ndarray, place: Any, value: Any) -> np.ndarray:
         (lambda p: {"embeddings": p.vectors[:, :0]}, "embeddings of shape"),
         (lambda p: {"embeddings": changed(p.vectors, (7, 1), np.nan)}, "embedding of sample 7"),
         (lambda p: {"embeddings": changed(p.vectors, (7, 1), np.inf)}, "embedding of sample 7"),
-        (lambda p: {"covariates": np.ones(N)}, "covariates of shape"),
+        (lambda p: {"covariates": np.ones((N, 1, 1))}, "covariates of shape"),
         (lambda p: {"covariates": np.ones((N, 2)), "covariate_names": ["length"]}, "covariate_names"),
         (lambda p: {"grades": p.true, "grade_weights": np.ones(3)}, "grade_weights of shape"),
         (lambda p: {"grades": p.true, "grade_weights": np.zeros(N)}, "weight of sample 0 is 0"),
@@ -73,6 +73,16 @@ def test_covariates_that_say_nothing_change_nothing(value: float) -> None:
         with_them = curate(*given, embeddings=pool.vectors, covariates=covariates)
     assert with_them.diagnosis["regression"]["effects"] == {"0": pytest.approx(0.0, abs=1e-6)}
     np.testing.assert_array_equal(with_them.score, curate(*given, embeddings=pool.vectors).score)
+
+
+def test_one_covariate_may_be_a_plain_vector() -> None:
+    pool = pool_of()
+    lengths = np.random.default_rng(3).normal(size=N)
+    plain, column = (
+        curate(pool.scores, pool.indices, pool.distances, covariates=given) for given in (lengths, lengths[:, None])
+    )
+    np.testing.assert_array_equal(plain.posterior, column.posterior)
+    assert plain.diagnosis == column.diagnosis
 
 
 def test_lists_and_other_layouts_give_the_same() -> None:

@@ -20,6 +20,7 @@ from tamis.core.settings import parse
 from tamis.core.tables import CURATION, RATINGS, PartsWriter, curation_with_posterior
 from tamis.curation import curate as on_arrays
 from tamis.curation.component import curate
+from tamis.curation.explaining import ADD_A_RATER
 from tamis.curation.result import Curated
 from tamis.curation.settings import CurationSettings, GradesSettings
 from tamis.curation.stage import _write, run
@@ -63,6 +64,8 @@ def test_combined_scores_are_no_ratings_that_are_counted(pool: Pool, tmp_path: P
     changed = sum((table["score"].to_numpy() != table["raw_score"].to_numpy()).sum() for table in tables)
     assert (facts["rated"], facts["corrected"]) == (2400, changed)
     assert len(rows_of(tmp_path / "out", "combined")) == 1200
+    diagnoses = json.loads((tmp_path / "out/diagnosis.json").read_text())
+    assert not any(ADD_A_RATER in found["advice"] for found in diagnoses.values())
 
 
 def test_the_artifact_holds_curated_scores_and_a_diagnosis(pool: Pool, tmp_path: Path) -> None:

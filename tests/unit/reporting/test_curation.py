@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tamis.core.artifacts import Artifact
 from tamis.core.samples import sample_id
 from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run as curate
@@ -52,6 +53,16 @@ def test_raters_stand_beside_each_other(report: Path) -> None:
 def test_the_combined_rater_has_a_part_of_its_own(report: Path) -> None:
     page = (report / "report.html").read_text(encoding="utf-8")
     assert 'id="curation-combined"' in page
+    parts = (report / "results.md").read_text(encoding="utf-8").split("\n### ")
+    of_each = {part.splitlines()[0]: part for part in parts[1:]}
+    assert all("**By score class**" in of_each[rater] for rater in (*RATERS, "combined"))
+
+
+def test_the_first_sentence_counts_combined_scores_too(report: Path) -> None:
+    results = [line.split(",") for line in (report / "results.csv").read_text(encoding="utf-8").splitlines()]
+    (corrected,) = (float(row[3]) for row in results if row[1:3] == ["combined", "ratings corrected"])
+    headline = Artifact.open(report, "report").manifest.facts["headline"]
+    assert f"{corrected:,.0f} of {N:,} combined scores" in headline
 
 
 def test_intervals_hold_their_estimate(report: Path) -> None:

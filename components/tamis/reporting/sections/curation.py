@@ -43,11 +43,14 @@ def build(evidence: Evidence) -> Section:
     if curation is None:
         return section
     raters = list(curation.raters.values())
-    alone = [rater for rater in raters if not rater.combines]
+    alone, combined = ([rater for rater in raters if rater.combines is both] for both in (False, True))
     rated, corrected = sum(r.rated for r in alone), sum(r.corrected for r in alone)
     lowest, highest = evidence.score_range
     section.clause = f"{count(corrected)} of {count(rated)} ratings corrected ({percent(corrected, rated)})"
     section.key_figures.append(KeyFigure(percent(corrected, rated), "of ratings corrected"))
+    for rater in combined:
+        differs = f"{count(rater.corrected)} of {count(rater.rated)}"
+        section.clause += f", {differs} combined scores are not the raters' mean"
     truth = evidence.settings.truth
     section.sentence = checked.headline(raters, truth)
     section.first = any(rater.told.held_out is not None for rater in raters)
