@@ -316,9 +316,12 @@ def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
         with (staging / file.name).open("rb") as handle:
             os.fsync(handle.fileno())
     storage.write_bytes(staging / MANIFEST, _as_json(manifest))
+    for folder in {(staging / file.name).parent for file in manifest.files}:
+        storage.sync_folder(folder)
     if target.exists():
         shutil.rmtree(target)  # no finished artifact: that was looked at before the work began
     os.replace(staging, target)
+    storage.sync_folder(target.parent)
 
 
 def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
@@ -332,6 +335,7 @@ def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
             if there.exists():
                 shutil.rmtree(there)
             os.replace(waiting, there)
+            storage.sync_folder(there.parent)
         return
     target = storage.locate(out)
     for file in manifest.files:
