@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from tamis.core.secrets import shown
+
 
 class TamisError(Exception):
     """Base of every error that Tamis raises on purpose.
@@ -84,7 +86,7 @@ class UnexpectedError(TamisError):
     @classmethod
     def of(cls, error: Exception, doing: str) -> UnexpectedError:
         """Tell `error`, which ended what is named by `doing`: its kind, its words, and where it came from."""
-        words = " ".join(str(error).split())[:_LONGEST]
+        words = shown(" ".join(str(error).split()))[:_LONGEST]
         last = traceback.extract_tb(error.__traceback__)[-1:]
         where = f" ({Path(last[0].filename).name}, line {last[0].lineno})" if last else ""
         return cls(

@@ -43,6 +43,7 @@ from tamis.core.artifacts import (
 )
 from tamis.core.errors import ArtifactError, explained_os_errors
 from tamis.core.processes import ended_in_order
+from tamis.core.secrets import masked_values
 from tamis.core.settings import Settings, canonical_json, hash_of
 
 log = logging.getLogger(__name__)
@@ -248,11 +249,11 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         files=files,
         stage=recipe.stage,
         key=recipe.key,
-        config=recipe.config,
+        config=masked_values(recipe.config),
         config_hash=hash_of(recipe.config),
         inputs=recipe.input_hashes,
         models=step.models,
-        facts=step.facts,
+        facts=masked_values(step.facts),
         versions=versions(),
         execution=execution,
     )

@@ -17,6 +17,7 @@ from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened, storable
 from tamis.core.llm.limits import Gate, RateLimits, happens_within
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.secrets import masked
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -242,9 +243,9 @@ def reply_in(body: Any) -> Reply | Fault:
         if not isinstance(text, str) or not isinstance(logprobs, list):
             raise TypeError
         return Reply(
-            storable(text),
-            str(choice.get("finish_reason") or "stop"),
-            storable(str(refusal)) if refusal else None,
+            masked(storable(text)),
+            masked(storable(str(choice.get("finish_reason") or "stop"))),
+            masked(storable(str(refusal))) if refusal else None,
             logprobs,
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from tamis.core.errors import StorageError
+from tamis.core.secrets import masked_values
 from tamis.core.settings import canonical_json, hash_of
 from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate, remove, write_bytes
@@ -53,7 +54,7 @@ class Store(Generic[R]):
         self._records = records
         self._lines = TypeAdapter(list[records.model])  # type: ignore[name-defined]
         self._folder = locate(place) / hash_of(key)[:32]
-        self._key = (canonical_json(key) + "\n").encode()
+        self._key = (canonical_json(masked_values(key)) + "\n").encode()
         self._spare = [folder / self._folder.name for folder in spare]
         self._last, self._named = 0, False
         self._identity: tuple[int, int] | None = None
