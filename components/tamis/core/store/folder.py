@@ -201,7 +201,7 @@ class Store(Generic[R]):
         return found
 
     def _same_folder(self) -> None:
-        if self._identity is None:
+        if self._identity is None or not isinstance(self._folder, Path):
             return
         try:
             seen = _identity(self._folder)
