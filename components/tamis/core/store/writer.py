@@ -59,10 +59,10 @@ class Writer(Generic[R]):
     def add(self, record: R) -> None:
         """Hand over a finished record; waits while too many are held back."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < self._most or self._fault is not None)
-            self._waiting.append(record)
+            self._waiting.append(record)  # first: a signal may end the waiting
             if len(self._waiting) in (1, self._count):
                 self._changed.notify_all()
+            self._changed.wait_for(lambda: len(self._waiting) < self._most or self._fault is not None)
 
     def failed(self) -> bool:
         """Whether the store is given up, so that nothing more is to be asked."""
