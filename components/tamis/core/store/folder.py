@@ -6,7 +6,6 @@ import logging
 import os
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,9 +78,9 @@ class Store(Generic[R]):
         """
         write_bytes(self._folder / _KEY, self._key)  # for people, and object storage's proof
         if isinstance(self._folder, Path):
-            probe = self._folder / f".probe-{uuid.uuid4().hex}"
-            write_bytes(probe, bytes(_PROBE))  # a full disk often has room for a key
-            remove(probe)
+            write_bytes(self._folder / ".probe", bytes(_PROBE))  # a full disk often has room for a key
+            with suppress(StorageError):  # another process has done so
+                remove(self._folder / ".probe")
             self._identity = _identity(self._folder)
         self._named = True
 
