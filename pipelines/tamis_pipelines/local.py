@@ -17,6 +17,7 @@ from typing import IO, TextIO
 from tamis.core.errors import StoppedError, StorageError, TamisError, explained_os_errors
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
 from tamis.core.processes import stops_children
+from tamis.core.secrets import shown
 from tamis_pipelines.results import Results
 from tamis_pipelines.settings import RunSettings
 
@@ -115,14 +116,14 @@ def _only_one(lock: Path, work: Path) -> Iterator[None]:
 
 
 class _Screen:
-    """Takes what kfp prints: keeps all of it in a file, and shows the lines of Tamis itself."""
+    """Takes what kfp prints: keeps all of it but secrets in a file, and shows the lines of Tamis itself."""
 
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
+        for line in map(shown, lines):
             self._log.write(line + "\n")
             if _OWN_LINE.match(line):
                 print(line.strip(), file=self._terminal, flush=True)

@@ -1,4 +1,4 @@
-"""What of a run's settings pods on a cluster cannot use: files of this machine, and stores that end with a pod."""
+"""What of a run's settings pods on a cluster cannot use, or should not: files of this machine, stores, secrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.secrets import masked_values
 from tamis.core.storage import is_remote
 from tamis_pipelines.doctor import fields_of
 from tamis_pipelines.settings import RunSettings
@@ -22,7 +23,7 @@ _FOLDERS = frozenset({"data_dir"})  # nothing else
 
 
 def check_reachable(settings: RunSettings) -> None:
-    """Refuse what goes wrong in pods: files of this machine, and raters of several pods that have no common store.
+    """Refuse what goes wrong in pods: files of this machine, secrets, and raters of pods that have no common store.
 
     Raises:
         SettingsError: naming each such setting.
@@ -35,6 +36,13 @@ def check_reachable(settings: RunSettings) -> None:
             allowed="data in object storage as in s3://…; models by their names on the hub; prompts, suites and "
             f"DeepSpeed configurations that ship with Tamis; and claims that pods mount below {_MOUNTED}",
             action="put the files there and name them there; --force submits all the same",
+        )
+    told = [where for where, value in fields_of(settings) if masked_values(value) != value]
+    if told:
+        raise SettingsError(
+            f"these settings hold secrets, which Kubeflow keeps and shows with the run: {', '.join(told)}",
+            allowed="keys in a Secret, by api_key_env",
+            action="take them out; --force submits all the same",
         )
     shards, kept = settings.kubeflow.rating_shards, settings.kubeflow.compiled.work_volume
     stores = {

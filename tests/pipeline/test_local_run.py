@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tamis.core.artifacts import Artifact
-from tests.llm_server import Asked, Reaction, Server, completion
+from tamis.rating.parsing import Scores
+from tamis.rating.parsing import write as write_scores
+from tests.llm_server import Asked, Reaction, Server, completion, error
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
 pytestmark = pytest.mark.slow
@@ -220,6 +223,41 @@ def test_another_run_says_what_it_replaces_and_one_with_a_name_replaces_nothing(
     assert "selections/best, selections/random" in unnamed.stderr
     assert {folder.name for folder in (work / "selections").iterdir()} == {"few"}
     assert (work / "runs/second/selections/few/subset.jsonl").is_file()
+
+
+def test_a_key_that_a_service_repeats_is_in_no_file_of_the_run(settings_file: Path) -> None:
+    keys = ["a-header-4711-0815", "sk-path4711path", "field-of-extra-4711"]
+
+    def behave(asked: Asked) -> Reaction:
+        said = " ".join([asked.headers["authorization"], asked.path, str(asked.body["api_key"])])
+        if asked.number < 2:
+            return Reaction(error(f"I do not like {said}"), 400)
+        if asked.number < 4:
+            return Reaction(completion(f"I'm sorry, {said}"))
+        digit = sum(asked.content) % 5 + 3
+        return Reaction(completion(write_scores(Scores(digit, digit, digit, digit))))
+
+    settings = yaml.safe_load(settings_file.read_text())
+    with Server(behave) as server:
+        base = f"{server.url.removesuffix('/v1')}/{keys[1]}/v1"
+        backend = {"kind": "openai", "model": "m", "base_url": base, "api_key_env": "A_KEY_OF_MY_OWN"}
+        backend["extra"] = {"api_key": keys[2]}
+        settings["raters"] = [{"name": "service", "max_failure_share": 0.5, "backend": backend}]
+        settings["subsets"] = settings["subsets"][1:]
+        file = write(settings_file.parent, settings)
+        os.environ["A_KEY_OF_MY_OWN"] = keys[0]
+        try:
+            ended = tamis("run", file)
+        finally:
+            del os.environ["A_KEY_OF_MY_OWN"]
+    assert ended.returncode == 0, ended.stderr
+    work = settings_file.parent / "work"
+    words = {"output": ended.stdout, "errors": ended.stderr}
+    words |= {str(path): path.read_bytes().decode(errors="replace") for path in work.rglob("*") if path.is_file()}
+    ratings = Artifact.open(work / "ratings/service", "ratings").table(["error"])
+    words["ratings"] = str(ratings.to_pylist())
+    assert "***" in words["ratings"]
+    assert not {where for where, text in words.items() if any(key in text for key in keys)}
 
 
 def test_a_second_run_in_the_same_folder_at_the_same_time_is_refused(settings_file: Path) -> None:

@@ -459,6 +459,22 @@ def test_no_file_that_pods_cannot_see_is_let_through(place: str, value: str) -> 
     assert f".{place.rsplit('.', 1)[-1]}: {value}" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("raters.1.backend.extra", {"api_key": "key-of-this-run"}),
+        ("raters.1.backend.base_url", "https://gateway.example/sk-4f0a9b3c7d/v1"),
+    ],
+)
+def test_secrets_are_not_handed_to_kubeflow_as_parameters(place: str, value: object) -> None:
+    with pytest.raises(SettingsError) as raised:
+        check_reachable(parse(RunSettings, changed(WHOLE, place, value), where="changed"))
+    assert "extra" in raised.value.problem or "base_url" in raised.value.problem
+    assert raised.value.code == "settings"
+    assert "sk-4f0a9b3c7d" not in str(raised.value)
+    assert "key-of-this-run" not in str(raised.value)
+
+
 def test_claims_of_pods_and_the_names_of_services_are_no_files_of_this_machine() -> None:
     for place, value in (
         ("finetuning.deepspeed", "/cache/tamis/zero.yaml"),

@@ -14,6 +14,7 @@ import click
 from tamis import __version__
 from tamis.cli import cluster, kubeflow, runs, stages, tools
 from tamis.core.errors import TamisError
+from tamis.core.secrets import shown
 
 
 class _Teaching(click.Group):
@@ -26,7 +27,7 @@ class _Teaching(click.Group):
         try:
             return super().invoke(context)
         except TamisError as error:
-            click.echo(f"error: {error}\n  code:    {error.code}", err=True)
+            click.echo(f"error: {shown(str(error))}\n  code:    {error.code}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped by Ctrl-C; what was finished before is kept", err=True)

@@ -10,6 +10,7 @@ import click
 from tamis.cli.loading import load, run_settings, takes_run_settings
 from tamis.cli.sections import SettingsFileCommand
 from tamis.core.errors import SettingsError
+from tamis.core.secrets import shown
 
 _SUBSETS = 12  # whose files are named at the end of a run
 
@@ -58,7 +59,7 @@ def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
     """
     checks = load("tamis_pipelines.doctor").examine(run_settings(settings, overrides))
     for check in checks:
-        click.echo(str(check))
+        click.echo(shown(str(check)))
     if not all(check.passed for check in checks):
         sys.exit(1)
 

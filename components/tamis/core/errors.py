@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from tamis.core.secrets import shown
+
 
 class TamisError(Exception):
     """Base of every error that Tamis raises on purpose.
@@ -84,7 +86,7 @@ class UnexpectedError(TamisError):
     @classmethod
     def of(cls, error: Exception, doing: str) -> UnexpectedError:
         """Tell `error`, which ended what is named by `doing`: its kind, its words, and where it came from."""
-        words = " ".join(str(error).split())[:_LONGEST]
+        words = shown(" ".join(str(error).split()))[:_LONGEST]
         last = traceback.extract_tb(error.__traceback__)[-1:]
         where = f" ({Path(last[0].filename).name}, line {last[0].lineno})" if last else ""
         return cls(
@@ -119,6 +121,13 @@ _OS_CAUSES = {
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
     errno.EEXIST: ("a file is where a folder should be", "choose another path"),
     errno.EISDIR: ("this is a folder, not a file", "choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
+    errno.EIO: ("the device reports an input/output error", "check the disk, or the server that it is mounted from"),
+    errno.ESTALE: ("the network file system has lost the file", "check its server, and mount it again"),
+    errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (ulimit -f), or choose another folder"),
+    errno.EMFILE: ("this process has too many files open", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("this machine has too many files open", "raise the limit (sysctl fs.file-max)"),
+    errno.ENOMEM: ("no memory is left", "give the process more memory"),
 }
 
 

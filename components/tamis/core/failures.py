@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from tamis.core.settings import Settings
+from tamis.core.secrets import masked_values, shown
+from tamis.core.settings import Settings, canonical_json
 from tamis.core.storage import read_bytes, write_bytes
 
 _FILE = "failure.json"
@@ -33,6 +34,7 @@ def failure_in(path: str | Path) -> Failure | None:
 
 
 def leave_failure(path: str | Path, failure: Failure) -> None:
-    """Write `failure` in place of the artifact at `path`, without a manifest."""
+    """Write `failure` in place of the artifact at `path`, without a manifest. Secrets are masked."""
     Path(path).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(path) / _FILE, failure.model_dump_json().encode())
+    told = masked_values(failure.model_dump(mode="json")) | {"reason": shown(failure.reason)}
+    write_bytes(Path(path) / _FILE, canonical_json(told).encode())

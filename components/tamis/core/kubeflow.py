@@ -16,6 +16,7 @@ from tamis.core.errors import MissingExtraError, StoppedError, StorageError, Tam
 from tamis.core.failures import Failure, failure_in, leave_failure
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
+from tamis.core.secrets import shown
 from tamis.core.settings import Settings, parse, understood
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ def _leave_reason(reason: str) -> None:
     """Write why the step failed where Kubernetes, or `tamis run`, looks for it."""
     place = Path(os.environ.get(REASON_FILE, "/dev/termination-log"))
     if place.exists() and os.access(place, os.W_OK):
-        place.write_text(reason[:4000], encoding="utf-8")  # Kubernetes keeps 4,096 bytes
+        place.write_text(shown(reason)[:4000], encoding="utf-8")  # Kubernetes keeps 4,096 bytes
 
 
 def _end_with_runner() -> None:

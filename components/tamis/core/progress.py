@@ -8,15 +8,22 @@ import time
 from collections import deque
 from types import TracebackType
 
+from tamis.core.secrets import Formatter, mask_tracebacks
+
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 3.0, 10.0
 _WINDOW_SECONDS = 60.0  # the rate is that of the last minute: a slow start or a pause does not spoil it for ever
 
 
 def set_up_logging(verbose: bool = False) -> None:
-    """Log to standard error: "12:34:56 tamis.rating message". Other packages are heard from warnings on."""
-    form = "%(asctime)s %(name)s %(message)s"
+    """Log to standard error: "12:34:56 tamis.rating message". Other packages are heard from warnings on.
+
+    Secrets are masked, in tracebacks too.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(asctime)s %(name)s %(message)s", "%H:%M:%S"))
     # Forced, since kfp's executor has set up a logging of its own before a component runs.
-    logging.basicConfig(level=logging.WARNING, format=form, datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    mask_tracebacks()
     logging.getLogger("tamis").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 

@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tamis.core.errors import SettingsError
+from tamis.core.secrets import know_setting, shown, shown_input
 
 if TYPE_CHECKING:
     import yaml
@@ -33,6 +34,12 @@ class Settings(BaseModel):
     """Base of every settings model: frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _secrets_known(self) -> Self:
+        for name in self.model_fields_set:
+            know_setting(name, getattr(self, name))
+        return self
 
 
 def canonical_json(value: Any) -> str:
@@ -257,16 +264,19 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
         elif problem["type"] == "union_tag_not_found":
             field, told = f"{field}.{kind}", f"missing; allowed: {', '.join(_kinds(here, kind))}"
         elif problem["type"] == "union_tag_invalid":
-            field, told = f"{field}.{kind}", f"seen {seen[kind]!r}; allowed: {', '.join(_kinds(here, kind))}"
+            field, told = (
+                f"{field}.{kind}",
+                f"seen {shown_input(kind, seen[kind])}; allowed: {', '.join(_kinds(here, kind))}",
+            )
         else:
             message = problem["msg"].removeprefix("Value error, ")
             message = _WORDS.get(problem["type"], message[0].lower() + message[1:])
             message = _PATTERNS.get(problem.get("ctx", {}).get("pattern", ""), message)
             # What a validator says of several fields together names their values itself.
             of_fields = problem["type"] == "value_error" and isinstance(seen, Mapping)
-            told = message if of_fields else f"seen {seen!r}; {message}"
+            told = message if of_fields else f"seen {shown_input(names[-1] if names else '', seen)}; {message}"
         lines.append(f"  {field}: {told}" if field else f"  {told}")
-    return "\n".join(lines)
+    return shown("\n".join(lines))
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

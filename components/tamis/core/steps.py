@@ -43,6 +43,7 @@ from tamis.core.artifacts import (
 )
 from tamis.core.errors import ArtifactError, explained_os_errors
 from tamis.core.processes import ended_in_order
+from tamis.core.secrets import masked_values
 from tamis.core.settings import Settings, canonical_json, hash_of
 
 log = logging.getLogger(__name__)
@@ -248,11 +249,11 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         files=files,
         stage=recipe.stage,
         key=recipe.key,
-        config=recipe.config,
+        config=masked_values(recipe.config),
         config_hash=hash_of(recipe.config),
         inputs=recipe.input_hashes,
         models=step.models,
-        facts=step.facts,
+        facts=masked_values(step.facts),
         versions=versions(),
         execution=execution,
     )
@@ -316,9 +317,12 @@ def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
         with (staging / file.name).open("rb") as handle:
             os.fsync(handle.fileno())
     storage.write_bytes(staging / MANIFEST, _as_json(manifest))
+    for folder in {(staging / file.name).parent for file in manifest.files}:
+        storage.sync_folder(folder)
     if target.exists():
         shutil.rmtree(target)  # no finished artifact: that was looked at before the work began
     os.replace(staging, target)
+    storage.sync_folder(target.parent)
 
 
 def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
@@ -332,6 +336,7 @@ def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
             if there.exists():
                 shutil.rmtree(there)
             os.replace(waiting, there)
+            storage.sync_folder(there.parent)
         return
     target = storage.locate(out)
     for file in manifest.files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -9,6 +10,7 @@ import shutil
 import time
 import uuid
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +23,7 @@ Location: TypeAlias = "Path | CloudPath"
 _BLOCK = 1 << 20
 _STALE = 3600  # seconds
 _TRIES = 5  # of reading an object that breaks off
+_NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by which folders refuse it
 
 
 def is_remote(uri: str | Path) -> bool:
@@ -122,7 +125,13 @@ def children(folder: Location) -> list[Location]:
 
 
 def write_bytes(location: Location, data: bytes) -> None:
-    """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage."""
+    """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage.
+
+    When this returns, the file is durable, its name too.
+
+    Raises:
+        StorageError: when it cannot be written, whatever the reason.
+    """
     try:
         with explained_os_errors(f"writing {location}"):
             if isinstance(location, Path):
@@ -184,6 +193,7 @@ def _there(s3: Any, location: Any) -> bool:
 
 
 def _write_local(path: Path, data: bytes) -> None:
+    made = list(takewhile(lambda folder: not folder.exists(), path.parents))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # with the user's own mask, unlike tempfile's
     try:
@@ -193,8 +203,30 @@ def _write_local(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first is told
+            temporary.unlink(missing_ok=True)
         raise
+    for folder in [path.parent, *(folder.parent for folder in made)]:
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a local folder durable: a power cut takes no file away that was renamed before.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder that may be written and not be read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def remove(location: Location) -> None:
@@ -302,9 +334,13 @@ def _tag_of(file: Location) -> str:
 
 
 def _as_storage_error(error: Exception, what: str) -> Exception:
-    """Name the cause of a storage client's error; errors of other kinds pass unchanged."""
+    """Name the cause of an error of the system or of a storage client; errors of other kinds pass unchanged."""
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageError(
+            f"{what}: {os.strerror(error.errno)}", action="check the disk, or the server that it is mounted from"
+        )
     module = type(error).__module__.split(".")[0]
     if module in {"botocore", "boto3", "s3transfer", "azure", "google", "cloudpathlib"}:
         action = "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials"

@@ -81,6 +81,9 @@ def ask_all(
     )
     left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
     groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
+    if left:
+        store.prepare()
+    store.bring_in()
     _remember(backend, store)
 
     def read_and_pay(answer: Answer, attempt: int, earlier: R | None) -> R:
@@ -98,7 +101,7 @@ def ask_all(
             max_attempts=max_attempts,
             keep=writer.add,
             admit=budget.admit,
-            enough=budget.failed,
+            enough=lambda: budget.failed() or writer.failed(),
         )
         for finished in asked:
             for record in finished:

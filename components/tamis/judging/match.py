@@ -23,8 +23,15 @@ from tamis.judging.settings import JudgingSettings
 class Match:
     """The two contestants and their judge, with the stores of what they said."""
 
-    def __init__(self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None], store: Uri) -> None:
-        self.settings, self.prompt, self._store = settings, load_prompt(settings.judge.prompt), store
+    def __init__(
+        self,
+        settings: JudgingSettings,
+        artifacts: Mapping[str, Artifact | None],
+        store: Uri,
+        spare: Sequence[Path] = (),
+    ) -> None:
+        self.settings, self.prompt = settings, load_prompt(settings.judge.prompt)
+        self._store, self._spare = store, spare
         self.contestants = [
             open_contestant(choice_of(settings, which), artifacts[which], settings.answers)
             for which in ("model", "against")
@@ -40,11 +47,11 @@ class Match:
             "verdicts": {"prompt": self.prompt.hash, "sampling": {"temperature": judge.temperature} | drawn},
             "backend": dict(self.judge.identity),
         }
-        self.verdicts = Store(store, key, VERDICTS)
+        self.verdicts = Store(store, key, VERDICTS, spare)
 
     def texts_of(self, contestant: Contestant) -> Store[Text]:
         """Where the answers of a contestant are kept."""
-        return Store(self._store, {"answers": dict(contestant.key)}, TEXTS)
+        return Store(self._store, {"answers": dict(contestant.key)}, TEXTS, self._spare)
 
     def texts_there(self, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
         """The answers that need not be written any more, by question."""

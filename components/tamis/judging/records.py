@@ -11,7 +11,7 @@ from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
 from tamis.core.llm.faults import storable
 from tamis.core.llm.forms import UnparsableError
-from tamis.core.store import Records
+from tamis.core.store import ATTEMPTS, TOKENS, Records
 from tamis.judging.comparison import Verdict
 from tamis.judging.prompts import JudgePrompt
 
@@ -34,9 +34,9 @@ class _Asked(BaseModel):
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
     status: Status
     error: str | None = None
-    attempts: int = Field(ge=0)
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    attempts: int = ATTEMPTS
+    prompt_tokens: int | None = TOKENS
+    completion_tokens: int | None = TOKENS
 
 
 class Text(_Asked):

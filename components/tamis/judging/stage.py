@@ -13,6 +13,7 @@ from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
+from tamis.core.store import spare_places
 from tamis.core.tables import JUDGEMENT, PartsWriter
 from tamis.judging.asking import Asked, ask_all
 from tamis.judging.contestants import Contestant, artifact_of, choice_of, file_of, name_of
@@ -64,7 +65,8 @@ def _judge(step: Step[JudgingSettings]) -> None:
     settings = step.settings
     artifacts = {which: next(iter(step.inputs(which)), None) for which in ("model", "against")}
     _services_can_be_asked(settings)
-    match = Match(settings, artifacts, place_of_store(settings) or step.scratch / "judging")
+    place = place_of_store(settings) or step.scratch / "judging"
+    match = Match(settings, artifacts, place, spare_places(step.scratch))
     questions = all_questions(settings.prompts)
     spent, reused, damaged = 0.0, 0, 0
     written: list[dict[str, Text]] = []

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
-from tamis.core.store import Records
+from tamis.core.store import ATTEMPTS, TOKENS, Records
 from tamis.core.tables import NOT_ASKED, RATINGS
 from tamis.rating.parsing import HIGH, LOW, UnparsableError, parse
 
@@ -33,9 +33,9 @@ class Rating(BaseModel):
     overall: int | None = Score
     expected: float | None = Field(None, ge=LOW, le=HIGH)
     error: str | None = None
-    attempts: int = Field(ge=0)
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    attempts: int = ATTEMPTS
+    prompt_tokens: int | None = TOKENS
+    completion_tokens: int | None = TOKENS
     shortened: bool = False
 
     @model_validator(mode="after")

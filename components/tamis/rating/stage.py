@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tamis.core.progress import Progress
 from tamis.core.samples import as_text
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
-from tamis.core.store import Store, Writer
+from tamis.core.store import Store, Writer, spare_places
 from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.backends import make_backend
 from tamis.rating.drawing import Drawn, draw
@@ -172,11 +172,14 @@ def _refuse_idle(settings: RatingSettings, embeddings: Uri | None) -> None:
 class _Rater:
     """A rater with what is stored of its ratings, and which part of the pool it rates."""
 
-    def __init__(self, settings: RatingSettings, store: Uri | None, drawn: Drawn | None) -> None:
+    def __init__(
+        self, settings: RatingSettings, store: Uri | None, drawn: Drawn | None, spare: Sequence[Path] = ()
+    ) -> None:
         self.drawn = drawn
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
-        self.store = None if store is None else Store(store, _key(settings, self.prompt, self.backend), RECORDS)
+        key = _key(settings, self.prompt, self.backend)
+        self.store = None if store is None else Store(store, key, RECORDS, spare)
         if self.store is not None and isinstance(settings.backend, OpenAIBatchSettings):
             from tamis.core.llm.backends.openai_batch import OpenAIBatchBackend
 
@@ -242,7 +245,7 @@ def _place_of_store(settings: RatingSettings) -> Uri | None:
 def _rate(step: Step[RatingSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
-    rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings", drawn)
+    rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings", drawn, spare_places(step.scratch))
     assert rater.store is not None
     samples = reused = 0
     before = Counter[str]()
@@ -255,6 +258,9 @@ def _rate(step: Step[RatingSettings]) -> None:
         log.info("rater '%s': %s", settings.name, drawn)
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
+    if reused < samples:
+        rater.store.prepare()
+    rater.store.bring_in()
     summary, speed = Summary(), Speed()
     budget = Budget(
         _allowance(settings),
@@ -287,7 +293,7 @@ def _rate(step: Step[RatingSettings]) -> None:
             max_attempts=settings.max_attempts,
             keep=writer.add,
             admit=budget.admit,
-            enough=budget.failed,
+            enough=lambda: budget.failed() or writer.failed(),
         ):
             for rating in finished:
                 summary.add(rating)

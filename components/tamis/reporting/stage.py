@@ -8,6 +8,7 @@ from functools import partial
 import tamis
 from tamis.core.artifacts import Manifest
 from tamis.core.failures import Failure
+from tamis.core.secrets import masked
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.reporting.settings import ReportingSettings
 
@@ -79,6 +80,6 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
         "results.md": render.results_markdown(step.settings, said, [s for s in sections if s.anchor != cost.ANCHOR]),
     }
     for name, text in texts.items():
-        (step.out / name).write_text(text, encoding="utf-8")
+        (step.out / name).write_text(masked(text), encoding="utf-8")  # artifacts of an older version may hold a key
     step.rows = sum(len(section.results) for section in sections)
     step.facts.update(headline=said, sections=[section.anchor for section in sections], plots=len(plots))

@@ -11,7 +11,7 @@ from tamis.core.errors import InputError, TamisError, UnexpectedError
 
 RAISED_ELSEWHERE = (
     *("tamis.core.llm.client", "tamis.core.llm.forms", "tamis.finetuning.trainjobs"),
-    *("tamis_pipelines.local", "tamis_pipelines.remote"),
+    *("tamis.core.store", "tamis_pipelines.local", "tamis_pipelines.remote"),
 )
 
 
@@ -29,6 +29,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         "InputError": "input",
         "ArtifactError": "artifact",
         "StorageError": "storage",
+        "StoreGoneError": "store-gone",
         "ModelError": "model",
         "ServiceError": "service",
         "StoppedError": "stopped",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,10 +103,49 @@ def test_a_fault_of_the_operating_system_ends_the_pod_and_is_told(
     reason = tmp_path / "reason"
     reason.touch()
     monkeypatch.setenv(REASON_FILE, str(reason))
-    with pytest.raises(OSError, match="stale"):
+    with pytest.raises(OSError, match="remote"):
+        cell(tmp_path / "model", selection, OSError(errno.EREMOTEIO, "remote I/O error"))
+    assert failure_in(tmp_path / "model") is None
+    assert "remote I/O error" in reason.read_text()
+    with pytest.raises(SystemExit):  # a kind that is known is told in plain words
         cell(tmp_path / "model", selection, OSError(errno.ESTALE, "stale file handle"))
     assert failure_in(tmp_path / "model") is None
-    assert "stale file handle" in reason.read_text()
+
+
+SPILL = """
+import sys
+from tamis.core.errors import ModelError
+from tamis.core.kubeflow import execute, execute_cell
+from tamis.core.settings import Settings
+from kfp import dsl
+
+def run(settings, *, out):
+    raise {"ours": ModelError, "other": ValueError}[sys.argv[1]](f"it says {settings.extra['api_key']}")
+
+class Own(Settings):
+    extra: dict[str, str]
+
+frame = {"whole": execute, "cell": execute_cell}[sys.argv[2]]
+more = {"source": None} if sys.argv[2] == "cell" else {}
+place = dsl.Artifact(name="model", uri=sys.argv[3])
+frame(run, Own, {"extra": {"api_key": "key-of-this-run"}}, out=place, metrics=dsl.Metrics(uri=sys.argv[3]), **more)
+"""
+
+
+@pytest.mark.parametrize("error", ["ours", "other"])
+@pytest.mark.parametrize("frame", ["whole", "cell"])
+def test_a_component_tells_no_secret(error: str, frame: str, tmp_path: Path) -> None:
+    reason, out = tmp_path / "reason", tmp_path / "out"
+    reason.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", SPILL, error, frame, str(out)],
+        check=False, capture_output=True, text=True, timeout=120,
+        env=os.environ | {REASON_FILE: str(reason), "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    left = done.stdout + done.stderr + reason.read_text()
+    left += (out / "failure.json").read_text() if frame == "cell" else ""
+    assert "it says ***" in left
+    assert "key-of-this-run" not in left
 
 
 def test_a_run_with_failed_cells_ends_with_all_their_reasons(

@@ -280,6 +280,29 @@ def spent_at(server: Server) -> float:
     return sum(len(asked.prompt.split()) + 30 for asked in server.asked) / 1000
 
 
+@pytest.mark.parametrize("tokens", [3_000_000_000, 2**31, 2**63, 10**30, -1, 1.5, "30", None])
+def test_a_count_of_tokens_that_is_none_spoils_no_store(tmp_path: Path, tokens: Any) -> None:
+    odd = completion()
+    odd["usage"]["prompt_tokens"] = tokens
+    with Server(lambda asked: Reaction(odd if asked.number == 3 else completion())) as server:
+        made = settings(server, tmp_path / "store")
+        run(made, pool=pool_of(10, tmp_path), out=tmp_path / "out")
+        run(made, pool=tmp_path / "pool", out=tmp_path / "again")
+    assert len(server.asked) == 10
+    table = Artifact.open(tmp_path / "again", "ratings").table(["status", "prompt_tokens"])
+    assert table["status"].to_pylist() == ["ok"] * 10
+    assert all(0 < count < 10_000 for count in table["prompt_tokens"].to_pylist())
+
+
+def test_a_body_that_nests_deeper_than_can_be_read_is_a_fault_of_one_request(tmp_path: Path) -> None:
+    bodies = {0: b"[" * 100_000, 1: b'{"choices":' + b"[" * 100_000, 2: json.dumps(completion("[" * 100_000)).encode()}
+    with Server(lambda asked: Reaction(bodies.get(asked.number, completion()))) as server:
+        run(settings(server, tmp_path / "store"), pool=pool_of(10, tmp_path), out=tmp_path / "out")
+    statuses = Artifact.open(tmp_path / "out", "ratings").table(["status"])["status"].to_pylist()
+    assert statuses == ["ok"] * 10
+    assert len(server.asked) == 13
+
+
 @pytest.mark.parametrize("usage", [True, False])
 @pytest.mark.parametrize("parses", [True, False])
 def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(

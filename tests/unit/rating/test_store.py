@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +69,22 @@ def test_of_two_ratings_of_a_sample_the_later_counts(tmp_path: Path) -> None:
     assert len(store.read()) == 2
 
 
+def test_a_final_rating_counts_whatever_the_clocks_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose clock is an hour ahead noted attempts that did not parse; another one then got ratings."""
+    ahead, behind = Store(tmp_path, KEY, RECORDS), Store(tmp_path, KEY, RECORDS)
+    now = time.time_ns()
+    monkeypatch.setattr("tamis.core.store.folder.time.time_ns", lambda: now + 3600 * 10**9)
+    ahead.append([rating(1, None), rating(2, None, attempts=2), rating(3, None), refused(4), rating(5, 3)])
+    monkeypatch.setattr("tamis.core.store.folder.time.time_ns", lambda: now)
+    behind.append([rating(1, 7), rating(2, None, attempts=1), refused(3), rating(4, 8), rating(5, 4)])
+    kept = [rating(1, 7), rating(2, None, attempts=2), refused(3), rating(4, 8), rating(5, 3)]
+    assert found(Store(tmp_path, KEY, RECORDS), range(1, 6)) == kept
+
+
+def refused(number: int) -> Rating:
+    return Rating(id=sample(number), status="refused", error="refusal: no", attempts=1)
+
+
 def test_other_keys_do_not_meet(tmp_path: Path) -> None:
     Store(tmp_path, {"rater": "a"}, RECORDS).append([rating(1, 4)])
     Store(tmp_path, {"rater": "b"}, RECORDS).append([rating(1, 8)])
@@ -107,8 +125,6 @@ def test_foreign_files_are_left_out_and_counted_but_unfinished_writes_are_not(tm
 
 
 def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> None:
-    import hashlib
-
     store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1)])
     data = b'{"id":"' + sample(2).encode() + b'","score":5}\n'
@@ -116,6 +132,37 @@ def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> No
     (parts(tmp_path)[0].parent / name).write_bytes(data)
     stored = store.read()
     assert (len(stored), stored.damaged) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b'"prompt_tokens":3000000000',
+        b'"attempts":70000',
+        b'"prompt_tokens":-1',
+        b'"overall":11',
+        b'"id":"x"',
+        b'"error":"\\ud800"',
+        b'"a":' + b"[" * 100_000,
+    ],
+)
+def test_one_record_that_cannot_be_read_takes_no_other_with_it(
+    tmp_path: Path, poison: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path, KEY, RECORDS)
+    store.append([rating(1)])
+    good = [rating(number).model_dump_json().encode() for number in (2, 3)]
+    name = poison.split(b":")[0].strip(b'"').decode()
+    fields = json.loads(good[0]) | {"id": sample(9)}
+    fields.pop(name, None)
+    bad = json.dumps(fields).encode()[:-1] + b"," + poison + b"}"
+    data = b"".join(line + b"\n" for line in (good[0], bad, good[1]))
+    name = f"{0:020d}-{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+    (parts(tmp_path)[0].parent / name).write_bytes(data)
+    stored = store.read()
+    assert (len(stored), stored.damaged) == (3, 1)
+    assert found(store, [1, 2, 3, 9]) == [rating(1), rating(2), rating(3), None]
+    assert name in caplog.text
 
 
 def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -167,7 +214,7 @@ def test_an_error_of_the_rater_loses_no_finished_rating(tmp_path: Path) -> None:
 def add_until_it_fails(store: Store) -> None:
     give_up = time.monotonic() + 20
     with Writer(store, seconds=0.01) as writer:
-        while time.monotonic() < give_up:
+        while not writer.failed() and time.monotonic() < give_up:
             writer.add(rating(1))
             time.sleep(0.01)
 
@@ -200,7 +247,7 @@ class Failing(Store):
 
 
 def test_a_store_that_is_gone_for_a_while_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.core.store._AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("tamis.core.store.writer._AGAIN_AFTER", 0.02)
     store = Failing(tmp_path, {2, 3, 4, 5, 6, 9})
     with Writer(store, seconds=0.01, count=10, most=30) as writer:
         for number in range(300):
@@ -213,12 +260,14 @@ def test_a_store_that_is_gone_for_a_while_loses_nothing(tmp_path: Path, monkeypa
 
 
 def test_a_store_that_stays_away_stops_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.core.store._AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("tamis.core.store.writer._AGAIN_AFTER", 0.02)
     store = Failing(tmp_path, set(range(2, 1000)))
 
     def use() -> None:
         with Writer(store, seconds=0.01, count=10, most=20, patience=0.2) as writer:
             for number in range(10_000):
+                if writer.failed():
+                    return
                 writer.add(rating(number))
                 time.sleep(0.0005)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,15 @@ from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened, storable
 from tamis.core.llm.limits import Gate, RateLimits, happens_within
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.secrets import masked
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+log = logging.getLogger(__name__)
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two sendings
+_MOST_TOKENS = 10**8  # of one request; no model has as many
 _IN_A_ROW = 20  # requests given up one after the other: the service is out of order
 
 
@@ -222,7 +227,7 @@ def reply_of(content: bytes) -> Reply | Fault:
         return Fault("bad response", "an empty body")
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Fault("bad response", f"not JSON: {shortened(content[:80].decode(errors='replace'))}")
     return reply_in(body)
 
@@ -238,9 +243,9 @@ def reply_in(body: Any) -> Reply | Fault:
         if not isinstance(text, str) or not isinstance(logprobs, list):
             raise TypeError
         return Reply(
-            storable(text),
-            str(choice.get("finish_reason") or "stop"),
-            storable(str(refusal)) if refusal else None,
+            masked(storable(text)),
+            masked(storable(str(choice.get("finish_reason") or "stop"))),
+            masked(storable(str(refusal))) if refusal else None,
             logprobs,
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),
@@ -269,7 +274,22 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    """A number of tokens; None for what is none, as if the service did not say."""
+    if type(value) is int and 0 <= value <= _MOST_TOKENS:
+        return value
+    if value is not None:
+        _tell_once(type(value).__name__)
+    return None
+
+
+@cache
+def _tell_once(kind: str) -> None:
+    log.warning(
+        "the service counts tokens by what is no number from 0 to %d (of the type %s); such answers' tokens are "
+        "estimated",
+        _MOST_TOKENS,
+        kind,
+    )
 
 
 def _wait_before(sent: int, retry_after: float | None) -> float:

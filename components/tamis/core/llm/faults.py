@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from tamis.core.secrets import shown
+
 Kind = Literal[
     "rate limited",
     "server error",
@@ -156,6 +158,6 @@ def storable(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """The beginning of `text`, in one line."""
-    line = " ".join(storable(text).split())
+    """The beginning of `text`, in one line, without secrets: services repeat the key that they refuse."""
+    line = shown(" ".join(storable(text).split()))
     return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."

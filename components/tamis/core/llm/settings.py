@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.models import Precision
+from tamis.core.secrets import know
 from tamis.core.settings import Settings
 
 
@@ -82,6 +83,7 @@ class ServiceSettings(Settings):
         if self.api_key_env is None:
             return "none"
         key = os.environ.get(self.api_key_env, "").strip()
+        know(key)
         if not key:
             raise SettingsError(
                 f"the environment variable {self.api_key_env} (api_key_env), which holds the key of the service, is "

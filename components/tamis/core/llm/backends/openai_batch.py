@@ -294,7 +294,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         while True:
             try:
                 return ask()
-            except (openai.APIError, httpx2.HTTPError, json.JSONDecodeError) as error:
+            except (openai.APIError, httpx2.HTTPError, json.JSONDecodeError, RecursionError) as error:
                 fault = self._fault_of(error)
             wait = max(fault.retry_after or 0.0, min(self._batch.poll, _LONGEST_WAIT))
             now = time.monotonic()
@@ -310,7 +310,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         if isinstance(error, openai.APIStatusError):
             status, headers = error.status_code, error.response.headers
             return fault_of_status(status, headers, error.body, frozenset(), self._settings.patience)
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | RecursionError):
             return Fault("bad response", "not JSON")
         cause = error.__cause__ or error
         return Fault("no connection", shortened(f"{type(cause).__name__}: {cause}"))
@@ -343,7 +343,7 @@ def _outcomes(content: Iterable[bytes]) -> Iterator[tuple[str, Reply | Fault]]:
             row: dict[str, Any] = json.loads(line)
             item, error, response = row["custom_id"], row.get("error"), row.get("response") or {}
             status, body = response.get("status_code"), response.get("body")
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             continue
         if status == 200 and not error:
             yield item, reply_in(body)

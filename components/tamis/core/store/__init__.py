@@ -1,0 +1,21 @@
+"""The durable store: every finished answer, kept within seconds, so that none is ever paid for twice.
+
+A store is a folder, local or in object storage. Records, of ratings say, that are worth the same have one key (rater,
+prompt, model, sampling, …) and lie in one sub-folder named by its hash, as JSON lines in small parts that are only ever
+added:
+
+    <store>/<hash of the key>/key.json
+    <store>/<hash of the key>/<nanoseconds>-<hash of the content>.jsonl
+
+A part appears whole or not at all and nothing is ever changed, so any number of processes may write at once without a
+lock. A part's name carries the hash of its content: a damaged part is known, reported and left out.
+
+Where a store cannot be written any more, what is in hand goes to a spare place of the same form (`spare_places`). The
+next run reads it there, and brings it in.
+"""
+
+from tamis.core.store.folder import Store, StoreGoneError, spare_places
+from tamis.core.store.records import ATTEMPTS, TOKENS, Records, Stored
+from tamis.core.store.writer import Writer
+
+__all__ = ["ATTEMPTS", "TOKENS", "Records", "Store", "StoreGoneError", "Stored", "Writer", "spare_places"]

@@ -1,0 +1,78 @@
+"""The parts of a store: their names, their content, and reading many of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
+
+from tamis.core.errors import StorageError
+from tamis.core.storage import Location, read_bytes
+
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
+_READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
+_AGAIN_AFTER = 1.0  # seconds between two tries to read
+_READ_PATIENCE = 30.0  # seconds that a part is tried to be read for
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name is a part."""
+    return _NAME.fullmatch(name) is not None
+
+
+def whole(name: str, data: bytes) -> bool:
+    """Whether a part of this name holds what was written."""
+    match = _NAME.fullmatch(name)
+    return match is not None and _checksum(data) == match[2]
+
+
+def part_of(records: Sequence[BaseModel], moment: int) -> tuple[str, bytes]:
+    """The name and the content of a part that is written at `moment`, in nanoseconds since 1970."""
+    data = b"".join(map(_line, records))
+    return f"{moment:020d}-{_checksum(data)}.jsonl", data
+
+
+def _line(record: BaseModel) -> bytes:
+    try:
+        return record.model_dump_json().encode() + b"\n"
+    except PydanticSerializationError:  # half of a surrogate pair, which JSON can hold and UTF-8 cannot
+        return json.dumps(record.model_dump(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def read_all(parts: Sequence[Location], folder: Location) -> Iterator[bytes | StorageError]:
+    """The bytes of each part, in order, or why it cannot be read; many small objects are waited for together."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(parts), _READ_AHEAD):
+            yield from pool.map(lambda part: _read_part(part, folder), parts[start : start + _READ_AHEAD])
+
+
+def _read_part(location: Location, folder: Location) -> bytes | StorageError:
+    """The bytes of one part. It is there, since it was listed and none is ever deleted: any error is storage's own.
+
+    Only a part in a spare place may have been brought into the store's `folder` by another process meanwhile.
+    """
+    give_up = time.monotonic() + _READ_PATIENCE
+    while True:
+        try:
+            if isinstance(location, Path) and location.parent != folder and not location.exists():
+                location = folder / location.name
+            return read_bytes(location)
+        except (StorageError, OSError) as error:
+            told = error if isinstance(error, StorageError) else StorageError(f"reading {location}: {error}")
+            if time.monotonic() >= give_up:
+                return told
+            log.warning("a part of the store cannot be read, trying again: %s", told)
+            time.sleep(_AGAIN_AFTER)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,93 @@
+"""Records as they are read from a store: compact in memory, found by id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from tamis.core.ids import pack
+
+_PASSING = ("failed", "too_long")  # statuses that say nothing for good
+R = TypeVar("R", bound=BaseModel)
+ATTEMPTS = Field(ge=0, le=2**15 - 1)  # what a column of the tables holds
+TOKENS = Field(None, ge=0, le=2**31 - 1)  # likewise; None: not known
+
+
+@dataclass(frozen=True)
+class Records(Generic[R]):
+    """A kind of record: models with a field `id` of 32 hexadecimal digits, and the Arrow schema of all their fields."""
+
+    model: type[R]
+    schema: pa.Schema
+    called: str  # as in "ratings"
+
+    def none(self) -> Stored[R]:
+        """No record at all."""
+        return Stored(self, self.schema.empty_table())
+
+
+class Stored(Generic[R]):
+    """Records read from a store, compact in memory.
+
+    Where an id has several, a final one counts before any that may be asked about again, whatever the clocks of the
+    machines said that wrote them; of unparsable answers the one after most attempts; else the one written last.
+    """
+
+    def __init__(self, records: Records[R], table: pa.Table, damaged: int = 0) -> None:
+        self._model = records.model
+        self.damaged = damaged  # parts that could not be read, or not in full
+        keys = pack(table["id"].combine_chunks(), where=f"the store of {records.called}")
+        order = np.lexsort((*_worth(table), keys))  # a stable sort
+        last = np.append(keys[order][1:] != keys[order][:-1], True)[: len(order)]
+        self._rows = order[last]
+        self._keys, self._table = keys[self._rows], table
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, ids: pa.Array) -> list[R | None]:
+        """The records of `ids`, in their order; None for those that have none."""
+        if not len(self):
+            return [None] * len(ids)
+        rows, found = self._rows_of(ids)
+        records = map(self._model.model_validate, self._table.take(rows).to_pylist())
+        return [next(records) if there else None for there in found.tolist()]
+
+    def count(self, ids: pa.Array, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
+        """How many of `ids` have a record, by the values of `columns` in it; faster than `find`."""
+        if not len(self):
+            return {}
+        there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
+        groups = there.group_by(list(columns)).aggregate([([], "count_all")])
+        return {tuple(row[name] for name in columns): row["count_all"] for row in groups.to_pylist()}
+
+    def sums(self, ids: pa.Array, columns: Sequence[str]) -> dict[str, int]:
+        """The sum of each of `columns` over the records of `ids`; what is not known counts as 0."""
+        if not len(self):
+            return {}
+        there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
+        return {name: pc.sum(there[name]).as_py() or 0 for name in columns}
+
+    def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the table with the records of `ids`, and which of `ids` have one."""
+        wanted = pack(ids, where="what is asked")
+        places = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
+        found = self._keys[places] == wanted
+        return self._rows[places[found]], found
+
+
+def _worth(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keys to sort records (n,) of one id by, the weaker first: (n,) attempts of an unparsable one, (n,) its status."""
+    status = table["status"].combine_chunks()
+    unparsable = pc.equal(status, "unparsable").to_numpy(zero_copy_only=False)
+    passing = pc.is_in(status, pa.array(_PASSING)).to_numpy(zero_copy_only=False)
+    ok = pc.equal(status, "ok").to_numpy(zero_copy_only=False)
+    attempts = table["attempts"].combine_chunks().to_numpy(zero_copy_only=False)
+    return np.where(unparsable, attempts, 0), np.select([passing, unparsable, ok], [0, 1, 3], 2)
