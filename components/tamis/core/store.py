@@ -63,7 +63,7 @@ class Stored(Generic[R]):
     """Records read from a store, compact in memory. Where an id has several, the one written last counts."""
 
     def __init__(self, records: Records[R], table: pa.Table, damaged: int = 0) -> None:
-        self._model = records.model
+        self._records, self._model = records, records.model
         self.damaged = damaged  # parts that could not be read
         keys = pack(table["id"].combine_chunks(), where=f"the store of {records.called}")
         order = np.argsort(keys, kind="stable")
@@ -96,6 +96,19 @@ class Stored(Generic[R]):
             return {}
         there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
         return {name: pc.sum(there[name]).as_py() or 0 for name in columns}
+
+    def anew(self, read: Callable[[R], R]) -> Stored[R]:
+        """The same, with what `read` makes of the records that hold an answer which was not understood (`raw`)."""
+        there = self._table.take(self._rows)
+        held = there.filter(pc.is_valid(there["raw"])).to_pylist()
+        found = [(one, read(one)) for one in map(self._model.model_validate, held)]
+        changed = [new.model_dump(include=set(there.schema.names)) for old, new in found if new is not old]
+        if not changed:
+            return self
+        log.info("%d answers that were not understood when they came are read now", len(changed))
+        # Of an id the last counts.
+        table = pa.concat_tables([self._table, pa.Table.from_pylist(changed, schema=self._table.schema)])
+        return Stored(self._records, table.combine_chunks(), self.damaged)
 
     def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the table with the records of `ids`, and which of `ids` have one."""

@@ -16,8 +16,8 @@ from tamis.core.llm.backend import Request
 from tamis.core.llm.backends.logprobs import last_probabilities, probabilities_of_ids
 from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
 from tamis.core.llm.backends.sampling import Sampling
-from tamis.core.llm.client import Reply
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.replies import Reply
 from tamis.core.settings import parse as parse_settings
 from tamis.rating.parsing import FORM, Scores, write
 from tamis.rating.prompts import load_prompt
