@@ -19,7 +19,8 @@ Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
 class Rating(BaseModel):
-    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and what only the store has.
+    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and what the store
+    has beside them.
 
     Tokens are summed over the attempts: what was computed or paid.
     """

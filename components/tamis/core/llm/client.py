@@ -15,6 +15,7 @@ from tamis.core.llm.faults import Fault, fault_of_status, shortened
 from tamis.core.llm.limits import Gate, RateLimits, happens_within
 from tamis.core.llm.replies import Reply, reply_of
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.wordings import cure_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -201,8 +202,7 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
         "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
         "quota used up": "add credit to the account, then start again",
         "wants to wait": "start again later, or raise 'patience'",
-        "parameter refused": "change the setting behind that parameter: 'structured', 'logprobs', 'answer_limit', "
-        "'temperature', 'top_k', 'seeded' or 'extra'",
+        "parameter refused": cure_of(fault.detail),
     }
     return ServiceError(
         f"{settings.base_url or 'OpenAI'} does not answer for the model '{settings.model}': {fault}",

@@ -33,6 +33,18 @@ _TOO_LONG_WORDS = re.compile(
     r"|`?inputs`? (must have less than|tokens \+)|input length should be|longer than the model's",
     re.I,
 )
+_CURES = {  # by the parameter, those first whose names stand in other words too
+    "top_logprobs": "set logprobs: false",
+    "logprobs": "set logprobs: false",
+    "max_completion_tokens": "set answer_limit to the name that the service knows, max_tokens or max_completion_tokens",
+    "max_tokens": "set answer_limit to the name that the service knows, max_tokens or max_completion_tokens",
+    "response_format": "set structured: json_object, or none",
+    "json_schema": "set structured: json_object, or none",
+    "temperature": "set extra: {temperature: null}",
+    "top_p": "set top_p: 1",
+    "top_k": "set top_k: 0",
+    "seed": "set seeded: false",
+}
 _DEPTH = 3  # bodies within bodies
 
 
@@ -73,8 +85,14 @@ class Said:
         return not self.codes.isdisjoint(_TOO_LONG) or bool(_TOO_LONG_WORDS.search(self.message))
 
 
+def cure_of(words: str) -> str:
+    """What to set where a service refuses a parameter of the request, which its words name."""
+    cures = [cure for name, cure in _CURES.items() if re.search(rf"\b{name}\b", words)]
+    return cures[0] if cures else f"change the setting behind that parameter: {'; '.join(_CURES.values())}"
+
+
 def said_in(body: Any) -> Said:
-    """Read the body of an error: OpenAI's form, that of FastAPI (`detail`), of Gemini (a list), problem+json, or text."""
+    """Read the body of an error: OpenAI's form, FastAPI's (`detail`), Gemini's (a list), problem+json, or text."""
     return _said(body, _DEPTH)
 
 
@@ -100,18 +118,17 @@ def _said(body: Any, depth: int) -> Said:
 
 def _message(body: Mapping[str, Any], depth: int) -> str:
     for name in ("message", "msg", "error", "error_description", "detail", "title", "errors"):
-        value = body.get(name)
-        if isinstance(value, str) and value.strip():
-            if name == "title" or name == "detail":  # problem+json has both
-                parts = [body.get("title"), body.get("detail")]
-                return ": ".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
-            return value.strip()
-        if isinstance(value, Mapping) and depth:
-            if words := _said(value, depth - 1).message:
-                return words
+        value, words = body.get(name), ""
+        if isinstance(value, str):
+            # problem+json has a title beside the detail.
+            parts = [body.get("title"), body.get("detail")] if name in ("title", "detail") else [value]
+            words = ": ".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+        elif isinstance(value, Mapping) and depth:
+            words = _said(value, depth - 1).message
         elif isinstance(value, list) and depth:
-            if words := "; ".join(filter(None, (_complaint(one, depth - 1) for one in value[:3]))):
-                return words
+            words = "; ".join(filter(None, (_complaint(one, depth - 1) for one in value[:3])))
+        if words:
+            return words
     return ""
 
 

@@ -48,7 +48,8 @@ class OpenAIBackend:
     def __init__(self, settings: OpenAISettings, prompt: Prompt, sampling: Sampling) -> None:
         self._settings, self._prompt, self._sampling = settings, prompt, sampling
         self._marker = f"\n\n{prompt.marker}\n\n"
-        self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens)
+        # Of thoughts nothing is known beforehand but their limit.
+        self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens) + settings.thinking_tokens
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -63,7 +64,7 @@ class OpenAIBackend:
             "max_sample_tokens": settings.max_sample_tokens,
             "tokenizer": revision_of(settings.tokenizer) if settings.tokenizer else None,
             "extra": settings.extra,
-        }
+        } | ({"max_thinking_tokens": settings.thinking_tokens} if settings.thinking_tokens else {})
 
     @property
     def deterministic(self) -> bool:
@@ -142,7 +143,7 @@ class OpenAIBackend:
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": self._prompt.before + text + self._prompt.after}],
             "temperature": sampling.temperature,
-            settings.answer_limit: settings.max_new_tokens,
+            settings.answer_limit: settings.max_new_tokens + settings.thinking_tokens,
         }
         if not sampling.greedy:
             if sampling.top_p < 1:
