@@ -16,6 +16,7 @@ from tamis.core.llm.backend import Request
 from tamis.core.llm.backends.logprobs import last_probabilities, probabilities_of_ids
 from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
 from tamis.core.llm.backends.sampling import Sampling
+from tamis.core.llm.client import ServiceError
 from tamis.core.llm.faults import Fault
 from tamis.core.llm.replies import Reply
 from tamis.core.settings import parse as parse_settings
@@ -209,6 +210,8 @@ def test_why_there_are_no_scores_is_told_apart(reply: Reply, kind: str) -> None:
         ("Qwen/Qwen3-4B-Instruct-2507", {}, 0),
         ("Qwen/Qwen3-8B", {"extra": {"chat_template_kwargs": {"enable_thinking": False}}}, 0),
         ("gemini-2.5-flash", {"extra": {"reasoning_effort": "none"}}, 0),
+        ("glm-4.6", {"extra": {"thinking": {"type": "disabled"}}}, 0),
+        ("openrouter/qwen3-8b", {"extra": {"reasoning": {"enabled": False}}}, 0),
         ("deepseek-reasoner", {"max_thinking_tokens": 500}, 500),
         ("deepseek-chat", {}, 0),
         ("mine", {"max_thinking_tokens": 500}, 500),
@@ -520,6 +523,31 @@ def test_a_dead_key_stops_before_the_pool_is_asked(tmp_path: Path, monkeypatch: 
         monkeypatch.delenv("NO_SUCH_KEY", raising=False)
         with pytest.raises(SettingsError, match="NO_SUCH_KEY"):
             run(settings(server, backend={"api_key_env": "NO_SUCH_KEY"}), pool=tmp_path / "pool", out=tmp_path / "out")
+
+
+def test_a_service_that_gives_no_logprobs_is_told_how_to_be_asked(tmp_path: Path) -> None:
+    said = error("You are not allowed to request logprobs from this model")
+    with Server(lambda asked: Reaction(said, 403)) as server, pytest.raises(ServiceError) as refused:
+        run(settings(server), pool=pool_of(3, tmp_path), out=tmp_path / "out")
+    assert "logprobs: false" in refused.value.action
+
+
+def test_moderation_of_one_sample_is_a_refusal_and_final(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        moderated = "What is 3?" in asked.prompt
+        return (
+            Reaction(error("Content Exists Risk", "invalid_request_error"), 400)
+            if moderated
+            else Reaction(completion())
+        )
+
+    pool = pool_of(30, tmp_path)
+    with Server(behave) as server:
+        mine = settings(server, tmp_path / "store")
+        facts = run(mine, pool=pool, out=tmp_path / "out").facts
+        assert (facts["ok"], facts["refused"], len(server.asked)) == (29, 1, 30)
+        run(mine.model_copy(update={"max_failure_share": 0.5}), pool=pool, out=tmp_path / "again")
+        assert len(server.asked) == 30
 
 
 def test_the_paper_s_service_is_ready_by_name() -> None:

@@ -45,11 +45,12 @@ def split(text: str) -> tuple[str, str]:
 def thinks(model: str, extra: Mapping[str, Any]) -> bool:
     """Whether a model is known by its name to think first, and the request's `extra` fields do not stop it."""
     template = extra.get("chat_template_kwargs")
-    reasoning = extra.get("reasoning")
+    reasoning, thinking = extra.get("reasoning"), extra.get("thinking")
     stopped = (
         (isinstance(template, Mapping) and False in (template.get("enable_thinking"), template.get("thinking")))
         or extra.get("enable_thinking") is False
         or extra.get("reasoning_effort") == "none"
+        or (isinstance(thinking, Mapping) and thinking.get("type") == "disabled")
         or (isinstance(reasoning, Mapping) and (reasoning.get("enabled") is False or reasoning.get("effort") == "none"))
     )
     name = model.rstrip("/").rsplit("/", 1)[-1]
