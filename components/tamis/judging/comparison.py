@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -157,7 +158,7 @@ def compare(
 
 def stands_out(share: float, n: int) -> bool:
     """Whether a share is far from a half, and by more than two standard errors of `n` draws."""
-    return abs(share - 0.5) > max(_BIASED, n**-0.5)
+    return abs(share - 0.5) > max(_BIASED, 1 / sqrt(n))
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
