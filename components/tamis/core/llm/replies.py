@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
 from tamis.core.llm.faults import Fault, fault_in_answer, shortened, storable
+from tamis.core.llm.usage import usage_of
 
 # What services call the end of an answer that their moderation stopped, and of one that a fault of theirs stopped.
 _MODERATED = {"content_filter", "sensitive", "safety", "prohibited_content", "blocklist", "moderation", "refusal"}
 _BROKEN_OFF = {"error", "insufficient_system_resource", "abort"}
-_MOST = 2**31 - 1  # tokens; more is no count
 _LONGEST_RAW = 50_000  # characters of a body that is kept as it came
 
 
@@ -27,9 +27,9 @@ class Reply:
         refusal: the words of a refusal, where the service marks one.
         logprobs: one entry per token of the answer with `token`, `logprob`, `top_logprobs`; empty if not asked for.
         prompt_tokens: as counted by the service; None where it does not say.
-        completion_tokens: likewise.
+        completion_tokens: likewise; those of thoughts included.
         cached_tokens: tokens of the prompt that the service had in its cache.
-        reasoning_tokens: tokens of thoughts, as counted by the service; None where it does not say.
+        reasoning_tokens: tokens of the answer that are thoughts.
         thoughts: what the model thought before it answered, where the service gives that apart from the answer.
         raw: the body as it came, where it was paid for and holds no answer that is understood.
     """
@@ -41,7 +41,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int = 0
-    reasoning_tokens: int | None = None
+    reasoning_tokens: int = 0
     thoughts: str = ""
     raw: str | None = None
 
@@ -76,11 +76,11 @@ def reply_in(body: Any, parameters: frozenset[str] = frozenset(), patience: floa
         return Fault("bad response", "JSON, but no chat completion")
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
-    counts, finish = _counts(body.get("usage")), str(choice.get("finish_reason") or "stop")
+    counts, finish = asdict(usage_of(body.get("usage"))), storable(str(choice.get("finish_reason") or "stop"))
     message = choice.get("message")
     message = message if isinstance(message, Mapping) else {}
     content = message.get("content", choice.get("text"))
-    text, thoughts, refusal = _parts(content)
+    text, thoughts, refusal, known = _parts(content)
     thoughts = thoughts or next(filter(None, (_text(message.get(name)) for name in _THOUGHTS)), "")
     refusal = refusal or _text(message.get("refusal"))
     for erring in (choice, body):
@@ -90,9 +90,9 @@ def reply_in(body: Any, parameters: frozenset[str] = frozenset(), patience: floa
         return Fault("server error", f"the answer was broken off: finish_reason {shortened(finish)}")
     if not choice and not body.get("usage"):
         return Fault("bad response", "JSON, but no chat completion")
-    # Null and nothing at all are no answer; what stands there else, and gave no text, is an answer we cannot read.
-    if (content and not (text or thoughts or refusal)) or (not message and content is None and choices != []):
-        return Reply("", finish, raw=json.dumps(body)[:_LONGEST_RAW], **counts)
+    # Null is no answer. What stands there else, and gives no text, is an answer that we cannot read.
+    if not known or (not message and content is None and choices != []):
+        return Reply("", finish, raw=_raw(body), **counts)
     if not choice:
         finish = "content_filter" if _blocked(body) else "no choice"
     return Reply(
@@ -108,6 +108,17 @@ def reply_in(body: Any, parameters: frozenset[str] = frozenset(), patience: floa
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")  # fields of a message, by the kind of server
 
 
+def _raw(body: Mapping[str, Any]) -> str:
+    """A body as text; without probabilities, which may be a hundred times as long as the answer."""
+    choices = body.get("choices")
+    if isinstance(choices, list):
+        short = [
+            {k: v for k, v in one.items() if k != "logprobs"} if isinstance(one, Mapping) else one for one in choices
+        ]
+        body = {**body, "choices": short}
+    return json.dumps(body)[:_LONGEST_RAW]
+
+
 def _text(value: Any) -> str:
     """Text, or that of an object around it."""
     if isinstance(value, Mapping):
@@ -115,55 +126,35 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _parts(content: Any) -> tuple[str, str, str]:
-    """Answer, thoughts and refusal in a message's content: text, one part, or a list of parts."""
-    if isinstance(content, str):
-        return content, "", ""
+def _parts(content: Any) -> tuple[str, str, str, bool]:
+    """Answer, thoughts and refusal in a message's content, which is text, one part, or a list of parts, or nothing.
+
+    The last is whether there is none among them of which nothing is known, or text in spite of it.
+    """
     found: dict[str, list[str]] = {"answer": [], "thoughts": [], "refusal": []}
-    for part in content if isinstance(content, list) else [content]:
+    known = True
+    for part in content if isinstance(content, list) else [] if content is None else [content]:
+        kind = str(part.get("type") or "text") if isinstance(part, Mapping) else "text"
         if isinstance(part, str):
             found["answer"].append(part)
-        elif isinstance(part, Mapping):
-            kind = str(part.get("type") or "text")
-            if kind in ("thinking", "reasoning", "thought"):
-                inner = next((part[name] for name in ("thinking", "reasoning", "text") if part.get(name)), "")
-                found["thoughts"].append(_parts(inner)[0])
-            elif kind == "refusal":
-                found["refusal"].append(_text(part.get("refusal")))
-            elif kind in ("text", "output_text"):
-                found["answer"].append(_text(part.get("text", part)) or _text(part))
+        elif not isinstance(part, Mapping):
+            known = False
+        elif kind in ("thinking", "reasoning", "thought"):
+            inner = next((part[name] for name in ("thinking", "reasoning", "text") if part.get(name)), "")
+            found["thoughts"].append(_parts(inner)[0])
+        elif kind == "refusal":
+            found["refusal"].append(_text(part.get("refusal")))
+        elif kind in ("text", "output_text") and isinstance(part.get("text"), str | Mapping):
+            found["answer"].append(_text(part["text"]))
+        else:
+            known = False
     answer, thoughts, refusal = ("".join(texts) for texts in found.values())
-    return answer, thoughts, refusal
+    return answer, thoughts, refusal, known or bool(answer)
 
 
 def _logprobs(value: Any) -> list[dict[str, Any]]:
     entries = value.get("content") if isinstance(value, Mapping) else value
     return entries if isinstance(entries, list) and all(isinstance(one, Mapping) for one in entries) else []
-
-
-def _counts(usage: Any) -> dict[str, Any]:
-    """The counts of tokens, whatever of them there is."""
-
-    def inside(name: str, key: str) -> int | None:
-        details = usage.get(name)
-        return _count(details.get(key)) if isinstance(details, Mapping) else None
-
-    usage = usage if isinstance(usage, Mapping) else {}
-    thought = inside("completion_tokens_details", "reasoning_tokens")
-    return {
-        "prompt_tokens": _count(usage.get("prompt_tokens")),
-        "completion_tokens": _count(usage.get("completion_tokens")),
-        "cached_tokens": inside("prompt_tokens_details", "cached_tokens") or 0,
-        "reasoning_tokens": _count(usage.get("reasoning_tokens")) if thought is None else thought,
-    }
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, str) and value.isdecimal() and len(value) < 12:
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST else None
 
 
 def _blocked(body: Mapping[str, Any]) -> bool:

@@ -44,6 +44,8 @@ def read(body: Any) -> Reply:
         ([{"type": "output_text", "text": "fine"}], "fine", ""),
         ([{"type": "text", "text": {"value": "fine"}}], "fine", ""),
         ({"type": "text", "text": "fine"}, "fine", ""),
+        ([{"type": "image", "image": "…"}, {"type": "text", "text": "fine"}], "fine", ""),
+        ([{"type": "text", "text": ""}], "", ""),
         ([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "fine"}], "fine", "hm"),
         (
             [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "fine"}],
@@ -111,6 +113,8 @@ def test_odd_logprobs_throw_no_answer_away(logprobs: Any, entries: list[Any]) ->
     "body",
     [
         said(7),
+        said(0),
+        said({}),
         said({"answer": "fine"}),
         said([{"type": "audio", "audio": "…"}]),
         completion() | {"choices": [{"finish_reason": "stop", "output": "fine"}]},
