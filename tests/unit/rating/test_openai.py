@@ -373,7 +373,7 @@ def test_a_paid_answer_that_is_not_understood_is_kept_once_and_read_by_a_later_v
         with monkeypatch.context() as earlier:
             earlier.setattr(
                 "tamis.core.llm.replies._parts",
-                lambda content: (content, "", "") if isinstance(content, str) else ("", "", ""),
+                lambda content: (content, "", "", True) if isinstance(content, str) else ("", "", "", False),
             )
             earlier.setattr("tamis.core.llm.forms._objects", lambda text: ([], text, []))
             facts = run(mine, pool=pool, out=tmp_path / "one").facts
