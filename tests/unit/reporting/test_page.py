@@ -57,7 +57,7 @@ def test_headings_go_down_one_level_at_a_time(page: Page) -> None:
 
 
 def test_the_contents_list_every_section_in_order(page: Page) -> None:
-    titles = ["Pool", "Ratings", "Curation", "Truth", "Bias", "Subsets", "Experiment", "Evaluation", "Judging"]
+    titles = ["Pool", "Ratings", "Curation", "Truth", "Bias", "Subsets", "Experiment", "Evaluation"]
     titles.append("Cost and reproduction")
     assert [element.text for element in page.all("h2")] == titles
     assert [element.text for element in page.all("li")][: len(titles)] == titles
