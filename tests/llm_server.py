@@ -58,7 +58,7 @@ class Reaction:
 
 
 def completion(
-    text: str = GOOD, *, finish: str = "stop", prompt_tokens: int = 100, tokens: int = 30, **message: Any
+    text: Any = GOOD, *, finish: str = "stop", prompt_tokens: int = 100, tokens: int = 30, **message: Any
 ) -> Any:
     """The body of a chat completion."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}

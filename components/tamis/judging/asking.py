@@ -13,6 +13,7 @@ from tamis.core.llm.asking import ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.readings import anew
 from tamis.core.llm.tally import TOKENS, Speed, Tally
 from tamis.core.progress import Progress
 from tamis.core.store import Store, Writer
@@ -43,11 +44,17 @@ class Asked(Generic[R]):
     cost: float | None
 
 
-def known_of(backend: Backend, store: Store[R], texts: Mapping[str, str], max_attempts: int) -> Known[R]:
-    """Look up what the store has of `texts`, which are by id."""
+def known_of(
+    backend: Backend,
+    store: Store[R],
+    texts: Mapping[str, str],
+    max_attempts: int,
+    read: Callable[[Answer, int, R | None], R],
+) -> Known[R]:
+    """Look up what the store has of `texts`, which are by id; `read` reads what was not understood, once more."""
     stored = store.read()
     found: dict[str, R | None] = dict(zip(texts, stored.find(pa.array(list(texts), pa.string())), strict=True))
-    there = {key: record for key, record in found.items() if record is not None}
+    there = {key: anew(record, read) for key, record in found.items() if record is not None}
     final = {key: record for key, record in there.items() if is_final(record, backend, max_attempts)}
     return Known(final, {key: record for key, record in there.items() if key not in final}, stored.damaged)
 
@@ -68,7 +75,7 @@ def ask_all(
         ModelError: when the engine cannot be used, or the allowance for failures or money is used up.
         StorageError: when the store cannot be read or written.
     """
-    known: Known[R] = known_of(backend, store, texts, max_attempts)
+    known: Known[R] = known_of(backend, store, texts, max_attempts, read)
     if known.final:
         log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
     records, tally, speed = dict(known.final), Tally(), Speed()

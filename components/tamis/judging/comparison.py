@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from tamis.core.errors import InputError
 Verdict = Literal["first", "second", "tie"]
 _SEEN = {"first": 1, "tie": 0, "second": -1}
 _RESAMPLES = 10_000
+_BIASED = 0.1  # from a half, beyond which a judge's liking for a place is warned of
 _CELLS = 20_000_000  # of one block of resampled prompts: bounds the memory
 
 
@@ -152,6 +154,11 @@ def compare(
         length_correlation=_length_correlation(result, lengths),
         mean_lengths=(float(lengths[:, 0].mean()), float(lengths[:, 1].mean())),
     )
+
+
+def stands_out(share: float, n: int) -> bool:
+    """Whether a share is far from a half, and by more than two standard errors of `n` draws."""
+    return abs(share - 0.5) > max(_BIASED, 1 / sqrt(n))
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from tamis.judging.asking import known_of
 from tamis.judging.contestants import Contestant, choice_of, open_contestant
 from tamis.judging.prompts import load_prompt
 from tamis.judging.questions import Question
-from tamis.judging.records import TEXTS, VERDICTS, Text
+from tamis.judging.records import TEXTS, VERDICTS, Text, text_of
 from tamis.judging.settings import JudgingSettings
 
 
@@ -58,7 +58,7 @@ class Match:
         wanted = {question.id: question.text for question in questions}
         if contestant.given is not None:
             return {key: contestant.given[key] for key in wanted if key in contestant.given}
-        known = known_of(contestant.backend, self.texts_of(contestant), wanted, 1).final
+        known = known_of(contestant.backend, self.texts_of(contestant), wanted, 1, text_of).final
         return {key: record.text for key, record in known.items() if record.text is not None}
 
     def comparisons(self, question: Question, one: str, other: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tamis.core.artifacts import Artifact
@@ -15,6 +16,7 @@ from tamis.judging.asking import known_of
 from tamis.judging.contestants import artifact_of
 from tamis.judging.match import Match, place_of_store
 from tamis.judging.questions import all_questions
+from tamis.judging.records import verdict_of
 from tamis.judging.settings import JudgingSettings
 
 
@@ -78,7 +80,8 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
                 most = settings.judge.max_answer_characters
                 shown = match.prompt.shown(question.text, one or longest, other or longest, most)
                 guessed += [shown, shown]
-        known = known_of(match.judge, match.verdicts, asked, settings.judge.max_attempts).final
+        read = partial(verdict_of, match.prompt)
+        known = known_of(match.judge, match.verdicts, asked, settings.judge.max_attempts, read).final
         sizes = match.judge.measure([text for key, text in asked.items() if key not in known] + guessed)
         tokens = sum(size.prompt_tokens for size in sizes if not size.too_long)
         answers = sum(size.completion_tokens for size in sizes if not size.too_long)

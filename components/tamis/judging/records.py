@@ -11,6 +11,8 @@ from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
 from tamis.core.llm.faults import storable
 from tamis.core.llm.forms import UnparsableError
+from tamis.core.llm.readings import failed, forgiven, no_answer, unparsable
+from tamis.core.llm.thoughts import split
 from tamis.core.store import ATTEMPTS, TOKENS, Records
 from tamis.judging.comparison import Verdict
 from tamis.judging.prompts import JudgePrompt
@@ -23,6 +25,8 @@ _COMMON = [
     pa.field("attempts", pa.int16()),
     pa.field("prompt_tokens", pa.int32()),
     pa.field("completion_tokens", pa.int32()),
+    pa.field("lenient", pa.string()),
+    pa.field("raw", pa.string()),
 ]
 
 
@@ -37,10 +41,12 @@ class _Asked(BaseModel):
     attempts: int = ATTEMPTS
     prompt_tokens: int | None = TOKENS
     completion_tokens: int | None = TOKENS
+    lenient: str | None = None  # names of what was forgiven in reading the answer
+    raw: str | None = None  # what was paid for and not understood: the answer's text, or else a service's whole body
 
 
 class Text(_Asked):
-    """A contestant's answer to one question, whose id it has. An empty answer is one too."""
+    """A contestant's answer to one question, whose id it has. One of a local model, or of a file, may be empty."""
 
     text: str | None = None
     cut: bool = False
@@ -82,29 +88,33 @@ VERDICTS = Records(
 
 
 def text_of(answer: Answer, attempt: int, earlier: Text | None) -> Text:
-    """Read a contestant's answer: whatever it wrote is its answer."""
+    """Read a contestant's answer: whatever it wrote behind its thoughts, if it had some. Thoughts alone are none."""
     common = _common(answer, attempt, earlier)
     if answer.problem is not None:
-        return Text.model_validate(common | {"status": answer.problem, "error": answer.error})
-    return Text.model_validate(common | {"status": "ok", "text": storable(answer.text).strip(), "cut": answer.cut})
+        return Text.model_validate(common | failed(answer))
+    thoughts, text = (part.strip() for part in split(storable(answer.text)))
+    if thoughts and not text:
+        return Text.model_validate(common | {"status": "failed", "error": no_answer(answer)})
+    lenient = forgiven(answer, ["thoughts"] if thoughts else [])
+    return Text.model_validate(common | {"status": "ok", "text": text, "cut": answer.cut, "lenient": lenient})
 
 
 def verdict_of(prompt: JudgePrompt, answer: Answer, attempt: int, earlier: Judged | None) -> Judged:
     """Read a judge's answer by the form that its prompt asks for."""
     common = _common(answer, attempt, earlier)
     if answer.problem is not None:
-        return Judged.model_validate(common | {"status": answer.problem, "error": answer.error})
+        return Judged.model_validate(common | failed(answer))
     try:
-        values = prompt.form.parse(answer.text)
+        values, leniencies = prompt.form.read(answer.text)
     except UnparsableError as error:
-        reason = f"cut off: {error.problem}" if answer.cut else error.problem
-        return Judged.model_validate(common | {"status": "unparsable", "error": reason})
+        return Judged.model_validate(common | unparsable(answer, error))
+    common |= {"status": "ok", "lenient": forgiven(answer, leniencies)}
     if prompt.kind == "verdict":
         said: Verdict = ("tie", "first", "second")[values[0]]
-        return Judged.model_validate(common | {"status": "ok", "verdict": said})
+        return Judged.model_validate(common | {"verdict": said})
     first, second = values
     said = "tie" if first == second else "first" if first > second else "second"
-    return Judged.model_validate(common | {"status": "ok", "verdict": said, "first": first, "second": second})
+    return Judged.model_validate(common | {"verdict": said, "first": first, "second": second})
 
 
 def _common(answer: Answer, attempt: int, earlier: _Asked | None) -> dict[str, object]:

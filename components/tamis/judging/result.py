@@ -11,13 +11,14 @@ import numpy as np
 
 from tamis.core.errors import ModelError
 from tamis.core.families import family_of, of_one_family
-from tamis.judging.comparison import Comparison, Share, Verdict, compare, outcomes
+from tamis.judging.comparison import Comparison, Share, Verdict, compare, outcomes, stands_out
 from tamis.judging.match import Match
 from tamis.judging.questions import Question
 from tamis.judging.records import Judged, Text
 from tamis.judging.settings import JudgingSettings
 
 log = logging.getLogger(__name__)
+_MOST_FLIPS = 0.5  # share of the pairs with opposite winners, beyond which ties are the judge's
 # A verdict by place, as the model's or its opponent's, in the first order and in the second; and back.
 _SEEN: tuple[dict[Verdict, str], ...] = (
     {"first": "model", "second": "against", "tie": "tie"},
@@ -95,11 +96,36 @@ def facts_of(
         "against": {"name": against.name, "model": against.model, "family": family_of(against.model)},
         "judge": {"model": judge, "family": family_of(judge)},
         "warnings": [
-            f"the judge {judge} and {one.name} are of one family ({family}): judges favour their own kind"
-            for one in match.contestants
-            if (family := of_one_family(judge, one.model))
+            *(
+                f"the judge {judge} and {one.name} are of one family ({family}): judges favour their own kind"
+                for one in match.contestants
+                if (family := of_one_family(judge, one.model))
+            ),
+            *(f"between {model.name} and {against.name}: {warning}" for warning in _of_the_judge(judge, whole, judged)),
         ],
     }
+
+
+def _of_the_judge(judge: str, found: Comparison, judged: Sequence[tuple[dict[str, Any], ...]]) -> list[str]:
+    """What the verdicts show of the judge itself, where that is more than chance."""
+    asked = sum(pair[0]["attempts"] > 0 for pair in judged)
+    if not asked:
+        return []
+    if not found.decided:
+        return [f"the judge {judge} found neither answer better, of {asked} pairs: it may not tell answers apart"]
+    said, first = [], found.first_preferred
+    if first is not None and stands_out(first, found.decided):
+        place, share = ("first", first) if first > 0.5 else ("second", 1 - first)
+        said.append(
+            f"of {found.decided} verdicts with a winner, {share:.1%} went to the answer shown {place}: the judge "
+            f"{judge} likes that place. Both orders cancel that out, at the price of more ties"
+        )
+    if (flips := found.flips * found.prompts / asked) >= _MOST_FLIPS:
+        said.append(
+            f"in {flips:.1%} of the pairs the judge {judge} gave opposite winners in the two orders: most of these "
+            "ties are its own and say nothing of the models. Another judge, or another prompt, may tell them apart"
+        )
+    return said
 
 
 def _whole(pair: tuple[dict[str, Any], dict[str, Any]]) -> bool:

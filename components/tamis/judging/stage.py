@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import MissingExtraError
 from tamis.core.llm.budget import Allowance, Words
+from tamis.core.llm.readings import counted
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
 from tamis.core.steps import Input, Step, Uri, run_step
@@ -92,6 +93,8 @@ def _judge(step: Step[JudgingSettings]) -> None:
         "prompt_tokens": verdicts.tally.prompt_tokens,
         "completion_tokens": verdicts.tally.completion_tokens,
         "cut": [sum(text.cut for text in texts.values()) for texts in written],
+        "thoughts_left_out": [sum(bool(text.lenient) for text in texts.values()) for texts in written],
+        "lenient": counted(verdict.lenient for verdict in verdicts.records.values()),
         "prompt": {"name": settings.judge.prompt, "version": match.prompt.version, "hash": match.prompt.hash},
         "backend": dict(match.judge.identity),
     }

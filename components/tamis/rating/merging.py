@@ -6,6 +6,7 @@ one of the shards of all raters, and `merge_one` merges those of one rater out o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def _merge(step: Step[MergeSettings]) -> None:
     for name in ("reused", "asked", "damaged_store_parts", "shortened", "cost"):
         if name in facts[0]:
             step.facts[name] = round(sum(fact.get(name, 0) for fact in facts), 6)
+    step.facts["lenient"] = dict(sorted(sum((Counter(fact.get("lenient", {})) for fact in facts), Counter()).items()))
     if "sample" in facts[0]:
         step.facts["sample"] = facts[0]["sample"]
     step.facts["shards"] = len(shards)

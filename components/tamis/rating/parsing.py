@@ -1,4 +1,4 @@
-"""A rater's answer: exactly four integers from 1 to 10, or a reason why not."""
+"""A rater's answer: four whole numbers from 1 to 10, or a reason why not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tamis.core.llm.forms import Form, UnparsableError
 
-__all__ = ["FORM", "HIGH", "KEYS", "LOW", "Scores", "UnparsableError", "parse", "write"]
+__all__ = ["FORM", "HIGH", "KEYS", "LOW", "Scores", "UnparsableError", "read", "write"]
 KEYS = ("Rarity", "Complexity", "Informativeness", "Overall rating")
 LOW, HIGH = 1, 10
 FORM = Form(KEYS, LOW, HIGH)
@@ -26,10 +26,11 @@ def write(scores: Scores) -> str:
     return FORM.write(scores)
 
 
-def parse(answer: str) -> Scores:
-    """Read an answer, as `Form.parse` does.
+def read(answer: str) -> tuple[Scores, tuple[str, ...]]:
+    """The scores in an answer, and the names of what was forgiven, as `Form.read` reads it.
 
     Raises:
         UnparsableError: with the reason.
     """
-    return Scores(*FORM.parse(answer))
+    values, leniencies = FORM.read(answer)
+    return Scores(*values), leniencies

@@ -9,16 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
+from tamis.core.llm.readings import failed, forgiven, unparsable
 from tamis.core.store import ATTEMPTS, TOKENS, Records
 from tamis.core.tables import NOT_ASKED, RATINGS
-from tamis.rating.parsing import HIGH, LOW, UnparsableError, parse
+from tamis.rating.parsing import HIGH, LOW, UnparsableError, read
 
 Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "not_asked"]
 Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
 class Rating(BaseModel):
-    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and `shortened`.
+    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and what the store
+    has beside them.
 
     Tokens are summed over the attempts: what was computed or paid.
     """
@@ -37,6 +39,8 @@ class Rating(BaseModel):
     prompt_tokens: int | None = TOKENS
     completion_tokens: int | None = TOKENS
     shortened: bool = False
+    lenient: str | None = None  # names of what was forgiven in reading the answer
+    raw: str | None = None  # what was paid for and not understood: the answer's text, or else a service's whole body
 
     @model_validator(mode="after")
     def _scored_when_ok(self) -> Rating:
@@ -56,7 +60,14 @@ def not_asked(sample: str) -> Rating:
 
 RECORDS = Records(
     Rating,
-    pa.schema([field for field in RATINGS if field.name != "rater"] + [pa.field("shortened", pa.bool_())]),
+    pa.schema(
+        [
+            *(field for field in RATINGS if field.name != "rater"),
+            pa.field("shortened", pa.bool_()),
+            pa.field("lenient", pa.string()),
+            pa.field("raw", pa.string()),
+        ]
+    ),
     "ratings",
 )
 
@@ -71,15 +82,15 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
         "shortened": answer.shortened,
     }
     if answer.problem is not None:
-        return Rating.model_validate(common | {"status": answer.problem, "error": answer.error})
+        return Rating.model_validate(common | failed(answer))
     try:
-        scores = parse(answer.text)
+        scores, leniencies = read(answer.text)
     except UnparsableError as error:
-        reason = f"cut off: {error.problem}" if answer.cut else error.problem
-        return Rating.model_validate(common | {"status": "unparsable", "error": reason})
+        return Rating.model_validate(common | unparsable(answer, error))
     expected = None
     if answer.probabilities is not None:
         mean = sum(score * share for score, share in enumerate(answer.probabilities, LOW))
         # Beyond four decimals lies the noise of floating point, which differs between batches.
         expected = round(min(max(mean, LOW), HIGH), 4)
-    return Rating.model_validate(common | scores._asdict() | {"status": "ok", "expected": expected})
+    said = {"status": "ok", "expected": expected, "lenient": forgiven(answer, leniencies)}
+    return Rating.model_validate(common | scores._asdict() | said)

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tamis.core.llm.asking import ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.readings import anew
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
 from tamis.core.llm.tally import TOKENS, Speed
 from tamis.core.models import revision_of
@@ -187,7 +189,8 @@ class _Rater:
             self.backend.remember_in(Journal(self.store.journal))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
-        self.stored = RECORDS.none() if self.store is None else self.store.read(wanted)
+        stored = RECORDS.none() if self.store is None else self.store.read(wanted)
+        self.stored = stored.anew(partial(anew, read=rating_of))
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
         """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""

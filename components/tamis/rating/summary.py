@@ -22,6 +22,7 @@ class Summary(Tally):
         self._overall: Counter[int] = Counter()
         self._expected, self._with_expected = 0.0, 0
         self._shortened = self._not_asked = 0
+        self._lenient: Counter[str] = Counter()
 
     def add(self, rating: Rating) -> None:
         """Count one rating. A sample that was not to be asked about is counted, but is no failure."""
@@ -30,6 +31,7 @@ class Summary(Tally):
             return
         self.count(rating)
         self._shortened += rating.shortened
+        self._lenient.update(rating.lenient.split(", ") if rating.lenient else ())
         if rating.overall is not None:
             self._overall[rating.overall] += 1
         if rating.expected is not None:
@@ -42,6 +44,7 @@ class Summary(Tally):
         facts: dict[str, Any] = {status: self.statuses[status] for status in STATUSES}
         facts[NOT_ASKED] = self._not_asked
         facts["errors"] = {f"{status}: {kind}": count for (status, kind), count in sorted(self.errors.items())}
+        facts["lenient"] = dict(sorted(self._lenient.items()))
         facts["overall_histogram"] = {str(score): self._overall[score] for score in range(LOW, HIGH + 1)}
         if rated:
             facts["overall_mean"] = round(sum(score * count for score, count in self._overall.items()) / rated, 4)
@@ -57,5 +60,11 @@ class Summary(Tally):
         statuses = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         scores = " ".join(f"{score}:{self._overall[score]}" for score in range(LOW, HIGH + 1))
         log.info("rater '%s': %s; overall ratings %s", rater, statuses, scores)
+        if self._lenient:
+            log.info(
+                "rater '%s': answers that were not written as asked, and taken all the same: %s",
+                rater,
+                ", ".join(f"{count} {name}" for name, count in self._lenient.items()),
+            )
         if self.errors:
             log.warning("samples without a rating:\n%s", self.table_of_errors())

@@ -178,6 +178,127 @@ def test_a_service_answers_for_a_contestant_and_its_answers_are_kept(tmp_path: P
         assert (len(server.asked), again["reused_answers"]) == (before, 5)
 
 
+EMPTY: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": (completion(""), "failed: no answer"),
+    "null": (completion(None), "failed: no answer"),
+    "white space": (completion(" \n"), "failed: no answer"),
+    "no choice": (completion() | {"choices": []}, "failed: no answer"),
+    "thoughts apart": (completion(None, reasoning_content="Let me think."), "failed: no answer"),
+    "cut in thoughts apart": (
+        completion(None, finish="length", reasoning="Let me"),
+        "failed: thoughts took all tokens",
+    ),
+    "cut in thoughts": (completion("<think>Let me", finish="length"), "failed: thoughts took all tokens"),
+    "thoughts only": (completion("<think>Let me think.</think>"), "failed: no answer"),
+    "cut at once": (completion("", finish="length"), "failed: no answer"),
+    "not understood": (completion({"answer": "ours 9"}), "failed: not understood"),
+    "moderated": (completion("", finish="content_filter"), "refused: content filter"),
+    "moderated half-way": (completion("ours 9, but", finish="content_filter"), "refused: content filter"),
+}
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_a_service_s_empty_answer_is_none_is_in_no_share_and_is_asked_for_again(empty: str, tmp_path: Path) -> None:
+    body, reason = EMPTY[empty]
+    mended = False
+
+    def behave(asked: Asked) -> Reaction:
+        if shown(asked) is not None:
+            return judge_by(by_number)(asked)
+        return Reaction(completion("ours 7") if mended or asked.prompt != "A?" else body)
+
+    with Server(behave) as server:
+        service = {
+            "kind": "service", "model": "gpt-x", "base_url": server.url, "api_key_env": None,
+            "price": {"input": 1000, "output": 1000},
+        }  # fmt: skip
+        own: dict[str, Any] = {"store": str(tmp_path / "store"), "max_failure_share": 0.2, "model": service}
+        facts = run(settings(tmp_path, server, PAIRS, **own), out=tmp_path / "out").facts
+        assert (facts["n"], facts["not_judged"], facts["reasons"]) == (4, 1, {f"no answer of gpt-x: {reason}": 1})
+        assert (facts["win"], facts["tie"], facts["lose"]) == (0.75, 0.25, 0)  # 7 against 4, 3, 7 and 6
+        assert facts["cost"] == pytest.approx(5 * 0.13)
+        assert not [one for one in server.asked if shown(one) is not None and "A?" in one.prompt]
+        mended, before = True, len(server.asked)
+        again = run(settings(tmp_path, server, PAIRS, **own, seed=7), out=tmp_path / "again").facts
+        asked = [one for one in server.asked[before:] if shown(one) is None]
+    if reason.startswith("refused"):
+        assert (again["n"], len(asked)) == (4, 0)
+    else:
+        assert (again["n"], [one.prompt for one in asked]) == (5, ["A?"])
+        assert again["cost"] == pytest.approx(6 * 0.13)  # what the empty one took counts
+
+
+def test_the_judge_sees_no_thoughts_of_a_contestant(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        return judge_by(by_number)(asked) if shown(asked) else Reaction(completion("<think>Say 1?</think>\n\nours 7"))
+
+    with Server(behave) as server:
+        service = {"kind": "service", "model": "qwen3-8b", "base_url": server.url, "api_key_env": None}
+        mine = settings(tmp_path, server, PAIRS, model=service, answers={"max_new_tokens": 50})
+        facts = run(mine, out=tmp_path / "out").facts
+        asked = next(one for one in server.asked if shown(one) is None)
+    assert {row["model_answer"] for row in rows_of(tmp_path / "out")} == {"ours 7"}
+    assert facts["thoughts_left_out"] == [5, 0]
+    assert asked.body["max_completion_tokens"] == 50 + 4096
+
+
+def test_a_judge_that_thinks_or_dresses_its_verdict_is_understood_and_counted(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        body = judge_by(by_number)(asked).body
+        message = body["choices"][0]["message"]
+        message["content"] = f"<think>Hm.</think>```json\n{message['content'].replace('Answer ', 'answer_')}\n```"
+        return Reaction(body)
+
+    with Server(behave) as server:
+        facts = run(settings(tmp_path, server, PAIRS), out=tmp_path / "out").facts
+    assert (facts["win"], facts["tie"], facts["lose"]) == (0.4, 0.4, 0.2)
+    assert facts["lenient"] == {"code fence": 8, "key spelling": 8, "thoughts": 8}
+
+
+def test_a_verdict_that_was_not_understood_is_read_by_a_later_version_without_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def behave(asked: Asked) -> Reaction:
+        body = judge_by(by_number)(asked).body
+        message = body["choices"][0]["message"]
+        message["content"] = f"My scores: {message['content']}"
+        return Reaction(body)
+
+    with Server(behave) as server:
+        own: dict[str, Any] = {"store": str(tmp_path / "store"), "max_failure_share": 0.9, "judge": {"max_attempts": 1}}
+        with monkeypatch.context() as earlier:
+            earlier.setattr("tamis.core.llm.forms._objects", lambda text: ([], text, []))
+            with pytest.raises(ModelError):
+                run(settings(tmp_path, server, PAIRS, **own), out=tmp_path / "out")
+        before = len(server.asked)
+        assert plan(settings(tmp_path, server, PAIRS, **own)).judged == before
+        facts = run(settings(tmp_path, server, PAIRS, **own), out=tmp_path / "out").facts
+    assert (facts["n"], len(server.asked)) == (5, 8)
+    assert facts["reused_verdicts"] == before
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "warned"),
+    [
+        ((9, 1), "likes that place"),
+        ((1, 9), "likes that place"),
+        ((5, 5), "found neither answer better"),
+        (None, ""),
+    ],
+)
+def test_a_judge_that_does_not_tell_answers_apart_is_warned_of(
+    verdicts: tuple[int, int] | None, warned: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = {f"{number}?": ("ours 3", f"theirs {2 + 3 * (number % 2)}") for number in range(20)}
+    with Server(judge_by(by_number if verdicts is None else lambda *_: verdicts)) as server:
+        facts = run(settings(tmp_path, server, pairs), out=tmp_path / "out").facts
+    assert facts["tie"] == (0 if verdicts is None else 1)
+    assert len(facts["warnings"]) == {"likes that place": 2, "found neither answer better": 1, "": 0}[warned]
+    assert (warned in caplog.text) if warned else not [one for one in caplog.records if one.levelname == "WARNING"]
+    if warned == "likes that place":
+        assert "in 100.0% of the pairs" in facts["warnings"][1]
+
+
 def test_services_that_give_their_models_one_name_are_two_contestants(tmp_path: Path) -> None:
     def answering(words: str) -> Server:
         return Server(lambda asked: Reaction(completion(f"{words} {len(asked.prompt)}")))

@@ -16,12 +16,15 @@ from tamis.core.llm.backend import Request
 from tamis.core.llm.backends.logprobs import last_probabilities, probabilities_of_ids
 from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
 from tamis.core.llm.backends.sampling import Sampling
-from tamis.core.llm.client import Reply
+from tamis.core.llm.client import ServiceError
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.replies import Reply
 from tamis.core.settings import parse as parse_settings
+from tamis.rating.merging import run as merge
 from tamis.rating.parsing import FORM, Scores, write
 from tamis.rating.prompts import load_prompt
-from tamis.rating.settings import OpenAISettings, RatingSettings
+from tamis.rating.records import rating_of
+from tamis.rating.settings import MergeSettings, OpenAISettings, RatingSettings
 from tamis.rating.stage import plan, run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import GOOD, Asked, Reaction, Server, completion, error, hostile
@@ -93,6 +96,35 @@ def test_a_ten_of_two_tokens_shares_with_the_one() -> None:
     assert last_probabilities(FORM, HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
 
 
+DRAFT = [{"token": one, "logprob": -0.1, "top_logprobs": []} for one in ("<think>", HEAD, "2", "}", "</think>", "\n")]
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [
+        (DRAFT, HEAD + "9}"),  # the service parts the thoughts from the content, but not from the logprobs
+        (DRAFT, "<think>" + HEAD + "2}</think>\n" + HEAD + "9}"),
+        ([{"token": "<|start|>", "logprob": 0.0, "top_logprobs": []}], HEAD + "9}"),
+        ([{"token": "\\xe2", "bytes": [226], "logprob": 0.0, "top_logprobs": []}], HEAD + "9}"),
+    ],
+)
+def test_probabilities_are_read_where_the_answer_is_though_tokens_hold_more(
+    before: list[dict[str, Any]], text: str
+) -> None:
+    answer = tokens(HEAD, "9", "}", "<|im_end|>", last={"9": 0.75, "8": 0.25}, at=1)
+    found = last_probabilities(FORM, text, [*before, *answer])
+    assert found == pytest.approx([0, 0, 0, 0, 0, 0, 0, 0.25, 0.75, 0])
+
+
+def test_probabilities_are_read_through_what_is_forgiven_and_only_where_one_place_can_be_meant() -> None:
+    head = HEAD.replace("Overall rating", "overall_rating")
+    answer = tokens("Grüße: ```", head, "9", "}", last={"9": 0.75, "8": 0.25}, at=2)
+    shares = [0, 0, 0, 0, 0, 0, 0, 0.25, 0.75, 0]
+    assert last_probabilities(FORM, f"Grüße: ```{head}9}}", answer) == pytest.approx(shares)
+    twice = tokens(HEAD, "9", "}", HEAD, "9", "}")
+    assert last_probabilities(FORM, 2 * f"{HEAD}9}}", twice) is None
+
+
 def test_of_token_ids_the_same_is_read_though_a_first_token_loses_its_space() -> None:
     """As SentencePiece's decoders do: a text never begins with the space of its first token."""
     words = [*HEAD.rstrip().split(" "), "7", "9", "}"]
@@ -130,6 +162,10 @@ def test_where_the_tokens_do_not_tell_nothing_is_claimed(strange: list[dict[str,
         (Reply("I cannot rate this."), "refused"),
         (Reply("Sorry is a word. " + GOOD), None),
         (Reply("The sample is good."), None),
+        (Reply("<think>I cannot tell.</think>" + GOOD), None),
+        (Reply("<think>Easy.</think>I cannot rate this."), "refused"),
+        (Reply("", finish="SAFETY"), "refused"),
+        (Reply("", raw="{}"), "failed"),
         (Fault("content filter"), "refused"),
         (Fault("too long"), "too_long"),
         (Fault("timeout"), "failed"),
@@ -138,6 +174,58 @@ def test_where_the_tokens_do_not_tell_nothing_is_claimed(strange: list[dict[str,
 )
 def test_what_a_reply_says_about_the_sample(outcome: Reply | Fault, problem: str | None) -> None:
     assert answer_of(REQUEST, outcome, shortened=False, form=FORM).problem == problem
+
+
+def test_an_answer_among_thoughts_is_read_if_these_ended_by_themselves() -> None:
+    found = answer_of(REQUEST, Reply("", thoughts=f"So: {GOOD}"), shortened=False, form=FORM)
+    rating = rating_of(found, 1)
+    assert (rating.status, rating.overall, rating.lenient) == ("ok", 7, "answer among thoughts, words around")
+    cut = answer_of(REQUEST, Reply("", "length", thoughts=f"So: {GOOD}"), shortened=False, form=FORM)
+    assert rating_of(cut, 1).status == "unparsable"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply("", "length", thoughts="Let me think"), "thoughts took all tokens"),
+        (Reply("", "length", reasoning_tokens=128), "thoughts took all tokens"),
+        (Reply("<think>Let me think", "length"), "thoughts took all tokens"),
+        (Reply(GOOD[:20], "length"), "cut off"),
+        (Reply(""), "empty answer"),
+    ],
+)
+def test_why_there_are_no_scores_is_told_apart(reply: Reply, kind: str) -> None:
+    rating = rating_of(answer_of(REQUEST, reply, shortened=False, form=FORM), 1)
+    assert (rating.status, str(rating.error).partition(":")[0]) == ("unparsable", kind)
+    assert ("enable_thinking" in str(rating.error)) == (kind == "thoughts took all tokens")
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "tokens"),
+    [
+        ("gpt-4o-mini", {}, 0),
+        ("o3-mini", {}, 4096),
+        ("openai/gpt-oss-20b", {}, 4096),
+        ("Qwen/Qwen3-8B", {}, 4096),
+        ("Qwen/Qwen3-4B-Instruct-2507", {}, 0),
+        ("Qwen/Qwen3-8B", {"extra": {"chat_template_kwargs": {"enable_thinking": False}}}, 0),
+        ("gemini-2.5-flash", {"extra": {"reasoning_effort": "none"}}, 0),
+        ("glm-4.6", {"extra": {"thinking": {"type": "disabled"}}}, 0),
+        ("openrouter/qwen3-8b", {"extra": {"reasoning": {"enabled": False}}}, 0),
+        ("deepseek-reasoner", {"max_thinking_tokens": 500}, 500),
+        ("deepseek-chat", {}, 0),
+        ("mine", {"max_thinking_tokens": 500}, 500),
+        ("meta-llama/Llama-3.1-8B-Instruct", {}, 0),
+    ],
+)
+def test_a_thinking_model_has_tokens_for_its_thoughts_beside_those_of_its_answer(
+    model: str, own: dict[str, Any], tokens: int
+) -> None:
+    backend = OpenAIBackend(OpenAISettings(model=model, **own), PROMPT, Sampling())
+    assert backend.body(REQUEST, "x")["max_completion_tokens"] == 128 + tokens
+    assert backend.identity.get("max_thinking_tokens", 0) == tokens
+    assert ("max_thinking_tokens" in backend.identity) == (tokens > 0)  # other models' ratings stay what they were
+    assert backend.measure(["x"])[0].completion_tokens >= tokens
 
 
 def backend_of(sampling: Sampling = Sampling(), **values: Any) -> OpenAIBackend:  # noqa: B008
@@ -247,6 +335,85 @@ def test_a_hostile_service_leaves_no_sample_without_a_status_and_no_rating_twice
     assert again.facts["asked"] == passing  # nothing that had ended was paid for again
     span = server.asked[first - 1].at - server.asked[0].at
     assert first <= 150 + 150 * span  # 9,000 a minute, and the bucket's second
+
+
+def test_what_was_forgiven_is_counted_over_reuse_and_shards(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        number = int(asked.prompt.rsplit("What is ", 1)[1].split("?")[0])
+        return Reaction(completion(f"Sure: {GOOD}" if number < 6 else GOOD.replace("7", '"7"') if number < 9 else GOOD))
+
+    pool, counts = pool_of(12, tmp_path), {"number as text": 3, "words around": 6}
+    with Server(behave) as server:
+        mine = settings(server, tmp_path / "store")
+        assert run(mine, pool=pool, out=tmp_path / "one").facts["lenient"] == counts
+        assert (
+            run(mine.model_copy(update={"max_failure_share": 0.2}), pool=pool, out=tmp_path / "two").facts["lenient"]
+            == counts
+        )
+        parts = [tmp_path / f"part{number}" for number in (1, 2)]
+        for number, part in enumerate(parts, 1):
+            run(mine.model_copy(update={"shard": f"{number}/2"}), pool=pool, out=part)
+        assert len(server.asked) == 12
+    assert merge(MergeSettings(), pool=pool, ratings=parts, out=tmp_path / "merged").facts["lenient"] == counts
+
+
+def test_a_paid_answer_that_is_not_understood_is_kept_once_and_read_by_a_later_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This version, made to know neither lists of parts nor words around an object, is the earlier one."""
+    parts = [{"type": "text", "text": GOOD}]
+    bodies: dict[int, Any] = {0: completion(parts), 1: completion(f"Sure: {GOOD}"), 2: completion("Seven.")}
+    pool, store = pool_of(3, tmp_path), tmp_path / "store"
+
+    def behave(asked: Asked) -> Reaction:
+        return Reaction(bodies[int(asked.prompt.rsplit("What is ", 1)[1].split("?")[0])])
+
+    with Server(behave) as server:
+        mine = settings(server, store, max_failure_share=1.0, max_attempts=1)
+        with monkeypatch.context() as earlier:
+            earlier.setattr(
+                "tamis.core.llm.replies._parts",
+                lambda content: (content, "", "", True) if isinstance(content, str) else ("", "", "", False),
+            )
+            earlier.setattr("tamis.core.llm.forms._objects", lambda text: ([], text, []))
+            facts = run(mine, pool=pool, out=tmp_path / "one").facts
+        assert (facts["ok"], facts["failed"], facts["unparsable"], len(server.asked)) == (0, 1, 2, 3)
+        kept = {one["status"]: one for one in stored(store)}
+        assert json.loads(kept["failed"]["raw"])["choices"][0]["message"]["content"] == parts
+        assert kept["failed"]["prompt_tokens"] == 100
+        again = mine.model_copy(update={"max_failure_share": 0.9})
+        facts = run(again, pool=pool, out=tmp_path / "two").facts
+        assert (facts["ok"], facts["unparsable"], facts["asked"], len(server.asked)) == (2, 1, 0, 3)
+        assert facts["prompt_tokens"] == 300
+        assert plan(again, pool=pool).asked - plan(again, pool=pool).stored == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"usage": "odd"},
+        {"usage": {"prompt_tokens": 3e9}},
+        {"logprobs": [0.5]},
+        {"logprobs": "odd"},
+        {"content": "parts"},
+    ],
+)
+def test_no_paid_answer_is_thrown_away_for_what_stands_beside_it(change: dict[str, Any], tmp_path: Path) -> None:
+    body = completion([{"type": "text", "text": GOOD}] if "content" in change else GOOD)
+    body |= {"usage": change["usage"]} if "usage" in change else {}
+    body["choices"][0] |= {"logprobs": change["logprobs"]} if "logprobs" in change else {}
+    with Server(lambda asked: Reaction(body)) as server:
+        facts = run(settings(server), pool=pool_of(5, tmp_path), out=tmp_path / "out").facts
+    assert (facts["ok"], len(server.asked)) == (5, 5)
+
+
+def test_thoughts_are_read_over_and_one_that_has_all_tokens_says_what_helps(tmp_path: Path) -> None:
+    with Server(lambda asked: Reaction(completion(None, finish="length", reasoning_content="Hm."))) as server:
+        with pytest.raises(ModelError, match="enable_thinking"):
+            run(settings(server, max_attempts=1), pool=pool_of(30, tmp_path), out=tmp_path / "out")
+        server.behave = lambda asked: Reaction(completion(f"<think>{GOOD.replace('7', '1')}?</think>\n{GOOD}"))
+        facts = run(settings(server), pool=tmp_path / "pool", out=tmp_path / "out").facts
+    assert (facts["overall_histogram"]["7"], facts["lenient"]) == (30, {"thoughts": 30})
 
 
 def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -> None:
@@ -379,6 +546,31 @@ def test_a_dead_key_stops_before_the_pool_is_asked(tmp_path: Path, monkeypatch: 
         monkeypatch.delenv("NO_SUCH_KEY", raising=False)
         with pytest.raises(SettingsError, match="NO_SUCH_KEY"):
             run(settings(server, backend={"api_key_env": "NO_SUCH_KEY"}), pool=tmp_path / "pool", out=tmp_path / "out")
+
+
+def test_a_service_that_gives_no_logprobs_is_told_how_to_be_asked(tmp_path: Path) -> None:
+    said = error("You are not allowed to request logprobs from this model")
+    with Server(lambda asked: Reaction(said, 403)) as server, pytest.raises(ServiceError) as refused:
+        run(settings(server), pool=pool_of(3, tmp_path), out=tmp_path / "out")
+    assert "logprobs: false" in refused.value.action
+
+
+def test_moderation_of_one_sample_is_a_refusal_and_final(tmp_path: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        moderated = "What is 3?" in asked.prompt
+        return (
+            Reaction(error("Content Exists Risk", "invalid_request_error"), 400)
+            if moderated
+            else Reaction(completion())
+        )
+
+    pool = pool_of(30, tmp_path)
+    with Server(behave) as server:
+        mine = settings(server, tmp_path / "store")
+        facts = run(mine, pool=pool, out=tmp_path / "out").facts
+        assert (facts["ok"], facts["refused"], len(server.asked)) == (29, 1, 30)
+        run(mine.model_copy(update={"max_failure_share": 0.5}), pool=pool, out=tmp_path / "again")
+        assert len(server.asked) == 30
 
 
 def test_the_paper_s_service_is_ready_by_name() -> None:

@@ -19,7 +19,7 @@ from tamis.core.errors import ModelError
 from tamis.core.llm.backend import Answer
 from tamis.core.llm.backends import openai_batch
 from tamis.core.llm.backends.journal import Journal
-from tamis.core.llm.client import Reply
+from tamis.core.llm.replies import Reply
 from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run

@@ -16,7 +16,7 @@ from tamis.core.llm.backends.encoding import shorten_middle
 from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.backends.sequences import Sequences, head_cache
 from tamis.core.llm.backends.transformers import TransformersBackend, batches
-from tamis.rating.parsing import parse
+from tamis.rating.parsing import read
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import TransformersSettings
 
@@ -94,7 +94,7 @@ def test_probabilities_are_those_of_the_complete_answers(backend: TransformersBa
     spelled = torch.tensor(shares, dtype=torch.float64).exp()
     spelled[0] -= spelled[9]  # "10" begins with "1"
     assert answer.probabilities == pytest.approx((spelled / spelled.sum()).tolist(), abs=1e-4)
-    assert parse(answer.text).overall == int(spelled.argmax()) + 1
+    assert read(answer.text)[0].overall == int(spelled.argmax()) + 1
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_answers_are_the_same_in_every_batch_and_order(backend: TransformersBack
 @pytest.mark.slow
 def test_every_structured_answer_parses_and_is_counted(backend: TransformersBackend) -> None:
     hot = answers(variant(backend, Sampling(temperature=5)))
-    assert len({parse(answer.text) for answer in hot.values()}) > 1
+    assert len({read(answer.text)[0] for answer in hot.values()}) > 1
     for request, size in zip(REQUESTS, backend.measure(TEXTS), strict=True):
         assert hot[request.id].completion_tokens == len(backend._ids_of(hot[request.id].text))
         assert hot[request.id].prompt_tokens == size.prompt_tokens
@@ -159,6 +159,8 @@ def test_a_free_answer_ends_where_it_parses(backend: TransformersBackend) -> Non
     assert free._is_complete(free._ids_of(good))
     assert free._is_complete(free._ids_of(f"```json\n{good}\n```"))
     assert not free._is_complete(free._ids_of(f"```json\n{good}"))
+    assert not free._is_complete(free._ids_of(f"As in {good}"))  # the answer itself may follow
+    assert free._is_complete(free._ids_of(f"<think>Hm.</think>{good}"))
     assert not free._is_complete(free._ids_of(good.replace("10}", "12}")))
 
 

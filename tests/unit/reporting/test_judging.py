@@ -126,6 +126,15 @@ def test_a_judge_of_the_raters_family_is_warned_of(tmp_path: Path, server: Serve
     assert "The judge gpt-4.1 and the rater gpt-4o-mini are of one family (OpenAI)" in lab.report().text
 
 
+def test_a_judge_that_likes_a_place_is_warned_of(tmp_path: Path, server: Server) -> None:
+    server.behave = judge_by(lambda *_: (9, 1))
+    lab = Lab(tmp_path)
+    judged(lab, server, "ds2", numbered(NUMBERS))
+    (warnings,) = [part.text for part in lab.report().all("ul") if "likes that place" in part.text]
+    assert "Between ds2 and lima: of 20 verdicts with a winner, 100.0% went to the answer shown first" in warnings
+    assert "in 100.0% of the pairs the judge m gave opposite winners" in warnings
+
+
 def test_a_run_without_judging_has_no_section_of_it(tmp_path: Path) -> None:
     page = Lab(tmp_path).report()
     assert page.rows("Win, tie, lose") == []

@@ -120,7 +120,7 @@ def ask(
                 request = waiting.pop(answer.id)
                 record = read(answer, request.attempt, earlier.pop(answer.id, None))
                 passing = record.status in _PASSING
-                if not passing:
+                if not passing or answer.prompt_tokens is not None:  # what was paid for is counted by later runs too
                     keep(record)
                 if passing or is_final(record, backend, max_attempts):
                     finished.append(record)

@@ -54,6 +54,9 @@ class Answer:
         probabilities: of the values of the form's last number, summing to 1, where the backend knows them.
         shortened: whether the middle of the sample was left out.
         cut: whether the answer ends because it had all the tokens that it may have.
+        thought: whether the model thought before it answered, or instead, where that is not in the text.
+        leniencies: names of what was forgiven already, to get this text.
+        raw: what a service sent and was paid for, where it is not understood.
         prompt_tokens: tokens of the whole prompt; None where the backend does not know.
         completion_tokens: tokens of the answer; None where the backend does not know.
     """
@@ -65,6 +68,9 @@ class Answer:
     probabilities: tuple[float, ...] | None = None
     shortened: bool = False
     cut: bool = False
+    thought: bool = False
+    leniencies: tuple[str, ...] = ()
+    raw: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 

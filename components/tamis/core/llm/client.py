@@ -3,53 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import MissingExtraError, ModelError
-from tamis.core.llm.faults import Fault, fault_of_status, shortened, storable
+from tamis.core.llm.faults import Fault, fault_of_status, shortened
 from tamis.core.llm.limits import Gate, RateLimits, happens_within
+from tamis.core.llm.replies import Reply, reply_of
 from tamis.core.llm.settings import ServiceSettings
-from tamis.core.secrets import masked
+from tamis.core.llm.wordings import cure_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-log = logging.getLogger(__name__)
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two sendings
-_MOST_TOKENS = 10**8  # of one request; no model has as many
 _IN_A_ROW = 20  # requests given up one after the other: the service is out of order
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A service's answer.
-
-    Attributes:
-        text: what the model wrote; may be empty.
-        finish: why it ended: "stop", "length", "content_filter", …
-        refusal: the words of a refusal, where the service marks one.
-        logprobs: one entry per token of the answer with `token`, `logprob`, `top_logprobs`; empty if not asked for.
-        prompt_tokens: as counted by the service; None where it does not say.
-        completion_tokens: likewise.
-        cached_tokens: tokens of the prompt that the service had in its cache.
-    """
-
-    text: str
-    finish: str = "stop"
-    refusal: str | None = None
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +115,7 @@ class ChatClient:
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
             return Fault("no connection", shortened(f"{type(cause).__name__}: {cause}"))
-        return reply_of(response.content)
+        return reply_of(response.content, frozenset(body), settings.patience)
 
     def _settle(self, call: Call, outcome: Reply | Fault) -> None:
         """Tell gate and limits how it went."""
@@ -221,40 +194,6 @@ def _options(settings: ServiceSettings) -> dict[str, Any]:
     return options | {"base_url": settings.base_url or "https://api.openai.com/v1"}
 
 
-def reply_of(content: bytes) -> Reply | Fault:
-    """Read the body of a successful response."""
-    if not content.strip():
-        return Fault("bad response", "an empty body")
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return Fault("bad response", f"not JSON: {shortened(content[:80].decode(errors='replace'))}")
-    return reply_in(body)
-
-
-def reply_in(body: Any) -> Reply | Fault:
-    """Read a chat completion, as parsed JSON."""
-    try:
-        choice = body["choices"][0]
-        message, usage = choice["message"], body.get("usage") or {}
-        text, refusal = message.get("content") or "", message.get("refusal")
-        logprobs = (choice.get("logprobs") or {}).get("content") or []
-        details = usage.get("prompt_tokens_details") or {}
-        if not isinstance(text, str) or not isinstance(logprobs, list):
-            raise TypeError
-        return Reply(
-            masked(storable(text)),
-            masked(storable(str(choice.get("finish_reason") or "stop"))),
-            masked(storable(str(refusal))) if refusal else None,
-            logprobs,
-            _count(usage.get("prompt_tokens")),
-            _count(usage.get("completion_tokens")),
-            _count(details.get("cached_tokens")) or 0,
-        )
-    except (LookupError, TypeError, AttributeError):
-        return Fault("bad response", "JSON, but no chat completion")
-
-
 def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
     """What a user is told when a service answers nobody."""
     actions = {
@@ -263,32 +202,12 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
         "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
         "quota used up": "add credit to the account, then start again",
         "wants to wait": "start again later, or raise 'patience'",
-        "parameter refused": "change the setting behind that parameter: 'structured', 'logprobs', 'answer_limit', "
-        "'temperature', 'top_k', 'seeded' or 'extra'",
+        "parameter refused": cure_of(fault.detail),
     }
     return ServiceError(
         f"{settings.base_url or 'OpenAI'} does not answer for the model '{settings.model}': {fault}",
         action=actions.get(fault.kind, f"{_IN_A_ROW} requests in a row were given up; see whether the service works")
         + "; finished answers are kept",
-    )
-
-
-def _count(value: Any) -> int | None:
-    """A number of tokens; None for what is none, as if the service did not say."""
-    if type(value) is int and 0 <= value <= _MOST_TOKENS:
-        return value
-    if value is not None:
-        _tell_once(type(value).__name__)
-    return None
-
-
-@cache
-def _tell_once(kind: str) -> None:
-    log.warning(
-        "the service counts tokens by what is no number from 0 to %d (of the type %s); such answers' tokens are "
-        "estimated",
-        _MOST_TOKENS,
-        kind,
     )
 
 

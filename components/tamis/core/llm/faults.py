@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from tamis.core.llm.wordings import said_in
 from tamis.core.secrets import shown
 
 Kind = Literal[
@@ -32,10 +33,7 @@ Kind = Literal[
 _AGAIN = {"rate limited", "server error", "timeout", "no connection", "bad response"}
 _HOPELESS = {"unauthorised", "forbidden", "not found", "quota used up", "wants to wait", "parameter refused"}
 _OVERLOAD = {"rate limited", "server error", "timeout", "no connection"}
-_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
-_FILTERED = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
-_MODERATED = {"flagged_input", "reasons"}  # in the metadata of OpenRouter's 403 about one sample
-_TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too many tokens|string too long", re.I)
+_LATER = {408, 409, 425, 429, 503}  # statuses that ask to come again
 _CONTENT = {"messages", "prompt", "input"}  # fields of a request that no other has alike
 _SHOWN = 200  # characters of a service's own words
 
@@ -86,36 +84,45 @@ def fault_of_status(
             has no such parameter; one about the messages is about this request alone.
         patience: seconds; a service that wants to be left alone for longer is not waited for.
     """
-    error = body.get("error", body) if isinstance(body, Mapping) else {}
-    error = error if isinstance(error, Mapping) else {"message": error}
-    message = str(error.get("message") or (body if isinstance(body, str) else "") or "").strip()
-    codes = {str(error.get(name)) for name in ("code", "type")}
-    inner = error.get("innererror")
-    if isinstance(inner, Mapping):
-        codes.add(str(inner.get("code")))
-    detail = f"{status} {shortened(message)}".strip()
+    said = said_in(body)
+    detail = f"{status} {shortened(said.message)}".strip()
     wait = retry_after(headers)
-    if codes & _QUOTA:
+    if said.of_quota:
         return Fault("quota used up", detail)
-    if status in (408, 409, 425, 429) or status >= 500:
+    # Some servers answer a request that is too long, or moderated, by a 500.
+    if status not in _LATER and status != 401:
+        if said.of_moderation or (status == 403 and said.of_moderation_with_reasons):
+            return Fault("content filter", detail)
+        if said.of_length:
+            return Fault("too long", detail)
+    if status in _LATER or status >= 500:
         if wait is not None and wait > patience:
             return Fault("wants to wait", f"{detail} (Retry-After: {wait:.0f} s, more than 'patience')")
         return Fault("rate limited" if status == 429 else "server error", detail, wait)
-    about = error.get("metadata")
-    moderated = status == 403 and isinstance(about, Mapping) and not about.keys().isdisjoint(_MODERATED)
-    if codes & _FILTERED or moderated:
-        return Fault("content filter", detail)
     if status == 401:
         return Fault("unauthorised", detail)
+    if status == 403 and "logprobs" in said.message:  # allowed for some models only
+        return Fault("parameter refused", detail)
     if status in (402, 403):
         return Fault("forbidden", detail)
     if status == 404:
         return Fault("not found", detail)
-    if status == 413 or "context_length_exceeded" in codes or _TOO_LONG.search(message):
+    if status == 413:
         return Fault("too long", detail)
-    if _names_a_parameter(str(error.get("param") or ""), message, parameters - _CONTENT):
+    if _names_a_parameter(said.parameter, said.message, parameters - _CONTENT):
         return Fault("parameter refused", detail)
     return Fault("bad request", detail)
+
+
+def fault_in_answer(body: Any, parameters: frozenset[str], patience: float) -> Fault:
+    """The fault behind an error that came with the status 200: by the status that it names, or else by its words."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    named = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
+    status = int(str(named)) if re.fullmatch(r"[45]\d\d", str(named)) else 400
+    fault = fault_of_status(status, {}, body, parameters, patience)
+    if status == 400 and fault.kind == "bad request" and str(named) != "400":
+        return Fault("server error", fault.detail.removeprefix("400 "))  # nothing says that it is this request's own
+    return fault
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

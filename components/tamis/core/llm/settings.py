@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from tamis.core.errors import SettingsError
+from tamis.core.llm import thoughts
 from tamis.core.models import Precision
 from tamis.core.secrets import know
 from tamis.core.settings import Settings
@@ -59,6 +60,13 @@ class ServiceSettings(Settings):
     )
     patience: float = Field(
         600.0, ge=0, description="seconds after which a request that only meets faults or limits is given up"
+    )
+
+    max_thinking_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="tokens that a model may think for, beside those of its answer; if not given, 4096 for models that "
+        "are known by name to think first, unless `extra` stops them, and 0 for others",
     )
 
     @model_validator(mode="after")
@@ -157,6 +165,13 @@ class OpenAISettings(ServiceSettings):
     extra: dict[str, Any] = Field(
         {}, description="further fields of the request, as the service names them; null takes one out"
     )
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that the model may think for, beside `max_new_tokens`."""
+        if self.max_thinking_tokens is not None:
+            return self.max_thinking_tokens
+        return thoughts.TOKENS if thoughts.thinks(self.model, self.extra) else 0
 
 
 class OpenAIBatchSettings(OpenAISettings):

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-from tamis.core.llm.client import Call, ChatClient, Reply, ServiceError
+from tamis.core.llm.client import Call, ChatClient, ServiceError
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.replies import Reply
 from tamis.core.llm.settings import ServiceSettings
 
 Job = TypeVar("Job")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from tamis.core.ids import pack
 
+log = logging.getLogger(__name__)
 _PASSING = ("failed", "too_long")  # statuses that say nothing for good
 R = TypeVar("R", bound=BaseModel)
 ATTEMPTS = Field(ge=0, le=2**15 - 1)  # what a column of the tables holds
@@ -41,7 +43,7 @@ class Stored(Generic[R]):
     """
 
     def __init__(self, records: Records[R], table: pa.Table, damaged: int = 0) -> None:
-        self._model = records.model
+        self._records, self._model = records, records.model
         self.damaged = damaged  # parts that could not be read, or not in full
         keys = pack(table["id"].combine_chunks(), where=f"the store of {records.called}")
         order = np.lexsort((*_worth(table), keys))  # a stable sort
@@ -74,6 +76,19 @@ class Stored(Generic[R]):
             return {}
         there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
         return {name: pc.sum(there[name]).as_py() or 0 for name in columns}
+
+    def anew(self, read: Callable[[R], R]) -> Stored[R]:
+        """The same, with what `read` makes of the records that hold an answer which was not understood (`raw`)."""
+        there = self._table.take(self._rows)
+        held = there.filter(pc.is_valid(there["raw"])).to_pylist()
+        found = [(one, read(one)) for one in map(self._model.model_validate, held)]
+        changed = [new.model_dump(include=set(there.schema.names)) for old, new in found if new is not old]
+        if not changed:
+            return self
+        log.info("%d answers that were not understood when they came are read now", len(changed))
+        # Of equal worth the last counts.
+        table = pa.concat_tables([self._table, pa.Table.from_pylist(changed, schema=self._table.schema)])
+        return Stored(self._records, table.combine_chunks(), self.damaged)
 
     def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the table with the records of `ids`, and which of `ids` have one."""

@@ -31,7 +31,7 @@ from tamis.reporting.judgements import Example, Judgement, Outcome
 from tamis.reporting.numbers import DASH, clipped, count, decimal, listed, percent, plural, printable, signed
 
 _SHOWN, _REASON = 400, 300  # characters of an answer, and of a failure's reason
-_BIASED = 0.1  # from a half, beyond which a judge's liking for a place or for length is warned of
+_BIASED = 0.1  # from a half, beyond which a judge's liking for length is warned of
 _ENDED = {"win": "won", "lose": "lost", "tie": "tied", "flip": "tied: opposite winners in the two orders"}
 
 
@@ -106,13 +106,7 @@ def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: E
                     f"The judge {judgement.judge} and the rater {group.rater} are of one family ({family}): the model "
                     "was trained on what the judge's kin chose."
                 )
-        first, longer = judgement.facts["first_preferred"], judgement.facts["longer_wins"]
-        if first is not None and _stands_out(first, judgement.facts["decided"]):
-            place = "first" if first > 0.5 else "second"
-            said.append(
-                f"{judgement.name}: of the verdicts with a winner, {percent(first)} went to the answer shown first: "
-                f"the judge likes the {place} place. Both orders cancel that out, at the price of more ties."
-            )
+        longer = judgement.facts["longer_wins"]
         if longer is not None and _stands_out(longer, judgement.facts["unequal"]):
             said.append(
                 f"{judgement.name}: where one answer won, it was the {'longer' if longer > 0.5 else 'shorter'} one in "

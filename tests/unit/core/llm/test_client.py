@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.client import Call, Reply, ServiceError
+from tamis.core.llm.client import Call, ServiceError
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.replies import Reply
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.llm.stream import stream
 from tests.llm_server import Asked, Reaction, Server, completion, error, hostile, most_within

@@ -18,7 +18,7 @@ def by_characters(text: str) -> list[int]:
 
 def test_a_form_of_one_number_is_written_read_and_guided() -> None:
     assert VERDICT.write([2]) == '{"Better answer": 2}'
-    assert VERDICT.parse('```json\n{"Better answer": 0}\n```') == (0,)
+    assert VERDICT.read('```json\n{"Better answer": 0}\n```') == ((0,), ("code fence",))
     skeleton = Skeleton(by_characters, VERDICT)
     assert [skeleton.tokens([value]) for value in range(3)] == [by_characters(VERDICT.write([v])) for v in range(3)]
     assert skeleton.slots[0].ahead == ()
@@ -28,14 +28,14 @@ def test_a_form_of_one_number_is_written_read_and_guided() -> None:
     ("answer", "reason"),
     [
         ('{"Better answer": 3}', "out of range: Better answer is 3"),
-        ('{"Better answer": "1"}', "not an integer"),
-        ('{"Better answer": 1, "Why": "x"}', "wrong keys"),
+        ('{"Better answer": "one"}', "not an integer"),
+        ('{"Which": 1, "Why": "x"}', "wrong keys"),
         ("Answer 1 is better.", "not a JSON object"),
     ],
 )
 def test_an_answer_of_another_form_is_none(answer: str, reason: str) -> None:
     with pytest.raises(UnparsableError, match=reason):
-        VERDICT.parse(answer)
+        VERDICT.read(answer)
 
 
 @pytest.mark.slow

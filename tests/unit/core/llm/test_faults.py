@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tamis.core.llm.faults import fault_of_status, retry_after
+from tamis.core.llm.wordings import cure_of
 from tests.llm_server import error
 
 PARAMETERS = frozenset({"logprobs", "response_format", "messages", "model"})
@@ -35,6 +36,32 @@ PARAMETERS = frozenset({"logprobs", "response_format", "messages", "model"})
         (400, error("too much", "context_length_exceeded"), "too long"),
         (400, error("This model's maximum context length is 8192 tokens"), "too long"),
         (413, "", "too long"),
+        # As vLLM, llama.cpp, Anthropic, Gemini, SGLang, TGI, xAI and DashScope word it.
+        (400, error("You passed 5000 input tokens. However, the model's context length is only 4096"), "too long"),
+        (500, {"detail": "The decoder prompt (length 9) is longer than the maximum model length of 8."}, "too long"),
+        (400, error("request (4390 tokens) exceeds the available context size (4096 tokens)"), "too long"),
+        (500, error("no room", None, type="exceed_context_size_error"), "too long"),
+        (500, error("Context size has been exceeded."), "too long"),
+        (400, error("prompt is too long: 208310 tokens > 200000 maximum"), "too long"),
+        (400, error("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"), "too long"),
+        (413, error("Request exceeds the maximum size", None, type="request_too_large"), "too long"),
+        (400, [error("The input token count (12) exceeds the maximum number of tokens allowed (10).")], "too long"),
+        (400, error("The input (12 tokens) is longer than the model's context length (10 tokens)."), "too long"),
+        (422, {"error": "`inputs` must have less than 10 tokens. Given: 12"}, "too long"),
+        (400, error("This model's maximum prompt length is 10 but the request contains 12 tokens."), "too long"),
+        (400, error("Range of input length should be [1, 10]"), "too long"),
+        (429, error("Rate limit reached: too many tokens per minute"), "rate limited"),
+        # Moderation of one sample, as DeepSeek, DashScope, OpenAI, Gemini and xAI word it.
+        (400, error("Content Exists Risk", "invalid_request_error"), "content filter"),
+        (400, {"detail": "Content Exists Risk"}, "content filter"),
+        (400, error("Input data may contain inappropriate content.", "data_inspection_failed"), "content filter"),
+        (400, error("<400> InternalError.Algo.DataInspectionFailed: Input text data"), "content filter"),
+        (500, error("Output data may contain inappropriate content."), "content filter"),
+        (400, error("Invalid prompt: it was flagged", "invalid_prompt"), "content filter"),
+        (400, [{"error": {"code": 400, "message": "blocked", "status": "PROHIBITED_CONTENT"}}], "content filter"),
+        (403, error("Content violates usage guidelines."), "content filter"),
+        (403, error("You are not allowed to request logprobs from this model"), "parameter refused"),
+        (403, error("your account is closed"), "forbidden"),
         (400, error("logprobs are not supported with this model"), "parameter refused"),
         (400, error("Invalid schema", None, param="response_format"), "parameter refused"),
         (400, error("a message holds a control character"), "bad request"),
@@ -53,6 +80,44 @@ def test_only_what_may_pass_is_tried_again_and_only_what_never_passes_stops_all(
     faults = {status: fault_of_status(status, {}, "", PARAMETERS, 600) for status in (400, 401, 429, 503)}
     assert [fault.again for fault in faults.values()] == [False, False, True, True]
     assert [fault.hopeless for fault in faults.values()] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (error("no such value"), "no such value"),
+        ({"error": "no such value"}, "no such value"),
+        ({"detail": "no such value"}, "no such value"),
+        ({"detail": [{"loc": ["body", "top_k"], "msg": "no such value", "type": "x"}]}, "body.top_k: no such value"),
+        ({"detail": {"error": {"message": "no such value"}}}, "no such value"),
+        ([{"error": {"code": 400, "message": "no such value", "status": "INVALID_ARGUMENT"}}], "no such value"),
+        ({"type": "about:blank", "title": "Bad", "status": 400, "detail": "no such value"}, "Bad: no such value"),
+        ({"title": "no such value", "status": 400}, "no such value"),
+        ({"object": "error", "message": "no such value", "code": 400}, "no such value"),
+        ({"errors": [{"message": "no such"}, {"message": "value"}]}, "no such; value"),
+        ("no such value", "no such value"),
+        (None, ""),
+        ([], ""),
+        ({"detail": [[[[[["deep"]]]]]]}, ""),
+    ],
+)
+def test_the_service_s_own_words_are_shown(body: Any, words: str) -> None:
+    fault = fault_of_status(400, {}, body, PARAMETERS, 600)
+    assert (fault.kind, fault.detail) == ("bad request", f"400 {words}".strip())
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        ("You are not allowed to request logprobs from this model", "logprobs: false"),
+        ("Unsupported parameter: 'max_completion_tokens'", "answer_limit"),
+        ("'temperature' does not support 0", "extra: {temperature: null}"),
+        ("Invalid parameter: 'response_format' of type 'json_schema'", "structured"),
+        ("some other field", "logprobs: false"),
+    ],
+)
+def test_a_refused_parameter_s_cure_is_named(words: str, setting: str) -> None:
+    assert setting in cure_of(words)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tamis.core.llm.forms import Form
+from tamis.core.llm.thoughts import split
 
 ALTERNATIVES = 10  # tokens named at each place: as many as a number has values
 _NUMBER = re.compile(r"\s*(\d+)")
@@ -27,23 +28,36 @@ def last_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]
     Args:
         form: of the answer.
         text: the answer.
-        tokens: its tokens, each with `token`, `logprob` and `top_logprobs`, which is a list of the same.
+        tokens: its tokens, and others that may stand around, each with `token`, `logprob` and `top_logprobs`, a list
+            of the same; `bytes` where a token is a part of a letter.
     """
     number = _start_of_last(form, text)
     if number is None:
         return None
     try:
+        pieces = [_bytes_of(entry) for entry in tokens]
+        # Tokens may hold more than the answer: thoughts before it, an end of turn behind it.
+        answer = text.strip()
+        begins = b"".join(pieces).rfind(answer.encode())
+        if begins < 0:
+            return None
+        number = begins + len(text[:number].lstrip().encode())
         start = 0
-        for place, entry in enumerate(tokens):
-            end = start + len(entry["token"])
-            if start <= number < end:
-                lead = entry["token"][: number - start]
+        for place, (entry, piece) in enumerate(zip(tokens, pieces, strict=True)):
+            if start <= number < start + len(piece):
+                lead = piece[: number - start].decode(errors="replace")
                 following = tokens[place + 1] if place + 1 < len(tokens) else None
                 return _read(form, lead, entry, following)
-            start = end
+            start += len(piece)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None  # a compatible server's own idea of the field
     return None
+
+
+def _bytes_of(entry: Mapping[str, Any]) -> bytes:
+    """A token's bytes: a letter of several may be in two tokens, whose texts do not show it."""
+    given = entry.get("bytes")
+    return bytes(given) if isinstance(given, list) and given else str(entry["token"]).encode()
 
 
 def probabilities_of_ids(
@@ -68,9 +82,13 @@ def probabilities_of_ids(
 
 
 def _start_of_last(form: Form, text: str) -> int | None:
-    """Where the last key's number begins in an answer."""
-    found = re.search(rf'"{re.escape(form.keys[-1])}"\s*:\s*(\d)', text)
-    return None if found is None else found.start(1)
+    """Where the last key's number begins in an answer; None where that can be several places."""
+    begins = text.rfind(split(text)[1])
+    if len(form.keys) == 1 and (bare := re.fullmatch(r"\s*(\d+)\D*", text[begins:])):
+        return begins + bare.start(1)
+    key = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", form.keys[-1])))
+    found = list(re.finditer(rf'"{key}"\s*:\s*"?(\d)', text[begins:], re.IGNORECASE))
+    return begins + found[0].start(1) if len(found) == 1 else None
 
 
 def _read(

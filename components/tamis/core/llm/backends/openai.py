@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tamis.core.llm.backend import Answer, Prompt, Request, Size
 from tamis.core.llm.backends.logprobs import ALTERNATIVES, last_probabilities
-from tamis.core.llm.client import Call, Reply
+from tamis.core.llm.client import Call
 from tamis.core.llm.faults import Fault
 from tamis.core.llm.forms import Form
 from tamis.core.llm.lengths import EstimatedLengths, Lengths, TokenizedLengths
+from tamis.core.llm.readings import no_answer
+from tamis.core.llm.replies import Reply
 from tamis.core.llm.stream import stream
+from tamis.core.llm.thoughts import split
 from tamis.core.models import load_tokenizer, revision_of
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ class OpenAIBackend:
     def __init__(self, settings: OpenAISettings, prompt: Prompt, sampling: Sampling) -> None:
         self._settings, self._prompt, self._sampling = settings, prompt, sampling
         self._marker = f"\n\n{prompt.marker}\n\n"
-        self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens)
+        # Of thoughts nothing is known beforehand but their limit.
+        self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens) + settings.thinking_tokens
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -60,7 +64,7 @@ class OpenAIBackend:
             "max_sample_tokens": settings.max_sample_tokens,
             "tokenizer": revision_of(settings.tokenizer) if settings.tokenizer else None,
             "extra": settings.extra,
-        }
+        } | ({"max_thinking_tokens": settings.thinking_tokens} if settings.thinking_tokens else {})
 
     @property
     def deterministic(self) -> bool:
@@ -127,7 +131,11 @@ class OpenAIBackend:
             # A service that does not say what it counted is paid all the same.
             answered = self._lengths.count([outcome.text])[0]
             outcome = replace(outcome, prompt_tokens=job.tokens, completion_tokens=answered)
-        return answer_of(job.request, outcome, shortened=job.shortened, form=self._prompt.form)
+        answer = answer_of(job.request, outcome, shortened=job.shortened, form=self._prompt.form)
+        if isinstance(outcome, Reply) and self._prompt.form is None and not (answer.problem or answer.text.strip()):
+            # A model that runs here may have nothing to say. Of a service's nothing the cause is often elsewhere.
+            return replace(answer, problem="failed", error=no_answer(answer, outcome.finish))
+        return answer
 
     def body(self, request: Request, text: str) -> dict[str, Any]:
         """What is sent for a sample, but for the model's name. The shared part of the prompt stands first."""
@@ -135,7 +143,7 @@ class OpenAIBackend:
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": self._prompt.before + text + self._prompt.after}],
             "temperature": sampling.temperature,
-            settings.answer_limit: settings.max_new_tokens,
+            settings.answer_limit: settings.max_new_tokens + settings.thinking_tokens,
         }
         if not sampling.greedy:
             if sampling.top_p < 1:
@@ -182,15 +190,26 @@ def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form
         "prompt_tokens": outcome.prompt_tokens,
         "completion_tokens": outcome.completion_tokens,
     }
-    if outcome.refusal is not None or outcome.finish == "content_filter":
+    if outcome.raw is not None:
+        error = f"not understood: {outcome.raw[:200]}"
+        return Answer(request.id, problem="failed", error=error, raw=outcome.raw, **known)
+    if outcome.moderated:
         why = f"refusal: {' '.join(outcome.refusal.split())[:200]}" if outcome.refusal else "content filter"
         return Answer(request.id, problem="refused", error=why, **known)
-    if form and "{" not in outcome.text and _REFUSAL.match(outcome.text):
-        return Answer(request.id, problem="refused", error=f"refusal: {' '.join(outcome.text.split())[:200]}", **known)
+    text, cut, thought = outcome.text, outcome.finish == "length", bool(outcome.thoughts or outcome.reasoning_tokens)
+    said = split(text)[1].strip()
+    if form and "{" not in said and _REFUSAL.match(said):
+        return Answer(request.id, problem="refused", error=f"refusal: {' '.join(said.split())[:200]}", **known)
+    leniencies: tuple[str, ...] = ()
+    if form and not said and outcome.thoughts and not cut:
+        # Servers that part thoughts from answers take an answer without an end of thoughts for thoughts.
+        text, leniencies = outcome.thoughts, ("answer among thoughts",)
     return Answer(
         request.id,
-        outcome.text,
-        probabilities=last_probabilities(form, outcome.text, outcome.logprobs) if form else None,
-        cut=outcome.finish == "length",
+        text,
+        probabilities=last_probabilities(form, text, outcome.logprobs) if form else None,
+        cut=cut,
+        thought=thought,
+        leniencies=leniencies,
         **known,
     )

@@ -18,8 +18,9 @@ from tamis.core.errors import ModelError, explained_os_errors
 from tamis.core.llm.backend import Answer, Prompt, Request
 from tamis.core.llm.backends.journal import Entry, Journal
 from tamis.core.llm.backends.openai import Job, OpenAIBackend
-from tamis.core.llm.client import Reply, ServiceError, connect_for_files, reply_in, service_error
+from tamis.core.llm.client import ServiceError, connect_for_files, service_error
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
+from tamis.core.llm.replies import Reply, reply_in
 
 if TYPE_CHECKING:
     from openai.types import Batch, FileObject

@@ -14,7 +14,7 @@ from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tok
 from tamis.core.llm.backends.logprobs import ALTERNATIVES, probabilities_of_ids
 from tamis.core.llm.backends.sequences import Sequences, head_cache
 from tamis.core.llm.backends.skeleton import Skeleton
-from tamis.core.llm.forms import UnparsableError
+from tamis.core.llm.forms import STRICT, UnparsableError
 from tamis.core.models import device, dtype_of, load_causal_lm, load_config, revision_of
 
 if TYPE_CHECKING:
@@ -205,10 +205,9 @@ class TransformersBackend:
         if not text.rstrip().endswith(("}", "```")):
             return False
         try:
-            self._form.parse(text)
+            return STRICT.issuperset(self._form.read(text).leniencies)  # else it may take back what it said
         except UnparsableError:
             return False
-        return True
 
     def _text_of(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

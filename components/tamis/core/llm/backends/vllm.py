@@ -13,8 +13,8 @@ from tamis.core.llm.backend import Answer, Prompt, Request, Size
 from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
 from tamis.core.llm.backends.logprobs import ALTERNATIVES
 from tamis.core.llm.backends.openai import answer_of, answer_tokens
-from tamis.core.llm.client import Reply
 from tamis.core.llm.faults import shortened
+from tamis.core.llm.replies import Reply
 from tamis.core.llm.stream import Asking
 from tamis.core.models import device, dtype_of, load_config, revision_of
 
