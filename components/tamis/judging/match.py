@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Backend
@@ -63,10 +61,3 @@ class Match:
         longest = self.settings.judge.max_answer_characters
         texts = (self.prompt.shown(question.text, *pair, longest) for pair in ((one, other), (other, one)))
         return [(sample_id([Message(role="user", content=text)]), text) for text in texts]
-
-
-def place_of_store(settings: JudgingSettings) -> Uri | None:
-    """Where answers outlive the step: what the settings say, else in Tamis' home, if there is one."""
-    if settings.store is not None:
-        return settings.store
-    return Path(os.environ["TAMIS_HOME"], "judging") if "TAMIS_HOME" in os.environ else None

@@ -23,6 +23,8 @@ _COMMON = [
     pa.field("attempts", pa.int16()),
     pa.field("prompt_tokens", pa.int32()),
     pa.field("completion_tokens", pa.int32()),
+    pa.field("cached_tokens", pa.int32()),
+    pa.field("reasoning_tokens", pa.int32()),
 ]
 
 
@@ -37,6 +39,8 @@ class _Asked(BaseModel):
     attempts: int = Field(ge=0)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class Text(_Asked):
@@ -111,6 +115,5 @@ def _common(answer: Answer, attempt: int, earlier: _Asked | None) -> dict[str, o
     return {
         "id": answer.id,
         "attempts": attempt,
-        "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
-        "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+        **summed(answer, earlier),
     }

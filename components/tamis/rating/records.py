@@ -18,7 +18,8 @@ Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
 class Rating(BaseModel):
-    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and `shortened`.
+    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and some that only
+    the store keeps.
 
     Tokens are summed over the attempts: what was computed or paid.
     """
@@ -36,6 +37,8 @@ class Rating(BaseModel):
     attempts: int = Field(ge=0)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
     shortened: bool = False
 
     @model_validator(mode="after")
@@ -56,7 +59,14 @@ def not_asked(sample: str) -> Rating:
 
 RECORDS = Records(
     Rating,
-    pa.schema([field for field in RATINGS if field.name != "rater"] + [pa.field("shortened", pa.bool_())]),
+    pa.schema(
+        [
+            *(field for field in RATINGS if field.name != "rater"),
+            pa.field("cached_tokens", pa.int32()),
+            pa.field("reasoning_tokens", pa.int32()),
+            pa.field("shortened", pa.bool_()),
+        ]
+    ),
     "ratings",
 )
 
@@ -66,8 +76,7 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
     common = {
         "id": answer.id,
         "attempts": attempt,
-        "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
-        "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+        **summed(answer, earlier),
         "shortened": answer.shortened,
     }
     if answer.problem is not None:

@@ -15,6 +15,7 @@ from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened, storable
 from tamis.core.llm.limits import Gate, RateLimits, happens_within
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.usage import usage_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -34,8 +35,9 @@ class Reply:
         refusal: the words of a refusal, where the service marks one.
         logprobs: one entry per token of the answer with `token`, `logprob`, `top_logprobs`; empty if not asked for.
         prompt_tokens: as counted by the service; None where it does not say.
-        completion_tokens: likewise.
+        completion_tokens: likewise; those of reasoning included.
         cached_tokens: tokens of the prompt that the service had in its cache.
+        reasoning_tokens: tokens of the answer that are reasoning.
     """
 
     text: str
@@ -45,6 +47,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +234,9 @@ def reply_in(body: Any) -> Reply | Fault:
     """Read a chat completion, as parsed JSON."""
     try:
         choice = body["choices"][0]
-        message, usage = choice["message"], body.get("usage") or {}
+        message, usage = choice["message"], usage_of(body.get("usage"))
         text, refusal = message.get("content") or "", message.get("refusal")
         logprobs = (choice.get("logprobs") or {}).get("content") or []
-        details = usage.get("prompt_tokens_details") or {}
         if not isinstance(text, str) or not isinstance(logprobs, list):
             raise TypeError
         return Reply(
@@ -242,9 +244,10 @@ def reply_in(body: Any) -> Reply | Fault:
             str(choice.get("finish_reason") or "stop"),
             storable(str(refusal)) if refusal else None,
             logprobs,
-            _count(usage.get("prompt_tokens")),
-            _count(usage.get("completion_tokens")),
-            _count(details.get("cached_tokens")) or 0,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
         )
     except (LookupError, TypeError, AttributeError):
         return Fault("bad response", "JSON, but no chat completion")
@@ -266,10 +269,6 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
         action=actions.get(fault.kind, f"{_IN_A_ROW} requests in a row were given up; see whether the service works")
         + "; finished answers are kept",
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 def _wait_before(sent: int, retry_after: float | None) -> float:
