@@ -100,10 +100,9 @@ def _ask_all(
         len(texts),
         tally,
         reused=len(known.final),
-        measure=backend.measure,
+        backend=backend,
         before=before,
         ledger=ledger_of(allowance, backend, store, hash_of(sorted(texts))),
-        paid_already=getattr(backend, "sent_already", lambda request: False),
     )
     left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
     groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])

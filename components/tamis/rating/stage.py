@@ -267,10 +267,9 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
         samples,
         summary,
         reused=reused,
-        measure=rater.backend.measure,
+        backend=rater.backend,
         before=before,
         ledger=ledger_of(allowance, rater.backend, rater.store, about),
-        paid_already=getattr(rater.backend, "sent_already", lambda request: False),
     )
     with (
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,

@@ -144,7 +144,7 @@ class BatchService:
             item, fate = line["custom_id"], self.fate(line["custom_id"])
             if fate == "ok":
                 self.answered[item] += 1
-                reply = {"status_code": 200, "request_id": "r", "body": completion(self.text)}
+                reply = {"status_code": 200, "request_id": "r", "body": self.answer()}
                 good.append({"id": f"x{self.padding}", "custom_id": item, "response": reply, "error": None})
             elif fate == "expired":
                 fault = {"code": "batch_expired", "message": "This request could not be executed in time."}
@@ -156,6 +156,10 @@ class BatchService:
         for key, rows in (("output_file_id", good), ("error_file_id", bad)):
             batch[key] = self._file("\n".join(map(json.dumps, rows)).encode()) if rows else None
         batch["status"] = "expired" if any("batch_expired" in json.dumps(row) for row in bad) else "completed"
+
+    def answer(self) -> Any:
+        """A chat completion."""
+        return completion(self.text)
 
     def _public(self, batch: dict[str, Any]) -> dict[str, Any]:
         hidden = {"looks"}

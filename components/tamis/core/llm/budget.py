@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tamis.core.errors import ModelError
 from tamis.core.llm.asking import TOKENS, Record
-from tamis.core.llm.backend import Answer, Backend, Request, Size
+from tamis.core.llm.backend import Answer, Backend, Request
 from tamis.core.llm.estimates import FEW, Estimates, Thought
 from tamis.core.llm.ledger import Ledger
 from tamis.core.llm.settings import PriceSettings
@@ -18,6 +18,18 @@ from tamis.core.store import Store
 
 _NOTED = 0.01  # share of the limit that is noted as spent at a time
 log = logging.getLogger(__name__)
+
+
+class FailuresError(ModelError):
+    """More samples than are tolerated got no answer."""
+
+    code = "failures"
+
+
+class SpentError(ModelError):
+    """The money is spent."""
+
+    code = "budget"
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,11 @@ class Allowance:
     max_cost: float | None = None
     max_cost_is: str = "max_cost"
     at_once: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit to what may be spent."""
+        return self.max_cost is not None and self.price is not None
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ def ledger_of(allowance: Allowance, backend: Backend, store: Store[Any], scope: 
     Args:
         scope: what is asked about, as a hash.
     """
-    if allowance.max_cost is None or allowance.price is None or hasattr(backend, "remember_in"):
+    if allowance.max_cost is None or not allowance.limited or hasattr(backend, "remember_in"):
         return None
     return Ledger(store.journal / "money", scope[:32], step=_NOTED * allowance.max_cost)
 
@@ -78,10 +95,9 @@ class Budget:
         samples: that are to be asked about in all.
         tally: of the records so far; those of earlier runs count as well, so that a killed run does not begin anew.
         reused: samples of which an earlier run's record counts.
-        measure: gives the sizes of texts.
+        backend: who is asked.
         before: tokens that earlier runs took for these samples, finished or not, by the fields `asking.TOKENS`.
         ledger: notes what may be spent before it is, where there is a limit.
-        paid_already: whether a request was sent, and will be charged, whether it is let through or not.
     """
 
     def __init__(
@@ -92,19 +108,22 @@ class Budget:
         tally: Tally,
         *,
         reused: int,
-        measure: Callable[[Sequence[str]], list[Size]],
+        backend: Backend,
         before: Mapping[str, int],
         ledger: Ledger | None = None,
-        paid_already: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         self._allowance, self._words, self._samples, self._tally = allowance, words, samples, tally
-        self._reused, self._measure, self._ledger, self._paid_already = reused, measure, ledger, paid_already
+        self._reused, self._backend, self._ledger = reused, backend, ledger
+        if allowance.limited and hasattr(backend, "ahead"):
+            backend.ahead = (
+                1  # what is read ahead is paid for, too, when answers turn out to cost more than was thought
+            )
         price = allowance.price or PriceSettings(input=0, output=0)
         self.lost = ledger.lost if ledger is not None else 0.0
         self._before = price.of(*(before.get(name, 0) for name in TOKENS)) + self.lost
         self._paid, self._finished = 0.0, 0  # by this run
         self._few = min(FEW, allowance.at_once or FEW)
-        self._estimates = Estimates(price, self._few)
+        self._estimates = Estimates(price, self._few, ledger.seen if ledger is not None else 0.0)
         self._under_way: dict[str, tuple[Request, Thought]] = {}
         self._spent = False
         self.estimated = 0  # answers of which the service did not say in a known way what they took
@@ -112,11 +131,12 @@ class Budget:
     def admit(self, request: Request) -> bool:
         """Whether a request can be paid for; if so, its cost is set aside until `pay`."""
         most = self._allowance.max_cost
-        if most is None or self._allowance.price is None:
+        if most is None or not self._allowance.limited:
             return True
-        (size,) = self._measure([request.text])
+        (size,) = self._backend.measure([request.text])
         one, estimates = self._estimates.of(size), self._estimates
-        if not self._paid_already(request) and not size.too_long:
+        paid_already = hasattr(self._backend, "sent_already") and self._backend.sent_already(request)
+        if not paid_already and not size.too_long:
             if not estimates.measured and len(self._under_way) >= self._few:
                 return False
             spend = self._paid + estimates.set_aside() + estimates.largest(one)
@@ -126,7 +146,7 @@ class Budget:
                 self._spent = not self._under_way  # else what is under way may cost less than is set aside for it
                 return False
             if self._ledger is not None:
-                self._ledger.cover(spend)
+                self._ledger.cover(spend, estimates.seen)
         self._under_way[request.id] = request, one
         estimates.begin(one)
         return True
@@ -141,6 +161,7 @@ class Budget:
         self._paid += cost
         if cost and self._ledger is not None and request is not None:
             self._ledger.paid(request.id, request.attempt, cost)
+            self._ledger.cover(self._paid + self._estimates.set_aside(), self._estimates.seen)
         if answer.estimated:
             self.estimated += 1
             if self.estimated == 1:
@@ -198,11 +219,12 @@ class Budget:
         """Raise if a limit was what ended the run.
 
         Raises:
-            ModelError: with what was reached.
+            FailuresError: when too many samples got no answer.
+            SpentError: when another answer would cost too much.
         """
         words, allowance, tally = self._words, self._allowance, self._tally
         if self.failed():
-            raise ModelError(
+            raise FailuresError(
                 f"{words.who}: {tally.failures} of {self._samples} {words.samples} got no {words.answer}\n"
                 f"{tally.table_of_errors()}",
                 allowed=f"{allowance.max_failure_share:.1%} of the {words.samples} (max_failure_share)",
@@ -210,7 +232,7 @@ class Budget:
                 "store",
             )
         if self._spent:
-            raise ModelError(
+            raise SpentError(
                 f"{words.who}: {self._reused + self._finished} of {self._samples} {words.samples} are "
                 f"{words.answered} and cost {self.cost:.4f}; another would cost too much"
                 + (

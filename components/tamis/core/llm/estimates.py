@@ -34,12 +34,12 @@ class Estimates:
     the limit that a request states, by tokens of reasoning.
     """
 
-    def __init__(self, price: PriceSettings, enough: int) -> None:
+    def __init__(self, price: PriceSettings, enough: int, seen: float = 0.0) -> None:
         self._price, self._enough = price, enough
         self.under_way = 0
         self._prompts = self._largest = 0.0  # of the requests under way
         self._ratio, self._answer = _Mean(), _Mean()
-        self._seen = 0.0  # the largest answer
+        self.seen = seen  # the largest answer, as far as is known
 
     @property
     def measured(self) -> bool:
@@ -73,18 +73,18 @@ class Estimates:
         if thought.prompt:
             self._ratio.add(prompt / thought.prompt)
         self._answer.add(written)
-        self._seen = max(self._seen, written)
+        self.seen = max(self.seen, written)
         return prompt + written
 
     def largest(self, thought: Thought) -> float:
         """The most that a request may cost."""
         ratio = max(1.0, self._ratio.high) if self.measured else 1.0
-        return ratio * thought.prompt + max(thought.most, self._seen)
+        return ratio * thought.prompt + max(thought.most, self.seen)
 
     def set_aside(self) -> float:
         """For all requests under way."""
         if not self.measured:
-            return max(self._largest, self.under_way * self._seen)
+            return max(self._largest, self.under_way * self.seen)
         chance = _DEVIATIONS * self._answer.deviation * math.sqrt(self.under_way)
         return self._ratio.high * self._prompts + self.under_way * self._answer.high + chance
 

@@ -14,6 +14,7 @@ from tamis.core.errors import StorageError
 from tamis.core.storage import Location, children, read_bytes, remove, write_bytes
 
 log = logging.getLogger(__name__)
+_FIELDS = ("may_have_spent_without_a_record", "largest_answer")
 _AGAIN_AFTER = 1.0  # seconds between two tries to write
 _PATIENCE = 600.0  # seconds that storage which has failed is tried
 
@@ -29,6 +30,8 @@ class Ledger:
         scope: what the money is for, as the hash of a pool: notes of other scopes are not read.
         step: money that is noted at a time; what a kill makes the note too large by, at most.
 
+    `lost` is what those notes hold, `seen` what the largest answer of these runs has cost.
+
     Raises:
         StorageError: when the folder cannot be read, or a note in it.
     """
@@ -40,16 +43,23 @@ class Ledger:
         self._unrecorded: dict[tuple[str, int], float] = {}  # what answers cost whose record is not yet durable
         self._lock, self._written = threading.Lock(), False
         notes = [one for one in children(folder) if one.name.startswith(f"{scope}-") and one.name.endswith(".json")]
-        self.lost = math.fsum(_read(note) for note in notes)
+        self._largest = 0.0
+        earlier = [_read(note) for note in notes]
+        self.lost = math.fsum(lost for lost, _ in earlier)
+        self.seen = max((largest for _, largest in earlier), default=0.0)
 
-    def cover(self, spent: float) -> None:
+    def cover(self, spent: float, largest: float) -> None:
         """Make sure that the note covers `spent`, by this run and with what is set aside.
+
+        Args:
+            spent: money.
+            largest: what the largest answer so far has cost, for the run that comes after this one.
 
         Raises:
             StorageError: when it cannot be written for ten minutes.
         """
         if spent > self._granted:
-            self._granted = spent + self._step
+            self._granted, self._largest = spent + self._step, largest
             self._write(self._granted - self._recorded)
 
     def paid(self, sample: str, attempt: int, cost: float) -> None:
@@ -75,7 +85,7 @@ class Ledger:
             remove(self._place)
 
     def _write(self, amount: float) -> None:
-        data = json.dumps({"may_have_spent_without_a_record": amount}).encode()
+        data = json.dumps(dict(zip(_FIELDS, (amount, self._largest), strict=True))).encode()
         give_up = time.monotonic() + (_PATIENCE if self._written else 0.0)
         while True:
             try:
@@ -90,15 +100,17 @@ class Ledger:
                 return
 
 
-def _read(note: Location) -> float:
+def _read(note: Location) -> tuple[float, float]:
+    """The money of a note, and its largest answer."""
     try:
-        said: Any = json.loads(read_bytes(note))["may_have_spent_without_a_record"]
-        if isinstance(said, (int, float)) and not isinstance(said, bool) and 0 <= said < math.inf:
-            return float(said)
+        said: Any = json.loads(read_bytes(note))
+        amount, largest = (float(said[name]) for name in _FIELDS)
+        if 0 <= amount < math.inf and 0 <= largest < math.inf:
+            return amount, largest
     except (ValueError, LookupError, TypeError):
         pass
     raise StorageError(
         f"{note} does not say how much money an earlier run may have spent",
-        allowed='{"may_have_spent_without_a_record": NUMBER}',
+        allowed=json.dumps(dict.fromkeys(_FIELDS, "NUMBER")),
         action="delete it if that money need not count towards max_cost",
     )

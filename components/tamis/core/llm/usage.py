@@ -61,7 +61,9 @@ def _first(said: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _count(value: Any) -> int | None:
-    """A whole number of tokens, also one that JSON shows with a fraction of 0; None for anything else."""
+    """A whole number of tokens, also as 30.0 or "30"; None for anything else."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 12:
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST or value % 1:
         return None
     return int(value)

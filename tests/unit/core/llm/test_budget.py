@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,16 @@ from tamis.core.llm.tally import Tally
 from tamis.rating.records import Rating
 
 WORDS = Words("rater 'x'", "samples", "rating", "rated")
+
+
+class Sizes:
+    """The part of a backend that budgets use."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+
+    def measure(self, texts: Sequence[str]) -> list[Size]:
+        return [Size(len(text), most_completion_tokens=self._largest) for text in texts]
 
 
 def budget(
@@ -32,7 +43,7 @@ def budget(
     allowance = Allowance(1.0, PriceSettings(**{"input": 1e6, "output": 1e6} | price), most, at_once=at_once)
     return Budget(
         allowance, WORDS, samples, Tally(), reused=reused, before={"prompt_tokens": before}, ledger=ledger,
-        measure=lambda texts: [Size(len(text), most_completion_tokens=largest) for text in texts],
+        backend=Sizes(largest),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -175,7 +186,7 @@ def test_a_run_that_ends_in_order_notes_what_nobody_waits_for(tmp_path: Path) ->
     assert Ledger(tmp_path, "pool", step=100).lost == pytest.approx(70)
 
 
-@pytest.mark.parametrize("said", ["", "{}", "[1]", '{"may_have_spent_without_a_record": NaN}'])
+@pytest.mark.parametrize("said", ["", "{}", "[1]", '{"may_have_spent_without_a_record": NaN, "largest_answer": 0}'])
 def test_a_note_of_money_that_cannot_be_read_is_an_error(said: str, tmp_path: Path) -> None:
     (tmp_path / "pool-x.json").write_text(said)
     with pytest.raises(StorageError) as raised:

@@ -36,7 +36,7 @@ PLAIN = {"prompt_tokens": 100, "completion_tokens": 30}
         (None, Usage()),
         ([100, 30], Usage()),
         ({"tokens": 130}, Usage()),
-        ({"prompt_tokens": 100, "completion_tokens": "30"}, Usage(100)),
+        ({"prompt_tokens": "100", "completion_tokens": "thirty"}, Usage(100)),
         ({"prompt_tokens": 3_000_000_000, "completion_tokens": 30}, Usage(None, 30)),
         ({"prompt_tokens": -1, "completion_tokens": True}, Usage()),
         ({"prompt_tokens": float("inf"), "completion_tokens": 1.5}, Usage()),

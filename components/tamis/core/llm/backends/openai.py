@@ -46,6 +46,7 @@ class OpenAIBackend:
 
     def __init__(self, settings: OpenAISettings, prompt: Prompt, sampling: Sampling) -> None:
         self._settings, self._prompt, self._sampling = settings, prompt, sampling
+        self.ahead = 2  # requests read for each that may be under way, so that none is waited for
         self._marker = f"\n\n{prompt.marker}\n\n"
         self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens)
 
@@ -98,7 +99,7 @@ class OpenAIBackend:
             SettingsError: when the environment lacks the service's key.
         """
         too_long: list[Answer] = []
-        for outcomes in stream(self._settings, self._jobs(groups, too_long), self._call):
+        for outcomes in stream(self._settings, self._jobs(groups, too_long), self._call, self.ahead):
             yield [self._answer_of(job, outcome) for job, outcome in outcomes] + too_long
             too_long.clear()
         yield too_long
