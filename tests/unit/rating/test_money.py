@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError, TamisError
 from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
@@ -157,6 +158,43 @@ def test_attempts_that_are_asked_again_count_at_once(pool: Path) -> None:
     with Server(till) as server:
         stopped(server, till, pool, max_cost=0.2, max_failure_share=1.0, max_attempts=20, backend={"concurrency": 64})
     assert 0.9 * 0.2 < till.charged <= 0.2
+
+
+def together(values: list[dict[str, Any]], pool: Path, data: list[str]) -> list[Path]:
+    """Rate the pool by as many processes at once; where the results are."""
+    outs = [pool.parent / f"out{number}" for number in range(len(values))]
+    places = zip(values, outs, data, strict=True)
+    workers = [_FORKS.Process(target=_work, args=(given, pool, out, place)) for given, out, place in places]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert {worker.exitcode for worker in workers} == {0}
+    return outs
+
+
+def test_equal_runs_at_once_in_different_folders_pay_once(tmp_path: Path) -> None:
+    till, pool = Till(delay=0.1), pool_of(100, tmp_path)
+    with Server(till) as server:
+        values = [settings(server, till, max_cost=limit).model_dump() for limit in (1.0, 2.0, None)]
+        outs = together(values, pool, [os.environ["XDG_DATA_HOME"]] * 3)
+    assert till.answers == 100
+    assert {Artifact.open(out, "ratings").manifest.content_hash for out in outs} == {
+        Artifact.open(outs[0]).manifest.content_hash
+    }
+
+
+def test_equal_runs_on_two_machines_send_each_request_in_one_batch(tmp_path: Path) -> None:
+    """Two folders of locks stand for two machines: only the journal in the common store tells them of each other."""
+    till, pool = Till(), pool_of(100, tmp_path)
+    service = Batches(till)
+    with Server(service) as server:
+        own = {"kind": "openai-batch", "poll": 0.05, "batch_requests": 10}
+        mine = settings(server, till, store=str(tmp_path / "store"), backend=own).model_dump()
+        outs = together([mine, mine], pool, [str(tmp_path / "one"), str(tmp_path / "two")])
+    assert set(service.paid.values()) == {1}
+    assert (till.answers, len(service.paid)) == (100, 100)
+    assert {Artifact.open(out, "ratings").manifest.facts["ok"] for out in outs} == {100}
 
 
 def _work(values: dict[str, Any], pool: Path, out: Path, data: str) -> None:
