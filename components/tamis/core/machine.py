@@ -18,18 +18,41 @@ log = logging.getLogger(__name__)
 STORE = "TAMIS_STORE"  # names a folder for the answers of all runs whose settings name none
 
 
-def place_of_answers(kind: Literal["ratings", "judging"], given: str | None) -> Uri:
+def place_of_answers(kind: Literal["ratings", "judging"], given: str | None, address: str | None = None) -> Uri:
     """Where answers outlive the run that paid for them: what the settings say, else a folder for all runs.
 
     That is `$TAMIS_STORE/<kind>`, else `$TAMIS_HOME/<kind>` (pods), else `tamis/<kind>` in the user's data
     (`$XDG_DATA_HOME`, or `~/.local/share`): no cache, since answers cost money.
+
+    Args:
+        kind: of the answers.
+        given: what the settings say.
+        address: of the service that answers, where settings name one. Servers of a user's own often give all that they
+            serve one name: in the folder for all runs, each address has a folder of its own.
+
+    Raises:
+        StorageError: when the user has no home.
     """
     if given is not None:
         return given
-    for name in (STORE, "TAMIS_HOME"):
-        if folder := os.environ.get(name):
-            return f"{folder}/{kind}" if "://" in folder else Path(folder, kind)
-    return user_data() / kind
+    folder = os.environ.get(STORE)
+    if not folder and (home := os.environ.get("TAMIS_HOME")):
+        return Path(home, kind)
+    parts = [kind] if address is None else [kind, hash_of(address)[:16]]  # an address may hold what is secret
+    return "/".join([folder, *parts]) if folder and "://" in folder else Path(folder or user_data(), *parts)
+
+
+def store_of_run(home: Path) -> str | None:
+    """Where a whole run on this machine keeps answers, unless its settings name a place: where all runs do.
+
+    None: in the run's own folder `home`, as version 0.1 did. They were paid for: such a run stays with them.
+
+    Raises:
+        StorageError: when the user has no home.
+    """
+    if given := os.environ.get(STORE):
+        return given
+    return None if any((home / kind).is_dir() for kind in ("ratings", "judging")) else str(user_data())
 
 
 def user_data() -> Path:

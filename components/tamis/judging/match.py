@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Backend
 from tamis.core.llm.backends import make_backend
+from tamis.core.machine import place_of_answers
 from tamis.core.samples import Message, sample_id
-from tamis.core.steps import Uri
 from tamis.core.store import Store
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import Contestant, choice_of, open_contestant
@@ -21,8 +21,8 @@ from tamis.judging.settings import JudgingSettings
 class Match:
     """The two contestants and their judge, with the stores of what they said."""
 
-    def __init__(self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None], store: Uri) -> None:
-        self.settings, self.prompt, self._store = settings, load_prompt(settings.judge.prompt), store
+    def __init__(self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None]) -> None:
+        self.settings, self.prompt = settings, load_prompt(settings.judge.prompt)
         self.contestants = [
             open_contestant(choice_of(settings, which), artifacts[which], settings.answers)
             for which in ("model", "against")
@@ -38,11 +38,13 @@ class Match:
             "verdicts": {"prompt": self.prompt.hash, "sampling": {"temperature": judge.temperature} | drawn},
             "backend": dict(self.judge.identity),
         }
-        self.verdicts = Store(store, key, VERDICTS)
+        place = place_of_answers("judging", settings.store, getattr(judge.backend, "base_url", None))
+        self.verdicts = Store(place, key, VERDICTS)
 
     def texts_of(self, contestant: Contestant) -> Store[Text]:
         """Where the answers of a contestant are kept."""
-        return Store(self._store, {"answers": dict(contestant.key)}, TEXTS)
+        place = place_of_answers("judging", self.settings.store)  # the keys of services' answers hold their address
+        return Store(place, {"answers": dict(contestant.key)}, TEXTS)
 
     def texts_there(self, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
         """The answers that need not be written any more, by question."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Backend
-from tamis.core.machine import place_of_answers
 from tamis.core.steps import Uri
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import artifact_of
@@ -64,7 +63,7 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
             which: None if uri is None else Artifact.open(uri, "model", cache=Path(cache))
             for which, uri in places.items()
         }
-        match = Match(settings, artifacts, place_of_answers("judging", settings.store))
+        match = Match(settings, artifacts)
         questions = all_questions(settings.prompts)
         texts = [match.texts_there(one, questions) for one in match.contestants]
         pairs = {question.id: tuple(known.get(question.id) for known in texts) for question in questions}

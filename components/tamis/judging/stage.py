@@ -11,7 +11,6 @@ from tamis.core.errors import MissingExtraError
 from tamis.core.llm.asking import TOKENS
 from tamis.core.llm.budget import Allowance, Words, at_once
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
-from tamis.core.machine import place_of_answers
 from tamis.core.models import revision_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
@@ -66,7 +65,7 @@ def _judge(step: Step[JudgingSettings]) -> None:
     settings = step.settings
     artifacts = {which: next(iter(step.inputs(which)), None) for which in ("model", "against")}
     _services_can_be_asked(settings)
-    match = Match(settings, artifacts, place_of_answers("judging", settings.store))
+    match = Match(settings, artifacts)
     questions = all_questions(settings.prompts)
     spent, reused, damaged = 0.0, 0, 0
     answered: list[Asked[Text]] = []

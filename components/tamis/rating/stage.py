@@ -143,7 +143,7 @@ def plan(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None) 
         if isinstance(settings.backend, ImportSettings):
             return Plan(artifact.manifest.rows)
         spread = None if embeddings is None else Artifact.open(embeddings, "embeddings", cache=Path(cache))
-        rater = _Rater(settings, place_of_answers("ratings", settings.store), draw(settings, artifact, spread))
+        rater = _Rater(settings, _place(settings), draw(settings, artifact, spread))
         samples = left = shortened = too_long = tokens = answers = not_asked = spared = 0
         for block, drawn in rater.blocks(artifact, ["id", "messages"]):
             samples += len(block)
@@ -234,9 +234,13 @@ def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str
     return {"rater": settings.name, "prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
 
 
+def _place(settings: RatingSettings) -> Uri:
+    return place_of_answers("ratings", settings.store, getattr(settings.backend, "base_url", None))
+
+
 def _rate(step: Step[RatingSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
-    place = place_of_answers("ratings", settings.store)
+    place = _place(settings)
     where = str(place) if is_remote(place) else str(Path(place).resolve())
     about = [pool.manifest.content_hash, settings.shard]
     asked = [settings.name, settings.prompt, settings.backend.kind, getattr(settings.backend, "model", None)]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tamis.core.errors import ModelError
-from tamis.core.machine import place_of_answers, user_data
+from tamis.core.machine import place_of_answers, store_of_run, user_data
 from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
@@ -103,6 +103,23 @@ def test_where_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert place_of_answers("judging", None) == tmp_path / "home" / "judging"
     monkeypatch.setenv("TAMIS_STORE", "s3://bucket/all")
     assert place_of_answers("judging", None) == "s3://bucket/all/judging"
+    assert place_of_answers("judging", None, "http://a/v1") != place_of_answers("judging", None, "http://b/v1")
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_data() == tmp_path / ".local" / "share" / "tamis"
+
+
+def test_servers_that_call_all_their_models_by_one_name_are_not_taken_for_each_other(pool: Path) -> None:
+    """Where the settings name a store, they say that the same name is the same model."""
+    for store, asked in ((None, [200, 200]), (str(pool.parent / "mine"), [200, 0])):
+        with Server() as one, Server() as other:
+            own = {} if store is None else {"store": store}
+            for server in (one, other):
+                rate(server, pool, f"out{server.port}{store is None}", **own)
+            assert [len(server.asked) for server in (one, other)] == asked
+
+
+def test_a_run_of_the_version_before_stays_with_what_it_has_paid_for(tmp_path: Path) -> None:
+    assert store_of_run(tmp_path) == str(user_data())
+    (tmp_path / "judging").mkdir()
+    assert store_of_run(tmp_path) is None
