@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="tamis-tests-")  # for fixtures that outlive a test
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many test processes as cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -25,6 +29,7 @@ from hypothesis import settings
 
 from tests.artifacts import conversation, make_pool
 
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
 settings.load_profile("tamis")
 
@@ -41,8 +46,11 @@ def one_at_a_time(name: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test finds the answers of another one."""
     monkeypatch.delenv("TAMIS_HOME", raising=False)
+    monkeypatch.delenv("TAMIS_STORE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="session")

@@ -201,3 +201,65 @@ def hostile(seed: int = 0, *, share: float = 0.5) -> Callable[[Asked], Reaction]
         lambda: Reaction(error("this model's maximum context length is 10", "context_length_exceeded"), 400),
     ]
     return lambda asked: Reaction(completion()) if chance.random() < share else chance.choice(faults)()
+
+
+class Till:
+    """A service that charges for its answers, with an account of its own: whatever it begins to answer is charged.
+
+    Args:
+        prompt, cached, answer, reasoning: tokens of each request and answer, in truth; `answer` may depend on how many
+            were answered before. Cached tokens are a part of the prompt's, reasoning is beside the answer.
+        usage: what it says of them; by default as OpenAI does, with the reasoning as a part of the answer.
+        text: of the answer.
+        delay: seconds that an answer takes.
+        prices: for 1,000,000 tokens: input, cached input, output, reasoning.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: int = 100,
+        cached: int = 0,
+        answer: int | Callable[[int], int] = 30,
+        reasoning: int = 0,
+        usage: Callable[[Till, int], Any] | None = None,
+        text: str = GOOD,
+        delay: float = 0.01,
+        prices: tuple[float, float, float, float] = (1.0, 1.0, 4.0, 4.0),
+    ) -> None:
+        self.prompt, self.cached, self.reasoning = prompt, cached, reasoning
+        self._answer, self._usage, self._text, self._delay, self._prices = answer, usage, text, delay, prices
+        self.charged, self.answers = 0.0, 0
+
+    def price_of(self, answer: int) -> float:
+        """What an answer of so many tokens costs."""
+        amounts = (self.prompt - self.cached, self.cached, answer, self.reasoning)
+        return sum(amount * price for amount, price in zip(amounts, self._prices, strict=True)) / 1e6
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Its prices, as Tamis is told them."""
+        return dict(zip(("input", "cached_input", "output", "reasoning"), self._prices, strict=True))
+
+    def sell(self) -> Any:
+        """Charge for an answer, and give it."""
+        answer = self._answer(self.answers) if callable(self._answer) else self._answer
+        self.charged += self.price_of(answer)
+        self.answers += 1
+        body = completion(self._text)
+        body["usage"] = self._usage(self, answer) if self._usage else self.said(answer)
+        return body
+
+    def said(self, answer: int) -> dict[str, Any]:
+        """The usage that OpenAI would show."""
+        whole = answer + self.reasoning
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": whole,
+            "total_tokens": self.prompt + whole,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+    def __call__(self, asked: Asked) -> Reaction:
+        return Reaction(self.sell(), delay=self._delay)

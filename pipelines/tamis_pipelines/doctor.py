@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from tamis.core.errors import TamisError, install
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.machine import store_of_run
 from tamis.core.storage import exists, is_remote, locate, write_bytes
 from tamis.evaluation.suite import open_suite
 from tamis.pool.sources import count_rows, files_at
@@ -71,6 +72,7 @@ def examine(settings: RunSettings) -> list[Check]:
     places = [("work_dir", str(settings.work_dir))]
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]
     checks += [_writable(where, place) for where, place in places]
+    checks += _store(settings)
     elsewhere = sorted({model for _, model in models if not Path(model).is_dir()})
     return [*checks, _gpus(), _memory(models, elsewhere), _disk(settings, elsewhere)]
 
@@ -240,6 +242,18 @@ def _weight_bytes(folder: Path) -> int:
     # Where both kinds lie, they are the same weights twice.
     files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
     return sum(file.stat().st_size for file in files)
+
+
+def _store(settings: RunSettings) -> Iterator[Check]:
+    """The place of answers for which the settings name none."""
+    asking = [rater for rater in settings.raters if not isinstance(rater.backend, ImportSettings)]
+    asking += [settings.judging] if settings.judging is not None else []
+    if any(one.store is None for one in asking):
+        try:
+            home = settings.work_dir / ".tamis"
+            yield _writable("store", store_of_run(home) or str(home))
+        except TamisError as error:
+            yield _refused("store", error)
 
 
 def _writable(where: str, place: str) -> Check:

@@ -16,6 +16,7 @@ from typing import IO, TextIO
 
 from tamis.core.errors import StoppedError, StorageError, TamisError, explained_os_errors
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
+from tamis.core.machine import STORE, store_of_run
 from tamis.core.processes import stops_children
 from tamis.core.secrets import shown
 from tamis_pipelines.results import Results
@@ -60,6 +61,8 @@ def run(settings: RunSettings) -> Path:
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
         stop = home / "stop"
         os.environ |= {"TAMIS_HOME": str(home), RUNNER_PID: str(os.getpid()), STOP_FILE: str(stop)}
+        if (store := store_of_run(home)) is not None:
+            os.environ[STORE] = store
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
         # And it says of every step that sizes of pods mean nothing here.

@@ -20,7 +20,7 @@ import yaml
 from tamis.core.artifacts import Artifact
 from tamis.rating.parsing import Scores
 from tamis.rating.parsing import write as write_scores
-from tests.llm_server import Asked, Reaction, Server, completion, error
+from tests.llm_server import Asked, Reaction, Server, Till, completion, error
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
 pytestmark = pytest.mark.slow
@@ -258,6 +258,26 @@ def test_a_key_that_a_service_repeats_is_in_no_file_of_the_run(settings_file: Pa
     words["ratings"] = str(ratings.to_pylist())
     assert "***" in words["ratings"]
     assert not {where for where, text in words.items() if any(key in text for key in keys)}
+
+
+def test_runs_in_different_folders_pay_for_an_answer_once(continued_run: dict[str, Any], tmp_path: Path) -> None:
+    """The first one stops at its limit; the second one, elsewhere, has a higher one and starts from its answers."""
+    pytest.importorskip("openai")
+    till = Till()
+    shutil.copytree(tmp_path / "work", tmp_path / "other")
+    with Server(till) as server:
+        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None, "concurrency": 4}
+        rater = {"name": "mini", "backend": backend, "price": till.settings}
+        codes = []
+        for folder, answers in (("work", 20), ("other", 1000)):
+            own = {"raters": [rater | {"max_cost": answers * till.price_of(30)}], "work_dir": str(tmp_path / folder)}
+            ended = tamis("run", write(tmp_path, continued_run | own))
+            codes.append(ended.returncode)
+    assert codes == [1, 0], ended.stderr
+    samples = Artifact.open(tmp_path / "other/ratings/mini", "ratings").manifest
+    assert (till.answers, samples.rows) == (42, 42)
+    assert samples.facts["reused"] > 0
+    assert not (tmp_path / "other/.tamis/ratings").exists()
 
 
 def test_a_second_run_in_the_same_folder_at_the_same_time_is_refused(settings_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,15 @@ def test_a_delivery_that_was_killed_is_taken_up(s3: str, tmp_path: Path, monkeyp
         *"012"
     ]
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_of_many_that_create_a_file_one_does(remote: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder = storage.locate(request.getfixturevalue("s3") if remote else tmp_path)
+    folder = folder / "claims"
+    with ThreadPoolExecutor(8) as workers:
+        for number in range(10):
+            made = list(workers.map(lambda who: storage.create_bytes(folder / f"{number}", b"%d" % who), range(8)))  # noqa: B023
+            assert sum(made) == 1
+            assert storage.read_bytes(folder / f"{number}") == b"%d" % made.index(True)
+    assert [place.name for place in storage.children(folder)] == [str(number) for number in range(10)]

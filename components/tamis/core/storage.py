@@ -144,6 +144,25 @@ def write_bytes(location: Location, data: bytes) -> None:
         raise _as_storage_error(error, f"writing {location}") from error
 
 
+def create_bytes(location: Location, data: bytes) -> bool:
+    """Write a file that is not there yet, whole; whether it was not there. Of several that try, one succeeds.
+
+    On Azure and Google two that try at the very same time may both.
+    """
+    try:
+        with explained_os_errors(f"writing {location}"):
+            if isinstance(location, Path):
+                return _create_local(location, data)
+            if (s3 := _s3_client(location)) is not None:
+                return _put_new(s3, location, data)
+            if location.exists():
+                return False
+            location.write_bytes(data)
+            return True
+    except Exception as error:
+        raise _as_storage_error(error, f"writing {location}") from error
+
+
 def _s3_client(location: Location) -> Any:
     """boto3's client of an object in S3, else None.
 
@@ -155,6 +174,18 @@ def _s3_client(location: Location) -> Any:
 
 def _put(s3: Any, location: Any, data: bytes) -> None:
     s3.put_object(Bucket=location.bucket, Key=location.key, Body=data)
+
+
+def _put_new(s3: Any, location: Any, data: bytes) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.put_object(Bucket=location.bucket, Key=location.key, Body=data, IfNoneMatch="*")
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+            raise
+    # The first of several sendings may have been heard, and its answer lost; and some servers know no conditions.
+    return _get(s3, location) == data
 
 
 def _get(s3: Any, location: Any) -> bytes:
@@ -227,6 +258,18 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _create_local(path: Path, data: bytes) -> bool:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    _write_local(temporary, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
 
 
 def remove(location: Location) -> None:

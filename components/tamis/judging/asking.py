@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from tamis.core.llm.asking import ask, is_final
+from tamis.core.llm.asking import TOKENS, ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
-from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.budget import Allowance, Budget, Words, ledger_of
 from tamis.core.llm.readings import anew
-from tamis.core.llm.tally import TOKENS, Speed, Tally
+from tamis.core.llm.tally import Speed, Tally
+from tamis.core.machine import one_at_a_time
 from tamis.core.progress import Progress
+from tamis.core.settings import hash_of
 from tamis.core.store import Store, Writer
 from tamis.judging.records import Judged, Text
 
@@ -42,6 +45,7 @@ class Asked(Generic[R]):
     damaged: int
     tally: Tally
     cost: float | None
+    facts: Mapping[str, float | int]  # of the cost
 
 
 def known_of(
@@ -75,23 +79,43 @@ def ask_all(
         ModelError: when the engine cannot be used, or the allowance for failures or money is used up.
         StorageError: when the store cannot be read or written.
     """
+    with one_at_a_time(words.who, str(store.journal), hash_of(sorted(texts))):
+        return _ask_all(backend, store, texts, read, max_attempts, allowance, words)
+
+
+def _ask_all(
+    backend: Backend,
+    store: Store[R],
+    texts: Mapping[str, str],
+    read: Callable[[Answer, int, R | None], R],
+    max_attempts: int,
+    allowance: Allowance,
+    words: Words,
+) -> Asked[R]:
     known: Known[R] = known_of(backend, store, texts, max_attempts, read)
     if known.final:
         log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
+    _remember(backend, store)
     records, tally, speed = dict(known.final), Tally(), Speed()
     for record in known.final.values():
         tally.count(record)
     stored = [*known.final.values(), *known.others.values()]
     before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
     budget = Budget(
-        allowance, words, len(texts), tally, reused=len(known.final), measure=backend.measure, before=before
+        allowance,
+        words,
+        len(texts),
+        tally,
+        reused=len(known.final),
+        backend=backend,
+        before=before,
+        ledger=ledger_of(allowance, backend, store, hash_of(sorted(texts))),
     )
     left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
     groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
     if left:
         store.prepare()
     store.bring_in()
-    _remember(backend, store)
 
     def read_and_pay(answer: Answer, attempt: int, earlier: R | None) -> R:
         budget.pay(answer)
@@ -99,7 +123,8 @@ def ask_all(
 
     with (
         Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
-        Writer(store) as writer,
+        closing(budget),
+        Writer(store, durable=budget.recorded) as writer,
     ):
         asked = ask(
             backend,
@@ -120,7 +145,7 @@ def ask_all(
     budget.check()
     if tally.failures:
         log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
-    return Asked(records, len(known.final), known.damaged, tally, budget.cost)
+    return Asked(records, len(known.final), known.damaged, tally, budget.cost, budget.facts())
 
 
 def _remember(backend: Backend, store: Store[R]) -> None:

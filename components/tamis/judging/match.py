@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Backend
 from tamis.core.llm.backends import make_backend
+from tamis.core.machine import place_of_answers
 from tamis.core.samples import Message, sample_id
-from tamis.core.steps import Uri
 from tamis.core.store import Store
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import Contestant, choice_of, open_contestant
@@ -24,14 +23,9 @@ class Match:
     """The two contestants and their judge, with the stores of what they said."""
 
     def __init__(
-        self,
-        settings: JudgingSettings,
-        artifacts: Mapping[str, Artifact | None],
-        store: Uri,
-        spare: Sequence[Path] = (),
+        self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None], spare: Sequence[Path] = ()
     ) -> None:
-        self.settings, self.prompt = settings, load_prompt(settings.judge.prompt)
-        self._store, self._spare = store, spare
+        self.settings, self.prompt, self._spare = settings, load_prompt(settings.judge.prompt), spare
         self.contestants = [
             open_contestant(choice_of(settings, which), artifacts[which], settings.answers)
             for which in ("model", "against")
@@ -47,11 +41,13 @@ class Match:
             "verdicts": {"prompt": self.prompt.hash, "sampling": {"temperature": judge.temperature} | drawn},
             "backend": dict(self.judge.identity),
         }
-        self.verdicts = Store(store, key, VERDICTS, spare)
+        place = place_of_answers("judging", settings.store, getattr(judge.backend, "base_url", None))
+        self.verdicts = Store(place, key, VERDICTS, spare)
 
     def texts_of(self, contestant: Contestant) -> Store[Text]:
         """Where the answers of a contestant are kept."""
-        return Store(self._store, {"answers": dict(contestant.key)}, TEXTS, self._spare)
+        place = place_of_answers("judging", self.settings.store)  # the keys of services' answers hold their address
+        return Store(place, {"answers": dict(contestant.key)}, TEXTS, self._spare)
 
     def texts_there(self, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
         """The answers that need not be written any more, by question."""
@@ -70,10 +66,3 @@ class Match:
         longest = self.settings.judge.max_answer_characters
         texts = (self.prompt.shown(question.text, *pair, longest) for pair in ((one, other), (other, one)))
         return [(sample_id([Message(role="user", content=text)]), text) for text in texts]
-
-
-def place_of_store(settings: JudgingSettings) -> Uri | None:
-    """Where answers outlive the step: what the settings say, else in Tamis' home, if there is one."""
-    if settings.store is not None:
-        return settings.store
-    return Path(os.environ["TAMIS_HOME"], "judging") if "TAMIS_HOME" in os.environ else None

@@ -14,7 +14,7 @@ from tamis.core.llm.backend import Backend
 from tamis.core.steps import Uri
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import artifact_of
-from tamis.judging.match import Match, place_of_store
+from tamis.judging.match import Match
 from tamis.judging.questions import all_questions
 from tamis.judging.records import verdict_of
 from tamis.judging.settings import JudgingSettings
@@ -65,7 +65,7 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
             which: None if uri is None else Artifact.open(uri, "model", cache=Path(cache))
             for which, uri in places.items()
         }
-        match = Match(settings, artifacts, place_of_store(settings) or Path(cache) / "none")
+        match = Match(settings, artifacts)
         questions = all_questions(settings.prompts)
         texts = [match.texts_there(one, questions) for one in match.contestants]
         pairs = {question.id: tuple(known.get(question.id) for known in texts) for question in questions}

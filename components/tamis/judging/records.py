@@ -27,6 +27,8 @@ _COMMON = [
     pa.field("completion_tokens", pa.int32()),
     pa.field("lenient", pa.string()),
     pa.field("raw", pa.string()),
+    pa.field("cached_tokens", pa.int32()),
+    pa.field("reasoning_tokens", pa.int32()),
 ]
 
 
@@ -41,6 +43,8 @@ class _Asked(BaseModel):
     attempts: int = ATTEMPTS
     prompt_tokens: int | None = TOKENS
     completion_tokens: int | None = TOKENS
+    cached_tokens: int | None = TOKENS
+    reasoning_tokens: int | None = TOKENS
     lenient: str | None = None  # names of what was forgiven in reading the answer
     raw: str | None = None  # what was paid for and not understood: the answer's text, or else a service's whole body
 
@@ -121,6 +125,5 @@ def _common(answer: Answer, attempt: int, earlier: _Asked | None) -> dict[str, o
     return {
         "id": answer.id,
         "attempts": attempt,
-        "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
-        "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+        **summed(answer, earlier),
     }

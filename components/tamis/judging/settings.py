@@ -190,7 +190,7 @@ class JudgingSettings(Settings):
         None,
         min_length=1,
         description="folder or s3:// prefix that keeps every answer and verdict, for this and later runs; "
-        "if not given, $TAMIS_HOME/judging, or the step's own scratch folder",
+        "if not given, a folder in the user's data that all runs share; on a cluster, name one",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
     seed: int = Field(42, ge=0, description="of the bootstrap that the intervals come from")

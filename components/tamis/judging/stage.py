@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import MissingExtraError
-from tamis.core.llm.budget import Allowance, Words
+from tamis.core.llm.asking import TOKENS
+from tamis.core.llm.budget import Allowance, Words, at_once
 from tamis.core.llm.readings import counted
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
@@ -18,7 +19,7 @@ from tamis.core.store import spare_places
 from tamis.core.tables import JUDGEMENT, PartsWriter
 from tamis.judging.asking import Asked, ask_all
 from tamis.judging.contestants import Contestant, artifact_of, choice_of, file_of, name_of
-from tamis.judging.match import Match, place_of_store
+from tamis.judging.match import Match
 from tamis.judging.planning import plan
 from tamis.judging.prompts import load_prompt
 from tamis.judging.questions import Question, all_questions
@@ -66,16 +67,17 @@ def _judge(step: Step[JudgingSettings]) -> None:
     settings = step.settings
     artifacts = {which: next(iter(step.inputs(which)), None) for which in ("model", "against")}
     _services_can_be_asked(settings)
-    place = place_of_store(settings) or step.scratch / "judging"
-    match = Match(settings, artifacts, place, spare_places(step.scratch))
+    match = Match(settings, artifacts, spare_places(step.scratch))
     questions = all_questions(settings.prompts)
     spent, reused, damaged = 0.0, 0, 0
+    answered: list[Asked[Text]] = []
     written: list[dict[str, Text]] = []
-    for contestant in match.contestants:
+    for which, contestant in zip(("model", "against"), match.contestants, strict=True):
         if contestant.given is not None:
             written.append(_given(contestant, questions))
             continue
-        asked = _write(match, contestant, questions, spent)
+        asked = _write(match, which, contestant, questions, spent)
+        answered.append(asked)
         spent += asked.cost or 0.0
         reused, damaged = reused + asked.reused, damaged + asked.damaged
         written.append(asked.records)
@@ -90,8 +92,7 @@ def _judge(step: Step[JudgingSettings]) -> None:
         "reused_verdicts": verdicts.reused,
         "asked": len(verdicts.records) - verdicts.reused,
         "damaged_store_parts": damaged + verdicts.damaged,
-        "prompt_tokens": verdicts.tally.prompt_tokens,
-        "completion_tokens": verdicts.tally.completion_tokens,
+        **{name: verdicts.tally.tokens[name] for name in TOKENS},
         "cut": [sum(text.cut for text in texts.values()) for texts in written],
         "thoughts_left_out": [sum(bool(text.lenient) for text in texts.values()) for texts in written],
         "lenient": counted(verdict.lenient for verdict in verdicts.records.values()),
@@ -100,6 +101,9 @@ def _judge(step: Step[JudgingSettings]) -> None:
     }
     if settings.price is not None or spent:
         step.facts["cost"] = round(spent + (verdicts.cost or 0.0), 6)
+    for name in ("cost_of_lost_answers", "answers_without_usage"):
+        if found := sum(one.facts.get(name, 0) for one in (*answered, verdicts)):
+            step.facts[name] = found
     step.models["judge"] = str(match.judge.identity["model"])
     log_result(step.facts)
 
@@ -114,9 +118,12 @@ def _given(contestant: Contestant, questions: Sequence[Question]) -> dict[str, T
     }
 
 
-def _write(match: Match, contestant: Contestant, questions: Sequence[Question], spent: float) -> Asked[Text]:
+def _write(
+    match: Match, which: str, contestant: Contestant, questions: Sequence[Question], spent: float
+) -> Asked[Text]:
     """Let a contestant answer all questions, and let go of its model."""
-    allowance = _allowance(match.settings, contestant.price, spent)
+    chosen = getattr(match.settings, which, None)
+    allowance = _allowance(match.settings, contestant.price, spent, at_once(chosen))
     backend = contestant.backend
     try:
         return ask_all(
@@ -147,17 +154,17 @@ def _ask_judge(
             asked,
             read=partial(verdict_of, match.prompt),
             max_attempts=settings.judge.max_attempts,
-            allowance=_allowance(settings, settings.price, spent),
+            allowance=_allowance(settings, settings.price, spent, at_once(settings.judge.backend)),
             words=Words(f"judge '{settings.judge.backend.model}'", "comparisons", "verdict", "judged"),
         )
     finally:
         match.judge.close()
 
 
-def _allowance(settings: JudgingSettings, price: PriceSettings | None, spent: float) -> Allowance:
-    most = None if settings.max_cost is None else max(settings.max_cost - spent, 0.0)
+def _allowance(settings: JudgingSettings, price: PriceSettings | None, spent: float, most: int | None) -> Allowance:
+    money = None if settings.max_cost is None else max(settings.max_cost - spent, 0.0)
     left = f"max_cost, of which {spent:.4f} is spent" if spent else "max_cost"
-    return Allowance(settings.max_failure_share, price, most, left)
+    return Allowance(settings.max_failure_share, price, money, left, most)
 
 
 def _services_can_be_asked(settings: JudgingSettings) -> None:

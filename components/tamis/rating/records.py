@@ -38,6 +38,8 @@ class Rating(BaseModel):
     attempts: int = ATTEMPTS
     prompt_tokens: int | None = TOKENS
     completion_tokens: int | None = TOKENS
+    cached_tokens: int | None = TOKENS
+    reasoning_tokens: int | None = TOKENS
     shortened: bool = False
     lenient: str | None = None  # names of what was forgiven in reading the answer
     raw: str | None = None  # what was paid for and not understood: the answer's text, or else a service's whole body
@@ -63,6 +65,8 @@ RECORDS = Records(
     pa.schema(
         [
             *(field for field in RATINGS if field.name != "rater"),
+            pa.field("cached_tokens", pa.int32()),
+            pa.field("reasoning_tokens", pa.int32()),
             pa.field("shortened", pa.bool_()),
             pa.field("lenient", pa.string()),
             pa.field("raw", pa.string()),
@@ -77,8 +81,7 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
     common = {
         "id": answer.id,
         "attempts": attempt,
-        "prompt_tokens": summed(answer.prompt_tokens, earlier.prompt_tokens if earlier else None),
-        "completion_tokens": summed(answer.completion_tokens, earlier.completion_tokens if earlier else None),
+        **summed(answer, earlier),
         "shortened": answer.shortened,
     }
     if answer.problem is not None:

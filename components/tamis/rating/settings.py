@@ -122,7 +122,7 @@ class RatingSettings(Settings):
         None,
         min_length=1,
         description="folder or s3:// prefix that keeps every finished rating, for this and later runs; "
-        "if not given, $TAMIS_HOME/ratings, or the step's own scratch folder",
+        "if not given, a folder in the user's data that all runs share; on a cluster, name one",
     )
 
     sample: Part | None = Field(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
-from tamis.core.llm.asking import ask, is_final
+from tamis.core.llm.asking import TOKENS, ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
-from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of
 from tamis.core.llm.readings import anew
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
-from tamis.core.llm.tally import TOKENS, Speed
+from tamis.core.llm.tally import Speed
+from tamis.core.machine import one_at_a_time, place_of_answers
 from tamis.core.models import revision_of
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
+from tamis.core.settings import hash_of
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.storage import fingerprint
+from tamis.core.storage import fingerprint, is_remote
 from tamis.core.store import Store, Writer, spare_places
 from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.backends import make_backend
@@ -143,7 +145,7 @@ def plan(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None) 
         if isinstance(settings.backend, ImportSettings):
             return Plan(artifact.manifest.rows)
         spread = None if embeddings is None else Artifact.open(embeddings, "embeddings", cache=Path(cache))
-        rater = _Rater(settings, _place_of_store(settings), draw(settings, artifact, spread))
+        rater = _Rater(settings, _place(settings), draw(settings, artifact, spread))
         samples = left = shortened = too_long = tokens = answers = not_asked = spared = 0
         for block, drawn in rater.blocks(artifact, ["id", "messages"]):
             samples += len(block)
@@ -174,23 +176,19 @@ def _refuse_idle(settings: RatingSettings, embeddings: Uri | None) -> None:
 class _Rater:
     """A rater with what is stored of its ratings, and which part of the pool it rates."""
 
-    def __init__(
-        self, settings: RatingSettings, store: Uri | None, drawn: Drawn | None, spare: Sequence[Path] = ()
-    ) -> None:
+    def __init__(self, settings: RatingSettings, store: Uri, drawn: Drawn | None, spare: Sequence[Path] = ()) -> None:
         self.drawn = drawn
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
-        key = _key(settings, self.prompt, self.backend)
-        self.store = None if store is None else Store(store, key, RECORDS, spare)
-        if self.store is not None and isinstance(settings.backend, OpenAIBatchSettings):
+        self.store = Store(store, _key(settings, self.prompt, self.backend), RECORDS, spare)
+        if isinstance(settings.backend, OpenAIBatchSettings):
             from tamis.core.llm.backends.openai_batch import OpenAIBatchBackend
 
             assert isinstance(self.backend, OpenAIBatchBackend)
             self.backend.remember_in(Journal(self.store.journal))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
-        stored = RECORDS.none() if self.store is None else self.store.read(wanted)
-        self.stored = stored.anew(partial(anew, read=rating_of))
+        self.stored = self.store.read(wanted).anew(partial(anew, read=rating_of))
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
         """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""
@@ -238,18 +236,24 @@ def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str
     return {"rater": settings.name, "prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
 
 
-def _place_of_store(settings: RatingSettings) -> Uri | None:
-    """Where ratings outlive the step: what the settings say, else in Tamis' home, if there is one."""
-    if settings.store is not None:
-        return settings.store
-    return Path(os.environ["TAMIS_HOME"], "ratings") if "TAMIS_HOME" in os.environ else None
+def _place(settings: RatingSettings) -> Uri:
+    return place_of_answers("ratings", settings.store, getattr(settings.backend, "base_url", None))
 
 
 def _rate(step: Step[RatingSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
+    place = _place(settings)
+    where = str(place) if is_remote(place) else str(Path(place).resolve())
+    about = [pool.manifest.content_hash, settings.shard]
+    asked = [settings.name, settings.prompt, settings.backend.kind, getattr(settings.backend, "model", None)]
+    with one_at_a_time(f"rater '{settings.name}'", where, about, asked):
+        _rate_alone(step, place, hash_of(about))
+
+
+def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
+    settings, pool = step.settings, step.input("pool")
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
-    rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings", drawn, spare_places(step.scratch))
-    assert rater.store is not None
+    rater = _Rater(settings, place, drawn, spare_places(step.scratch))
     samples = reused = 0
     before = Counter[str]()
     for block, asked in rater.blocks(pool, ["id"]):
@@ -260,24 +264,27 @@ def _rate(step: Step[RatingSettings]) -> None:
     if drawn:
         log.info("rater '%s': %s", settings.name, drawn)
     if reused:
-        log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
+        log.info("rater '%s': %d of %d ratings are in the store already (%s)", settings.name, reused, samples, place)
     if reused < samples:
         rater.store.prepare()
     rater.store.bring_in()
     summary, speed = Summary(), Speed()
+    allowance = _allowance(settings)
     budget = Budget(
-        _allowance(settings),
+        allowance,
         Words(f"rater '{settings.name}'", "samples", "rating", "rated"),
         samples,
         summary,
         reused=reused,
-        measure=rater.backend.measure,
+        backend=rater.backend,
         before=before,
+        ledger=ledger_of(allowance, rater.backend, rater.store, about),
     )
     with (
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,
         Metrics(settings.name, samples, reused) as metrics,
-        Writer(rater.store) as writer,
+        closing(budget),
+        Writer(rater.store, durable=budget.recorded) as writer,
         PartsWriter(step.out, RATINGS) as parts,
     ):
         blocks = (list(rater.samples(*block)) for block in rater.blocks(pool, ["id", "messages"]))
@@ -321,8 +328,7 @@ def _rate(step: Step[RatingSettings]) -> None:
         step.facts["sample"] = drawn.facts()
     if rater.shard:
         step.facts["shard"] = {"number": rater.shard.number, "of": rater.shard.of}
-    if budget.cost is not None:
-        step.facts["cost"] = round(budget.cost, 6)
+    step.facts |= budget.facts()
 
 
 def _allowance(settings: RatingSettings) -> Allowance:
@@ -333,4 +339,5 @@ def _allowance(settings: RatingSettings) -> Allowance:
         settings.price,
         None if settings.max_cost is None else settings.max_cost / shards,
         "max_cost, a shard has its share" if settings.shard else "max_cost",
+        at_once(settings.backend),
     )

@@ -32,6 +32,8 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         "StoreGoneError": "store-gone",
         "ModelError": "model",
         "ServiceError": "service",
+        "FailuresError": "failures",
+        "SpentError": "budget",
         "StoppedError": "stopped",
         "MissingExtraError": "missing-extra",
         "UnexpectedError": "unexpected",

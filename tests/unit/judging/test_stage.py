@@ -21,7 +21,7 @@ from tamis.core.families import family_of, of_one_family
 from tamis.core.tables import JUDGEMENT
 from tamis.judging.stage import plan, run
 from tests.conftest import ROOT
-from tests.llm_server import Asked, Reaction, Server, completion, error
+from tests.llm_server import Asked, Reaction, Server, Till, completion, error
 from tests.unit.judging.matches import by_number, given, judge_by, number_in, settings, shown
 
 pytest.importorskip("openai")
@@ -331,6 +331,31 @@ def test_money_stops_the_judge_before_it_is_spent_and_what_was_paid_is_kept(tmp_
         manifest = run(settings(tmp_path, server, pairs, **own, max_cost=10.0), out=tmp_path / "out")
     assert (len(server.asked), manifest.facts["reused_verdicts"]) == (80, paid)
     assert manifest.facts["cost"] == pytest.approx(0.04 * 80)
+
+
+def test_without_a_store_raising_limits_asks_nothing_twice(tmp_path: Path) -> None:
+    """Of answers and verdicts, whose tokens are charged alike."""
+    pairs = {f"{number}?": ("", "theirs 5") for number in range(60)}
+    till = Till(answer=90)
+
+    def behave(asked: Asked) -> Reaction:
+        body = till.sell()
+        reaction = judge_by(by_number)(asked) if shown(asked) else Reaction(completion("ours 3"))
+        return Reaction(reaction.body | {"usage": body["usage"]}, delay=0.005)
+
+    one, at_once = till.price_of(90), {"concurrency": 16}
+    with Server(behave) as server:
+        service = {"kind": "service", "model": "w", "base_url": server.url, "api_key_env": None, "concurrency": 16}
+        own: dict[str, Any] = {"model": service | {"price": till.settings}, "price": till.settings}
+        own |= {"answers": {"max_new_tokens": 100}}
+        for most in (30 * one, 100 * one, 150 * one):
+            with pytest.raises(ModelError) as raised:
+                run(settings(tmp_path, server, pairs, **own, backend=at_once, max_cost=most), out=tmp_path / "out")
+            assert raised.value.code == "budget"
+            assert till.charged <= most
+        manifest = run(settings(tmp_path, server, pairs, **own, backend=at_once, max_cost=1.0), out=tmp_path / "out")
+    assert till.answers == 180
+    assert manifest.facts["cost"] == pytest.approx(till.charged)
 
 
 def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:

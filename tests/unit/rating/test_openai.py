@@ -494,14 +494,15 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
             )  # fmt: skip
             with pytest.raises(ModelError, match=r"samples are rated and cost \d+\.\d+; another would cost too much"):
                 run(mine, pool=pool, out=tmp_path / "out")
-            assert 0.5 * most < spent_at(server) <= most
+            assert (0.5 if usage else 0.3) * most < spent_at(server) <= most
         rest = mine.model_copy(update={"max_cost": None})
         manifest = run(rest, pool=pool, out=tmp_path / "out")
     assert len(server.asked) == (200 if parses else 600)
     if usage:
         assert manifest.facts["cost"] == pytest.approx(spent_at(server))
-    else:  # estimated by bytes
-        assert 1 < manifest.facts["cost"] / spent_at(server) < 2.5
+    else:  # prompts by bytes, answers as long as they may be
+        assert 1 < manifest.facts["cost"] / spent_at(server) < 3
+        assert manifest.facts["answers_without_usage"] > 0
 
 
 def test_estimates_that_are_too_high_do_not_end_a_run_that_can_be_paid_for(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import email.parser
 import email.policy
 import gc
 import json
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import ModelError
+from tamis.core.errors import ModelError, StorageError
 from tamis.core.llm.backend import Answer
 from tamis.core.llm.backends import openai_batch
 from tamis.core.llm.backends.journal import Journal
@@ -144,7 +145,7 @@ class BatchService:
             item, fate = line["custom_id"], self.fate(line["custom_id"])
             if fate == "ok":
                 self.answered[item] += 1
-                reply = {"status_code": 200, "request_id": "r", "body": completion(self.text)}
+                reply = {"status_code": 200, "request_id": "r", "body": self.answer()}
                 good.append({"id": f"x{self.padding}", "custom_id": item, "response": reply, "error": None})
             elif fate == "expired":
                 fault = {"code": "batch_expired", "message": "This request could not be executed in time."}
@@ -156,6 +157,10 @@ class BatchService:
         for key, rows in (("output_file_id", good), ("error_file_id", bad)):
             batch[key] = self._file("\n".join(map(json.dumps, rows)).encode()) if rows else None
         batch["status"] = "expired" if any("batch_expired" in json.dumps(row) for row in bad) else "completed"
+
+    def answer(self) -> Any:
+        """A chat completion."""
+        return completion(self.text)
 
     def _public(self, batch: dict[str, Any]) -> dict[str, Any]:
         hidden = {"looks"}
@@ -413,6 +418,57 @@ def test_an_outage_beyond_patience_says_what_was_waited_for(pool: Path) -> None:
         assert "in a row" not in str(raised.value)
         service.spoil = lambda asked, reaction: reaction
         assert rate(server, pool, "out").facts["ok"] == 25
+    assert set(service.paid.values()) == {1}
+
+
+@pytest.mark.parametrize("spoiled", ["{", '{"token": "x"}', "unknown"])
+def test_a_journal_that_cannot_be_read_says_so_and_nothing_is_sent(spoiled: str, pool: Path) -> None:
+    """To leave such an entry out would be to pay twice."""
+    service = BatchService()
+    with Server(service) as server:
+        rate(server, pool, "out", backend={"batch_requests": 25})
+        (noted,) = (pool.parent / "store").glob("*-journal/*.json")
+        whole = json.loads(noted.read_text())
+        noted.write_text(json.dumps(whole | {"colour": "red"}) if spoiled == "unknown" else spoiled)
+        for part in (pool.parent / "store").glob("*/*.jsonl"):
+            part.unlink()
+        with pytest.raises(StorageError) as raised:
+            rate(server, pool, "again")
+        assert str(noted) in raised.value.problem
+        assert ("colour" in raised.value.problem) == (spoiled == "unknown")
+    assert len(service.batches) == 1
+
+
+def test_a_claim_of_a_run_on_another_machine_is_waited_for_and_then_taken_over(pool: Path) -> None:
+    """That run has noted what it is going to send, and was never heard of again."""
+    service = BatchService()
+    with Server(service) as server:
+        service.refuse_after = 0
+        with pytest.raises(ModelError):
+            rate(server, pool, "out", backend={"batch_requests": 25})
+        (noted,) = (pool.parent / "store").glob("*-journal/*.json")
+        entry = json.loads(noted.read_text())
+        noted.write_text(json.dumps(entry | {"owner": {"machine": "elsewhere", "pid": 1, "run": "r"}}))
+        service.refuse_after = None
+        start = time.monotonic()
+        facts = rate(server, pool, "out", backend={"batch_requests": 25, "patience": 0.7}).facts
+    assert facts["ok"] == 25
+    assert time.monotonic() - start >= 0.7
+    assert set(service.paid.values()) == {1}
+
+
+def test_a_journal_of_the_version_before_is_read(pool: Path) -> None:
+    service = BatchService()
+    with Server(service) as server:
+        rate(server, pool, "out", backend={"batch_requests": 25})
+        (noted,) = (pool.parent / "store").glob("*-journal/*.json")
+        entry = json.loads(noted.read_text())
+        del entry["number"], entry["owner"]
+        noted.unlink()
+        noted.with_name(f"{entry['token']}.json").write_text(json.dumps(entry))
+        for part in (pool.parent / "store").glob("*/*.jsonl"):
+            part.unlink()
+        assert rate(server, pool, "again").facts["ok"] == 25
     assert set(service.paid.values()) == {1}
 
 

@@ -9,6 +9,9 @@ from typing import Protocol, TypeVar
 from tamis.core.errors import ModelError
 from tamis.core.llm.backend import Answer, Backend, Request
 
+# Fields of every answer and record; the last two are parts of the first two.
+TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+
 
 class Record(Protocol):
     """What became of a sample: a rating, a verdict, a text."""
@@ -35,7 +38,15 @@ class Record(Protocol):
 
     @property
     def completion_tokens(self) -> int | None:
-        """Of all attempts."""
+        """Of all attempts; reasoning included."""
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Of all attempts' prompts, those that a service had in its cache."""
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Of all attempts' answers, those of reasoning."""
 
 
 R = TypeVar("R", bound=Record)
@@ -49,9 +60,14 @@ def is_final(record: Record, backend: Backend, max_attempts: int) -> bool:
     return record.status not in _PASSING
 
 
-def summed(new: int | None, old: int | None) -> int | None:
-    """Tokens of an attempt and of those before it."""
-    return old if new is None else new + (old or 0)
+def summed(answer: Answer, earlier: Record | None) -> dict[str, int | None]:
+    """The tokens of an attempt and of those before it, by field; None where no attempt says."""
+    found: dict[str, int | None] = {}
+    for name in TOKENS:
+        new = None if answer.prompt_tokens is None else getattr(answer, name)
+        old = None if earlier is None else getattr(earlier, name)
+        found[name] = old if new is None else new + (old or 0)
+    return found
 
 
 def ask(

@@ -58,7 +58,10 @@ class Answer:
         leniencies: names of what was forgiven already, to get this text.
         raw: what a service sent and was paid for, where it is not understood.
         prompt_tokens: tokens of the whole prompt; None where the backend does not know.
-        completion_tokens: tokens of the answer; None where the backend does not know.
+        completion_tokens: tokens of the answer, reasoning included; None where the backend does not know.
+        cached_tokens: of the prompt's, those that a service had in its cache.
+        reasoning_tokens: of the answer's, those of reasoning.
+        estimated: whether a service did not say in a known way what it counted; tokens are those that it may have been.
     """
 
     id: str
@@ -73,19 +76,23 @@ class Answer:
     raw: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """How much a sample asks of a backend: tokens of the whole prompt, and whether it must be shortened, or cannot.
 
-    `completion_tokens` are those that an answer is thought to take.
+    `completion_tokens` are those that an answer is thought to take, `most_completion_tokens` those that it may take.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     shortened: bool = False
     too_long: bool = False
+    most_completion_tokens: int = 0
 
 
 class Backend(Protocol):

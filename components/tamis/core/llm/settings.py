@@ -191,10 +191,30 @@ class PriceSettings(Settings):
 
     input: float = Field(ge=0, description="for 1,000,000 tokens of prompts")
     output: float = Field(ge=0, description="for 1,000,000 tokens of answers")
+    cached_input: float | None = Field(
+        None, ge=0, description="for 1,000,000 tokens of prompts that the service has in its cache; null: as input"
+    )
+    reasoning: float | None = Field(
+        None, ge=0, description="for 1,000,000 tokens of reasoning; null: as output, whose part they are"
+    )
 
-    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """The price of so many tokens."""
-        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
+    def of(
+        self,
+        prompt_tokens: float = 0,
+        completion_tokens: float = 0,
+        cached_tokens: float = 0,
+        reasoning_tokens: float = 0,
+    ) -> float:
+        """The price of so many tokens: cached ones are a part of the prompt's, reasoning a part of the answer's."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        reasoning = self.output if self.reasoning is None else self.reasoning
+        prompt = (prompt_tokens - cached_tokens) * self.input + cached_tokens * cached
+        return (prompt + (completion_tokens - reasoning_tokens) * self.output + reasoning_tokens * reasoning) / 1e6
+
+    @property
+    def highest_output(self) -> float:
+        """For 1,000,000 tokens of an answer of which nothing is known."""
+        return max(self.output, self.reasoning or 0.0)
 
 
 BackendSettings: TypeAlias = TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings

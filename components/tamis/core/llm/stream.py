@@ -17,7 +17,6 @@ Job = TypeVar("Job")
 Request = TypeVar("Request", contravariant=True)
 Outcome = TypeVar("Outcome")
 Answered = TypeVar("Answered", covariant=True)
-_AHEAD = 2  # requests handed over for each that may be under way, so that none is waited for
 
 
 class Asker(Protocol[Request, Answered]):
@@ -34,9 +33,11 @@ class Asker(Protocol[Request, Answered]):
 
 
 def stream(
-    settings: ServiceSettings, jobs: Iterator[Job], call: Callable[[Job], Call]
+    settings: ServiceSettings, jobs: Iterator[Job], call: Callable[[Job], Call], ahead: int = 2
 ) -> Iterator[list[tuple[Job, Reply | Fault]]]:
-    """Ask a service for all of `jobs`, many at once. See `Asking.stream`.
+    """Ask a service for all of `jobs`, many at once, of which `ahead` are read for each that may be under way.
+
+    See `Asking.stream`.
 
     Raises:
         ServiceError: when the service answers nobody; what was answered until then has been yielded.
@@ -44,7 +45,7 @@ def stream(
         SettingsError: when the key's environment variable is not set.
     """
     with Asking[Call, "Reply | Fault"](lambda: ChatClient(settings)) as asking:
-        yield from asking.stream(jobs, call, ahead=_AHEAD * settings.concurrency)
+        yield from asking.stream(jobs, call, ahead=ahead * settings.concurrency)
 
 
 class Asking(Generic[Request, Outcome]):

@@ -6,9 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from tamis.core.llm.asking import Record
-
-TOKENS = ("prompt_tokens", "completion_tokens")  # fields of every record
+from tamis.core.llm.asking import TOKENS, Record
 
 
 class Tally:

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Generic
 
@@ -24,7 +25,8 @@ class Writer(Generic[R]):
     """Gathers finished records and appends them to a store: for `seconds`, less where writing is slow.
 
     A thread of its own writes, so that records become durable even while whoever answers is silent for long. Use it as
-    a context manager: at its end, by an error too, all that was added is in the store.
+    a context manager: at its end, by an error too, all that was added is in the store. That thread calls `durable` with
+    records once they are.
 
     A store that could be written to and then fails, whatever the reason, is tried again for `patience` seconds.
     Meanwhile records are held back up to `most`; then whoever hands over has to wait, so that little is paid for that
@@ -40,7 +42,9 @@ class Writer(Generic[R]):
         count: int = 1000,
         most: int = 10_000,
         patience: float = 600.0,
+        durable: Callable[[Sequence[R]], None] = lambda records: None,
     ) -> None:
+        self._durable = durable
         self._store, self._seconds, self._count, self._most = store, seconds, count, most
         self._patience, self._written = patience, store.prepared
         self._took = seconds / 4  # what the last writing took; the first one is thought to be slow
@@ -105,6 +109,7 @@ class Writer(Generic[R]):
                     wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 self._written, self._took = True, time.monotonic() - start
+                self._durable(batch)
                 return
 
     def __exit__(

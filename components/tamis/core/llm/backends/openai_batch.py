@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from tamis.core.errors import ModelError, explained_os_errors
 from tamis.core.llm.backend import Answer, Prompt, Request
+from tamis.core.llm.backends.claims import Claims
 from tamis.core.llm.backends.journal import Entry, Journal
 from tamis.core.llm.backends.openai import Job, OpenAIBackend
 from tamis.core.llm.client import ServiceError, connect_for_files, service_error
@@ -50,11 +51,33 @@ class OpenAIBatchBackend(OpenAIBackend):
         super().__init__(settings, prompt, sampling)
         self._batch = settings
         self._journal: Journal | None = None
+        self._claims: Claims | None = None
+        self._heard = False  # whether the journal was read
+        self._known: dict[str, Entry] = {}  # where requests are, that were sent by this or another run
         self._refused = Counter[str]()  # by token, since a batch was taken in
 
     def remember_in(self, journal: Journal) -> None:
         """Where steps are noted."""
-        self._journal = journal
+        self._journal, self._claims = journal, Claims(journal, self._settings.patience)
+        self._known.clear()
+        self._heard = False
+
+    def sent_already(self, request: Request) -> bool:
+        """Whether a request is in a batch of an earlier run, so that its answer is paid for already.
+
+        Raises:
+            StorageError: when the journal cannot be read.
+        """
+        if not self._heard:
+            self._hear()
+        return _item(request) in self._known
+
+    def _hear(self) -> None:
+        """Take note of what other runs have sent. A request of several entries is in the one that may answer it."""
+        assert self._claims is not None
+        self._heard = True
+        for entry in sorted(self._claims.news(), key=lambda entry: entry.state != "ended"):
+            self._known |= dict.fromkeys(set(entry.items) - set(entry.unanswered), entry)
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
         """Ask; the answers of a batch come together.
@@ -64,43 +87,46 @@ class OpenAIBatchBackend(OpenAIBackend):
             ModelError: when the service refuses a batch as a whole.
             StorageError: when a step cannot be noted.
         """
-        assert self._journal is not None
+        assert self._claims is not None
         self._client = connect_for_files(self._settings)
-        with self._client:
-            # An item of several entries is in the one that may still answer it, if there is one.
-            known = {
-                item: entry
-                for entry in sorted(self._journal.read(), key=lambda entry: entry.state != "ended")
-                for item in set(entry.items) - set(entry.unanswered)
-            }
+        with self._client, self._claims.at_work():
             too_long: list[Answer] = []
-            for answers in self._work(self._jobs(groups, too_long), known):
+            for answers in self._work(self._jobs(groups, too_long)):
                 yield answers + too_long
                 too_long.clear()
             yield too_long
 
-    def _work(self, jobs: Iterator[Job], known: dict[str, Entry]) -> Iterator[list[Answer]]:
+    def _work(self, jobs: Iterator[Job]) -> Iterator[list[Answer]]:
         pending: dict[str, Job] = {}
         going: dict[str, Entry] = {}
         while True:
             while len(going) < self._batch.open_batches:
-                lines, ended = self._gather(jobs, known, pending, going)
+                self._hear()
+                lines, ended = self._gather(jobs, pending, going)
                 jobs = chain(ended, jobs) if ended else jobs
                 if not lines:
                     break
                 entry = self._start(lines)
-                going[entry.token] = entry
+                if entry is None:  # another run was faster, perhaps with the same requests
+                    jobs = chain([pending.pop(item) for item in lines], jobs)
+                else:
+                    going[entry.token] = entry
             if not going:
                 return
             done = [entry for entry in list(going.values()) if self._ended(entry, going)]
+            for entry in [entry for entry in done if entry.state == "ended" and entry.output is None]:
+                # The run that it was left to has not sent it, or it was refused.
+                done.remove(going.pop(entry.token))
+                left = [pending.pop(item) for item in entry.items if item in pending]
+                jobs = chain(left, jobs)
             for entry in done:
                 del going[entry.token]
                 yield from self._read(entry, pending)
-            if not done:
+            if not done and going:
                 time.sleep(self._batch.poll)
 
     def _gather(
-        self, jobs: Iterator[Job], known: dict[str, Entry], pending: dict[str, Job], going: dict[str, Entry]
+        self, jobs: Iterator[Job], pending: dict[str, Job], going: dict[str, Entry]
     ) -> tuple[dict[str, bytes], list[Job]]:
         """The lines of the next batch, and the job for which it has no room any more.
 
@@ -109,8 +135,8 @@ class OpenAIBatchBackend(OpenAIBackend):
         lines: dict[str, bytes] = {}
         size = 0
         for job in jobs:
-            item = f"{job.request.id}-{job.request.attempt}"
-            entry = known.get(item)
+            item = _item(job.request)
+            entry = self._known.get(item)
             if entry is not None and (entry.token in going or self._taken_up(entry)):
                 pending[item] = job
                 going[entry.token] = entry
@@ -133,10 +159,12 @@ class OpenAIBatchBackend(OpenAIBackend):
     def _endpoint(self) -> str:
         return "/chat/completions" if self._settings.azure else "/v1/chat/completions"
 
-    def _start(self, lines: dict[str, bytes]) -> Entry:
-        """Upload and create a batch, each step noted before it is taken."""
+    def _start(self, lines: dict[str, bytes]) -> Entry | None:
+        """Upload and create a batch, each step noted before it is taken; None where another run claimed one first."""
+        assert self._claims is not None
         entry = Entry(token=uuid.uuid4().hex, state="prepared", items=list(lines))
-        self._note(entry)
+        if not self._claims.claim(entry):
+            return None
         file = (f"tamis-{entry.token}.jsonl", b"".join(lines.values()))
         # Sent twice, a file costs nothing.
         entry.file = self._checked(self._patiently(lambda: self._client.files.create(file=file, purpose="batch")))
@@ -177,9 +205,15 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._note(entry)
 
     def _taken_up(self, entry: Entry) -> bool:
-        """Whether a batch of an earlier run will answer; one that was not created, or was refused, will not."""
+        """Whether a batch of another run will answer; one that was not created, or was refused, will not."""
+        assert self._claims is not None
+        followed = self._claims.followed(entry)
         if entry.state == "ended":
             return entry.output is not None
+        if followed:
+            log.info("%d requests were sent by another run; waiting for its batch", len(entry.items))
+            return True
+        self._claims.adopt(entry)
         batch = self._retrieved(entry) if entry.batch else self._patiently(lambda: self._found(entry.token))
         refused = batch is None or batch.status == "failed"
         entry.batch, entry.state = batch.id if batch else None, "ended" if refused else "created"
@@ -200,7 +234,13 @@ class OpenAIBatchBackend(OpenAIBackend):
 
     def _ended(self, entry: Entry, going: dict[str, Entry]) -> bool:
         """Whether a batch, of those that are `going`, has come to its end; notes what came of it."""
+        assert self._claims is not None
+        followed = self._claims.followed(entry)
         if entry.state == "ended":
+            return True
+        if followed and entry.batch is None:
+            return False
+        if not followed and entry.batch is None and not self._taken_up(entry):
             return True
         batch = self._retrieved(entry)
         if batch.status not in ("validating", "failed"):
@@ -210,6 +250,8 @@ class OpenAIBatchBackend(OpenAIBackend):
             log.info("batch %s: %s%s", batch.id, batch.status, f", {counts.completed} done" if counts else "")
             return False
         faults = (batch.errors.data or []) if batch.errors else []
+        if batch.status == "failed" and followed:
+            return False  # it is created again, or given up, by its own run
         if batch.status == "failed":
             self._refused[entry.token] += 1
             # Others that were not refused as well, again and again, make room when they end.
@@ -335,6 +377,11 @@ class OpenAIBatchBackend(OpenAIBackend):
             action="see whether the service works, then start again: batches that are at work there are taken up, and "
             "finished answers are kept",
         )
+
+
+def _item(request: Request) -> str:
+    """What a request is called in batches."""
+    return f"{request.id}-{request.attempt}"
 
 
 def _outcomes(content: Iterable[bytes]) -> Iterator[tuple[str, Reply | Fault]]:

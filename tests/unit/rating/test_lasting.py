@@ -1,0 +1,125 @@
+"""Answers outlive the run that paid for them, wherever its settings say nothing of a store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tamis.core.errors import ModelError
+from tamis.core.machine import place_of_answers, store_of_run, user_data
+from tamis.core.settings import parse
+from tamis.rating.settings import RatingSettings
+from tamis.rating.stage import run
+from tests.artifacts import conversation, make_pool
+from tests.llm_server import Asked, Reaction, Server, Till, completion
+from tests.unit.rating.test_openai_batch import BatchService
+
+pytest.importorskip("openai")
+
+
+class Batches(BatchService):
+    """The Batch API with a till."""
+
+    def __init__(self, till: Till) -> None:
+        super().__init__()
+        self.till = till
+
+    def answer(self) -> Any:
+        return self.till.sell()
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    return make_pool(tmp_path / "pool", [conversation(f"What is {n}?", f"A number, {n}.") for n in range(200)])
+
+
+def rate(server: Server, pool: Path, out: str, *, kind: str = "openai", **own: Any) -> Any:
+    backend = {"kind": kind, "model": "m", "base_url": server.url, "api_key_env": None, "concurrency": 16}
+    backend |= {"poll": 0.02} if kind == "openai-batch" else {}
+    values = {"name": "mini", "backend": backend | own.pop("backend", {})} | own
+    return run(parse(RatingSettings, values, where="here"), pool=pool, out=pool.parent / out).facts
+
+
+@pytest.mark.parametrize("kind", ["openai", "openai-batch"])
+def test_raising_the_limit_pays_for_nothing_twice(kind: str, pool: Path) -> None:
+    till = Till()
+    with Server(till if kind == "openai" else Batches(till)) as server:
+        for most in (0.2, 0.5):
+            with pytest.raises(ModelError) as raised:
+                rate(server, pool, "out", kind=kind, price=till.settings, max_cost=most * 200 * till.price_of(30))
+            assert raised.value.code == "budget"
+        facts = rate(server, pool, "out", kind=kind, price=till.settings, max_cost=5.0)
+    assert till.answers == 200
+    assert facts["cost"] == pytest.approx(till.charged)
+    assert facts["reused"] > 40
+
+
+def test_tolerating_more_failures_pays_for_nothing_twice(pool: Path) -> None:
+    def behave(asked: Asked) -> Reaction:
+        return Reaction(completion("", refusal="I will not.") if asked.number % 2 else completion())
+
+    with Server(behave) as server:
+        with pytest.raises(ModelError) as raised:
+            rate(server, pool, "out", max_failure_share=0.1)
+        assert raised.value.code == "failures"
+        first = len(server.asked)
+        rate(server, pool, "out", max_failure_share=0.6)
+        assert first >= 20
+        assert len(server.asked) == 200
+        # Whatever says how is asked, and not what, is no part of what answers are known by.
+        backend = {"concurrency": 3, "timeout": 7.0, "tries": 2, "patience": 5.0}
+        other = rate(
+            server, pool, "other", max_failure_share=0.7, max_cost=9.0, price={"input": 1, "output": 1}, backend=backend
+        )
+    assert (other["asked"], len(server.asked)) == (0, 200)
+
+
+def test_the_command_finds_what_a_stopped_one_has_paid_for(pool: Path) -> None:
+    till = Till()
+    with Server(till) as server:
+        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}
+        values = {"name": "mini", "backend": backend, "price": till.settings}
+        (pool.parent / "rater.yaml").write_text(yaml.safe_dump(values))
+        codes = []
+        for most, out in ((0.01, "one"), (5.0, "two")):
+            given = ["--settings", "rater.yaml", "--set", f"max_cost={most}", "--pool", "pool", "--out", out]
+            command = [sys.executable, "-m", "tamis", "rate", *given]
+            done = subprocess.run(command, cwd=pool.parent, capture_output=True, text=True, check=False)
+            codes.append(done.returncode)
+    assert codes == [1, 0], done.stderr
+    assert till.answers == 200
+
+
+def test_where_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place_of_answers("ratings", "s3://bucket/mine") == "s3://bucket/mine"
+    assert place_of_answers("ratings", None) == Path(os.environ["XDG_DATA_HOME"], "tamis", "ratings")
+    monkeypatch.setenv("TAMIS_HOME", str(tmp_path / "home"))
+    assert place_of_answers("judging", None) == tmp_path / "home" / "judging"
+    monkeypatch.setenv("TAMIS_STORE", "s3://bucket/all")
+    assert place_of_answers("judging", None) == "s3://bucket/all/judging"
+    assert place_of_answers("judging", None, "http://a/v1") != place_of_answers("judging", None, "http://b/v1")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_data() == tmp_path / ".local" / "share" / "tamis"
+
+
+def test_servers_that_call_all_their_models_by_one_name_are_not_taken_for_each_other(pool: Path) -> None:
+    """Where the settings name a store, they say that the same name is the same model."""
+    for store, asked in ((None, [200, 200]), (str(pool.parent / "mine"), [200, 0])):
+        with Server() as one, Server() as other:
+            own = {} if store is None else {"store": store}
+            for server in (one, other):
+                rate(server, pool, f"out{server.port}{store is None}", **own)
+            assert [len(server.asked) for server in (one, other)] == asked
+
+
+def test_a_run_of_the_version_before_stays_with_what_it_has_paid_for(tmp_path: Path) -> None:
+    assert store_of_run(tmp_path) == str(user_data())
+    (tmp_path / "judging").mkdir()
+    assert store_of_run(tmp_path) is None
