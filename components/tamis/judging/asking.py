@@ -13,6 +13,7 @@ from tamis.core.llm.asking import ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.first import FirstAnswers
 from tamis.core.llm.tally import TOKENS, Speed, Tally
 from tamis.core.progress import Progress
 from tamis.core.store import Store, Writer
@@ -65,7 +66,8 @@ def ask_all(
     """A record of each of `texts`, which are by id.
 
     Raises:
-        ModelError: when the engine cannot be used, or the allowance for failures or money is used up.
+        ModelError: when the engine cannot be used, none of its first answers can be read, or the allowance for failures
+            or money is used up.
         StorageError: when the store cannot be read or written.
     """
     known: Known[R] = known_of(backend, store, texts, max_attempts)
@@ -75,6 +77,8 @@ def ask_all(
     for record in known.final.values():
         tally.count(record)
     stored = [*known.final.values(), *known.others.values()]
+    statuses = [record.status for record in stored]
+    first = FirstAnswers(words, read=statuses.count("ok"), unread=statuses.count("unparsable"))
     before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
     budget = Budget(
         allowance, words, len(texts), tally, reused=len(known.final), measure=backend.measure, before=before
@@ -97,6 +101,7 @@ def ask_all(
             read=read_and_pay,
             max_attempts=max_attempts,
             keep=writer.add,
+            first=first,
             admit=budget.admit,
             enough=budget.failed,
         )
@@ -107,6 +112,7 @@ def ask_all(
                 budget.finish()
             note = ", ".join(filter(None, (speed.after(finished), budget.note())))
             progress.advance(len(finished), note, failed=sum(record.status != "ok" for record in finished))
+    first.check()
     budget.check()
     if tally.failures:
         log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())

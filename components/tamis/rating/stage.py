@@ -20,6 +20,7 @@ from tamis.core.llm.asking import ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words
+from tamis.core.llm.first import FirstAnswers
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
 from tamis.core.llm.tally import TOKENS, Speed
 from tamis.core.models import revision_of
@@ -245,20 +246,23 @@ def _rate(step: Step[RatingSettings]) -> None:
     rater = _Rater(settings, _place_of_store(settings) or step.scratch / "ratings", drawn)
     assert rater.store is not None
     samples = reused = 0
-    before = Counter[str]()
+    before, known = Counter[str](), Counter[str]()
     for block, asked in rater.blocks(pool, ["id"]):
         ids = block["id"].filter(pa.array(asked))
         samples += len(ids)
         reused += rater.final_among(ids)
         before.update(rater.stored.sums(ids, TOKENS))
+        known.update({status: count for (status,), count in rater.stored.count(ids, ["status"]).items()})
     if drawn:
         log.info("rater '%s': %s", settings.name, drawn)
     if reused:
         log.info("rater '%s': %d of %d ratings are in the store already", settings.name, reused, samples)
     summary, speed = Summary(), Speed()
+    words = Words(f"rater '{settings.name}'", "samples", "rating", "rated")
+    first = FirstAnswers(words, read=known["ok"], unread=known["unparsable"])
     budget = Budget(
         _allowance(settings),
-        Words(f"rater '{settings.name}'", "samples", "rating", "rated"),
+        words,
         samples,
         summary,
         reused=reused,
@@ -286,6 +290,7 @@ def _rate(step: Step[RatingSettings]) -> None:
             read=read,
             max_attempts=settings.max_attempts,
             keep=writer.add,
+            first=first,
             admit=budget.admit,
             enough=budget.failed,
         ):
@@ -296,6 +301,7 @@ def _rate(step: Step[RatingSettings]) -> None:
                 rows.finish(rating)
             note = ", ".join(filter(None, (speed.after(finished), budget.note())))
             progress.advance(len(finished), note, failed=sum(rating.status != "ok" for rating in finished))
+    first.check()
     budget.check()
     summary.log(settings.name)
     step.rows = parts.rows

@@ -18,6 +18,7 @@ from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
 from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.client import Reply
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.first import UnreadableError
 from tamis.core.settings import parse as parse_settings
 from tamis.rating.parsing import FORM, Scores, write
 from tamis.rating.prompts import load_prompt
@@ -259,6 +260,27 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -
     assert len(stored(store)) == len(server.asked)
 
 
+@pytest.mark.parametrize("concurrency", [4, 64, 512])
+def test_a_rater_that_is_never_understood_is_paid_for_a_hundred_answers(
+    concurrency: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And another run does not pay for as many again, and says what it does."""
+    store, pool = tmp_path / "store", pool_of(1200, tmp_path)
+    with Server(lambda asked: Reaction(completion("Overall rating: 8/10 \x1b[31m"), delay=0.01)) as server:
+        mine = settings(server, store, backend={"concurrency": concurrency, "timeout": 60})
+        with pytest.raises(UnreadableError) as raised:
+            run(mine, pool=pool, out=tmp_path / "out")
+        assert r"8/10 \x1b[31m" in str(raised.value)
+        assert len(server.asked) == len(stored(store)) == 100
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+        with pytest.raises(UnreadableError):
+            run(mine, pool=pool, out=tmp_path / "out")
+        assert len(server.asked) == 110
+        assert [record.levelname for record in caplog.records].count("WARNING") == 1
+        server.behave = lambda asked: Reaction(completion())  # whoever runs the service has mended it
+        assert run(mine, pool=pool, out=tmp_path / "out").facts["ok"] == 1200
+
+
 def test_the_money_budget_is_never_exceeded_and_holds_over_runs(tmp_path: Path) -> None:
     store, pool = tmp_path / "store", pool_of(300, tmp_path)
     price = {"input": 1000.0, "output": 1000.0}  # a sample of 130 tokens costs 0.13
@@ -288,7 +310,8 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
     """Each sample is as long as ten before it; half of a sample's attempts may be in an earlier run."""
 
     def behave(asked: Asked) -> Reaction:
-        body = completion(GOOD if parses else "x " * 30, prompt_tokens=len(asked.prompt.split()))
+        understood = parses or "What is 0?" in asked.prompt
+        body = completion(GOOD if understood else "x " * 30, prompt_tokens=len(asked.prompt.split()))
         if not usage:
             del body["usage"]
         return Reaction(body, delay=0.005)
@@ -307,7 +330,7 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
             assert 0.5 * most < spent_at(server) <= most
         rest = mine.model_copy(update={"max_cost": None})
         manifest = run(rest, pool=pool, out=tmp_path / "out")
-    assert len(server.asked) == (200 if parses else 600)
+    assert len(server.asked) == (200 if parses else 598)
     if usage:
         assert manifest.facts["cost"] == pytest.approx(spent_at(server))
     else:  # estimated by bytes

@@ -97,6 +97,20 @@ class ChatClient:
     ) -> None:
         await self._client.close()
 
+    @property
+    def at_once(self) -> int:
+        """How many requests may be under way soon."""
+        return self._gate.within_reach
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether requests are still to come; set by whoever hands them over, from any thread."""
+        return self._health.expects_more
+
+    @expects_more.setter
+    def expects_more(self, value: bool) -> None:
+        self._health.expects_more = value
+
     async def ask(self, call: Call) -> Reply | Fault:
         """The answer, or the last fault when the request was given up.
 

@@ -65,6 +65,7 @@ class Health:
     def __init__(self, name: str, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._name, self._patience, self._clock = name, patience, clock
         self.hopeless: Fault | None = None
+        self.expects_more = True  # whether there are requests that have not begun
         self.resigned = False  # whether those that failed are to be given up
         self._absent: _Row | None = None
         self._denied: _Row | None = None
@@ -148,7 +149,7 @@ class Health:
     def gave_up(self, fault: Fault) -> None:
         """A request came to nothing, by a fault that is not known to be its own."""
         self._given_up += 1
-        if self._given_up >= _IN_A_ROW and self._unsent:
+        if self._given_up >= _IN_A_ROW and self._others_left:
             self.hopeless = self.hopeless or fault
 
     def _note_absence(self, course: Course, fault: Fault, own: bool) -> None:
@@ -184,9 +185,13 @@ class Health:
             self._end(fault, sure=not self._answered)
         self._plan_next(most=_FIRST_PAUSE)
 
+    @property
+    def _others_left(self) -> bool:
+        return self.expects_more or self._unsent > 0
+
     def _end(self, fault: Fault, *, sure: bool) -> None:
         """Ask no more; but where no other request is left, these may be the ones that fail by their texts."""
-        if sure or self._unsent:
+        if sure or self._others_left:
             self.hopeless = self.hopeless or fault
         else:
             self.resigned = True

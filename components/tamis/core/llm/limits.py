@@ -198,6 +198,11 @@ class Gate:
         return 1 if self._alone else int(self._limit)
 
     @property
+    def within_reach(self) -> int:
+        """How many may be under way soon."""
+        return max(int(self._limit), min(self._most, _FIRST))
+
+    @property
     def alone(self) -> bool:
         """Whether one at a time is let in, as the service is away; after that all begins anew."""
         return self._alone

@@ -42,8 +42,19 @@ def stream(
         MissingExtraError: when the package openai is not installed.
         SettingsError: when the key's environment variable is not set.
     """
-    with Asking[Call, "Reply | Fault"](lambda: ChatClient(settings)) as asking:
-        yield from asking.stream(jobs, call, ahead=_AHEAD * settings.concurrency)
+    clients: list[ChatClient] = []
+
+    def make() -> ChatClient:
+        clients.append(ChatClient(settings))
+        return clients[0]
+
+    def all_jobs() -> Iterator[Job]:
+        yield from jobs
+        clients[0].expects_more = False
+
+    with Asking[Call, "Reply | Fault"](make) as asking:
+        # Few are read before it is known how many at once the service bears, and whether its answers are of use.
+        yield from asking.stream(all_jobs(), call, ahead=lambda: _AHEAD * clients[0].at_once)
 
 
 class Asking(Generic[Request, Outcome]):
@@ -56,7 +67,7 @@ class Asking(Generic[Request, Outcome]):
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="llm-client", daemon=True)
 
     def stream(
-        self, jobs: Iterator[Job], call: Callable[[Job], Request], *, ahead: int
+        self, jobs: Iterator[Job], call: Callable[[Job], Request], *, ahead: Callable[[], int]
     ) -> Iterator[list[tuple[Job, Outcome]]]:
         """Ask for all of `jobs`.
 
@@ -66,7 +77,7 @@ class Asking(Generic[Request, Outcome]):
         Args:
             jobs: what is asked, of the caller's own kind.
             call: makes the request of a job; called in the caller's thread.
-            ahead: most jobs that are read and not yet answered.
+            ahead: gives how many jobs may be read that are not answered.
 
         Yields:
             Jobs with their outcomes, in the order of answering: at once those that came together.
@@ -77,7 +88,7 @@ class Asking(Generic[Request, Outcome]):
         """
         pending, failure, ended = 0, None, False
         while True:
-            while not ended and failure is None and pending < ahead:
+            while not ended and failure is None and pending < ahead():
                 job = next(jobs, _END)
                 if job is _END:
                     ended = True
