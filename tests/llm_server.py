@@ -84,7 +84,7 @@ class Server:
         self._address, self.port = address, 0
         self.behave = behave or (lambda asked: Reaction(completion()))
         self.asked: list[Asked] = []
-        self.most_at_once = self._at_once = 0
+        self.most_at_once = self._at_once = self.connections = 0
 
     def __enter__(self) -> Server:
         ready: threading.Event = threading.Event()
@@ -115,6 +115,7 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while (asked := await self._read(reader)) is not None:
                 self._at_once += 1

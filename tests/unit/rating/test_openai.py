@@ -35,6 +35,8 @@ REQUEST = Request("a" * 32, "### user: Hi\n### assistant: Hello")
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+    monkeypatch.setattr("tamis.core.llm.health._FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("tamis.core.llm.health._SURE", 0.2)
 
 
 def settings(server: Server, store: Path | None = None, **own: Any) -> RatingSettings:
@@ -248,6 +250,39 @@ def test_a_hostile_service_leaves_no_sample_without_a_status_and_no_rating_twice
     assert again.facts["asked"] == passing  # nothing that had ended was paid for again
     span = server.asked[first - 1].at - server.asked[0].at
     assert first <= 150 + 150 * span  # 9,000 a minute, and the bucket's second
+
+
+def test_a_pool_with_samples_that_the_service_takes_offence_at_is_finished(tmp_path: Path) -> None:
+    """Twenty-four of 480 meet a firewall, a word that is also a parameter's, or a fault of the service's own."""
+    reactions = [
+        Reaction(error("blocked"), 403),
+        Reaction(error("'temperature' is not allowed here"), 400),
+        Reaction(error("boom"), 500),
+    ]
+
+    def behave(asked: Asked) -> Reaction:
+        number = int(asked.prompt.rpartition("What is ")[2].partition("?")[0])
+        return reactions[number // 20 % 3] if number % 20 == 5 else Reaction(completion(), delay=0.005)
+
+    with Server(behave) as server:
+        mine = settings(server, backend={"timeout": 60, "tries": 4})
+        facts = run(mine, pool=pool_of(480, tmp_path), out=tmp_path / "out").facts
+    assert (facts["ok"], facts["failed"]) == (456, 24)
+    assert set(facts["errors"].values()) == {8}
+
+
+def test_an_outage_costs_a_pool_nothing_but_time(tmp_path: Path) -> None:
+    server = Server()
+
+    def behave(asked: Asked) -> Reaction:
+        away = asked.number >= 100 and asked.at - server.asked[100].at < 2
+        return Reaction(error("no healthy upstream"), 503) if away else Reaction(completion(), delay=0.005)
+
+    server.behave = behave
+    with server:
+        mine = settings(server, backend={"timeout": 60, "tries": 2})
+        facts = run(mine, pool=pool_of(300, tmp_path), out=tmp_path / "out").facts
+    assert facts["ok"] == 300
 
 
 def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_many_requests_are_under_way_at_once_and_none_is_lost() -> None:
     assert server.asked[0].body["model"] == "m"
 
 
+def test_each_of_many_requests_at_once_has_a_connection_that_stays() -> None:
+    with Server(lambda asked: Reaction(completion(), delay=0.5)) as server:
+        outcomes = ask(service(server, concurrency=250, timeout=60), 1000)
+    assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
+    assert 150 < server.most_at_once <= 250
+    assert server.connections <= 250
+
+
 @pytest.mark.parametrize(
     "fault",
     [
