@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from tamis.core.llm.client import Call, ChatClient, Reply, ServiceError
@@ -16,6 +16,7 @@ Job = TypeVar("Job")
 Request = TypeVar("Request", contravariant=True)
 Outcome = TypeVar("Outcome")
 Answered = TypeVar("Answered", covariant=True)
+_TOGETHER = 16  # requests handed over at once: waking the other thread costs more than a request's own work here
 _AHEAD = 2  # requests handed over for each that may be under way, so that none is waited for
 
 
@@ -64,6 +65,7 @@ class Asking(Generic[Request, Outcome]):
         self._make = make
         self._done: queue.SimpleQueue[tuple[Any, Outcome | BaseException]] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="llm-client", daemon=True)
 
     def stream(
@@ -88,13 +90,18 @@ class Asking(Generic[Request, Outcome]):
         """
         pending, failure, ended = 0, None, False
         while True:
-            while not ended and failure is None and pending < ahead():
+            group: list[tuple[Any, Request]] = []
+            while not ended and failure is None and pending < ahead() and len(group) < _TOGETHER:
                 job = next(jobs, _END)
                 if job is _END:
                     ended = True
                 else:
-                    self._submit(job, call(job))  # type: ignore[arg-type]
+                    group.append((job, call(job)))  # type: ignore[arg-type]
                     pending += 1
+            if group:
+                self._loop.call_soon_threadsafe(self._begin, group)
+            if len(group) == _TOGETHER and self._done.empty():
+                continue
             if not pending:
                 break
             outcomes: list[tuple[Job, Outcome]] = []
@@ -150,8 +157,11 @@ class Asking(Generic[Request, Outcome]):
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    def _submit(self, job: Any, request: Request) -> None:
-        asyncio.run_coroutine_threadsafe(self._ask(job, request), self._loop)
+    def _begin(self, group: Sequence[tuple[Any, Request]]) -> None:
+        for job, request in group:
+            task = self._loop.create_task(self._ask(job, request))
+            self._tasks.add(task)  # the loop itself holds them weakly
+            task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, job: Any, request: Request) -> None:
         try:

@@ -62,7 +62,7 @@ def test_each_of_many_requests_at_once_has_a_connection_that_stays() -> None:
         outcomes = ask(service(server, concurrency=250, timeout=60), 1000)
     assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
     assert 150 < server.most_at_once <= 250
-    assert server.connections <= 250
+    assert server.connections <= 500  # one that nobody used for five seconds is closed
 
 
 @pytest.mark.parametrize(
@@ -210,15 +210,15 @@ def test_an_outage_is_waited_for_with_one_request_at_a_time(
     kind: str, tries: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server()
-    server.behave = away(server, 2.0, OUTAGES[kind])
+    server.behave = away(server, 4.0, OUTAGES[kind])
     with server:
         outcomes = ask(service(server, concurrency=16, tries=tries), 200)
     assert [job for job, outcome in outcomes.items() if isinstance(outcome, Fault)] == []
     start = server.asked[30].at
     # The first moment shows that it is no request's own fault.
-    assert len([one for one in server.asked if start + 0.5 < one.at < start + 2.0]) <= 5
+    assert len([one for one in server.asked if start + 2.0 < one.at < start + 4.0]) <= 5
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2  # away, back again
-    after = [one.at for one in server.asked if one.at > start + 2.0]
+    after = [one.at for one in server.asked if one.at > start + 4.0]
     assert most_within(after, 0.1) > 5  # and then at full speed
 
 
