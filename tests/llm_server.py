@@ -75,13 +75,16 @@ def error(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
 
 
 class Server:
-    """Use it as a context manager; `behave` gets each request and says what to do."""
+    """Use it as a context manager, again after its end too: at the same port, with what was asked before.
+
+    `behave` gets each request and says what to do.
+    """
 
     def __init__(self, behave: Callable[[Asked], Reaction] | None = None, address: str = "127.0.0.1") -> None:
-        self._address = address
+        self._address, self.port = address, 0
         self.behave = behave or (lambda asked: Reaction(completion()))
         self.asked: list[Asked] = []
-        self.most_at_once = self._at_once = 0
+        self.most_at_once = self._at_once = self.connections = 0
 
     def __enter__(self) -> Server:
         ready: threading.Event = threading.Event()
@@ -101,7 +104,7 @@ class Server:
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, self._address, 0, backlog=1024)
+        server = await asyncio.start_server(self._serve, self._address, self.port, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stop.wait()
@@ -112,6 +115,7 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while (asked := await self._read(reader)) is not None:
                 self._at_once += 1

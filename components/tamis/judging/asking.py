@@ -14,6 +14,7 @@ from tamis.core.llm.asking import TOKENS, ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words, ledger_of
+from tamis.core.llm.first import FirstAnswers
 from tamis.core.llm.readings import anew
 from tamis.core.llm.tally import Speed, Tally
 from tamis.core.machine import one_at_a_time
@@ -76,7 +77,8 @@ def ask_all(
     """A record of each of `texts`, which are by id.
 
     Raises:
-        ModelError: when the engine cannot be used, or the allowance for failures or money is used up.
+        ModelError: when the engine cannot be used, none of its first answers can be read, or the allowance for failures
+            or money is used up.
         StorageError: when the store cannot be read or written.
     """
     with one_at_a_time(words.who, str(store.journal), hash_of(sorted(texts))):
@@ -100,6 +102,8 @@ def _ask_all(
     for record in known.final.values():
         tally.count(record)
     stored = [*known.final.values(), *known.others.values()]
+    statuses = [record.status for record in stored]
+    first = FirstAnswers(words, read=statuses.count("ok"), unread=statuses.count("unparsable"))
     before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
     budget = Budget(
         allowance,
@@ -132,6 +136,7 @@ def _ask_all(
             read=read_and_pay,
             max_attempts=max_attempts,
             keep=writer.add,
+            first=first,
             admit=budget.admit,
             enough=lambda: budget.failed() or writer.failed(),
         )
@@ -142,6 +147,7 @@ def _ask_all(
                 budget.finish()
             note = ", ".join(filter(None, (speed.after(finished), budget.note())))
             progress.advance(len(finished), note, failed=sum(record.status != "ok" for record in finished))
+    first.check()
     budget.check()
     if tally.failures:
         log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())

@@ -21,6 +21,7 @@ from tamis.core.llm.asking import TOKENS, ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of
+from tamis.core.llm.first import FirstAnswers
 from tamis.core.llm.readings import anew
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
 from tamis.core.llm.tally import Speed
@@ -255,12 +256,13 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
     rater = _Rater(settings, place, drawn, spare_places(step.scratch))
     samples = reused = 0
-    before = Counter[str]()
+    before, known = Counter[str](), Counter[str]()
     for block, asked in rater.blocks(pool, ["id"]):
         ids = block["id"].filter(pa.array(asked))
         samples += len(ids)
         reused += rater.final_among(ids)
         before.update(rater.stored.sums(ids, TOKENS))
+        known.update({status: count for (status,), count in rater.stored.count(ids, ["status"]).items()})
     if drawn:
         log.info("rater '%s': %s", settings.name, drawn)
     if reused:
@@ -270,9 +272,11 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     rater.store.bring_in()
     summary, speed = Summary(), Speed()
     allowance = _allowance(settings)
+    words = Words(f"rater '{settings.name}'", "samples", "rating", "rated")
+    first = FirstAnswers(words, read=known["ok"], unread=known["unparsable"])
     budget = Budget(
         allowance,
-        Words(f"rater '{settings.name}'", "samples", "rating", "rated"),
+        words,
         samples,
         summary,
         reused=reused,
@@ -302,6 +306,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
             read=read,
             max_attempts=settings.max_attempts,
             keep=writer.add,
+            first=first,
             admit=budget.admit,
             enough=lambda: budget.failed() or writer.failed(),
         ):
@@ -312,6 +317,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
                 rows.finish(rating)
             note = ", ".join(filter(None, (speed.after(finished), budget.note())))
             progress.advance(len(finished), note, failed=sum(rating.status != "ok" for rating in finished))
+    first.check()
     budget.check()
     summary.log(settings.name)
     step.rows = parts.rows

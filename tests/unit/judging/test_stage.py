@@ -358,6 +358,15 @@ def test_without_a_store_raising_limits_asks_nothing_twice(tmp_path: Path) -> No
     assert manifest.facts["cost"] == pytest.approx(till.charged)
 
 
+def test_a_judge_that_is_never_understood_is_paid_for_a_hundred_verdicts(tmp_path: Path) -> None:
+    pairs = {f"Question {n}?": (f"a {n}", f"b {n}") for n in range(120)}
+    with Server(lambda asked: Reaction(completion("Both are fine."))) as server:
+        with pytest.raises(ModelError) as raised:
+            run(settings(tmp_path, server, pairs, store=str(tmp_path / "store")), out=tmp_path / "out")
+        assert raised.value.code == "unreadable-answers"
+        assert len(server.asked) == 100
+
+
 def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
     pairs = {f"{number}?": ("", "theirs 5") for number in range(60)}
     code = (

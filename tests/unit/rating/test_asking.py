@@ -10,6 +10,8 @@ import pytest
 from tamis.core.errors import ModelError
 from tamis.core.llm.asking import ask
 from tamis.core.llm.backend import Answer, Request, Size
+from tamis.core.llm.budget import Words
+from tamis.core.llm.first import FirstAnswers, UnreadableError
 from tamis.rating.parsing import Scores, write
 from tamis.rating.records import Rating, rating_of
 from tamis.rating.summary import Summary
@@ -141,6 +143,62 @@ def test_a_problem_is_a_status_and_what_may_pass_is_not_kept(problem: Any, kept:
     ratings, stored = rate(Scripted({A: [Answer(A, problem=problem, error="the reason: detail")]}))
     assert [(r.status, r.error, r.overall) for r in ratings] == [(problem, "the reason: detail", None)]
     assert len(stored) == kept
+
+
+WORDS = Words("rater 'x'", "samples", "rating", "rated")
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize(("read", "unread", "most"), [(0, 0, 100), (0, 30, 70), (0, 5000, 10), (1, 5000, None)])
+def test_a_model_whose_first_answers_cannot_be_read_is_asked_no_more(
+    eager: bool, read: int, unread: int, most: int | None
+) -> None:
+    """In a block of 500 samples; `most` None: there was one that could be read."""
+    backend = Scripted({f"{n:032x}": ["8/10", "\x1b[2J\x07", "<b>"] for n in range(500)})
+    backend.eager = eager
+    first = FirstAnswers(WORDS, read=read, unread=unread)
+    blocks = iter([[(sample, "text", None) for sample in backend.script]])
+    kept: list[Rating] = []
+    for _ in ask(backend, lambda: next(blocks, ()), read=rating_of, max_attempts=3, keep=kept.append, first=first):
+        pass
+    assert len(kept) == (1500 if most is None else most)
+    if most is None:
+        first.check()
+        return
+    with pytest.raises(UnreadableError) as raised:
+        first.check()
+    assert raised.value.code == "unreadable-answers"
+    assert "'8/10'" in str(raised.value)
+
+
+def test_the_answers_in_the_error_are_three_and_safe_to_show() -> None:
+    first = FirstAnswers(WORDS, read=0, unread=0)
+    for text in ["\x1b[2J\u202eevil\x00\n\ud83d", "x" * 5000, "中文", "one too many", *["中文"] * 96]:
+        first.count(Answer("a", text), "unparsable", "not JSON")
+    with pytest.raises(UnreadableError) as raised:
+        first.check()
+    words = str(raised.value)
+    assert words.replace("\n", "").isprintable()
+    assert r"'\x1b[2J\u202eevil\x00\n\ud83d'" in words
+    assert "中文" in words
+    assert "one too many" not in words
+    assert words.count("x" * 300) == 1
+    assert "x" * 301 not in words
+
+
+def test_one_answer_that_can_be_read_is_enough_and_faults_count_for_nothing() -> None:
+    first = FirstAnswers(WORDS, read=0, unread=0)
+    for number in range(99):
+        assert first.allows(99 - number)
+        first.count(Answer("a", "hm"), "unparsable", "not JSON")
+        first.count(Answer("a", problem="failed"), "failed", "timeout")
+    assert first.allows(0)
+    assert not first.allows(1)
+    first.count(Answer("a", GOOD), "ok", None)
+    for _ in range(500):
+        first.count(Answer("a", "hm"), "unparsable", "not JSON")
+    assert first.allows(5000)
+    assert not first.failed
 
 
 def test_a_rater_that_leaves_a_request_open_is_an_error() -> None:

@@ -18,6 +18,7 @@ from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
 from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.client import ServiceError
 from tamis.core.llm.faults import Fault
+from tamis.core.llm.first import UnreadableError
 from tamis.core.llm.replies import Reply
 from tamis.core.settings import parse as parse_settings
 from tamis.rating.merging import run as merge
@@ -37,6 +38,8 @@ REQUEST = Request("a" * 32, "### user: Hi\n### assistant: Hello")
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+    monkeypatch.setattr("tamis.core.llm.health._FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("tamis.core.llm.health._SURE", 0.2)
 
 
 def settings(server: Server, store: Path | None = None, **own: Any) -> RatingSettings:
@@ -291,12 +294,12 @@ def test_blocks_are_rated_without_a_pause_and_written_in_order(tmp_path: Path, m
     """The first sample's answer comes last of all; blocks of ten go on meanwhile."""
     monkeypatch.setattr("tamis.rating.stage.BLOCK", 10)
     pool = pool_of(60, tmp_path)
-    with Server(lambda asked: Reaction(completion(), delay=0.4 if asked.number == 0 else 0)) as server:
-        run(settings(server, backend={"concurrency": 4}), pool=pool, out=tmp_path / "out")
+    with Server(lambda asked: Reaction(completion(), delay=3 if asked.number == 0 else 0)) as server:
+        run(settings(server, backend={"concurrency": 4, "timeout": 9}), pool=pool, out=tmp_path / "out")
         last = max(asked.at for asked in server.asked) - server.asked[0].at
     ids = Artifact.open(tmp_path / "out").table(["id"])["id"].to_pylist()
     assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
-    assert last < 0.35  # nobody waited for the slow one
+    assert last < 2  # nobody waited for the slow one
 
 
 def test_unparsable_answers_are_asked_again_with_another_seed(tmp_path: Path) -> None:
@@ -416,6 +419,39 @@ def test_thoughts_are_read_over_and_one_that_has_all_tokens_says_what_helps(tmp_
     assert (facts["overall_histogram"]["7"], facts["lenient"]) == (30, {"thoughts": 30})
 
 
+def test_a_pool_with_samples_that_the_service_takes_offence_at_is_finished(tmp_path: Path) -> None:
+    """Twenty-four of 480 meet a firewall, a word that is also a parameter's, or a fault of the service's own."""
+    reactions = [
+        Reaction(error("blocked"), 403),
+        Reaction(error("'temperature' is not allowed here"), 400),
+        Reaction(error("boom"), 500),
+    ]
+
+    def behave(asked: Asked) -> Reaction:
+        number = int(asked.prompt.rpartition("What is ")[2].partition("?")[0])
+        return reactions[number // 20 % 3] if number % 20 == 5 else Reaction(completion(), delay=0.005)
+
+    with Server(behave) as server:
+        mine = settings(server, backend={"timeout": 60, "tries": 4})
+        facts = run(mine, pool=pool_of(480, tmp_path), out=tmp_path / "out").facts
+    assert (facts["ok"], facts["failed"]) == (456, 24)
+    assert set(facts["errors"].values()) == {8}
+
+
+def test_an_outage_costs_a_pool_nothing_but_time(tmp_path: Path) -> None:
+    server = Server()
+
+    def behave(asked: Asked) -> Reaction:
+        away = asked.number >= 100 and asked.at - server.asked[100].at < 2
+        return Reaction(error("no healthy upstream"), 503) if away else Reaction(completion(), delay=0.005)
+
+    server.behave = behave
+    with server:
+        mine = settings(server, backend={"timeout": 60, "tries": 2})
+        facts = run(mine, pool=pool_of(300, tmp_path), out=tmp_path / "out").facts
+    assert facts["ok"] == 300
+
+
 def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with Server(lambda asked: Reaction(completion("") if asked.number % 2 else completion())) as server:
@@ -424,6 +460,27 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -
             run(mine, pool=pool_of(400, tmp_path), out=tmp_path / "out")
     assert len(server.asked) < 120
     assert len(stored(store)) == len(server.asked)
+
+
+@pytest.mark.parametrize("concurrency", [4, 64, 512])
+def test_a_rater_that_is_never_understood_is_paid_for_a_hundred_answers(
+    concurrency: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And another run does not pay for as many again, and says what it does."""
+    store, pool = tmp_path / "store", pool_of(1200, tmp_path)
+    with Server(lambda asked: Reaction(completion("Overall rating: 8/10 \x1b[31m"), delay=0.01)) as server:
+        mine = settings(server, store, backend={"concurrency": concurrency, "timeout": 60})
+        with pytest.raises(UnreadableError) as raised:
+            run(mine, pool=pool, out=tmp_path / "out")
+        assert r"8/10 \x1b[31m" in str(raised.value)
+        assert len(server.asked) == len(stored(store)) == 100
+        assert not [one for one in caplog.records if one.name == "tamis.core.llm.first"]
+        with pytest.raises(UnreadableError):
+            run(mine, pool=pool, out=tmp_path / "out")
+        assert len(server.asked) == 110
+        assert [one.levelname for one in caplog.records if one.name == "tamis.core.llm.first"] == ["WARNING"]
+        server.behave = lambda asked: Reaction(completion())  # whoever runs the service has mended it
+        assert run(mine, pool=pool, out=tmp_path / "out").facts["ok"] == 1200
 
 
 def test_the_money_budget_is_never_exceeded_and_holds_over_runs(tmp_path: Path) -> None:
@@ -478,7 +535,8 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
     """Each sample is as long as ten before it; half of a sample's attempts may be in an earlier run."""
 
     def behave(asked: Asked) -> Reaction:
-        body = completion(GOOD if parses else "x " * 30, prompt_tokens=len(asked.prompt.split()))
+        understood = parses or "What is 0?" in asked.prompt
+        body = completion(GOOD if understood else "x " * 30, prompt_tokens=len(asked.prompt.split()))
         if not usage:
             del body["usage"]
         return Reaction(body, delay=0.005)
@@ -497,7 +555,7 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
             assert (0.5 if usage else 0.3) * most < spent_at(server) <= most
         rest = mine.model_copy(update={"max_cost": None})
         manifest = run(rest, pool=pool, out=tmp_path / "out")
-    assert len(server.asked) == (200 if parses else 600)
+    assert len(server.asked) == (200 if parses else 598)
     if usage:
         assert manifest.facts["cost"] == pytest.approx(spent_at(server))
     else:  # prompts by bytes, answers as long as they may be

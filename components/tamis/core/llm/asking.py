@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from tamis.core.errors import ModelError
 from tamis.core.llm.backend import Answer, Backend, Request
+from tamis.core.llm.first import FirstAnswers
 
 # Fields of every answer and record; the last two are parts of the first two.
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
@@ -77,6 +78,7 @@ def ask(
     read: Callable[[Answer, int, R | None], R],
     max_attempts: int,
     keep: Callable[[R], None],
+    first: FirstAnswers | None = None,
     admit: Callable[[Request], bool] = lambda request: True,
     enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[R]]:
@@ -89,6 +91,7 @@ def ask(
         read: makes the record of an answer, the number of its attempt, and the record of the attempts before it.
         max_attempts: most attempts at one sample, earlier ones included.
         keep: gets every record that must not be lost, also those of attempts that another one follows.
+        first: watches whether the first answers can be read; when it has failed no more is asked.
         admit: gets each request before it is asked. One that is refused is held back until all that are under way are
             answered, and offered once more; refused with none under way, it ends the asking.
         enough: when to ask no more at once; an engine that has not begun with what it read leaves that.
@@ -103,6 +106,11 @@ def ask(
     earlier: dict[str, R] = {}
     again: list[Request] = []
     held = ended = False
+    # What was read by an engine that is not eager can still be left; a small first batch would take a day as others do.
+    holds = first is not None and backend.eager and not hasattr(backend, "remember_in")
+
+    def is_enough() -> bool:
+        return enough() or (first is not None and first.failed)
 
     def next_group() -> Iterator[Request] | None:
         if held or ended:
@@ -119,22 +127,24 @@ def ask(
     def sent(group: list[Request]) -> Iterator[Request]:
         nonlocal held, ended
         for place, request in enumerate(group):
-            if enough():
+            if is_enough():
                 ended = True
                 return
-            if not admit(request):
+            if (holds and first and not first.allows(len(waiting))) or not admit(request):
                 held, ended = bool(waiting), not waiting
                 again[:0] = group[place:]
                 return
             waiting[request.id] = request
             yield request
 
-    while not enough() and (first := next_group()) is not None:
-        for answers in backend.answer(chain([first], iter(next_group, None))):
+    while not is_enough() and (group := next_group()) is not None:
+        for answers in backend.answer(chain([group], iter(next_group, None))):
             finished = []
             for answer in answers:
                 request = waiting.pop(answer.id)
                 record = read(answer, request.attempt, earlier.pop(answer.id, None))
+                if first is not None:
+                    first.count(answer, record.status, record.error)
                 passing = record.status in _PASSING
                 if not passing or answer.prompt_tokens is not None:  # what was paid for is counted by later runs too
                     keep(record)
@@ -144,7 +154,7 @@ def ask(
                     earlier[answer.id] = record
                     again.append(Request(answer.id, request.text, request.attempt + 1))
             yield finished
-            if not backend.eager and enough():
+            if not backend.eager and is_enough():
                 return
         held = False
         if waiting:

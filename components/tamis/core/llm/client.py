@@ -1,4 +1,4 @@
-"""One chat request at a time to a service: sent within the limits, again after technical faults, then given up."""
+"""One chat request at a time to a service: sent within the limits, again after faults that may pass, then given up."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.request import getproxies
 
 from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
-from tamis.core.llm.limits import Gate, RateLimits, happens_within
+from tamis.core.llm.health import Course, Health
+from tamis.core.llm.limits import Amounts, Gate, RateLimits, happens_within
 from tamis.core.llm.replies import Reply, reply_of
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.llm.wordings import cure_of
@@ -22,16 +24,24 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two sendings
-_IN_A_ROW = 20  # requests given up one after the other: the service is out of order
+_DENIED_TRIES = 3  # sendings of a request that is denied while others are answered
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: the body without its model, and how many tokens it is thought to take."""
+    """One request.
+
+    Attributes:
+        body: without the model.
+        input_tokens: that it is thought to take.
+        output_tokens: that its answer is thought to take.
+        most_output_tokens: that its answer may take.
+    """
 
     body: Mapping[str, Any]
     input_tokens: float = 0.0
     output_tokens: float = 0.0
+    most_output_tokens: float = 0.0
 
 
 class ServiceError(ModelError):
@@ -52,9 +62,10 @@ class ChatClient:
         self._settings = settings
         self._client = connect(settings)
         self._gate, self._limits = Gate(settings.concurrency), RateLimits(settings.limits)
-        self._given_up = 0  # in a row
+        self._health = Health(_address(settings), settings.patience)
+        self._news = asyncio.Event()  # set while the service is not thought to be away
+        self._news.set()
         self._closed = asyncio.Event()  # set when the service turned out to be hopeless
-        self._reason: Fault | None = None
 
     async def __aenter__(self) -> ChatClient:
         return self
@@ -64,38 +75,58 @@ class ChatClient:
     ) -> None:
         await self._client.close()
 
+    @property
+    def at_once(self) -> int:
+        """How many requests may be under way soon."""
+        return self._gate.within_reach
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether requests are still to come; set by whoever hands them over, from any thread."""
+        return self._health.expects_more
+
+    @expects_more.setter
+    def expects_more(self, value: bool) -> None:
+        self._health.expects_more = value
+
     async def ask(self, call: Call) -> Reply | Fault:
         """The answer, or the last fault when the request was given up.
 
         Raises:
             ServiceError: when no request will be answered. Requests under way still end well; none is sent any more.
         """
-        first, sent = 0.0, 0  # when it was first sent, from when on patience counts; how often it was sent
-        while True:
-            async with self._gate:
-                # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
-                await self._limits.acquire(call.input_tokens, call.output_tokens, self._closed)
+        course, fault = self._health.begin(), None
+        try:
+            while True:
+                async with self._gate:
+                    await self._wait_while_away()
+                    if fault is not None and self._health.resigned:
+                        return _given_up(fault, course)
+                    # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
+                    taken = await self._limits.acquire(
+                        call.input_tokens, call.output_tokens, call.most_output_tokens, self._closed
+                    )
+                    self._raise_if_closed()
+                    self._health.sending(course)
+                    outcome = await self._send(call.body)
+                    self._settle(call, taken, outcome, course)
+                if isinstance(outcome, Reply):
+                    return outcome
+                fault, wait = outcome, self._wait_after(outcome, course)
                 self._raise_if_closed()
-                first = first if sent else time.monotonic()
-                sent += 1
-                outcome = await self._send(call.body)
-                self._settle(call, outcome)
-            if isinstance(outcome, Reply):
-                self._given_up = 0
-                return outcome
-            if outcome.hopeless:
-                self._close(outcome)
-            if not outcome.again:
-                return outcome
-            wait = _wait_before(sent, outcome.retry_after)
-            late = time.monotonic() + wait - first > self._settings.patience
-            # Being told to come later is no fault of the request; only its patience counts then.
-            if late or (sent >= self._settings.tries and outcome.kind != "rate limited"):
-                return self._give_up(outcome, sent)
-            await self._sleep(wait)
+                if wait is None:
+                    return _given_up(fault, course)
+                await self._sleep(wait)
+        finally:
+            self._health.end(course)
+
+    async def _wait_while_away(self) -> None:
+        """Wait for the time of the next request to a service that is away, or until it answers another one."""
+        while not self._closed.is_set() and not self._news.is_set() and (wait := self._health.wait()):
+            await happens_within(self._news, wait)
 
     async def _send(self, body: Mapping[str, Any]) -> Reply | Fault:
-        import httpx2  # what the package openai sends with
+        import httpx2  # what the package openai speaks
         import openai
 
         settings = self._settings
@@ -106,45 +137,58 @@ class ChatClient:
                 response = await self._client.post(_PATH, body=whole, cast_to=httpx2.Response)
         except TimeoutError:
             return Fault("timeout", f"no whole answer within {settings.timeout:g} s")
-        except openai.APITimeoutError:
-            return Fault("timeout", "the connection took too long")
         except openai.APIStatusError as error:
             return fault_of_status(
                 error.status_code, error.response.headers, error.body, frozenset(body), settings.patience
             )
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            cause = error.__cause__ or error
-            return Fault("no connection", shortened(f"{type(cause).__name__}: {cause}"))
+            return _connection_fault(error)
         return reply_of(response.content, frozenset(body), settings.patience)
 
-    def _settle(self, call: Call, outcome: Reply | Fault) -> None:
-        """Tell gate and limits how it went."""
+    def _settle(self, call: Call, taken: Amounts, outcome: Reply | Fault, course: Course) -> None:
+        """Tell health, gate and limits how it went."""
         if isinstance(outcome, Reply):
+            self._health.answered(course)
             self._gate.went_well()
-            if outcome.prompt_tokens is not None and outcome.completion_tokens is not None:
-                self._limits.correct(
-                    outcome.prompt_tokens - call.input_tokens, outcome.completion_tokens - call.output_tokens
-                )
-            return
-        if outcome.overload:
-            self._gate.overloaded()
-        if outcome.retry_after is not None and outcome.again:
-            self._limits.close_for(outcome.retry_after)
+            self._limits.settle(taken, call.input_tokens, outcome.prompt_tokens, outcome.completion_tokens)
+        else:
+            self._health.failed(course, outcome)
+            if outcome.overload and not self._health.alone:
+                self._gate.overloaded()
+            if outcome.retry_after is not None and outcome.again:
+                self._limits.close_for(outcome.retry_after)
+        self._gate.alone = self._health.alone
+        if self._health.alone and self._health.hopeless is None and not self._health.resigned:
+            self._news.clear()
+        else:
+            self._news.set()
+        self._close_if_hopeless()
 
-    def _give_up(self, fault: Fault, sent: int) -> Fault:
-        self._given_up += 1
-        if self._given_up >= _IN_A_ROW:
-            self._close(fault)
-        return Fault(fault.kind, f"{fault.detail} (sent {sent} times)")
+    def _wait_after(self, fault: Fault, course: Course) -> float | None:
+        """Seconds until the request may be sent again; None: it is given up."""
+        health, settings = self._health, self._settings
+        if fault.passing and health.alone:
+            return 0.0  # its place in the queue says when
+        tries = settings.tries if fault.again else min(settings.tries, _DENIED_TRIES)
+        wait = _wait_before(course.tries, fault.retry_after)
+        late = time.monotonic() + wait > health.patient_until(course)
+        # Being told to come later is no fault of the request; only its patience counts then.
+        tried = course.tries >= tries and fault.kind != "rate limited" and not health.undecided(course, fault)
+        if fault.passing and not late and not tried:
+            return wait
+        if not fault.about_text:
+            health.gave_up(fault)
+            self._close_if_hopeless()
+        return None
 
-    def _close(self, fault: Fault) -> None:
-        self._reason = self._reason or fault
-        self._closed.set()
-        self._raise_if_closed()
+    def _close_if_hopeless(self) -> None:
+        if self._health.hopeless is not None:
+            self._closed.set()
+            self._news.set()
 
     def _raise_if_closed(self) -> None:
-        if self._reason is not None:
-            raise service_error(self._settings, self._reason)
+        if self._health.hopeless is not None:
+            raise service_error(self._settings, self._health.hopeless)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but no longer than the service is thought to answer at all."""
@@ -160,6 +204,7 @@ def connect(settings: ServiceSettings) -> AsyncOpenAI:
         SettingsError: when the key's environment variable is not set.
     """
     openai, options = _package(), _options(settings)
+    options["http_client"] = _many_connections(openai, settings)
     if settings.azure is not None:
         return openai.AsyncAzureOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
     return openai.AsyncOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
@@ -176,6 +221,17 @@ def connect_for_files(settings: ServiceSettings) -> OpenAI:
     if settings.azure is not None:
         return openai.AzureOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
     return openai.OpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+
+
+def _many_connections(openai: Any, settings: ServiceSettings) -> Any:
+    """What carries the requests: aiohttp, whose effort for one does not grow with their number, as httpx2's does."""
+    import httpx2
+
+    most = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
+    # aiohttp speaks to no SOCKS proxy.
+    socks = any(url.startswith("socks") for url in getproxies().values())
+    make = openai.DefaultAsyncHttpxClient if socks else openai.DefaultAioHttpClient
+    return make(limits=most, timeout=settings.timeout)
 
 
 def _package() -> Any:
@@ -197,18 +253,45 @@ def _options(settings: ServiceSettings) -> dict[str, Any]:
 def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
     """What a user is told when a service answers nobody."""
     actions = {
-        "unauthorised": f"check the key in {settings.api_key_env}, and that it belongs to this service",
+        "unauthorised": f"check the key in {settings.api_key_env}, and that it belongs to this service"
+        if settings.api_key_env
+        else "name the environment variable with the service's key in 'api_key_env'",
         "forbidden": "check what the key may do, and the account",
         "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
         "quota used up": "add credit to the account, then start again",
         "wants to wait": "start again later, or raise 'patience'",
         "parameter refused": cure_of(fault.detail),
     }
+    waited = f"; it was waited for, for up to {settings.patience:g} s ('patience')" if fault.absent else ""
     return ServiceError(
-        f"{settings.base_url or 'OpenAI'} does not answer for the model '{settings.model}': {fault}",
-        action=actions.get(fault.kind, f"{_IN_A_ROW} requests in a row were given up; see whether the service works")
-        + "; finished answers are kept",
+        f"{_address(settings)} does not answer for the model '{settings.model}': {fault}",
+        action=actions.get(fault.kind, f"see whether the service works{waited}") + "; finished answers are kept",
     )
+
+
+def _address(settings: ServiceSettings) -> str:
+    return settings.base_url or "OpenAI"
+
+
+def _given_up(fault: Fault, course: Course) -> Fault:
+    return Fault(fault.kind, f"{fault.detail} (sent {course.sent} times)") if fault.passing else fault
+
+
+def _connection_fault(error: BaseException) -> Fault:
+    """The fault behind an error of the package or of what carries its requests, by the first cause of all."""
+    import aiohttp
+    import httpx2
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    words = next((str(one) for one in reversed(causes) if str(one)), "")
+    detail = shortened(f"{type(causes[-1]).__name__}: {words}")
+    if any(isinstance(one, (aiohttp.ClientConnectorError, httpx2.ConnectError, httpx2.ProxyError)) for one in causes):
+        return Fault("no connection", detail)
+    if any(isinstance(one, TimeoutError) for one in causes):
+        return Fault("timeout", "the connection took too long")
+    return Fault("connection lost", detail)
 
 
 def _wait_before(sent: int, retry_after: float | None) -> float:

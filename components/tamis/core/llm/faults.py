@@ -18,6 +18,7 @@ Kind = Literal[
     "server error",
     "timeout",
     "no connection",
+    "connection lost",
     "bad response",
     "bad request",
     "too long",
@@ -30,9 +31,12 @@ Kind = Literal[
     "parameter refused",
     "batch ended",
 ]
-_AGAIN = {"rate limited", "server error", "timeout", "no connection", "bad response"}
-_HOPELESS = {"unauthorised", "forbidden", "not found", "quota used up", "wants to wait", "parameter refused"}
-_OVERLOAD = {"rate limited", "server error", "timeout", "no connection"}
+_ABSENT = {"server error", "timeout", "no connection", "connection lost", "bad response"}
+_AGAIN = _ABSENT | {"rate limited"}
+_DENIED = {"unauthorised", "not found", "quota used up", "wants to wait"}
+_HOPELESS = _DENIED | {"forbidden", "parameter refused"}
+_ABOUT_TEXT = {"too long", "content filter"}
+_OVERLOAD = _AGAIN - {"bad response"}
 _LATER = {408, 409, 425, 429, 503}  # statuses that ask to come again
 _CONTENT = {"messages", "prompt", "input"}  # fields of a request that no other has alike
 _SHOWN = 200  # characters of a service's own words
@@ -59,8 +63,28 @@ class Fault:
 
     @property
     def hopeless(self) -> bool:
-        """Whether every other request would fail the same way."""
+        """Whether every other request would fail the same way, if it was not this one's text that caused it."""
         return self.kind in _HOPELESS
+
+    @property
+    def denied(self) -> bool:
+        """Whether it is about the account, and hardly ever about a text."""
+        return self.kind in _DENIED
+
+    @property
+    def absent(self) -> bool:
+        """Whether it is what a service shows that is away or out of order."""
+        return self.kind in _ABSENT
+
+    @property
+    def about_text(self) -> bool:
+        """Whether it is about this request's text by the service's own words."""
+        return self.kind in _ABOUT_TEXT
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be gone a moment later. A firewall, or a balancer between services, may be in its bad hour."""
+        return self.again or self.denied or self.kind == "forbidden"
 
     @property
     def overload(self) -> bool:

@@ -56,10 +56,13 @@ class ServiceSettings(Settings):
         8,
         ge=1,
         le=100,
-        description="how often a request is sent while technical faults answer it; batches know patience only",
+        description="how often a request is sent that meets technical faults while others are answered; batches know "
+        "patience only",
     )
     patience: float = Field(
-        600.0, ge=0, description="seconds after which a request that only meets faults or limits is given up"
+        600.0,
+        ge=0,
+        description="seconds that a request waits through faults and limits, and the whole run for a service away",
     )
 
     max_thinking_tokens: int | None = Field(

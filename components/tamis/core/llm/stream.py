@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from tamis.core.llm.client import Call, ChatClient, ServiceError
@@ -17,6 +17,7 @@ Job = TypeVar("Job")
 Request = TypeVar("Request", contravariant=True)
 Outcome = TypeVar("Outcome")
 Answered = TypeVar("Answered", covariant=True)
+_TOGETHER = 16  # requests handed over at once: waking the other thread costs more than a request's own work here
 
 
 class Asker(Protocol[Request, Answered]):
@@ -44,8 +45,19 @@ def stream(
         MissingExtraError: when the package openai is not installed.
         SettingsError: when the key's environment variable is not set.
     """
-    with Asking[Call, "Reply | Fault"](lambda: ChatClient(settings)) as asking:
-        yield from asking.stream(jobs, call, ahead=ahead * settings.concurrency)
+    clients: list[ChatClient] = []
+
+    def make() -> ChatClient:
+        clients.append(ChatClient(settings))
+        return clients[0]
+
+    def all_jobs() -> Iterator[Job]:
+        yield from jobs
+        clients[0].expects_more = False
+
+    with Asking[Call, "Reply | Fault"](make) as asking:
+        # Few are read before it is known how many at once the service bears, and whether its answers are of use.
+        yield from asking.stream(all_jobs(), call, ahead=lambda: ahead * clients[0].at_once)
 
 
 class Asking(Generic[Request, Outcome]):
@@ -55,10 +67,11 @@ class Asking(Generic[Request, Outcome]):
         self._make = make
         self._done: queue.SimpleQueue[tuple[Any, Outcome | BaseException]] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="llm-client", daemon=True)
 
     def stream(
-        self, jobs: Iterator[Job], call: Callable[[Job], Request], *, ahead: int
+        self, jobs: Iterator[Job], call: Callable[[Job], Request], *, ahead: Callable[[], int]
     ) -> Iterator[list[tuple[Job, Outcome]]]:
         """Ask for all of `jobs`.
 
@@ -68,7 +81,7 @@ class Asking(Generic[Request, Outcome]):
         Args:
             jobs: what is asked, of the caller's own kind.
             call: makes the request of a job; called in the caller's thread.
-            ahead: most jobs that are read and not yet answered.
+            ahead: gives how many jobs may be read that are not answered.
 
         Yields:
             Jobs with their outcomes, in the order of answering: at once those that came together.
@@ -79,13 +92,18 @@ class Asking(Generic[Request, Outcome]):
         """
         pending, failure, ended = 0, None, False
         while True:
-            while not ended and failure is None and pending < ahead:
+            group: list[tuple[Any, Request]] = []
+            while not ended and failure is None and pending < ahead() and len(group) < _TOGETHER:
                 job = next(jobs, _END)
                 if job is _END:
                     ended = True
                 else:
-                    self._submit(job, call(job))  # type: ignore[arg-type]
+                    group.append((job, call(job)))  # type: ignore[arg-type]
                     pending += 1
+            if group:
+                self._loop.call_soon_threadsafe(self._begin, group)
+            if len(group) == _TOGETHER and self._done.empty():
+                continue
             if not pending:
                 break
             outcomes: list[tuple[Job, Outcome]] = []
@@ -141,8 +159,11 @@ class Asking(Generic[Request, Outcome]):
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    def _submit(self, job: Any, request: Request) -> None:
-        asyncio.run_coroutine_threadsafe(self._ask(job, request), self._loop)
+    def _begin(self, group: Sequence[tuple[Any, Request]]) -> None:
+        for job, request in group:
+            task = self._loop.create_task(self._ask(job, request))
+            self._tasks.add(task)  # the loop itself holds them weakly
+            task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, job: Any, request: Request) -> None:
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,6 +46,8 @@ def scripted(*reactions: Reaction) -> Server:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+    monkeypatch.setattr("tamis.core.llm.health._FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("tamis.core.llm.health._SURE", 0.2)
 
 
 def test_many_requests_are_under_way_at_once_and_none_is_lost() -> None:
@@ -52,6 +56,14 @@ def test_many_requests_are_under_way_at_once_and_none_is_lost() -> None:
     assert {job: outcome.text for job, outcome in outcomes.items()} == {job: str(job) for job in range(300)}  # type: ignore[union-attr]
     assert 16 < server.most_at_once <= 30
     assert server.asked[0].body["model"] == "m"
+
+
+def test_each_of_many_requests_at_once_has_a_connection_that_stays() -> None:
+    with Server(lambda asked: Reaction(completion(), delay=0.5)) as server:
+        outcomes = ask(service(server, concurrency=250, timeout=60), 1000)
+    assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
+    assert 150 < server.most_at_once <= 250
+    assert server.connections <= 500  # one that nobody used for five seconds is closed
 
 
 @pytest.mark.parametrize(
@@ -82,7 +94,7 @@ def test_nothing_is_sent_before_the_time_that_the_service_named(header: str) -> 
 
     value = "1" if header == "seconds" else formatdate(time.time() + 2, usegmt=True)
     with scripted(Reaction(error("slow"), 429, {"Retry-After": value}), Reaction(completion())) as server:
-        ask(service(server, concurrency=1), 5)
+        ask(service(server, concurrency=1, timeout=5), 5)
     assert len(server.asked) == 6
     # A date has whole seconds, so two seconds may be little more than one.
     assert 0.95 <= server.asked[1].at - server.asked[0].at < 4
@@ -90,10 +102,13 @@ def test_nothing_is_sent_before_the_time_that_the_service_named(header: str) -> 
 
 
 def test_a_request_is_given_up_after_its_tries_and_says_why() -> None:
-    with scripted(Reaction(error("boom"), 500)) as server:
-        outcomes = ask(service(server, tries=3), 2)
-    assert [str(fault) for fault in outcomes.values()] == ["server error: 500 boom (sent 3 times)"] * 2
-    assert len(server.asked) == 6
+    def behave(asked: Asked) -> Reaction:
+        return Reaction(error("boom"), 500) if asked.prompt in ("3", "5") else Reaction(completion(), delay=0.05)
+
+    with Server(behave) as server:
+        outcomes = ask(service(server, tries=3, concurrency=4, timeout=5), 60)
+    assert [str(outcomes[job]) for job in (3, 5)] == ["server error: 500 boom (sent 3 times)"] * 2
+    assert Counter(asked.prompt for asked in server.asked) == {str(job): 3 if job in (3, 5) else 1 for job in range(60)}
 
 
 def test_being_told_to_come_later_costs_patience_and_not_tries() -> None:
@@ -126,34 +141,35 @@ def test_the_wait_between_two_sendings_is_bounded_however_often_a_request_was_se
     assert _wait_before(5000, None) <= 60
 
 
-def test_a_wrong_key_is_said_at_once_though_the_limits_let_few_requests_through() -> None:
+def test_a_wrong_key_is_said_soon_though_the_limits_let_few_requests_through() -> None:
     with scripted(Reaction(error("Incorrect API key provided"), 401)) as server:
         start = time.monotonic()
         with pytest.raises(ServiceError, match="unauthorised"):
-            ask(service(server, limits={"requests_per_minute": 10}, concurrency=8), 64)
-    assert time.monotonic() - start < 5
-    assert len(server.asked) == 1
+            ask(service(server, limits={"requests_per_minute": 30}, concurrency=8), 64)
+    assert time.monotonic() - start < 8
+    assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize(
-    ("reaction", "words"),
+    ("reaction", "kind", "most"),
     [
-        (Reaction(error("Incorrect API key provided"), 401), "check the key in TEST_KEY"),
-        (Reaction(error("no"), 403), "what the key may do"),
-        (Reaction(error("no such model"), 404), "check 'base_url' and 'model'"),
-        (Reaction(error("no credit", "insufficient_quota"), 429), "add credit"),
-        (Reaction(error("tomorrow"), 429, {"Retry-After": "90000"}), "start again later"),
-        (Reaction(error("'temperature' is not supported"), 400), "change the setting"),
+        (Reaction(error("Incorrect API key provided"), 401), "unauthorised", 8),
+        (Reaction(error("no"), 403), "forbidden", 100),  # a firewall's word about texts, perhaps
+        (Reaction(error("no such model"), 404), "not found", 8),
+        (Reaction(error("no credit", "insufficient_quota"), 429), "quota used up", 8),
+        (Reaction(error("tomorrow"), 429, {"Retry-After": "90000"}), "wants to wait", 8),
+        (Reaction(error("'temperature' is not supported"), 400), "parameter refused", 40),
+        (Reaction(error("strange"), 400), "bad request", 40),
     ],
 )
-def test_a_hopeless_service_stops_all_at_once_and_the_key_is_never_said(
-    reaction: Reaction, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_hopeless_service_stops_all_soon_and_the_key_is_never_said(
+    reaction: Reaction, kind: str, most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "sk-very-secret")
     caplog.set_level(logging.DEBUG)
-    with scripted(reaction) as server, pytest.raises(ServiceError, match=words) as raised:
+    with scripted(reaction) as server, pytest.raises(ServiceError, match=f": {kind}: ") as raised:
         ask(service(server, api_key_env="TEST_KEY", concurrency=4), 1000)
-    assert len(server.asked) <= 8
+    assert len(server.asked) <= most
     assert server.asked[0].headers["authorization"] == "Bearer sk-very-secret"
     assert "sk-very-secret" not in str(raised.value) + caplog.text
 
@@ -170,17 +186,132 @@ def test_what_was_under_way_when_the_service_closed_is_still_delivered() -> None
     assert sum(map(len, outcomes)) == 9
 
 
-def test_a_service_that_is_out_of_order_is_not_asked_for_every_sample() -> None:
-    with scripted(Reaction(b"", 500)) as server, pytest.raises(ServiceError, match="20 requests in a row"):
-        ask(service(server, tries=2, concurrency=8), 5000)
-    assert len(server.asked) < 100
+def away(server: Server, seconds: float, fault: Callable[[], Reaction]) -> Callable[[Asked], Reaction]:
+    """Answers 30 requests, then makes `fault` for so long."""
+
+    def behave(asked: Asked) -> Reaction:
+        if asked.number < 30 or asked.at - server.asked[30].at > seconds:
+            return Reaction(completion(), delay=0.01)
+        return fault()
+
+    return behave
+
+
+OUTAGES = {
+    "503": lambda: Reaction(error("no healthy upstream"), 503),
+    "502": lambda: Reaction(b"<html>Bad Gateway</html>", 502),
+    "500": lambda: Reaction(error("boom"), 500),
+    "reset": lambda: Reaction(completion(), reset_after=10),
+    "empty": lambda: Reaction(b""),
+}
+
+
+@pytest.mark.parametrize(("kind", "tries"), [("503", 1), *((kind, 8) for kind in OUTAGES)])
+def test_an_outage_is_waited_for_with_one_request_at_a_time(
+    kind: str, tries: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    server.behave = away(server, 4.0, OUTAGES[kind])
+    with server:
+        outcomes = ask(service(server, concurrency=16, tries=tries), 200)
+    assert [job for job, outcome in outcomes.items() if isinstance(outcome, Fault)] == []
+    start = server.asked[30].at
+    # The first moment shows that it is no request's own fault.
+    assert len([one for one in server.asked if start + 2.0 < one.at < start + 4.0]) <= 5
+    said = [record.levelname for record in caplog.records if record.name.startswith("tamis")]
+    assert said == ["WARNING"] * 2  # away, back again
+    after = [one.at for one in server.asked if one.at > start + 4.0]
+    assert most_within(after, 0.1) > 5  # and then at full speed
+
+
+def test_a_server_that_is_gone_and_comes_back_is_waited_for() -> None:
+    server = Server(lambda asked: Reaction(completion(), delay=0.02))
+    outcomes: dict[int, Reply | Fault] = {}
+    with server:
+        settings = service(server, concurrency=8)
+        going = stream(settings, iter(range(300)), lambda job: Call({"messages": []}))
+        while len(outcomes) < 50:
+            outcomes.update(next(going))
+    back = threading.Timer(2.0, server.__enter__)
+    back.start()
+    try:
+        for group in going:
+            outcomes.update(group)
+    finally:
+        back.join()
+        server.__exit__()
+    assert sorted(outcomes) == list(range(300))
+    assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize("kind", ["503", "empty"])
+def test_a_service_that_stays_away_is_given_up_when_patience_ends(kind: str) -> None:
+    with scripted(OUTAGES[kind]()) as server:
+        start = time.monotonic()
+        with pytest.raises(ServiceError) as raised:
+            ask(service(server, concurrency=8, patience=2.0), 5000)
+        assert 1.9 < time.monotonic() - start < 4
+    assert raised.value.code == "service"
+    assert len(server.asked) < 150
 
 
 def test_no_server_at_all_is_said_plainly() -> None:
     with Server() as server:
-        settings = service(server, tries=2)
+        settings = service(server, patience=1.0)
     with pytest.raises(ServiceError, match="no connection"):
         ask(settings, 100)
+
+
+@pytest.mark.parametrize(
+    ("fault", "concurrency"),
+    [
+        (Reaction(error("boom"), 500), 4),
+        (Reaction(error("boom"), 500), 64),
+        (Reaction(error("firewall"), 403), 4),
+        (Reaction(error("firewall"), 403), 64),
+        (Reaction(error("the text 'what temperature' is not allowed"), 400), 64),
+        (Reaction(error("no"), 401), 64),
+        (Reaction(error("not here"), 404), 64),
+        (Reaction(b""), 64),
+    ],
+)
+def test_samples_that_fail_by_their_text_do_not_end_the_run(fault: Reaction, concurrency: int) -> None:
+    """Twenty-four of 480, all over it; when the others are done, only they are left."""
+    with Server(lambda asked: fault if int(asked.prompt) % 20 == 7 else Reaction(completion(), delay=0.01)) as server:
+        start = time.monotonic()
+        outcomes = ask(service(server, concurrency=concurrency), 480)
+    assert {job for job, outcome in outcomes.items() if isinstance(outcome, Fault)} == set(range(7, 480, 20))
+    assert time.monotonic() - start < 15
+    assert max(Counter(asked.prompt for asked in server.asked).values()) <= 9
+
+
+def test_only_samples_that_fail_by_their_text_are_left_of_an_earlier_run() -> None:
+    """Nothing tells them from an outage, so that patience has to end; then they are given up, and nothing else."""
+    for fault, patience in ((Reaction(error("firewall"), 403), 60.0), (Reaction(error("boom"), 500), 1.5)):
+        with scripted(fault) as server:
+            outcomes = ask(service(server, patience=patience), 12)
+        assert all(isinstance(outcome, Fault) for outcome in outcomes.values())
+        assert len(outcomes) == 12
+
+
+@pytest.mark.parametrize(("status", "number"), [(401, 0), (401, 50), (402, 50), (403, 0), (403, 50), (404, 50)])
+def test_a_single_denial_ends_nothing(status: int, number: int) -> None:
+    blip = Reaction(error("no"), status)
+    with Server(lambda asked: blip if asked.number == number else Reaction(completion(), delay=0.01)) as server:
+        outcomes = ask(service(server, concurrency=8), 100)
+    assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
+    assert len(server.asked) == 101
+
+
+def test_a_key_that_is_revoked_on_the_way_is_said_soon() -> None:
+    with (
+        Server(
+            lambda asked: Reaction(error("revoked"), 401) if asked.number >= 100 else Reaction(completion(), delay=0.01)
+        ) as server,
+        pytest.raises(ServiceError, match="unauthorised"),
+    ):
+        ask(service(server, concurrency=8), 1000)
+    assert len(server.asked) < 130
 
 
 def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.core.llm.limits import Bucket, Gate, RateLimits
+from tamis.core.llm.limits import Amounts, Bucket, Gate, RateLimits
 from tamis.core.llm.settings import LimitSettings
 from tests.llm_server import most_within
 
@@ -94,6 +95,77 @@ def test_the_gate_opens_while_all_goes_well_and_closes_under_overload() -> None:
         clock.now += 2
         gate.overloaded()
     assert gate.limit == 1
+
+
+def rounds_until(gate: Gate, limit: int) -> int:
+    """How often all that may be under way is answered until so much may be."""
+    rounds = 0
+    while gate.limit < limit:
+        for _ in range(gate.limit):
+            gate.went_well()
+        rounds += 1
+        assert rounds < 1000
+    return rounds
+
+
+@pytest.mark.parametrize("most", [64, 1000])
+def test_after_a_storm_the_old_rate_is_back_in_few_rounds(most: int) -> None:
+    clock = Clock()
+    gate = Gate(most, clock)
+    rounds_until(gate, most)
+    for _ in range(40):
+        clock.now += 2
+        gate.overloaded()
+    assert gate.limit == 1
+    assert rounds_until(gate, most) <= 25  # one more each round would take as many rounds as requests
+
+
+def test_a_service_that_is_full_is_tried_carefully() -> None:
+    """Thirty at once are too many: of a hundred rounds few meet that, and most of what it bears is used."""
+    clock = Clock()
+    gate = Gate(64, clock)
+    refused = used = 0
+    for _ in range(100):
+        clock.now += 2
+        under_way = gate.limit
+        if under_way > 30:
+            refused += under_way - 30
+            gate.overloaded()
+        used += min(under_way, 30)
+        for _ in range(min(under_way, 30)):
+            gate.went_well()
+    assert used > 0.8 * 3000
+    assert refused < 0.05 * used
+
+
+def test_after_an_outage_the_gate_begins_anew() -> None:
+    gate = Gate(64, Clock())
+    rounds_until(gate, 64)
+    gate.alone = True
+    assert gate.limit == 1
+    gate.alone = False
+    assert gate.limit == 16
+    assert rounds_until(gate, 64) == 2
+
+
+@pytest.mark.parametrize(("input_share", "output"), [(3.0, 30), (1.9, 700), (0.5, 10)])
+def test_tokens_hold_though_first_estimates_are_wrong(input_share: float, output: int) -> None:
+    """Answers come two seconds after they were asked for; each was thought to take 130 tokens, and may have 1,024."""
+    clock, limit = Clock(), 60_000
+    limits = RateLimits(LimitSettings(tokens_per_minute=limit), clock)
+    taken, under_way, times, tokens = Amounts(0, 0), deque[tuple[float, Amounts]](), [], []
+    while clock.now < 240:
+        clock.now += 0.01
+        while under_way and under_way[0][0] <= clock.now:
+            limits.settle(under_way.popleft()[1], 100, round(100 * input_share), output)
+        while len(under_way) < 64 and (taken := limits.take_now(100, 30, 1024)) is not None:
+            under_way.append((clock.now + 2, taken))
+            times.append(clock.now)
+            tokens.append(100 * input_share + output)
+    most = most_within(times, 60, tokens)
+    assert most <= 1.01 * limit
+    late = sum(amount for at, amount in zip(times, tokens, strict=True) if at > 120)
+    assert late > 0.8 * min(2 * limit, 120 * 32 * tokens[0])
 
 
 def test_the_gate_never_lets_in_more_than_its_limit_and_forgets_nobody() -> None:

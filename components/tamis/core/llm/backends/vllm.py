@@ -107,7 +107,7 @@ class VllmBackend:
                     else:
                         yield _Job(request, encoded)
 
-        asked = self._asking.stream(jobs(), lambda job: job, ahead=self._settings.concurrency)
+        asked = self._asking.stream(jobs(), lambda job: job, ahead=lambda: self._settings.concurrency)
         for outcomes in asked:
             answers = [
                 answer_of(job.request, reply, shortened=job.encoded.size.shortened, form=self._form)
