@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError, ModelError
+from tamis.core.errors import InputError, ModelError, SettingsError
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.finetuning.stage import run
 from tests.artifacts import conversation, make_selection
@@ -179,6 +180,55 @@ def test_training_that_changes_nothing_is_an_error_and_leaves_no_artifact(
 ) -> None:
     with pytest.raises(ModelError, match=r"differ from the base model's by 0\.0"):
         run(settings_of(tiny, learning_rate=1e-30), selection=selection, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["input_layernorm"], ["query"]])
+def test_targets_that_cannot_be_trained_are_refused_before_anything_is_tokenised(
+    tiny: Path, selection: Path, tmp_path: Path, targets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.core.conversations.chat_tokenizer", None)
+    with pytest.raises(SettingsError) as caught:
+        run(settings_of(tiny, lora={"targets": targets}), selection=selection, out=tmp_path / "out")
+    assert "embed_tokens" in caught.value.allowed
+    assert "lm_head" not in caught.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("targets", "tied"), [(["embed_tokens"], False), (["q_proj", "embed_tokens"], False), ("all-linear", True)]
+)
+def test_the_merged_model_is_the_trained_one_where_embeddings_are_tied(
+    tiny: Path, selection: Path, tmp_path: Path, targets: Any, tied: bool
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    settings = settings_of(tiny, lora={"rank": 4, "targets": targets}, learning_rate=0.05)
+    manifest = run(settings, selection=selection, out=tmp_path / "out")
+    merged, base = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path / "out", tiny))
+    tokens = list(range(100, 150))
+    before = logits_of(base, tokens)
+    with warnings.catch_warnings(action="ignore"):  # of adapters on tied embeddings
+        model = PeftModel.from_pretrained(base, str(tmp_path / "out" / "adapter"))
+    adapted = logits_of(model, tokens)
+    np.testing.assert_allclose(logits_of(merged, tokens), adapted, atol=1e-4)
+    assert np.abs(adapted - before).max() > 1e-2
+    assert merged.config.tie_word_embeddings is tied
+    assert manifest.facts["merge_error"] < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_merged_model_that_is_not_the_trained_one_is_an_error_and_leaves_no_artifact(
+    tiny: Path, selection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings that stay tied: the adapter of the one changes the other when it is merged."""
+    from peft import PeftModel
+
+    monkeypatch.setattr("tamis.finetuning.merging._adapted", lambda base, path: PeftModel.from_pretrained(base, path))
+    settings = settings_of(tiny, lora={"rank": 4, "targets": ["embed_tokens"]}, learning_rate=0.05)
+    with pytest.raises(ModelError) as caught:
+        run(settings, selection=selection, out=tmp_path / "out")
+    assert "lora.targets" in caught.value.action
     assert not (tmp_path / "out").exists()
 
 
