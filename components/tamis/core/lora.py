@@ -83,7 +83,7 @@ def check_lora(
     config = lora_config(lora, layers)
     if lora.targets != "all-linear":
         modules = {name: module for name, module in skeleton.named_modules() if name}
-        output = None if head else skeleton.get_output_embeddings()
+        output = None if head else skeleton.get_output_embeddings()  # type: ignore[no-untyped-call]
         fit = {name for name, module in modules.items() if _can_adapt(module, embeddings) and module is not output}
         allowed = ", ".join(sorted({_last(name) for name in fit})) or "none: this model has nothing that LoRA can adapt"
         action = "name such modules, or set targets: all-linear" if embeddings else "name such modules"

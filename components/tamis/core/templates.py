@@ -129,7 +129,8 @@ class PlainWords:
 
     @cached_property
     def _ids(self) -> set[int]:
-        ids = set(self._tokenizer.convert_tokens_to_ids(sorted(self._words)))
+        vocabulary = self._tokenizer.get_vocab()
+        ids = {vocabulary[word] for word in self._words if word in vocabulary}
         unknown = self._tokenizer.unk_token_id  # which any text may have
         return ids if unknown == self._tokenizer.eos_token_id else ids - {unknown}
 

@@ -143,10 +143,10 @@ def _adapted(base: PreTrainedModel, adapter: Path) -> PeftModel:
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of tied embeddings
         model = PeftModel.from_pretrained(base, str(adapter))
     owners = Counter(id(weight) for _, weight in base.named_parameters(remove_duplicate=False))
-    for module in base.modules():
-        weight = getattr(module.get_base_layer(), "weight", None) if isinstance(module, BaseTunerLayer) else None
-        if weight is not None and owners[id(weight)] > 1:
-            module.get_base_layer().weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    adapted: list[Any] = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in (module.get_base_layer() for module in adapted):
+        if owners[id(layer.weight)] > 1:
+            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
             for config in (base.config, base.config.get_text_config()):
                 config.tie_word_embeddings = False
             base.all_tied_weights_keys = base.get_expanded_tied_weights_keys(all_submodels=True)
