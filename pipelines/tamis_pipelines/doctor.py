@@ -24,6 +24,7 @@ from tamis.rating.importing import count_ratings
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
+from tamis_pipelines.trainable import looked_at
 
 _GIB = 1 << 30
 # Training an adapter and merging it hold up to about four times the weights at once; loading alone, little beside them.
@@ -67,6 +68,10 @@ def examine(settings: RunSettings) -> list[Check]:
     ]
     checks += [_model(where, model) for where, model in models]
     checks += _suite(settings)
+    checks += [
+        _refused(where, found) if isinstance(found, TamisError) else Check(where, True, found)
+        for where, found in looked_at(settings)
+    ]
     checks += [_key(where, service) for where, service in services.items()]
     places = [("work_dir", str(settings.work_dir))]
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]

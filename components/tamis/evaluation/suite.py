@@ -105,10 +105,17 @@ def index_of(suite: Suite, places: Places) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
     if places.tasks is not None:
-        own = TaskManager(include_path=str(places.tasks), include_defaults=False)
+        own = own_index(places.tasks)
         if not own.all_groups and {line.task for line in suite.tasks} <= set(own.all_tasks):
             return own
     return TaskManager(include_path=str(places.tasks) if places.tasks else None)
+
+
+def own_index(folder: Path) -> TaskManager:
+    """lm-eval's index of the tasks in `folder` alone."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Entry]:

@@ -44,7 +44,7 @@ def write_tokens(
         counts: dict[str, Any] = json.loads(counted.read_text(encoding="utf-8"))
         return counts
     vocabulary = vocabulary_of(settings.model, settings.revision)
-    _check_tokenizer(tokenizer, settings.model, vocabulary)
+    check_tokenizer(tokenizer, settings.model, vocabulary)
     encoder, dropped = Encoder(tokenizer, settings.max_tokens, vocabulary), Counter[str]()
     samples = shortened = unended = broken = all_tokens = learnt = 0
     rows: list[Tokens] = []
@@ -85,8 +85,12 @@ def write_tokens(
     return counts
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, vocabulary: int) -> None:
-    """Whether samples can be ended and filled up with tokens that the model knows."""
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, vocabulary: int) -> None:
+    """Find out whether samples can be ended, and filled up, with tokens that the model knows.
+
+    Raises:
+        ModelError: when they cannot.
+    """
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer of '{model}' has no end token, so the model could not learn to stop",
