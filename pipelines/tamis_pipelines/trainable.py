@@ -35,6 +35,13 @@ def looked_at(settings: RunSettings) -> Iterator[tuple[str, str | TamisError]]:
             yield where, error
 
 
+def is_laid_out(settings: RunSettings) -> bool:
+    """Whether an earlier run has left something in the place of every model and score that this one makes."""
+    places = [f"models/{cell.name}" for cell in settings.cells if cell.finetuning is not None]
+    places += ["scores"] if settings.scores else []
+    return all((settings.results / place).is_dir() for place in places)
+
+
 def _looks(settings: RunSettings) -> Iterator[tuple[str, Look]]:
     if find_spec("transformers") is None or find_spec("torch") is None:
         return  # said elsewhere
