@@ -49,7 +49,7 @@ def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTraine
 
     Raises:
         ModelError: when it cannot be loaded, does not tell where in the text its tokens lie, or has no end token for
-            Tulu's answers.
+            Tulu's answers, or a chat template that is no valid Jinja.
         SettingsError: when the model's own template is asked for and it has none.
     """
     tokenizer = load_tokenizer(model, revision)
@@ -72,7 +72,24 @@ def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTraine
         raise SettingsError(
             f"the model '{model}' has no chat template", action="set format: tulu, or take a chat model"
         )
+    else:
+        _check_template(tokenizer, model)
     return tokenizer
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """Tell a template that is broken from one that refuses some conversations."""
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        render(tokenizer, [Message(role="user", content="a")])
+    except TemplateSyntaxError as error:
+        raise ModelError(
+            f"the chat template of '{model}' is no valid Jinja: {error.message} (line {error.lineno})",
+            action="correct chat_template.jinja beside the model, or set format: tulu",
+        ) from None
+    except TemplateError:
+        pass  # of this conversation; samples are counted
 
 
 class Encoder:
