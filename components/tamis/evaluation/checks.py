@@ -24,7 +24,7 @@ def check_fields(task: Task, file: Path) -> None:
     Raises:
         SettingsError: when a field does not exist, or the right answer is none of the choices.
     """
-    config = getattr(task, "config", None)
+    config: Any = getattr(task, "config", None)
     if not hasattr(task, "features") or getattr(task, "prompt", None) is not None:
         return  # a task that is written in Python
     document, where = task.task_docs[0], f"{file}: the task '{task.task_name}'"
