@@ -25,6 +25,7 @@ from tamis.rating.importing import count_ratings
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.pods import ScoreName
 from tamis_pipelines.settings import RunSettings
+from tamis_pipelines.trainable import is_laid_out, looked_at
 
 _GIB = 1 << 30
 # Training an adapter and merging it hold up to about four times the weights at once; loading alone, little beside them.
@@ -51,8 +52,11 @@ class Check:
         return f"{mark}  {self.what}: {self.seen}{action}"
 
 
-def examine(settings: RunSettings) -> list[Check]:
-    """Look at everything that a run of `settings` needs, in the order in which a user would mend it."""
+def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
+    """Look at everything that a run of `settings` needs, in the order in which a user would mend it.
+
+    With `quick`, what takes the time to load PyTorch is not looked at where an earlier run has made all models.
+    """
     fields = [field for field in fields_of(settings) if field[1] is not None]
     checks = list(_packages(settings))
     listed = (".exclude.", ".grades.path.", ".also.")  # several files
@@ -68,6 +72,11 @@ def examine(settings: RunSettings) -> list[Check]:
     ]
     checks += [_model(where, model) for where, model in models]
     checks += _suite(settings)
+    if not (quick and is_laid_out(settings)):
+        checks += [
+            _refused(where, found) if isinstance(found, TamisError) else Check(where, True, found)
+            for where, found in looked_at(settings)
+        ]
     checks += [_key(where, service) for where, service in services.items()]
     places = [("work_dir", str(settings.work_dir))]
     places += [(where, str(value)) for where, value in fields if _last(where) == "store"]

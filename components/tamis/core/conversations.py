@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from tamis.core.errors import ModelError, SettingsError
-from tamis.core.leftout import REFUSED, REWRITTEN, TOO_LONG
+from tamis.core.leftout import BEYOND, NOT_PLAIN, REFUSED, REWRITTEN, TOO_LONG
 from tamis.core.models import load_tokenizer
 from tamis.core.samples import Message
+from tamis.core.templates import PlainWords, Unmarkable, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,13 +41,15 @@ class Tokens:
     labels: list[int]
     shortened: bool
     unended: int  # assistant turns that the format leaves without an end token
+    broken: bool = False  # whether words of control tokens were in it, which it holds as plain text
 
 
 def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTrainedTokenizerBase:
     """The tokenizer of `model` with the chat template of `style`: Tulu's, or the model's own.
 
     Raises:
-        ModelError: when it cannot be loaded, or does not tell where in the text its tokens lie.
+        ModelError: when it cannot be loaded, does not tell where in the text its tokens lie, or has no end token for
+            Tulu's answers, or a chat template that is no valid Jinja.
         SettingsError: when the model's own template is asked for and it has none.
     """
     tokenizer = load_tokenizer(model, revision)
@@ -57,13 +60,36 @@ def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTraine
             action="convert the tokenizer with transformers' fast tokenizers and save it beside the model",
         )
     if style == "tulu":
+        if not tokenizer.eos_token:
+            raise ModelError(
+                f"the tokenizer of '{model}' has no end token, which the format tulu puts after each answer",
+                allowed="a tokenizer with eos_token in its tokenizer_config.json",
+                action="name its end token there, or set format: chat if the model's template has an end of its own",
+            )
         starts = bool(tokenizer.bos_token) and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
         tokenizer.chat_template = ("{{ bos_token }}" if starts else "") + _TULU
     elif not tokenizer.chat_template:
         raise SettingsError(
             f"the model '{model}' has no chat template", action="set format: tulu, or take a chat model"
         )
+    else:
+        _check_template(tokenizer, model)
     return tokenizer
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """Tell a template that is broken from one that refuses some conversations."""
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        render(tokenizer, [Message(role="user", content="a")])
+    except TemplateSyntaxError as error:
+        raise ModelError(
+            f"the chat template of '{model}' is no valid Jinja: {error.message} (line {error.lineno})",
+            action="correct chat_template.jinja beside the model, or set format: tulu",
+        ) from None
+    except TemplateError:
+        pass  # of this conversation; samples are counted
 
 
 class Encoder:
@@ -76,10 +102,18 @@ class Encoder:
     The text is cut there before it is tokenised, so that no token reaches from the header into the answer (as one of a
     line break and the indent of code would): the model learns from the very tokens that it is asked with. Tokenizers
     that begin every text with a space of their own cannot be cut so; they get the text whole.
+
+    Words of control tokens inside a sample ("<|im_end|>") are read as plain text.
+
+    Args:
+        tokenizer: with a chat template.
+        max_tokens: most tokens of a sample.
+        vocabulary: number of tokens that the model knows; None: all that the tokenizer has.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-        self._tokenizer, self._max_tokens = tokenizer, max_tokens
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, vocabulary: int | None = None) -> None:
+        self._tokenizer, self._max_tokens, self._vocabulary = tokenizer, max_tokens, vocabulary
+        self._plain = PlainWords(tokenizer)
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a\n", "b", "a\nb")]
         self._composes = ids[0] + ids[1] == ids[2]
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -89,32 +123,44 @@ class Encoder:
         """Token ids and labels of one conversation, cut at the end to `max_tokens`.
 
         Raises:
-            Unusable: when the template refuses or rewrites the conversation, or nothing of an answer is left.
+            Unusable: when the template refuses or rewrites the conversation, nothing of an answer is left, or a token
+                is beyond the model's vocabulary.
         """
+        mark, broken = "", any(self._plain.are_in(message["content"]) for message in messages)
+        if broken:
+            texts, mark = self._plain.mark([message["content"] for message in messages])
+            messages = [Message(role=m["role"], content=text) for m, text in zip(messages, texts, strict=True)]
         text, spans, unended = self._spans(messages)
         cuts = [0, *(start for start, _ in spans if start), len(text)] if self._composes else [0, len(text)]
         parts = [text[start:end] for start, end in pairwise(cuts)]
         encoded = self._tokenizer(parts, add_special_tokens=False, return_offsets_mapping=True)
         all_ids = [token for part in encoded["input_ids"] for token in part]
         places = [cut + begin for cut, part in zip(cuts, encoded["offset_mapping"], strict=False) for begin, _ in part]
+        if broken:
+            ends = [cut + end for cut, part in zip(cuts, encoded["offset_mapping"], strict=False) for _, end in part]
+            try:
+                kept = self._plain.unmark(text, mark, all_ids, list(zip(places, ends, strict=True)))
+            except Unmarkable:
+                raise Unusable(NOT_PLAIN) from None
+            all_ids, places = [all_ids[number] for number in kept], [places[number] for number in kept]
         input_ids, begins = all_ids[: self._max_tokens], np.array(places[: self._max_tokens])
+        if self._vocabulary is not None and max(input_ids, default=0) >= self._vocabulary:
+            raise Unusable(BEYOND)
         learnt = np.zeros(len(input_ids), dtype=bool)
         for start, end in spans:
             learnt |= (begins >= start) & (begins < end)
         if not learnt.any():
             raise Unusable(TOO_LONG)
         labels = np.where(learnt, input_ids, IGNORED).tolist()
-        return Tokens(input_ids, labels, len(all_ids) > len(input_ids), unended)
+        return Tokens(input_ids, labels, len(all_ids) > len(input_ids), unended, broken)
 
     def _render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
         from jinja2 import TemplateError
 
-        turns = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
-            rendered = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+            return render(self._tokenizer, messages, prompt=prompt)
         except TemplateError:
             raise Unusable(REFUSED) from None
-        return str(rendered)
 
     def _spans(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]], int]:
         """The rendered conversation, [start, end) of what is learnt, and how many turns have no end token."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,6 +50,31 @@ def load_config(model: str, revision: str | None = None) -> PreTrainedConfig:
         MissingExtraError: when transformers is not installed.
     """
     return _load("AutoConfig", model, revision=revision)  # type: ignore[no-any-return]
+
+
+def vocabulary_of(model: str, revision: str | None = None) -> int:
+    """How many tokens `model` knows; a tokenizer may have more.
+
+    Raises:
+        ModelError: when its configuration cannot be loaded.
+        MissingExtraError: when transformers is not installed.
+    """
+    return int(load_config(model, revision).get_text_config().vocab_size)
+
+
+def load_skeleton(model: str, revision: str | None = None) -> PreTrainedModel:
+    """The modules of a causal language model without their weights: what its configuration tells of them.
+
+    Raises:
+        ModelError: when the configuration cannot be loaded, or is not that of a causal language model.
+        MissingExtraError: when transformers or torch is not installed.
+    """
+    config = load_config(model, revision)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with _explained(model), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -112,10 +139,17 @@ def _load(auto_class: str, model: str, **options: Any) -> Any:
     if not sys.stderr.isatty():
         # In a log, every step of a bar is a line.
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with _explained(model):
         return getattr(transformers, auto_class).from_pretrained(model, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Turn what transformers raises for what it cannot load into a `ModelError`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"cannot load the model '{model}': {first}",
             allowed="a folder in Hugging Face layout, or a name on the hub",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tamis.core.errors import MissingExtraError, ModelError
-from tamis.core.models import device
+from tamis.core.errors import MissingExtraError, ModelError, SettingsError, UnexpectedError
+from tamis.core.models import device, load_tokenizer
 from tamis.core.progress import Progress
+from tamis.core.templates import PINNED
+from tamis.evaluation.checks import check_room
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.suite import Entry
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from lm_eval.tasks import TaskManager
+
+log = logging.getLogger(__name__)
 
 
 def load_model(settings: EvaluationSettings, path: str) -> LM:
@@ -27,13 +32,30 @@ def load_model(settings: EvaluationSettings, path: str) -> LM:
         MissingExtraError: when the backend's package is not installed.
     """
     try:
-        return _vllm(settings, path) if settings.backend == "vllm" else _transformers(settings, path)
+        model = _vllm(settings, path) if settings.backend == "vllm" else _transformers(settings, path)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot load the model '{path}': {str(error).strip().splitlines()[0]}",
             allowed="a folder in Hugging Face layout, or a name on the hub",
             action="check evaluation.model; offline, give a folder; a gated model needs HF_TOKEN",
         ) from None
+    model.chat_template_args = {**model.chat_template_args, **PINNED}
+    return model
+
+
+def check_asked(settings: EvaluationSettings, path: str) -> None:
+    """Find out before any work whether the model at `path` can be asked in its chat template, if it is to be.
+
+    Raises:
+        SettingsError: when it has none.
+        ModelError: when its tokenizer cannot be loaded.
+    """
+    if settings.apply_chat_template and not load_tokenizer(path, settings.revision).chat_template:
+        raise SettingsError(
+            f"evaluation.apply_chat_template: the model '{path}' has no chat template",
+            allowed="a chat (instruct) model, or one that was trained by Tamis",
+            action="set apply_chat_template: false; a base model beside trained ones is asked as they are",
+        )
 
 
 def _transformers(settings: EvaluationSettings, path: str) -> LM:
@@ -86,29 +108,46 @@ def evaluate(
     entries: Sequence[Entry],
     drawn: dict[str, list[int]],
     settings: EvaluationSettings,
+    file: Path,
 ) -> dict[str, Any]:
-    """Ask `model` everything; returns lm-eval's results as it gives them, `samples` included."""
+    """Ask `model` everything; returns lm-eval's results as it gives them, `samples` included.
+
+    Raises:
+        SettingsError: when a task's answers may be longer than the model.
+        UnexpectedError: when lm-eval, or a function of a task, fails.
+    """
+    from jinja2 import TemplateError
     from lm_eval.evaluator import simple_evaluate
 
+    for task in (task for entry in entries for task in entry.tasks):
+        if task.OUTPUT_TYPE == "generate_until":
+            check_room(task.task_name, task.config.generation_kwargs or {}, model.max_length, file)
     with Progress("evaluation", None, unit="answers") as progress:
         model.set_cache_hook(_Counter(progress))
         for method in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
             setattr(model, method, _without_bar(getattr(model, method)))
-        results: dict[str, Any] = simple_evaluate(
-            model=model,
-            tasks=[entry.item for entry in entries],
-            task_manager=manager,
-            batch_size=settings.batch_size,
-            device=str(device()),
-            limit=settings.limit,
-            samples=drawn if drawn and settings.limit is None else None,
-            apply_chat_template=settings.apply_chat_template,
-            fewshot_as_multiturn=settings.apply_chat_template,
-            random_seed=settings.seed,
-            numpy_random_seed=settings.seed,
-            torch_random_seed=settings.seed,
-            fewshot_random_seed=settings.seed,
-        )
+        try:
+            results: dict[str, Any] = simple_evaluate(
+                model=model,
+                tasks=[entry.item for entry in entries],
+                task_manager=manager,
+                batch_size=settings.batch_size,
+                device=str(device()),
+                limit=settings.limit,
+                samples=drawn if drawn and settings.limit is None else None,
+                apply_chat_template=settings.apply_chat_template,
+                fewshot_as_multiturn=settings.apply_chat_template,
+                random_seed=settings.seed,
+                numpy_random_seed=settings.seed,
+                torch_random_seed=settings.seed,
+                fewshot_random_seed=settings.seed,
+            )
+        except (LookupError, AssertionError, ValueError, TypeError, AttributeError, TemplateError) as error:
+            log.debug("lm-eval's error", exc_info=True)
+            seen = UnexpectedError.of(error, "lm-eval").problem
+            raise UnexpectedError(
+                seen, action="look at the suite's tasks: one of their documents, or a setting, is not as they expect"
+            ) from error
     return results
 
 

@@ -27,9 +27,11 @@ def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> 
     lm-eval's own `results.json`, and `samples_<task>.jsonl` with every question and answer.
 
     Raises:
-        SettingsError: when the suite, a task or a metric is not known.
+        SettingsError: when the suite, a task, a metric, a split or a field is not known, or the model has no chat
+            template that is asked for, or no room for a task's answers.
         InputError: when a task's data cannot be read.
         ModelError: when the model cannot be loaded.
+        UnexpectedError: when lm-eval, or a function of a task, fails.
         MissingExtraError: when lm-eval is not installed.
     """
     from tamis.evaluation.suite import open_suite
@@ -55,17 +57,19 @@ def _evaluate(step: Step[EvaluationSettings]) -> None:
     if find_spec("lm_eval") is None:
         raise MissingExtraError.of("lm-eval", "evaluation")
     from tamis.core.causal import explained_memory
-    from tamis.evaluation.harness import evaluate, load_model, scores_of, write_results
+    from tamis.evaluation.harness import check_asked, evaluate, load_model, scores_of, write_results
     from tamis.evaluation.suite import described, draw, index_of, load_entries, open_suite
 
     settings, artifacts = step.settings, step.inputs("model")
     name = artifacts[0].name if artifacts else settings.name
     path = str(artifacts[0].folder if artifacts else settings.model)
     suite, places = open_suite(settings)
+    check_asked(settings, path)
     manager = index_of(suite, places)
     entries = load_entries(manager, suite, places)
     with explained_memory("the evaluation", "lower evaluation.batch_size or evaluation.max_length"):
-        results = evaluate(load_model(settings, path), manager, entries, draw(entries, settings), settings)
+        model, drawn = load_model(settings, path), draw(entries, settings)
+        results = evaluate(model, manager, entries, drawn, settings, places.file)
     write_results(results, step.out)
     about = json.dumps(described(suite, places, entries), ensure_ascii=False, indent=1)
     (step.out / "suite.json").write_text(about + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import random
+import traceback
 from collections.abc import Sequence
 from contextlib import chdir, nullcontext
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tamis.core.errors import InputError, SettingsError
+from tamis.core.errors import InputError, SettingsError, TamisError
 from tamis.core.settings import Settings, load, shipped_or_own
+from tamis.evaluation.checks import check_fields
 from tamis.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -103,22 +105,31 @@ def index_of(suite: Suite, places: Places) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
     if places.tasks is not None:
-        own = TaskManager(include_path=str(places.tasks), include_defaults=False)
+        own = own_index(places.tasks)
         if not own.all_groups and {line.task for line in suite.tasks} <= set(own.all_tasks):
             return own
     return TaskManager(include_path=str(places.tasks) if places.tasks else None)
+
+
+def own_index(folder: Path) -> TaskManager:
+    """lm-eval's index of the tasks in `folder` alone."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Entry]:
     """Make lm-eval's task objects, with the suite's few-shot numbers; this reads or downloads their data.
 
     Raises:
-        SettingsError: when a task or metric is not known.
+        SettingsError: when a task, a metric, a split or a field is not known.
         InputError: when a task's data cannot be read.
     """
     entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
     for entry in entries:
         _check_metric(entry, places)
+        for task in entry.tasks:
+            check_fields(task, places.file)
         if entry.line.num_fewshot is not None:
             for task in entry.tasks:
                 task.set_config("num_fewshot", entry.line.num_fewshot)
@@ -160,8 +171,6 @@ def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]
 
     lm-eval reads relative data files from the working folder, so that is where the data are while it loads.
     """
-    from datasets.exceptions import DatasetsError
-
     if name not in manager.all_tasks:
         close = difflib.get_close_matches(name, manager.all_tasks, n=3)
         raise SettingsError(
@@ -171,14 +180,39 @@ def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]
     try:
         with chdir(places.data) if places.data else nullcontext():
             loaded = manager.load(name)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise InputError(
-            f"the data of the task '{name}' cannot be read: {str(error).strip().splitlines()[0]}",
-            action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
-        ) from error
+    except Exception as error:
+        raise _not_loaded(manager, name, places, error) from error
     inside = {child for children in loaded["group_map"].values() for child in children}
     tops = {key: group for key, group in loaded["groups"].items() if key not in inside}
     return list(tops.values()) or list(loaded["tasks"].values())
+
+
+def _not_loaded(manager: TaskManager, name: str, places: Places, error: Exception) -> TamisError:
+    """Why lm-eval could not make the task `name`: its data, or what its file says of them."""
+    import datasets
+
+    words = next(iter(str(error).strip().splitlines()), "")
+    splits = {
+        f"{which}: {split}"
+        for which, split in (manager.task_index[name].cfg or {}).items()
+        if which.endswith("_split") and isinstance(error, KeyError) and split in str(error)
+    }
+    if splits:
+        return SettingsError(
+            f"{places.file}: the task '{name}' names a split that its data do not have ({', '.join(sorted(splits))})",
+            action="correct it in the task's file",
+        )
+    library = Path(datasets.__file__).parent
+    inside = any(library in Path(frame.filename).parents for frame in traceback.extract_tb(error.__traceback__))
+    if isinstance(error, OSError | datasets.exceptions.DatasetsError) or inside:
+        return InputError(
+            f"the data of the task '{name}' cannot be read: {type(error).__name__}: {words}",
+            action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
+        )
+    return SettingsError(
+        f"{places.file}: lm-eval cannot make the task '{name}': {type(error).__name__}: {words}",
+        action="correct the task's file: its splits, fields and metrics must be in its data and in lm-eval",
+    )
 
 
 def _check_metric(entry: Entry, places: Places) -> None:

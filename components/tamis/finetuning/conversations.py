@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable
-from tamis.core.errors import InputError
-from tamis.core.leftout import check_left_out
+from tamis.core.errors import InputError, ModelError
+from tamis.core.leftout import BEYOND, check_left_out, cure_of
+from tamis.core.models import vocabulary_of
 from tamis.core.samples import Message
 from tamis.finetuning.settings import FinetuningSettings
 
@@ -32,17 +33,20 @@ def write_tokens(
 
     Returns:
         Counts: `samples` written, `shortened` at max_tokens, `dropped` with reasons, `turns_without_end_token`,
-        `tokens` and `learnt_tokens` of one epoch.
+        `with_words_of_control_tokens` (which are plain text in them), `tokens` and `learnt_tokens` of one epoch.
 
     Raises:
+        ModelError: when the tokenizer has no end token, or the model does not know it or the one that fills up.
         InputError: when more samples than `max_left_out_share` cannot be trained on, or a line cannot be read.
     """
     target, counted = folder / "tokens.arrow", folder / "tokens.json"
     if counted.exists():
         counts: dict[str, Any] = json.loads(counted.read_text(encoding="utf-8"))
         return counts
-    encoder, dropped = Encoder(tokenizer, settings.max_tokens), Counter[str]()
-    samples = shortened = unended = all_tokens = learnt = 0
+    vocabulary = vocabulary_of(settings.model, settings.revision)
+    check_tokenizer(tokenizer, settings.model, vocabulary)
+    encoder, dropped = Encoder(tokenizer, settings.max_tokens, vocabulary), Counter[str]()
+    samples = shortened = unended = broken = all_tokens = learnt = 0
     rows: list[Tokens] = []
     with pa.OSFile(str(target), "wb") as file, pa.ipc.new_stream(file, TOKENS) as stream:
         for messages in _messages(subset):
@@ -54,6 +58,7 @@ def write_tokens(
             samples += 1
             shortened += tokens.shortened
             unended += tokens.unended
+            broken += tokens.broken
             all_tokens += len(tokens.input_ids)
             learnt += sum(label != IGNORED for label in tokens.labels)
             rows.append(tokens)
@@ -70,6 +75,7 @@ def write_tokens(
         "shortened": shortened,
         "dropped": dict(sorted(dropped.items())),
         "turns_without_end_token": unended,
+        "with_words_of_control_tokens": broken,
         "tokens": all_tokens,
         "learnt_tokens": learnt,
     }
@@ -77,6 +83,29 @@ def write_tokens(
     temporary.write_text(json.dumps(counts), encoding="utf-8")
     temporary.replace(counted)
     return counts
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, vocabulary: int) -> None:
+    """Find out whether samples can be ended, and filled up, with tokens that the model knows.
+
+    Raises:
+        ModelError: when they cannot.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of '{model}' has no end token, so the model could not learn to stop",
+            allowed="a tokenizer with eos_token in its tokenizer_config.json",
+            action="name its end token there",
+        )
+    for name in ("eos_token", "pad_token"):
+        number = getattr(tokenizer, f"{name}_id")
+        if number >= vocabulary:
+            raise ModelError(
+                f"the tokenizer's {name} {getattr(tokenizer, name)!r} is token {number}, but '{model}' knows "
+                f"{vocabulary} tokens",
+                allowed=f"a token below {vocabulary}",
+                action=cure_of(BEYOND, "finetuning") + f"; or name another {name} in tokenizer_config.json",
+            )
 
 
 def _messages(subset: Path) -> Iterator[list[Message]]:

@@ -93,10 +93,11 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     from tamis.core.conversations import chat_tokenizer
     from tamis.finetuning.conversations import write_tokens
     from tamis.finetuning.merging import save_merged
-    from tamis.finetuning.training import check_machine, train, trained_before
+    from tamis.finetuning.training import check_adapted, check_machine, train, trained_before
 
     settings = step.settings
     check_machine(settings)
+    check_adapted(settings)
     tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
     counts = write_tokens(step.input("selection").path("subset.jsonl"), tokenizer, settings, step.scratch)
     training = trained_before(step.scratch)
@@ -105,7 +106,7 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
             if announce is not None:
                 announce(step.scratch)
             training = train(settings, tokenizer, step.scratch)
-        difference = save_merged(settings, tokenizer, trained=step.scratch / "trained", out=step.out)
+        proof = save_merged(settings, tokenizer, work=step.scratch, out=step.out)
     history = training.history
     if settings.method != "full":
         (step.out / "adapter").mkdir()
@@ -115,7 +116,7 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     step.rows = counts["samples"]
     step.models["base"] = revision_of(settings.model, settings.revision)
     step.facts.update(counts, steps=len(history), first_loss=history[0]["loss"], last_loss=history[-1]["loss"])
-    step.facts.update(probe_difference=difference, processes=world().size, training_seconds=training.seconds)
+    step.facts.update(proof, processes=world().size, training_seconds=training.seconds)
     log.info(
         "loss %.3f in the first step, %.3f in the last of %d", history[0]["loss"], history[-1]["loss"], len(history)
     )

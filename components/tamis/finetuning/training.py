@@ -20,6 +20,7 @@ import numpy as np
 
 from tamis.core.conversations import IGNORED
 from tamis.core.errors import MissingExtraError, SettingsError
+from tamis.core.lora import check_lora, lora_config
 from tamis.core.models import Precision, device, load_causal_lm, load_quantized_lm
 from tamis.core.settings import load_yaml
 from tamis.finetuning.checkpoints import newest_checkpoint, watch
@@ -28,7 +29,6 @@ from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
@@ -57,6 +57,18 @@ def check_machine(settings: FinetuningSettings) -> None:
             "finetuning.precision: float16 on a machine without a GPU", allowed="auto, float32, bfloat16"
         )
     settings.accumulation(world().size)
+
+
+def check_adapted(settings: FinetuningSettings) -> None:
+    """Find out before any work whether the model has the modules that LoRA is to adapt, and they can be trained.
+
+    Raises:
+        SettingsError: when it has not. TRL computes the loss from the output head's own weights, so no adapter of the
+            head would be trained.
+        ModelError: when the model's configuration cannot be loaded.
+    """
+    if settings.method != "full":
+        check_lora(settings.lora, settings.model, settings.revision, where="finetuning.lora", embeddings=True)
 
 
 def precision_of(settings: FinetuningSettings) -> Precision:
@@ -220,12 +232,16 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
         # Accelerate does so on a GPU only; without it, stage 3 takes this process for the only one.
         comm.init_distributed(auto_mpi_discovery=False)
     model = load_base(settings).train()
+    layers = model.config.get_text_config().num_hidden_layers
+    # Of adapted embeddings: `save_merged` unties tied ones, and their weights may lie beside the adapter.
+    for told in ("Model has `tie_word_embeddings=True`", "Setting `save_embedding_layers` to `True`"):
+        warnings.filterwarnings("ignore", told, UserWarning)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_file(str(folder / "tokens.arrow")),
         processing_class=tokenizer,
-        peft_config=None if settings.method == "full" else _lora(settings, model),
+        peft_config=None if settings.method == "full" else lora_config(settings.lora, layers),
         callbacks=[watch(settings, folder / "checkpoints", here)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -332,29 +348,4 @@ def _arguments(settings: FinetuningSettings, checkpoints: Path, processes: int) 
         save_strategy="no",  # the callback asks for checkpoints
         disable_tqdm=True,
         report_to="none",
-    )
-
-
-def _lora(settings: FinetuningSettings, model: PreTrainedModel) -> LoraConfig:
-    from peft import LoraConfig
-
-    lora, layers = settings.lora, model.config.get_text_config().num_hidden_layers
-    if lora.layers is not None and lora.layers > layers:
-        raise SettingsError(f"finetuning.lora.layers: seen {lora.layers}", allowed=f"1 to {layers}, or null for all")
-    targets = lora.targets
-    if targets != "all-linear":
-        modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-        if missing := sorted(set(targets) - modules):
-            raise SettingsError(
-                f"finetuning.lora.targets: '{settings.model}' has no module named {', '.join(missing)}",
-                allowed=", ".join(sorted(modules - {""})),
-                action="name modules of this model, or set targets: all-linear",
-            )
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        layers_to_transform=list(range(layers - lora.layers, layers)) if lora.layers else None,
-        task_type="CAUSAL_LM",
     )

@@ -20,7 +20,8 @@ from tamis.core.causal import by_length, encode_all
 from tamis.core.conversations import Encoder, Tokens, chat_tokenizer
 from tamis.core.ids import pack, tie_breaks
 from tamis.core.leftout import check_left_out
-from tamis.core.models import revision_of
+from tamis.core.lora import check_lora
+from tamis.core.models import revision_of, vocabulary_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import SCORES, PartsWriter
@@ -59,6 +60,7 @@ def run(settings: InfluenceSettings, *, pool: Uri, out: Uri) -> Manifest:
 
 def _measure(step: Step[InfluenceSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
+    check_lora(settings.warmup, settings.model, settings.revision, where="influence.warmup", head=True)
     work = _Work(settings)
     tasks = [read_task(task, work.encoder) for task in settings.tasks]
     samples = warmup_samples(settings, pool, work.encoder)
@@ -87,7 +89,8 @@ class _Work:
     @cached_property
     def encoder(self) -> Encoder:
         settings = self._settings
-        return Encoder(chat_tokenizer(settings.model, settings.revision, settings.format), settings.max_tokens)
+        tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
+        return Encoder(tokenizer, settings.max_tokens, vocabulary_of(settings.model, settings.revision))
 
     @cached_property
     def model(self) -> PeftModel:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tamis.core.conversations import Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
+from tamis.core.leftout import cure_of
 from tamis.core.samples import Message, fault_of
 from tamis.core.storage import locate, read_bytes
 from tamis.influence.settings import TaskSettings
@@ -41,9 +42,7 @@ def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
         try:
             subtasks.setdefault(subtask, []).append(encoder.encode(messages))
         except Unusable as reason:
-            raise InputError(
-                f"{where}: {reason}", action="shorten the example, or raise influence.max_tokens"
-            ) from None
+            raise InputError(f"{where}: {reason}", action=cure_of(str(reason), "influence")) from None
     if not subtasks:
         raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one line")
     return Task(settings.name, subtasks)

@@ -13,7 +13,8 @@ import numpy as np
 
 from tamis.core.causal import by_length, mean_losses
 from tamis.core.conversations import IGNORED, Tokens
-from tamis.core.errors import MissingExtraError, SettingsError
+from tamis.core.errors import MissingExtraError
+from tamis.core.lora import lora_config
 from tamis.core.models import load_causal_lm
 from tamis.core.progress import Progress
 from tamis.influence.gradients import BETA_1, BETA_2, EPSILON, Moments
@@ -29,35 +30,17 @@ def lora_model(settings: InfluenceSettings) -> PeftModel:
 
     Raises:
         ModelError: when the model cannot be loaded.
-        SettingsError: when the model has no such modules or layers.
         MissingExtraError: when peft is not installed.
     """
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import get_peft_model
     except ImportError:
         raise MissingExtraError.of("peft", "training") from None
     import torch
 
-    warmup = settings.warmup
     base = load_causal_lm(settings.model, settings.revision, settings.precision)
-    layers = base.config.get_text_config().num_hidden_layers
-    if warmup.layers is not None and warmup.layers > layers:
-        raise SettingsError(f"influence.warmup.layers: seen {warmup.layers}", allowed=f"1 to {layers}, or null for all")
-    modules = {name.rpartition(".")[2] for name, _ in base.named_modules()}
-    if missing := sorted(set(warmup.targets) - modules):
-        raise SettingsError(
-            f"influence.warmup.targets: '{settings.model}' has no module named {', '.join(missing)}",
-            allowed=", ".join(sorted(modules - {""})),
-        )
     torch.manual_seed(settings.seed)
-    config = LoraConfig(
-        r=warmup.rank,
-        lora_alpha=warmup.alpha,
-        lora_dropout=warmup.dropout,
-        target_modules=warmup.targets,
-        layers_to_transform=list(range(layers - warmup.layers, layers)) if warmup.layers else None,
-        task_type="CAUSAL_LM",
-    )
+    config = lora_config(settings.warmup, base.config.get_text_config().num_hidden_layers)
     return get_peft_model(base, config).eval()
 
 

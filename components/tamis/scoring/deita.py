@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tamis.core.causal import by_length, explained_memory, logits_at, padded
 from tamis.core.errors import ModelError
-from tamis.core.models import load_causal_lm, load_tokenizer, revision_of
+from tamis.core.leftout import BEYOND, TURN_TOO_LONG
+from tamis.core.models import load_causal_lm, load_tokenizer, revision_of, vocabulary_of
 from tamis.core.samples import Message
 from tamis.core.tables import SCORES
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
@@ -74,17 +75,20 @@ class Scorer:
         turns = [turns_of(messages) for messages in conversations]
         prompts = [self._prompt.format(instruction=i, response=r) for sample in turns for i, r in sample]
         owner = np.repeat(np.arange(len(turns)), [len(sample) for sample in turns])
-        values = self.values(prompts)
+        values, reasons = self.values(prompts)
         lists = [values[owner == number].tolist() for number in range(len(turns))]
-        status = [
-            "no turn" if not row else "a turn is longer than max_tokens" if np.isnan(row).any() else "ok"
-            for row in lists
-        ]
+        status = ["ok" if row else "no turn" for row in lists]
+        for place in sorted(reasons, reverse=True):  # that of the first such turn stays
+            status[owner[place]] = reasons[place]
         kept = [row if state == "ok" else None for row, state in zip(lists, status, strict=True)]
         return pa.table({"id": ids, "values": kept, "status": status}, schema=PART)
 
-    def values(self, prompts: Sequence[str]) -> NDArray[np.float64]:
-        """The expected score, 1..6, after each of the n prompts: (n,) float64, NaN where one is too long.
+    def values(self, prompts: Sequence[str]) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """The expected score, 1..6, after each of the n prompts.
+
+        Returns:
+            (n,) float64, NaN where a prompt is too long or has a token that the model does not know; and the places
+            of these with the reasons.
 
         Raises:
             ModelError: when the model cannot be loaded, has no token for a digit, or gives NaN or infinity.
@@ -92,8 +96,12 @@ class Scorer:
         import torch
 
         found = np.full(len(prompts), np.nan)
-        ids = self._tokenizer(list(prompts), verbose=False)["input_ids"] if prompts else []
-        fitting = [place for place, row in enumerate(ids) if len(row) <= self._limit]
+        # Words of special tokens inside samples stay plain text.
+        read = self._tokenizer(list(prompts), split_special_tokens=True, verbose=False) if prompts else {}
+        ids: list[list[int]] = read.get("input_ids", [])
+        reasons = {place: TURN_TOO_LONG for place, row in enumerate(ids) if len(row) > self._limit}
+        reasons |= {place: BEYOND for place, row in enumerate(ids) if max(row, default=0) >= self._vocabulary}
+        fitting = [place for place in range(len(ids)) if place not in reasons]
         for group in by_length([len(ids[place]) for place in fitting], self._settings.batch_tokens):
             places = [fitting[number] for number in group]
             rows = [ids[place] for place in places]
@@ -107,7 +115,7 @@ class Scorer:
                 raise ModelError(f"the scorer '{self._name}' gave NaN or infinity", action="try precision: float32")
             worth = torch.arange(1, len(DIGITS) + 1, dtype=torch.float64, device=logits.device)
             found[places] = (logits.softmax(-1) @ worth).cpu().numpy()
-        return found
+        return found, reasons
 
     @cached_property
     def _digits(self) -> list[int]:
@@ -125,6 +133,10 @@ class Scorer:
     def _limit(self) -> int:
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return min(self._settings.max_tokens, context or self._settings.max_tokens)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return vocabulary_of(self._name, self._revision)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

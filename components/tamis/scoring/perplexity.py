@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from tamis.core.causal import by_length, encode_all, mean_losses
 from tamis.core.conversations import IGNORED, Encoder, Tokens, chat_tokenizer
-from tamis.core.models import load_causal_lm, load_tokenizer, revision_of
+from tamis.core.leftout import BEYOND
+from tamis.core.models import load_causal_lm, load_tokenizer, revision_of, vocabulary_of
 from tamis.core.samples import Message, as_text
 from tamis.core.tables import SCORES
 from tamis.scoring.settings import PerplexitySettings, ScoringSettings
@@ -77,17 +78,24 @@ class Perplexity:
     def _encode(self, conversations: Sequence[Sequence[Message]]) -> list[Tokens | str]:
         if self._measure.text == "response":
             return encode_all(self._encoder, conversations)
-        texts = [as_text(messages) for messages in conversations]
-        limit = self._settings.max_tokens
+        texts, limit = [as_text(messages) for messages in conversations], self._settings.max_tokens
+        # Words of special tokens inside samples stay plain text.
+        rows = self._tokenizer(texts, split_special_tokens=True, verbose=False)["input_ids"]
         return [
             Tokens(ids[:limit], [IGNORED, *ids[1:limit]], shortened=len(ids) > limit, unended=0)
-            for ids in self._tokenizer(texts, verbose=False)["input_ids"]
+            if max(ids[:limit], default=0) < self._vocabulary
+            else BEYOND
+            for ids in rows
         ]
 
     @cached_property
     def _encoder(self) -> Encoder:
         tokenizer = chat_tokenizer(self._measure.model, self._measure.revision, self._measure.format)
-        return Encoder(tokenizer, self._settings.max_tokens)
+        return Encoder(tokenizer, self._settings.max_tokens, self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return vocabulary_of(self._measure.model, self._measure.revision)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

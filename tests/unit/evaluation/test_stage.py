@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import MissingExtraError, ModelError, SettingsError
+from tamis.core.errors import MissingExtraError, ModelError, SettingsError, UnexpectedError
 from tamis.core.settings import parse
 from tamis.core.steps import Step
 from tamis.core.tables import EVALUATION
@@ -148,6 +148,74 @@ def test_the_chat_template_is_applied_if_so_asked(tiny: Path, tmp_path: Path) ->
     prompt = sample["arguments"][0][0]
     assert prompt.count("<|im_start|>user") == 4  # three examples and the question
     assert prompt.endswith("<|im_start|>assistant\n")
+
+
+@pytest.fixture
+def plain(tiny: Path, tmp_path: Path) -> Path:
+    """A base model: its tokenizer has no chat template."""
+    base = shutil.copytree(tiny, tmp_path / "plain")
+    (base / "chat_template.jinja").unlink()
+    return base
+
+
+def test_a_base_model_is_not_asked_in_a_chat_template_that_it_does_not_have(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.evaluation.suite.load_entries", None)  # before any data are read
+    with pytest.raises(SettingsError) as caught:
+        evaluated(plain, tmp_path / "out", limit=1, apply_chat_template=True)
+    assert caught.value.problem.startswith("evaluation.apply_chat_template")
+
+
+def test_a_template_that_asks_for_the_date_gets_a_fixed_one(tiny: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny, tmp_path / "dated")
+    template = base / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%Y-%m-%d') }} " + template.read_text())
+    evaluated(base, tmp_path / "out", limit=1, apply_chat_template=True)
+    (sample,) = read_lines(tmp_path / "out/samples_tamis_answers.jsonl")
+    assert sample["arguments"][0][0].startswith("2024-07-26 ")
+
+
+def test_answers_longer_than_the_model_are_refused_before_it_is_asked(tiny: Path, tmp_path: Path) -> None:
+    generated = {"output_type": "generate_until", "generation_kwargs": {"max_gen_toks": 64, "until": ["."]}}
+    metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+    task = generated | {"metric_list": [metric], "doc_to_choice": "choices"}
+    suite = str(write_suite(tmp_path, task=task, tasks=[{"task": "colours", "metric": "exact_match"}]))
+    with pytest.raises(SettingsError) as caught:
+        evaluated(tiny, tmp_path / "out", suite=suite, limit=1, max_length=64)
+    assert "max_gen_toks" in caught.value.action
+    evaluated(tiny, tmp_path / "out", suite=suite, limit=1, max_length=128)
+
+
+FAULTY = """
+def results(doc, results):
+    {}
+"""
+
+
+@pytest.mark.parametrize("fault", ["doc['nothing']", "assert False, 'no'", "raise ValueError('no number')"])
+def test_what_ends_lm_eval_is_an_error_with_its_words_and_the_cell_s_alone(
+    tiny: Path, tmp_path: Path, fault: str
+) -> None:
+    from kfp import dsl
+
+    from tamis.core.failures import failure_in
+    from tamis.evaluation.component import evaluate
+
+    suite = str(write_suite(tmp_path))
+    (tmp_path / "tasks/faulty.py").write_text(FAULTY.format(fault))
+    with (tmp_path / "tasks/colours.yaml").open("a") as file:
+        file.write("process_results: !function faulty.results\n")
+    with pytest.raises(UnexpectedError) as caught:
+        evaluated(tiny, tmp_path / "out", suite=suite, limit=1)
+    assert "faulty.py" in caught.value.problem
+    out = dsl.Dataset(uri=str(tmp_path / "cell"))
+    out.name = "evaluation"
+    settings = EvaluationSettings(model=str(tiny), suite=suite, limit=1).model_dump()
+    evaluate.python_func(settings=settings, evaluation=out, metrics=dsl.Metrics(uri=str(tmp_path / "metrics")))
+    failure = failure_in(tmp_path / "cell")
+    assert failure is not None
+    assert failure.code == "unexpected"
 
 
 def test_a_model_that_is_nowhere_is_a_clear_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.settings import parse
+from tamis.evaluation.checks import check_room
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.suite import SUITES, Entry, draw, index_of, load_entries, open_suite
 
@@ -116,6 +117,79 @@ def test_an_unknown_task_or_metric_is_refused_before_the_work(
 ) -> None:
     with pytest.raises(SettingsError, match=seen):
         entries_of(write_suite(tmp_path, tasks=lines))
+
+
+GENERATED = {
+    "output_type": "generate_until",
+    "doc_to_choice": None,
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+EXACT = {"tasks": [{"task": "colours", "metric": "exact_match"}]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"doc_to_target": "anwser"},
+        {"doc_to_text": "qestion"},
+        {"doc_to_choice": "choicess"},
+        {"doc_to_target": "{{anwser}}"},
+        {"doc_to_text": "{{qestion}}"},
+        {"doc_to_choice": "{{choicess}}"},
+        {"doc_to_target": "question"},  # there, but none of the choices
+        {"doc_to_target": "{{answer + 2}}"},
+        {"doc_to_target": -1},
+        {"doc_to_target": [0, 2]},
+        {"test_split": "tset"},
+        {"fewshot_split": "train"},
+        GENERATED | {"doc_to_target": "anwser"},
+        GENERATED | {"doc_to_target": "nothing"},
+    ],
+)
+def test_a_task_whose_data_lack_what_it_names_is_refused_before_the_work(tmp_path: Path, task: dict[str, Any]) -> None:
+    task = {name: value for name, value in task.items() if value is not None}
+    file = write_suite(tmp_path, task=task, **(EXACT if "output_type" in task else {}))
+    if "output_type" in task:
+        own = yaml.safe_load((tmp_path / "tasks/colours.yaml").read_text())
+        (tmp_path / "tasks/colours.yaml").write_text(
+            yaml.safe_dump({k: v for k, v in own.items() if k != "doc_to_choice"})
+        )
+    rows = [row | {"nothing": None} for row in COLOURS]
+    (tmp_path / "tasks/colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SettingsError) as caught:
+        entries_of(file)
+    assert caught.value.code == "settings"
+    assert "colours" in caught.value.problem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"doc_to_target": "{{choices[answer]}}"},
+        {"doc_to_target": 1},
+        {"doc_to_target": [0, 1]},
+        {"doc_to_target": "{{answer}}", "doc_to_choice": ["red", "blue"]},
+        {"doc_to_text": "Which colour?"},
+    ],
+)
+def test_the_ways_to_name_a_right_answer_pass(tmp_path: Path, task: dict[str, Any]) -> None:
+    assert len(entries_of(write_suite(tmp_path, task=task))) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "context", "fits"),
+    [({}, 257, True), ({}, 256, False), ({"max_gen_toks": 64}, 64, False), ({"max_new_tokens": 64}, 65, True)],
+)
+def test_answers_that_leave_no_room_for_a_question_are_refused(
+    settings: dict[str, Any], context: int, fits: bool
+) -> None:
+    if fits:
+        check_room("colours", settings, context, Path("suite.yaml"))
+    else:
+        with pytest.raises(SettingsError):
+            check_room("colours", settings, context, Path("suite.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable, chat_tokenizer
-from tamis.core.errors import InputError, SettingsError
+from tamis.core.errors import InputError, ModelError, SettingsError
 from tamis.core.samples import Message
 from tamis.finetuning.conversations import write_tokens
 from tamis.finetuning.settings import FinetuningSettings
@@ -184,6 +184,16 @@ def test_the_chat_format_needs_a_chat_template(smollm2: str, tmp_path: Path) -> 
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(SettingsError, match="has no chat template"):
+        chat_tokenizer(str(tmp_path), None, "chat")
+
+
+def test_a_chat_template_that_is_no_jinja_is_the_model_s_fault(smollm2: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}"
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError):
         chat_tokenizer(str(tmp_path), None, "chat")
 
 

@@ -25,6 +25,20 @@ def test_a_trained_adapter_passes(tmp_path: Path) -> None:
     check_adapter(write_adapter(tmp_path, [0.1, 0.2], [0.0, -1e-6]))
 
 
+def test_an_adapter_of_embeddings_starts_with_its_first_factor_at_zero(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    for first, learnt in ((0.0, False), (0.1, True)):
+        parts = {"embed.lora_embedding_A": torch.tensor([first]), "embed.lora_embedding_B": torch.tensor([0.2])}
+        save_file(parts, tmp_path / "adapter_model.safetensors")
+        if learnt:
+            check_adapter(tmp_path)
+        else:
+            with pytest.raises(ModelError):
+                check_adapter(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "seen"),
     [

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import numpy as np
 import pytest
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError, ModelError
+from tamis.core.errors import InputError, ModelError, SettingsError
+from tamis.core.leftout import BEYOND
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.finetuning.stage import run
 from tests.artifacts import conversation, make_selection
@@ -179,6 +182,131 @@ def test_training_that_changes_nothing_is_an_error_and_leaves_no_artifact(
 ) -> None:
     with pytest.raises(ModelError, match=r"differ from the base model's by 0\.0"):
         run(settings_of(tiny, learning_rate=1e-30), selection=selection, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def changed(tiny: Path, folder: Path, change: Callable[[Any], object]) -> Path:
+    """The tiny model with a changed tokenizer."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(tiny, folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    change(tokenizer)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def forget_the_end(tokenizer: Any) -> None:
+    tokenizer.eos_token = tokenizer.pad_token = None
+
+
+@pytest.mark.parametrize("style", ["tulu", "chat"])
+@pytest.mark.parametrize(
+    "change",
+    [forget_the_end, lambda tokenizer: tokenizer.add_special_tokens({"pad_token": "<pad>"})],
+    ids=["no end", "unknown pad"],
+)
+def test_a_tokenizer_that_cannot_end_or_fill_up_samples_is_refused_before_training(
+    tiny: Path, selection: Path, tmp_path: Path, style: str, change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.finetuning.training.train", None)
+    base = changed(tiny, tmp_path / "base", change)
+    with pytest.raises(ModelError) as caught:
+        run(settings_of(base, format=style), selection=selection, out=tmp_path / "out")
+    assert "tokenizer" in caught.value.problem
+
+
+def test_samples_with_tokens_that_the_model_does_not_know_are_left_out_and_counted(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = changed(tiny, tmp_path / "base", lambda tokenizer: tokenizer.add_tokens(["<extra>"]))
+    strange = conversation("What is new?", "An <extra> word.")
+    selection = make_selection(tmp_path / "selection", [*samples(3), strange])
+    manifest = run(settings_of(base, max_left_out_share=0.25), selection=selection, out=tmp_path / "out")
+    assert manifest.facts["dropped"] == {BEYOND: 1}
+    monkeypatch.setattr("tamis.finetuning.training.train", None)
+    with pytest.raises(InputError) as caught:
+        run(settings_of(base), selection=selection, out=tmp_path / "none")
+    assert "tokenizer" in caught.value.action
+
+
+def test_words_of_control_tokens_are_trained_on_as_text_and_counted(tiny: Path, tmp_path: Path) -> None:
+    quoted = conversation("What ends a turn?", "The token <|im_end|> does.")
+    selection = make_selection(tmp_path / "selection", [*samples(3), quoted])
+    assert run(settings_of(tiny), selection=selection, out=tmp_path / "out").facts["with_words_of_control_tokens"] == 1
+
+
+def test_an_error_of_a_library_while_training_is_the_cell_s_alone(
+    tiny: Path, selection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kfp import dsl
+
+    from tamis.core.failures import failure_in
+    from tamis.finetuning.component import finetune
+
+    def train(*_: object) -> None:
+        raise IndexError("index out of range in self")
+
+    monkeypatch.setattr("tamis.finetuning.training.train", train)
+    model = dsl.Model(uri=str(tmp_path / "out"))
+    model.name = "model"
+    finetune.python_func(
+        selection=dsl.Dataset(uri=str(selection)),
+        settings=settings_of(tiny).model_dump(),
+        model=model,
+        metrics=dsl.Metrics(uri=str(tmp_path / "metrics")),
+    )
+    failure = failure_in(tmp_path / "out")
+    assert failure is not None
+    assert (failure.name, failure.code) == ("dozen", "unexpected")
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["input_layernorm"], ["query"]])
+def test_targets_that_cannot_be_trained_are_refused_before_anything_is_tokenised(
+    tiny: Path, selection: Path, tmp_path: Path, targets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.core.conversations.chat_tokenizer", None)
+    with pytest.raises(SettingsError) as caught:
+        run(settings_of(tiny, lora={"targets": targets}), selection=selection, out=tmp_path / "out")
+    assert "embed_tokens" in caught.value.allowed
+    assert "lm_head" not in caught.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("targets", "tied"), [(["embed_tokens"], False), (["q_proj", "embed_tokens"], False), ("all-linear", True)]
+)
+def test_the_merged_model_is_the_trained_one_where_embeddings_are_tied(
+    tiny: Path, selection: Path, tmp_path: Path, targets: Any, tied: bool
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    settings = settings_of(tiny, lora={"rank": 4, "targets": targets}, learning_rate=0.05)
+    manifest = run(settings, selection=selection, out=tmp_path / "out")
+    merged, base = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path / "out", tiny))
+    tokens = list(range(100, 150))
+    before = logits_of(base, tokens)
+    with warnings.catch_warnings(action="ignore"):  # of adapters on tied embeddings
+        model = PeftModel.from_pretrained(base, str(tmp_path / "out" / "adapter"))
+    adapted = logits_of(model, tokens)
+    np.testing.assert_allclose(logits_of(merged, tokens), adapted, atol=1e-4)
+    assert np.abs(adapted - before).max() > 1e-2
+    assert merged.config.tie_word_embeddings is tied
+    assert manifest.facts["merge_error"] < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_merged_model_that_is_not_the_trained_one_is_an_error_and_leaves_no_artifact(
+    tiny: Path, selection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings that stay tied: the adapter of the one changes the other when it is merged."""
+    from peft import PeftModel
+
+    monkeypatch.setattr("tamis.finetuning.merging._adapted", lambda base, path: PeftModel.from_pretrained(base, path))
+    settings = settings_of(tiny, lora={"rank": 4, "targets": ["embed_tokens"]}, learning_rate=0.05)
+    with pytest.raises(ModelError) as caught:
+        run(settings, selection=selection, out=tmp_path / "out")
+    assert "lora.targets" in caught.value.action
     assert not (tmp_path / "out").exists()
 
 

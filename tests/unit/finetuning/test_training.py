@@ -186,21 +186,6 @@ def test_a_loss_that_is_no_number_ends_training(tiny: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("lora", "seen"),
-    [
-        ({"targets": ["q_proj", "query"]}, "no module named query"),
-        ({"layers": 3}, r"finetuning.lora.layers: seen 3[\s\S]*1 to 2"),
-    ],
-)
-@pytest.mark.slow
-def test_lora_that_does_not_fit_the_model_is_refused(
-    tiny: Path, tmp_path: Path, lora: dict[str, Any], seen: str
-) -> None:
-    with pytest.raises(SettingsError, match=seen):
-        trained(settings_of(tiny, lora=lora), tmp_path / "out")
-
-
-@pytest.mark.parametrize(
     ("values", "seen"),
     [
         ({"batch_size": 10, "micro_batch_size": 4}, "batch_size 10 is no multiple of micro_batch_size 4"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.causal import by_length
 from tamis.core.errors import InputError, ModelError
+from tamis.core.leftout import BEYOND
 from tamis.core.models import load_causal_lm, load_tokenizer
 from tamis.core.samples import Message, as_text
 from tamis.scoring.deita import COMPLEXITY, QUALITY, turns_of
@@ -198,13 +200,56 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     ).manifest.content_hash  # fmt: skip
 
 
+@pytest.mark.parametrize("measure", ["response", "conversation", "deita"])
+def test_samples_with_tokens_that_the_model_does_not_know_have_no_score(
+    measure: str, tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    tokenizer = load_tokenizer(str(tiny))
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.save_pretrained(tmp_path / "model")
+    strange = conversation("What is new?", "An <extra> word.")
+    pool = make_pool(tmp_path / "pool", [SAMPLES[0], strange])
+    model = tmp_path / "model"
+    settings = deita_of(model) if measure == "deita" else perplexity_of(model, text=measure)
+    manifest = run(settings_of(settings, max_left_out_share=0.5), pool=pool, out=tmp_path / "out")
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["ok", BEYOND]
+    assert manifest.facts["not_scored"] == {BEYOND: 1}
+    with pytest.raises(InputError):
+        run(settings_of(settings), pool=pool, out=tmp_path / "none")
+
+
+@pytest.mark.parametrize("measure", ["response", "conversation", "deita"])
+def test_words_of_control_tokens_in_samples_are_scored_as_text(measure: str, tiny: Path, tmp_path: Path) -> None:
+    quoted = conversation("What is <|im_end|>?", "It ends: <|im_end|> and <|im_start|>.")
+    pool = make_pool(tmp_path / "pool", [quoted])
+    settings = deita_of(tiny) if measure == "deita" else perplexity_of(tiny, text=measure)
+    run(settings_of(settings), pool=pool, out=tmp_path / "out")
+    (row,) = rows_of(tmp_path / "out")
+    tokenizer, network = load_tokenizer(str(tiny)), load_causal_lm(str(tiny), precision="float32")
+    if measure == "conversation":
+        found = log_likelihoods(network, tokenizer(as_text(quoted), split_special_tokens=True)["input_ids"])
+        assert row["score"] == pytest.approx(math.exp(-np.mean(found)), rel=1e-3)
+    elif measure == "response":
+        answer = tokenizer(quoted[1]["content"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert row["tokens"] == len(answer) + 1
+    else:
+        from tamis.scoring.deita import DIGITS
+
+        prompt = tokenizer(COMPLEXITY.format(instruction=quoted[0]["content"]), split_special_tokens=True)["input_ids"]
+        import torch
+
+        with torch.no_grad():
+            logits = network(torch.tensor([prompt])).logits[0, -1].double()
+        shares = logits[[tokenizer.convert_tokens_to_ids(digit) for digit in DIGITS]].softmax(-1).tolist()
+        assert row["complexity"] == pytest.approx([sum(i * p for i, p in enumerate(shares, 1))], rel=1e-4)
+
+
 def test_a_vocabulary_without_digits_is_a_clear_error(tiny: Path, pool: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     full = AutoTokenizer.from_pretrained(tiny)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=full.backend_tokenizer, eos_token="<|im_end|>")
-    import shutil
-
     shutil.copytree(tiny, tmp_path / "model")
     text = (tmp_path / "model/tokenizer.json").read_text()
     (tmp_path / "model/tokenizer.json").write_text(text.replace('"6": ', '"six": '))

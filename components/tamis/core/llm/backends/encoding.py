@@ -10,6 +10,8 @@ from tamis.core.conversations import Format, chat_tokenizer
 from tamis.core.errors import ModelError
 from tamis.core.llm.backend import Prompt, Size
 from tamis.core.models import load_tokenizer
+from tamis.core.samples import Message
+from tamis.core.templates import PlainWords, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 _PLACE = "<<the sample's place>>"
 _LEAST = 32  # a long sample of which fewer tokens would be left is not asked about
 _BLOCK = 1000  # texts handed to the tokenizer at once
-# Templates of the Llama family put the date into the prompt. A fixed one keeps answers the same from day to day.
-_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,16 @@ class PromptEncoding:
                 allowed="a chat (instruct) model",
                 action="name the instruct version of the model",
             )
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt.before + _PLACE + prompt.after}],
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=_DATE,
-        )
-        head, place, tail = str(chat).partition(_PLACE)
+        asked = Message(role="user", content=prompt.before + _PLACE + prompt.after)
+        head, place, tail = render(tokenizer, [asked], prompt=True).partition(_PLACE)
         if not place:
             raise ModelError(f"the chat template of '{tokenizer.name_or_path}' leaves the user's message out")
-        self._tokenizer = tokenizer
+        self._words = PlainWords(tokenizer)
         self.head: list[int] = tokenizer(head, add_special_tokens=False)["input_ids"]
         self.tail: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"]
         self._marker = None if prompt.marker is None else self._ids_of([f"\n\n{prompt.marker}\n\n"])[0]
         self._around = len(self.head) + len(self.tail)
-        self._whole = None if prompt.form else _Whole(tokenizer, head, tail, self.head, self.tail)
+        self._whole = None if prompt.form else _Whole(tokenizer, self._words, head, tail, self.head, self.tail)
         if self._whole is not None:
             self.head, self.tail = self._whole.head, []
         room = limit if context is None else context - self._around - answer
@@ -109,9 +104,7 @@ class PromptEncoding:
     def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         # A sample may hold the words of the chat template's own tokens ("<|im_end|>"); they stay plain text here, so
         # that no sample can end its own turn.
-        tokens = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-        ids: list[list[int]] = tokens["input_ids"]
-        return ids
+        return self._words.tokens(texts)
 
 
 class _Whole:
@@ -122,15 +115,21 @@ class _Whole:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, before: str, after: str, head: list[int], tail: list[int]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        words: PlainWords,
+        before: str,
+        after: str,
+        head: list[int],
+        tail: list[int],
     ) -> None:
-        self._tokenizer, self._before, self._after, self._apart = tokenizer, before, after, (head, tail)
+        self._tokenizer, self._words = tokenizer, words
+        self._before, self._after, self._apart = before, after, (head, tail)
         self.head = head[:-1] or head  # the last token may join with the sample
-        self._special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
     def ids(self, text: str, alone: list[int]) -> list[int]:
         """Token ids behind `head` of the prompt with `text`, whose own are `alone`."""
-        if not any(token in text for token in self._special):
+        if not self._words.are_in(text):
             whole = self._tokenizer(self._before + text + self._after, add_special_tokens=False)["input_ids"]
             if whole[: len(self.head)] == self.head:
                 return list(whole[len(self.head) :])

@@ -1,0 +1,153 @@
+"""Chat templates: rendered as on one fixed day, and words of control tokens inside samples kept plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.samples import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_DAY = datetime(2024, 7, 26)
+_MARKS = range(0xE000, 0xF900)  # characters that mean nothing (Unicode's private use)
+
+
+def on_the_day(form: str) -> str:
+    """The fixed date, in the form that a template asks for (strftime's)."""
+    return _DAY.strftime(form)
+
+
+# Many templates put the date into the prompt, some as text that is given, some by a function of theirs. A fixed one
+# keeps what is trained on, scored and asked the same from day to day.
+PINNED: Mapping[str, Any] = {"date_string": on_the_day("%d %b %Y"), "strftime_now": on_the_day}
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, prompt: bool = False) -> str:
+    """A conversation in the tokenizer's chat template, with a `prompt` for an answer at its end if so asked.
+
+    Raises:
+        jinja2.TemplateError: when the template refuses the conversation.
+    """
+    turns = [{"role": message["role"], "content": message["content"]} for message in messages]
+    rendered: Any = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **PINNED)
+    return str(rendered)
+
+
+class Unmarkable(Exception):
+    """A word of the template that this tokenizer cannot read as plain text."""
+
+
+class PlainWords:
+    """Finds in samples what their tokenizer would read as control tokens, and lets it read it as plain text.
+
+    Control tokens are the tokenizer's special ones, and those that the chat template puts around turns. Added tokens
+    beside them, as `<think>` of many models, stay tokens: answers are to hold them.
+
+    Such a word is broken by a mark, a character without meaning that the sample does not hold. The tokenizer then reads
+    the word's characters; the tokens of the mark are taken out again.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        added = {str(token): token.special for token in tokenizer.added_tokens_decoder.values()}
+        special = {word for word, is_special in added.items() if is_special} | set(tokenizer.all_special_tokens)
+        framing = _framing(tokenizer)
+        # Some tokenizers have added tokens for white space, which is no word of any template.
+        other = {word for word in set(added) - special if word in framing and not word.isalnum() and word.strip()}
+        self._words = special | other
+        self._pattern = _any_of(self._words)
+        self._other = _any_of(other) if tokenizer.is_fast else None  # others do not tell the places of their tokens
+
+    def are_in(self, text: str) -> bool:
+        """Whether `text` holds words of control tokens."""
+        return self._pattern is not None and self._pattern.search(text) is not None
+
+    def mark(self, texts: Sequence[str]) -> tuple[list[str], str]:
+        """The texts with every word of control tokens broken by a mark, and the mark."""
+        return self._marked(texts, self._pattern)
+
+    def unmark(self, text: str, mark: str, ids: list[int], places: Sequence[tuple[int, int]]) -> list[int]:
+        """Which of a marked text's tokens are not those of marks.
+
+        Args:
+            text: what was tokenised.
+            mark: the mark.
+            ids: its tokens.
+            places: where each begins and ends in `text`.
+
+        Returns:
+            Places in `ids`, in order.
+
+        Raises:
+            Unmarkable: when a token reaches over a mark, or a word became a control token all the same.
+        """
+        kept = [number for number, (begin, end) in enumerate(places) if mark not in text[begin:end]]
+        if any(end - begin > 1 for number, (begin, end) in enumerate(places) if mark in text[begin:end]):
+            raise Unmarkable
+        own = len(self._pattern.findall(text)) if self._pattern else 0  # those of the template
+        if sum(ids[number] in self._ids for number in kept) != own:
+            raise Unmarkable
+        return kept
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of samples that stand alone: no word of theirs becomes a control token."""
+        marked = [self._other is not None and self._other.search(text) is not None for text in texts]
+        plain = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        found: list[list[int]] = plain["input_ids"]
+        for number, text in enumerate(texts):
+            if marked[number]:
+                (broken,), mark = self._marked([text], self._other)
+                found[number] = self._without(broken, mark)
+        return found
+
+    def _marked(self, texts: Sequence[str], pattern: re.Pattern[str] | None) -> tuple[list[str], str]:
+        mark = next(chr(code) for code in _MARKS if not any(chr(code) in text for text in texts))
+        if pattern is None:
+            return list(texts), mark
+        return [pattern.sub(lambda found: self._broken(found[0], mark), text) for text in texts], mark
+
+    def _broken(self, word: str, mark: str) -> str:
+        """`word` with a mark where its first plain token ends, so that the tokens on both sides stay as they are."""
+        plain = self._tokenizer(
+            word, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        end = next((end for _, end in plain["offset_mapping"] if end), 1)
+        end = end if end < len(word) else 1
+        return word[:end] + mark + word[end:]
+
+    def _without(self, text: str, mark: str) -> list[int]:
+        read = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        places = read["offset_mapping"]
+        return [token for token, (begin, end) in zip(read["input_ids"], places, strict=True) if text[begin:end] != mark]
+
+    @cached_property
+    def _ids(self) -> set[int]:
+        vocabulary = self._tokenizer.get_vocab()
+        ids = {vocabulary[word] for word in self._words if word in vocabulary}
+        unknown = self._tokenizer.unk_token_id  # which any text may have
+        return ids if unknown == self._tokenizer.eos_token_id else ids - {unknown}
+
+
+def _framing(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template writes around turns; nothing where there is no template, or it refuses plain turns."""
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        return ""
+    turns = [Message(role=role, content="a") for role in ("user", "assistant", "user")]
+    try:
+        return render(tokenizer, turns)
+    except TemplateError:
+        return ""
+
+
+def _any_of(words: set[str]) -> re.Pattern[str] | None:
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile("|".join(map(re.escape, longest_first))) if words else None

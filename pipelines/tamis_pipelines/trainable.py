@@ -1,0 +1,145 @@
+"""Whether models can be trained, scored and evaluated as the settings say: found out without their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from tamis.core.conversations import Encoder, Format, Unusable, chat_tokenizer
+from tamis.core.errors import SettingsError, TamisError
+from tamis.core.leftout import cure_of
+from tamis.core.lora import Lora, check_lora
+from tamis.core.models import load_config, vocabulary_of
+from tamis.core.samples import Message
+from tamis.evaluation.checks import check_room
+from tamis.evaluation.settings import EvaluationSettings
+from tamis.evaluation.suite import Places, Suite, load_entries, open_suite, own_index
+from tamis.finetuning.conversations import check_tokenizer
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.scoring.settings import PerplexitySettings
+from tamis_pipelines.settings import RunSettings
+
+Look = Callable[[], str]
+_ANSWERED = [Message(role="user", content="One and one?"), Message(role="assistant", content="Two.")]
+_LOCAL = ("json", "csv", "text", "parquet")  # what lm-eval's tasks call data that lie in files
+
+
+def looked_at(settings: RunSettings) -> Iterator[tuple[str, str | TamisError]]:
+    """The dotted place of everything that was looked at, with what was seen, or what is wrong with it."""
+    for where, look in _looks(settings):
+        try:
+            yield where, look()
+        except TamisError as error:
+            yield where, error
+
+
+def is_laid_out(settings: RunSettings) -> bool:
+    """Whether an earlier run has left something in the place of every model and score that this one makes."""
+    places = [f"models/{cell.name}" for cell in settings.cells if cell.finetuning is not None]
+    places += ["scores"] if settings.scores else []
+    return all((settings.results / place).is_dir() for place in places)
+
+
+def _looks(settings: RunSettings) -> Iterator[tuple[str, Look]]:
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        return  # said elsewhere
+    trained: dict[str, FinetuningSettings] = {
+        cell.finetuning.model: cell.finetuning for cell in settings.cells if cell.finetuning is not None
+    }
+    for model, training in trained.items():
+        if _is_here(model):
+            yield f"{model}: tokenizer", partial(_tokens, model, training.revision, training.format, "finetuning")
+            if training.method != "full" and find_spec("peft") is not None:
+                yield f"{model}: LoRA", partial(_lora, training.lora, model, training.revision, "finetuning.lora")
+    if settings.evaluation is not None:
+        yield from _evaluations(settings.evaluation, list(trained.values()))
+    if "influence" in settings.scores and settings.influence is not None and _is_here(settings.influence.model):
+        less = settings.influence
+        yield "influence.model: tokenizer", partial(_tokens, less.model, less.revision, less.format, "influence")
+        if find_spec("peft") is not None:
+            where = "influence.warmup"
+            yield f"{where}.targets", partial(_lora, less.warmup, less.model, less.revision, where)
+    measure = settings.perplexity.measure
+    if "perplexity" in settings.scores and isinstance(measure, PerplexitySettings) and _is_here(measure.model):
+        style: Format = "tulu" if measure.text == "conversation" else measure.format
+        yield "perplexity.model: tokenizer", partial(_tokens, measure.model, measure.revision, style, "perplexity")
+
+
+def _is_here(model: str) -> bool:
+    """Whether the model's small files can be read without a network."""
+    if Path(model).is_dir():
+        return (Path(model) / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return all(isinstance(try_to_load_from_cache(model, name), str) for name in ("config.json", "tokenizer.json"))
+
+
+def _tokens(model: str, revision: str | None, style: Format, stage: str) -> str:
+    tokenizer, known = chat_tokenizer(model, revision, style), vocabulary_of(model, revision)
+    if stage == "finetuning":
+        check_tokenizer(tokenizer, model, known)
+    try:
+        Encoder(tokenizer, 2048, known).encode(_ANSWERED)
+    except Unusable as reason:
+        raise SettingsError(
+            f"'{model}' cannot take a plain question and answer in the format {style}: {reason}",
+            action=cure_of(str(reason), stage),
+        ) from None
+    beyond = sorted(word for word, number in tokenizer.get_vocab().items() if number >= known)
+    if not beyond:
+        return f"{len(tokenizer):,} tokens, all of them known to the model"
+    named = ", ".join(beyond[:3]) + (" …" if len(beyond) > 3 else "")
+    return f"{len(beyond):,} of {len(tokenizer):,} tokens, which samples must not have, are unknown to it: {named}"
+
+
+def _lora(lora: Lora, model: str, revision: str | None, where: str) -> str:
+    training = where.startswith("finetuning")
+    check_lora(lora, model, revision, where=where, embeddings=training, head=not training)
+    return lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
+
+
+def _evaluations(settings: EvaluationSettings, trained: list[FinetuningSettings]) -> Iterator[tuple[str, Look]]:
+    here = {training.model: training.revision for training in trained if _is_here(training.model)}
+    if settings.apply_chat_template:
+        for model, revision in here.items():
+            yield "evaluation.apply_chat_template", partial(_template, model, revision)
+    try:
+        suite, places = open_suite(settings)
+    except TamisError:
+        return  # said elsewhere
+    if places.tasks is not None and find_spec("lm_eval") is not None:
+        yield "evaluation.suite: its tasks", partial(_own_tasks, places.tasks, suite, places, settings, here)
+
+
+def _template(model: str, revision: str | None) -> str:
+    chat_tokenizer(model, revision, "chat")
+    return f"{model} has a chat template"
+
+
+def _own_tasks(
+    folder: Path, suite: Suite, places: Places, settings: EvaluationSettings, models: dict[str, str | None]
+) -> str:
+    """Look at the suite's own tasks whose data lie in files: their splits and fields, and room for their answers."""
+    manager = own_index(folder)
+    configs = {
+        line.task: manager.task_index[line.task].cfg or {} for line in suite.tasks if line.task in manager.task_index
+    }
+    local = [line for line in suite.tasks if configs.get(line.task, {}).get("dataset_path") in _LOCAL]
+    for line in local:
+        config = configs[line.task]
+        if config.get("output_type", "generate_until") == "generate_until":
+            for context in _contexts(settings, models):
+                check_room(line.task, config.get("generation_kwargs") or {}, context, places.file)
+    if local:
+        load_entries(manager, suite.model_copy(update={"tasks": local}), places)
+    return f"{len(local)} with data in files; splits, fields and answers fit"
+
+
+def _contexts(settings: EvaluationSettings, models: dict[str, str | None]) -> list[int]:
+    """Most tokens that each model takes, where that is known."""
+    if settings.max_length is not None:
+        return [settings.max_length]
+    configs = [load_config(model, revision).get_text_config() for model, revision in models.items()]
+    return [found for config in configs if (found := getattr(config, "max_position_embeddings", None))]
