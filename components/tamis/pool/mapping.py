@@ -9,7 +9,7 @@ from typing import Any
 
 from tamis.core.errors import InputError
 from tamis.core.samples import Message, fault_of
-from tamis.pool.readers import Fields
+from tamis.pool.openings import Fields
 from tamis.pool.rejects import Reject
 from tamis.pool.settings import FIELDS, Source, candidates
 

@@ -19,7 +19,8 @@ from tamis.core.samples import Message, sample_id
 from tamis.core.tables import POOL
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import Mapping, check_columns, mapping_of, metadata_of
-from tamis.pool.readers import Fields, Reader, reader_of
+from tamis.pool.openings import Fields
+from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject, Rejected
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import Resolved
@@ -71,6 +72,7 @@ class SourceRows:
         self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
         self._never_seen = set(self._source.keep)
         self.mapping: Mapping | None = None  # known with the first readable row
+        self.taken: dict[str, Any] = {}  # of a data set, known with its first row
 
     def take(self, samples: int) -> Block:
         """The next rows: until there are `samples` of them that can be used, or enough for one block.
@@ -171,7 +173,9 @@ class SourceRows:
     def _readers(self) -> Iterator[tuple[str, Reader]]:
         if self._source.dataset is not None:
             dataset = self._source.dataset
-            yield dataset, DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            reader = DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            self.taken = reader.taken
+            yield dataset, reader
         for name, place in self._resolved.files:
             local = place if isinstance(place, Path) else self._downloads / Path(name).name
             if not isinstance(place, Path):

@@ -148,6 +148,7 @@ def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
     if resolved.source.dataset is not None:
         facts["dataset"] = resolved.source.dataset
         facts["revision"] = resolved.fingerprints[resolved.source.dataset]
+        facts |= rows.taken
     if resolved.recipe is not None:
         facts["samples_in_paper"] = resolved.recipe.samples
     return facts
