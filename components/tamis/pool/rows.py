@@ -23,6 +23,7 @@ from tamis.pool.openings import Fields
 from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject, Rejected
 from tamis.pool.settings import PoolSettings
+from tamis.pool.side import TAUGHT, Side
 from tamis.pool.sources import Resolved
 
 BLOCK_ROWS = 8192
@@ -72,6 +73,9 @@ class SourceRows:
         self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
         self._never_seen = set(self._source.keep)
         self.mapping: Mapping | None = None  # known with the first readable row
+        self.side = Side(frozenset((*self._source.keep, *self._source.where)))
+        self._read: frozenset[str] = frozenset()  # the row's fields that make the conversation
+        self._columns: frozenset[str] | None = None  # of the file that is read, where all its rows have the same
         self.taken: dict[str, Any] = {}  # of a data set, known with its first row
 
     def take(self, samples: int) -> Block:
@@ -137,7 +141,11 @@ class SourceRows:
         if self._never_seen:
             self._never_seen -= row.keys()
         assert self.mapping is not None  # set by the file that the row is from
-        return self.mapping.messages(row), metadata_of(row, self._source.keep)
+        messages, beside = self.mapping.conversation(row)
+        metadata = metadata_of(row, self._source.keep)
+        columns = row.keys() if self._columns is None else self._columns
+        self.side.add(row, columns - self._read, beside, messages)
+        return messages, metadata
 
     def _matches(self, row: Fields) -> bool:
         for name, wanted in self._source.where.items():
@@ -168,7 +176,10 @@ class SourceRows:
         if reader.columns:
             self.mapping = self.mapping or mapping_of(self._source, reader.columns, file)
             check_columns(self._source, self.mapping, reader.columns, reader.uniform, file)
-        return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep]
+            self._read = frozenset(self.mapping.columns)
+        self._columns = frozenset(reader.columns) if reader.uniform else None
+        lost = [name for name in reader.columns if name in TAUGHT]  # read to see what they say
+        return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep, *lost]
 
     def _readers(self) -> Iterator[tuple[str, Reader]]:
         if self._source.dataset is not None:

@@ -174,6 +174,10 @@ def _pool(out: Path, samples: list[list[Message]], sources: list[str], metadata:
         name: {"read": sources.count(name) + 9, "kept": sources.count(name), "rejected": 2, "duplicates": 7}
         for name in dict.fromkeys(sources)
     }
+    fates["handwritten"] |= {
+        "fields_not_read": {"id": 172, "messages.weight": 9},
+        "fields_lost": {"messages.weight": 3},
+    }
     total = {key: sum(fate[key] for fate in fates.values()) for key in ("read", "kept", "rejected", "duplicates")}
     facts = total | {"mean_turns": 2.225, "reject_reasons": {"empty message": 4, "no answer": 2}, "sources": fates}
     return _write(out, "pool", "pool", POOL, rows, facts=facts)

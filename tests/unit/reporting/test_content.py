@@ -154,6 +154,8 @@ def test_corrections_show_both_scores_the_texts_and_the_grade(made: Made, page: 
 
 def test_pool_counts_are_shown_with_what_was_left_out(page: Page) -> None:
     assert ["handwritten", "181", "172", "2", "7"] in page.rows("Rows of each source")
+    lost, other = page.rows("Fields that are not read")[-2:]
+    assert (lost, other) == (["handwritten", "messages.weight", "9", "3"], ["handwritten", "id", "172", "0"])
     assert ["reject reasons, empty message", "4"] in page.rows("What the pool stage counted")
 
 
