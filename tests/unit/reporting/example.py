@@ -52,6 +52,12 @@ _ANSWERED = (
     "In short, {0} rewards patience. ",
 )
 
+EMBEDDING = {
+    "texts_cut": 11,
+    "equal_vectors": 4,
+    "beginnings_left_out": [{"characters": 4000, "tokens": 1000, "sha256": "0" * 64, "samples": 120}],
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,7 +127,7 @@ def make_run(folder: Path, *, hostile: str = "") -> Run:
                 }
             )
         diagnosis[rater] = _diagnosis(raw, truth, rater, hostile) | _joint(raw, corrected, truth, sure, rater, hostile)
-    curation = make_curation(folder / "curation", rows, diagnosis)
+    curation = make_curation(folder / "curation", rows, diagnosis, facts={"embedding": EMBEDDING})
     score = np.array([row["score"] for row in rows[:N]])
     picks = {
         "ds2": np.lexsort((-diversity, -score))[:60],

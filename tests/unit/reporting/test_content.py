@@ -159,6 +159,11 @@ def test_pool_counts_are_shown_with_what_was_left_out(page: Page) -> None:
     assert ["reject reasons, empty message", "4"] in page.rows("What the pool stage counted")
 
 
+def test_what_the_embedding_could_not_read_is_shown(page: Page) -> None:
+    rows = page.rows("What the embedding could not read")
+    assert [row[-1] for row in rows[-3:]] == ["11", "4", "120"]
+
+
 def test_cost_and_reproduction_come_from_the_manifests(made: Made, page: Page) -> None:
     manifest = Artifact.open(made.run.curation).manifest
     row = next(row for row in page.rows("Hashes") if row[0] == "curation")
