@@ -10,10 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError, StorageError, explained_os_errors
+from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
-from tamis.core.storage import download, is_remote, locate
+from tamis.core.storage import download, locate, missing
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
 _LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
@@ -25,12 +25,13 @@ def local_copy(path: str, folder: Path) -> Path:
     Raises:
         StorageError: when it is not there, or storage or the disk refuses.
     """
-    if not is_remote(path):
-        if not Path(path).exists():
-            raise StorageError(f"{path} does not exist", action="check the path")
-        return Path(path)
+    location = locate(path)
+    if isinstance(location, Path):
+        if not location.exists():
+            raise missing(path)
+        return location
     copy = folder / Path(path).name
-    download(locate(path), copy)
+    download(location, copy)
     return copy
 
 

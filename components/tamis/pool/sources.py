@@ -104,6 +104,7 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         StorageError: when nothing is there.
     """
     location = storage.locate(path)
+    path = path if storage.is_remote(path) else str(location)
     if storage.exists(location / MANIFEST):
         names = [file.name for file in Artifact.open(path, "pool").manifest.files if file.name.startswith("part-")]
         return [(name, location / name) for name in sorted(names)]
@@ -116,7 +117,9 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         found = [(storage.below(base, Path(file)), Path(file)) for file in glob.glob(path, recursive=True)]
         found = [(name, file) for name, file in found if file.is_file()]
     if not found:
-        raise StorageError(f"{path}: nothing is there", allowed=_beside(path), action="check the path")
+        raise StorageError(
+            f"{storage.looked_for(path)}: nothing is there", allowed=_beside(path), action="check the path"
+        )
     alone = len(found) == 1  # the file that is named, whatever it is called
     files = sorted((name, file) for name, file in found if _is_data(name, alone))
     others = sorted(name for name, _ in found if not _is_data(name, alone))
