@@ -14,6 +14,7 @@ from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
 from tamis.core.storage import download, locate, missing
+from tamis.core.texts import START, check_encoding
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
 _LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
@@ -54,9 +55,16 @@ def read_columns(
         raise InputError(f"{shown} is of no known kind", allowed=f"a file that ends in {', '.join(_READERS)}")
     try:
         with explained_os_errors(f"reading {shown}"):
+            if reader is not _read_parquet:
+                with path.open("rb") as file:
+                    check_encoding(file.read(START), shown)
             values, present = reader(path, [*columns, *optional])
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise InputError(
+            f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}",
+            allowed="UTF-8",
+            action="convert it, as by: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8",
+        ) from None
     except ValueError as error:
         raise InputError(f"{shown}: {error}", action="correct the file") from None
     for column in columns:
