@@ -196,6 +196,11 @@ class SourceRows:
                 local.unlink()
 
 
+def matches(row: Fields, where: dict[str, str | int | float | bool]) -> bool:
+    """Whether `where` takes a row."""
+    return all(_equal(row.get(name), wanted) for name, wanted in where.items())
+
+
 def _equal(value: Any, wanted: str | int | float | bool) -> bool:
     """Whether a field has the value that `where` names. Text may write a number or truth value: in CSV all is text."""
     if not isinstance(value, str) or isinstance(wanted, str):

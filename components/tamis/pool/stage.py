@@ -18,6 +18,7 @@ from tamis.core.ids import pack
 from tamis.core.settings import hash_of
 from tamis.core.steps import Step, Uri, run_step
 from tamis.core.tables import POOL, PartsWriter
+from tamis.pool.checking import look_into
 from tamis.pool.counts import Counts
 from tamis.pool.draw import Draw
 from tamis.pool.keyset import KeySet
@@ -53,6 +54,10 @@ def run(settings: PoolSettings, *, out: Uri) -> Manifest:
 def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside: str) -> None:
     if not storage.is_remote(rejects_beside):
         Path(rejects_beside).unlink(missing_ok=True)  # of an earlier run that failed
+    for resolved in sources:
+        # Of a source without a limit every file will be read: one of another layout is told before hours of reading.
+        if resolved.files and resolved.source.limit is None:
+            look_into(resolved.source, step.settings)
     pool, total, facts, lossy = _Pool(step), Counts(), {}, 0
     with pool.parts, pool.rejects:
         for resolved in sources:
