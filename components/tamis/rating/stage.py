@@ -36,6 +36,7 @@ from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import RECORDS, Rating, not_asked, rating_of
 from tamis.rating.rows import BLOCK, Rows, Sample
+from tamis.rating.scaling import question_lower_half
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.shards import Shard
 from tamis.rating.summary import Summary
@@ -278,7 +279,7 @@ def _rate(step: Step[RatingSettings]) -> None:
 
         def read(answer: Answer, attempt: int, earlier: Rating | None) -> Rating:
             budget.pay(answer)
-            return rating_of(answer, attempt, earlier)
+            return rating_of(answer, attempt, earlier, scale=rater.prompt.scale)
 
         for finished in ask(
             rater.backend,
@@ -301,7 +302,9 @@ def _rate(step: Step[RatingSettings]) -> None:
     step.rows = parts.rows
     step.models["rater"] = str(rater.backend.identity["model"])
     step.facts.update(summary.facts())
+    question_lower_half(settings.name, step.facts["overall_histogram"], rater.prompt.scale)
     step.facts |= {
+        "scale": str(rater.prompt.scale),
         "prompt": {"name": settings.prompt, "version": rater.prompt.version, "hash": rater.prompt.hash},
         "backend": dict(rater.backend.identity),
         "reused": reused,
