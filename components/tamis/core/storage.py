@@ -107,7 +107,7 @@ def read_bytes(location: Location) -> bytes:
                 return _get(s3, location)
             return location.read_bytes()
     except FileNotFoundError:
-        raise missing(location) from None
+        raise missing(str(location)) from None
     except Exception as error:
         raise _as_storage_error(error, f"reading {location}") from error
 

@@ -105,7 +105,7 @@ def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
             found.rejected[reject.kind] += 1
             found.example = found.example or f"{name}, row {number}: {reject.reason}"
         else:
-            found.side.add(row, row.keys() - read, beside, messages)
+            found.side.add(row, tuple(row), read, beside, messages)
         found.rows += 1
 
 

@@ -206,7 +206,9 @@ def _turned(lists: Fields, role: str, content: str) -> list[Fields]:
 def _message(number: int, turn: Any, names: _Names, beside: dict[str, list[Any]]) -> Message:
     if not isinstance(turn, dict):
         raise Reject("wrong type", f"message {number} is of type {type(turn).__name__}, not an object")
-    role, content = names.in_turn(turn)
+    role, content = names.role, names.content
+    if role not in turn or content not in turn:
+        role, content = names.in_turn(turn)
     if role not in turn or content not in turn:
         raise Reject("missing field", f"message {number} has no '{role if role not in turn else content}'")
     called, text = turn[role], turn[content]
@@ -215,7 +217,7 @@ def _message(number: int, turn: Any, names: _Names, beside: dict[str, list[Any]]
         raise Reject("unknown role", f"message {number} has the role {called!r}; allowed: {', '.join(ROLES)}")
     if text is not None and not isinstance(text, str):
         raise Reject("wrong type", f"message {number}: its '{content}' is of type {type(text).__name__}, not text")
-    for name, other in turn.items():
+    for name, other in turn.items() if len(turn) > 2 else ():  # most turns have nothing beside them
         if name not in (role, content) and other is not None:
             values = beside.setdefault(f"{names.turns}.{name}", [])
             if known == "assistant" or name not in OF_ANSWERS:

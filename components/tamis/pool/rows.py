@@ -75,7 +75,7 @@ class SourceRows:
         self.mapping: Mapping | None = None  # known with the first readable row
         self.side = Side(frozenset((*self._source.keep, *self._source.where)))
         self._read: frozenset[str] = frozenset()  # the row's fields that make the conversation
-        self._columns: frozenset[str] | None = None  # of the file that is read, where all its rows have the same
+        self._columns: tuple[str, ...] | None = None  # of the file that is read, where all its rows have the same
         self.taken: dict[str, Any] = {}  # of a data set, known with its first row
 
     def take(self, samples: int) -> Block:
@@ -143,8 +143,7 @@ class SourceRows:
         assert self.mapping is not None  # set by the file that the row is from
         messages, beside = self.mapping.conversation(row)
         metadata = metadata_of(row, self._source.keep)
-        columns = row.keys() if self._columns is None else self._columns
-        self.side.add(row, columns - self._read, beside, messages)
+        self.side.add(row, self._columns or tuple(row), self._read, beside, messages)
         return messages, metadata
 
     def _matches(self, row: Fields) -> bool:
@@ -177,7 +176,7 @@ class SourceRows:
             self.mapping = self.mapping or mapping_of(self._source, reader.columns, file)
             check_columns(self._source, self.mapping, reader.columns, reader.uniform, file)
             self._read = frozenset(self.mapping.columns)
-        self._columns = frozenset(reader.columns) if reader.uniform else None
+        self._columns = tuple(reader.columns) if reader.uniform else None
         lost = [name for name in reader.columns if name in TAUGHT]  # read to see what they say
         return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep, *lost]
 

@@ -62,26 +62,44 @@ class Side:
     fields: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     samples: int = 0
+    _split: dict[tuple[str, ...], tuple[list[str], list[str]]] = field(default_factory=dict)  # by columns
 
-    def add(self, row: Fields, columns: Collection[str], turns: Mapping[str, list[Any]], said: list[Message]) -> None:
+    def add(
+        self,
+        row: Fields,
+        columns: tuple[str, ...],
+        read: Collection[str],
+        turns: Mapping[str, list[Any]],
+        said: Sequence[Message],
+    ) -> None:
         """Count one sample.
 
         Args:
             row: its fields, of those that change what is taught at least.
-            columns: names of all its fields that are not part of the conversation.
+            columns: names of all its fields.
+            read: of them, those that the conversation is made from; the same for all rows with these columns.
             turns: fields of its turns beside the conversation, with their values.
             said: the conversation.
         """
-        names = [name for name in columns if name not in self.named]
-        full = len(self.fields) >= _MOST_NAMES
-        self.fields.update(_OTHERS if full and name not in self.fields else name for name in (*names, *turns))
-        lost = [name for name in names if name in TAUGHT and _says(name, row.get(name), said)]
+        split = self._split.get(columns)
+        if split is None:
+            names = [name for name in columns if name not in self.named and name not in read]
+            split = names, [name for name in names if name in TAUGHT]
+            if len(self._split) < _MOST_NAMES:
+                self._split[columns] = split
+        names, taught = split
+        if not names and not turns:
+            return
+        for name in (*names, *turns):
+            self.fields[name if len(self.fields) < _MOST_NAMES or name in self.fields else _OTHERS] += 1
+        lost = [name for name in taught if _says(name, row.get(name), said)]
         for name, values in turns.items():
             kind = name.rpartition(".")[2]
             if kind in TAUGHT and any(_says(kind, value, said) for value in values):
                 lost.append(name)
-        self.lost.update(lost)
-        self.samples += bool(lost)
+        if lost:
+            self.lost.update(lost)
+            self.samples += 1
 
     def as_facts(self) -> dict[str, Any]:
         """The counts for a manifest; nothing where every field is read."""
