@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from tamis.core import storage
 from tamis.core.errors import InputError
+from tamis.core.storage import Location
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import Mapping, check_columns, mapping_of
 from tamis.pool.readers import Reader, reader_of
@@ -20,6 +22,7 @@ from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.side import Side, told
 from tamis.pool.sources import files_at
 
+Files: TypeAlias = Sequence[tuple[str, Location]]
 _ROWS = 100  # of each file
 _LARGE_ARRAY = 1 << 26  # bytes of a JSON array, which would be loaded whole
 
@@ -73,15 +76,20 @@ class FirstRows:
         return ", ".join(parts)
 
 
-def look_into(source: Source, settings: PoolSettings) -> FirstRows | None:
+def look_into(source: Source, settings: PoolSettings, files: Files | None = None) -> FirstRows | None:
     """Read the first rows of the files of `source`; None where they are not on this machine, or not its own files.
+
+    Args:
+        source: which rows, and what they are called.
+        settings: of the pool.
+        files: names and places of the source's files, where they are known.
 
     Raises:
         InputError: when a file cannot be read, or has another layout than the source's settings or other files.
         StorageError: when nothing is there.
     """
     found = FirstRows(Side(frozenset((*source.keep, *source.where))))
-    for name, reader in _readers(source, settings):
+    for name, reader in _readers(source, settings, files):
         found.files += 1
         if reader.columns:
             found.mapping = found.mapping or mapping_of(source, reader.columns, name)
@@ -109,14 +117,14 @@ def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
         found.rows += 1
 
 
-def _readers(source: Source, settings: PoolSettings) -> Iterator[tuple[str, Reader]]:
+def _readers(source: Source, settings: PoolSettings, files: Files | None) -> Iterator[tuple[str, Reader]]:
     place = source.path or source.dataset
     if place is None or storage.is_remote(place):
         return
     if is_saved(place):
         yield place, DatasetReader(source.model_copy(update={"path": None, "dataset": place}), "")
     elif source.path is not None:
-        for name, file in files_at(source.path):
+        for name, file in files_at(source.path) if files is None else files:
             path = Path(str(file))
             if not (name.endswith(".json") and path.stat().st_size > _LARGE_ARRAY):
                 yield name, reader_of(path, settings.max_json_mib, settings.max_row_mib)

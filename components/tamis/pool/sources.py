@@ -132,7 +132,7 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         )
     if others:
         log.warning("%s: %d files are no %s and stay out: %s", path, len(others), _FORMATS, ", ".join(others[:5]))
-    if len(splits := {found[0].lower() for name, _ in files if (found := _SPLIT.search(name))}) > 1:
+    if len(splits := {split[0].lower() for name, _ in files if (split := _SPLIT.search(name))}) > 1:
         log.warning(
             "%s: all files are read, of the splits %s; for one of them give its files, or the folder as `dataset` with "
             "`split`",

@@ -57,7 +57,7 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
     for resolved in sources:
         # Of a source without a limit every file will be read: one of another layout is told before hours of reading.
         if resolved.files and resolved.source.limit is None:
-            look_into(resolved.source, step.settings)
+            look_into(resolved.source, step.settings, resolved.files)
     pool, total, facts, lossy = _Pool(step), Counts(), {}, 0
     with pool.parts, pool.rejects:
         for resolved in sources:
