@@ -117,6 +117,7 @@ def make_curation(
     rows: Sequence[dict[str, Any]],
     diagnosis: dict[str, Any] | None = None,
     corrections: Sequence[dict[str, Any]] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """A finished curation; missing columns get plain defaults. `diagnosis` maps raters to what is known of them.
 
@@ -130,6 +131,7 @@ def make_curation(
         _write(step, schema, [defaults | {"mean": row.get("score")} | row for row in rows])
         (step.out / "diagnosis.json").write_text(json.dumps(diagnosis or {}))
         pq.write_table(pa.Table.from_pylist(list(corrections), CORRECTIONS), step.out / "corrections.parquet")
+        step.facts.update(facts or {})
 
     make("curation", out, write)
     return out

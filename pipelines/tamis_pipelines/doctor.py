@@ -15,11 +15,13 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from tamis.core.errors import TamisError, install
+from tamis.core.errors import StorageError, TamisError, install
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.machine import store_of_run
-from tamis.core.storage import exists, is_remote, locate, write_bytes
+from tamis.core.storage import exists, is_remote, locate, looked_for, write_bytes
 from tamis.evaluation.suite import open_suite
+from tamis.pool.checking import look_into
+from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import count_rows, files_at
 from tamis.rating.importing import count_ratings
 from tamis.rating.settings import ImportSettings, RatingSettings
@@ -64,6 +66,7 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
         (where, str(value)) for where, value in fields if _last(where) == "path" or any(o in where for o in listed)
     ]
     checks += [_data(where, path) for where, path in files]
+    checks += [check for source in settings.pool.sources if (check := _first_rows(source, settings.pool)) is not None]
     checks += [check for rater in settings.raters if (check := _ratings(rater)) is not None]
     checks += _sizes(settings)
     services = dict(_services(settings))
@@ -172,7 +175,21 @@ def _data(where: str, path: str) -> Check:
         action = f"give a file, local or in object storage; if this is a data set of the hub, {hub}"
     if not found and path.startswith(_DEMO):
         action = _MAKE_DEMO
-    return Check(where, found, path if found else f"nothing at {path}", action)
+    return Check(where, found, path if found else f"nothing at {looked_for(path)}", action)
+
+
+def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
+    """Whether the first rows of a local source become samples."""
+    where = f"pool.sources.{source.name}"
+    try:
+        found = look_into(source, settings)
+        if found is not None:
+            found.check_shares(source.name, settings)
+    except StorageError:
+        return None  # that nothing is there is said elsewhere
+    except TamisError as error:
+        return _refused(where, error)
+    return None if found is None else Check(where, True, str(found))
 
 
 def _ratings(rater: RatingSettings) -> Check | None:

@@ -119,6 +119,24 @@ def test_a_column_of_ratings_that_is_not_there_is_named(settings: dict[str, Any]
     assert "has no column 'nope'" in said
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b'{"instruction": "Add.", "output": "3"}', '{"prompt": "Ä", "completion": "Ö"}'.encode("latin-1")],
+)
+def test_files_that_are_no_part_of_their_source_are_found_before_a_run(
+    settings: dict[str, Any], tmp_path: Path, content: bytes
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"prompt": "Q", "completion": "A"}\n')
+    settings["pool"]["sources"] = [{"name": "mine", "path": f"{folder}/*.jsonl"}]
+    assert checked(tmp_path, settings)["pool.sources.mine"].startswith("ok")
+    (folder / "b.jsonl").write_bytes(content)
+    said = checked(tmp_path, settings)
+    assert said["pool.sources.mine"].startswith("FAIL")
+    assert said["pool.sources.mine.path"].startswith("ok")
+
+
 def weights(folder: Path, **gib: int) -> str:
     """A folder like a model's, whose files of weights by ending are so many GiB long and take no place."""
     folder.mkdir()

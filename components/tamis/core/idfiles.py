@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -11,7 +10,9 @@ import pyarrow as pa
 
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, pack
+from tamis.core.jsonrows import json_rows
 from tamis.core.storage import locate, read_bytes
+from tamis.core.texts import check_encoding, text_of
 
 _FORMATS = "txt (one id a line); jsonl, csv or parquet with `id`"
 
@@ -34,28 +35,22 @@ def read_ids(uri: str, *, setting: str) -> Keys:
     data = read_bytes(locate(uri))
     try:
         if suffix == ".txt":
-            ids = pa.array([line.strip() for line in data.decode("utf-8-sig").split("\n") if line.strip()], pa.string())
+            ids = pa.array([line.strip() for line in text_of(data, where).split("\n") if line.strip()], pa.string())
         elif suffix == ".jsonl":
-            ids = _of_lines(where, data.decode("utf-8-sig"))
+            ids = _of_rows(where, data)
         else:
             ids = _of_table(where, suffix, data)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except pa.ArrowException as error:
         raise InputError(f"{where} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
     return np.unique(pack(ids, where=where))
 
 
-def _of_lines(where: str, text: str) -> pa.Array:
+def _of_rows(where: str, data: bytes) -> pa.Array:
     ids = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}, line {number} is not JSON: {error.msg}", action="correct it") from None
+    for place, value in json_rows(data, where):
         identity = value.get("id") if isinstance(value, dict) else None
         if not isinstance(identity, str):
-            raise InputError(f"{where}, line {number} has no text field `id`", allowed='{"id": "...", ...}')
+            raise InputError(f"{place} has no text field `id`", allowed='{"id": "...", ...}')
         ids.append(identity)
     return pa.array(ids, pa.string())
 
@@ -67,6 +62,7 @@ def _of_table(where: str, suffix: str, data: bytes) -> pa.Array:
     if suffix == ".parquet":
         table = pq.read_table(io.BytesIO(data))
     else:
+        check_encoding(data, where)
         # An id of digits only would be read as a number.
         options = pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})
         table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)

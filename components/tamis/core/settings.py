@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.secrets import know_setting, shown, shown_input
+from tamis.core.storage import looked_for
 
 if TYPE_CHECKING:
     import yaml
@@ -57,16 +59,25 @@ def parse(model: type[Model], values: Mapping[str, Any], *, where: str) -> Model
 
     Args:
         model: a pydantic model.
-        values: field names to values, as read from YAML or a pipeline parameter.
+        values: field names to values, as read from YAML or a pipeline parameter. Text that begins with "~/" is a path
+            below the user's home.
         where: what the values are called in an error, as in "examples/demo.yaml".
 
     Raises:
         SettingsError: naming each wrong field, the value seen and what is allowed.
     """
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(_at_home(dict(values)))
     except ValidationError as error:
         raise SettingsError(_explain(error, model, where), action="correct the settings and start again") from None
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _at_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_at_home(inner) for inner in value]
+    return os.path.expanduser(value) if isinstance(value, str) and (value == "~" or value.startswith("~/")) else value
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -79,7 +90,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise SettingsError(
-            f"no settings file at {path}", action="check the path; `examples/` holds files to start from"
+            f"no settings file at {looked_for(path)}", action="check the path; `examples/` holds files to start from"
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _loader())
@@ -87,10 +98,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise SettingsError(f"{path}, line {line}: {error.problem}", action="correct the file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not YAML: {error}", action="correct the file") from None
+        raise SettingsError(f"{path} is not YAML: {error}", action=_cure(error)) from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds a {type(values).__name__}", allowed="a mapping of settings")
     return values
+
+
+def _cure(error: Exception) -> str:
+    """What to do about YAML that cannot be read."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None and mark.buffer is not None and mark.buffer[: mark.pointer + 1].endswith("${"):
+        return 'put text with a variable in quotes where it stands within {} or []: {path: "${name}/file"}'
+    return "correct the file"
 
 
 @functools.cache

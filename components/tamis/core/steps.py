@@ -135,7 +135,7 @@ def run_step(
     """
     home = Path(os.environ["TAMIS_HOME"]) if "TAMIS_HOME" in os.environ else None
     if not storage.is_remote(out):
-        out = Path(out).resolve()
+        out = Path(os.path.expanduser(out)).resolve()
         _refuse_foreign(out)
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
         cache = home / "downloads" if home else Path(temporary) / "downloads"

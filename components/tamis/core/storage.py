@@ -7,7 +7,9 @@ import glob
 import hashlib
 import os
 import shutil
+import socket
 import time
+import urllib.request
 import uuid
 from contextlib import suppress
 from itertools import takewhile
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
     from cloudpathlib import CloudPath
 
 Location: TypeAlias = "Path | CloudPath"
+# What reads each storage: the package, Tamis' extra that brings it, and what to check when it does not answer.
+_CLIENTS = {
+    "s3": (
+        "boto3",
+        "s3",
+        "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials",
+    ),
+    "az": ("azure-storage-blob", "azure", "check the container, the network and AZURE_STORAGE_CONNECTION_STRING"),
+    "gs": ("google-cloud-storage", "gcs", "check the bucket, the network and GOOGLE_APPLICATION_CREDENTIALS"),
+}
+_GOOGLE = "storage.googleapis.com"
 _BLOCK = 1 << 20
 _STALE = 3600  # seconds
 _TRIES = 5  # of reading an object that breaks off
@@ -42,9 +55,9 @@ def locate(uri: str | Path) -> Location:
         MissingExtraError: when the client of that storage is not installed.
     """
     if not is_remote(uri):
-        return Path(uri)
-    scheme, extra = str(uri).split("://", 1)[0], {"s3": "s3", "az": "azure", "gs": "gcs"}
-    if scheme not in extra:
+        return Path(os.path.expanduser(uri))
+    scheme = str(uri).split("://", 1)[0]
+    if scheme not in _CLIENTS:
         raise StorageError(f"{uri}: unknown storage '{scheme}'", allowed="a local path, s3://, az:// or gs://")
     try:
         from cloudpathlib import AnyPath
@@ -52,10 +65,37 @@ def locate(uri: str | Path) -> Location:
         if scheme == "s3":
             os.environ.setdefault("AWS_RETRY_MODE", "standard")
             os.environ.setdefault("AWS_MAX_ATTEMPTS", "8")
+        elif scheme == "gs":
+            _refuse_unreachable(str(uri))
         location: Location = AnyPath(str(uri))
         return location
-    except ImportError:
-        raise MissingExtraError.of("cloudpathlib", extra[scheme]) from None
+    except ImportError as error:
+        package, extra, _ = _CLIENTS[scheme]
+        name = "cloudpathlib" if error.name == "cloudpathlib" else package
+        raise MissingExtraError.of(name, extra) from None
+    except Exception as error:
+        raise _as_storage_error(error, f"opening {uri}") from error
+
+
+def missing(uri: str | Path) -> StorageError:
+    """The error that nothing is at `uri`; of a relative path it says where that was looked for."""
+    return StorageError(f"{looked_for(uri)} does not exist", action="check the path")
+
+
+def looked_for(uri: str | Path) -> str:
+    """`uri`, and of a relative path the folder in which it is looked for."""
+    relative = not is_remote(uri) and not Path(os.path.expanduser(uri)).is_absolute()
+    return f"{uri} (looked for in {Path.cwd()}, the folder that the command was started in)" if relative else str(uri)
+
+
+def _refuse_unreachable(uri: str) -> None:
+    """Google's client tries for two minutes to find a machine whose name nobody knows, in silence."""
+    if os.environ.get("STORAGE_EMULATOR_HOST") or urllib.request.getproxies():
+        return
+    try:
+        socket.getaddrinfo(_GOOGLE, 443)
+    except socket.gaierror as error:
+        raise StorageError(f"opening {uri}: {_GOOGLE} cannot be found: {error}", action=_CLIENTS["gs"][2]) from None
 
 
 def read_bytes(location: Location) -> bytes:
@@ -70,7 +110,7 @@ def read_bytes(location: Location) -> bytes:
                 return _get(s3, location)
             return location.read_bytes()
     except FileNotFoundError:
-        raise StorageError(f"{location} does not exist", action="check the path") from None
+        raise missing(str(location)) from None
     except Exception as error:
         raise _as_storage_error(error, f"reading {location}") from error
 
@@ -359,7 +399,7 @@ def fingerprint(uri: str | Path) -> str:
     """
     location = locate(uri)
     if not exists(location):
-        raise StorageError(f"{uri} does not exist", action="check the path")
+        raise missing(uri)
     if isinstance(location, Path) and location.is_file():
         return sha256_of(location)
     found = {below(location, file): file for file in files_below(location)}
@@ -386,6 +426,6 @@ def _as_storage_error(error: Exception, what: str) -> Exception:
         )
     module = type(error).__module__.split(".")[0]
     if module in {"botocore", "boto3", "s3transfer", "azure", "google", "cloudpathlib"}:
-        action = "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials"
-        return StorageError(f"{what}: {type(error).__name__}: {error}", action=action)
+        scheme = next((scheme for scheme in _CLIENTS if f"{scheme}://" in what), "s3")
+        return StorageError(f"{what}: {type(error).__name__}: {error}", action=_CLIENTS[scheme][2])
     return error

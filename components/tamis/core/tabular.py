@@ -10,10 +10,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError, StorageError, explained_os_errors
+from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
-from tamis.core.storage import download, is_remote, locate
+from tamis.core.storage import download, locate, missing
+from tamis.core.texts import START, check_encoding
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
 _LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
@@ -25,12 +26,13 @@ def local_copy(path: str, folder: Path) -> Path:
     Raises:
         StorageError: when it is not there, or storage or the disk refuses.
     """
-    if not is_remote(path):
-        if not Path(path).exists():
-            raise StorageError(f"{path} does not exist", action="check the path")
-        return Path(path)
+    location = locate(path)
+    if isinstance(location, Path):
+        if not location.exists():
+            raise missing(path)
+        return location
     copy = folder / Path(path).name
-    download(locate(path), copy)
+    download(location, copy)
     return copy
 
 
@@ -53,9 +55,16 @@ def read_columns(
         raise InputError(f"{shown} is of no known kind", allowed=f"a file that ends in {', '.join(_READERS)}")
     try:
         with explained_os_errors(f"reading {shown}"):
+            if reader is not _read_parquet:
+                with path.open("rb") as file:
+                    check_encoding(file.read(START), shown)
             values, present = reader(path, [*columns, *optional])
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise InputError(
+            f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}",
+            allowed="UTF-8",
+            action="convert it, as by: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8",
+        ) from None
     except ValueError as error:
         raise InputError(f"{shown}: {error}", action="correct the file") from None
     for column in columns:

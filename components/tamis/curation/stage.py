@@ -125,6 +125,9 @@ def _run(step: Step[CurationSettings]) -> None:
     step.facts["raters"] = len(given)
     if grades is not None:
         step.facts["graded"] = grades.graded
+    if embeddings is not None:  # what neighbours rest on, for the report
+        told = ("texts_cut", "equal_vectors", "taken_over", "beginnings_left_out")
+        step.facts["embedding"] = {k: v for k, v in embeddings.manifest.facts.items() if k in told}
     step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
 
 

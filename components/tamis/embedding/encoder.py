@@ -14,6 +14,9 @@ from tamis.core.models import device, dtype_of
 if TYPE_CHECKING:
     from tamis.embedding.settings import EmbeddingSettings
 
+_ADDED = 8  # more tokens than any encoder adds to a text
+_ROUGH = 8  # characters for each token that is read: what is longer is nearly always cut, and told by its beginning
+
 
 class Encoder:
     """Wraps sentence-transformers with mean pooling, whatever pooling the model's own files ask for."""
@@ -46,6 +49,7 @@ class Encoder:
                 allowed=f"at most {positions} with {settings.model}",
             )
         pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+        self._tokenizer, self._max_tokens = transformer.tokenizer, settings.max_tokens
         self._model = SentenceTransformer(modules=[transformer, pooling], device=str(device()))
         self._batch_size = settings.batch_size or (256 if device().type == "cuda" else 64)
 
@@ -62,3 +66,19 @@ class Encoder:
         if not np.isfinite(vectors).all():
             raise ModelError("the encoder gave vectors with NaN or infinity", action="try precision: float32")
         return vectors.astype(np.float16)
+
+    def tokens_in(self, texts: list[str]) -> NDArray[np.int64]:
+        """How many tokens each text has, those that the encoder adds included: (len(texts),)."""
+        if not texts:
+            return np.empty(0, np.int64)
+        ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        return np.array([len(row) for row in ids], np.int64)
+
+    def cut(self, texts: list[str]) -> int:
+        """How many of the texts have more tokens than the encoder reads."""
+        long = [text for text in texts if len(text) + _ADDED > self._max_tokens]  # a token has a character at least
+        first = self.tokens_in([text[: _ROUGH * self._max_tokens] for text in long]) > self._max_tokens
+        unknown = [
+            text for text, cut in zip(long, first, strict=True) if not cut and len(text) > _ROUGH * self._max_tokens
+        ]
+        return int(first.sum()) + int((self.tokens_in(unknown) > self._max_tokens).sum())

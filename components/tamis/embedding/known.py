@@ -10,13 +10,17 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.ids import Keys, pack, positions
 from tamis.core.models import revision_of
+from tamis.embedding.beginnings import Beginnings
 from tamis.embedding.settings import EmbeddingSettings
 
 _SAME = ("text", "max_tokens", "precision")  # besides the encoder
 
 
 class KnownVectors:
-    """Vectors of a pool's samples in earlier embeddings; they stay on disk until they are asked for."""
+    """Vectors of a pool's samples in earlier embeddings; they stay on disk until they are asked for.
+
+    `beginnings` are those that were left out of the texts there.
+    """
 
     def __init__(self, artifact: Artifact, settings: EmbeddingSettings, pool: Keys) -> None:
         """Look for the samples whose keys are (n,) `pool`.
@@ -34,6 +38,7 @@ class KnownVectors:
                 allowed="known embeddings by the same encoder, of the same text",
                 action="leave it out, or embed with its settings",
             )
+        self.beginnings = Beginnings.of_facts(manifest.facts.get("beginnings_left_out", []))
         ids = pq.read_table(artifact.path("ids.parquet"))["id"].combine_chunks()
         self._places = positions(pool, pack(ids, where=str(artifact.location)))
         self._vectors = np.load(artifact.path("vectors.npy"), mmap_mode="r")

@@ -21,5 +21,10 @@ class EmbeddingSettings(Settings):
         "conversation", description="what is embedded: all messages, or the first user message"
     )
     max_tokens: int = Field(512, ge=8, description="longer texts are cut at the end after so many tokens")
+    shared_beginnings: Literal["leave_out", "keep"] = Field(
+        "leave_out",
+        description="long beginnings that many texts of a source share, as system prompts or examples: left out, so "
+        "that what distinguishes the texts is embedded",
+    )
     batch_size: int | None = Field(None, ge=1, description="texts per forward pass; null: 256 on a GPU, 64 on a CPU")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tamis.core.artifacts import Manifest
+from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.blocks import BLOCK, Conversations
 from tamis.core.ids import pack
 from tamis.core.models import revision_of
@@ -18,12 +20,14 @@ from tamis.core.progress import Progress
 from tamis.core.samples import as_text, instruction_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import IDS
+from tamis.embedding.beginnings import Beginnings, find_beginnings
 from tamis.embedding.known import KnownVectors
 from tamis.embedding.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
     from tamis.embedding.encoder import Encoder
 
+log = logging.getLogger(__name__)
 _READ = 16_384  # samples whose texts are in memory at a time
 
 
@@ -60,12 +64,18 @@ def _embed(step: Step[EmbeddingSettings]) -> None:
         vectors[rows] = block
         progress.advance(len(rows))
 
+    encoding.find_beginnings(pool)
     start = taken_over = 0
     with Progress("embedding", len(keys)) as progress:
         for batch in pool.batches(["messages"], rows=_READ):
             left = np.arange(start, start + batch.num_rows)
             for earlier in known:
                 there, block = earlier.of(left)
+                if (
+                    there.any()
+                    and (same := encoding.same_texts(batch["messages"].take(left - start), earlier)) is not None
+                ):
+                    block, there = block[same[there]], there & same
                 place(left[there], block)
                 taken_over += len(block)
                 left = left[~there]
@@ -77,7 +87,44 @@ def _embed(step: Step[EmbeddingSettings]) -> None:
     pq.write_table(ids, step.out / "ids.parquet", compression="zstd")
     step.rows = len(keys)
     step.facts.update(dimensions=int(vectors.shape[1]), taken_over=taken_over)
+    step.facts.update(encoding.facts(), equal_vectors=equal_rows(vectors))
+    _say(step.facts, len(keys), step.settings.max_tokens)
     step.models["encoder"] = revision_of(step.settings.model, step.settings.revision)
+
+
+def equal_rows(vectors: NDArray[np.float16]) -> int:
+    """How many rows of (n, d) `vectors` are the very same as another one."""
+    odd = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashes = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), BLOCK):
+        bits = np.ascontiguousarray(vectors[start : start + BLOCK]).view(np.uint16)
+        hashes[start : start + BLOCK] = (bits * odd).sum(axis=1, dtype=np.uint64)
+    _, counts = np.unique(hashes, return_counts=True)
+    return int(counts[counts > 1].sum())
+
+
+def _say(facts: dict[str, Any], samples: int, max_tokens: int) -> None:
+    """Warn of texts that are cut, and of vectors that tell samples apart no more."""
+    for beginning in facts.get("beginnings_left_out", []):
+        log.warning(
+            "%s samples begin with the same %s tokens, which are left out (embedding.shared_beginnings)",
+            f"{beginning['samples']:,}",
+            f"{beginning['tokens']:,}",
+        )
+    if facts["texts_cut"]:
+        log.warning(
+            "%s of %s texts are longer than %d tokens and cut (embedding.max_tokens)",
+            f"{facts['texts_cut']:,}",
+            f"{samples - facts['taken_over']:,}",
+            max_tokens,
+        )
+    if facts["equal_vectors"]:
+        log.warning(
+            "%s of %s samples have the very vector of another one: neighbours and diversity cannot tell them apart%s",
+            f"{facts['equal_vectors']:,}",
+            f"{samples:,}",
+            "; texts that are cut are the likely reason" if facts["texts_cut"] else "",
+        )
 
 
 class _Encoding:
@@ -85,7 +132,8 @@ class _Encoding:
 
     def __init__(self, step: Step[EmbeddingSettings]) -> None:
         self._settings, self._scratch = step.settings, step.scratch
-        self._text = as_text if step.settings.text == "conversation" else instruction_of
+        self._whole_text = as_text if step.settings.text == "conversation" else instruction_of
+        self._beginnings, self._cut = Beginnings(), 0
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -93,19 +141,46 @@ class _Encoding:
 
         return Encoder(self._settings)
 
+    def find_beginnings(self, pool: Artifact) -> None:
+        """Look for what is to be left out of the pool's texts."""
+        if self._settings.shared_beginnings == "keep":
+            return
+
+        def texts() -> Iterator[tuple[str, str]]:
+            for batch in pool.batches(["source", "messages"], rows=_READ):
+                for source, messages in zip(batch["source"].to_pylist(), batch["messages"].to_pylist(), strict=True):
+                    yield source, self._whole_text(messages)
+
+        def tokens_of(text: str) -> int:
+            return int(self._encoder.tokens_in([text])[0])
+
+        self._beginnings = find_beginnings(texts, tokens_of, self._settings.max_tokens)
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of the texts."""
+        left_out = self._beginnings.as_facts()
+        return {"texts_cut": self._cut} | ({"beginnings_left_out": left_out} if left_out else {})
+
+    def same_texts(self, messages: pa.Array, earlier: KnownVectors) -> NDArray[np.bool_] | None:
+        """Of which samples the earlier embeddings read the same text; None for all, as where nothing was left out."""
+        if not self._beginnings.found and not earlier.beginnings.found:
+            return None
+        texts = [self._whole_text(sample) for sample in messages.to_pylist()]
+        return np.array([self._beginnings.length(text) == earlier.beginnings.length(text) for text in texts], bool)
+
     def of(self, samples: Conversations, start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         """Places among `samples` and the vectors of those, by and by; `start` tells these samples from others."""
-        texts = [self._text(messages) for messages in samples]
+        texts = [self._beginnings.rest(self._whole_text(messages)) for messages in samples]
         # Texts of like length share a batch, so that little padding is computed. Blocks are the same after a kill.
         order = np.argsort([-len(text) for text in texts], kind="stable")
         for first in range(0, len(order), BLOCK):
             rows = order[first : first + BLOCK]
-            kept = self._scratch / f"{start:012d}-{first:06d}.npy"
-            if kept.exists():
-                block = np.load(kept)
-            else:
-                block = self._encoder.encode([texts[row] for row in rows])
-                temporary = kept.with_suffix(".tmp.npy")
-                np.save(temporary, block)
+            kept = self._scratch / f"{start:012d}-{first:06d}.npz"
+            if not kept.exists():
+                chosen = [texts[row] for row in rows]
+                temporary = kept.with_suffix(".tmp.npz")
+                np.savez(temporary, vectors=self._encoder.encode(chosen), cut=self._encoder.cut(chosen))
                 temporary.replace(kept)
-            yield rows, block
+            with np.load(kept) as block:
+                self._cut += int(block["cut"])
+                yield rows, block["vectors"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.jsonrows import json_rows
 from tamis.core.samples import Message, sample_id
 from tamis.core.storage import locate, read_bytes
 from tamis.judging.settings import AnswersContestant, PromptSet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,28 @@ def all_questions(sets: Sequence[PromptSet]) -> list[Question]:
 def given_answers(contestant: AnswersContestant) -> dict[str, str]:
     """The answers in a contestant's file, by the question's id; of two to one question the first counts.
 
+    A row without an answer, or with an empty one, is said, and is none of them.
+
     Raises:
-        InputError: when a line is no JSON object, or lacks a field.
+        InputError: when a row is no JSON object, or lacks a field; or no row has an answer.
         StorageError: when the file cannot be read.
     """
     found: dict[str, str] = {}
-    for place, row in _lines(contestant.path, f"answers '{contestant.name}'"):
-        answer = _text_at(row, contestant.answer, place)
-        found.setdefault(_id_of(_joined(row, contestant.fields, place)), answer)
+    rows, empty, where = 0, 0, f"answers '{contestant.name}'"
+    for place, row in _lines(contestant.path, where):
+        rows += 1
+        answer = "" if _at(row, contestant.answer, place) is None else _text_at(row, contestant.answer, place)
+        identity = _id_of(_joined(row, contestant.fields, place))
+        if answer:
+            found.setdefault(identity, answer)
+        else:
+            empty += 1
+    if not found:
+        raise InputError(
+            f"{where}: {contestant.path} has no answer in {rows:,} rows", action="check the file and `answer`"
+        )
+    if empty:
+        log.warning("%s: %s of %s rows have no answer in '%s'", where, f"{empty:,}", f"{rows:,}", contestant.answer)
     return found
 
 
@@ -75,15 +92,7 @@ def _rows(prompts: PromptSet, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: str, where: str) -> Iterator[tuple[str, Any]]:
-    lines = read_bytes(locate(path)).decode("utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{where}: {path}, line {number}"
-        try:
-            yield place, json.loads(line)
-        except ValueError:
-            raise _fault(place, "not JSON") from None
+    return json_rows(read_bytes(locate(path)), f"{where}: {path}")
 
 
 def _hub_rows(prompts: PromptSet, where: str) -> Iterator[tuple[str, Any]]:
@@ -111,6 +120,13 @@ def _joined(row: Any, fields: Sequence[str], place: str) -> str:
 
 
 def _text_at(row: Any, field: str, place: str) -> str:
+    value = _at(row, field, place)
+    if not isinstance(value, str):
+        raise _fault(place, f"'{field}' is no text")
+    return value.strip()
+
+
+def _at(row: Any, field: str, place: str) -> Any:
     value = row
     for part in field.split("."):
         try:
@@ -118,9 +134,7 @@ def _text_at(row: Any, field: str, place: str) -> str:
         except (KeyError, IndexError, ValueError, TypeError):
             names = ", ".join(row) if isinstance(row, dict) else "none: it is no object"
             raise _fault(place, f"there is no '{field}'; its fields: {names}") from None
-    if not isinstance(value, str):
-        raise _fault(place, f"'{field}' is no text")
-    return value.strip()
+    return value
 
 
 def _fault(place: str, problem: str) -> InputError:

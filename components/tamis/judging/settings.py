@@ -33,7 +33,9 @@ class PromptSet(Settings):
     """Questions that both models answer: out of one JSONL file, or a data set of the hub."""
 
     name: str = Field(min_length=1, description="what tables call the set")
-    path: str | None = Field(None, min_length=1, description="JSONL file, local or s3://, one object a line")
+    path: str | None = Field(
+        None, min_length=1, description="JSON file, local or s3://: one object a line, or an array"
+    )
     dataset: str | None = Field(
         None, min_length=1, description="instead of path: a hub name, or a folder that the library datasets loads"
     )
@@ -100,7 +102,7 @@ class AnswersContestant(Settings):
 
     kind: Literal["answers"] = Field("answers", description="the answers exist already")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="what tables call it")
-    path: str = Field(min_length=1, description="JSONL file, local or s3://, one object a line")
+    path: str = Field(min_length=1, description="JSON file, local or s3://: one object a line, or an array")
     fields: list[str] = Field(["prompt"], min_length=1, description="where the prompt's text is, as in a prompt set")
     answer: str = Field("answer", min_length=1, description="where the answer is, as in choices.0.turns.0")
     written_by: str | None = Field(

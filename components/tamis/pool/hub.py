@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import InputError, MissingExtraError
 from tamis.core.storage import fingerprint
-from tamis.pool.readers import ARROW_ROWS, Rows, rows_of_arrow
+from tamis.pool.openings import Rows
+from tamis.pool.readers import ARROW_ROWS, rows_of_arrow
+from tamis.pool.saved import is_saved, load_saved
 
 if TYPE_CHECKING:
     from tamis.pool.settings import Source
 
+log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 10  # seconds for the question which commit a branch is at
 
@@ -51,13 +55,27 @@ def _commit(dataset: str, revision: str | None) -> str | None:
 
 
 class DatasetReader:
-    """A split of a data set, memory-mapped, read by small batches of the wanted columns."""
+    """A split of a data set, memory-mapped, read by small batches of the wanted columns.
+
+    Attributes:
+        taken: what a manifest says of it: the split, where it has a name, and the other splits, where none was asked
+            for.
+    """
 
     uniform = True
 
     def __init__(self, source: Source, revision: str) -> None:
         # A branch stays what the user called it, so that the cache finds it when there is no network.
-        self._data = _load(source, revision if _COMMIT.fullmatch(revision) else source.revision)
+        pinned = revision if _COMMIT.fullmatch(revision) else source.revision
+        self._data, split, others = _load(source, pinned)
+        self.taken: dict[str, Any] = ({"split": split} if split else {}) | ({"other_splits": others} if others else {})
+        if others:
+            log.warning(
+                "source '%s': the split '%s' is read; there are others, to be named by `split`: %s",
+                source.name,
+                split,
+                ", ".join(others),
+            )
         self.columns: list[str] = list(self._data.column_names)
         self.total: int | None = self._data.num_rows
 
@@ -70,8 +88,11 @@ class DatasetReader:
             first += batch.num_rows
 
 
-def _load(source: Source, revision: str | None) -> Any:
+def _load(source: Source, revision: str | None) -> tuple[Any, str | None, list[str]]:
     """Load the split that `source` names.
+
+    Returns:
+        A data set, the split it is, and those that are there too where the source names none.
 
     Raises:
         InputError: when the data set, its configuration or its split does not exist or cannot be reached or read.
@@ -82,11 +103,13 @@ def _load(source: Source, revision: str | None) -> Any:
     except ImportError:
         raise MissingExtraError.of("datasets", "hub") from None
     name, split = str(source.dataset), source.split or "train"
+    if is_saved(name):
+        return load_saved(source)
     try:
-        if (Path(name) / "state.json").is_file():  # one split, as `save_to_disk` writes it
-            return datasets.load_from_disk(name)
         local = Path(name).is_dir()
-        return datasets.load_dataset(name, source.config, split=split, revision=None if local else revision)
+        data = datasets.load_dataset(name, source.config, split=split, revision=None if local else revision)
+        others = [str(other) for other in data.info.splits or () if str(other) != split and source.split is None]
+        return data, split, others
     except datasets.exceptions.DatasetsError as error:
         problem, action = _first_line(error), "check the name; a gated data set needs HF_TOKEN"
         if isinstance(error, datasets.exceptions.DatasetGenerationError):

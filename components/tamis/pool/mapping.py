@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamis.core.errors import InputError
 from tamis.core.samples import Message, fault_of
-from tamis.pool.readers import Fields
+from tamis.pool.openings import Fields
 from tamis.pool.rejects import Reject
 from tamis.pool.settings import FIELDS, Source, candidates
+from tamis.pool.side import OF_ANSWERS
 
 # What other data sets call the roles, in lower case.
 ROLES = {
@@ -33,6 +34,7 @@ _REQUIRED = {
     "prompt_completion": ("prompt", "completion"),
 }
 _OF_A_MESSAGE = {"role", "content", "from", "value"}
+_USUAL = (("role", "content"), ("from", "value"))  # OpenAI's and ShareGPT's names; each is found under the other's list
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,16 @@ class Mapping:
         Raises:
             Reject: when there is none that can be used.
         """
-        messages = self._mapped(row)
+        return self.conversation(row)[0]
+
+    def conversation(self, row: Fields) -> tuple[list[Message], dict[str, list[Any]]]:
+        """The conversation in `row`, and what its turns have beside it: "field.name" to values.
+
+        Raises:
+            Reject: when there is none that can be used.
+        """
+        beside: dict[str, list[Any]] = {}
+        messages = self._mapped(row, beside)
         if "system" in self.fields and not (messages and messages[0]["role"] == "system"):
             system = _text(row, self.fields["system"])
             if system.strip():
@@ -61,14 +72,14 @@ class Mapping:
         fault = fault_of(messages)
         if fault is not None:
             raise Reject(_kind_of(fault), fault)
-        return messages
+        return messages, beside
 
-    def _mapped(self, row: Fields) -> list[Message]:
+    def _mapped(self, row: Fields, beside: dict[str, list[Any]]) -> list[Message]:
         fields = self.fields
-        if self.schema == "messages":
-            return _turns(_value(row, fields["messages"]), fields["role"], fields["content"])
-        if self.schema == "conversations":
-            return _turns(_value(row, fields["conversations"]), fields["from"], fields["value"])
+        for schema, role, content in (("messages", "role", "content"), ("conversations", "from", "value")):
+            if self.schema == schema:
+                field = fields[schema]
+                return _turns(_value(row, field), _Names(field, fields[role], fields[content]), beside)
         if self.schema == "instruction":
             instruction, output = _text(row, fields["instruction"]), _text(row, fields["output"])
             more = _text(row, fields["input"]) if fields["input"] in row else ""
@@ -77,7 +88,10 @@ class Mapping:
                 Message(role="assistant", content=output),
             ]
         prompt, completion = _value(row, fields["prompt"]), _value(row, fields["completion"])
-        return [*_side(prompt, "user", fields["prompt"]), *_side(completion, "assistant", fields["completion"])]
+        return [
+            *_side(prompt, "user", fields["prompt"], beside),
+            *_side(completion, "assistant", fields["completion"], beside),
+        ]
 
 
 def mapping_of(source: Source, columns: Sequence[str], where: str) -> Mapping:
@@ -114,7 +128,8 @@ def check_columns(source: Source, mapping: Mapping, columns: Sequence[str], unif
         raise InputError(
             f"source '{source.name}': {where} has no field {_listed(missing)}",
             allowed=_listed(columns),
-            action="correct the source's `fields`, `where` or `keep`, or its `schema`",
+            action="correct the source's `fields`, `where` or `keep`, or its `schema`; files of another layout are a "
+            "source of their own",
         )
 
 
@@ -142,29 +157,58 @@ def _json(value: Any) -> str:
         return _json(json.loads(json.dumps(value, default=_as_text), parse_constant=lambda _: None))
 
 
-def _turns(value: Any, role: str, content: str) -> list[Message]:
-    """Messages out of a list of objects, of alternating texts, or of their JSON; or out of an object of lists."""
+class _Names(NamedTuple):
+    """What a list of turns and the two fields of each turn are called."""
+
+    turns: str
+    role: str
+    content: str
+
+    def in_turn(self, turn: Fields) -> tuple[str, str]:
+        """The two fields' names in a turn: where both usual pairs of names are allowed, those that it has."""
+        own = (self.role, self.content)
+        usual = _USUAL if own in _USUAL else ()
+        return next((pair for pair in (own, *usual) if pair[0] in turn and pair[1] in turn), own)
+
+
+def _turns(value: Any, names: _Names, beside: dict[str, list[Any]]) -> list[Message]:
+    """Messages out of a list of objects, of alternating texts, or of their JSON; or out of an object of lists.
+
+    What the turns have besides is added to `beside`.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise Reject("wrong type", f"the messages are text, and that is no JSON: {error}") from None
-    if isinstance(value, dict) and isinstance(value.get(role), list) and isinstance(value.get(content), list):
-        if len(value[role]) != len(value[content]):
-            raise Reject("wrong type", f"the messages have {len(value[role])} roles and {len(value[content])} contents")
-        value = [{role: r, content: c} for r, c in zip(value[role], value[content], strict=True)]
+    if isinstance(value, dict):
+        role, content = names.in_turn(value)
+        if isinstance(value.get(role), list) and isinstance(value.get(content), list):
+            value = _turned(value, role, content)
     if value is None:
         return []
     if not isinstance(value, list):
         raise Reject("wrong type", f"the messages are of type {type(value).__name__}, not a list")
     if value and isinstance(value[0], str):
-        value = [{role: ("user", "assistant")[i % 2], content: text} for i, text in enumerate(value)]
-    return [_message(number, turn, role, content) for number, turn in enumerate(value, 1)]
+        value = [{names.role: ("user", "assistant")[i % 2], names.content: text} for i, text in enumerate(value)]
+    return [_message(number, turn, names, beside) for number, turn in enumerate(value, 1)]
 
 
-def _message(number: int, turn: Any, role: str, content: str) -> Message:
+def _turned(lists: Fields, role: str, content: str) -> list[Fields]:
+    """Turns out of an object of lists."""
+    turns = len(lists[role])
+    if turns != len(lists[content]):
+        raise Reject("wrong type", f"the messages have {turns} roles and {len(lists[content])} contents")
+    whole = {name: values for name, values in lists.items() if isinstance(values, list) and len(values) == turns}
+    return [dict(zip(whole, turn, strict=True)) for turn in zip(*whole.values(), strict=True)]
+
+
+def _message(number: int, turn: Any, names: _Names, beside: dict[str, list[Any]]) -> Message:
     if not isinstance(turn, dict):
         raise Reject("wrong type", f"message {number} is of type {type(turn).__name__}, not an object")
+    role, content = names.role, names.content
+    if role not in turn or content not in turn:
+        role, content = names.in_turn(turn)
     if role not in turn or content not in turn:
         raise Reject("missing field", f"message {number} has no '{role if role not in turn else content}'")
     called, text = turn[role], turn[content]
@@ -173,13 +217,18 @@ def _message(number: int, turn: Any, role: str, content: str) -> Message:
         raise Reject("unknown role", f"message {number} has the role {called!r}; allowed: {', '.join(ROLES)}")
     if text is not None and not isinstance(text, str):
         raise Reject("wrong type", f"message {number}: its '{content}' is of type {type(text).__name__}, not text")
+    for name, other in turn.items() if len(turn) > 2 else ():  # most turns have nothing beside them
+        if name not in (role, content) and other is not None:
+            values = beside.setdefault(f"{names.turns}.{name}", [])
+            if known == "assistant" or name not in OF_ANSWERS:
+                values.append(other)
     return Message(role=known, content=text or "")
 
 
-def _side(value: Any, role: str, field: str) -> list[Message]:
+def _side(value: Any, role: str, field: str, beside: dict[str, list[Any]]) -> list[Message]:
     """One side of a prompt and completion: a text, or a list of messages."""
     if isinstance(value, list):
-        return _turns(value, "role", "content")
+        return _turns(value, _Names(field, "role", "content"), beside)
     return [Message(role=role, content=_as_message_text(value, field))]
 
 

@@ -19,9 +19,11 @@ from tamis.core.samples import Message, sample_id
 from tamis.core.tables import POOL
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import Mapping, check_columns, mapping_of, metadata_of
-from tamis.pool.readers import Fields, Reader, reader_of
+from tamis.pool.openings import Fields
+from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject, Rejected
 from tamis.pool.settings import PoolSettings
+from tamis.pool.side import TAUGHT, Side
 from tamis.pool.sources import Resolved
 
 BLOCK_ROWS = 8192
@@ -71,6 +73,10 @@ class SourceRows:
         self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
         self._never_seen = set(self._source.keep)
         self.mapping: Mapping | None = None  # known with the first readable row
+        self.side = Side(frozenset((*self._source.keep, *self._source.where)))
+        self._read: frozenset[str] = frozenset()  # the row's fields that make the conversation
+        self._columns: tuple[str, ...] | None = None  # of the file that is read, where all its rows have the same
+        self.taken: dict[str, Any] = {}  # of a data set, known with its first row
 
     def take(self, samples: int) -> Block:
         """The next rows: until there are `samples` of them that can be used, or enough for one block.
@@ -135,7 +141,10 @@ class SourceRows:
         if self._never_seen:
             self._never_seen -= row.keys()
         assert self.mapping is not None  # set by the file that the row is from
-        return self.mapping.messages(row), metadata_of(row, self._source.keep)
+        messages, beside = self.mapping.conversation(row)
+        metadata = metadata_of(row, self._source.keep)
+        self.side.add(row, self._columns or tuple(row), self._read, beside, messages)
+        return messages, metadata
 
     def _matches(self, row: Fields) -> bool:
         for name, wanted in self._source.where.items():
@@ -166,12 +175,17 @@ class SourceRows:
         if reader.columns:
             self.mapping = self.mapping or mapping_of(self._source, reader.columns, file)
             check_columns(self._source, self.mapping, reader.columns, reader.uniform, file)
-        return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep]
+            self._read = frozenset(self.mapping.columns)
+        self._columns = tuple(reader.columns) if reader.uniform else None
+        lost = [name for name in reader.columns if name in TAUGHT]  # read to see what they say
+        return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep, *lost]
 
     def _readers(self) -> Iterator[tuple[str, Reader]]:
         if self._source.dataset is not None:
             dataset = self._source.dataset
-            yield dataset, DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            reader = DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            self.taken = reader.taken
+            yield dataset, reader
         for name, place in self._resolved.files:
             local = place if isinstance(place, Path) else self._downloads / Path(name).name
             if not isinstance(place, Path):
@@ -179,6 +193,11 @@ class SourceRows:
             yield name, reader_of(local, self._settings.max_json_mib, self._settings.max_row_mib)
             if not isinstance(place, Path):
                 local.unlink()
+
+
+def matches(row: Fields, where: dict[str, str | int | float | bool]) -> bool:
+    """Whether `where` takes a row."""
+    return all(_equal(row.get(name), wanted) for name, wanted in where.items())
 
 
 def _equal(value: Any, wanted: str | int | float | bool) -> bool:

@@ -76,6 +76,13 @@ class PoolSettings(Settings):
     max_reject_share: float = Field(
         0.1, ge=0, le=1, description="fail when more than this share of a source's rows is unusable"
     )
+    max_lost_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="fail when more than this share of a source's samples has fields that change what is taught and "
+        "are not read: a system prompt, history, tools, thoughts, images, weights",
+    )
     max_json_mib: int = Field(512, ge=1, description="largest JSON array file, which is read in one piece")
     max_row_mib: int = Field(16, ge=1, description="a longer line of JSONL or CSV is rejected")
 

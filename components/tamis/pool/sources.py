@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from pydantic import Field
 
 from tamis.core import storage
 from tamis.core.artifacts import MANIFEST, Artifact
-from tamis.core.errors import InputError, StorageError, explained_os_errors
+from tamis.core.errors import InputError, SettingsError, StorageError, explained_os_errors
 from tamis.core.settings import Settings, parse
 from tamis.core.storage import Location
 from tamis.pool import hub, recipes
 from tamis.pool.readers import SUFFIXES, reader_of
+from tamis.pool.saved import DESCRIPTIONS, is_saved, load_saved
 from tamis.pool.settings import PoolSettings, Source
 
 log = logging.getLogger(__name__)
 _FORMATS = ", ".join(SUFFIXES)
+# The names of splits in those of files, as the hub's are: data/test-00000-of-00001.parquet
+_SPLIT = re.compile(r"(?<![^\W_])(train|test|validation|valid|val|dev)(?![^\W_])", re.IGNORECASE)
 _COUNTED = 1 << 23  # bytes of JSONL looked through at a time
 
 
@@ -66,7 +70,14 @@ def resolve(source: Source) -> Resolved:
         if "limit" in own and own["limit"] is None:
             known.pop("seed", None)  # it draws the recipe's limit, which the user takes away
         source = parse(Source, known | own, where=f"source '{source.name}' (recipe {source.recipe})")
+    if source.path is not None and is_saved(source.path):
+        source = source.model_copy(update={"path": None, "dataset": source.path})
     if source.dataset is not None:
+        if source.revision is not None and Path(source.dataset).is_dir():
+            raise SettingsError(
+                f"source '{source.name}': 'revision' has no meaning for {source.dataset}, which is a local folder",
+                action="leave it out",
+            )
         revision = hub.revision_of(source.dataset, source.revision)
         return Resolved(source, (), {source.dataset: revision}, recipe)
     assert source.path is not None  # exactly one of the three is given
@@ -93,6 +104,7 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         StorageError: when nothing is there.
     """
     location = storage.locate(path)
+    path = path if storage.is_remote(path) else str(location)
     if storage.exists(location / MANIFEST):
         names = [file.name for file in Artifact.open(path, "pool").manifest.files if file.name.startswith("part-")]
         return [(name, location / name) for name in sorted(names)]
@@ -105,15 +117,28 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         found = [(storage.below(base, Path(file)), Path(file)) for file in glob.glob(path, recursive=True)]
         found = [(name, file) for name, file in found if file.is_file()]
     if not found:
-        raise StorageError(f"{path}: nothing is there", allowed=_beside(path), action="check the path")
-    files = sorted((name, file) for name, file in found if _is_data(name))
-    others = sorted(name for name, _ in found if not _is_data(name))
+        raise StorageError(
+            f"{storage.looked_for(path)}: nothing is there", allowed=_beside(path), action="check the path"
+        )
+    alone = len(found) == 1  # the file that is named, whatever it is called
+    files = sorted((name, file) for name, file in found if _is_data(name, alone))
+    others = sorted(name for name, _ in found if not _is_data(name, alone))
     if not files:
+        saved = any(name.endswith(".arrow") for name in others)
         raise InputError(
-            f"{path}: no file that can be read; seen: {', '.join(others[:5])}", allowed=f"files that end in {_FORMATS}"
+            f"{path}: no file that can be read; seen: {', '.join(others[:5])}",
+            allowed=f"files that end in {_FORMATS}",
+            action="of data sets that `save_to_disk` wrote, give each folder as a source of its own" if saved else "",
         )
     if others:
         log.warning("%s: %d files are no %s and stay out: %s", path, len(others), _FORMATS, ", ".join(others[:5]))
+    if len(splits := {split[0].lower() for name, _ in files if (split := _SPLIT.search(name))}) > 1:
+        log.warning(
+            "%s: all files are read, of the splits %s; for one of them give its files, or the folder as `dataset` with "
+            "`split`",
+            path,
+            " and ".join(sorted(splits)),
+        )
     return files
 
 
@@ -124,6 +149,8 @@ def count_rows(path: str, settings: PoolSettings) -> int:
         InputError: when a file cannot be read.
         StorageError: when nothing is there.
     """
+    if is_saved(path):
+        return int(load_saved(Source(name=path, dataset=path))[0].num_rows)
     return sum(_rows_of(Path(str(file)), settings) for _, file in files_at(path))
 
 
@@ -138,8 +165,10 @@ def _rows_of(file: Path, settings: PoolSettings) -> int:
     return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 
 
-def _is_data(name: str) -> bool:
-    return name.endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+def _is_data(name: str, alone: bool) -> bool:
+    parts = name.split("/")
+    described = parts[-1] in DESCRIPTIONS and not alone
+    return name.endswith(SUFFIXES) and not described and not any(part.startswith(".") for part in parts)
 
 
 def _base_of(pattern: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import closing
 from functools import partial
@@ -17,14 +18,17 @@ from tamis.core.ids import pack
 from tamis.core.settings import hash_of
 from tamis.core.steps import Step, Uri, run_step
 from tamis.core.tables import POOL, PartsWriter
+from tamis.pool.checking import look_into
 from tamis.pool.counts import Counts
 from tamis.pool.draw import Draw
 from tamis.pool.keyset import KeySet
 from tamis.pool.rejects import RejectsWriter
 from tamis.pool.rows import BLOCK_ROWS, SourceRows
 from tamis.pool.settings import PoolSettings
+from tamis.pool.side import Side, told
 from tamis.pool.sources import Resolved, resolve
 
+log = logging.getLogger(__name__)
 REJECTS_FILE = "rejects.parquet"
 
 
@@ -50,7 +54,11 @@ def run(settings: PoolSettings, *, out: Uri) -> Manifest:
 def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside: str) -> None:
     if not storage.is_remote(rejects_beside):
         Path(rejects_beside).unlink(missing_ok=True)  # of an earlier run that failed
-    pool, total, facts = _Pool(step), Counts(), {}
+    for resolved in sources:
+        # Of a source without a limit every file will be read: one of another layout is told before hours of reading.
+        if resolved.files and resolved.source.limit is None:
+            look_into(resolved.source, step.settings, resolved.files)
+    pool, total, facts, lossy = _Pool(step), Counts(), {}, 0
     with pool.parts, pool.rejects:
         for resolved in sources:
             name = resolved.source.name
@@ -65,8 +73,10 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
                     action=f"see them all in {rejects_beside}; correct the source or its settings",
                 )
             rows.check_all_settings_met()
-            facts[name] = counts.as_facts() | _described(resolved, rows)
+            _check_side(rows.side, counts, name, step.settings.max_lost_share)
+            facts[name] = counts.as_facts() | _described(resolved, rows) | rows.side.as_facts()
             total.add(counts)
+            lossy += rows.side.samples
         if total.kept == 0:
             pool.keep_rejects(rejects_beside)
             raise InputError(
@@ -75,6 +85,7 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
             )
     step.rows = total.kept
     step.facts.update(total.as_facts() | {"reject_reasons": pool.rejects.counts(), "sources": facts})
+    step.facts["samples_with_lost_fields"] = lossy
 
 
 class _Pool:
@@ -140,6 +151,33 @@ class _Pool:
         counts.add_kept(table)
 
 
+def _check_side(side: Side, counts: Counts, name: str, most: float) -> None:
+    """Say which fields of a source are not read, and which of them change what is taught.
+
+    Raises:
+        InputError: when more than the share `most` of its samples has such a field.
+    """
+    others = {field: count for field, count in side.fields.items() if field not in side.lost}
+    if others:
+        log.info("source '%s': fields that are not read: %s", name, told(others))
+    if not side.lost:
+        return
+    usable = counts.kept + counts.duplicates + counts.not_drawn
+    problem = (
+        f"source '{name}': {side.samples:,} of {usable:,} samples have fields that change what is taught and are not "
+        f"read: {told(side.lost)}"
+    )
+    if side.samples > most * usable:
+        system = next((field for field in side.lost if field.startswith("system")), "system")
+        raise InputError(
+            problem,
+            allowed=f"a share of {most:g} (pool.max_lost_share)",
+            action=f"read a system prompt by `fields: {{system: {system}}}`; `keep` those of the row without which the "
+            "samples are right, prepare the others beforehand, or raise the limit",
+        )
+    log.warning("%s", problem)
+
+
 def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
     """What the manifest says of a source beside its counts."""
     facts: dict[str, Any] = {"schema": rows.mapping.schema if rows.mapping else None}
@@ -148,6 +186,7 @@ def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
     if resolved.source.dataset is not None:
         facts["dataset"] = resolved.source.dataset
         facts["revision"] = resolved.fingerprints[resolved.source.dataset]
+        facts |= rows.taken
     if resolved.recipe is not None:
         facts["samples_in_paper"] = resolved.recipe.samples
     return facts

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tamis.core.llm.forms import Form, UnparsableError
 
-__all__ = ["FORM", "HIGH", "KEYS", "LOW", "Scores", "UnparsableError", "read", "write"]
+__all__ = ["FORM", "HIGH", "KEYS", "LOW", "Scores", "UnparsableError", "write"]
 KEYS = ("Rarity", "Complexity", "Informativeness", "Overall rating")
 LOW, HIGH = 1, 10
 FORM = Form(KEYS, LOW, HIGH)
@@ -24,13 +24,3 @@ class Scores(NamedTuple):
 def write(scores: Scores) -> str:
     """The answer that says `scores`, as a rater is asked to write it."""
     return FORM.write(scores)
-
-
-def read(answer: str) -> tuple[Scores, tuple[str, ...]]:
-    """The scores in an answer, and the names of what was forgiven, as `Form.read` reads it.
-
-    Raises:
-        UnparsableError: with the reason.
-    """
-    values, leniencies = FORM.read(answer)
-    return Scores(*values), leniencies

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tamis.core.llm.asking import summed
 from tamis.core.llm.backend import Answer
 from tamis.core.llm.readings import failed, forgiven, unparsable
+from tamis.core.scales import Scale
 from tamis.core.store import ATTEMPTS, TOKENS, Records
 from tamis.core.tables import NOT_ASKED, RATINGS
-from tamis.rating.parsing import HIGH, LOW, UnparsableError, read
+from tamis.rating.parsing import HIGH, LOW, UnparsableError
+from tamis.rating.scaling import expected_of, scores_in
 
 Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "not_asked"]
+ONE_TO_TEN = Scale()
 Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
@@ -76,8 +79,11 @@ RECORDS = Records(
 )
 
 
-def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Rating:
-    """Read the answer of attempt number `attempt`; `earlier` is what the attempts before it came to."""
+def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None, *, scale: Scale = ONE_TO_TEN) -> Rating:
+    """Read the answer of attempt number `attempt`; `earlier` is what the attempts before it came to.
+
+    Its scores are on `scale`, the rating's on 1 to 10.
+    """
     common = {
         "id": answer.id,
         "attempts": attempt,
@@ -87,13 +93,9 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None) -> Ra
     if answer.problem is not None:
         return Rating.model_validate(common | failed(answer))
     try:
-        scores, leniencies = read(answer.text)
+        scores, leniencies = scores_in(answer.text, scale)
     except UnparsableError as error:
         return Rating.model_validate(common | unparsable(answer, error))
-    expected = None
-    if answer.probabilities is not None:
-        mean = sum(score * share for score, share in enumerate(answer.probabilities, LOW))
-        # Beyond four decimals lies the noise of floating point, which differs between batches.
-        expected = round(min(max(mean, LOW), HIGH), 4)
-    said = {"status": "ok", "expected": expected, "lenient": forgiven(answer, leniencies)}
+    said = {"status": "ok", "expected": expected_of(answer.probabilities, scale)}
+    said["lenient"] = forgiven(answer, leniencies)
     return Rating.model_validate(common | scores._asdict() | said)

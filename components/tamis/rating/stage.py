@@ -41,6 +41,7 @@ from tamis.rating.metrics import Metrics
 from tamis.rating.prompts import Prompt, load_prompt
 from tamis.rating.records import RECORDS, Rating, not_asked, rating_of
 from tamis.rating.rows import BLOCK, Rows, Sample
+from tamis.rating.scaling import question_lower_half
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.shards import Shard
 from tamis.rating.summary import Summary
@@ -189,7 +190,7 @@ class _Rater:
             self.backend.remember_in(Journal(self.store.journal))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
-        self.stored = self.store.read(wanted).anew(partial(anew, read=rating_of))
+        self.stored = self.store.read(wanted).anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
         """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""
@@ -298,7 +299,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
 
         def read(answer: Answer, attempt: int, earlier: Rating | None) -> Rating:
             budget.pay(answer)
-            return rating_of(answer, attempt, earlier)
+            return rating_of(answer, attempt, earlier, scale=rater.prompt.scale)
 
         for finished in ask(
             rater.backend,
@@ -323,7 +324,9 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     step.rows = parts.rows
     step.models["rater"] = str(rater.backend.identity["model"])
     step.facts.update(summary.facts())
+    question_lower_half(settings.name, step.facts["overall_histogram"], rater.prompt.scale)
     step.facts |= {
+        "scale": str(rater.prompt.scale),
         "prompt": {"name": settings.prompt, "version": rater.prompt.version, "hash": rater.prompt.hash},
         "backend": dict(rater.backend.identity),
         "reused": reused,

@@ -50,10 +50,10 @@ def test_an_empty_file_has_no_ids(tmp_path: Path, name: str) -> None:
     ("name", "content", "words"),
     [
         ("ids.txt", f"{IDS[0]}\nrow 12\n", "entry 2 is 'row 12'"),
-        ("ids.jsonl", json.dumps({"id": IDS[0]}) + "\n\n{id}", "line 3 is not JSON"),
+        ("ids.jsonl", json.dumps({"id": IDS[0]}) + "\n\n{id}", "line 3: not JSON"),
         ("ids.jsonl", '{"identity": 3}', "line 1 has no text field `id`"),
         ("ids.jsonl", '{"id": 3}', "line 1 has no text field `id`"),
-        ("ids.jsonl", "[1]", "line 1 has no text field `id`"),
+        ("ids.jsonl", "[1]", "row 0 has no text field `id`"),
         ("ids.csv", "identity,why\n3,test\n", "has no column 'id'; it has identity, why"),
         ("ids.csv", "", "cannot be read"),
         ("ids.parquet", "no parquet", "cannot be read"),
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_told_with_its_place(tmp_path: Path, name: str, c
 
 def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="UTF-16"):
         read_ids(str(tmp_path / "ids.txt"), setting="exclude")
 
 

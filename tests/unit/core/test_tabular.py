@@ -32,3 +32,12 @@ def test_a_local_file_is_its_own_copy_and_a_missing_one_is_named(tmp_path: Path)
     assert local_copy(str(path), tmp_path) == path
     with pytest.raises(StorageError, match=r"gone\.csv does not exist"):
         local_copy(str(tmp_path / "gone.csv"), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_file_in_utf_16_is_told_how_to_convert_it(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(("a,b\n1,2\n" if suffix == "csv" else '{"a": 1}\n').encode("utf-16"))
+    with pytest.raises(InputError) as error:
+        read_columns(path, ["a"], shown="a")
+    assert (error.value.allowed, "iconv" in error.value.action) == ("UTF-8", True)

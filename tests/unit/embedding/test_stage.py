@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, ModelError, SettingsError
+from tamis.core.samples import Message
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.embedding.stage import run
 from tests.artifacts import conversation, make_pool
@@ -122,3 +124,62 @@ def test_the_component_describes_its_artifact(models: Path, small_pool: Path, tm
     embed.python_func(pool=dsl.Dataset(uri=str(small_pool)), settings=settings, embeddings=embeddings, metrics=metrics)
     assert embeddings.metadata["kind"] == "embeddings"
     assert metrics.metadata["dimensions"] == 384
+
+
+PROMPT = "You answer for the shop. " + " ".join(f"Rule number {i}: be brief and kind." for i in range(60))
+SUBJECTS = ("bread", "dough", "yeast", "Napoleon", "Caesar", "emperors")
+
+
+def agents(talks: Sequence[str], system: str = PROMPT) -> list[list[Message]]:
+    return [
+        [Message(role="system", content=system), *conversation(f"Tell of {talk}", f"So: {talk}.")] for talk in talks
+    ]
+
+
+def test_a_beginning_longer_than_the_limit_does_not_make_all_vectors_equal(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make_pool(tmp_path / "pool", agents(SUBJECTS))
+    model = str(models / "minilm")
+    kept = run(EmbeddingSettings(model=model, shared_beginnings="keep"), pool=pool, out=tmp_path / "kept")
+    assert (kept.facts["texts_cut"], kept.facts["equal_vectors"]) == (6, 6)
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 2
+    manifest = run(EmbeddingSettings(model=model), pool=pool, out=tmp_path / "out")
+    assert (manifest.facts["texts_cut"], manifest.facts["equal_vectors"]) == (0, 0)
+    assert [beginning["samples"] for beginning in manifest.facts["beginnings_left_out"]] == [6]
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 3
+    cosine = vectors_of(tmp_path / "out") @ vectors_of(tmp_path / "out").T
+    assert cosine[0, 1] > cosine[0, 3:].max() + 0.2
+
+
+def test_an_ordinary_pool_has_the_same_bytes_whatever_is_set(models: Path, tmp_path: Path) -> None:
+    long = " ".join(f"word{i}" for i in range(400))
+    talks = agents([*SUBJECTS, *(f"{i} {long}" for i in range(3))], system="You are a helpful assistant.")
+    pool = make_pool(tmp_path / "pool", talks)
+    for choice in ("leave_out", "keep"):
+        settings = EmbeddingSettings(model=str(models / "minilm"), shared_beginnings=choice)
+        manifest = run(settings, pool=pool, out=tmp_path / choice)
+        assert (manifest.facts["texts_cut"], manifest.facts["equal_vectors"]) == (3, 0)
+        assert "beginnings_left_out" not in manifest.facts
+    assert (tmp_path / "leave_out/vectors.npy").read_bytes() == (tmp_path / "keep/vectors.npy").read_bytes()
+
+
+def test_known_vectors_are_taken_over_where_the_same_text_was_read(models: Path, tmp_path: Path) -> None:
+    talks = agents(SUBJECTS)
+    plain = [conversation("What is a sieve?", "A tool that holds back what is coarse.")]
+    settings = EmbeddingSettings(model=str(models / "minilm"))
+    few = run(settings, pool=make_pool(tmp_path / "few", [*talks[:2], *plain]), out=tmp_path / "first")
+    assert "beginnings_left_out" not in few.facts  # of two samples only
+    pool = make_pool(tmp_path / "all", [*talks, *plain])
+    manifest = run(settings, pool=pool, known=[tmp_path / "first"], out=tmp_path / "out")
+    assert (manifest.facts["taken_over"], manifest.facts["equal_vectors"]) == (1, 0)
+    again = run(settings, pool=pool, known=[tmp_path / "out"], out=tmp_path / "again")
+    assert again.facts["taken_over"] == 7
+
+
+@pytest.mark.parametrize("rows", [[], [[1, 2]], [[1, 2], [2, 1]], [[1, 2], [3, 4], [1, 2], [3, 4], [1, 2], [0, 0]]])
+def test_rows_that_are_equal_are_counted(rows: list[list[int]]) -> None:
+    from tamis.embedding.stage import equal_rows
+
+    vectors = np.array(rows, np.float16).reshape(-1, 2)
+    assert equal_rows(vectors) == sum(rows.count(row) > 1 for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import InputError, StorageError
-from tamis.judging.questions import questions_of
-from tamis.judging.settings import PromptSet
+from tamis.judging.questions import given_answers, questions_of
+from tamis.judging.settings import AnswersContestant, PromptSet
 from tests.conftest import shared_data
 
 
@@ -79,3 +80,41 @@ def test_a_file_that_is_empty_or_not_there_is_an_error(tmp_path: Path) -> None:
 def test_the_published_sets_are_read_whole(file: str, fields: list[str], count: int) -> None:
     path = shared_data("judge", "prompts", file)
     assert len(questions_of(PromptSet(name=file, path=str(path), fields=fields))) == count
+
+
+ALPACA = [
+    {"dataset": "koala", "instruction": "Sing?", "output": "La", "generator": "davinci"},
+    {"dataset": "koala", "instruction": "Dance?", "output": None, "generator": "davinci"},
+    {"dataset": "koala", "instruction": "Jump?", "output": "  ", "generator": "davinci"},
+]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("form", ["array", "lines", "packed"])
+def test_answers_are_read_in_every_form_and_empty_ones_are_none(
+    tmp_path: Path, mark: bytes, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = "\n\n".join(json.dumps(row) for row in ALPACA)
+    data = mark + (json.dumps(ALPACA, indent=1) if form == "array" else lines).encode()
+    path = tmp_path / ("answers.json.gz" if form == "packed" else "answers.json")
+    path.write_bytes(gzip.compress(data) if form == "packed" else data)
+    given = given_answers(AnswersContestant(name="davinci", path=str(path), fields=["instruction"], answer="output"))
+    (sing,) = questions_of(PromptSet(name="test", path=str(path), fields=["instruction"]))[:1]
+    assert given == {sing.id: "La"}
+    assert [record.args[1:3] for record in caplog.records if record.args] == [("2", "3")]
+
+
+@pytest.mark.parametrize(
+    "data", ['{"prompt": "Q", "answer": "Ä"}'.encode("latin-1"), '{"prompt": "Q"}'.encode("utf-16")]
+)
+def test_answers_in_another_encoding_are_refused_and_not_changed(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "answers.jsonl").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        given_answers(AnswersContestant(name="a", path=str(tmp_path / "answers.jsonl")))
+    assert error.value.allowed == "UTF-8"
+
+
+def test_a_file_in_which_no_row_has_an_answer_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text('{"prompt": "Q", "answer": null}')
+    with pytest.raises(InputError):
+        given_answers(AnswersContestant(name="a", path=str(tmp_path / "answers.jsonl")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -189,3 +190,36 @@ def test_files_without_rows_are_allowed_beside_others(tmp_path: Path) -> None:
         make(tmp_path / "pool", {"path": str(tmp_path)})
     (tmp_path / "e.parquet").unlink()
     assert make(tmp_path / "pool", {"path": str(tmp_path / "?.*")})[0].rows == 1
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "csv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_in_utf_16_is_an_error_that_says_how_to_convert_it(tmp_path: Path, suffix: str, encoding: str) -> None:
+    path = WRITERS[suffix](tmp_path / f"rows.{suffix}", pairs(20))
+    if suffix.endswith(".gz"):
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).decode().encode(encoding)))
+    else:
+        path.write_bytes(path.read_bytes().decode().encode(encoding))
+    with pytest.raises(InputError) as error:
+        make(tmp_path / "pool", {"path": str(path)})
+    assert (error.value.allowed, "iconv -f UTF-" in error.value.action) == ("UTF-8", True)
+
+
+def test_turns_that_are_maps_in_parquet_are_read(tmp_path: Path) -> None:
+    conversations = [
+        [[("role", "user"), ("content", f"Q{i}")], [("role", "assistant"), ("content", "A")]] for i in (0, 1)
+    ]
+    twice = [[("role", "user"), ("role", "user"), ("content", "Q")], [("role", "assistant"), ("content", "A")]]
+    kind = pa.list_(pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"messages": pa.array([*conversations, twice], kind)}), tmp_path / "a.parquet")
+    manifest, rows = make(tmp_path / "pool", {"path": str(tmp_path / "a.parquet")}, max_reject_share=0.4)
+    assert [turns(row) for row in rows] == [[("user", f"Q{i}"), ("assistant", "A")] for i in (0, 1)]
+    assert manifest.facts["reject_reasons"] == {"wrong type": 1}
+
+
+def test_columns_of_csv_without_a_name_are_called_by_their_places(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(",prompt, ,completion\n0,Q,x,A\n")
+    source = {"path": str(tmp_path / "a.csv")}
+    assert turns(make(tmp_path / "pool", source)[1][0]) == [("user", "Q"), ("assistant", "A")]
+    _, rows = make(tmp_path / "kept", source | {"keep": ["column 1", "column 3"]})
+    assert json.loads(rows[0]["metadata"]) == {"column 1": "0", "column 3": "x"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tamis.core.errors import InputError
 from tamis.core.tables import REJECTS
-from tamis.pool.readers import CsvReader, _ends_a_record
+from tamis.pool.csvs import CsvReader, _ends_a_record
 from tests.unit.pool.making import make, pairs, rejects_of, turns, write_json, write_jsonl
 
 GOOD = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
@@ -265,7 +265,7 @@ def test_the_share_is_each_sources_own(tmp_path: Path) -> None:
 
 
 def test_a_file_of_only_bad_rows_says_what_is_wrong_with_them(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_bytes("\n".join(["{}", "{}"]).encode("utf-16"))
+    (tmp_path / "rows.jsonl").write_bytes('{"prompt": "\xfc"}\n{}'.encode("latin-1"))
     with pytest.raises(InputError, match=r"1 x not UTF-8, first: rows\.jsonl, row 0"):
         make(tmp_path / "pool", {"path": str(tmp_path / "rows.jsonl")})
 

@@ -36,6 +36,17 @@ from tests.unit.pool.making import make, turns, write_csv, write_jsonl, write_pa
             {},
             "system: S | user: Hi | assistant: Ho",
         ),
+        (
+            {"messages": [{"from": f, "value": v} for f, v in (("human", "Hi"), ("gpt", "Ho"))]},
+            {},
+            "user: Hi | assistant: Ho",
+        ),
+        ({"messages": {"from": ["human", "gpt"], "value": ["Hi", "Ho"]}}, {}, "user: Hi | assistant: Ho"),
+        (
+            {"conversations": [{"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "Ho"))]},
+            {},
+            "user: Hi | assistant: Ho",
+        ),
         ({"conversations": ["Hi", "Ho", "So?", "No"]}, {}, "user: Hi | assistant: Ho | user: So? | assistant: No"),
         ({"prompt": "Q", "completion": " A\n"}, {}, "user: Q | assistant:  A\n"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.core.llm.forms import Form
-from tamis.rating.parsing import KEYS, Scores, UnparsableError, read, write
+from tamis.core.scales import Scale
+from tamis.rating.parsing import KEYS, Scores, UnparsableError, write
 from tamis.rating.prompts import load_prompt
+from tamis.rating.scaling import scores_in
 
 GOOD = '{"Rarity": 3, "Complexity": 4, "Informativeness": 5, "Overall rating": 6}'
+
+read = partial(scores_in, scale=Scale())
 
 
 def other(**values: object) -> str:

@@ -16,8 +16,9 @@ from tamis.core.llm.backends.encoding import shorten_middle
 from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.backends.sequences import Sequences, head_cache
 from tamis.core.llm.backends.transformers import TransformersBackend, batches
-from tamis.rating.parsing import read
+from tamis.core.scales import Scale
 from tamis.rating.prompts import load_prompt
+from tamis.rating.scaling import scores_in
 from tamis.rating.settings import TransformersSettings
 
 torch = pytest.importorskip("torch")
@@ -94,7 +95,7 @@ def test_probabilities_are_those_of_the_complete_answers(backend: TransformersBa
     spelled = torch.tensor(shares, dtype=torch.float64).exp()
     spelled[0] -= spelled[9]  # "10" begins with "1"
     assert answer.probabilities == pytest.approx((spelled / spelled.sum()).tolist(), abs=1e-4)
-    assert read(answer.text)[0].overall == int(spelled.argmax()) + 1
+    assert scores_in(answer.text, Scale())[0].overall == int(spelled.argmax()) + 1
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_answers_are_the_same_in_every_batch_and_order(backend: TransformersBack
 @pytest.mark.slow
 def test_every_structured_answer_parses_and_is_counted(backend: TransformersBackend) -> None:
     hot = answers(variant(backend, Sampling(temperature=5)))
-    assert len({read(answer.text)[0] for answer in hot.values()}) > 1
+    assert len({scores_in(answer.text, Scale())[0] for answer in hot.values()}) > 1
     for request, size in zip(REQUESTS, backend.measure(TEXTS), strict=True):
         assert hot[request.id].completion_tokens == len(backend._ids_of(hot[request.id].text))
         assert hot[request.id].prompt_tokens == size.prompt_tokens

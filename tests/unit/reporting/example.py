@@ -52,6 +52,12 @@ _ANSWERED = (
     "In short, {0} rewards patience. ",
 )
 
+EMBEDDING = {
+    "texts_cut": 11,
+    "equal_vectors": 4,
+    "beginnings_left_out": [{"characters": 4000, "tokens": 1000, "sha256": "0" * 64, "samples": 120}],
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,7 +127,7 @@ def make_run(folder: Path, *, hostile: str = "") -> Run:
                 }
             )
         diagnosis[rater] = _diagnosis(raw, truth, rater, hostile) | _joint(raw, corrected, truth, sure, rater, hostile)
-    curation = make_curation(folder / "curation", rows, diagnosis)
+    curation = make_curation(folder / "curation", rows, diagnosis, facts={"embedding": EMBEDDING})
     score = np.array([row["score"] for row in rows[:N]])
     picks = {
         "ds2": np.lexsort((-diversity, -score))[:60],
@@ -173,6 +179,10 @@ def _pool(out: Path, samples: list[list[Message]], sources: list[str], metadata:
     fates = {
         name: {"read": sources.count(name) + 9, "kept": sources.count(name), "rejected": 2, "duplicates": 7}
         for name in dict.fromkeys(sources)
+    }
+    fates["handwritten"] |= {
+        "fields_not_read": {"id": 172, "messages.weight": 9},
+        "fields_lost": {"messages.weight": 3},
     }
     total = {key: sum(fate[key] for fate in fates.values()) for key in ("read", "kept", "rejected", "duplicates")}
     facts = total | {"mean_turns": 2.225, "reject_reasons": {"empty message": 4, "no answer": 2}, "sources": fates}

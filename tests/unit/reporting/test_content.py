@@ -154,7 +154,14 @@ def test_corrections_show_both_scores_the_texts_and_the_grade(made: Made, page: 
 
 def test_pool_counts_are_shown_with_what_was_left_out(page: Page) -> None:
     assert ["handwritten", "181", "172", "2", "7"] in page.rows("Rows of each source")
+    lost, other = page.rows("Fields that are not read")[-2:]
+    assert (lost, other) == (["handwritten", "messages.weight", "9", "3"], ["handwritten", "id", "172", "0"])
     assert ["reject reasons, empty message", "4"] in page.rows("What the pool stage counted")
+
+
+def test_what_the_embedding_could_not_read_is_shown(page: Page) -> None:
+    rows = page.rows("What the embedding could not read")
+    assert [row[-1] for row in rows[-3:]] == ["11", "4", "120"]
 
 
 def test_cost_and_reproduction_come_from_the_manifests(made: Made, page: Page) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tamis.core.llm.forms import Form
+from tamis.core.scales import Scale
 from tamis.core.settings import Settings, hash_of, load, shipped_or_own
-from tamis.rating.parsing import FORM, KEYS
+from tamis.rating.parsing import KEYS
+from tamis.rating.scaling import form_of
 
 FOLDER = Path(__file__).parent
 _CRITERIA, _SAMPLE = "{criteria}", "{sample}"
@@ -21,6 +23,9 @@ class Prompt(Settings):
     description: str = Field(min_length=1, description="what is particular about this prompt")
     criteria: dict[str, str] = Field(description="the four keys of the answer, each with what it means")
     template: str = Field(description="the wording, with {criteria} and, near its end, {sample}")
+    scale: Scale = Field(
+        Scale(), description="the scale that the wording asks for, of whole numbers from 0 to 100; brought to 1..10"
+    )
     marker: str = Field(min_length=1, description="stands where the middle of a long sample is left out")
 
     @model_validator(mode="after")
@@ -33,6 +38,13 @@ class Prompt(Settings):
         if self.template.index(_SAMPLE) < self.template.index(_CRITERIA):
             raise ValueError(f"the template must have {_SAMPLE} after {_CRITERIA}, so that what is shared comes first")
         return self
+
+    @field_validator("scale")
+    @classmethod
+    def _of_whole_numbers(cls, scale: Scale) -> Scale:
+        if not (scale.lowest.is_integer() and scale.highest.is_integer() and 0 <= scale.lowest < scale.highest <= 100):
+            raise ValueError("raters are asked for whole numbers from 0 to 100; for 0 to 1 say, ask for 0 to 100")
+        return scale
 
     @property
     def before(self) -> str:
@@ -48,12 +60,13 @@ class Prompt(Settings):
     @property
     def form(self) -> Form:
         """The form of the answer."""
-        return FORM
+        return form_of(self.scale)
 
     @property
     def hash(self) -> str:
         """Hash of all that a rater can see; comments and the description do not enter."""
-        return hash_of([self.version, self.before, self.after, self.marker])
+        seen = [self.version, self.before, self.after, self.marker]
+        return hash_of(seen if self.scale == Scale() else [*seen, self.scale.model_dump()])
 
 
 def load_prompt(name: str) -> Prompt:

@@ -26,7 +26,7 @@ from tamis.reporting.evidence import Evidence
 from tamis.reporting.numbers import DASH, clipped, count, decimal, known, percent, plural
 from tamis.reporting.raters import Curated, TopCorrection
 from tamis.reporting.samples import CLASSES, read_texts
-from tamis.reporting.sections import calibration, checked, model, together
+from tamis.reporting.sections import calibration, checked, embedded, model, together
 from tamis.reporting.sections.shared import few, folded, in_words, number, scalars, shares
 from tamis.reporting.sections.transitions import matrix_of, transition_map
 from tamis.reporting.statistics import joint_counts
@@ -69,7 +69,8 @@ def build(evidence: Evidence) -> Section:
         ),
         _overview(raters),
     )
-    tables = (checked.table(raters), model.found(raters), model.grades(raters))
+    read = embedded.table(curation.artifact.manifest.facts)
+    tables = (read, checked.table(raters), model.found(raters), model.grades(raters))
     section.add(*(table for table in tables if table is not None), *model.predicted(raters))
     tops = [top for rater in raters for top in rater.top]
     texts = read_texts(evidence.pool, [top.id for top in tops] + [near.id for top in tops for near in top.neighbors])

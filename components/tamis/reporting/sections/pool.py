@@ -43,6 +43,9 @@ def build(evidence: Evidence) -> Section:
     read = _rows_read(evidence.pool.manifest.facts)
     if read:
         section.add(read)
+    unread = _fields_not_read(evidence.pool.manifest.facts)
+    if unread:
+        section.add(unread)
     counted = scalars(evidence.pool.manifest.facts)
     if counted:
         rows = [[name, number(value)] for name, value in counted.items()]
@@ -101,13 +104,29 @@ def _sources(evidence: Evidence) -> Table:
 
 def _rows_read(facts: Mapping[str, Any]) -> Table | None:
     """What became of the rows that were read, by source, as the pool stage counted them."""
-    sources = facts.get("sources")
-    if not isinstance(sources, Mapping):
-        return None
-    known = {name: entry for name, entry in sources.items() if isinstance(entry, Mapping)}
+    known = _by_source(facts)
     columns = [key for key in _FATES if any(key in entry for entry in known.values())]
     if not columns:
         return None
     rows = [[name, *(count(entry.get(key)) for key in columns)] for name, entry in known.items()]
     note = "A duplicate has the very messages of an earlier row. Rejected rows are in rejects.parquet with reasons."
     return Table("Rows of each source", ["source", *map(in_words, columns)], rows, note=note)
+
+
+def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:
+    """Fields beside the conversations, by source: those first of which samples lose what changes what is taught."""
+    rows = []
+    for name, entry in _by_source(facts).items():
+        lost = entry.get("fields_lost", {})
+        fields = sorted(entry.get("fields_not_read", {}).items(), key=lambda item: (-lost.get(item[0], 0), -item[1]))
+        rows += [[name, field, count(samples), count(lost.get(field, 0))] for field, samples in fields[:_ROWS]]
+    if not rows:
+        return None
+    note = "Lost: samples in which the field changes what is taught, as a system prompt or a weight does."
+    return Table("Fields that are not read", ["source", "field", "samples that have it", "lost in"], rows, note=note)
+
+
+def _by_source(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    sources = facts.get("sources")
+    entries = sources.items() if isinstance(sources, Mapping) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, Mapping)}

@@ -1,0 +1,49 @@
+"""Rows of a JSON file that is held in memory: an array, or one value a line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from tamis.core.errors import InputError
+from tamis.core.texts import text_of
+
+
+def json_rows(data: bytes, shown: str) -> Iterator[tuple[str, Any]]:
+    """The values of a file, each with where it is, as in "answers.json, row 0". Blank lines are no rows.
+
+    Args:
+        data: the file's bytes, gzipped or not, with or without a byte order mark.
+        shown: what the file is called in errors.
+
+    Raises:
+        InputError: when it is not UTF-8, damaged, or not JSON.
+    """
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{shown} is damaged: {error}", action="get it again") from None
+    text = text_of(data, shown)
+    if text.lstrip()[:1] == "[":
+        for number, value in enumerate(_parsed(text, shown)):
+            yield f"{shown}, row {number}", value
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            place = f"{shown}, line {number}"
+            yield place, _parsed(line, place)
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{place}: not JSON: {error}",
+            allowed="an array of objects, or one object a line",
+            action="correct the file",
+        ) from None

@@ -1,0 +1,50 @@
+"""Text files: what is not UTF-8 is noticed at their first bytes, before it passes for damaged rows."""
+
+from __future__ import annotations
+
+import codecs
+
+from tamis.core.errors import InputError
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16's, which it begins with
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+START = 4  # bytes that are enough to tell
+
+
+def check_encoding(start: bytes, shown: str) -> None:
+    """Refuse a text file in UTF-16 or UTF-32, by its first `START` bytes; other encodings show in single rows only.
+
+    Raises:
+        InputError: with how to convert it; `shown` is what the file is called.
+    """
+    start = start[:START]
+    found = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    if found is None and b"\0" in start:
+        found = "UTF-16LE" if start[1:2] == b"\0" else "UTF-16BE"  # without a mark
+    if found is not None:
+        raise InputError(
+            f"{shown} is in {found}, or no text",
+            allowed="UTF-8",
+            action=f"convert it, as by: iconv -f {found} -t UTF-8 FILE > FILE.utf8",
+        )
+
+
+def text_of(data: bytes, shown: str) -> str:
+    """The text in `data`, without a byte order mark.
+
+    Raises:
+        InputError: when it is not UTF-8.
+    """
+    check_encoding(data, shown)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{shown} is not UTF-8: byte {error.start}",
+            allowed="UTF-8",
+            action="convert it, as by: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8",
+        ) from None

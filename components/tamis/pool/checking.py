@@ -1,0 +1,130 @@
+"""The first rows of every file of a source, read before anything is spent: what cannot work shows there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+from tamis.core import storage
+from tamis.core.errors import InputError
+from tamis.core.storage import Location
+from tamis.pool.hub import DatasetReader
+from tamis.pool.mapping import Mapping, check_columns, mapping_of
+from tamis.pool.readers import Reader, reader_of
+from tamis.pool.rejects import Reject
+from tamis.pool.rows import matches
+from tamis.pool.saved import is_saved
+from tamis.pool.settings import PoolSettings, Source
+from tamis.pool.side import Side, told
+from tamis.pool.sources import files_at
+
+Files: TypeAlias = Sequence[tuple[str, Location]]
+_ROWS = 100  # of each file
+_LARGE_ARRAY = 1 << 26  # bytes of a JSON array, which would be loaded whole
+
+
+@dataclass
+class FirstRows:
+    """What the first rows of a source's files hold.
+
+    Attributes:
+        files: that were looked into.
+        rows: that were read and are not left out by `where`.
+        rejected: rows that cannot be used, by kind.
+        example: the first of them: where it is and why.
+        side: fields beside the conversations.
+        mapping: how rows become conversations; None where no file has a row.
+    """
+
+    side: Side
+    files: int = 0
+    rows: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+    mapping: Mapping | None = None
+
+    def check_shares(self, name: str, settings: PoolSettings) -> None:
+        """Make sure that the rows of the source `name`, were they all like these, would be a pool.
+
+        Raises:
+            InputError: when too many cannot be used, or lose what changes what is taught.
+        """
+        if sum(self.rejected.values()) > settings.max_reject_share * self.rows:
+            raise InputError(
+                f"source '{name}': of the first {self.rows:,} rows, {self.rejected.total():,} cannot be used "
+                f"({told(self.rejected)}); the first: {self.example}",
+                allowed=f"a share of {settings.max_reject_share:g} (pool.max_reject_share)",
+                action="correct the source or its settings",
+            )
+        if self.side.samples > settings.max_lost_share * (self.rows - self.rejected.total()):
+            raise InputError(
+                f"source '{name}': of the first {self.rows:,} rows, {self.side.samples:,} have fields that change what "
+                f"is taught and are not read: {told(self.side.lost)}",
+                allowed=f"a share of {settings.max_lost_share:g} (pool.max_lost_share)",
+                action="read a system prompt by `fields: {system: …}`, `keep` fields without which the samples are "
+                "right, or raise the limit",
+            )
+
+    def __str__(self) -> str:
+        parts = [f"{self.rows:,} first rows of {self.files:,} files"]
+        parts += [self.mapping.schema] if self.mapping else []
+        parts += [f"cannot be used: {told(self.rejected)}"] if self.rejected else []
+        return ", ".join(parts)
+
+
+def look_into(source: Source, settings: PoolSettings, files: Files | None = None) -> FirstRows | None:
+    """Read the first rows of the files of `source`; None where they are not on this machine, or not its own files.
+
+    Args:
+        source: which rows, and what they are called.
+        settings: of the pool.
+        files: names and places of the source's files, where they are known.
+
+    Raises:
+        InputError: when a file cannot be read, or has another layout than the source's settings or other files.
+        StorageError: when nothing is there.
+    """
+    found = FirstRows(Side(frozenset((*source.keep, *source.where))))
+    for name, reader in _readers(source, settings, files):
+        found.files += 1
+        if reader.columns:
+            found.mapping = found.mapping or mapping_of(source, reader.columns, name)
+            check_columns(source, found.mapping, reader.columns, reader.uniform, name)
+        _add(found, source, name, reader)
+    return found if found.files else None
+
+
+def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
+    mapping = found.mapping
+    read = frozenset(mapping.columns) if mapping else frozenset()
+    for number, row in islice(reader.rows(reader.columns), _ROWS):
+        try:
+            if isinstance(row, Reject):
+                raise row
+            if not matches(row, source.where):
+                continue
+            assert mapping is not None  # a row that can be read has columns
+            messages, beside = mapping.conversation(row)
+        except Reject as reject:
+            found.rejected[reject.kind] += 1
+            found.example = found.example or f"{name}, row {number}: {reject.reason}"
+        else:
+            found.side.add(row, tuple(row), read, beside, messages)
+        found.rows += 1
+
+
+def _readers(source: Source, settings: PoolSettings, files: Files | None) -> Iterator[tuple[str, Reader]]:
+    place = source.path or source.dataset
+    if place is None or storage.is_remote(place):
+        return
+    if is_saved(place):
+        yield place, DatasetReader(source.model_copy(update={"path": None, "dataset": place}), "")
+    elif source.path is not None:
+        for name, file in files_at(source.path) if files is None else files:
+            path = Path(str(file))
+            if not (name.endswith(".json") and path.stat().st_size > _LARGE_ARRAY):
+                yield name, reader_of(path, settings.max_json_mib, settings.max_row_mib)

@@ -1,0 +1,142 @@
+"""CSV: rows out of a file with a header, strict in its quotes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from tamis.core.errors import InputError
+from tamis.core.texts import START, check_encoding
+from tamis.pool.openings import MIB, Fields, Rows, opened, too_long
+from tamis.pool.rejects import Reject
+
+_LINE_ENDS = ("\n", "\r")
+
+
+class CsvReader:
+    """Comma-separated values with a header; every field is text. A row's number does not count the header."""
+
+    uniform = True
+    total: int | None = None
+
+    def __init__(self, path: Path, max_row_mib: int) -> None:
+        self._path, self._limit = path, max_row_mib * MIB
+        with self._text() as text:
+            header = next(self._records(text), [])
+        if isinstance(header, Reject):
+            raise InputError(f"{path}: its header cannot be read: {header}", action="correct the file")
+        # Spreadsheets and pandas leave cells of the header empty: such columns are called by their places.
+        self.columns = [name if name.strip() else f"column {place}" for place, name in enumerate(header, 1)]
+        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        if twice:
+            raise InputError(f"{path}: the header has {', '.join(twice)} more than once", action="rename the columns")
+
+    def rows(self, wanted: Sequence[str]) -> Rows:
+        """All rows with all their fields.
+
+        Raises:
+            InputError: at a row that has no certain end; what is read after it might be made of pieces of its text.
+        """
+        with self._text() as text:
+            records, number = self._records(text), 0
+            next(records, None)  # the header
+            for record in records:
+                if not record:
+                    continue  # a blank line
+                yield number, record if isinstance(record, Reject) else self._fields(record)
+                number += 1
+
+    def _text(self) -> IO[str]:
+        with opened(self._path) as file:
+            check_encoding(file.read(START), str(self._path))
+        return io.TextIOWrapper(opened(self._path), encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+    def _records(self, text: IO[str]) -> Iterator[list[str] | Reject]:
+        csv.field_size_limit(self._limit)  # of the whole process, and small unless set
+        lines = _CsvLines(text, self._limit)
+        # Strict: a quote that is never closed would else swallow all rows after it.
+        parsed = csv.reader(lines, strict=True)
+        while True:
+            lines.first = lines.number + 1
+            try:
+                record = next(parsed, None)
+            except Reject as reject:
+                yield reject
+            except csv.Error as error:
+                raise self._endless(lines, error) from None
+            else:
+                if record is None:
+                    return
+                yield record
+
+    def _endless(self, lines: _CsvLines, error: csv.Error) -> InputError:
+        # Strict parsing fails within or right behind quotes only, so the lines that follow may still be the field's.
+        return InputError(
+            f"{self._path}: the row that begins on line {lines.first} is no CSV (line {lines.number}: {error}), "
+            "and where it ends cannot be told",
+            allowed="quoted fields that are closed, have the quotes within them written twice, and are no longer than "
+            f"{self._limit // MIB} MiB (pool.max_row_mib)",
+            action="correct the row or take it out, or write the file as JSONL",
+        )
+
+    def _fields(self, values: list[str]) -> Fields | Reject:
+        if len(values) != len(self.columns):
+            return Reject("broken CSV", f"the row has {len(values)} fields, the header {len(self.columns)}")
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError:
+            return Reject("not UTF-8", "the row is not UTF-8")
+        return dict(zip(self.columns, values, strict=True))
+
+
+class _CsvLines:
+    """The lines of a CSV text. A line that is too long is passed over with a `Reject` if it is a whole record.
+
+    Attributes:
+        number: of the line that was read last, from 1.
+        first: number of the line that the record begins with.
+    """
+
+    def __init__(self, text: IO[str], limit: int) -> None:
+        self._text, self._limit = text, limit
+        self.number, self.first = 0, 1
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._limit + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) <= self._limit or line.endswith(_LINE_ENDS):
+            return line
+        reject = too_long(self._limit)
+        if self.number == self.first and _ends_a_record(self._pieces(line)):
+            raise reject
+        raise csv.Error(reject.reason)
+
+    def _pieces(self, line: str) -> Iterator[str]:
+        """A line that begins with `line`, piece by piece."""
+        while line:
+            yield line
+            line = "" if line.endswith(_LINE_ENDS) else self._text.readline(self._limit)
+
+
+def _ends_a_record(pieces: Iterable[str]) -> bool:
+    """Whether a line that begins a record also ends it: its quoted fields are well formed, and closed."""
+    quoted, before = False, ","  # the character before: a record begins as a field does
+    for piece in pieces:
+        for number, part in enumerate(piece.split('"')):
+            if number and quoted:  # a quote that ends the field, or the first one of two
+                quoted, before = False, '"'
+            elif number:  # one that begins a field, or the second one of two; elsewhere it is plain text
+                quoted = before in ',"'
+            if part:
+                if before == '"' and not quoted and part[0] not in ",\r\n":
+                    return False
+                before = part[-1]
+    return not quoted

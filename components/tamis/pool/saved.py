@@ -1,0 +1,97 @@
+"""Folders that `save_to_disk` of the `datasets` library wrote: one data set, or one folder for each split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.errors import InputError, MissingExtraError, explained_os_errors
+
+if TYPE_CHECKING:
+    from tamis.pool.settings import Source
+
+_OF_ONE, _OF_SPLITS = "state.json", "dataset_dict.json"
+# Files that say what a data set is, and hold no rows.
+DESCRIPTIONS = (_OF_ONE, _OF_SPLITS, "dataset_info.json", "dataset_infos.json")
+_USUAL = "train"
+
+
+def is_saved(path: str) -> bool:
+    """Whether `path` is a local folder of that kind."""
+    return any((Path(path) / name).is_file() for name in (_OF_ONE, _OF_SPLITS))
+
+
+def load_saved(source: Source) -> tuple[Any, str | None, list[str]]:
+    """The rows that `source` names of the folder `source.dataset`.
+
+    Returns:
+        A data set, the split it is (None where it has no name), and the other splits of the folder.
+
+    Raises:
+        InputError: when the folder has not the split or the configuration that is asked for, has several splits and
+            none is, or cannot be read.
+        MissingExtraError: when `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError.of("datasets", "hub") from None
+    folder = str(source.dataset)
+    try:
+        with explained_os_errors(f"reading {folder}"):
+            found = datasets.load_from_disk(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"source '{source.name}': {folder} is no whole folder of `save_to_disk`: {error}", action="save it again"
+        ) from None
+    splits = dict(found) if isinstance(found, dict) else {_name_of(found, Path(folder)): found}
+    _check_config(source, {data.info.config_name for data in splits.values()} - {None})
+    names = [name for name in splits if name]
+    if source.split is not None:
+        return _selected(source, splits), source.split, []
+    if len(splits) == 1:
+        name, data = next(iter(splits.items()))
+        return data, name or None, []
+    if _USUAL not in splits:
+        raise InputError(
+            f"source '{source.name}': {folder} has several splits, and none of them is '{_USUAL}'",
+            allowed=", ".join(names),
+            action="name one of them: give the folder as `dataset`, and `split`",
+        )
+    return splits[_USUAL], _USUAL, [name for name in names if name != _USUAL]
+
+
+def _name_of(data: Any, folder: Path) -> str:
+    """The name of the split that a folder holds: its own, or that of its place beside other splits; else empty."""
+    listing = folder.resolve().parent / _OF_SPLITS
+    if data.split is None and listing.is_file() and folder.resolve().name in json.loads(listing.read_bytes())["splits"]:
+        return folder.resolve().name
+    return str(data.split or "")
+
+
+def _check_config(source: Source, configs: set[str]) -> None:
+    if source.config is not None and source.config not in configs:
+        raise InputError(
+            f"source '{source.name}': {source.dataset} has no configuration '{source.config}'",
+            allowed=", ".join(sorted(configs)) or "none: what is saved there names no configuration",
+            action="leave `config` out, or give the folder of that configuration",
+        )
+
+
+def _selected(source: Source, splits: dict[str, Any]) -> Any:
+    """What `source.split` says of the splits, which may be a part of one or several: "train[:100]", "train+test"."""
+    import datasets
+
+    names = [name for name in splits if name]
+    try:
+        wanted = datasets.ReadInstruction.from_spec(source.split)
+        parts = wanted.to_absolute({name: splits[name].num_rows for name in names})
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"source '{source.name}': {source.dataset} has no split '{source.split}': {error}",
+            allowed=", ".join(names) or "none: one data set was saved there, and it has no name",
+            action="correct `split`, or leave it out",
+        ) from None
+    taken = [splits[part.splitname].select(range(part.from_, part.to)) for part in parts]
+    return taken[0] if len(taken) == 1 else datasets.concatenate_datasets(taken)

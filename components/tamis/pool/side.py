@@ -1,0 +1,146 @@
+"""Fields beside a conversation that no sample carries: which there are, and which of them change what is taught."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tamis.core.samples import Message
+from tamis.pool.openings import Fields
+
+# What is said to a model, or by it, in the layouts of OpenAI, TRL, LLaMA-Factory, axolotl and others. All other fields
+# (an id, a category, a score) describe a sample and do not change it.
+_SPOKEN = frozenset(
+    [
+        "system",
+        "system_prompt",
+        "system_message",
+        "history",
+        "context",
+        "documents",
+        "tools",
+        "functions",
+        "tool_calls",
+        "function_call",
+        "thinking",
+        "reasoning",
+        "reasoning_content",
+        "image",
+        "images",
+        "video",
+        "videos",
+        "audio",
+        "audios",
+        "train_detail",
+        "training_detail",
+    ]
+)
+# What says how much is learnt, or whether at all.
+_WEIGHTS = frozenset(("weight", "loss_weight"))
+_SWITCHES = frozenset(("train", "training", "trainable", "loss", "label"))
+OF_ANSWERS = _WEIGHTS | _SWITCHES  # only answers are learnt, so on other turns these mean nothing
+TAUGHT = _SPOKEN | OF_ANSWERS
+_LONG = 12  # characters of a text that stands within another one by no chance
+_MOST_NAMES, _OTHERS = 200, "others"  # names that are counted, and what the rest are counted as
+_NOTHING = frozenset(("", "[]", "{}", "null", "none", "nan"))  # in text
+
+
+@dataclass
+class Side:
+    """Counts, over the samples of a source, of fields that are not read.
+
+    Attributes:
+        named: fields of the row that the settings name, and that are so known to the user.
+        fields: how many samples have each of the other fields; those of a turn as "messages.weight".
+        lost: how many samples have a value there that changes what is taught.
+        samples: how many samples have any such value.
+    """
+
+    named: frozenset[str]
+    fields: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    samples: int = 0
+    _split: dict[tuple[str, ...], tuple[list[str], list[str]]] = field(default_factory=dict)  # by columns
+
+    def add(
+        self,
+        row: Fields,
+        columns: tuple[str, ...],
+        read: Collection[str],
+        turns: Mapping[str, list[Any]],
+        said: Sequence[Message],
+    ) -> None:
+        """Count one sample.
+
+        Args:
+            row: its fields, of those that change what is taught at least.
+            columns: names of all its fields.
+            read: of them, those that the conversation is made from; the same for all rows with these columns.
+            turns: fields of its turns beside the conversation, with their values.
+            said: the conversation.
+        """
+        split = self._split.get(columns)
+        if split is None:
+            names = [name for name in columns if name not in self.named and name not in read]
+            split = names, [name for name in names if name in TAUGHT]
+            if len(self._split) < _MOST_NAMES:
+                self._split[columns] = split
+        names, taught = split
+        if not names and not turns:
+            return
+        for name in (*names, *turns):
+            self.fields[name if len(self.fields) < _MOST_NAMES or name in self.fields else _OTHERS] += 1
+        lost = [name for name in taught if _says(name, row.get(name), said)]
+        for name, values in turns.items():
+            kind = name.rpartition(".")[2]
+            if kind in TAUGHT and any(_says(kind, value, said) for value in values):
+                lost.append(name)
+        if lost:
+            self.lost.update(lost)
+            self.samples += 1
+
+    def as_facts(self) -> dict[str, Any]:
+        """The counts for a manifest; nothing where every field is read."""
+        facts: dict[str, Any] = {"fields_not_read": dict(sorted(self.fields.items()))} if self.fields else {}
+        return facts | ({"fields_lost": dict(sorted(self.lost.items()))} if self.lost else {})
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Fields with their counts, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} ({count:,})" for name, count in ordered)
+
+
+def _says(name: str, value: Any, said: Sequence[Message]) -> bool:
+    """Whether the value of a field of `TAUGHT` changes what is taught beyond what is `said` anyway."""
+    if value is None or value != value:  # NaN is how pandas writes "nothing"
+        return False
+    if name in _SPOKEN:
+        texts = [text.strip() for text in _texts(value)]
+        return any(text.lower() not in _NOTHING and not _is_said(text, said) for text in texts)
+    text = str(value).strip().lower()
+    if name in _SWITCHES:
+        return text == "false" or (name != "label" and text in ("0", "0.0"))
+    try:
+        return float(text or 1) != 1
+    except ValueError:
+        return text not in ("true", *_NOTHING)
+
+
+def _is_said(text: str, said: Sequence[Message]) -> bool:
+    contents = [message["content"] for message in said]
+    return text in contents or (len(text) >= _LONG and any(text in content for content in contents))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts within a value, of what is not text its form; none within lists and objects that are empty."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        yield value if isinstance(value, str) else repr(value)
+        return
+    for inner in value:
+        if inner is not None:
+            yield from _texts(inner)
