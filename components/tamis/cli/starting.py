@@ -1,0 +1,169 @@
+"""`init`: a first settings file, by questions or by options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tamis.cli.loading import load
+from tamis.core.errors import SettingsError, TamisError
+
+_NONE = "none"
+_SIDES = ("question", "answer")
+_OPTIONS_OF = {"local": ("model",), "service": ("model", "base_url", "api_key_env")}
+_OPTIONS_OF["import"] = ("ratings", "score_column", "by_field", "scale")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tamis init\n"
+    "  tamis init --data 'data/*.jsonl' --size 1000 --work-dir runs/first\n"
+    "  tamis init mine.yaml --data pool.csv --ratings scores.csv --scale 1-5"
+)
+@click.argument("file", default="settings.yaml", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data", metavar="PATH", help="The samples: a file, a folder or a pattern. With it nothing is asked.")
+@click.option("--prompt-field", metavar="NAME", help="The field with the question, where the layout is no usual one.")
+@click.option("--answer-field", metavar="NAME", help="The field with the answer.")
+@click.option("--rater", type=click.Choice([*_OPTIONS_OF]), help="Who rates. [default: local]")
+@click.option("--model", metavar="NAME", help="The rater's model: a hub name, a folder, or the service's name for it.")
+@click.option("--base-url", metavar="URL", help="Address of the service, up to /v1. [default: OpenAI's]")
+@click.option("--api-key-env", metavar="NAME", help="Variable with the service's key; none: it wants none.")
+@click.option("--ratings", metavar="FILE", help="Ratings that are there already.")
+@click.option("--score-column", metavar="NAME", help="Their column with the score. [default: one of the usual names]")
+@click.option("--by-field", metavar="NAME", help="The field of data and ratings that says which is whose.")
+@click.option("--scale", metavar="LOW-HIGH", help="Their lowest and highest possible score, as in 1-5.")
+@click.option(
+    "--size", metavar="NUMBER", help="Samples to select, or a share below 1. [default: a tenth, at most 10000]"
+)
+@click.option(
+    "--base-model", metavar="NAME", help="A model to finetune on the subsets; none: select only. [default: none]"
+)
+@click.option("--encoder", metavar="NAME", help="The model for embeddings.")
+@click.option("--work-dir", metavar="FOLDER", help="Where results go. [default: runs/first]")
+@click.option("--force", is_flag=True, help="Replace FILE.")
+def init(file: Path, force: bool, **given: str | None) -> None:
+    """Write a first settings file, with comments.
+
+    Asks six questions, and shows what the first rows of the data hold. An option answers its question; with --data
+    nothing is asked. FILE is settings.yaml if not given.
+    """
+    starting = load("tamis_pipelines.starting")
+    starting.refuse_to_replace(file, force)
+    _check(given)
+    ask = _Questions(asking=given["data"] is None)
+    data = _data(ask, given)
+    answers = starting.Answers(
+        data=data,
+        backend=_backend(ask, given, data, starting),
+        size=ask(
+            "4/6 How many samples to select: a number, or a share below 1",
+            given["size"],
+            f"{starting.usual_size(data):g}",
+            lambda text: starting.size_in(text, data),
+        ),
+        base_model=ask("5/6 Base model to finetune on the subsets and evaluate", given["base_model"], _NONE, _or_none),
+        encoder=given["encoder"],
+        work_dir=ask("6/6 Folder for results", given["work_dir"], starting.WORK_DIR),
+    )
+    starting.write(answers, file, force=force)
+    click.echo(f"written: {file}\nnext:\n  tamis doctor {file}\n  tamis plan {file}\n  tamis run {file}")
+
+
+class _Questions:
+    """Takes an option, or asks in its place, or takes the usual answer where nothing is asked."""
+
+    def __init__(self, asking: bool) -> None:
+        self.asking = asking
+
+    def __call__(
+        self, question: str, given: str | None, usual: str | None, read: Callable[[str], Any] = lambda text: text
+    ) -> Any:
+        if given is not None:
+            return read(given)
+        if not self.asking:
+            return read(usual) if usual is not None else None
+
+        def understood(text: str) -> Any:
+            try:
+                return read(text)
+            except TamisError as error:
+                raise click.UsageError(str(error)) from None  # click shows it, and asks again
+
+        return click.prompt(question, default=usual, value_proc=understood)
+
+
+def _check(given: dict[str, str | None]) -> None:
+    """Complete the choice of the rater by what its options say; refuse options that have no effect."""
+    implied = [kind for kind, option in (("import", "ratings"), ("service", "base_url")) if given[option] is not None]
+    given["rater"] = given["rater"] or (implied[0] if implied else None)
+    if given["rater"] is None and given["data"] is not None:
+        given["rater"] = "local"
+    if given["rater"] is None:
+        return
+    if given["rater"] == "import" and given["data"] is not None and given["ratings"] is None:
+        raise SettingsError("--rater import: no file with ratings", action="name it (--ratings)")
+    others = {option for options in _OPTIONS_OF.values() for option in options} - {*_OPTIONS_OF[given["rater"]]}
+    if idle := sorted(f"--{option.replace('_', '-')}" for option in others if given[option] is not None):
+        raise SettingsError(
+            f"{', '.join(idle)}: without effect with --rater {given['rater']}", action="leave out one of the two"
+        )
+
+
+def _data(ask: _Questions, given: dict[str, str | None]) -> Any:
+    looking = load("tamis_pipelines.looking")
+
+    def look(path: str) -> Any:
+        try:
+            return looking.look_at_data(path, given["prompt_field"], given["answer_field"])
+        except looking.UnknownLayoutError as error:
+            if not ask.asking:
+                raise
+            click.echo(f"the layout cannot be told from the fields {', '.join(error.columns)}")
+            fields = [click.prompt(f"  Field with the {what}", type=click.Choice(error.columns)) for what in _SIDES]
+            return looking.look_at_data(path, *fields)
+
+    data = ask("1/6 Your data: a file, a folder or a pattern as in data/*.jsonl", given["data"], None, look)
+    for line in looking.described(data):
+        click.echo(f"  {line}")
+    return data
+
+
+def _backend(ask: _Questions, given: dict[str, str | None], data: Any, starting: Any) -> dict[str, Any]:
+    kinds = ", ".join(_OPTIONS_OF)
+    kind = ask(f"2/6 Who rates ({kinds}: you have ratings)", given["rater"], "local", _one_of_the_kinds)
+    if kind == "import":
+        return _import(ask, given, data)
+    if kind == "local":
+        question = "3/6 The rater's model: a hub name, or a folder"
+        return {"kind": "transformers", "model": ask(question, given["model"], starting.LOCAL_MODEL)}
+    backend = {"kind": "openai", "model": ask("3/6 The service's model", given["model"], starting.SERVICE_MODEL)}
+    address = ask("  Address of the service, up to /v1 (none: OpenAI's)", given["base_url"], _NONE, _or_none)
+    key = ask("  Environment variable with its key (none: it wants none)", given["api_key_env"], starting.KEY, _or_none)
+    backend |= {"base_url": address} if address else {}
+    return backend | ({} if key == starting.KEY else {"api_key_env": key})
+
+
+def _import(ask: _Questions, given: dict[str, str | None], data: Any) -> dict[str, Any]:
+    looking = load("tamis_pipelines.looking")
+
+    def look(path: str) -> Any:
+        column, scale = given["score_column"], given["scale"]
+        if scale is None and ask.asking and (seen := looking.scores_in(path, column)) is not None:
+            click.echo(f"  scores from {seen[0]:g} to {seen[1]:g}")
+            scale = click.prompt("  Lowest and highest score that can be given", default=None)
+        return looking.look_at_ratings(path, data, column=column, field=given["by_field"], scale=scale)
+
+    found: dict[str, Any] = ask("3/6 The file with ratings; it may be the data", given["ratings"], None, look)
+    return found
+
+
+def _one_of_the_kinds(text: str) -> str:
+    if text not in _OPTIONS_OF:
+        raise SettingsError(f"seen '{text}'", allowed=", ".join(_OPTIONS_OF))
+    return text
+
+
+def _or_none(text: str) -> str | None:
+    return None if text.lower() == _NONE else text

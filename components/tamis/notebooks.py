@@ -1,0 +1,209 @@
+"""From artifacts to arrays for notebooks: what `tamis.load` does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import MANIFEST, Artifact, Kind
+from tamis.core.errors import ArtifactError, InputError, SettingsError
+from tamis.core.ids import Keys, pack, positions
+from tamis.core.steps import Uri
+from tamis.core.storage import Location, children, exists, locate
+from tamis.core.tables import CURATION, POOL
+
+# The columns of the kinds that say something of each sample.
+_RATINGS = ("rarity", "complexity", "informativeness", "overall", "expected", "status")
+_CURATION = tuple(name for name in CURATION.names if name not in ("id", "rater"))
+_FILES: dict[Kind, str] = {"selection": "selection.parquet", "evaluation": "scores.parquet"}  # of kinds without parts
+_IN_PARTS: tuple[Kind, ...] = ("pool", "ratings", "ratings_part", "curation", "scores", "judgement")
+_ARRAYS: dict[Kind, dict[str, str]] = {  # of kinds with a row per sample: files and the columns that they become
+    "embeddings": {"vector": "vectors.npy"},
+    "neighbors": {"indices": "indices.npy", "distances": "distances.npy"},
+}
+_SHOWN: tuple[Kind, ...] = ("pool", "ratings", "curation", "scores", "selection")  # in the table of a run
+_WITHOUT_TEXTS = [name for name in POOL.names if name != "messages"]
+_WORDY = ("source", "status")  # columns with few different texts
+
+_Columns = Iterator[tuple[str, pa.ChunkedArray]]
+
+
+def load(run: Uri, ids: Sequence[str] | None, messages: bool) -> pa.Table:
+    """See `tamis.load`."""
+    location = locate(run)
+    with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
+        cache = Path(temporary)
+        if not exists(location / MANIFEST):
+            return _of_run(location, ids, messages, cache)
+        if ids is not None:
+            raise SettingsError(
+                f"`ids` are given, and {run} is a single artifact",
+                allowed="`ids` with the folder of a run",
+                action="leave them out, and filter the table",
+            )
+        return _of_artifact(Artifact.open(run, cache=cache), messages)
+
+
+def _of_artifact(artifact: Artifact, messages: bool) -> pa.Table:
+    kind = artifact.manifest.kind
+    if kind in _IN_PARTS:
+        columns = POOL.names if messages else _WITHOUT_TEXTS
+        return artifact.table(columns if kind == "pool" else None)
+    if kind in _FILES:
+        return pq.read_table(artifact.path(_FILES[kind]))
+    if kind in _ARRAYS:
+        arrays = {column: _lists(np.load(artifact.path(name))) for column, name in _ARRAYS[kind].items()}
+        return pa.table({"id": pq.read_table(artifact.path("ids.parquet"))["id"]} | arrays)
+    raise ArtifactError(
+        f"{artifact.location} is a {kind}, which holds no table",
+        allowed=", ".join((*_IN_PARTS, *_FILES, *_ARRAYS)) + ", or the folder of a run",
+    )
+
+
+def _lists(values: NDArray[Any]) -> pa.FixedSizeListArray:
+    """The rows of an array (n, d) as lists of d numbers; no number is copied."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _of_run(location: Location, ids: Sequence[str] | None, messages: bool, cache: Path) -> pa.Table:
+    found = _artifacts_in(location, cache)
+    if ("pool", "") not in found or found["pool", ""].location.parent != location:  # a run's pool lies in its folder
+        raise _no_run(location)
+    _of_one_run(list(found.values()))
+    pool = found["pool", ""]
+    table = pool.table(_WITHOUT_TEXTS)
+    keys = _keys(table["id"], pool)
+    if ids is not None:
+        rows = _rows_of(ids, keys, pool)
+        table, keys = table.take(rows), keys[rows]
+        if messages:
+            table = table.append_column("messages", _messages_of(pool, rows))
+    elif messages:
+        table = table.append_column("messages", pool.table(["messages"])["messages"])
+    columns = {name: _compact(name, table[name]) for name in table.column_names}
+    for kind in _SHOWN[1:]:
+        for artifact in (found[one] for one in sorted(found) if one[0] == kind):
+            columns |= dict(_said_by(artifact, keys))
+    return pa.table(columns)
+
+
+def _artifacts_in(location: Location, cache: Path) -> dict[tuple[Kind, str], Artifact]:
+    """What lies in a run's folder and in the folders there, by kind and name."""
+    found: dict[tuple[Kind, str], Artifact] = {}
+    outer = [child for child in children(location) if not child.name.startswith(".") and child.name != "runs"]
+    for child in outer:
+        inside = [child] if exists(child / MANIFEST) else _folders_in(child)
+        for folder in inside:
+            if not exists(folder / MANIFEST):
+                continue
+            artifact = Artifact.open(str(folder), cache=cache)
+            if artifact.manifest.kind not in _SHOWN:
+                continue
+            other = found.setdefault((artifact.manifest.kind, artifact.name), artifact)
+            if other is not artifact:
+                raise InputError(
+                    f"{other.location} and {folder} are both the {artifact.manifest.kind} '{artifact.name}'",
+                    allowed="the folder of one run, with one artifact of a kind and name",
+                    action="move the one that is not the run's elsewhere",
+                )
+    return found
+
+
+def _folders_in(location: Location) -> list[Location]:
+    return children(location) if location.is_dir() else []
+
+
+def _no_run(location: Location) -> ArtifactError:
+    named = [run.name for run in _folders_in(location / "runs")]
+    seen = "has no finished pool in it" if exists(location) else "does not exist"
+    more = f"; here: {', '.join(f'{location}/runs/{name}' for name in named)}" if named else ""
+    return ArtifactError(
+        f"{location} {seen}",
+        allowed=f"the folder of a run, its work_dir or work_dir/runs/NAME, or an artifact{more}",
+        action="correct the path, or let `tamis run` come to its end",
+    )
+
+
+def _of_one_run(artifacts: list[Artifact]) -> None:
+    """Raises InputError when one of them was made from another artifact than the one that is here."""
+    here: dict[str, set[str]] = {}
+    for artifact in artifacts:
+        here.setdefault(artifact.manifest.kind, set()).add(artifact.manifest.content_hash)
+    for artifact in artifacts:
+        for name, made_from in artifact.manifest.inputs.items():
+            if not set(made_from) <= here.get(name, set(made_from)):
+                raise InputError(
+                    f"{artifact.location} was made from another {name} than the one that lies beside it",
+                    action="give the folder of one finished run, or run it again; single artifacts can be loaded",
+                )
+
+
+def _keys(ids: pa.ChunkedArray, artifact: Artifact) -> Keys:
+    chunks = [pack(chunk, where=str(artifact.location)) for chunk in ids.chunks]
+    return np.concatenate(chunks) if chunks else np.empty(0, "S16")
+
+
+def _rows_of(ids: Sequence[str], keys: Keys, pool: Artifact) -> NDArray[np.int64]:
+    rows = positions(pack(pa.array(ids, pa.string()), where="ids"), keys)
+    if missing := [one for one, row in zip(ids, rows, strict=True) if row < 0]:
+        raise InputError(
+            f"{len(missing):,} of {len(ids):,} ids are not in {pool.location}, the first: {missing[0]}",
+            allowed="ids of the pool's samples",
+        )
+    return rows
+
+
+def _messages_of(pool: Artifact, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """The conversations of some rows of the pool, in the order of `rows`, without holding those of the others."""
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    taken, start = [], 0
+    for batch in pool.batches(["messages"]):
+        here = slice(*np.searchsorted(ascending, [start, start + batch.num_rows]))
+        taken.append(batch["messages"].take(pa.array(ascending[here] - start)))
+        start += batch.num_rows
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return pa.chunked_array(taken, POOL.field("messages").type).take(pa.array(back))
+
+
+def _said_by(artifact: Artifact, keys: Keys) -> _Columns:
+    """Columns (n,) with what an artifact says of the samples `keys` (n,)."""
+    kind, name = artifact.manifest.kind, artifact.name
+    if kind == "curation":
+        table = artifact.table()
+        for rater in sorted(pc.unique(table["rater"]).to_pylist()):
+            of_rater = table.filter(pc.equal(table["rater"], rater))
+            yield from _aligned(of_rater, _CURATION, f"curation/{rater}", artifact, keys)
+    elif kind == "selection":
+        aligned = dict(_aligned(_of_artifact(artifact, False), ("rank", "score"), f"selections/{name}", artifact, keys))
+        yield f"selections/{name}/picked", pc.is_valid(aligned[f"selections/{name}/rank"])
+        yield from aligned.items()
+    elif kind == "scores":
+        yield from _aligned(artifact.table(["id", "score"]), ("score",), f"scores/{name}", artifact, keys)
+    else:
+        yield from _aligned(artifact.table(["id", *_RATINGS]), _RATINGS, f"ratings/{name}", artifact, keys)
+
+
+def _aligned(table: pa.Table, names: Sequence[str], prefix: str, artifact: Artifact, keys: Keys) -> _Columns:
+    """The columns `names` that the table has, for the samples `keys` (n,); null where the table has no such sample.
+
+    An earlier version may have made the artifact without a column; then there is none.
+    """
+    at = positions(keys, _keys(table["id"], artifact))
+    rows = pa.array(at, mask=at < 0)
+    for name in names:
+        if name in table.column_names:
+            yield f"{prefix}/{name}", _compact(name, table[name]).take(rows)
+
+
+def _compact(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.dictionary_encode() if name in _WORDY else column

@@ -1,0 +1,178 @@
+"""`tamis init`: a first settings file, by options or by questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+pytest.importorskip("kfp")
+
+from tamis.cli import main
+from tamis_pipelines.settings import RunSettings, load_run
+
+FILE = Path("settings.yaml")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with data of 40 rows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    rows("data.jsonl", ({"uid": f"u{i}", "instruction": f"Say {i}.", "output": f"{i}."} for i in range(40)))
+    return tmp_path
+
+
+def rows(name: str, values: Any) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text("".join(json.dumps(value) + "\n" for value in values))
+
+
+def init(*arguments: str, answers: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["init", *arguments], input=answers)
+
+
+def refused(*arguments: str) -> str:
+    """The code of the error; nothing is written."""
+    before = FILE.read_bytes() if FILE.exists() else None
+    result = init(*arguments)
+    assert result.exit_code == 1, result.output
+    assert (FILE.read_bytes() if FILE.exists() else None) == before
+    return result.output.rpartition("code:")[2].strip()
+
+
+def written(*arguments: str, answers: str | None = None, file: Path = FILE) -> RunSettings:
+    result = init(*arguments, answers=answers)
+    assert result.exit_code == 0, result.output
+    return load_run(file)
+
+
+def failed_checks(settings: RunSettings) -> list[str]:
+    from tamis_pipelines.doctor import examine
+
+    return [str(check) for check in examine(settings) if not check.passed]
+
+
+def test_options_alone_make_settings_that_doctor_passes() -> None:
+    settings = written("--data", "data.jsonl", "--work-dir", "results")
+    assert failed_checks(settings) == []
+    assert settings.pool.sources[0].path == "data.jsonl"
+    assert [(subset.strategy, subset.size) for subset in settings.subsets] == [("ds2", 4), ("random", 4)]
+    assert [rater.backend.kind for rater in settings.raters] == ["transformers"]
+    assert settings.finetuning is None
+    assert settings.results == Path("results")
+    assert not Path("results").exists()
+
+
+def test_a_service_and_a_model_to_finetune() -> None:
+    settings = written(
+        *("--data", "data.jsonl", "--base-url", "http://127.0.0.1:8000/v1", "--model", "org/Big Model: 2"),
+        *("--api-key-env", "none", "--size", "0.25", "--base-model", "some/base", "--encoder", "some/encoder"),
+    )
+    assert failed_checks(settings) == []
+    (rater,) = settings.raters
+    assert rater.name == "big-model-2"
+    assert rater.backend.kind == "openai"
+    assert (rater.backend.model, rater.backend.api_key_env) == ("org/Big Model: 2", None)
+    assert settings.subsets[0].size == 0.25
+    assert settings.finetuning is not None
+    assert settings.finetuning.model == "some/base"
+    assert settings.embedding.model == "some/encoder"
+
+
+def test_questions_are_asked_again_until_an_answer_can_be_used() -> None:
+    rows("scores.jsonl", ({"uid": f"u{i}", "rating": i % 5 + 1} for i in range(30)))
+    answers = ["nowhere.jsonl", "data.jsonl", "nobody", "import", "scores.jsonl", "1-5", "41", "7", "none", "out"]
+    settings = written(answers="\n".join(answers) + "\n")
+    assert failed_checks(settings) == []
+    backend = settings.raters[0].backend.model_dump()
+    assert {name: backend[name] for name in ("kind", "path", "by", "key", "overall")} == {
+        "kind": "import",
+        "path": "scores.jsonl",
+        "by": "metadata",
+        "key": "uid",
+        "overall": "rating",
+    }
+    assert backend["scale"] == {"lowest": 1, "highest": 5}
+    assert settings.pool.sources[0].keep == ["uid"]
+    assert settings.subsets[0].size == 7
+    assert settings.work_dir == Path("out")
+
+
+def test_every_question_has_an_answer_of_its_own_but_the_data() -> None:
+    settings = written(answers="data.jsonl\n" + "\n" * 5)
+    assert settings.raters[0].backend.kind == "transformers"
+    assert init("other.yaml", answers="\n").exit_code == 1  # ended before an answer
+    assert not Path("other.yaml").exists()
+
+
+def test_the_layout_is_shown_and_asked_for_where_it_cannot_be_told() -> None:
+    rows("odd.jsonl", ({"q": f"Say {i}.", "a": f"\x1b[2J{i}."} for i in range(9)))
+    assert refused("--data", "odd.jsonl") == "input"
+    by_options = written("--data", "odd.jsonl", "--prompt-field", "q", "--answer-field", "a")
+    result = init("other.yaml", answers="odd.jsonl\nq\na\n" + "\n" * 5)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "9 rows; layout: prompt_completion (q, a)" in result.output
+    assert by_options.pool == load_run(Path("other.yaml")).pool
+    assert by_options.pool.sources[0].fields == {"prompt": "q", "completion": "a"}
+
+
+def test_ratings_find_their_samples_by_row_or_not_at_all() -> None:
+    rows("scores.jsonl", ({"score": i % 10 + 1} for i in range(40)))
+    settings = written("--data", "data.jsonl", "--ratings", "scores.jsonl")
+    backend = settings.raters[0].backend.model_dump()
+    assert (backend["by"], backend["source"], backend["scale"]) == ("row", "mine", None)
+    rows("scores.jsonl", ({"score": i % 10 + 1} for i in range(39)))
+    assert refused("--data", "data.jsonl", "--ratings", "scores.jsonl", "--force") == "input"
+
+
+@pytest.mark.parametrize("scores", [[1, 5], [0, 1], [1, 7], [10, 100], [0, 10]])
+def test_a_scale_that_scores_do_not_tell_must_be_given(scores: list[int]) -> None:
+    rows("scores.jsonl", ({"score": scores[i % 2]} for i in range(40)))
+    assert refused("--data", "data.jsonl", "--ratings", "scores.jsonl") == "settings"
+    settings = written("--data", "data.jsonl", "--ratings", "scores.jsonl", "--scale", f"{scores[0]}-{scores[1]}")
+    assert settings.raters[0].backend.model_dump()["scale"] == {"lowest": scores[0], "highest": scores[1]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--data", "nowhere.jsonl"], "storage"),
+        (["--data", "data.jsonl", "--size", "41"], "input"),
+        (["--data", "data.jsonl", "--size", "many"], "settings"),
+        (["--data", "data.jsonl", "--size", "1.5"], "settings"),
+        (["--data", "data.jsonl", "--rater", "import"], "settings"),
+        (["--data", "data.jsonl", "--rater", "local", "--scale", "1-5"], "settings"),
+        (["--data", "data.jsonl", "--prompt-field", "instruction"], "settings"),
+        (["--data", "data.jsonl", "--ratings", "data.jsonl"], "input"),
+        (["--data", "data.jsonl", "--ratings", "data.jsonl", "--score-column", "uid", "--scale", "5-1"], "settings"),
+        (["--data", "data.jsonl", "--base-url", "http://user:KEY@somewhere/v1"], "settings"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused(arguments: list[str], code: str) -> None:
+    assert refused(*arguments) == code
+
+
+def test_a_file_is_replaced_by_force_only() -> None:
+    FILE.write_text("mine\n")
+    assert refused("--data", "data.jsonl") == "storage"
+    assert refused() == "storage"  # before the first question
+    assert written("--data", "data.jsonl", "--force").work_dir == Path("runs/first")
+
+
+@pytest.mark.parametrize("name", ["a b.jsonl", "no: yes.jsonl", "{x}, #1.jsonl", "12.jsonl", "é'\".jsonl", "*.jsonl"])
+def test_paths_of_any_form_stay_what_they_are(name: str) -> None:
+    if name != "*.jsonl":
+        rows(name, [{"prompt": "Say 1.", "completion": "1."}])
+    assert written("--data", name, "--work-dir", "null").pool.sources[0].path == name
+    assert load_run(FILE).work_dir == Path("null")
+
+
+def test_a_folder_and_its_subfolders_are_data() -> None:
+    rows("many/a.jsonl", ({"instruction": f"Say {i}.", "output": f"{i}."} for i in range(3)))
+    rows("many/b/c.jsonl", ({"instruction": f"Tell {i}.", "output": f"{i}."} for i in range(9)))
+    assert written("--data", "many", "--size", "12").subsets[0].size == 12
