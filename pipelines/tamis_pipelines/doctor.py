@@ -272,9 +272,9 @@ def _weight_bytes(folder: Path) -> int:
 
 def _store(settings: RunSettings) -> Iterator[Check]:
     """The place of answers for which the settings name none."""
-    asking = [rater for rater in settings.raters if not isinstance(rater.backend, ImportSettings)]
-    asking += [settings.judging] if settings.judging is not None else []
-    if any(one.store is None for one in asking):
+    stores = [rater.store for rater in settings.raters if not isinstance(rater.backend, ImportSettings)]
+    stores += [settings.judging.store] if settings.judging is not None else []
+    if None in stores:
         try:
             home = settings.work_dir / ".tamis"
             yield _writable("store", store_of_run(home) or str(home))

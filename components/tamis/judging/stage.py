@@ -102,7 +102,8 @@ def _judge(step: Step[JudgingSettings]) -> None:
     if settings.price is not None or spent:
         step.facts["cost"] = round(spent + (verdicts.cost or 0.0), 6)
     for name in ("cost_of_lost_answers", "answers_without_usage"):
-        if found := sum(one.facts.get(name, 0) for one in (*answered, verdicts)):
+        found = verdicts.facts.get(name, 0) + sum(asked.facts.get(name, 0) for asked in answered)
+        if found:
             step.facts[name] = found
     step.models["judge"] = str(match.judge.identity["model"])
     log_result(step.facts)
