@@ -77,12 +77,14 @@ def error(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
 class Server:
     """Use it as a context manager, again after its end too: at the same port, with what was asked before.
 
-    `behave` gets each request and says what to do.
+    `behave` gets each request and says what to do. To a question for its models it answers by `on_models`; that is no
+    request.
     """
 
     def __init__(self, behave: Callable[[Asked], Reaction] | None = None, address: str = "127.0.0.1") -> None:
         self._address, self.port = address, 0
         self.behave = behave or (lambda asked: Reaction(completion()))
+        self.on_models = Reaction({"object": "list", "data": [{"id": "m", "object": "model"}]})
         self.asked: list[Asked] = []
         self.most_at_once = self._at_once = self.connections = 0
 
@@ -118,6 +120,10 @@ class Server:
         self.connections += 1
         try:
             while (asked := await self._read(reader)) is not None:
+                if asked.method == "GET" and asked.path.endswith("/models"):
+                    await self._react(self.on_models, writer)
+                    continue
+                self.asked.append(asked)
                 self._at_once += 1
                 self.most_at_once = max(self.most_at_once, self._at_once)
                 try:
@@ -136,9 +142,7 @@ class Server:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         content = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = first.split(" ")
-        asked = Asked(time.monotonic(), method, path, headers, content, len(self.asked))
-        self.asked.append(asked)
-        return asked
+        return Asked(time.monotonic(), method, path, headers, content, len(self.asked))
 
     async def _react(self, reaction: Reaction, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection stays."""

@@ -10,7 +10,7 @@ from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.secrets import masked_values
 from tamis.core.storage import is_remote
-from tamis_pipelines.doctor import fields_of
+from tamis_pipelines.checks.fields import fields_of
 from tamis_pipelines.settings import RunSettings
 
 _MOUNTED = "/cache/"  # the only local paths that a pod shares with others: claims are mounted below

@@ -27,8 +27,8 @@ def settings(tiny: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def looked_at(folder: Path, settings: dict[str, Any]) -> dict[str, str | TamisError]:
+    from tamis_pipelines.checks.trainable import looked_at
     from tamis_pipelines.settings import load_run
-    from tamis_pipelines.trainable import looked_at
 
     return dict(looked_at(load_run(write(folder, settings), ())))
 

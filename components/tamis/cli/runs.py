@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -32,6 +33,9 @@ def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
             "checks failed before anything was run:\n" + "\n".join(f"  {check}" for check in failed),
             action="mend them, or start with --force",
         )
+    for check in checks:
+        if check.level == "note":
+            click.echo(str(check), err=True)
     report = load("tamis_pipelines.local").run(parsed)
     click.echo("\n" + _told(report, [cell.name for cell in parsed.cells]))
 
@@ -50,16 +54,29 @@ def _told(report: Path, cells: list[str]) -> str:
     return "\n".join([*lines, "", f"report: {report / 'report.html'}"])
 
 
-@click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis doctor examples/demo.yaml")
+@click.command(
+    cls=SettingsFileCommand,
+    epilog="\b\nExamples:\n  tamis doctor examples/demo.yaml\n"
+    "  tamis doctor examples/demo.yaml --try 1     also rates one sample, and shows what was asked and answered",
+)
 @takes_run_settings
-def doctor(settings: Path, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--try", "tried", type=click.IntRange(0, 100), default=0, metavar="N", help="Rate N samples with each rater."
+)
+def doctor(settings: Path, overrides: tuple[str, ...], tried: int) -> None:
     """Check everything before anything is spent.
 
-    Looks at settings, models, data, storage, memory and disk.
+    Looks at settings, models, data, services, storage, memory and disk. Only `--try` spends something.
     """
-    checks = load("tamis_pipelines.doctor").examine(run_settings(settings, overrides))
+    parsed = run_settings(settings, overrides)
+    checks = load("tamis_pipelines.doctor").examine(parsed)
     for check in checks:
         click.echo(shown(str(check)))
+    levels = Counter(check.level for check in checks)
+    click.echo(f"{levels['failed']} failed, {levels['note']} to look at, {levels['ok']} ok")
+    if tried and not levels["failed"]:
+        for trial in load("tamis_pipelines.checks.trial").tried(parsed, tried):
+            click.echo(f"\n{shown(trial)}")
     if not all(check.passed for check in checks):
         sys.exit(1)
 

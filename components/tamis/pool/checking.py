@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from tamis.core import storage
 from tamis.core.errors import InputError
+from tamis.core.samples import Message
 from tamis.core.storage import Location
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import Mapping, check_columns, mapping_of
@@ -96,6 +97,28 @@ def look_into(source: Source, settings: PoolSettings, files: Files | None = None
             check_columns(source, found.mapping, reader.columns, reader.uniform, name)
         _add(found, source, name, reader)
     return found if found.files else None
+
+
+def first_samples(settings: PoolSettings, count: int) -> list[list[Message]]:
+    """The first `count` conversations of the sources' files on this machine; fewer where there are no more.
+
+    Raises:
+        InputError, StorageError: as `look_into`.
+    """
+    samples: list[list[Message]] = []
+    for source in settings.sources:
+        for name, reader in _readers(source, settings, None):
+            mapping = mapping_of(source, reader.columns, name) if reader.columns else None
+            for _, row in islice(reader.rows(reader.columns), _ROWS):
+                if len(samples) == count:
+                    return samples
+                if mapping is None or isinstance(row, Reject) or not matches(row, source.where):
+                    continue
+                try:
+                    samples.append(list(mapping.conversation(row)[0]))
+                except Reject:
+                    continue
+    return samples
 
 
 def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies
 
 from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
 from tamis.core.llm.health import Course, Health
 from tamis.core.llm.limits import Amounts, Gate, RateLimits, happens_within
+from tamis.core.llm.network import check_network, uses_socks
 from tamis.core.llm.replies import Reply, reply_of
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.llm.wordings import cure_of
@@ -201,7 +201,7 @@ def connect(settings: ServiceSettings) -> AsyncOpenAI:
 
     Raises:
         MissingExtraError: when the package openai is not installed.
-        SettingsError: when the key's environment variable is not set.
+        SettingsError: when the key's environment variable is not set, or a proxy or certificate cannot be used.
     """
     openai, options = _package(), _options(settings)
     options["http_client"] = _many_connections(openai, settings)
@@ -215,7 +215,7 @@ def connect_for_files(settings: ServiceSettings) -> OpenAI:
 
     Raises:
         MissingExtraError: when the package openai is not installed.
-        SettingsError: when the key's environment variable is not set.
+        SettingsError: when the key's environment variable is not set, or a proxy or certificate cannot be used.
     """
     openai, options = _package(), _options(settings)
     if settings.azure is not None:
@@ -229,8 +229,7 @@ def _many_connections(openai: Any, settings: ServiceSettings) -> Any:
 
     most = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
     # aiohttp speaks to no SOCKS proxy.
-    socks = any(url.startswith("socks") for url in getproxies().values())
-    make = openai.DefaultAsyncHttpxClient if socks else openai.DefaultAioHttpClient
+    make = openai.DefaultAsyncHttpxClient if uses_socks() else openai.DefaultAioHttpClient
     return make(limits=most, timeout=settings.timeout)
 
 
@@ -243,6 +242,7 @@ def _package() -> Any:
 
 
 def _options(settings: ServiceSettings) -> dict[str, Any]:
+    check_network()
     options = {"api_key": settings.api_key(), "timeout": settings.timeout}
     if settings.azure is not None:
         return options | {"azure_endpoint": settings.base_url, "api_version": settings.azure.api_version}

@@ -132,7 +132,7 @@ class OpenAIBackend:
         return Job(request, front + self._marker + back, self._around + most, True)
 
     def _call(self, job: Job) -> Call:
-        return Call(self.body(job.request, job.text), job.tokens, self._answer_tokens, self._settings.max_new_tokens)
+        return Call(self.body(job.request, job.text), job.tokens, self._answer_tokens, self._most_tokens)
 
     def _answer_of(self, job: Job, outcome: Reply | Fault) -> Answer:
         estimated = False

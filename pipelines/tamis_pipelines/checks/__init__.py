@@ -1,0 +1,1 @@
+"""What `tamis doctor` looks at, by kind."""

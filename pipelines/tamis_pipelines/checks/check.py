@@ -1,0 +1,39 @@
+"""One thing that was looked at before a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tamis.core.errors import TamisError
+
+_MARKS = {"ok": "ok  ", "note": "NOTE", "failed": "FAIL"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. A "note" is what may be meant, and may spoil the run; it does not keep it."""
+
+    what: str
+    level: Literal["ok", "note", "failed"]
+    seen: str
+    action: str = ""
+
+    @classmethod
+    def of(cls, what: str, passed: bool, seen: str, action: str = "") -> Check:
+        """A check that can only be passed or failed."""
+        return cls(what, "ok" if passed else "failed", seen, action)
+
+    @classmethod
+    def refused(cls, what: str, error: TamisError) -> Check:
+        """What an error says is wrong."""
+        return cls(what, "failed", error.problem, error.action or f"allowed: {error.allowed}")
+
+    @property
+    def passed(self) -> bool:
+        """Whether a run may begin."""
+        return self.level != "failed"
+
+    def __str__(self) -> str:
+        action = f"\n        to do: {self.action}" if self.action and self.level != "ok" else ""
+        return f"{_MARKS[self.level]}  {self.what}: {self.seen}{action}"

@@ -1,0 +1,92 @@
+"""Data that a run reads: files, their first rows, ratings to import, and how many samples there can be."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tamis.core.errors import StorageError, TamisError
+from tamis.core.storage import exists, is_remote, locate, looked_for
+from tamis.pool.checking import look_into
+from tamis.pool.settings import PoolSettings, Source
+from tamis.pool.sources import count_rows, files_at
+from tamis.rating.importing import count_ratings
+from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.fields import fields_of, last
+from tamis_pipelines.checks.models import DEMO, MAKE_DEMO
+from tamis_pipelines.settings import RunSettings
+
+_LARGE = 1 << 28  # bytes of files that are not read beforehand
+_LISTED = (".exclude.", ".grades.path.", ".also.")  # settings that name several files
+
+
+def data(settings: RunSettings) -> Iterator[Check]:
+    """Everything that is read from files."""
+    for where, value in fields_of(settings):
+        if value is not None and (last(where) == "path" or any(name in where for name in _LISTED)):
+            yield _data(where, str(value))
+    found = [_first_rows(source, settings.pool) for source in settings.pool.sources]
+    found += [_ratings(rater) for rater in settings.raters]
+    yield from (check for check in found if check is not None)
+    yield from _sizes(settings)
+
+
+def _data(where: str, path: str) -> Check:
+    action = f"correct {where}, or put the data there"
+    try:
+        found = exists(locate(path)) or (not is_remote(path) and bool(glob.glob(path)))
+    except TamisError as error:
+        return Check.refused(where, error)
+    if not found and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        hub = "`dataset` takes its name" if where.startswith("pool.") else "it is no file with ratings"
+        action = f"give a file, local or in object storage; if this is a data set of the hub, {hub}"
+    if not found and path.startswith(DEMO):
+        action = MAKE_DEMO
+    return Check.of(where, found, path if found else f"nothing at {looked_for(path)}", action)
+
+
+def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
+    """Whether the first rows of a local source become samples."""
+    where = f"pool.sources.{source.name}"
+    try:
+        found = look_into(source, settings)
+        if found is not None:
+            found.check_shares(source.name, settings)
+    except StorageError:
+        return None  # that nothing is there is said elsewhere
+    except TamisError as error:
+        return Check.refused(where, error)
+    return None if found is None else Check.of(where, True, str(found))
+
+
+def _ratings(rater: RatingSettings) -> Check | None:
+    """Whether the file of ratings to import has the columns that the settings name; a large one is left for the run."""
+    backend = rater.backend
+    if not isinstance(backend, ImportSettings) or is_remote(backend.path) or not Path(backend.path).is_file():
+        return None
+    if Path(backend.path).stat().st_size > _LARGE:
+        return None
+    where = f"raters.{rater.name}.backend"
+    try:
+        return Check.of(where, True, f"{count_ratings(backend):,} rows with the columns that are asked for")
+    except TamisError as error:
+        return Check.refused(where, error)
+
+
+def _sizes(settings: RunSettings) -> Iterator[Check]:
+    """Subsets that are larger than the pool can be, where all of it comes from local files that are not large."""
+    paths = [source.path for source in settings.pool.sources if source.path and not is_remote(source.path)]
+    try:
+        size = sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path))
+        if len(paths) < len(settings.pool.sources) or size > _LARGE:
+            return
+        samples = sum(count_rows(path, settings.pool) for path in paths)
+    except TamisError:
+        return  # that the data are missing is said elsewhere
+    for cell in settings.cells:
+        if cell.subset.size is not None and cell.subset.size > samples:
+            seen = f"{cell.subset.size:,} samples are asked of {samples:,} at most"
+            yield Check.of(f"subset {cell.name}", False, seen, "choose a smaller size, or add sources")

@@ -1,0 +1,99 @@
+"""The machine that a run works on: places to write to, GPUs, memory, disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tamis.core.errors import TamisError
+from tamis.core.machine import store_of_run
+from tamis.core.storage import is_remote, locate, write_bytes
+from tamis.rating.settings import ImportSettings
+from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.fields import fields_of, last
+from tamis_pipelines.checks.models import GIB, models_of, weight_bytes
+from tamis_pipelines.settings import RunSettings
+
+# Training an adapter and merging it hold up to about four times the weights at once; loading alone, little beside them.
+_MEMORY_OF_TRAINING, _MEMORY_OF_LOADING = 4, 1.2
+_TRAINED = ("finetuning.", "experiment.", "influence.")
+_MEMORY_BESIDE_MODELS = 2 * GIB
+_DISK_BESIDE_MODELS = 1 * GIB
+
+
+def machine(settings: RunSettings) -> Iterator[Check]:
+    """Whether results can be written, and whether there is room for the work."""
+    yield _writable("work_dir", str(settings.work_dir))
+    for where, value in fields_of(settings):
+        if value is not None and last(where) == "store":
+            yield _writable(where, str(value))
+    yield from _store(settings)
+    models = models_of(settings)
+    elsewhere = sorted({model for _, model in models if not Path(model).is_dir()})
+    yield from (_gpus(), _memory(models, elsewhere), _disk(settings, elsewhere))
+
+
+def _store(settings: RunSettings) -> Iterator[Check]:
+    """The place of answers for which the settings name none."""
+    stores = [rater.store for rater in settings.raters if not isinstance(rater.backend, ImportSettings)]
+    stores += [settings.judging.store] if settings.judging is not None else []
+    if None in stores:
+        try:
+            home = settings.work_dir / ".tamis"
+            yield _writable("store", store_of_run(home) or str(home))
+        except TamisError as error:
+            yield Check.refused("store", error)
+
+
+def _writable(where: str, place: str) -> Check:
+    parents = [] if is_remote(place) else [Path(place), *Path(place).parents]
+    made = [parent for parent in parents if not parent.exists()]
+    try:
+        folder = locate(place)
+        write_bytes(folder / ".tamis-probe", b"")
+        (folder / ".tamis-probe").unlink()
+        for parent in made:  # a check leaves nothing behind
+            parent.rmdir()
+    except TamisError as error:
+        return Check.refused(where, error)
+    return Check.of(where, True, f"{place} can be written")
+
+
+def _gpus() -> Check:
+    """What the driver's own command lists: nothing that takes seconds is loaded."""
+    program = shutil.which("nvidia-smi")
+    listed = subprocess.run([program, "-L"], capture_output=True, text=True).stdout.splitlines() if program else []
+    names = [line.split("(")[0].strip() for line in listed if line.startswith("GPU ")]
+    return Check.of("GPUs", True, ", ".join(names) or "none seen: models run on the CPU")
+
+
+def _not_counted(models: list[str]) -> str:
+    return f"; not counted, for they are not here: {', '.join(models)}" if models else ""
+
+
+def _memory(models: list[tuple[str, str]], elsewhere: list[str]) -> Check:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    needed = max((_held(where, model) for where, model in models), default=0) + _MEMORY_BESIDE_MODELS
+    seen = f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed{_not_counted(elsewhere)}"
+    return Check.of("memory", free >= needed, seen, "choose a smaller model, or a machine with more memory")
+
+
+def _held(where: str, model: str) -> float:
+    """Bytes of memory that the work with a model takes."""
+    factor = _MEMORY_OF_TRAINING if where.startswith(_TRAINED) else _MEMORY_OF_LOADING
+    return factor * weight_bytes(Path(model))
+
+
+def _disk(settings: RunSettings, elsewhere: list[str]) -> Check:
+    trained = [weight_bytes(Path(cell.finetuning.model)) for cell in settings.cells if cell.finetuning]
+    needed = sum(trained) + max(trained, default=0) + _DISK_BESIDE_MODELS  # one more, which is being made
+    place = settings.work_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    seen = f"{free / GIB:.1f} GiB free at {place}, about {needed / GIB:.1f} GiB needed{_not_counted(elsewhere)}"
+    return Check.of("disk", free >= needed, seen, "free space there, or choose another work_dir")

@@ -1,0 +1,33 @@
+"""Samples rated on trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tamis.core.errors import InputError
+from tamis.core.llm.settings import OpenAIBatchSettings
+from tamis.pool.checking import first_samples
+from tamis.rating.settings import ImportSettings
+from tamis.rating.trying import try_ratings
+from tamis_pipelines.settings import RunSettings
+
+
+def tried(settings: RunSettings, count: int) -> Iterator[str]:
+    """What each rater makes of the pool's first `count` samples, in words; it may cost money.
+
+    Raises:
+        InputError: when no source is a file of this machine.
+        ModelError: when a rater cannot be used.
+    """
+    samples = first_samples(settings.pool, count)
+    if not samples:
+        raise InputError(
+            "no source of the pool has a sample in a file of this machine",
+            action="add one that has, or rate a few samples by `tamis rate`",
+        )
+    for rater in settings.raters:
+        if isinstance(rater.backend, ImportSettings | OpenAIBatchSettings):
+            yield f"rater '{rater.name}': not tried ({rater.backend.kind})"
+            continue
+        for trial in try_ratings(rater, samples):
+            yield f"rater '{rater.name}'\n{trial}"
