@@ -4,13 +4,22 @@ Kubeflow takes images, sizes, places and names of objects from the parameters of
 volumes of a size are part of the compiled package.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tamis.core.settings import Settings
 from tamis.finetuning.on_trainer import TrainerSettings
+from tamis_pipelines.names import (
+    ImageName,
+    LabelKey,
+    LabelValue,
+    ObjectName,
+    OptionalKey,
+    Quantity,
+    QueueName,
+    VariableName,
+)
 
 PodKind = Literal["base", "embedding", "rating", "training", "evaluation"]
 ScoreName = Literal["perplexity", "deita", "influence"]
@@ -39,37 +48,12 @@ ENVIRONMENT = (
 )
 
 
-def _matching(pattern: str, meaning: str) -> Any:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"must be {meaning}")
-        return value
-
-    return AfterValidator(check)
-
-
-Quantity = Annotated[
-    str, _matching(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", "a quantity of Kubernetes, as in '500m', '4' or '16Gi'")
-]
-ObjectName = Annotated[
-    str, _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of an object in Kubernetes, as in 'tamis-s3'")
-]
-
-QueueName = Annotated[
-    str,
-    _matching(
-        r"([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?",
-        "a name of an object in Kubernetes of 63 characters at most, for it is a label too, as in 'tamis'; or empty",
-    ),
-]
-
-
 class Toleration(Settings):
     """A taint that pods tolerate, in the words of Kubernetes."""
 
-    key: str = Field("", description="the taint's key; empty with operator Exists: every taint")
+    key: OptionalKey = Field("", description="the taint's key; empty with operator Exists: every taint")
     operator: Literal["Equal", "Exists"] = Field("Equal", description="Equal or Exists")
-    value: str = Field("", description="the taint's value, with operator Equal")
+    value: LabelValue = Field("", description="the taint's value, with operator Equal")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="empty: every effect")
 
 
@@ -80,10 +64,10 @@ _GPU_TAINT = (Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSche
 class Pod(Settings):
     """Size and place of one kind of pod; each field is a parameter of the run."""
 
-    image: str = Field("", description="full name of the image; empty: that of the release")
+    image: ImageName = Field("", description="full name of the image; empty: that of the release")
     cpu: Quantity = Field("2", description="CPUs that are requested")
     memory: Quantity = Field("16Gi", description="memory, requested and the limit")
-    node_selector: dict[str, str] = Field({}, description="labels that a node must have")
+    node_selector: dict[LabelKey, LabelValue] = Field({}, description="labels that a node must have")
     tolerations: tuple[Toleration, ...] = Field((), description="taints that are tolerated")
 
 
@@ -91,7 +75,7 @@ class GpuPod(Pod):
     """The same with GPUs."""
 
     gpus: int = Field(1, ge=0, description="GPUs; 0: none")
-    gpu_type: str = Field("nvidia.com/gpu", min_length=1, description="resource name of the GPU, as in amd.com/gpu")
+    gpu_type: LabelKey = Field("nvidia.com/gpu", description="resource name of the GPU, as in amd.com/gpu")
     tolerations: tuple[Toleration, ...] = Field(_GPU_TAINT, description="taints that are tolerated")
 
 
@@ -152,8 +136,8 @@ class CompileSettings(Settings):
     """What is fixed in a compiled package."""
 
     queue: QueueName = Field("", description="LocalQueue of Kueue for every pod; empty: no queue")
-    labels: dict[str, str] = Field({}, description="labels of every pod, for workload identity say")
-    annotations: dict[str, str] = Field({}, description="annotations of every pod")
+    labels: dict[LabelKey, LabelValue] = Field({}, description="labels of every pod, for workload identity say")
+    annotations: dict[LabelKey, str] = Field({}, description="annotations of every pod")
     trainer: bool = Field(False, description="finetuning runs as TrainJobs; set where kubeflow.trainer is given")
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; those that a run's subsets need are added"
@@ -169,7 +153,9 @@ class CompileSettings(Settings):
     pull_secrets: list[ObjectName] = Field([], description="Secrets with credentials of the registry")
     model_cache: bool = Field(True, description="mount the claim with models; otherwise each pod fetches its own")
     work_volume: bool = Field(False, description="mount a claim for unfinished work: a training goes on in a new pod")
-    api_keys: list[str] = Field(["OPENAI_API_KEY"], description="keys of the API Secret that raters get as variables")
+    api_keys: list[VariableName] = Field(
+        ["OPENAI_API_KEY"], description="keys of the API Secret that raters get as variables"
+    )
     identity: bool = Field(True, description="state user 10001 in every pod; for Kubeflow before 2.17 turn it off")
     keep_failed: int = Field(
         0, ge=0, description="seconds for which a failed run's pods are kept; 0: the cluster's rule"

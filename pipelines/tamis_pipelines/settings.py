@@ -124,6 +124,7 @@ class RunSettings(Settings):
         if (self.finetuning is None) != (self.evaluation is None):
             raise ValueError("finetuning and evaluation go together: give both sections, or neither")
         self._the_base_is_what_is_trained()
+        self._the_graph_is_large_enough()
         check_names(self)
         if self.judging is not None:
             if self.finetuning is None:
@@ -131,6 +132,17 @@ class RunSettings(Settings):
             for base in base_models(self):
                 self.judging.of(base.model)
         return self
+
+    def _the_graph_is_large_enough(self) -> None:
+        """The neighbour graph has as many neighbours as those who use it want; said before it is made."""
+        wanted = {f"subset '{cell.name}': k": cell.subset.k for cell in self.cells if cell.subset.strategy == "knn"}
+        if self.curation.diversity == "paper":
+            wanted["curation.diversity_neighbors"] = self.curation.diversity_neighbors
+        for where, k in wanted.items():
+            if k > self.neighbors.k:
+                raise ValueError(
+                    f"{where} is {k}, neighbors.k {self.neighbors.k}; raise neighbors.k, or lower the other"
+                )
 
     def _the_base_is_what_is_trained(self) -> None:
         if self.evaluation is None or self.finetuning is None or (self.experiment and self.experiment.models):

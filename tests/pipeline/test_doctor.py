@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.llm_server import Reaction, Server
 from tests.pipeline.conftest import write, write_settings
 
 pytest.importorskip("kfp")
@@ -18,18 +19,21 @@ def test_a_service_needs_its_key_and_no_model_folder(monkeypatch: pytest.MonkeyP
     from tamis_pipelines.doctor import examine
     from tamis_pipelines.settings import load_run
 
-    settings = load_run(ROOT / "examples/demo.yaml", ("raters=[{rater: gpt-4o-mini}]",))
+    with Server() as server:
+        server.on_models = Reaction({"object": "list", "data": [{"id": "gpt-4o-mini", "object": "model"}]})
+        rater = f"raters=[{{rater: gpt-4o-mini, backend: {{base_url: '{server.url}'}}}}]"
+        settings = load_run(ROOT / "examples/demo.yaml", (rater,))
 
-    def said() -> list[str]:
-        return [str(check) for check in examine(settings) if "gpt-4o-mini.backend" in check.what]
+        def said() -> list[str]:
+            return [str(check) for check in examine(settings) if "gpt-4o-mini.backend" in check.what]
 
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    (missing,) = said()
-    assert missing.startswith("FAIL")
-    assert "OPENAI_API_KEY" in missing
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    (there,) = said()
-    assert there == "ok    raters.gpt-4o-mini.backend.model: gpt-4o-mini at OpenAI, key in OPENAI_API_KEY"
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        (missing,) = said()
+        assert missing.startswith("FAIL")
+        assert "OPENAI_API_KEY" in missing
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        (there,) = said()
+        assert there.startswith(f"ok    raters.gpt-4o-mini.backend.model: gpt-4o-mini at {server.url}")
 
 
 def test_a_judge_and_its_prompts_are_looked_at_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,12 +45,14 @@ def test_a_judge_and_its_prompts_are_looked_at_before_a_run(monkeypatch: pytest.
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     judging = (
         "judging={prompts: [{name: set, path: nowhere.jsonl}], against: {kind: model, model: no/such/folder}, "
-        f"opponents: {{elsewhere: {service}}}, judge: {{backend: {{kind: openai, model: gpt-4o-mini}}}}}}"
+        f"opponents: {{elsewhere: {service}}}, judge: {{backend: {{kind: openai, model: m, base_url: 'URL'}}}}}}"
     )
-    found = {check.what: check for check in examine(load_run(ROOT / "examples/demo.yaml", (judging,)))}
+    with Server() as server:
+        given = load_run(ROOT / "examples/demo.yaml", (judging.replace("URL", server.url),))
+        found = {check.what: check for check in examine(given)}
     assert not found["judging.prompts.set.path"].passed
     assert not found["judging.against.model"].passed
-    assert found["judging.judge.backend.model"].seen == "gpt-4o-mini at OpenAI, key in OPENAI_API_KEY"
+    assert found["judging.judge.backend.model"].passed
     assert not found["judging.opponents.elsewhere.model"].passed
 
 

@@ -28,6 +28,7 @@ from tests.kubernetes.schemas import errors_of_custom
 from tests.pipeline.rendering import Ir, defaults, load, pods
 
 ROOT = Path(__file__).parents[2]
+DIGEST = "0" * 64
 COMMITTED = ROOT / "pipelines/packages"
 # Kubeflow 2.17's compiler puts this on every container; a package cannot say it.
 ADDED_BY_KUBEFLOW = {
@@ -110,7 +111,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(get_args(ScoreName))
     by_cell = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
-    sections = set(RunSettings.model_fields) - {"work_dir", "kubeflow", "rates"} - by_cell - scores
+    sections = set(RunSettings.model_fields) - {"work_dir", "name", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
@@ -153,7 +154,7 @@ def test_the_run_decides_image_size_and_place_of_pods(package: tuple[Ir, Ir]) ->
         {
             "pods": {
                 "rating": {
-                    "image": "registry.internal/rating@sha256:1",
+                    "image": f"registry.internal/rating@sha256:{DIGEST}",
                     "cpu": "16",
                     "memory": "200Gi",
                     "gpus": 8,
@@ -167,7 +168,7 @@ def test_the_run_decides_image_size_and_place_of_pods(package: tuple[Ir, Ir]) ->
     )
     made = dict(pods(ir, platform, settings.arguments() | {"outcomes": ""}))
     (container,) = made["rate"]["containers"]
-    assert container["image"] == "registry.internal/rating@sha256:1"
+    assert container["image"] == f"registry.internal/rating@sha256:{DIGEST}"
     assert container["resources"]["limits"] == {"memory": "200Gi", "amd.com/gpu": "8"}
     assert container["resources"]["requests"] == {"cpu": "16", "memory": "200Gi"}
     assert made["rate"]["nodeSelector"] == {"pool": "big"}
@@ -320,6 +321,15 @@ def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_clus
         ("pods.rating.memory=lots", "a quantity of Kubernetes"),
         ("pods.rating.gpus=-1", "pods.rating.gpus"),
         ("objects.storage_secret=Bad_Name", "a name of an object in Kubernetes"),
+        ("compiled.labels={Team A: research}", "compiled.labels"),
+        ("compiled.labels.team=research of ours", "compiled.labels"),
+        (f"compiled.labels.team={'r' * 64}", "compiled.labels"),
+        ("compiled.annotations={example.com/a/b: c}", "compiled.annotations"),
+        ("compiled.api_keys=[MY-KEY]", "compiled.api_keys"),
+        ("pods.rating.image=Registry/Tamis Rating", "the name of an image"),
+        ("pods.rating.image=registry/tamis@sha256:abc", "the name of an image"),
+        ("pods.rating.gpu_type=nvidia.com/", "pods.rating.gpu_type"),
+        ("pods.base.node_selector.pool=gpu pool", "pods.base.node_selector"),
         ("compiled.queue=Team A", "a name of an object in Kubernetes of 63 characters at most"),
         ("compiled.queue=${queue}", "the variable ${queue} is not defined"),
         ("compiled.pull_policy=Sometimes", "compiled.pull_policy"),
@@ -330,6 +340,22 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), "--set", setting])
     assert result.exit_code == 1
     assert said in result.output
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "compiled.labels={team: research, example.com/Cost-Centre: '4711'}",
+        "compiled.annotations={iam.amazonaws.com/role: 'arn:aws:iam::1:role/a b'}",
+        "pods.rating.image=registry.example:5000/team/tamis-rating:0.3.0",
+        f"pods.rating.image=ghcr.io/tamis/tamis-rating@sha256:{'0' * 64}",
+        "pods.rating.image=tamis",
+        "pods.rating.gpu_type=amd.com/gpu",
+    ],
+)
+def test_names_that_kubernetes_takes_are_taken(tmp_path: Path, setting: str) -> None:
+    result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), "--set", setting])
+    assert result.exit_code == 0, result.output
 
 
 def test_variables_reach_what_is_compiled(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from tamis.cli import main
+from tamis.core.errors import SettingsError
 from tests.llm_server import Reaction, Server, completion, error
 from tests.pipeline.conftest import write, write_settings
 
@@ -82,3 +83,19 @@ def test_nothing_is_tried_where_a_check_failed(tmp_path: Path, settings: dict[st
         ended = CliRunner().invoke(main, ["doctor", str(write(tmp_path, settings)), "--try", "1"])
         assert ended.exit_code == 1, ended.output
         assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"neighbors": {"k": 4}}, "curation.diversity_neighbors is 10"),
+        ({"subsets": [{"name": "far", "strategy": "knn", "size": 5, "k": 40}]}, "subset 'far': k is 40"),
+    ],
+)
+def test_a_graph_that_is_too_small_for_its_users_is_refused_at_once(
+    tmp_path: Path, settings: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    from tamis_pipelines.settings import load_run
+
+    with pytest.raises(SettingsError, match=said):
+        load_run(write(tmp_path, settings | change), ())
