@@ -13,6 +13,7 @@ pytest.importorskip("kfp")
 
 from tamis.cli import main
 from tamis_pipelines.settings import RunSettings, load_run
+from tests.llm_server import Reaction, Server
 
 FILE = Path("settings.yaml")
 
@@ -68,11 +69,13 @@ def test_options_alone_make_settings_that_doctor_passes() -> None:
 
 
 def test_a_service_and_a_model_to_finetune() -> None:
-    settings = written(
-        *("--data", "data.jsonl", "--base-url", "http://127.0.0.1:8000/v1", "--model", "org/Big Model: 2"),
-        *("--api-key-env", "none", "--size", "0.25", "--base-model", "some/base", "--encoder", "some/encoder"),
-    )
-    assert failed_checks(settings) == []
+    with Server() as server:
+        server.on_models = Reaction({"object": "list", "data": [{"id": "org/Big Model: 2", "object": "model"}]})
+        settings = written(
+            *("--data", "data.jsonl", "--base-url", server.url, "--model", "org/Big Model: 2"),
+            *("--api-key-env", "none", "--size", "0.25", "--base-model", "some/base", "--encoder", "some/encoder"),
+        )
+        assert failed_checks(settings) == []
     (rater,) = settings.raters
     assert rater.name == "big-model-2"
     assert rater.backend.kind == "openai"
