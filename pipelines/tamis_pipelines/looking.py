@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ from tamis.core.samples import Message
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
 from tamis.core.tabular import number_of, read_columns
+from tamis.pool.checking import first_samples, look_into
 from tamis.pool.mapping import mapping_of
 from tamis.pool.readers import reader_of
-from tamis.pool.rows import SourceRows
+from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings
-from tamis.pool.sources import Resolved, count_rows, files_at, resolve
+from tamis.pool.sources import count_rows, files_at
 
 SOURCE = "mine"  # what the pool's only source is called
-_FIRST = 100  # samples that are looked at
 _SHOWN = 100  # characters of a text
 _LARGE = 1 << 28  # bytes of files that are not counted
 _SCORES = ("overall", "score", "rating", "quality", "grade")  # usual names of a column with ratings
@@ -43,7 +42,7 @@ class Data:
 
     Attributes:
         path: where they lie.
-        columns: fields of the first row; none where the data were not looked at, in object storage.
+        columns: fields of the first row; none where they were not looked at, or a library keeps them.
         layout: the pool's schema and its fields as they are called here, "" where they were not looked at.
         source: settings of the pool's source.
         rows: how many there are, None where that would take long to count.
@@ -66,7 +65,7 @@ def look_at_data(path: str, prompt: str | None = None, answer: str | None = None
     """Read the first rows of the data at `path`.
 
     Args:
-        path: file, folder or glob; what lies in object storage is not read, only found.
+        path: file, folder or glob; what lies in object storage, or is one large JSON array, is not read.
         prompt: name of the field with the question, where the layout is no usual one.
         answer: name of the field with the answer.
 
@@ -81,40 +80,33 @@ def look_at_data(path: str, prompt: str | None = None, answer: str | None = None
     if prompt is not None:
         source |= {"schema": "prompt_completion", "fields": {"prompt": prompt, "completion": answer}}
     settings = parse(PoolSettings, {"sources": [source]}, where="the data")
-    if is_remote(path):
+    try:
+        found = look_into(settings.sources[0], settings)
+    except InputError:
+        _check_layout(settings, path)
+        raise
+    if found is None:  # in object storage, or too large to be loaded
         files_at(path)  # an error where nothing is there
         return Data(path, (), "", source, None, 0, 0, None)
-    try:
-        resolved = Resolved(settings.sources[0], tuple(files_at(path)), {})
-        columns = reader_of(Path(str(resolved.files[0][1])), settings.max_json_mib, settings.max_row_mib).columns
-        _check_layout(settings, columns, resolved.files[0][0])
-    except UnknownLayoutError:
-        raise
-    except InputError:  # no files of rows: a folder that `datasets` wrote, if anything
-        resolved, columns = resolve(settings.sources[0]), []
-    with tempfile.TemporaryDirectory(prefix="tamis-") as downloads:
-        rows = SourceRows(settings, resolved, Path(downloads))
-        try:
-            block = rows.take(_FIRST)
-        finally:
-            rows.close()
-    if not block.messages:
-        reasons = "; ".join(dict.fromkeys(rejected.reason for rejected in block.rejected[:5]))
+    samples = first_samples(settings, 1)
+    if not samples:
         raise InputError(
-            f"{path}: none of its first {block.read:,} rows is a sample{': ' if reasons else ''}{reasons}",
+            f"{path}: none of its first {found.rows:,} rows is a sample{'; the first: ' if found.example else ''}"
+            f"{found.example}",
             action="correct the data, or name the fields with question and answer",
         )
-    assert rows.mapping is not None  # there is a sample
-    used = [name for name in rows.mapping.columns if not columns or name in columns]
-    layout = f"{rows.mapping.schema} ({', '.join(used)})"
+    assert found.mapping is not None  # there is a sample
+    columns = _columns_of(path, settings)
+    used = [name for name in found.mapping.columns if not columns or name in columns]
+    layout = f"{found.mapping.schema} ({', '.join(used)})"
     counted = _counted(path, settings)
-    return Data(path, tuple(columns), layout, source, counted, block.read, len(block.rejected), block.messages[0])
+    return Data(path, tuple(columns), layout, source, counted, found.rows, found.rejected.total(), samples[0])
 
 
 def described(data: Data) -> list[str]:
     """What was seen, in lines for a terminal."""
     if not data.layout:
-        return ["in object storage: not looked at"]
+        return ["not looked at: in object storage, or too large"]
     rows = "many rows" if data.rows is None else f"{data.rows:,} rows"
     lines = [f"{rows}; layout: {shown(data.layout)}"]
     lines += [f"first sample, {turn['role']}: {shown(turn['content'])}" for turn in (data.first or [])[:4]]
@@ -129,9 +121,11 @@ def shown(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
-def _check_layout(settings: PoolSettings, columns: Sequence[str], file: str) -> None:
+def _check_layout(settings: PoolSettings, path: str) -> None:
+    """Raises UnknownLayoutError when the layout is why the data cannot be read."""
+    columns = _columns_of(path, settings)
     try:
-        mapping_of(settings.sources[0], columns, file)
+        mapping_of(settings.sources[0], columns, path)
     except InputError as error:
         raise UnknownLayoutError(
             error.problem,
@@ -139,6 +133,13 @@ def _check_layout(settings: PoolSettings, columns: Sequence[str], file: str) -> 
             action="name the fields with question and answer (--prompt-field, --answer-field)",
             columns=columns,
         ) from None
+
+
+def _columns_of(path: str, settings: PoolSettings) -> list[str]:
+    """Fields of the first local file at `path`; none of a folder that `datasets` wrote."""
+    if is_saved(path):
+        return []
+    return list(reader_of(Path(str(files_at(path)[0][1])), settings.max_json_mib, settings.max_row_mib).columns)
 
 
 def _counted(path: str, settings: PoolSettings) -> int | None:
@@ -168,7 +169,7 @@ def look_at_ratings(
         SettingsError: when no scale is given, and the scores do not look like 1 to 10.
         StorageError: when nothing is there.
     """
-    columns = _columns_of(path)
+    columns = _columns_of_ratings(path)
     column = column or _one_of(_SCORES, columns)
     if column is None or column not in columns:
         raise InputError(
@@ -197,7 +198,7 @@ def look_at_ratings(
 
 def scores_in(path: str, column: str | None = None) -> tuple[float, float] | None:
     """Lowest and highest score in a local file of ratings; None where there are none."""
-    columns = _columns_of(path)
+    columns = _columns_of_ratings(path)
     column = column or _one_of(_SCORES, columns)
     numbers = _numbers(path, column) if column in columns else []
     return (min(numbers), max(numbers)) if numbers else None
@@ -230,13 +231,10 @@ def scale_in(text: str) -> dict[str, float] | str:
     return "1-10" if (low, high) == (1, 10) else {"lowest": low, "highest": high}
 
 
-def _columns_of(path: str) -> list[str]:
+def _columns_of_ratings(path: str) -> list[str]:
     if is_remote(path):
         raise SettingsError(f"{path} is in object storage", allowed="a local file, which can be looked at")
-    settings = PoolSettings.model_fields
-    limits = settings["max_json_mib"].default, settings["max_row_mib"].default
-    files_at(path)  # says what is there, where nothing is
-    return list(reader_of(Path(path), *limits).columns)
+    return _columns_of(path, parse(PoolSettings, {"sources": [{"name": SOURCE, "path": path}]}, where="the ratings"))
 
 
 def _values(path: str, column: str) -> list[Any]:

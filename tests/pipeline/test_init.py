@@ -175,6 +175,18 @@ def test_paths_of_any_form_stay_what_they_are(name: str) -> None:
     assert load_run(FILE).work_dir == Path("null")
 
 
+def test_two_layouts_are_refused_and_a_folder_that_datasets_wrote_is_read() -> None:
+    from datasets import Dataset
+
+    rows("two/a.jsonl", [{"instruction": "Say 1.", "output": "1."}])
+    rows("two/b.jsonl", [{"prompt": "Say 2.", "completion": "2."}])
+    assert refused("--data", "two") == "input"
+    Dataset.from_dict({"prompt": ["Say 1."], "completion": ["1."]}).save_to_disk("saved")
+    settings = written("--data", "saved")
+    assert failed_checks(settings) == []
+    assert settings.subsets[0].size == 0.1
+
+
 def test_a_folder_and_its_subfolders_are_data() -> None:
     rows("many/a.jsonl", ({"instruction": f"Say {i}.", "output": f"{i}."} for i in range(3)))
     rows("many/b/c.jsonl", ({"instruction": f"Tell {i}.", "output": f"{i}."} for i in range(9)))
