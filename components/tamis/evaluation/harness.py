@@ -117,8 +117,10 @@ def evaluate(
         UnexpectedError: when lm-eval, or a function of a task, fails.
     """
     from jinja2 import TemplateError
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval import evaluator
 
+    # It asks git for the commit of the folder that it is started in, and git complains where that is no repository.
+    evaluator.get_git_commit_hash = lambda: None
     for task in (task for entry in entries for task in entry.tasks):
         if task.OUTPUT_TYPE == "generate_until":
             check_room(task.task_name, task.config.generation_kwargs or {}, model.max_length, file)
@@ -127,7 +129,7 @@ def evaluate(
         for method in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
             setattr(model, method, _without_bar(getattr(model, method)))
         try:
-            results: dict[str, Any] = simple_evaluate(
+            results: dict[str, Any] = evaluator.simple_evaluate(
                 model=model,
                 tasks=[entry.item for entry in entries],
                 task_manager=manager,

@@ -8,6 +8,7 @@ from numbers import Real
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -78,6 +79,11 @@ def listed(words: list[str], last: str = "and") -> str:
 def printable(text: str) -> str:
     """`text` on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def without_controls(text: str) -> str:
+    """`text` with a sign in place of characters that no page may hold, as NUL and ESC; line breaks and tabs stay."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def shortened(text: str, limit: int) -> str:

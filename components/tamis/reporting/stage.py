@@ -52,6 +52,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     from tamis.reporting import render
     from tamis.reporting.evidence import read_evidence
     from tamis.reporting.headline import headline
+    from tamis.reporting.numbers import without_controls
     from tamis.reporting.sections import (
         bias,
         cost,
@@ -80,6 +81,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
         "results.md": render.results_markdown(step.settings, said, [s for s in sections if s.anchor != cost.ANCHOR]),
     }
     for name, text in texts.items():
-        (step.out / name).write_text(masked(text), encoding="utf-8")  # artifacts of an older version may hold a key
+        # Artifacts of an older version may hold a key.
+        (step.out / name).write_text(without_controls(masked(text)), encoding="utf-8")
     step.rows = sum(len(section.results) for section in sections)
     step.facts.update(headline=said, sections=[section.anchor for section in sections], plots=len(plots))

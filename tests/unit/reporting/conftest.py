@@ -12,7 +12,7 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
 from tests.unit.reporting.example import Run, make_run
 
-HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x.png onerror=alert(2)>"
+HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x.png onerror=alert(2)>\x00\x1b[31m"
 SETTINGS = ReportingSettings(
     title="A & B <b>", truth="grade", group="topic", notes=("This rater is weak & <i>small</i>.",)
 )

@@ -332,7 +332,13 @@ def _selection(out: Path, name: str, ids: list[str]) -> Path:
 def _model(out: Path, name: str, samples: int) -> Path:
     def write(step: Step[Trained]) -> None:
         (step.out / "training.json").write_text(json.dumps({"samples": samples}))
-        step.facts.update(samples=samples, steps=3 * samples // 8, final_loss=1.0 + 20 / samples)
+        dropped = {"a turn is longer than max_tokens": 2} if name == "longest" else {}
+        step.facts.update(
+            samples=samples - sum(dropped.values()),
+            dropped=dropped,
+            steps=3 * samples // 8,
+            final_loss=1.0 + 20 / samples,
+        )
         step.models["base"] = "example/base-1b@main"
 
     run_step("finetuning", "model", Trained(), write, out=out, name=name)

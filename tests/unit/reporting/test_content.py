@@ -149,7 +149,8 @@ def test_corrections_show_both_scores_the_texts_and_the_grade(made: Made, page: 
     )
     items = [e for e in page.all("li") if e.text.startswith(f"{int(best.raw_score)}") and "confidence" in e.text]
     assert items
-    assert len([e for e in page.all("p") if e.attributes.get("class") == "instruction"]) == 40
+    corrections, picks = 2 * 20, 3 * (10 + 10)  # of two raters; of three subsets, the first and the last
+    assert len([e for e in page.all("p") if e.attributes.get("class") == "instruction"]) == corrections + picks
 
 
 def test_pool_counts_are_shown_with_what_was_left_out(page: Page) -> None:
@@ -185,3 +186,9 @@ def test_the_markdown_has_tables_and_neither_times_nor_live_html(made: Made) -> 
     assert "## Cost" not in text
     assert "<script" not in text
     assert text.startswith("# A &amp; B &lt;b&gt;\n")
+
+
+def test_what_was_not_trained_on_is_said_with_the_reason(made: Made) -> None:
+    said = "longest was not trained on 2 of its 90 samples: a turn is longer than max_tokens: 2."
+    assert said in made.text("report.html")
+    assert "ds2 was not trained" not in made.text("report.html")

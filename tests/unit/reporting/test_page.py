@@ -49,6 +49,11 @@ def test_hostile_texts_are_shown_and_not_interpreted(page: Page, made: Made) -> 
     assert any(HOSTILE[:40] in element.text for element in page.all("td")), "the reason of an unrated sample"
 
 
+def test_no_file_holds_a_control_character(made: Made) -> None:
+    for name in ("report.html", "results.csv", "results.md"):
+        assert re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", made.text(name)) is None
+
+
 def test_headings_go_down_one_level_at_a_time(page: Page) -> None:
     levels = [int(element.tag[1]) for element in page.all("h1", "h2", "h3", "h4")]
     assert levels[0] == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import sqrt
 from statistics import NormalDist
 
 from tamis.core.artifacts import Artifact
+from tamis.core.leftout import told
 from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Table, Text, Warnings
 from tamis.reporting.charts import dots
 from tamis.reporting.evidence import Evidence
@@ -28,8 +30,20 @@ def build(evidence: Evidence) -> Section:
     else:
         _compare(evaluations, evidence.base_of, section)
     if evidence.models:
+        if left_out := list(_left_out(evidence.models)):
+            section.add(Warnings(left_out))
         section.add(_finetuning(evidence.models))
     return section
+
+
+def _left_out(models: list[Artifact]) -> Iterator[str]:
+    """What of the subsets was not trained on."""
+    for artifact in models:
+        facts = artifact.manifest.facts
+        if dropped := facts.get("dropped"):
+            left_out = sum(dropped.values())
+            whole = plural(facts["samples"] + left_out, "sample")
+            yield f"{artifact.name} was not trained on {count(left_out)} of its {whole}: {told(dropped)}."
 
 
 def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section) -> None:
