@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
@@ -88,6 +88,10 @@ class Plan:
     cells: list[tuple[Cell, float]]
     """Each with the GPU hours of its training."""
     rates: RatesSettings
+    used: list[str]
+    """The rates that these figures rest on."""
+    goes: list[str]
+    """Results of an earlier run in the same place, which a local run would take away."""
 
     @property
     def gpu_hours(self) -> float:
@@ -108,13 +112,32 @@ def plan(settings: RunSettings) -> Plan:
         InputError: when a file of the pool, or of ids, cannot be read.
         StorageError: when there is none.
     """
-    rates, samples = settings.rates, _pool_size(settings)
+    from tamis_pipelines.results import Results
+
+    used, samples = _Used(settings.rates), _pool_size(settings)
+    rates = cast(RatesSettings, used)
     cells = [(cell, _training_hours(cell, samples, rates)) for cell in settings.cells]
-    return Plan(samples, list(_lines(settings, samples, cells)), cells, rates)
+    lines = list(_lines(settings, samples, cells, rates))
+    names = [name for name in RatesSettings.model_fields if name in used.names | {"samples", "currency"}]
+    goes = Results(settings.results.absolute(), settings.work_dir.absolute() / ".tamis").gone(settings)
+    return Plan(samples, lines, cells, settings.rates, names, goes)
 
 
-def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, float]]) -> Iterator[Line]:
-    rates, all_of_it = settings.rates, f"{samples:,} samples"
+class _Used:
+    """Rates that remember which of them were asked for."""
+
+    def __init__(self, rates: RatesSettings) -> None:
+        self._rates, self.names = rates, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(self._rates, name)
+
+
+def _lines(
+    settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, float]], rates: RatesSettings
+) -> Iterator[Line]:
+    all_of_it = f"{samples:,} samples"
 
     def on_gpus(step: str, count: int, work: str, hours: float) -> Line:
         return Line(step, count, work, hours, hours * rates.gpu_hour)
@@ -127,7 +150,7 @@ def _lines(settings: RunSettings, samples: int, cells: Sequence[tuple[Cell, floa
         yield on_gpus(step, 1, all_of_it, 0)
     for name in settings.scores:
         if name == "influence":
-            yield on_gpus("score for less", 1, all_of_it, _influence_hours(settings, samples))
+            yield on_gpus("score for less", 1, all_of_it, _influence_hours(settings, samples, rates))
         else:
             passes = 2 if name == "deita" else 1  # by its two models
             hours = passes * samples / rates.scored_per_second / 3600
@@ -203,9 +226,9 @@ def _price(asking: RatingSettings | CellsJudging | ServiceContestant, rates: Rat
     return asking.price or PriceSettings(input=rates.input_price, output=rates.output_price)
 
 
-def _influence_hours(settings: RunSettings, samples: int) -> float:
+def _influence_hours(settings: RunSettings, samples: int, rates: RatesSettings) -> float:
     """The warm-up's training, and gradients of every sample at every checkpoint."""
-    less, rates = settings.influence, settings.rates
+    less = settings.influence
     if less is None:
         return 0.0
     warmup = less.warmup.size if less.warmup.size >= 1 else less.warmup.size * samples
@@ -286,7 +309,7 @@ def as_text(plan: Plan) -> str:
         cells.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
     fields = type(plan.rates).model_fields
     rates = [["rate", "value", "what it is"]]
-    values = {name: getattr(plan.rates, name) for name in fields} | {"samples": plan.samples}
+    values = {name: getattr(plan.rates, name) for name in plan.used} | {"samples": plan.samples}
     rates += [[name, str(value), str(fields[name].description)] for name, value in values.items()]
     lines = [*_columns(steps), "", f"{len(plan.cells)} cells:", "", *_columns(cells), ""]
     if len(plan.cells) > _MANY:
@@ -295,6 +318,11 @@ def as_text(plan: Plan) -> str:
             "",
         ]
     lines += ["An estimate from these rates, one GPU each (`rates` in the settings):", "", *_columns(rates)]
+    if plan.goes:
+        lines += [
+            "",
+            f"A local run takes away results of an earlier one, unless it has another `name`: {', '.join(plan.goes)}",
+        ]
     return "\n".join(lines)
 
 

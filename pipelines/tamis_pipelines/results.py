@@ -57,13 +57,18 @@ class Results:
             self.folder / place for place in places if place not in earlier and _in_use(self.folder / place)
         ]:
             raise _in_the_way(foreign)
-        if gone := sorted(place for place in set(earlier) - set(places) if place.startswith(_CHOSEN)):
+        if gone := self.gone(settings):
             log.warning(
                 "%s holds results of an earlier run that this one does not make; they go when it is whole: %s. To keep "
                 "both, give this run a `name`",
                 self.folder,
                 ", ".join(gone),
             )
+
+    def gone(self, settings: RunSettings) -> list[str]:
+        """Places of an earlier run's ratings, subsets and models that a run of `settings` does not make."""
+        others = set(self._laid_out()) - set(_places_of(settings))
+        return sorted(place for place in others if place.startswith(_CHOSEN))
 
     def lay_out(self, runs: Path, *, whole: bool = True) -> list[str]:
         """Link every artifact in `runs` to its place, in place of an earlier run's.

@@ -218,6 +218,7 @@ def test_another_run_says_what_it_replaces_and_one_with_a_name_replaces_nothing(
     assert {folder.name for folder in (work / "selections").iterdir()} == {"best", "random"}
     assert Artifact.open(work / "report", "report").manifest.key == before.key
     assert steps_done(named.stderr) == ["selection", "reporting"]
+    assert "selections/best, selections/random" in tamis("plan", write(tmp_path, other)).stdout
     unnamed = tamis("run", write(tmp_path, other))
     assert unnamed.returncode == 0, unnamed.stderr
     assert "selections/best, selections/random" in unnamed.stderr

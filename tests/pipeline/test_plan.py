@@ -205,11 +205,13 @@ def test_a_model_in_a_folder_is_as_large_as_its_weights(tmp_path: Path) -> None:
     assert evaluated.work.endswith("by the hours of the suite paper, not of quick")
 
 
-def test_every_rate_is_shown_with_what_it_is() -> None:
+def test_the_rates_that_a_run_uses_are_shown_with_what_they_are_and_no_others() -> None:
     made = planned(experiment={"strategies": ["random"], "sizes": [5], "seeds": list(range(60))})
     text = as_text(made)
     for name in type(made.rates).model_fields:
-        assert f"\n{name} " in text
+        assert (f"\n{name} " in text) is (name in made.used)
+    assert {"samples", "embedded_per_second", "gpu_hour", "currency"} <= set(made.used)
+    assert not {"scored_per_second", "gradients_per_second", "evaluation_hours", "judged_prompts"} & set(made.used)
     assert "assumed: price of a GPU hour" in text
     assert "More than 50 cells" in text
     assert "random-5-s59" in text
@@ -220,7 +222,8 @@ def test_a_rate_of_zero_is_shown_as_it_is_and_the_samples_as_they_were_counted(t
     pool = {"sources": [{"name": "mine", "path": f"{tmp_path}/pool.jsonl"}]}
     grid = {"strategies": ["random"], "sizes": [2]}
     free = {"gpu_hour": 0, "input_price": 0, "prompt_tokens": 0}
-    text = as_text(planned(pool=pool, experiment=grid, rates=free, work_dir=str(tmp_path)))
+    raters = [{"name": "asked", "backend": {"kind": "openai", "model": "m"}}]
+    text = as_text(planned(pool=pool, experiment=grid, rates=free, work_dir=str(tmp_path), raters=raters))
     shown = {words[0]: words[1] for line in text.splitlines() if len(words := re.split(r" {2,}", line)) > 1}
     assert {name: float(shown[name]) for name in free} == dict.fromkeys(free, 0)
     assert shown["samples"] == "3"
