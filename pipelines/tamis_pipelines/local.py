@@ -18,12 +18,14 @@ from tamis.core.errors import StoppedError, StorageError, TamisError, explained_
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
 from tamis.core.machine import STORE, store_of_run
 from tamis.core.processes import stops_children
+from tamis.core.progress import WARNING
 from tamis.core.secrets import shown
 from tamis_pipelines.results import Results
 from tamis_pipelines.settings import RunSettings
 
 # As `core.progress` formats them; a run's outcome in Kubeflow's words is for Kubeflow.
-_OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)")
+_OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)\S* ")
+_MOST_WARNINGS = 20  # repeated at the end
 
 
 class RunError(TamisError):
@@ -73,7 +75,7 @@ def run(settings: RunSettings) -> Path:
         os.environ[REASON_FILE] = str(reason)
         with (
             run_log.open("w", encoding="utf-8") as file,
-            redirect_stdout(_Screen(file, sys.stderr)),
+            redirect_stdout(_Screen(file, sys.stderr)) as screen,
             stops_children(stop) as signals,
         ):
             try:
@@ -102,6 +104,7 @@ def run(settings: RunSettings) -> Path:
                 ) from None
         results.lay_out(runs)
         shutil.rmtree(runs)
+        screen.repeat_warnings()
     return results.folder / "report"
 
 
@@ -119,19 +122,37 @@ def _only_one(lock: Path, work: Path) -> Iterator[None]:
 
 
 class _Screen:
-    """Takes what kfp prints: keeps all of it but secrets in a file, and shows the lines of Tamis itself."""
+    """Takes what kfp prints: keeps all of it but secrets in a file, and shows the lines of Tamis itself.
+
+    `warnings` are those among them, each once.
+    """
 
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
+        self._showing = False
+        self.warnings: dict[str, None] = {}
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in map(shown, lines):
             self._log.write(line + "\n")
-            if _OWN_LINE.match(line):
-                print(line.strip(), file=self._terminal, flush=True)
+            own = _OWN_LINE.match(line)
+            self._showing = own is not None or (self._showing and line.startswith("  "))  # a message goes on indented
+            if self._showing:
+                print(line.strip() if own else line.rstrip(), file=self._terminal, flush=True)
+            if own is not None and line[own.end() :].startswith(WARNING):
+                self.warnings[line[own.end() + len(WARNING) :]] = None
         self._log.flush()
         return len(text)
+
+    def repeat_warnings(self) -> None:
+        """Say once more what was warned of on the way."""
+        if self.warnings:
+            print(f"\nWarnings of this run, {len(self.warnings)}:", file=self._terminal)
+            for warning in list(self.warnings)[:_MOST_WARNINGS]:
+                print(f"  {warning}", file=self._terminal)
+            if len(self.warnings) > _MOST_WARNINGS:
+                print(f"  and {len(self.warnings) - _MOST_WARNINGS} more in {self._log.name}", file=self._terminal)
 
     def flush(self) -> None:
         self._log.flush()

@@ -10,17 +10,28 @@ from types import TracebackType
 
 from tamis.core.secrets import Formatter, mask_tracebacks
 
+WARNING, _ERROR = "warning: ", "error: "  # before the messages of these levels
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 3.0, 10.0
 _WINDOW_SECONDS = 60.0  # the rate is that of the last minute: a slow start or a pause does not spoil it for ever
 
 
-def set_up_logging(verbose: bool = False) -> None:
-    """Log to standard error: "12:34:56 tamis.rating message". Other packages are heard from warnings on.
+class _Labelled(Formatter):
+    """Says of warnings and errors that they are some."""
 
-    Secrets are masked, in tracebacks too.
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, without a traceback."""
+        if record.levelno >= logging.WARNING:
+            record.message = (WARNING if record.levelno < logging.ERROR else _ERROR) + record.message
+        return super().formatMessage(record)
+
+
+def set_up_logging(verbose: bool = False) -> None:
+    """Log to standard error: "12:34:56 tamis.rating message", warnings as "12:34:56 tamis.rating warning: message".
+
+    Other packages are heard from warnings on. Secrets are masked, in tracebacks too.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter("%(asctime)s %(name)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Labelled("%(asctime)s %(name)s %(message)s", "%H:%M:%S"))
     # Forced, since kfp's executor has set up a logging of its own before a component runs.
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     mask_tracebacks()

@@ -1,0 +1,63 @@
+"""What a local run shows of the lines of its steps, and what it says once more at the end."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+
+from tamis.core import progress
+
+pytest.importorskip("kfp")
+
+LINES = """
+12:00:00.123 - INFO - kfp is talking
+    12:00:01 tamis.core.steps pool: started
+12:00:02 tamis.pool warning: 3 rows are no samples
+  the first: row 7
+not ours
+  nor this
+12:00:03 tamis.pool warning: 3 rows are no samples
+12:00:04 tamis.cluster.outcome ended as COMPLETE
+12:00:05 tamis.curation warning: few samples
+12:00:06 tamis.core.kubeflow error: failed: the disk is full
+  to do:   free space
+Traceback (most recent call last):
+  File "somewhere"
+"""
+
+
+def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated_once() -> None:
+    from tamis_pipelines.local import _Screen
+
+    log, terminal = io.StringIO(), io.StringIO()
+    screen = _Screen(log, terminal)
+    for start in range(0, len(LINES), 7):  # in pieces, as they come
+        screen.write(LINES[start : start + 7])
+    assert log.getvalue() == LINES
+    assert terminal.getvalue().splitlines() == [
+        "12:00:01 tamis.core.steps pool: started",
+        "12:00:02 tamis.pool warning: 3 rows are no samples",
+        "  the first: row 7",
+        "12:00:03 tamis.pool warning: 3 rows are no samples",
+        "12:00:05 tamis.curation warning: few samples",
+        "12:00:06 tamis.core.kubeflow error: failed: the disk is full",
+        "  to do:   free space",
+    ]
+    terminal.truncate(0)
+    terminal.seek(0)
+    screen.repeat_warnings()
+    assert [line.strip() for line in terminal.getvalue().splitlines()[2:]] == ["3 rows are no samples", "few samples"]
+
+
+def test_warnings_and_errors_are_labelled(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    try:
+        progress.set_up_logging()
+        for level in (logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger("tamis.x").log(level, "said")
+        said = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    finally:
+        root.handlers[:] = before
+    assert said == ["tamis.x said", "tamis.x warning: said", "tamis.x error: said"]
