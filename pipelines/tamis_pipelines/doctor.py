@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tamis.core.errors import TamisError
+from tamis_pipelines.checks.asked import asked
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.data import data
 from tamis_pipelines.checks.machine import machine
@@ -18,7 +19,7 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
 
     With `quick`, what takes the time to load PyTorch is not looked at where an earlier run has made all models.
     """
-    checks = [*packages(settings), *data(settings), *models(settings)]
+    checks = [*packages(settings), *data(settings), *models(settings), *asked(settings)]
     if not (quick and is_laid_out(settings)):
         checks += [
             Check.refused(where, found) if isinstance(found, TamisError) else Check.of(where, True, found)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +204,19 @@ def test_a_store_of_an_unknown_kind_is_one_failed_check(settings: dict[str, Any]
     assert said.startswith("FAIL")
     assert "unknown storage 'https'\n        to do: allowed: a local path, s3://" in said
     assert "disk" in found
+
+
+def test_a_rater_must_be_a_model_that_chats(settings: dict[str, Any], models: Path, tmp_path: Path) -> None:
+    from tamis_pipelines.checks.asked import asked
+    from tamis_pipelines.settings import load_run
+
+    plain = shutil.copytree(models / "smollm2", tmp_path / "plain", copy_function=os.link)
+    for file in ("chat_template.jinja", "tokenizer_config.json"):
+        (plain / file).unlink(missing_ok=True)
+    kept = json.loads((models / "smollm2/tokenizer_config.json").read_text())
+    (plain / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in kept.items() if k != "chat_template"}))
+    said = {}
+    for name, model in (("chat", models / "smollm2"), ("encoder", models / "minilm"), ("plain", plain)):
+        settings["raters"] = [{"name": "r", "backend": {"kind": "transformers", "model": str(model)}}]
+        said[name] = [check.level for check in asked(load_run(write(tmp_path, settings), ()))]
+    assert said == {"chat": [], "encoder": ["failed"], "plain": ["failed"]}
