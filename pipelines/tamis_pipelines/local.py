@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import shutil
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import IO, TextIO
 from tamis.core.errors import StoppedError, StorageError, TamisError, explained_os_errors
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
 from tamis.core.machine import STORE, store_of_run
-from tamis.core.processes import stops_children
+from tamis.core.processes import stopped_by, stops_children
 from tamis.core.progress import WARNING
 from tamis.core.secrets import shown
 from tamis_pipelines.results import Results
@@ -87,17 +86,17 @@ def run(settings: RunSettings) -> Path:
             except RuntimeError as error:
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
                 if signals:
-                    why = f"ended from outside ({signal.Signals(signals[0]).name})"
+                    why = stopped_by(signals[0])
                 reported = any(runs.rglob("report.html"))  # a cell failed, and the report on the others is made
                 try:
                     finished = results.lay_out(runs, whole=reported)
                 except StorageError as blocked:
                     why = f"{why}\nand: {blocked}"
                 else:
-                    why += f"\n  finished, in {results.folder}: {', '.join(finished)}" if finished else ""
+                    why += f"\n  finished so far, in {results.folder}: {', '.join(finished)}" if finished else ""
                 if signals:
                     raise StoppedError(
-                        why, action="start again: the run goes on from there; answers of services are kept too"
+                        why, action="start again: the run goes on from there; finished steps and ratings are kept"
                     ) from None
                 raise RunError(
                     f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"

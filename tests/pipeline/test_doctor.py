@@ -220,3 +220,35 @@ def test_a_rater_must_be_a_model_that_chats(settings: dict[str, Any], models: Pa
         settings["raters"] = [{"name": "r", "backend": {"kind": "transformers", "model": str(model)}}]
         said[name] = [check.level for check in asked(load_run(write(tmp_path, settings), ()))]
     assert said == {"chat": [], "encoder": ["failed"], "plain": ["failed"]}
+
+
+def test_ratings_by_a_field_that_sources_do_not_keep_are_found_before_the_run(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (source,) = settings["pool"]["sources"]
+    file = tmp_path / "scores.jsonl"
+    file.write_text('{"uid": "a", "overall": 7}\n')
+    backend = {"kind": "import", "path": str(file), "by": "metadata", "key": "uid", "scale": "1-10"}
+    settings["raters"] = [{"name": "alice", "backend": backend}]
+    other = source | {"name": "other", "keep": ["uid"]}
+    assert checked(tmp_path, settings)["raters.alice.backend.key"].startswith("FAIL")
+    settings["pool"]["sources"] = [source, other]
+    assert checked(tmp_path, settings)["raters.alice.backend.key"].startswith("NOTE")
+    settings["pool"]["sources"] = [other]
+    assert "raters.alice.backend.key" not in checked(tmp_path, settings)
+
+
+def test_rows_that_are_lost_are_noted_with_the_reason_and_the_setting(settings: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"instruction": f"Why {i}?", "output": "So."} for i in range(40)]
+    rows[1]["system"] = "Be brief."
+    rows[2]["output"] = ""
+    file = tmp_path / "few.jsonl"
+    settings["pool"]["sources"] = [{"name": "few", "path": str(file)}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = checked(tmp_path, settings)["pool.sources.few"]
+    assert said.startswith("NOTE")
+    assert "system" in said
+    for row in rows[:20]:
+        row["output"] = ""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "pool.max_reject_share" in checked(tmp_path, settings)["pool.sources.few"]

@@ -139,7 +139,7 @@ def test_sigterm_ends_a_run_in_order_and_no_answer_is_paid_twice(
             said = process.communicate(timeout=90)[1]
         assert process.returncode == 1
         assert "code:    stopped" in said, said
-        assert re.search(rf"finished, in {tmp_path}/work: .*pool", said), said
+        assert re.search(rf"finished so far, in {tmp_path}/work: .*pool", said), said
         assert not _processes_of(tmp_path / "work")
         first = {asked.prompt for asked in server.asked[:answered]}
         went_on.set()
@@ -197,7 +197,7 @@ def test_a_failing_step_leaves_what_is_finished_and_the_earlier_report(
     assert failed.returncode == 1
     assert "99" in failed.stderr
     assert "code:    run" in failed.stderr
-    assert f"finished, in {work}: embeddings, neighbors, pool, ratings/imported" in failed.stderr, failed.stderr
+    assert f"finished so far, in {work}: embeddings, neighbors, pool, ratings/imported" in failed.stderr, failed.stderr
     assert Artifact.open(work / "pool", "pool").manifest.kind == "pool"
     assert Artifact.open(work / "report", "report").manifest.key == before.key
     again = tamis("run", write(tmp_path, continued_run))

@@ -17,13 +17,30 @@ _OPTIONS_OF = {"local": ("model",), "service": ("model", "base_url", "api_key_en
 _OPTIONS_OF["import"] = ("ratings", "score_column", "by_field", "scale")
 
 
+def _only(paths: tuple[str, ...]) -> str | None:
+    """The one place of the data, if one is given."""
+    if len(paths) > 1:
+        raise SettingsError(
+            f"--data is given {len(paths)} times",
+            allowed="once: files of one layout",
+            action="begin with one of them, and add the others to the file as sources of their own",
+        )
+    return paths[0] if paths else None
+
+
 @click.command(
     epilog="\b\nExamples:\n  tamis init\n"
     "  tamis init --data 'data/*.jsonl' --size 1000 --work-dir runs/first\n"
     "  tamis init mine.yaml --data pool.csv --ratings scores.csv --scale 1-5"
 )
 @click.argument("file", default="settings.yaml", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--data", metavar="PATH", help="The samples: a file, a folder or a pattern. With it nothing is asked.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    multiple=True,
+    callback=lambda _context, _option, paths: _only(paths),
+    help="The samples: a file, a folder or a pattern. With it nothing is asked.",
+)
 @click.option("--prompt-field", metavar="NAME", help="The field with the question, where the layout is no usual one.")
 @click.option("--answer-field", metavar="NAME", help="The field with the answer.")
 @click.option("--rater", type=click.Choice([*_OPTIONS_OF]), help="Who rates. [default: local]")

@@ -85,9 +85,13 @@ def ended_in_order() -> Iterator[None]:
             yield
         except _Signalled:
             raise StoppedError(
-                f"ended from outside ({signal.Signals(came[0]).name})",
-                action="start it again: what is finished is kept, and the work goes on from there",
+                stopped_by(came[0]), action="start it again: what is finished is kept, and the work goes on from there"
             ) from None
+
+
+def stopped_by(number: int) -> str:
+    """Who ended the work, by the signal that came."""
+    return "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped from outside ({signal.Signals(number).name})"
 
 
 @contextmanager

@@ -71,9 +71,10 @@ class FirstRows:
             )
 
     def __str__(self) -> str:
-        parts = [f"{self.rows:,} first rows of {self.files:,} files"]
+        parts = [f"the first {self.rows:,} rows of {self.files:,} {'file' if self.files == 1 else 'files'}"]
         parts += [self.mapping.schema] if self.mapping else []
-        parts += [f"cannot be used: {told(self.rejected)}"] if self.rejected else []
+        parts += [f"cannot be used: {told(self.rejected)}; the first: {self.example}"] if self.rejected else []
+        parts += [f"not read: {told(self.side.lost)} of {self.side.samples:,} rows"] if self.side.lost else []
         return ", ".join(parts)
 
 

@@ -33,6 +33,7 @@ _REQUIRED = {
     "instruction": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
 }
+OPTIONAL = ("system", "input")  # fields that not every row needs to have, where rows may differ
 _OF_A_MESSAGE = {"role", "content", "from", "value"}
 _USUAL = (("role", "content"), ("from", "value"))  # OpenAI's and ShareGPT's names; each is found under the other's list
 
@@ -65,7 +66,7 @@ class Mapping:
         """
         beside: dict[str, list[Any]] = {}
         messages = self._mapped(row, beside)
-        if "system" in self.fields and not (messages and messages[0]["role"] == "system"):
+        if self.fields.get("system") in row and not (messages and messages[0]["role"] == "system"):
             system = _text(row, self.fields["system"])
             if system.strip():
                 messages = [Message(role="system", content=system), *messages]
@@ -118,10 +119,12 @@ def check_columns(source: Source, mapping: Mapping, columns: Sequence[str], unif
     """Make sure that rows with the fields `columns` have what the mapping and `source` read.
 
     Raises:
-        InputError: naming the missing fields and those that exist. Fields to keep may be missing where rows differ.
+        InputError: naming the missing fields and those that exist. Where rows differ, fields to keep and those of
+            `OPTIONAL` may be missing.
     """
     required = [mapping.fields[name] for name in _REQUIRED[mapping.schema]]
-    named = [name for field, name in source.fields.items() if field not in _OF_A_MESSAGE]
+    elsewhere = _OF_A_MESSAGE if uniform else {*_OF_A_MESSAGE, *OPTIONAL}
+    named = [name for field, name in source.fields.items() if field not in elsewhere]
     wanted = [*required, *named, *source.where, *(source.keep if uniform else ())]
     missing = [name for name in dict.fromkeys(wanted) if name not in columns]
     if missing:

@@ -18,7 +18,7 @@ from tamis.core.progress import Progress
 from tamis.core.samples import Message, sample_id
 from tamis.core.tables import POOL
 from tamis.pool.hub import DatasetReader
-from tamis.pool.mapping import Mapping, check_columns, mapping_of, metadata_of
+from tamis.pool.mapping import OPTIONAL, Mapping, check_columns, mapping_of, metadata_of
 from tamis.pool.openings import Fields
 from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject, Rejected
@@ -71,7 +71,8 @@ class SourceRows:
         self._rows = self._all_rows()
         self._ended = self._any_match = False
         self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
-        self._never_seen = set(self._source.keep)
+        optional = [name for field, name in self._source.fields.items() if field in OPTIONAL]
+        self._never_seen = {*self._source.keep, *optional}
         self.mapping: Mapping | None = None  # known with the first readable row
         self.side = Side(frozenset((*self._source.keep, *self._source.where)))
         self._read: frozenset[str] = frozenset()  # the row's fields that make the conversation
@@ -129,7 +130,7 @@ class SourceRows:
         if self._never_seen:
             raise InputError(
                 f"source '{self._source.name}': no row has the field {', '.join(sorted(self._never_seen))}",
-                action="correct the source's `keep`",
+                action="correct the source's `keep` or `fields`",
             )
 
     def _sample_in(self, row: Fields | Reject) -> tuple[list[Message], str | None] | None:

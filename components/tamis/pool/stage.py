@@ -72,6 +72,11 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
                     allowed=f"a share of {step.settings.max_reject_share:g} (pool.max_reject_share)",
                     action=f"see them all in {rejects_beside}; correct the source or its settings",
                 )
+            if counts.rejected:
+                log.warning(
+                    "source '%s': %s of %s rows cannot be used, all of them are in the pool's %s; most frequent:\n%s",
+                    *(name, f"{counts.rejected:,}", f"{counts.read:,}", REJECTS_FILE, pool.rejects.most_frequent(name)),
+                )
             rows.check_all_settings_met()
             _check_side(rows.side, counts, name, step.settings.max_lost_share)
             facts[name] = counts.as_facts() | _described(resolved, rows) | rows.side.as_facts()

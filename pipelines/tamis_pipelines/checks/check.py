@@ -27,7 +27,7 @@ class Check:
     @classmethod
     def refused(cls, what: str, error: TamisError) -> Check:
         """What an error says is wrong."""
-        return cls(what, "failed", error.problem, error.action or f"allowed: {error.allowed}")
+        return cls(what, "failed", error.problem, "; ".join(filter(None, (_allowed(error), error.action))))
 
     @property
     def passed(self) -> bool:
@@ -37,3 +37,7 @@ class Check:
     def __str__(self) -> str:
         action = f"\n        to do: {self.action}" if self.action and self.level != "ok" else ""
         return f"{_MARKS[self.level]}  {self.what}: {self.seen}{action}"
+
+
+def _allowed(error: TamisError) -> str:
+    return f"allowed is {error.allowed}" if error.allowed else ""

@@ -6,6 +6,7 @@ import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from tamis.core.errors import StorageError, TamisError
 from tamis.core.storage import exists, is_remote, locate, looked_for
@@ -30,6 +31,7 @@ def data(settings: RunSettings) -> Iterator[Check]:
             yield _data(where, str(value))
     found = [_first_rows(source, settings.pool) for source in settings.pool.sources]
     found += [_ratings(rater) for rater in settings.raters]
+    found += [_kept(rater, settings.pool) for rater in settings.raters]
     yield from (check for check in found if check is not None)
     yield from _sizes(settings)
 
@@ -59,7 +61,11 @@ def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
         return None  # that nothing is there is said elsewhere
     except TamisError as error:
         return Check.refused(where, error)
-    return None if found is None else Check.of(where, True, str(found))
+    if found is None:
+        return None
+    if found.rejected or found.side.lost:
+        return Check(where, "note", str(found), "see whether these rows, and what they lose, may be missing")
+    return Check(where, "ok", str(found))
 
 
 def _ratings(rater: RatingSettings) -> Check | None:
@@ -74,6 +80,20 @@ def _ratings(rater: RatingSettings) -> Check | None:
         return Check.of(where, True, f"{count_ratings(backend):,} rows with the columns that are asked for")
     except TamisError as error:
         return Check.refused(where, error)
+
+
+def _kept(rater: RatingSettings, pool: PoolSettings) -> Check | None:
+    """Whether the sources keep the field by which imported ratings find their samples."""
+    backend = rater.backend
+    if not isinstance(backend, ImportSettings) or backend.by != "metadata":
+        return None
+    field = backend.field or backend.key
+    lacking = [source.name for source in pool.sources if source.recipe is None and field not in source.keep]
+    if not lacking:
+        return None
+    seen = f"the sources {', '.join(lacking)} do not keep the field '{field}', so that their samples get no rating"
+    level: Literal["note", "failed"] = "failed" if len(lacking) == len(pool.sources) else "note"
+    return Check(f"raters.{rater.name}.backend.key", level, seen, f"give these sources keep: [{field}]")
 
 
 def _sizes(settings: RunSettings) -> Iterator[Check]:

@@ -142,3 +142,25 @@ def test_names_that_differ_from_row_to_row_do_not_fill_the_memory(tmp_path: Path
     facts = facts_of(tmp_path, rows)
     assert (len(facts["fields_not_read"]), facts["fields_not_read"]["others"]) == (201, 101)
     assert facts["fields_lost"] == {"weight": 1}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_system_prompt_that_only_some_rows_have_is_read_where_it_is(tmp_path: Path, first: bool) -> None:
+    rows: list[Row] = [{"instruction": f"Q{i}", "output": "A"} for i in range(6)]
+    rows[0 if first else 3]["system"] = "Be brief."
+    source = {"path": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "fields": {"system": "system"}}
+    manifest, samples = make(tmp_path / "pool", source)[:2]
+    assert manifest.facts["rejected"] == 0
+    roles = [[message["role"] for message in sample["messages"]] for sample in samples]
+    assert roles.count(["system", "user", "assistant"]) == 1
+    assert len(roles) == 6
+
+
+def test_a_system_prompt_that_no_row_has_is_an_error(tmp_path: Path) -> None:
+    rows: list[Row] = [{"instruction": f"Q{i}", "output": "A"} for i in range(6)]
+    source = {"path": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "fields": {"system": "sytem"}}
+    with pytest.raises(InputError, match="sytem"):
+        make(tmp_path / "pool", source)
+    named = {"path": str(write_csv(tmp_path / "rows.csv", rows)), "fields": {"system": "sytem"}}
+    with pytest.raises(InputError, match="sytem"):
+        make(tmp_path / "other", named)

@@ -116,7 +116,7 @@ def sensitivity(rater: Curated) -> Table | None:
     if not cases:
         return None
     rows = [_row(case) for case in cases]
-    if len(cases) > 1:
+    if len(cases) > 1 and rater.told.explained is not False:  # else nothing was corrected, whatever the model expects
         whole = [rater.told.expected(name) for name in ("right_raw", "right", "error_raw", "error")]
         values = [*(percent(v) for v in whole[:2]), *(decimal(v) for v in whole[2:])]
         rows.append(["all, by plausibility", DASH, count(rater.corrected), *values])

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
+from tamis.core.scales import Scale
 from tamis.reporting.blocks import Figure, Figures, KeyFigure, Section, Table, Text
 from tamis.reporting.charts import bars
 from tamis.reporting.evidence import Evidence
@@ -38,6 +39,7 @@ def build(evidence: Evidence) -> Section:
     section.key_figures.append(KeyFigure(count(len(raters)), "rater" if len(raters) == 1 else "raters"))
     section.add(
         Text(" ".join(_lead(rater) for rater in raters), lead=True),
+        *([Text(scales)] if (scales := _scales(raters)) else []),
         Figures([_histogram(rater, evidence.rater_slugs[rater.rater]) for rater in raters]),
         _overview(raters),
     )
@@ -56,6 +58,18 @@ def build(evidence: Evidence) -> Section:
         for value, amount in enumerate(rater.histogram, 1):
             section.measured(rater.rater, f"ratings of {value}", int(amount))
     return section
+
+
+def _scales(raters: list[Ratings]) -> str:
+    """Which ratings were given on another scale than they are shown on; nothing where none was."""
+    given = {rater.rater: str(rater.artifact.manifest.facts.get("scale", Scale())) for rater in raters}
+    others = [f"{name} {scale}" for name, scale in given.items() if scale != str(Scale())]
+    if not others:
+        return ""
+    return (
+        f"Given on another scale, and stretched to 1 to 10 here: {listed(others)}. Values in between do not occur, and "
+        "neighbouring ones of the given scale may come to one score class, or leave one out."
+    )
 
 
 def _lead(rater: Ratings) -> str:
