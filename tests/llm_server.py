@@ -218,7 +218,7 @@ class Till:
         prompt, cached, answer, reasoning: tokens of each request and answer, in truth; `answer` may depend on how many
             were answered before. Cached tokens are a part of the prompt's, reasoning is beside the answer.
         usage: what it says of them; by default as OpenAI does, with the reasoning as a part of the answer.
-        text: of the answer.
+        text: of the answer; may depend on the number of answers, this one included.
         delay: seconds that an answer takes.
         prices: for 1,000,000 tokens: input, cached input, output, reasoning.
     """
@@ -231,7 +231,7 @@ class Till:
         answer: int | Callable[[int], int] = 30,
         reasoning: int = 0,
         usage: Callable[[Till, int], Any] | None = None,
-        text: str = GOOD,
+        text: str | Callable[[int], str] = GOOD,
         delay: float = 0.01,
         prices: tuple[float, float, float, float] = (1.0, 1.0, 4.0, 4.0),
     ) -> None:
@@ -254,7 +254,7 @@ class Till:
         answer = self._answer(self.answers) if callable(self._answer) else self._answer
         self.charged += self.price_of(answer)
         self.answers += 1
-        body = completion(self._text)
+        body = completion(self._text if isinstance(self._text, str) else self._text(self.answers))
         body["usage"] = self._usage(self, answer) if self._usage else self.said(answer)
         return body
 

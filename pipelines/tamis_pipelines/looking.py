@@ -124,6 +124,8 @@ def shown(text: str) -> str:
 def _check_layout(settings: PoolSettings, path: str) -> None:
     """Raises UnknownLayoutError when the layout is why the data cannot be read."""
     columns = _columns_of(path, settings)
+    if not columns:
+        return  # something else is wrong
     try:
         mapping_of(settings.sources[0], columns, path)
     except InputError as error:

@@ -28,12 +28,12 @@ Quantity = Annotated[
     str, _matching(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", "a quantity of Kubernetes, as in '500m', '4' or '16Gi'")
 ]
 ObjectName = Annotated[
-    str, _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of an object in Kubernetes, as in 'tamis-s3'")
+    str, _matching(rf"(?=.{{1,253}}$){_SUBDOMAIN}", "a name of an object in Kubernetes, as in 'tamis-s3'")
 ]
 QueueName = Annotated[
     str,
     _matching(
-        r"([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?",
+        rf"((?=.{{1,63}}$){_SUBDOMAIN})?",
         "a name of an object in Kubernetes of 63 characters at most, for it is a label too, as in 'tamis'; or empty",
     ),
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tamis.core.artifacts import MANIFEST, Artifact, Kind, Manifest, manifest_in
 from tamis.core.errors import StorageError, explained_os_errors
 from tamis.core.storage import link_tree, write_bytes
+from tamis_pipelines.experiment import base_evaluations
 from tamis_pipelines.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,8 @@ def _places_of(settings: RunSettings) -> list[str]:
     names: dict[Kind, list[str]] = {kind: [""] for kind in _SINGLE}
     names |= {"ratings": [rater.name for rater in settings.raters]}
     names |= {kind: cells for kind in ("selection", "model", "evaluation", "judgement")}
+    names["evaluation"] = [*cells, *(base.name for base in base_evaluations(settings))]
+    names["scores"] = ["less" if name == "influence" else name for name in settings.scores]
     return [str(Path(_SHELVES[kind]) / name) for kind, those in names.items() for name in those]
 
 

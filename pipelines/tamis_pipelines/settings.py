@@ -56,6 +56,7 @@ class RunSettings(Settings):
     name: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        max_length=100,
         description="results of a local run lie in work_dir/runs/NAME, beside those of others; left out: in work_dir",
     )
     pool: PoolSettings = Field(description="where the samples come from")

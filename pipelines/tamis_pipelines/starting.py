@@ -197,4 +197,7 @@ def _said(value: Any) -> str:
         return "[" + ", ".join(map(_said, value)) + "]"
     text = str(value)
     plain = _PLAIN.fullmatch(text) and yaml.safe_load(text) == value
-    return text if plain else json.dumps(value)
+    if plain or not isinstance(value, str):
+        return text if plain else json.dumps(value)
+    # YAML's own escapes: those of JSON are two halves for a character beyond the first 65,536, which YAML takes apart.
+    return yaml.safe_dump(value, default_style='"', width=float("inf")).strip()

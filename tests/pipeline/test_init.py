@@ -191,3 +191,9 @@ def test_a_folder_and_its_subfolders_are_data() -> None:
     rows("many/a.jsonl", ({"instruction": f"Say {i}.", "output": f"{i}."} for i in range(3)))
     rows("many/b/c.jsonl", ({"instruction": f"Tell {i}.", "output": f"{i}."} for i in range(9)))
     assert written("--data", "many", "--size", "12").subsets[0].size == 12
+
+
+def test_a_path_of_any_script_is_written_so_that_it_is_read_back() -> None:
+    Path("dä 😀.jsonl").write_text(Path("data.jsonl").read_text())
+    settings = written("--data", "dä 😀.jsonl")
+    assert settings.pool.sources[0].path == "dä 😀.jsonl"

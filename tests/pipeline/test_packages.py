@@ -330,6 +330,8 @@ def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_clus
         ("pods.rating.image=registry/tamis@sha256:abc", "the name of an image"),
         ("pods.rating.gpu_type=nvidia.com/", "pods.rating.gpu_type"),
         ("pods.base.node_selector.pool=gpu pool", "pods.base.node_selector"),
+        ("objects.storage_secret=a..b", "a name of an object in Kubernetes"),
+        ("compiled.queue=a.-b", "a name of an object in Kubernetes of 63 characters at most"),
         ("compiled.queue=Team A", "a name of an object in Kubernetes of 63 characters at most"),
         ("compiled.queue=${queue}", "the variable ${queue} is not defined"),
         ("compiled.pull_policy=Sometimes", "compiled.pull_policy"),

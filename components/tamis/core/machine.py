@@ -35,7 +35,7 @@ def place_of_answers(kind: Literal["ratings", "judging"], given: str | None, add
     """
     if given is not None:
         return given
-    folder = os.environ.get(STORE)
+    folder = os.path.expanduser(os.environ.get(STORE, ""))
     if not folder and (home := os.environ.get("TAMIS_HOME")):
         return Path(home, kind)
     parts = [kind] if address is None else [kind, hash_of(address)[:16]]  # an address may hold what is secret
@@ -51,7 +51,7 @@ def store_of_run(home: Path) -> str | None:
         StorageError: when the user has no home.
     """
     if given := os.environ.get(STORE):
-        return given
+        return os.path.expanduser(given)
     return None if any((home / kind).is_dir() for kind in ("ratings", "judging")) else str(user_data())
 
 
@@ -62,7 +62,7 @@ def user_data() -> Path:
         StorageError: when the user has no home.
     """
     if folder := os.environ.get("XDG_DATA_HOME"):
-        return Path(folder, "tamis")
+        return Path(folder).expanduser() / "tamis"
     try:
         return Path.home() / ".local" / "share" / "tamis"
     except RuntimeError:

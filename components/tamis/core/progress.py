@@ -79,7 +79,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update(count)
-        elif now >= self._next_line:
+        elif now >= self._next_line and self._done != self._total:  # the end is said at the end
             self._next_line = now + _LINE_EVERY_SECONDS
             self._say(*self._marks[0])
 

@@ -71,7 +71,8 @@ def know(*values: str) -> None:
 def know_setting(name: str, value: Any) -> None:
     """Make known what the setting `name` holds or names: a variable's value, parts of an address, free fields."""
     if isinstance(value, str) and name.endswith("_env"):
-        _known.add(iter([os.environ.get(value, "").strip(), *([value] if _drawn(value) else [])]))
+        key = os.environ.get(value, "").strip()
+        _known.add(iter([*([] if key.isalpha() else [key]), *([value] if _drawn(value) else [])]))
     elif isinstance(value, str) and "://" in value:
         _known.add(_of_address(value))
     elif name in _FREE and isinstance(value, Mapping):

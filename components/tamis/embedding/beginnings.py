@@ -110,19 +110,20 @@ def _frequent(texts: Iterable[tuple[str, str]], known: Beginnings, size: int) ->
 
 def _shared(texts: Iterable[tuple[str, str]], known: Beginnings, keys: set[int], size: int) -> list[tuple[str, int]]:
     """For each key, the longest beginning that all texts with it share, and how many there are."""
-    shared: dict[int, tuple[str, int, int]] = {}
+    shared: dict[int, tuple[str, int, int, int]] = {}
     for _, text in texts if keys else ():
         place = known.length(text)
         key = _key(text, place, size)
         if key in keys:
             rest = text[place:]
-            common, samples, least = shared.get(key, (rest, 0, len(rest)))
+            common, samples, least, most = shared.get(key, (rest, 0, len(rest), 0))
             common = common if rest.startswith(common) else _common(common, rest)
-            shared[key] = common, samples + 1, min(least, len(rest))
-    # Where a text ends with what is shared, so does its last word.
+            shared[key] = common, samples + 1, min(least, len(rest)), max(most, len(rest.rstrip()))
+    # Where a text ends with what is shared, so does its last word. Of equal texts nothing would be left.
     return [
         (common if len(common) == least else _whole_words(common), samples)
-        for common, samples, least in shared.values()
+        for common, samples, least, most in shared.values()
+        if len(common) < most
     ]
 
 

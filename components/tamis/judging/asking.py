@@ -102,8 +102,9 @@ def _ask_all(
     for record in known.final.values():
         tally.count(record)
     stored = [*known.final.values(), *known.others.values()]
-    statuses = [record.status for record in stored]
-    first = FirstAnswers(words, read=statuses.count("ok"), unread=statuses.count("unparsable"))
+    read_before = sum(record.status == "ok" for record in stored)
+    unread = sum(record.attempts for record in stored if record.status == "unparsable")
+    first = FirstAnswers(words, read=read_before, unread=unread)
     before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
     budget = Budget(
         allowance,

@@ -19,7 +19,9 @@ _USUAL = "train"
 
 def is_saved(path: str) -> bool:
     """Whether `path` is a local folder of that kind."""
-    return any((Path(path) / name).is_file() for name in (_OF_ONE, _OF_SPLITS))
+    folder = Path(path)
+    described = (folder / _OF_ONE).is_file() and (folder / "dataset_info.json").is_file()  # others call files so, too
+    return described or (folder / _OF_SPLITS).is_file()
 
 
 def load_saved(source: Source) -> tuple[Any, str | None, list[str]]:
@@ -41,7 +43,12 @@ def load_saved(source: Source) -> tuple[Any, str | None, list[str]]:
     try:
         with explained_os_errors(f"reading {folder}"):
             found = datasets.load_from_disk(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except IndexError:  # of a split that was saved without a part
+        raise InputError(
+            f"source '{source.name}': {folder} holds a split without rows, which `datasets` cannot load",
+            action="save it again without that split, or give the folder of one split",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"source '{source.name}': {folder} is no whole folder of `save_to_disk`: {error}", action="save it again"
         ) from None

@@ -90,7 +90,7 @@ class Side:
         names, taught = split
         if not names and not turns:
             return
-        for name in (*names, *turns):
+        for name in map(_writable, (*names, *turns)):
             self.fields[name if len(self.fields) < _MOST_NAMES or name in self.fields else _OTHERS] += 1
         lost = [name for name in taught if _says(name, row.get(name), said)]
         for name, values in turns.items():
@@ -105,6 +105,11 @@ class Side:
         """The counts for a manifest; nothing where every field is read."""
         facts: dict[str, Any] = {"fields_not_read": dict(sorted(self.fields.items()))} if self.fields else {}
         return facts | ({"fields_lost": dict(sorted(self.lost.items()))} if self.lost else {})
+
+
+def _writable(name: str) -> str:
+    """`name` as a manifest can hold it: half a surrogate pair, or a byte that is not UTF-8, is written as "?"."""
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
 def told(counts: Mapping[str, int]) -> str:

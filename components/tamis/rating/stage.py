@@ -257,13 +257,15 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
     rater = _Rater(settings, place, drawn, spare_places(step.scratch))
     samples = reused = 0
-    before, known = Counter[str](), Counter[str]()
+    before, known, unread = Counter[str](), Counter[str](), 0
     for block, asked in rater.blocks(pool, ["id"]):
         ids = block["id"].filter(pa.array(asked))
         samples += len(ids)
         reused += rater.final_among(ids)
         before.update(rater.stored.sums(ids, TOKENS))
-        known.update({status: count for (status,), count in rater.stored.count(ids, ["status"]).items()})
+        for (status, attempts), count in rater.stored.count(ids, ["status", "attempts"]).items():
+            known[status] += count
+            unread += count * attempts if status == "unparsable" else 0
     if drawn:
         log.info("rater '%s': %s", settings.name, drawn)
     if reused:
@@ -274,7 +276,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     summary, speed = Summary(), Speed()
     allowance = _allowance(settings)
     words = Words(f"rater '{settings.name}'", "samples", "rating", "rated")
-    first = FirstAnswers(words, read=known["ok"], unread=known["unparsable"])
+    first = FirstAnswers(words, read=known["ok"], unread=unread)
     budget = Budget(
         allowance,
         words,

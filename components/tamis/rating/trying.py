@@ -66,7 +66,14 @@ def try_ratings(settings: RatingSettings, samples: Sequence[Sequence[Message]]) 
     trials = []
     for answer in answers:
         rating = rating_of(answer, 1, scale=prompt.scale)
-        cost = settings.price.of(rating.prompt_tokens or 0, rating.completion_tokens or 0) if settings.price else None
+        cost = None
+        if settings.price is not None:
+            cost = settings.price.of(
+                answer.prompt_tokens or 0,
+                answer.completion_tokens or 0,
+                cached_tokens=answer.cached_tokens,
+                reasoning_tokens=answer.reasoning_tokens,
+            )
         asked = f"{prompt.before}{_cut(texts[answer.id])}{prompt.after}"
         trials.append(Trial(asked, storable(_cut(answer.text)), rating, cost))
     return trials

@@ -38,7 +38,9 @@ class SelectionSettings(Settings):
     """Which samples make up one subset (paper section 4.3 and the baselines of section 5)."""
 
     name: str = Field(
-        description="what the subset is called, here and in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+        description="what the subset is called, here and in reports",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=150,
     )
     strategy: StrategyName = Field(description="how samples are chosen")
     variant: Variant = Field(

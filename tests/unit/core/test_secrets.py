@@ -208,3 +208,10 @@ def test_a_key_that_a_service_repeats_is_in_no_file_and_no_word(leak: int, tmp_p
         rows = pq.read_table(next((tmp_path / "out").glob("*.parquet")))
         assert not any(key in str(rows.to_pylist()) for key in keys.values())
         assert "***" in str(rows.to_pylist()) or leak == 3
+
+
+def test_a_key_that_is_a_word_of_the_language_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of one's own often want any key."""
+    monkeypatch.setenv("A_WORD_AS_KEY", "anything")
+    assert service(api_key_env="A_WORD_AS_KEY").api_key() == "anything"
+    assert masked("I would not change anything here") == "I would not change anything here"

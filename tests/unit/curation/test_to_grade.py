@@ -220,7 +220,7 @@ def test_one_of_several_raters_is_named_or_the_combined_one_taken(tmp_path: Path
         (["--random-share", "1.5"], ["--random-share 1.5", "0 to 1"]),
         (["--out", "sheet.xlsx"], ["--out sheet.xlsx", ".csv or .jsonl"]),
         (["--rater", "gpt"], ["there is no rater 'gpt'", "one of r"]),
-        (["--graded", "gone.csv"], ["gone.csv does not exist"]),
+        (["--graded", "gone.csv"], ["gone.csv", "does not exist"]),
     ],
 )
 def test_wrong_options_are_explained(run: Path, options: list[str], words: list[str]) -> None:

@@ -153,3 +153,17 @@ def test_a_hub_folder_with_descriptions_gives_its_rows(tmp_path: Path, caplog: p
     write_jsonl(folder / "data" / "test-00000-of-00001.jsonl", pairs(2, 10))
     assert asked(tmp_path / "both", {"path": str(folder)}) == [10, 11, 0, 1, 2]
     assert warnings_in(caplog)[-1].args == (str(folder), "test and train")
+
+
+def test_a_file_of_ones_own_called_state_is_no_saved_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / "states"
+    folder.mkdir()
+    (folder / "state.json").write_text('[{"prompt": "Capital of Ohio?", "completion": "Columbus."}]')
+    assert len(make(tmp_path / "pool", {"path": str(folder)})[1]) == 1
+
+
+def test_a_split_without_rows_is_named_as_the_reason(tmp_path: Path) -> None:
+    empty = datasets.Dataset.from_dict({"prompt": [], "completion": []})
+    datasets.DatasetDict({"train": data_of(3), "validation": empty}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match="split without rows"):
+        make(tmp_path / "pool", {"path": str(tmp_path / "saved")})

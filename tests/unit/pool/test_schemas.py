@@ -124,7 +124,6 @@ def test_each_source_has_its_own_schema(tmp_path: Path) -> None:
         ({"schema": "messages"}, "'messages'"),
         ({"schema": "prompt_completion"}, "'completion'"),
         ({"fields": {"prompt": "q", "completion": "a"}}, "'q', 'a'"),
-        ({"fields": {"prompt": "prompt", "completion": "answer", "system": "persona"}}, "'persona'"),
         ({"schema": "prompt_completion", "fields": {"completion": "answer"}, "where": {"lang": "en"}}, "'lang'"),
     ],
 )

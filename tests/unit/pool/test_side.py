@@ -164,3 +164,11 @@ def test_a_system_prompt_that_no_row_has_is_an_error(tmp_path: Path) -> None:
     named = {"path": str(write_csv(tmp_path / "rows.csv", rows)), "fields": {"system": "sytem"}}
     with pytest.raises(InputError, match="sytem"):
         make(tmp_path / "other", named)
+
+
+def test_a_name_that_is_no_text_costs_no_pool(tmp_path: Path) -> None:
+    rows: list[Row] = [{"messages": TURNS, "\ud800": 1}, {"messages": [TURNS[0], TURNS[1] | {"x\udc00": 2}]}]
+    file = tmp_path / "odd.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = make(tmp_path / "pool", {"path": str(file)})[0].facts["sources"]["s0"]
+    assert facts["fields_not_read"] == {"?": 1, "messages.x?": 1}

@@ -327,7 +327,7 @@ def test_shards_of_a_part_make_what_one_worker_makes(
         whole = run(asked_at(server, sample=30), **given, out=tmp_path / "whole")
         parts = [tmp_path / f"{number}" for number in (1, 2, 3)]
         for number, part in enumerate(parts, 1):
-            run(asked_at(server, sample=30, shard=f"{number}/3"), **given, out=part)
+            run(asked_at(server, sample=30, shard=f"{number}/3", store=str(tmp_path / "shards")), **given, out=part)
         assert len(server.asked) == 60
         run(asked_at(server, sample=40, shard="3/3"), **given, out=tmp_path / "other")
     merged = merge(MergeSettings(), pool=pool, ratings=parts, out=tmp_path / "merged")
@@ -344,7 +344,8 @@ def test_shards_with_the_same_files_are_merged_and_with_other_ids_in_them_are_no
         whole = run(asked_at(server, sample=30, also=file), pool=pool, out=tmp_path / "whole")
         parts = [tmp_path / f"{number}" for number in (1, 2)]
         for number, part in enumerate(parts, 1):
-            run(asked_at(server, sample=30, also=file, shard=f"{number}/2"), pool=pool, out=part)
+            mine = asked_at(server, sample=30, also=file, shard=f"{number}/2", store=str(tmp_path / "shards"))
+            run(mine, pool=pool, out=part)
         write_ids(tmp_path / "more.txt", ids_of(pool)[1:41])
         run(asked_at(server, sample=30, also=file, shard="2/2"), pool=pool, out=tmp_path / "other")
     merged = merge(MergeSettings(), pool=pool, ratings=parts, out=tmp_path / "merged")

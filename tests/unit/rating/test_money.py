@@ -19,7 +19,7 @@ from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
-from tests.llm_server import Server, Till
+from tests.llm_server import GOOD, Server, Till
 from tests.unit.rating.test_openai_batch import BatchService
 
 pytest.importorskip("openai")
@@ -154,7 +154,7 @@ def test_answers_without_usage_are_kept_and_counted(pool: Path) -> None:
 
 
 def test_attempts_that_are_asked_again_count_at_once(pool: Path) -> None:
-    till = Till(answer=128, text="hm")
+    till = Till(answer=128, text=lambda number: GOOD if number == 1 else "hm")  # one that is read: it may be asked on
     with Server(till) as server:
         stopped(server, till, pool, max_cost=0.2, max_failure_share=1.0, max_attempts=20, backend={"concurrency": 64})
     assert 0.9 * 0.2 < till.charged <= 0.2

@@ -274,3 +274,15 @@ def test_a_store_that_stays_away_stops_the_work(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StorageError, match="the store is gone"):
         use()
     assert len(Store(tmp_path, KEY, RECORDS).read()) >= 1
+
+
+def test_an_answer_that_was_paid_and_not_understood_counts_the_attempts_before_it(tmp_path: Path) -> None:
+    """Whichever of the two was written last, by whatever clock."""
+    first = rating(1, None, error="not JSON", attempts=1, prompt_tokens=100)
+    second = Rating(id=sample(1), status="failed", error="not understood", attempts=2, prompt_tokens=200, raw="{}")
+    away = Rating(id=sample(1), status="failed", error="no connection", attempts=3)
+    for number, order in enumerate(([first, second, away], [second, first, away], [away, first, second])):
+        store = Store(tmp_path / str(number), KEY, RECORDS)
+        for record in order:
+            store.append([record])
+        assert found(store, [1]) == [second]

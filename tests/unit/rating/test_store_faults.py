@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +20,8 @@ import pyarrow as pa
 import pytest
 
 from tamis.core import storage
-from tamis.core.errors import StorageError
+from tamis.core.errors import StoppedError, StorageError
+from tamis.core.processes import ended_in_order
 from tamis.core.settings import parse
 from tamis.core.storage import write_bytes
 from tamis.core.store import Store, Writer, spare_places
@@ -42,7 +45,7 @@ def ids(count: int) -> pa.Array:
 
 
 def parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/*.jsonl"))
+    return sorted(folder.rglob("*.jsonl"))
 
 
 @pytest.fixture
@@ -122,6 +125,33 @@ def test_answers_in_hand_are_kept_elsewhere_and_taken_up_by_the_next_run(
 
 
 @pytest.mark.usefixtures("hasty")
+def test_spare_places_of_two_stores_with_one_key_are_two(tmp_path: Path) -> None:
+    """As of two services that call different models by one name."""
+    spare = [tmp_path / "spare"]
+    one, other = (Store(tmp_path / name, KEY, RECORDS, spare) for name in ("one", "other"))
+    one.leave([rating(number) for number in range(5)])
+    assert len(one.read()) == 5
+    assert len(other.read()) == 0
+
+
+def test_a_signal_while_the_last_answers_are_written_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store", KEY, RECORDS, [tmp_path / "spare"])
+    append = Store.append
+    monkeypatch.setattr(Store, "append", lambda *given: (time.sleep(1.0), append(*given))[1])
+    with pytest.raises(StoppedError):
+        _write_until_signalled(store)
+    assert len(Store(tmp_path / "store", KEY, RECORDS).read()) == 60
+
+
+def _write_until_signalled(store: Store[Rating]) -> None:
+    with ended_in_order(), Writer(store) as writer:
+        for number in range(60):
+            writer.add(rating(number))
+        threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
 def test_too_many_open_files_are_survived_and_what_is_in_hand_is_saved(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     store = Store(tmp_path / "store", KEY, RECORDS, spare_places(tmp_path / "scratch"))

@@ -79,7 +79,7 @@ def ledger_of(allowance: Allowance, backend: Backend, store: Store[Any], scope: 
     """
     if allowance.max_cost is None or not allowance.limited or hasattr(backend, "remember_in"):
         return None
-    return Ledger(store.journal / "money", scope[:32], step=_NOTED * allowance.max_cost)
+    return Ledger(store.journal / "money", scope[:32], step=_NOTED * allowance.max_cost, check=store.same_folder)
 
 
 class Budget:

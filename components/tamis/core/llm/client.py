@@ -274,6 +274,8 @@ def _address(settings: ServiceSettings) -> str:
 
 
 def _given_up(fault: Fault, course: Course) -> Fault:
+    if fault.kind == "parameter refused":
+        return Fault(fault.kind, f"{fault.detail}; to do: {cure_of(fault.detail)}")
     return Fault(fault.kind, f"{fault.detail} (sent {course.sent} times)") if fault.passing else fault
 
 

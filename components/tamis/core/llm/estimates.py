@@ -84,7 +84,7 @@ class Estimates:
     def set_aside(self) -> float:
         """For all requests under way."""
         if not self.measured:
-            return max(self._largest, self.under_way * self.seen)
+            return max(self._largest, self._prompts + self.under_way * self.seen)
         chance = _DEVIATIONS * self._answer.deviation * math.sqrt(self.under_way)
         return self._ratio.high * self._prompts + self.under_way * self._answer.high + chance
 

@@ -8,15 +8,18 @@ import math
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from tamis.core.errors import StorageError
 from tamis.core.storage import Location, children, read_bytes, remove, write_bytes
+from tamis.core.store import StoreGoneError
 
 log = logging.getLogger(__name__)
 _FIELDS = ("may_have_spent_without_a_record", "largest_answer")
 _AGAIN_AFTER = 1.0  # seconds between two tries to write
 _PATIENCE = 600.0  # seconds that storage which has failed is tried
+_PATIENCE_AT_END = 5.0  # likewise, when the work has ended; the earlier note stays, which is too large at worst
 
 
 class Ledger:
@@ -36,7 +39,8 @@ class Ledger:
         StorageError: when the folder cannot be read, or a note in it.
     """
 
-    def __init__(self, folder: Location, scope: str, *, step: float) -> None:
+    def __init__(self, folder: Location, scope: str, *, step: float, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check  # raises where the store is not the one any more that it was
         self._place = folder / f"{scope}-{uuid.uuid4().hex}.json"
         self._step = step
         self._granted = self._recorded = 0.0
@@ -79,17 +83,23 @@ class Ledger:
             StorageError: when it cannot be written for ten minutes.
         """
         left = paid - self._recorded + under_way
-        if left > 1e-12 + 1e-9 * paid:
-            self._write(left)
-        elif self._written:
-            remove(self._place)
+        try:
+            if left > 1e-12 + 1e-9 * paid:
+                self._write(left, _PATIENCE_AT_END)
+            elif self._written:
+                remove(self._place)
+        except StorageError as error:  # no more than what ended the run; the earlier note is too large at worst
+            log.warning("what was spent stays noted as before: %s", error)
 
-    def _write(self, amount: float) -> None:
+    def _write(self, amount: float, patience: float = _PATIENCE) -> None:
         data = json.dumps(dict(zip(_FIELDS, (amount, self._largest), strict=True))).encode()
-        give_up = time.monotonic() + (_PATIENCE if self._written else 0.0)
+        give_up = time.monotonic() + (patience if self._written else 0.0)
         while True:
             try:
+                self._check()
                 write_bytes(self._place, data)
+            except StoreGoneError:
+                raise
             except StorageError as error:
                 if time.monotonic() >= give_up:
                     raise

@@ -32,7 +32,7 @@ class Bucket:
         self._limit, self._clock = per_minute, clock
         # Never all of the limit: nothing would be left to refill at.
         self._capacity = self._level = min(max(per_minute / 60, 1.0), per_minute / 2)
-        self._seen = clock()
+        self._seen, self._last_taken = clock(), float("-inf")
 
     def wait(self, amount: float) -> float:
         """Seconds until `amount` may be taken; 0 is now. More than the limit may be taken by itself."""
@@ -42,11 +42,15 @@ class Bucket:
         now = self._clock()
         self._level = min(self._capacity, self._level + rate * (now - self._seen))
         self._seen = now
-        return max(0.0, (min(amount, self._capacity) - self._level) / rate)
+        # What is more than the bucket can hold is taken beyond it: not in one minute with what was taken before.
+        alone = self._last_taken + 60 / _SAFETY - now if amount > self._capacity else 0.0
+        return max(0.0, alone, (min(amount, self._capacity) - self._level) / rate)
 
     def take(self, amount: float) -> None:
         """Take `amount`; less than 0 gives back."""
         self._level -= amount
+        if amount > 0:
+            self._last_taken = self._clock()
 
     def forget(self) -> None:
         """Hold no more than a second's worth again: the amounts to come are smaller than those that were asked for."""

@@ -94,7 +94,8 @@ class ServiceSettings(Settings):
         if self.api_key_env is None:
             return "none"
         key = os.environ.get(self.api_key_env, "").strip()
-        know(key)
+        if not key.isalpha():  # a word such as "anything", for a server that wants any key, stands in many texts
+            know(key)
         if not key:
             raise SettingsError(
                 f"the environment variable {self.api_key_env} (api_key_env), which holds the key of the service, is "

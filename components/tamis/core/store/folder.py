@@ -54,7 +54,8 @@ class Store(Generic[R]):
         self._lines = TypeAdapter(list[records.model])  # type: ignore[name-defined]
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(masked_values(key)) + "\n").encode()
-        self._spare = [folder / self._folder.name for folder in spare]
+        # One key may have several stores, of services that call different models by one name.
+        self._spare = [folder / hash_of(str(self._folder))[:16] / self._folder.name for folder in spare]
         self._last, self._named = 0, False
         self._identity: tuple[int, int] | None = None
 
@@ -154,9 +155,9 @@ class Store(Generic[R]):
             StorageError: when the part cannot be written.
         """
         name, data = self._part(records)
-        self._same_folder()
+        self.same_folder()
         write_bytes(self._folder / name, data)
-        self._same_folder()  # else the part may lie where a folder was mounted
+        self.same_folder()  # else the part may lie where a folder was mounted
         if not self._named:  # for people; the records come first
             if not exists(self._folder / _KEY):
                 write_bytes(self._folder / _KEY, self._key)
@@ -199,7 +200,8 @@ class Store(Generic[R]):
                 found += sorted(path for path in folder.iterdir() if is_part(path.name))
         return found
 
-    def _same_folder(self) -> None:
+    def same_folder(self) -> None:
+        """Make sure that the folder is the one that it was when it was prepared."""
         if self._identity is None or not isinstance(self._folder, Path):
             return
         try:

@@ -99,10 +99,13 @@ class Stored(Generic[R]):
 
 
 def _worth(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys to sort records (n,) of one id by, the weaker first: (n,) attempts of an unparsable one, (n,) its status."""
+    """Keys to sort records (n,) of one id by, the weaker first: (n,) attempts that were paid in vain, (n,) status."""
     status = table["status"].combine_chunks()
     unparsable = pc.equal(status, "unparsable").to_numpy(zero_copy_only=False)
     passing = pc.is_in(status, pa.array(_PASSING)).to_numpy(zero_copy_only=False)
     ok = pc.equal(status, "ok").to_numpy(zero_copy_only=False)
     attempts = table["attempts"].combine_chunks().to_numpy(zero_copy_only=False)
-    return np.where(unparsable, attempts, 0), np.select([passing, unparsable, ok], [0, 1, 3], 2)
+    # What was paid for counts all attempts before it, whether it was read or not understood at all.
+    paid = pc.is_valid(table["prompt_tokens"].combine_chunks()).to_numpy(zero_copy_only=False)
+    in_vain = unparsable | (passing & paid)
+    return np.where(in_vain, attempts, 0), np.select([passing & ~in_vain, in_vain, ok], [0, 1, 3], 2)

@@ -52,7 +52,9 @@ class Writer(Generic[R]):
         self._fault: Exception | None = None
         self._closing, self._end_by = False, math.inf
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+        # Not the thread itself: where a signal ends a `join`, Python 3.11 takes the thread for ended.
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work_and_end, name="store", daemon=True)
 
     def __enter__(self) -> Writer[R]:
         # Let go of at the end: else a process with too many files open could not write what is in hand anywhere.
@@ -71,6 +73,12 @@ class Writer(Generic[R]):
     def failed(self) -> bool:
         """Whether the store is given up, so that nothing more is to be asked."""
         return self._fault is not None
+
+    def _work_and_end(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
 
     def _work(self) -> None:
         while True:
@@ -119,7 +127,22 @@ class Writer(Generic[R]):
             self._closing = True
             self._end_by = math.inf if kind is None else time.monotonic() + _AT_END
             self._changed.notify_all()
-        self._thread.join()
+        try:
+            self._ended.wait()
+        except BaseException as came:  # a signal, while the last writing was waited for: little time is left
+            self._hurry()
+            self._finish(type(came))
+            raise
+        self._finish(kind)
+
+    def _hurry(self) -> None:
+        with self._changed:
+            self._end_by = min(self._end_by, time.monotonic() + _AT_END)
+            self._changed.notify_all()
+        self._ended.wait()
+
+    def _finish(self, kind: type[BaseException] | None) -> None:
+        """Leave elsewhere what could not be stored, and tell so."""
         os.close(self._reserve)
         if self._fault is None:
             return
@@ -140,6 +163,7 @@ class Writer(Generic[R]):
         except (StorageError, OSError, MemoryError) as error:
             return f"{count} answers in hand are lost, they could be written nowhere else: {error}"
         if found_again:
+            self._durable(self._waiting)
             return f"{count} answers in hand are in {place}; the next run takes them from there"
         return f"{count} answers in hand are in {place}; copy what is in it into the folder of the store"
 

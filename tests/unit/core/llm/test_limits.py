@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamis.core.llm.limits import Amounts, Bucket, Gate, RateLimits
@@ -22,6 +22,7 @@ class Clock:
         return self.now
 
 
+@example(limit=1, shares=[0.25, 1.0], scale=1.0)
 @given(limit=st.integers(1, 5000), shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=60), scale=st.floats(1, 20))
 def test_no_minute_gets_more_than_the_limit(limit: int, shares: list[float], scale: float) -> None:
     """Amounts above a second's worth may exceed it by one of them while the bucket does not know how large they get."""
