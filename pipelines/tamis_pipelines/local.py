@@ -128,7 +128,7 @@ class _Screen:
 
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
-        self._showing = False
+        self._showing, self._indent = False, 0
         self.warnings: dict[str, None] = {}
 
     def write(self, text: str) -> int:
@@ -136,9 +136,12 @@ class _Screen:
         for line in map(shown, lines):
             self._log.write(line + "\n")
             own = _OWN_LINE.match(line)
-            self._showing = own is not None or (self._showing and line.startswith("  "))  # a message goes on indented
+            if own is not None:
+                self._showing, self._indent = True, len(line) - len(line.lstrip())  # kfp indents what steps print
+            # A message goes on in lines that are indented more than its first.
+            self._showing = own is not None or (self._showing and line.startswith(" " * (self._indent + 2)))
             if self._showing:
-                print(line.strip() if own else line.rstrip(), file=self._terminal, flush=True)
+                print(line[self._indent :].rstrip(), file=self._terminal, flush=True)
             if own is not None and line[own.end() :].startswith(WARNING):
                 self.warnings[line[own.end() + len(WARNING) :]] = None
         self._log.flush()

@@ -14,6 +14,11 @@ pytest.importorskip("kfp")
 LINES = """
 12:00:00.123 - INFO - kfp is talking
     12:00:01 tamis.core.steps pool: started
+    12:00:01.5 - INFO - kfp is talking again
+    12:00:01 tamis.pool error: no rows
+      to do:   give some
+    [KFP Executor 2026-11-30 12:15:26,561 INFO]: Got executor_input:
+        "inputs": {
 12:00:02 tamis.pool warning: 3 rows are no samples
   the first: row 7
 not ours
@@ -38,6 +43,8 @@ def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated
     assert log.getvalue() == LINES
     assert terminal.getvalue().splitlines() == [
         "12:00:01 tamis.core.steps pool: started",
+        "12:00:01 tamis.pool error: no rows",
+        "  to do:   give some",
         "12:00:02 tamis.pool warning: 3 rows are no samples",
         "  the first: row 7",
         "12:00:03 tamis.pool warning: 3 rows are no samples",
