@@ -138,8 +138,9 @@ class _Screen:
             own = _OWN_LINE.match(line)
             if own is not None:
                 self._showing, self._indent = True, len(line) - len(line.lstrip())  # kfp indents what steps print
-            # A message goes on in lines that are indented more than its first.
-            self._showing = own is not None or (self._showing and line.startswith(" " * (self._indent + 2)))
+            # A message goes on in lines that are indented more than its first, up to an empty one.
+            goes_on = bool(line.strip()) and line.startswith(" " * (self._indent + 2))
+            self._showing = own is not None or (self._showing and goes_on)
             if self._showing:
                 print(line[self._indent :].rstrip(), file=self._terminal, flush=True)
             if own is not None and line[own.end() :].startswith(WARNING):

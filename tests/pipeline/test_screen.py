@@ -17,6 +17,8 @@ LINES = """
     12:00:01.5 - INFO - kfp is talking again
     12:00:01 tamis.pool error: no rows
       to do:   give some
+        
+        Loading weights: 100%|##########| 103/103
     [KFP Executor 2026-11-30 12:15:26,561 INFO]: Got executor_input:
         "inputs": {
 12:00:02 tamis.pool warning: 3 rows are no samples
