@@ -202,7 +202,7 @@ def test_a_store_of_an_unknown_kind_is_one_failed_check(settings: dict[str, Any]
     found = checked(tmp_path, settings | {"raters": [*settings["raters"], rater], "subsets": [subset]})
     said = found["raters.local.store"]
     assert said.startswith("FAIL")
-    assert "unknown storage 'https'\n        to do: allowed: a local path, s3://" in said
+    assert "unknown storage 'https'\n        to do: allowed is a local path, s3://" in said
     assert "disk" in found
 
 
