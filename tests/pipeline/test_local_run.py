@@ -176,7 +176,7 @@ def _processes_of(work: Path) -> list[str]:
 def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(settings_file: Path) -> None:
     data = settings_file.parent / "data.jsonl"
     data.write_text(data.read_text().replace("instruction", "question"))
-    failed = tamis("run", settings_file)
+    failed = tamis("run", settings_file, "--force")
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
     assert "error: source 'facts': data.jsonl has no field 'instruction'" in failed.stderr, failed.stderr
