@@ -19,9 +19,10 @@ from tamis.pool.readers import reader_of
 from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import count_rows, files_at
+from tamis.reporting.numbers import clipped
 
 SOURCE = "mine"  # what the pool's only source is called
-_SHOWN = 100  # characters of a text
+SHOWN = 100  # characters of a text of the user's, which a terminal must not obey
 _LARGE = 1 << 28  # bytes of files that are not counted
 _SCORES = ("overall", "score", "rating", "quality", "grade")  # usual names of a column with ratings
 _IDS = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # usual names of what identifies a row
@@ -108,17 +109,11 @@ def described(data: Data) -> list[str]:
     if not data.layout:
         return ["not looked at: in object storage, or too large"]
     rows = "many rows" if data.rows is None else f"{data.rows:,} rows"
-    lines = [f"{rows}; layout: {shown(data.layout)}"]
-    lines += [f"first sample, {turn['role']}: {shown(turn['content'])}" for turn in (data.first or [])[:4]]
+    lines = [f"{rows}; layout: {clipped(data.layout, SHOWN)}"]
+    lines += [f"first sample, {turn['role']}: {clipped(turn['content'], SHOWN)}" for turn in (data.first or [])[:4]]
     if data.unusable:
         lines.append(f"{data.unusable:,} of the first {data.read:,} rows are no samples; the pool says why")
     return lines
-
-
-def shown(text: str) -> str:
-    """Text of the user's data in one short line, without what a terminal would obey."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _SHOWN]).split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 def _check_layout(settings: PoolSettings, path: str) -> None:

@@ -13,7 +13,8 @@ import yaml
 
 from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.storage import write_bytes
-from tamis_pipelines.looking import Data, shown
+from tamis.reporting.numbers import clipped
+from tamis_pipelines.looking import SHOWN, Data
 from tamis_pipelines.settings import load_run
 
 LOCAL_MODEL, SERVICE_MODEL = "meta-llama/Llama-3.1-8B-Instruct", "gpt-4o-mini"
@@ -116,7 +117,7 @@ work_dir: {_said(answers.work_dir)}  # results and finished steps
 
 def _pool(answers: Answers) -> str:
     data, keep = answers.data, answers.backend.get("keep")
-    layout = f"layout: {shown(data.layout)}" if data.layout else "not looked at: the pool tells the layout"
+    layout = f"layout: {clipped(data.layout, SHOWN)}" if data.layout else "not looked at: the pool tells the layout"
     lines = [f"      {name}: {_said(value)}" for name, value in data.source.items() if name not in ("name", "path")]
     lines += [f"      keep: {_said(keep)}  # by which the ratings find their samples"] if keep else []
     more = "".join(f"{line}\n" for line in lines)

@@ -35,7 +35,7 @@ def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
         )
     for check in checks:
         if check.level == "note":
-            click.echo(str(check), err=True)
+            click.echo(shown(str(check)), err=True)
     report = load("tamis_pipelines.local").run(parsed)
     click.echo("\n" + _told(report, [cell.name for cell in parsed.cells]))
 
@@ -47,10 +47,10 @@ def _told(report: Path, cells: list[str]) -> str:
     headline = Artifact.open(report, "report").manifest.facts["headline"]
     files = {name: report.parent / "selections" / name / "subset.jsonl" for name in cells}
     width = max(map(len, files))
-    shown = [f"  {name:{width}}  {file}" for name, file in files.items()]
-    if len(shown) > _SUBSETS:
-        shown[_SUBSETS:] = [f"  and {len(shown) - _SUBSETS} more in {report.parent / 'selections'}"]
-    lines = [headline, "", "subsets, one sample a line, ready for training:", *shown]
+    named = [f"  {name:{width}}  {file}" for name, file in files.items()]
+    if len(named) > _SUBSETS:
+        named[_SUBSETS:] = [f"  and {len(named) - _SUBSETS} more in {report.parent / 'selections'}"]
+    lines = [headline, "", "subsets, one sample a line, ready for training:", *named]
     return "\n".join([*lines, "", f"report: {report / 'report.html'}"])
 
 

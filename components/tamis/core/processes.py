@@ -36,7 +36,7 @@ def end_with(pid: int, stop_file: Path | None = None) -> None:
     """
 
     def watch() -> None:
-        while _runs(pid) and not (stop_file is not None and stop_file.exists()):
+        while runs(pid) and not (stop_file is not None and stop_file.exists()):
             time.sleep(1)
         if hasattr(signal, "pthread_kill"):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
@@ -46,11 +46,14 @@ def end_with(pid: int, stop_file: Path | None = None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process of this number runs on this machine, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:  # another user's
+        return True
     return True
 
 

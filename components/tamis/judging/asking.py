@@ -81,78 +81,67 @@ def ask_all(
             or money is used up.
         StorageError: when the store cannot be read or written.
     """
-    with one_at_a_time(words.who, str(store.journal), hash_of(sorted(texts))):
-        return _ask_all(backend, store, texts, read, max_attempts, allowance, words)
-
-
-def _ask_all(
-    backend: Backend,
-    store: Store[R],
-    texts: Mapping[str, str],
-    read: Callable[[Answer, int, R | None], R],
-    max_attempts: int,
-    allowance: Allowance,
-    words: Words,
-) -> Asked[R]:
-    known: Known[R] = known_of(backend, store, texts, max_attempts, read)
-    if known.final:
-        log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
-    _remember(backend, store)
-    records, tally, speed = dict(known.final), Tally(), Speed()
-    for record in known.final.values():
-        tally.count(record)
-    stored = [*known.final.values(), *known.others.values()]
-    read_before = sum(record.status == "ok" for record in stored)
-    unread = sum(record.attempts for record in stored if record.status == "unparsable")
-    first = FirstAnswers(words, read=read_before, unread=unread)
-    before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
-    budget = Budget(
-        allowance,
-        words,
-        len(texts),
-        tally,
-        reused=len(known.final),
-        backend=backend,
-        before=before,
-        ledger=ledger_of(allowance, backend, store, hash_of(sorted(texts))),
-    )
-    left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
-    groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
-    if left:
-        store.prepare()
-    store.bring_in()
-
-    def read_and_pay(answer: Answer, attempt: int, earlier: R | None) -> R:
-        budget.pay(answer)
-        return read(answer, attempt, earlier)
-
-    with (
-        Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
-        closing(budget),
-        Writer(store, durable=budget.recorded) as writer,
-    ):
-        asked = ask(
-            backend,
-            lambda: next(groups, []),
-            read=read_and_pay,
-            max_attempts=max_attempts,
-            keep=writer.add,
-            first=first,
-            admit=budget.admit,
-            enough=lambda: budget.failed() or writer.failed(),
+    about = hash_of(sorted(texts))
+    with one_at_a_time(words.who, str(store.journal), about):
+        known: Known[R] = known_of(backend, store, texts, max_attempts, read)
+        if known.final:
+            log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
+        _remember(backend, store)
+        records, tally, speed = dict(known.final), Tally(), Speed()
+        for record in known.final.values():
+            tally.count(record)
+        stored = [*known.final.values(), *known.others.values()]
+        read_before = sum(record.status == "ok" for record in stored)
+        unread = sum(record.attempts for record in stored if record.status == "unparsable")
+        first = FirstAnswers(words, read=read_before, unread=unread)
+        before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
+        budget = Budget(
+            allowance,
+            words,
+            len(texts),
+            tally,
+            reused=len(known.final),
+            backend=backend,
+            before=before,
+            ledger=ledger_of(allowance, backend, store, about),
         )
-        for finished in asked:
-            for record in finished:
-                records[record.id] = record
-                tally.count(record)
-                budget.finish()
-            note = ", ".join(filter(None, (speed.after(finished), budget.note())))
-            progress.advance(len(finished), note, failed=sum(record.status != "ok" for record in finished))
-    first.check()
-    budget.check()
-    if tally.failures:
-        log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
-    return Asked(records, len(known.final), known.damaged, tally, budget.cost, budget.facts())
+        left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
+        groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
+        if left:
+            store.prepare()
+        store.bring_in()
+
+        def read_and_pay(answer: Answer, attempt: int, earlier: R | None) -> R:
+            budget.pay(answer)
+            return read(answer, attempt, earlier)
+
+        with (
+            Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
+            closing(budget),
+            Writer(store, durable=budget.recorded) as writer,
+        ):
+            asked = ask(
+                backend,
+                lambda: next(groups, []),
+                read=read_and_pay,
+                max_attempts=max_attempts,
+                keep=writer.add,
+                first=first,
+                admit=budget.admit,
+                enough=lambda: budget.failed() or writer.failed(),
+            )
+            for finished in asked:
+                for record in finished:
+                    records[record.id] = record
+                    tally.count(record)
+                    budget.finish()
+                note = ", ".join(filter(None, (speed.after(finished), budget.note())))
+                progress.advance(len(finished), note, failed=sum(record.status != "ok" for record in finished))
+        first.check()
+        budget.check()
+        if tally.failures:
+            log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
+        return Asked(records, len(known.final), known.damaged, tally, budget.cost, budget.facts())
 
 
 def _remember(backend: Backend, store: Store[R]) -> None:

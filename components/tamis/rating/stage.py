@@ -175,6 +175,25 @@ def _refuse_idle(settings: RatingSettings, embeddings: Uri | None) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What the store has of a pool's samples.
+
+    Attributes:
+        samples: that are to be rated.
+        final: of them, those that need not be asked about.
+        tokens: that their answers took, by the fields `asking.TOKENS`.
+        read: attempts at those whose last answer could be read.
+        unread: attempts at those of which none could.
+    """
+
+    samples: int
+    final: int
+    tokens: Counter[str]
+    read: int
+    unread: int
+
+
 class _Rater:
     """A rater with what is stored of its ratings, and which part of the pool it rates."""
 
@@ -216,6 +235,19 @@ class _Rater:
             if self.is_final(Rating.model_construct(id="", status=status, attempts=attempts))
         )
 
+    def known(self, pool: Artifact) -> _Known:
+        """What the store has of the samples of `pool` that are to be rated."""
+        samples = final = 0
+        tokens, answers = Counter[str](), Counter[str]()
+        for block, drawn in self.blocks(pool, ["id"]):
+            ids = block["id"].filter(pa.array(drawn))
+            samples += len(ids)
+            final += self.final_among(ids)
+            tokens.update(self.stored.sums(ids, TOKENS))
+            for (status, attempts), count in self.stored.count(ids, ["status", "attempts"]).items():
+                answers[status] += count * attempts
+        return _Known(samples, final, tokens, answers["ok"], answers["unparsable"])
+
     def samples(self, block: pa.RecordBatch, drawn: NDArray[np.bool_]) -> Iterator[Sample]:
         """Id, text and rating of each sample of a block of the pool; no text where none is needed.
 
@@ -256,16 +288,8 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     settings, pool = step.settings, step.input("pool")
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
     rater = _Rater(settings, place, drawn, spare_places(step.scratch))
-    samples = reused = 0
-    before, known, unread = Counter[str](), Counter[str](), 0
-    for block, asked in rater.blocks(pool, ["id"]):
-        ids = block["id"].filter(pa.array(asked))
-        samples += len(ids)
-        reused += rater.final_among(ids)
-        before.update(rater.stored.sums(ids, TOKENS))
-        for (status, attempts), count in rater.stored.count(ids, ["status", "attempts"]).items():
-            known[status] += count
-            unread += count * attempts if status == "unparsable" else 0
+    known = rater.known(pool)
+    samples, reused = known.samples, known.final
     if drawn:
         log.info("rater '%s': %s", settings.name, drawn)
     if reused:
@@ -276,7 +300,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     summary, speed = Summary(), Speed()
     allowance = _allowance(settings)
     words = Words(f"rater '{settings.name}'", "samples", "rating", "rated")
-    first = FirstAnswers(words, read=known["ok"], unread=unread)
+    first = FirstAnswers(words, read=known.read, unread=known.unread)
     budget = Budget(
         allowance,
         words,
@@ -284,7 +308,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
         summary,
         reused=reused,
         backend=rater.backend,
-        before=before,
+        before=known.tokens,
         ledger=ledger_of(allowance, rater.backend, rater.store, about),
     )
     with (

@@ -18,20 +18,9 @@ from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, Till, completion
-from tests.unit.rating.test_openai_batch import BatchService
+from tests.unit.rating.test_openai_batch import PaidBatches
 
 pytest.importorskip("openai")
-
-
-class Batches(BatchService):
-    """The Batch API with a till."""
-
-    def __init__(self, till: Till) -> None:
-        super().__init__()
-        self.till = till
-
-    def answer(self) -> Any:
-        return self.till.sell()
 
 
 @pytest.fixture
@@ -49,7 +38,7 @@ def rate(server: Server, pool: Path, out: str, *, kind: str = "openai", **own: A
 @pytest.mark.parametrize("kind", ["openai", "openai-batch"])
 def test_raising_the_limit_pays_for_nothing_twice(kind: str, pool: Path) -> None:
     till = Till()
-    with Server(till if kind == "openai" else Batches(till)) as server:
+    with Server(till if kind == "openai" else PaidBatches(till)) as server:
         for most in (0.2, 0.5):
             with pytest.raises(ModelError) as raised:
                 rate(server, pool, "out", kind=kind, price=till.settings, max_cost=most * 200 * till.price_of(30))

@@ -20,7 +20,7 @@ from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import GOOD, Server, Till
-from tests.unit.rating.test_openai_batch import BatchService
+from tests.unit.rating.test_openai_batch import PaidBatches
 
 pytest.importorskip("openai")
 # Workers are forked from a process that has imported what they need: no kill is spent on an import.
@@ -46,17 +46,6 @@ def settings(server: Server, till: Till, **own: Any) -> RatingSettings:
     backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}
     backend |= own.pop("backend", {})
     return parse(RatingSettings, {"name": "mini", "backend": backend, "price": till.settings} | own, where="here")
-
-
-class Batches(BatchService):
-    """The Batch API with a till."""
-
-    def __init__(self, till: Till) -> None:
-        super().__init__()
-        self.till = till
-
-    def answer(self) -> Any:
-        return self.till.sell()
 
 
 def stopped(server: Server, till: Till, pool: Path, **own: Any) -> None:
@@ -106,7 +95,7 @@ def test_answers_of_all_lengths_hold_the_limit(pool: Path) -> None:
 def test_the_limit_holds_by_batch(reasoning: int, pool: Path) -> None:
     till = Till(reasoning=reasoning)
     most = 0.3 * 600 * till.price_of(30)
-    with Server(service := Batches(till)) as server:
+    with Server(service := PaidBatches(till)) as server:
         stopped(server, till, pool, max_cost=most, backend={"kind": "openai-batch", "poll": 0.02})
     assert 0.9 * most < till.charged <= most
     sizes = [len(service.files[batch["input_file_id"]].splitlines()) for batch in service.batches.values()]
@@ -117,7 +106,7 @@ def test_the_limit_holds_by_batch(reasoning: int, pool: Path) -> None:
 def test_batches_of_answers_of_all_lengths_exceed_the_limit_by_the_first_at_most(pool: Path) -> None:
     chance = random.Random(1)
     till = Till(answer=lambda before: 30 + int(chance.expovariate(1 / 500)))
-    with Server(Batches(till)) as server:
+    with Server(PaidBatches(till)) as server:
         stopped(server, till, pool, max_cost=0.5, backend={"kind": "openai-batch", "poll": 0.02})
     assert 0.8 * 0.5 < till.charged <= 0.5 + 20 * till.price_of(530)
 
@@ -187,7 +176,7 @@ def test_equal_runs_at_once_in_different_folders_pay_once(tmp_path: Path) -> Non
 def test_equal_runs_on_two_machines_send_each_request_in_one_batch(tmp_path: Path) -> None:
     """Two folders of locks stand for two machines: only the journal in the common store tells them of each other."""
     till, pool = Till(), pool_of(100, tmp_path)
-    service = Batches(till)
+    service = PaidBatches(till)
     with Server(service) as server:
         own = {"kind": "openai-batch", "poll": 0.05, "batch_requests": 10}
         mine = settings(server, till, store=str(tmp_path / "store"), backend=own).model_dump()

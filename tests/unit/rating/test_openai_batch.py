@@ -25,7 +25,7 @@ from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
-from tests.llm_server import GOOD, Asked, Reaction, Server, completion, error
+from tests.llm_server import GOOD, Asked, Reaction, Server, Till, completion, error
 
 pytest.importorskip("openai")
 
@@ -165,6 +165,17 @@ class BatchService:
     def _public(self, batch: dict[str, Any]) -> dict[str, Any]:
         hidden = {"looks"}
         return {"object": "batch", "created_at": 0} | {key: value for key, value in batch.items() if key not in hidden}
+
+
+class PaidBatches(BatchService):
+    """The same with a till."""
+
+    def __init__(self, till: Till) -> None:
+        super().__init__()
+        self.till = till
+
+    def answer(self) -> Any:
+        return self.till.sell()
 
 
 @pytest.fixture

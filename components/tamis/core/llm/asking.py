@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from tamis.core.errors import ModelError
 from tamis.core.llm.backend import Answer, Backend, Request
 from tamis.core.llm.first import FirstAnswers
+from tamis.core.store import PASSING
 
 # Fields of every answer and record; the last two are parts of the first two.
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
@@ -51,14 +52,13 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
-_PASSING = ("failed", "too_long")  # not so for ever: faults pass, and a server may be given a longer context
 
 
 def is_final(record: Record, backend: Backend, max_attempts: int) -> bool:
     """Whether asking again would be useless or is not allowed."""
     if record.status == "unparsable":
         return backend.deterministic or record.attempts >= max_attempts
-    return record.status not in _PASSING
+    return record.status not in PASSING
 
 
 def summed(answer: Answer, earlier: Record | None) -> dict[str, int | None]:
@@ -145,7 +145,7 @@ def ask(
                 record = read(answer, request.attempt, earlier.pop(answer.id, None))
                 if first is not None:
                     first.count(answer, record.status, record.error)
-                passing = record.status in _PASSING
+                passing = record.status in PASSING
                 if not passing or answer.prompt_tokens is not None:  # what was paid for is counted by later runs too
                     keep(record)
                 if passing or is_final(record, backend, max_attempts):

@@ -115,9 +115,8 @@ class Budget:
         self._allowance, self._words, self._samples, self._tally = allowance, words, samples, tally
         self._reused, self._backend, self._ledger = reused, backend, ledger
         if allowance.limited and hasattr(backend, "ahead"):
-            backend.ahead = (
-                1  # what is read ahead is paid for, too, when answers turn out to cost more than was thought
-            )
+            # What is read ahead is paid for, too, when answers turn out to cost more than was thought.
+            backend.ahead = 1
         price = allowance.price or PriceSettings(input=0, output=0)
         self.lost = ledger.lost if ledger is not None else 0.0
         self._before = price.of(*(before.get(name, 0) for name in TOKENS)) + self.lost

@@ -15,7 +15,7 @@ next run reads it there, and brings it in.
 """
 
 from tamis.core.store.folder import Store, StoreGoneError, spare_places
-from tamis.core.store.records import ATTEMPTS, TOKENS, Records, Stored
+from tamis.core.store.records import ATTEMPTS, PASSING, TOKENS, Records, Stored
 from tamis.core.store.writer import Writer
 
-__all__ = ["ATTEMPTS", "TOKENS", "Records", "Store", "StoreGoneError", "Stored", "Writer", "spare_places"]
+__all__ = ["ATTEMPTS", "PASSING", "TOKENS", "Records", "Store", "StoreGoneError", "Stored", "Writer", "spare_places"]

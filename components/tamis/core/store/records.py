@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from tamis.core.ids import pack
 
 log = logging.getLogger(__name__)
-_PASSING = ("failed", "too_long")  # statuses that say nothing for good
+PASSING = ("failed", "too_long")  # statuses that are not for ever: faults pass, and servers get a longer context
 R = TypeVar("R", bound=BaseModel)
 ATTEMPTS = Field(ge=0, le=2**15 - 1)  # what a column of the tables holds
 TOKENS = Field(None, ge=0, le=2**31 - 1)  # likewise; None: not known
@@ -102,7 +102,7 @@ def _worth(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys to sort records (n,) of one id by, the weaker first: (n,) attempts that were paid in vain, (n,) status."""
     status = table["status"].combine_chunks()
     unparsable = pc.equal(status, "unparsable").to_numpy(zero_copy_only=False)
-    passing = pc.is_in(status, pa.array(_PASSING)).to_numpy(zero_copy_only=False)
+    passing = pc.is_in(status, pa.array(PASSING)).to_numpy(zero_copy_only=False)
     ok = pc.equal(status, "ok").to_numpy(zero_copy_only=False)
     attempts = table["attempts"].combine_chunks().to_numpy(zero_copy_only=False)
     # What was paid for counts all attempts before it, whether it was read or not understood at all.

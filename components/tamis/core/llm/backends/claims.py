@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tamis.core.llm.backends.journal import Entry, Journal, Owner
+from tamis.core.processes import runs
 
 log = logging.getLogger(__name__)
 _LIVE = set[str]()  # runs of this process
@@ -81,7 +82,7 @@ class Claims:
         if owner is None:
             return False
         if owner.machine == self._me.machine:
-            alive = owner.run in _LIVE if owner.pid == self._me.pid else _runs(owner.pid)
+            alive = owner.run in _LIVE if owner.pid == self._me.pid else runs(owner.pid)
             if not alive:
                 return False
         # A process with the same number may be another one by now, and of other machines nothing is known.
@@ -90,16 +91,6 @@ class Claims:
             since = time.monotonic()
             self._unchanged[entry.token] = said, since
         return time.monotonic() - since < self._patience
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _machine() -> str:
