@@ -32,6 +32,8 @@ _LOWEST_TOP = 7  # scores up to this may be on a scale that ends there
 class UnknownLayoutError(InputError):
     """Rows can be read, and their fields are of no known layout. `columns` are their names."""
 
+    code = "unknown-layout"
+
     def __init__(self, problem: str, *, allowed: str = "", action: str = "", columns: Sequence[str] = ()) -> None:
         super().__init__(problem, allowed=allowed, action=action)
         self.columns = list(columns)

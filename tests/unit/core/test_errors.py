@@ -11,7 +11,7 @@ from tamis.core.errors import InputError, TamisError, UnexpectedError
 
 RAISED_ELSEWHERE = (
     *("tamis.core.llm.client", "tamis.core.llm.forms", "tamis.finetuning.trainjobs"),
-    *("tamis.core.store", "tamis_pipelines.local", "tamis_pipelines.remote"),
+    *("tamis.core.store", "tamis_pipelines.local", "tamis_pipelines.looking", "tamis_pipelines.remote"),
 )
 
 
@@ -37,6 +37,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         "StoppedError": "stopped",
         "MissingExtraError": "missing-extra",
         "UnexpectedError": "unexpected",
+        "UnknownLayoutError": "unknown-layout",
         "UnparsableError": "unparsable",
         "UnreadableError": "unreadable-answers",
         "TrainJobError": "train-job",
