@@ -32,6 +32,9 @@ demo: .venv/.user ## the whole chain on small real models, ends with a report
 test: .venv/.dev ## the test suite
 	$(BIN)/pytest -q --numprocesses auto --dist worksteal
 
+golden: .venv/.dev ## write down what the stages make, where a stage's OUTPUT_REVISION was raised
+	TAMIS_WRITE_GOLDEN=1 $(BIN)/pytest -q tests/golden
+
 lint: .venv/.dev ## formatting, lint, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
@@ -54,4 +57,4 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 clean: ## remove what was built, the virtual environment too
 	rm -rf build .venv
 
-.PHONY: help demo test lint format bench packages images cluster-test clean
+.PHONY: help demo test golden lint format bench packages images cluster-test clean

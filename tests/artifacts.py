@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 
 from tamis.core.artifacts import Kind, Manifest
 from tamis.core.samples import Message, sample_id
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import CORRECTIONS, CURATION, IDS, POOL, RATINGS, SELECTION, PartsWriter, curation_with_posterior
 
 
-class NoSettings(Settings):
+class NoSettings(StageSettings):
     """Settings of an artifact made by a test; `variant` makes two artifacts differ."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     variant: str = ""
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, StorageError
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.core.storage import download, locate, read_bytes, upload, write_bytes
 from tests.certificates import private_certificate
@@ -158,8 +159,10 @@ def test_a_busy_server_is_asked_again(s3: str, s3_endpoint: str, monkeypatch: py
         assert proxy.refused == 3
 
 
-class Nothing(Settings):
+class Nothing(StageSettings):
     """No settings."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
 
 def write(step: Step[Nothing]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import boto3
 import pytest
@@ -13,12 +14,13 @@ from tamis.cluster.fetching import FetchSettings, fetch
 from tamis.cluster.probe import probe
 from tamis.cluster.waiting import wait_for
 from tamis.core.errors import StorageError
-from tamis.core.settings import Settings, parse
+from tamis.core.settings import StageSettings, parse
 from tamis.core.steps import Step, run_step
 from tamis.core.storage import locate, write_bytes
 
 
-class Words(Settings):
+class Words(StageSettings):
+    OUTPUT_REVISION: ClassVar[int] = 1
     text: str = "hello"
 
 

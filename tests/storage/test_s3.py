@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tamis.core import storage
 from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, ModelError, StorageError
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Input, Step, run_step
+from tests.artifacts import NoSettings
 from tests.storage.conftest import reached
 from tests.storage.unreliable import Unreliable
 
 
-class Words(Settings):
+class Words(StageSettings):
+    OUTPUT_REVISION: ClassVar[int] = 1
     text: str = "hello"
 
 
@@ -141,7 +144,7 @@ def test_a_delivery_that_was_killed_is_taken_up(s3: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("TAMIS_HOME", str(tmp_path / "home"))
     calls: list[int] = []
 
-    def body(step: Step[Settings]) -> None:
+    def body(step: Step[NoSettings]) -> None:
         calls.append(1)
         for number in range(3):
             (step.out / f"{number}.txt").write_text(str(number))
@@ -157,9 +160,9 @@ def test_a_delivery_that_was_killed_is_taken_up(s3: str, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(storage, "upload", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_step("test", "pool", Settings(), body, out=f"{s3}/out")
+        run_step("test", "pool", NoSettings(), body, out=f"{s3}/out")
     monkeypatch.setattr(storage, "upload", send)
-    run_step("test", "pool", Settings(), body, out=f"{s3}/out")
+    run_step("test", "pool", NoSettings(), body, out=f"{s3}/out")
     assert [Artifact.open(f"{s3}/out", cache=tmp_path / "cache").path(f"{n}.txt").read_text() for n in range(3)] == [
         *"012"
     ]

@@ -63,9 +63,10 @@ class Execution(BaseModel):
 class Manifest(BaseModel):
     """What an artifact is and how it came to be.
 
-    `content_hash` covers the names and bytes of the files, `key` what they were made from (stage, settings, content of
-    the inputs, version of Tamis). `inputs` maps an input's name to content hashes, `models` a model's role to its
-    revision, `facts` holds what the stage counted and measured.
+    `content_hash` covers the names and bytes of the files, `key` what they were made from: the stage and the `revision`
+    of its output (0: made by Tamis 0.3 or earlier, which had none), its settings, the content of its inputs. `inputs`
+    maps an input's name to content hashes, `models` a model's role to its revision, `facts` holds what the stage
+    counted and measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +78,7 @@ class Manifest(BaseModel):
     content_hash: str
     files: list[File]
     stage: str
+    revision: int = 0
     key: str
     config: dict[str, Any]
     config_hash: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,20 +13,28 @@ from kfp import dsl
 
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
-from tamis.core.errors import MissingExtraError, StoppedError, StorageError, TamisError, UnexpectedError
+from tamis.core.errors import (
+    MissingExtraError,
+    SettingsError,
+    StoppedError,
+    StorageError,
+    TamisError,
+    UnexpectedError,
+)
 from tamis.core.failures import Failure, failure_in, leave_failure
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.secrets import shown
-from tamis.core.settings import Settings, parse, understood
+from tamis.core.settings import StageSettings, parse, understood
 
 log = logging.getLogger(__name__)
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=StageSettings)
 REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
 TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
 REASON_FILE = "TAMIS_REASON_FILE"  # where a failed step leaves its reason; Kubernetes' own place if not set
 RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it started
 STOP_FILE = "TAMIS_STOP_FILE"  # appears when they are to end
+_REVISION = "--output-revision"  # an argument of every stage's container
 
 
 def image(name: str) -> str:
@@ -37,12 +46,21 @@ def image(name: str) -> str:
     return os.environ.get(f"TAMIS_IMAGE_{name.upper()}") or f"{REGISTRY}/tamis-{name}:{TAG}"
 
 
-def component(image_name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: a lightweight component that runs in the image `image_name` and installs nothing at run time."""
-    decorator: Callable[[Callable[..., Any]], Any] = dsl.component(
-        base_image=image(image_name), install_kfp_package=False, packages_to_install=[]
-    )
-    return decorator
+def component(image_name: str, stage: type[StageSettings] | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: a lightweight component that runs in the image `image_name` and installs nothing at run time.
+
+    `stage` are the settings of the stage that it runs. The revision of the stage's output becomes an argument of the
+    container: Kubeflow's cache knows a step by its image and arguments, and an image of another revision is found out.
+    """
+    decorator = dsl.component(base_image=image(image_name), install_kfp_package=False, packages_to_install=[])
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        made = decorator(function)
+        if stage is not None:
+            made.component_spec.implementation.container.args += [_REVISION, str(stage.OUTPUT_REVISION)]
+        return made
+
+    return decorate
 
 
 def execute(
@@ -62,8 +80,7 @@ def execute(
         SystemExit: after a `TamisError`, whose text is then the last thing in the log, without a traceback above it.
             Any other error is raised as it is. The reason is left for Kubernetes, or `tamis run`, in both cases.
     """
-    set_up_logging()
-    _end_with_runner()
+    _begin(settings_model)
     try:
         parsed = parse(settings_model, understood(settings), where="settings")
         return _described(run(parsed, out=out.path, **inputs), out, metrics)
@@ -92,8 +109,7 @@ def execute_cell(
 
     `source` is the cell's artifact that this step works on, after which it is named; None: the settings name it.
     """
-    set_up_logging()
-    _end_with_runner()
+    _begin(settings_model)
     failure = failure_in(source) if source else None
     known = settings = understood(settings)
     try:
@@ -134,6 +150,24 @@ def require_whole(failures: Sequence[Failure]) -> None:
             f"{len(failures)} of the experiment's cells failed; everything else is done and in the report:\n{cells}"
         )
         raise _ended_by(TamisError(problem, action="mend the cause; on Kubeflow, submit again with --no-cache"))
+
+
+def _begin(stage: type[StageSettings]) -> None:
+    """Set the process up for `stage`.
+
+    Raises:
+        SystemExit: when the pipeline was compiled for another revision of the stage's output than this image makes.
+    """
+    set_up_logging()
+    _end_with_runner()
+    asked = sys.argv[sys.argv.index(_REVISION) + 1] if _REVISION in sys.argv[:-1] else None
+    if asked is not None and asked != str(stage.OUTPUT_REVISION):
+        problem = (
+            f"the pipeline was compiled for revision {asked} of what this stage makes, and this image, of Tamis "
+            f"{tamis.__version__}, makes revision {stage.OUTPUT_REVISION}"
+        )
+        action = "push images and pipelines of one version: make images, tamis compile"
+        raise _ended_by(SettingsError(problem, action=action))
 
 
 def _described(manifest: Manifest, out: dsl.Artifact, metrics: dsl.Metrics) -> Manifest:

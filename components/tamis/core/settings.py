@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -42,6 +42,17 @@ class Settings(BaseModel):
         for name in self.model_fields_set:
             know_setting(name, getattr(self, name))
         return self
+
+
+class StageSettings(Settings):
+    """Base of the settings of a whole stage.
+
+    `OUTPUT_REVISION` is a part of every key that stands for the stage's output. Raise it by one whenever equal settings
+    and inputs give another output than before, so that no earlier result passes for a current one; `tests/golden` fails
+    where that was forgotten.
+    """
+
+    OUTPUT_REVISION: ClassVar[int]
 
 
 def canonical_json(value: Any) -> str:

@@ -26,7 +26,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Generic, TypeAlias, TypeVar
 
-import tamis
 from tamis.core import storage
 from tamis.core.artifacts import (
     MANIFEST,
@@ -44,11 +43,11 @@ from tamis.core.artifacts import (
 from tamis.core.errors import ArtifactError, explained_os_errors
 from tamis.core.processes import ended_in_order
 from tamis.core.secrets import masked_values
-from tamis.core.settings import Settings, canonical_json, hash_of
+from tamis.core.settings import StageSettings, canonical_json, hash_of
 
 log = logging.getLogger(__name__)
 _LOCK = "lock"  # a file in every folder of unfinished work
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=StageSettings)
 Uri: TypeAlias = "str | Path"
 
 
@@ -118,7 +117,7 @@ def run_step(
     Args:
         stage: the stage's name, as in "curation".
         kind: kind of the artifact.
-        settings: the stage's settings; all of them enter the step's key.
+        settings: the stage's settings; all of them, and the revision of the stage's output, enter the step's key.
         body: does the work; called only when nothing can be reused.
         out: local folder or object-storage prefix.
         inputs: input names to where they lie; the content hashes enter the key.
@@ -140,7 +139,8 @@ def run_step(
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
         cache = home / "downloads" if home else Path(temporary) / "downloads"
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
-        recipe = _Recipe(stage, kind, name, settings.model_dump(mode="json"), opened, dict(files or {}))
+        config, revision = settings.model_dump(mode="json"), settings.OUTPUT_REVISION
+        recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}))
         kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
         if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
@@ -190,6 +190,7 @@ class _Recipe:
     stage: str
     kind: Kind
     name: str
+    revision: int
     config: dict[str, Any]
     inputs: dict[str, list[Artifact]]
     files: dict[str, str]
@@ -202,7 +203,7 @@ class _Recipe:
     def key(self) -> str:
         names = {name: [artifact.name for artifact in given] for name, given in self.inputs.items()}
         made_from = [self.stage, self.kind, self.name, self.config, self.input_hashes, names, self.files]
-        return hash_of([tamis.__version__, made_from])
+        return hash_of([self.revision, made_from])
 
 
 def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest | None:
@@ -248,6 +249,7 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         content_hash=content_hash(files),
         files=files,
         stage=recipe.stage,
+        revision=recipe.revision,
         key=recipe.key,
         config=masked_values(recipe.config),
         config_hash=hash_of(recipe.config),

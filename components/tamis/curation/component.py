@@ -5,9 +5,10 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.curation.settings import CurationSettings
 
 
-@component("cpu")
+@component("cpu", CurationSettings)
 def curate(
     ratings: Input[List[Dataset]],  # noqa: UP006
     neighbors: Input[Dataset],

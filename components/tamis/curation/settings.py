@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tamis.core.scales import Scale
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, StageSettings
 
 COMBINED = "combined"  # what the scores of all raters together are called
 MOST_CLASSES = 6  # the paper's number, which selection and report are made for
@@ -43,8 +43,10 @@ class GradesSettings(Settings):
         return (self.path,) if isinstance(self.path, str) else self.path or ()
 
 
-class CurationSettings(Settings):
+class CurationSettings(StageSettings):
     """How the raters' errors are found and corrected (paper section 3)."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     mode: Literal["exact", "paper", "reference"] = Field(
         "exact",

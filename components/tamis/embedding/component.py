@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.embedding.settings import EmbeddingSettings
 
 
-@component("cpu")
+@component("cpu", EmbeddingSettings)
 def embed(pool: Input[Dataset], settings: dict, embeddings: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Embed every sample of the pool."""
     from tamis.core.kubeflow import execute

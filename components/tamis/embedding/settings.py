@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 
 
-class EmbeddingSettings(Settings):
+class EmbeddingSettings(StageSettings):
     """How samples become vectors (paper section 4.1: bge-large, mean pooling, normalised)."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     model: str = Field(
         "BAAI/bge-large-en-v1.5", description="encoder: a hub name, or a folder in Hugging Face layout", min_length=1

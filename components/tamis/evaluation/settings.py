@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(StageSettings):
     """On what, and how, a model is evaluated."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     model: str = Field(
         "meta-llama/Llama-3.1-8B",

@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from tamis.core.kubeflow import component
+from tamis.finetuning.settings import FinetuningSettings
 
 
-@component("training")
+@component("training", FinetuningSettings)
 def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], metrics: Output[Metrics]) -> None:
     """Train a base model on a subset."""
     from tamis.core.kubeflow import execute_cell
@@ -16,7 +17,7 @@ def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], me
     execute_cell(run, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)
 
 
-@component("cpu")
+@component("cpu", FinetuningSettings)
 def finetune_on_trainer(
     selection: Input[Dataset], settings: dict, trainer: dict, model: Output[Model], metrics: Output[Metrics]
 ) -> None:

@@ -13,14 +13,13 @@ from typing import Any
 
 from pydantic import Field
 
-import tamis
 from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import SettingsError
 from tamis.core.settings import Settings, hash_of, parse, understood
 from tamis.core.steps import Uri, deliver
 from tamis.core.storage import is_remote
 from tamis.finetuning.settings import FinetuningSettings
-from tamis.finetuning.trainjobs import GROUP, ORDER, VERSION, TrainJobs
+from tamis.finetuning.trainjobs import GROUP, ORDER, VERSION, TrainJobError, TrainJobs
 
 log = logging.getLogger(__name__)
 _MOUNTED = "/cache/"  # the only local paths that a TrainJob's pods share with others
@@ -61,7 +60,8 @@ def run(settings: FinetuningSettings, *, trainer: Mapping[str, Any], selection: 
         raise SettingsError("kubeflow.trainer.place is missing", allowed="a prefix in object storage, as in s3://…")
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         chosen = Artifact.open(selection, "selection", cache=Path(cache))
-        key = hash_of([tamis.__version__, chosen.name, chosen.manifest.content_hash, settings.model_dump(mode="json")])
+        config = settings.model_dump(mode="json")
+        key = hash_of([settings.OUTPUT_REVISION, chosen.name, chosen.manifest.content_hash, config])
         place = f"{nodes.place.rstrip('/')}/{key[:24]}"
         given, made = f"{place}/selection", f"{place}/model"
         if manifest_of(made) is None:
@@ -72,6 +72,12 @@ def run(settings: FinetuningSettings, *, trainer: Mapping[str, Any], selection: 
         else:
             log.info("the model is in %s already", made)
         model = Artifact.open(made, "model", cache=Path(cache))
+        if model.manifest.revision != settings.OUTPUT_REVISION:
+            raise TrainJobError(
+                f"the model in {made} is of revision {model.manifest.revision} of what finetuning makes, and this is "
+                f"revision {settings.OUTPUT_REVISION}: the nodes' image is of another version of Tamis",
+                action="give the runtime, or kubeflow.trainer.image, the image of this version, and remove that model",
+            )
         deliver(model.folder, model.manifest, out)
         return model.manifest
 
@@ -104,7 +110,7 @@ def trainjob(
         jobs = [{"name": "node", "template": {"spec": {"template": pod}}}]
         patch = {"template": {"spec": {"replicatedJobs": jobs}}}
         spec["runtimePatches"] = [{"manager": "tamis.dev/finetuning", "trainingRuntimeSpec": patch}]
-    order = hash_of([tamis.__version__, spec])
+    order = hash_of([settings.OUTPUT_REVISION, spec])
     labels = {"app.kubernetes.io/name": "tamis", "app.kubernetes.io/part-of": "tamis", "tamis.dev/stage": "finetune"}
     if trainer.queue:
         labels["kueue.x-k8s.io/queue-name"] = trainer.queue

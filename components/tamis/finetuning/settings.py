@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,7 +11,7 @@ from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
 from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
-from tamis.core.settings import Settings, load_yaml
+from tamis.core.settings import Settings, StageSettings, load_yaml
 
 DEEPSPEED = Path(__file__).parent / "deepspeed"
 _FORMATS = (".yaml", ".yml", ".json")  # JSON is read as the YAML that it is
@@ -38,8 +38,10 @@ class LoraSettings(Settings):
     layers: int | None = Field(None, ge=1, description="adapt only so many of the last layers; null: all")
 
 
-class FinetuningSettings(Settings):
+class FinetuningSettings(StageSettings):
     """How a base model is trained on a subset; the defaults are the paper's."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     preset: str | None = Field(None, description="settings by name, under those given: paper, paper-alpaca")
     model: str = Field(

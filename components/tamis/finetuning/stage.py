@@ -109,9 +109,7 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
         proof = save_merged(settings, tokenizer, work=step.scratch, out=step.out)
     history = training.history
     if settings.method != "full":
-        (step.out / "adapter").mkdir()
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copyfile(step.scratch / "trained" / name, step.out / "adapter" / name)
+        _copy_adapter(step.scratch / "trained", step.out / "adapter")
     _write_training(step, counts, history)
     step.rows = counts["samples"]
     step.models["base"] = revision_of(settings.model, settings.revision)
@@ -120,6 +118,17 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     log.info(
         "loss %.3f in the first step, %.3f in the last of %d", history[0]["loss"], history[-1]["loss"], len(history)
     )
+
+
+def _copy_adapter(trained: Path, out: Path) -> None:
+    """Bring the adapter that peft saved to `out`, with its modules by name: peft writes a set, in any order."""
+    out.mkdir()
+    shutil.copyfile(trained / "adapter_model.safetensors", out / "adapter_model.safetensors")
+    config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    (out / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _write_training(step: Step[FinetuningSettings], counts: dict[str, object], history: list[dict[str, float]]) -> None:

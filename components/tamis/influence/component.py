@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.influence.settings import InfluenceSettings
 
 
-@component("training")
+@component("training", InfluenceSettings)
 def influence(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Score every sample of the pool by its influence on the tasks."""
     from tamis.core.kubeflow import execute

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from tamis.core.conversations import Format
 from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, StageSettings
 
 
 def _power_of_two(value: int) -> int:
@@ -52,8 +52,10 @@ class WarmupSettings(Settings):
     layers: int | None = Field(None, ge=1, description="adapt only so many of the last layers; null: all")
 
 
-class InfluenceSettings(Settings):
+class InfluenceSettings(StageSettings):
     """LESS: influence of samples on tasks by low-rank gradients; the defaults are the published ones."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     model: str = Field(
         "meta-llama/Llama-3.1-8B", description="base model: a hub name, or a folder in Hugging Face layout",

@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from tamis.core.kubeflow import component
+from tamis.judging.settings import JudgingSettings
 
 
-@component("rating")
+@component("rating", JudgingSettings)
 def judge(
     settings: dict,
     judgement: Output[Dataset],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +16,7 @@ from tamis.core.llm.settings import (
     VllmSettings,
 )
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, StageSettings
 
 # What a judge's backend has unless its settings say otherwise: two answers are longer than one sample of a pool, and
 # nobody reads the probabilities of its numbers.
@@ -173,8 +173,10 @@ class JudgeSettings(Settings):
         return {name: given for name, given in _OF_A_JUDGE.items() if not (local and name == "logprobs")} | value
 
 
-class JudgingSettings(Settings):
+class JudgingSettings(StageSettings):
     """Which two models are compared, on which prompts, and who judges."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     prompts: list[PromptSet] = Field(min_length=1, description="one or more sets; a prompt of two sets is asked once")
     model: Contestant | None = Field(None, description="who is judged, where no model artifact is given")

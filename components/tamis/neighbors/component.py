@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.neighbors.settings import NeighborsSettings
 
 
-@component("cpu")
+@component("cpu", NeighborsSettings)
 def find_neighbors(
     embeddings: Input[Dataset], settings: dict, neighbors: Output[Dataset], metrics: Output[Metrics]
 ) -> None:

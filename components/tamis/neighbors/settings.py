@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 
 
-class NeighborsSettings(Settings):
+class NeighborsSettings(StageSettings):
     """How the k-nearest-neighbour graph is found."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     k: int = Field(32, ge=2, le=1024, description="neighbours per sample; the sample itself is none of them")
     method: Literal["auto", "exact", "approximate"] = Field(

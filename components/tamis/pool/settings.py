@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, StageSettings
 from tamis.pool import recipes
 
 Schema = Literal["auto", "messages", "conversations", "instruction", "prompt_completion"]
@@ -69,8 +69,10 @@ class Source(Settings):
         return self
 
 
-class PoolSettings(Settings):
+class PoolSettings(StageSettings):
     """Which sources make the pool, and what is tolerated in them."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     sources: list[Source] = Field(min_length=1, description="read in this order; of equal samples the first one stays")
     max_reject_share: float = Field(

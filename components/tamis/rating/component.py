@@ -5,9 +5,10 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.rating.settings import RatingSettings
 
 
-@component("rating")
+@component("rating", RatingSettings)
 def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Rate every sample of the pool with one rater, or import the rater's scores."""
     from tamis.core.kubeflow import execute
@@ -17,7 +18,7 @@ def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics
     execute(run, RatingSettings, settings, out=ratings, metrics=metrics, pool=pool.path)
 
 
-@component("cpu")
+@component("cpu", RatingSettings)
 def gather_ratings(
     ratings: Input[List[Dataset]],  # noqa: UP006
     parts: Output[Dataset],
@@ -31,7 +32,7 @@ def gather_ratings(
     execute(gather, MergeSettings, {}, out=parts, metrics=metrics, ratings=[each.path for each in ratings])
 
 
-@component("cpu")
+@component("cpu", RatingSettings)
 def merge_ratings(
     pool: Input[Dataset], parts: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]
 ) -> None:

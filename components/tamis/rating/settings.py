@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -16,7 +16,7 @@ from tamis.core.llm.settings import (
     VllmSettings,
 )
 from tamis.core.scales import Scale
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, StageSettings
 from tamis.rating import raters, shards
 
 
@@ -89,12 +89,14 @@ class ImportSettings(Settings):
         return self
 
 
-class RatingSettings(Settings):
+class RatingSettings(StageSettings):
     """One rater: who rates, how it is asked and what is tolerated (paper section 3.1).
 
     The extra key `rater` names a rater that ships with Tamis, or a YAML file of one: its settings are taken, and those
     that stand beside `rater` override them.
     """
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
@@ -185,5 +187,7 @@ class RatingSettings(Settings):
         return min(int(part), samples)
 
 
-class MergeSettings(Settings):
+class MergeSettings(StageSettings):
     """Merging shards has nothing to set."""
+
+    OUTPUT_REVISION: ClassVar[int] = RatingSettings.OUTPUT_REVISION

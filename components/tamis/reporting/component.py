@@ -5,9 +5,10 @@ from typing import List  # noqa: UP035  kfp reads typing.List only
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
 from tamis.core.kubeflow import component
+from tamis.reporting.settings import ReportingSettings
 
 
-@component("cpu")
+@component("cpu", ReportingSettings)
 def report(
     pool: Input[Dataset],
     ratings: Input[List[Dataset]],  # noqa: UP006

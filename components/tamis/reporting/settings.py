@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 
 
-class ReportingSettings(Settings):
+class ReportingSettings(StageSettings):
     """What the report shows beyond the artifacts that it is given."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     title: str = Field("Data selection report", min_length=1, description="heading of the page")
     truth: str | None = Field(

@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.scoring.settings import ScoringSettings
 
 
-@component("rating")
+@component("rating", ScoringSettings)
 def score(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Score every sample of the pool by token probabilities."""
     from tamis.core.kubeflow import execute

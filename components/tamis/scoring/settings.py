@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tamis.core.conversations import Format
 from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
-from tamis.core.settings import Settings
+from tamis.core.settings import Settings, StageSettings
 
 
 class PerplexitySettings(Settings):
@@ -40,8 +40,10 @@ class DeitaSettings(Settings):
     quality_revision: str | None = Field(None, description="commit or tag of the quality model")
 
 
-class ScoringSettings(Settings):
+class ScoringSettings(StageSettings):
     """Scores by token probabilities, computed once and shared by all subsets that rank by them."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     measure: Annotated[PerplexitySettings | DeitaSettings, Field(discriminator="kind")] = Field(
         PerplexitySettings(), description="what is measured"

@@ -3,9 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
+from tamis.selection.settings import SelectionSettings
 
 
-@component("cpu")
+@component("cpu", SelectionSettings)
 def select(
     pool: Input[Dataset],
     settings: dict,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 
 StrategyName = Literal["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
 Variant = Literal["published", "ds2-paper"]
@@ -34,8 +34,10 @@ def _as_tuple(value: Any) -> Any:
 Amount = Annotated[int | float, BeforeValidator(_amount)]
 
 
-class SelectionSettings(Settings):
+class SelectionSettings(StageSettings):
     """Which samples make up one subset (paper section 4.3 and the baselines of section 5)."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     name: str = Field(
         description="what the subset is called, here and in reports",

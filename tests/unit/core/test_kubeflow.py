@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
+from tamis.core.artifacts import Manifest
 from tamis.core.errors import MissingExtraError, ModelError, StorageError, TamisError
 from tamis.core.failures import failure_in
-from tamis.core.kubeflow import REASON_FILE, execute_cell, require_whole
+from tamis.core.kubeflow import REASON_FILE, execute, execute_cell, require_whole
 from tamis.core.steps import Step, run_step
+from tamis.curation.component import curate
+from tamis.curation.settings import CurationSettings
 from tests.artifacts import NoSettings, conversation, make_selection
 
 SAMPLES = [conversation("Name a metal.", "Copper.")]
@@ -114,15 +117,17 @@ def test_a_fault_of_the_operating_system_ends_the_pod_and_is_told(
 
 SPILL = """
 import sys
+from typing import ClassVar
 from tamis.core.errors import ModelError
 from tamis.core.kubeflow import execute, execute_cell
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from kfp import dsl
 
 def run(settings, *, out):
     raise {"ours": ModelError, "other": ValueError}[sys.argv[1]](f"it says {settings.extra['api_key']}")
 
-class Own(Settings):
+class Own(StageSettings):
+    OUTPUT_REVISION: ClassVar[int] = 1
     extra: dict[str, str]
 
 frame = {"whole": execute, "cell": execute_cell}[sys.argv[2]]
@@ -146,6 +151,38 @@ def test_a_component_tells_no_secret(error: str, frame: str, tmp_path: Path) -> 
     left += (out / "failure.json").read_text() if frame == "cell" else ""
     assert "it says ***" in left
     assert "key-of-this-run" not in left
+
+
+@pytest.mark.parametrize(("compiled_for", "fits"), [("1", True), ("2", False)])
+def test_an_image_of_another_revision_than_the_pipeline_does_no_work(
+    compiled_for: str, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = tmp_path / "reason"
+    reason.touch()
+    monkeypatch.setenv(REASON_FILE, str(reason))
+    monkeypatch.setattr(sys, "argv", ["executor_main.py", "--output-revision", compiled_for])
+    out, calls = tmp_path / "out", list[NoSettings]()
+
+    def stage(settings: NoSettings, *, out: str) -> Manifest:
+        calls.append(settings)
+        return run_step("test", "pool", settings, lambda step: None, out=out)
+
+    def start() -> None:
+        execute(stage, NoSettings, {}, out=dsl.Artifact(uri=str(out)), metrics=dsl.Metrics(uri=str(out)))
+
+    if fits:
+        start()
+    else:
+        with pytest.raises(SystemExit):
+            start()
+    assert len(calls) == fits
+    assert ("revision 2" in reason.read_text()) == (not fits)
+
+
+def test_the_revision_of_a_stage_is_an_argument_of_its_container() -> None:
+    """Kubeflow's cache looks at a step's image and arguments, not at what is in the image."""
+    arguments = curate.component_spec.implementation.container.args
+    assert arguments[-2:] == ["--output-revision", str(CurationSettings.OUTPUT_REVISION)]
 
 
 def test_a_run_with_failed_cells_ends_with_all_their_reasons(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -12,17 +13,19 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tamis.core import storage
 from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, StorageError
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Input, Step, run_step
 
 
-class Words(Settings):
+class Words(StageSettings):
+    OUTPUT_REVISION: ClassVar[int] = 1
     text: str = "hello"
 
 
@@ -49,6 +52,30 @@ def body() -> Counter:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TAMIS_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+def test_results_of_another_revision_are_not_taken_and_those_of_another_version_are(
+    home: Path, tmp_path: Path, body: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_step("test", "pool", Words(), body, out=tmp_path / "first")
+    monkeypatch.setattr("tamis.__version__", "99.0.0")
+    again = run_step("test", "pool", Words(), body, out=tmp_path / "again")
+    assert (first.revision, again, body.calls) == (1, first, 1)
+    monkeypatch.setattr(Words, "OUTPUT_REVISION", 2)
+    new = run_step("test", "pool", Words(), body, out=tmp_path / "new")
+    assert (new.revision, body.calls) == (2, 2)
+    with pytest.raises(ArtifactError):
+        run_step("test", "pool", Words(), body, out=tmp_path / "first")
+
+
+def test_artifacts_from_before_revisions_are_read_and_never_taken_for_finished(tmp_path: Path, body: Counter) -> None:
+    run_step("test", "pool", Words(), body, out=tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    del manifest["revision"]
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest | {"key": "0" * 64}))
+    assert Artifact.open(tmp_path / "out", "pool").manifest.revision == 0
+    with pytest.raises(ArtifactError):
+        run_step("test", "pool", Words(), body, out=tmp_path / "out")
 
 
 def test_a_finished_step_describes_itself(tmp_path: Path, body: Counter) -> None:
@@ -167,8 +194,8 @@ _SLOW_STEP = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from tamis.core.settings import Settings
     from tamis.core.steps import run_step
+    from tests.artifacts import NoSettings
 
     def body(step):
         before = step.scratch / "before"
@@ -177,7 +204,7 @@ _SLOW_STEP = textwrap.dedent(
         print("started", flush=True)
         time.sleep(float(sys.argv[2]))
 
-    run_step("test", "pool", Settings(), body, out=Path(sys.argv[1]))
+    run_step("test", "pool", NoSettings(), body, out=Path(sys.argv[1]))
     """
 )
 
@@ -301,8 +328,8 @@ def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
     script = textwrap.dedent(
         f"""
         import time
-        from tamis.core.settings import Settings
         from tamis.core.steps import run_step
+        from tests.artifacts import NoSettings
 
         def body(step):
             (step.scratch / "journal").write_text("begun")
@@ -310,7 +337,7 @@ def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
             (step.out / "done").write_text("done")
             (step.scratch / "journal").write_text("ended")
 
-        run_step("test", "pool", Settings(), body, out={str(folder / name)!r})
+        run_step("test", "pool", NoSettings(), body, out={str(folder / name)!r})
         """
     )
     environment = {key: value for key, value in os.environ.items() if key != "TAMIS_HOME"}

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, InputError, SettingsError, StorageError
 from tamis.core.ids import pack
 from tamis.core.samples import Message, sample_id
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import CURATION, curation_with_posterior
 from tamis.curation.grades import read_grades
@@ -141,8 +141,10 @@ def test_samples_of_earlier_sheets_are_left_out(run: Path) -> None:
         next_to_grade(run, out=run / "last.csv", graded=sheets)
 
 
-class Graded(Settings):
+class Graded(StageSettings):
     """Settings of a curation that had grades."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     grades: GradesSettings
 

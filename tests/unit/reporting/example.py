@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from tamis.core.reliability import reliability
 from tamis.core.samples import Message, sample_id
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import EVALUATION, POOL, RATINGS, SELECTION, PartsWriter
 from tamis.curation.honest import honest_error
@@ -75,16 +75,20 @@ class Run:
         return dict(vars(self))
 
 
-class Strategy(Settings):
+class Strategy(StageSettings):
     """What the report reads of a selection's settings."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     strategy: str
     size: int
     seed: int = 42
 
 
-class Trained(Settings):
+class Trained(StageSettings):
     """Settings of the finetuning and evaluation of the example."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     learning_rate: float = 1e-4
     suite: str = "quick"

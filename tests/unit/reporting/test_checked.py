@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +12,7 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.reliability import reliability
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.curation.honest import honest_error
 from tamis.reporting.numbers import DASH, MINUS
@@ -269,8 +269,10 @@ def test_the_reliability_by_the_truth_is_that_of_the_table(lab: Lab) -> None:
     assert (lab.folder / "out/plots/truth-reliability-r.svg").exists()
 
 
-class Graded(Settings):
+class Graded(StageSettings):
     """Settings of a curation that was given the pool's own field as grades."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     grades: dict[str, str] = {"column": "grade"}  # noqa: RUF012 (a model's field)
 

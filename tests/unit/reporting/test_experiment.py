@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.failures import Failure
-from tamis.core.settings import Settings
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Input, Step, run_step
 from tamis.core.tables import EVALUATION, SELECTION
 from tamis.reporting import reference
@@ -27,8 +28,10 @@ from tests.unit.reporting.markup import Page
 BASE = "org/Base-1B"
 
 
-class Selected(Settings):
+class Selected(StageSettings):
     """What the report reads of a selection's settings."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     name: str
     strategy: str
@@ -40,8 +43,10 @@ class Selected(Settings):
     k: int = 10
 
 
-class Trained(Settings):
+class Trained(StageSettings):
     """What it reads of a training's, and of an evaluation's."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
 
     model: str = BASE
     seed: int = 42

@@ -1,0 +1,317 @@
+"""Small runs of every stage, each on inputs that are made here, so that a change in one stage moves its own cases only.
+
+A case gets an empty folder and returns the manifest of the artifact that it has written to `folder / "out"`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.samples import Message
+from tamis.core.settings import parse
+from tamis.core.steps import Step
+from tamis.core.tables import SCORES, PartsWriter
+from tests import artifacts
+from tests.artifacts import NoSettings, conversation
+
+COUNT = 24
+_SUBJECTS = ("the Moon", "copper", "bread", "the Nile", "owls", "glass", "a fugue", "compost")
+_ASKED = ("What is {}?", "Tell me one fact about {}.", "Why does {} matter?")
+_ANSWERED = ("{} is well known. ", "People often misjudge {}. ", "In short, {} rewards patience. ")
+SAMPLES: list[list[Message]] = [
+    conversation(_ASKED[i % 3].format(_SUBJECTS[i % 8]), _ANSWERED[i % 3].format(_SUBJECTS[i % 8]) * (1 + i % 4))
+    for i in range(COUNT)
+]
+TASK = [
+    {"prompt": "What is 20 + 5?", "completion": "20 + 5 = 25", "subtask": "small"},
+    {"prompt": "What is 700 + 1?", "completion": "700 + 1 = 701", "subtask": "large"},
+]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Folders of the models that the cases use: an encoder, SmolLM2, and a Llama of two layers with random weights."""
+
+    minilm: str
+    smollm2: str
+    tiny: str
+
+
+Case = Callable[[Path, Models], Manifest]
+CASES: dict[str, dict[str, Case]] = {}
+
+
+def case(stage: str, name: str, **values: Any) -> Callable[[Callable[..., Manifest]], Callable[..., Manifest]]:
+    """Makes the function the case `name` of `stage`, called with `values`; may be used several times."""
+
+    def add(function: Callable[..., Manifest]) -> Callable[..., Manifest]:
+        CASES.setdefault(stage, {})[name] = partial(function, **values)
+        return function
+
+    return add
+
+
+def _lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def _pool(folder: Path, count: int = COUNT) -> Path:
+    metadata = [{"key": f"k{i}", "grade": 1 + i % 10} for i in range(count)]
+    sources = ["first" if i % 3 else "second" for i in range(count)]
+    return artifacts.make_pool(folder / "pool", SAMPLES[:count], source=sources, metadata=metadata)
+
+
+def _ids(pool: Path) -> list[str]:
+    ids: list[str] = Artifact.open(pool, "pool").table(["id"])["id"].to_pylist()
+    return ids
+
+
+@case("pool", "files of every kind, with rejects and duplicates")
+@case("pool", "a draw", drawn={"limit": 6, "seed": 3})
+def _pool_of_files(folder: Path, _: Models, drawn: dict[str, Any] | None = None) -> Manifest:
+    from tamis.pool.settings import PoolSettings
+    from tamis.pool.stage import run
+
+    alpaca = [
+        {"instruction": f"Name {n} metals.", "input": "" if n % 2 else "in Latin", "output": "Cuprum. " * n, "q": n}
+        for n in range(1, 9)
+    ]
+    turns = [[{"from": "human", "value": f"Hi {n}"}, {"from": "gpt", "value": "Hello."}] for n in range(4)]
+    chats = [{"conversations": both} for both in turns]
+    plain = pa.table({"prompt": ["One?", "Two?", "", "One?"], "completion": ["1.", "2.", "x", "1."]})
+    pq.write_table(plain, folder / "plain.parquet")
+    sources: list[dict[str, Any]] = [
+        {"name": "alpaca", "path": _lines(folder / "alpaca.jsonl", alpaca), "keep": ["q"]} | (drawn or {}),
+        {"name": "chats", "path": _lines(folder / "chats.jsonl", chats)},
+        {"name": "plain", "path": str(folder / "plain.parquet")},
+    ]
+    settings = parse(PoolSettings, {"sources": sources, "max_reject_share": 0.5}, where="golden")
+    return run(settings, out=folder / "out")
+
+
+@case("embedding", "both turns")
+@case("embedding", "questions alone, few tokens", text="instruction", max_tokens=16)
+def _embedding(folder: Path, models: Models, **values: Any) -> Manifest:
+    from tamis.embedding.settings import EmbeddingSettings
+    from tamis.embedding.stage import run
+
+    settings = parse(EmbeddingSettings, {"model": models.minilm} | values, where="golden")
+    return run(settings, pool=_pool(folder), out=folder / "out")
+
+
+def _vectors(count: int, width: int = 16) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, width)).astype(np.float32)
+
+
+@case("neighbors", "exact", k=8)
+def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:
+    from tamis.neighbors.settings import NeighborsSettings
+    from tamis.neighbors.stage import run
+
+    embeddings = artifacts.make_embeddings(folder / "embeddings", [f"{i:032x}" for i in range(200)], _vectors(200))
+    return run(NeighborsSettings(**values), embeddings=embeddings, out=folder / "out")
+
+
+@case("rating", "imported", kind="import")
+@case("rating", "a model in this process", kind="transformers")
+@case("rating", "a service", kind="openai")
+def _rating(folder: Path, models: Models, kind: str) -> Manifest:
+    from tamis.rating.settings import RatingSettings
+    from tamis.rating.stage import run
+    from tests.llm_server import Asked, Reaction, Server, completion
+
+    def behave(asked: Asked) -> Reaction:
+        n = len(asked.body["messages"][-1]["content"])
+        scores = {"Rarity": 1 + n % 10, "Complexity": 1 + n % 7, "Informativeness": 5, "Overall rating": 1 + n % 9}
+        return Reaction(completion(f"Here it is:\n```json\n{json.dumps(scores)}\n```"))
+
+    pool = _pool(folder, 8)
+    with Server(behave) as server:
+        backend: dict[str, Any] = {"kind": kind}
+        if kind == "import":
+            rows = [{"key": f"k{i}", "overall": i % 5} for i in range(8)]
+            backend |= {"path": _lines(folder / "scores.jsonl", rows), "by": "metadata", "key": "key"}
+            backend |= {"scale": {"lowest": 0, "highest": 4}}
+        elif kind == "transformers":
+            backend |= {"model": models.tiny}
+        else:
+            backend |= {"model": "m", "base_url": server.url, "api_key_env": None}
+        settings = parse(RatingSettings, {"name": "rater", "backend": backend}, where="golden")
+        return run(settings, pool=pool, out=folder / "out")
+
+
+@case("curation", "one rater", raters=1)
+@case("curation", "three raters together, posterior", raters=3, combine=True, posterior=True)
+@case("curation", "grades", raters=1, grades={"column": "grade"})
+@case("curation", "the premise assumed", raters=1, assume="clusterable")
+@case("curation", "each source", raters=2, per_source=200)
+@case("curation", "the paper's rounds", raters=1, mode="paper")
+@case("curation", "the paper's code", raters=1, mode="reference", diversity="reference")
+def _curation(folder: Path, _: Models, raters: int, **values: Any) -> Manifest:
+    from tamis.curation.settings import CurationSettings
+    from tamis.curation.stage import run
+    from tests.unit.curation.pools import mixed_pool
+
+    count = 600
+    made = mixed_pool(count, seed=5, own=0.2, raters=raters, d=32, k=16)
+    samples = [conversation(f"Question {i}?", "word " * (1 + i % 40)) for i in range(count)]
+    metadata = [{"grade": int(made.true[i]) + 4} if i % 5 == 0 else {} for i in range(count)]
+    sources = [("first", "second")[i % 2] for i in range(count)]
+    pool = artifacts.make_pool(folder / "pool", samples, source=sources, metadata=metadata)
+    ids = _ids(pool)
+    given = [
+        artifacts.make_ratings(folder / f"r{r}", f"r{r}", ids, [int(v) + 4 for v in made.ratings[:, r]])
+        for r in range(raters)
+    ]
+    exact = values.get("mode", "exact") == "exact"
+    return run(
+        parse(CurationSettings, values, where="golden"),
+        ratings=given,
+        neighbors=artifacts.make_neighbors(folder / "neighbors", ids, made.indices, made.distances),
+        pool=pool,
+        embeddings=artifacts.make_embeddings(folder / "embeddings", ids, made.vectors) if exact else None,
+        out=folder / "out",
+    )
+
+
+@case("selection", "full", strategy="full")
+@case("selection", "random", strategy="random", size=7)
+@case("selection", "length", strategy="length", size=7)
+@case("selection", "knn", strategy="knn", size=7, k=3)
+@case("selection", "perplexity", strategy="perplexity", size=7)
+@case("selection", "less", strategy="less", size=7)
+@case("selection", "less, one task", strategy="less", size=7, task="verse")
+@case("selection", "alpagasus", strategy="alpagasus", size=7)
+@case("selection", "alpagasus of the paper's runs", strategy="alpagasus", size=7, variant="ds2-paper")
+@case("selection", "deita", strategy="deita", size=7, max_similarity=0.99)
+@case("selection", "deita of the paper's runs", strategy="deita", size=4, variant="ds2-paper")
+@case("selection", "ds2-raw", strategy="ds2-raw", size=7)
+@case("selection", "ds2", strategy="ds2", size=7)
+@case("selection", "ds2 by mean, with quotas", strategy="ds2", size=9, rank_by="mean", sources={"second": 4})
+def _selection(folder: Path, _: Models, strategy: str, **values: Any) -> Manifest:
+    from tamis.selection.settings import SelectionSettings
+    from tamis.selection.stage import run
+
+    pool = _pool(folder)
+    ids = _ids(pool)
+    random = np.random.default_rng(2)
+    quality = random.permutation(COUNT)
+    rows = [
+        {
+            "id": identity,
+            "rater": "r",
+            "raw_score": i % 6,
+            "score": int(quality[i] % 6),
+            "mean": float(quality[i]) / 5,
+            "diversity": float((i * 7) % COUNT) / COUNT,
+        }
+        for i, identity in enumerate(ids)
+    ]
+    artifacts.make_curation(folder / "curation", rows)
+    distances = np.sort(random.random((COUNT, 4)), axis=1)
+    return run(
+        parse(SelectionSettings, {"name": "subset", "strategy": strategy} | values, where="golden"),
+        pool=pool,
+        curation=folder / "curation",
+        neighbors=artifacts.make_neighbors(folder / "neighbors", ids, np.zeros((COUNT, 4)), distances),
+        embeddings=artifacts.make_embeddings(folder / "embeddings", ids, _vectors(COUNT, 3)),
+        scores=[_scores(folder / name, name, ids) for name in ("perplexity", "deita", "less")],
+        out=folder / "out",
+    )
+
+
+def _scores(out: Path, name: str, ids: list[str]) -> Path:
+    rows = [
+        {"id": identity, "score": None if i == 7 else float((i * 11) % COUNT), "status": "too_long" if i == 7 else "ok"}
+        | ({"tasks": [float(i % 5), float(-i)] if i != 7 else None} if name == "less" else {})
+        for i, identity in enumerate(ids)
+    ]
+
+    def write(step: Step[NoSettings]) -> None:
+        schema = pa.schema([*SCORES, pa.field("tasks", pa.list_(pa.float32()))]) if name == "less" else SCORES
+        with PartsWriter(step.out, schema) as parts:
+            parts.write_rows(rows)
+        step.rows = len(rows)
+        if name == "less":
+            step.facts["tasks"] = ["sums", "verse"]
+
+    artifacts.make("scores", out, write, name=name)
+    return out
+
+
+@case("scoring", "perplexity of the answers", kind="perplexity")
+@case("scoring", "DEITA's two models", kind="deita")
+def _scoring(folder: Path, models: Models, kind: str) -> Manifest:
+    from tamis.scoring.settings import ScoringSettings
+    from tamis.scoring.stage import run
+
+    used = ("complexity_model", "quality_model") if kind == "deita" else ("model",)
+    measure = {"kind": kind} | dict.fromkeys(used, models.tiny)
+    settings = parse(ScoringSettings, {"measure": measure, "precision": "float32"}, where="golden")
+    return run(settings, pool=_pool(folder, 8), out=folder / "out")
+
+
+@case("influence", "one task of two parts")
+def _influence(folder: Path, models: Models) -> Manifest:
+    from tamis.influence.settings import InfluenceSettings
+    from tamis.influence.stage import run
+
+    warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 2, "alpha": 8, "layers": 1, "learning_rate": 1e-3}
+    tasks = [{"name": "sums", "path": _lines(folder / "sums.jsonl", TASK)}]
+    values = {"model": models.tiny, "tasks": tasks, "warmup": warmup, "format": "chat", "dimensions": 64}
+    settings = parse(InfluenceSettings, values | {"precision": "float32"}, where="golden")
+    return run(settings, pool=_pool(folder, 8), out=folder / "out")
+
+
+@case("finetuning", "an adapter, chat", format="chat", lora={"rank": 4})
+@case("finetuning", "all weights, Tulu", format="tulu", method="full")
+def _finetuning(folder: Path, models: Models, **values: Any) -> Manifest:
+    from tamis.finetuning.settings import FinetuningSettings
+    from tamis.finetuning.stage import run
+
+    quick = {"model": models.tiny, "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01}
+    selection = artifacts.make_selection(folder / "selection", SAMPLES[:12], name="dozen")
+    return run(parse(FinetuningSettings, quick | values, where="golden"), selection=selection, out=folder / "out")
+
+
+@case("evaluation", "an own task")
+def _evaluation(folder: Path, models: Models) -> Manifest:
+    from tamis.evaluation.settings import EvaluationSettings
+    from tamis.evaluation.stage import run
+    from tests.unit.evaluation.test_suite import write_suite
+
+    suite = write_suite(folder / "suite")
+    settings = EvaluationSettings(model=models.smollm2, suite=str(suite), samples=6, batch_size=2)
+    return run(settings, out=folder / "out")
+
+
+@case("judging", "given answers, judged by a service")
+def _judging(folder: Path, _: Models) -> Manifest:
+    from tamis.judging.stage import run
+    from tests.llm_server import Server
+    from tests.unit.judging.matches import by_number, judge_by, settings
+
+    pairs = {f"Question {n}?": (f"ours {n % 4 + 1}", f"theirs {n % 3 + 1}") for n in range(8)}
+    with Server(judge_by(by_number)) as server:
+        return run(settings(folder, server, pairs), out=folder / "out")
+
+
+@case("reporting", "a run with everything")
+def _reporting(folder: Path, _: Models) -> Manifest:
+    from tamis.reporting.settings import ReportingSettings
+    from tamis.reporting.stage import run
+    from tests.unit.reporting.example import make_run
+
+    settings = ReportingSettings(title="A run", truth="grade", group="topic")
+    return run(settings, **make_run(folder / "run").inputs(), out=folder / "out")
