@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from tamis.cli import main
 from tamis.core.errors import SettingsError
-from tamis_pipelines.plan import Plan, as_text, plan
+from tamis_pipelines.plan import Plan, plan
+from tamis_pipelines.plan_text import as_text
 from tamis_pipelines.settings import load_run
 from tests.artifacts import conversation, make_pool
 from tests.pipeline.test_experiment import LLAMA, MODELS, settings
