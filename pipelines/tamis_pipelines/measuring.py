@@ -19,6 +19,7 @@ from tamis.core.samples import Message, as_text, sample_id
 from tamis.core.settings import Settings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.pool.checking import first_samples
 from tamis.rating.settings import RatingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis_pipelines.reuse import Reuse
@@ -27,7 +28,7 @@ from tamis_pipelines.speeds import Speed, Speeds, key_of
 
 log = logging.getLogger(__name__)
 _SECONDS = 3.0  # that each model works for at least, its loading not counted
-_FIRST = 4  # samples that are not timed: with them a model is loaded and warms up
+_LEAST = 4  # samples at once, however long that takes
 _SAMPLES = 256  # different ones; more work takes them again
 _STEPS = 4  # of training: one is too few to go by, and each is slow
 
@@ -80,7 +81,10 @@ def _models(settings: RunSettings, reuse: Reuse) -> Iterator[tuple[str, Settings
 
 
 def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
-    """Samples evenly out of the pool that is there, else made-up ones of the length that the rates assume."""
+    """Samples evenly out of the pool that is there, else the first ones of the sources' files.
+
+    Without either, made-up ones of the length that the rates assume.
+    """
     pool = reuse.of("pool").folder
     if pool is not None:
         artifact = Artifact.open(pool, "pool")
@@ -89,6 +93,8 @@ def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
         for start, block in _blocks(artifact):
             found += [block[row].as_py() for row in range(-start % every, len(block), every)]
         return found[:_SAMPLES], "samples of the pool"
+    if first := first_samples(settings.pool, _SAMPLES):
+        return first, "first samples of the sources"
     words = max(2, int(settings.rates.tokens_per_sample / 2.6))  # a made-up word has about 1.3 tokens
     made: Samples = [
         [
@@ -182,18 +188,22 @@ def _training(settings: FinetuningSettings, samples: Samples, of: str) -> Speed:
 
 
 def _timed(work: Work, samples: Samples, of: str) -> Speed:
-    """Let `work` take ever more samples until it has worked long enough."""
+    """Let `work` take ever more samples until it has worked long enough; what counts is how it took the most of them.
+
+    The first sample is for loading. A few take longer each than many do, which share much of the work.
+    """
     started = time.monotonic()
-    work(samples[:_FIRST])
-    begun = time.monotonic()
-    done, size = 0, 2 * _FIRST
-    while time.monotonic() - begun < _SECONDS:
-        work([samples[number % len(samples)] for number in range(done, done + size)])
-        done, size = done + size, min(2 * size, len(samples))
-    seconds = time.monotonic() - begun
+    work(samples[:1])
+    begun = last = time.monotonic()
+    size = 1
+    while last - begun < _SECONDS or size < _LEAST:
+        size = min(2 * size, max(len(samples), _LEAST))
+        before = last
+        work([samples[number % len(samples)] for number in range(size)])
+        last = time.monotonic()
+    seconds = last - before
     _free_memory()
-    first = min(_FIRST, len(samples)) * seconds / done
-    return _speed(done, seconds, max(begun - started - first, 0.0), of)
+    return _speed(size, seconds, max(begun - started - seconds / size, 0.0), of)
 
 
 def _speed(done: int, seconds: float, fixed: float, of: str) -> Speed:

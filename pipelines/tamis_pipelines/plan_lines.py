@@ -178,6 +178,9 @@ class Planner:
 
     def _answers_of(self, rater: RatingSettings, found: Found) -> tuple[int, int, str]:
         """How many samples are to be rated, how many of these the store has rated, and why that is not known."""
+        if found.manifest is not None:
+            rated = int(found.manifest.facts["asked"]) + int(found.manifest.facts["reused"])
+            return rated, rated, ""
         seen = stored_ratings(self._reuse, rater)
         if isinstance(seen, tuple):
             return *seen, ""
