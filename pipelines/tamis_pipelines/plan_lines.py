@@ -267,7 +267,8 @@ class Planner:
         asked, stored = 2 * prompts * of, round(2 * prompts * sum(seen.of_judge))
         left, hours, time = asked - stored, 0.0, whole
         if isinstance(backend, ServiceSettings):
-            sent, answered = rates.prompt_tokens + 2 * rates.written_tokens, rates.answer_tokens
+            sent = rates.prompt_tokens + 2 * rates.written_tokens
+            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
             price, work = _price(judging, rates).of(sent, answered), f"{asked * (sent + answered) / 1e6:,.1f} M tokens"
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)
