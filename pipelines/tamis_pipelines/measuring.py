@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,6 @@ from tamis_pipelines.reuse import Reuse
 from tamis_pipelines.settings import RunSettings
 from tamis_pipelines.speeds import Speed, Speeds, key_of
 
-log = logging.getLogger(__name__)
 _SECONDS = 3.0  # that each model works for at least, its loading not counted
 _LEAST = 4  # samples at once, however long that takes
 _SAMPLES = 256  # different ones; more work takes them again
@@ -53,7 +51,6 @@ def measure_all(settings: RunSettings, reuse: Reuse, speeds: Speeds) -> None:
                 speed = measure(samples, of)
         except (TamisError, OSError) as error:
             problem = error.problem if isinstance(error, TamisError) else str(error)
-            log.warning("%s cannot be measured: %s", stage, problem)
             speeds.failed(key, f"it cannot be measured: {problem}")
             continue
         speeds.add(key, speed)

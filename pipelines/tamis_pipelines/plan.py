@@ -85,15 +85,15 @@ def plan(settings: RunSettings, *, measure: bool = False) -> Plan:
 
 
 def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
-    """As the settings say, else of the pool that is there, or of the sources' rows.
+    """Of the pool that is there, else as the settings say, or of the sources' rows.
 
     The pool of an earlier run stands in where other settings, or files, make another one that nothing tells of yet.
     """
-    if settings.rates.samples is not None:
-        return settings.rates.samples
     pool = reuse.of("pool")
     if pool.manifest is not None:
         return pool.manifest.rows
+    if settings.rates.samples is not None:
+        return settings.rates.samples
     made = manifest_of(settings.results / "pool")
     if made is not None and not (pool.outlook and all(_is_counted(source) for source in settings.pool.sources)):
         return made.rows

@@ -23,7 +23,9 @@ class RatesSettings(Settings):
     """
 
     samples: int | None = Field(
-        None, ge=1, description="samples in the pool; left out: those of an earlier run, or the sources' rows, counted"
+        None,
+        ge=1,
+        description="samples of a pool not made yet; left out: those of an earlier run, or the sources'",
     )
     tokens_per_sample: float = Field(300, gt=0, description="assumed: mean tokens of a sample")
     rated_per_second: float = Field(

@@ -98,6 +98,9 @@ class Reuse:
                     os.environ[name] = value
             for module, value in zip(read, before[1], strict=True):
                 setattr(module, _OFFLINE, value)
+            for name in _READ_ALREADY:  # those that were imported meanwhile have read what holds in here only
+                if (module := sys.modules.get(name)) is not None and module not in read:
+                    setattr(module, _OFFLINE, os.environ.get(_OFFLINE, "").upper() in ("1", "ON", "YES", "TRUE"))
 
     def _look(self) -> None:
         from tamis_pipelines.chain import CHAINS
