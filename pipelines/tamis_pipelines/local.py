@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from tamis.core.errors import StoppedError, StorageError, TamisError, explained_os_errors
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
@@ -21,6 +21,9 @@ from tamis.core.progress import WARNING
 from tamis.core.secrets import shown
 from tamis_pipelines.results import Results
 from tamis_pipelines.settings import RunSettings
+
+if TYPE_CHECKING:
+    from tamis_pipelines.pods import CompileSettings
 
 # As `core.progress` formats them; a run's outcome in Kubeflow's words is for Kubeflow.
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)\S* ")
@@ -50,7 +53,6 @@ def run(settings: RunSettings) -> Path:
     from kfp import local
 
     from tamis_pipelines.definitions import PIPELINES
-    from tamis_pipelines.pods import CompileSettings, Retries
 
     work = settings.work_dir.resolve()
     home = work / ".tamis"
@@ -61,9 +63,7 @@ def run(settings: RunSettings) -> Path:
         results.make_room(settings)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
         stop = home / "stop"
-        os.environ |= {"TAMIS_HOME": str(home), RUNNER_PID: str(os.getpid()), STOP_FILE: str(stop)}
-        if (store := store_of_run(home)) is not None:
-            os.environ[STORE] = store
+        os.environ |= places_of(home) | {RUNNER_PID: str(os.getpid()), STOP_FILE: str(stop)}
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
         # And it says of every step that sizes of pods mean nothing here.
@@ -78,11 +78,7 @@ def run(settings: RunSettings) -> Path:
             stops_children(stop) as signals,
         ):
             try:
-                judging = settings.judging is not None
-                fixed = CompileSettings(
-                    parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging
-                )
-                PIPELINES[settings.pipeline](fixed)(**settings.arguments())
+                PIPELINES[settings.pipeline](shape_of(settings))(**settings.arguments())
             except RuntimeError as error:
                 why = reason.read_text() or f"{error}; the step's own words are in the log"
                 if signals:
@@ -105,6 +101,26 @@ def run(settings: RunSettings) -> Path:
         shutil.rmtree(runs)
         screen.repeat_warnings()
     return results.folder / "report"
+
+
+def shape_of(settings: RunSettings) -> CompileSettings:
+    """What is fixed in the pipeline of a run on one machine."""
+    from tamis_pipelines.pods import CompileSettings, Retries
+
+    judging = settings.judging is not None
+    return CompileSettings(parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging)
+
+
+def places_of(home: Path) -> dict[str, str]:
+    """The environment by which the steps of a run on one machine find what is kept.
+
+    That is finished steps and unfinished work, in `home`, and the answers of all runs.
+
+    Raises:
+        StorageError: when the user has no home folder for answers.
+    """
+    store = store_of_run(home)
+    return {"TAMIS_HOME": str(home)} | ({} if store is None else {STORE: store})
 
 
 @contextmanager

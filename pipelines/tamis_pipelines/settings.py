@@ -35,8 +35,8 @@ from tamis_pipelines.experiment import (
     check_grid,
     check_names,
 )
-from tamis_pipelines.plan import RatesSettings
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
+from tamis_pipelines.rates import RatesSettings
 
 # Sections that reach the pipelines by cell.
 _PLANNED = {"subsets", "experiment", "finetuning", "evaluation", "judging"}

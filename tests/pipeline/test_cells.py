@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tamis.core.artifacts import Artifact
+from tamis_pipelines.plan import plan
+from tamis_pipelines.settings import load_run
 from tests.pipeline.conftest import tamis, write
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,11 @@ def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
     assert re.search(r"\| length \| .* \| 0 of 1 \| failed \| failed \| failed \|", said), said
     assert re.search(r"\| random-10-s1 \| untrained \| 2 \| ", said), said
     Artifact.open(work / "report", "report").verify()
+    lines = {line.step: (line.done, line.of) for line in plan(load_run(experiment)).lines}
+    cells = {"finetune": (1, 2), "evaluate": (2, 3), "judge": (1, 2), "answer prompts": (2, 3), "select": (2, 2)}
+    assert {step: lines[step] for step in cells} == cells, "a plan finds what is finished, and what has failed to do"
+    first = ("pool", "rate by imported", "embed", "neighbors", "curate")
+    assert {lines[step] for step in first} == {(1, 1)}
 
 
 def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str, Any], tmp_path: Path) -> None:

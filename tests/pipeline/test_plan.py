@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,14 @@ from safetensors.torch import save_file
 
 from tamis.cli import main
 from tamis.core.errors import SettingsError
-from tamis_pipelines.plan import Plan, as_text, plan
-from tamis_pipelines.settings import load_run
+from tamis.core.settings import parse
+from tamis.rating.settings import RatingSettings
+from tamis.rating.stage import run as run_rating
+from tamis_pipelines.plan import Plan, plan
+from tamis_pipelines.plan_text import as_text
+from tamis_pipelines.settings import RunSettings, load_run
 from tests.artifacts import conversation, make_pool
+from tests.llm_server import Reaction, Server, completion
 from tests.pipeline.test_experiment import LLAMA, MODELS, settings
 
 ROOT = Path(__file__).parents[2]
@@ -237,3 +244,100 @@ def test_the_command_takes_rates_of_one_s_own() -> None:
     services = [float(cells[step][2]) for step in ("rate by gpt", "judge")]
     assert min(services) > 0
     assert float(cells["total"][1]) == pytest.approx(sum(services)), "what services cost is left"
+
+
+def of_run(given: dict[str, Any], **sections: Any) -> RunSettings:
+    return parse(RunSettings, given | sections, where="test")
+
+
+def left(made: Plan) -> dict[str, int]:
+    """How many steps of each kind are to be done."""
+    return {line.step: line.of - line.done for line in made.lines if line.done < line.of}
+
+
+def files_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.slow
+def test_after_a_run_all_is_there_and_a_changed_setting_leaves_only_the_steps_that_it_concerns(
+    continued_run: dict[str, Any], tmp_path: Path
+) -> None:
+    before = files_of(tmp_path)
+    made = plan(of_run(continued_run))
+    assert left(made) == {}
+    assert (made.money, made.gpu_hours) == (0, 0)
+    assert made.all_gpu_hours > 0
+    assert made.samples == 42
+    assert all(line.time.seconds == 0 for line in made.lines)
+    titled = plan(of_run(continued_run, report={"title": "Another"}))
+    assert left(titled) == {"report": 1}
+    (report,) = [line for line in titled.lines if line.step == "report"]
+    assert report.time.seconds, "the run before tells how long it takes here"
+    searched = plan(of_run(continued_run, neighbors={"k": 12}))
+    assert left(searched) == {"neighbors": 1, "curate": 1, "select": 1, "report": 1}, "`random` takes the pool only"
+    shorter = {"sources": [continued_run["pool"]["sources"][0] | {"limit": 20}]}
+    other = plan(of_run(continued_run, pool=shorter))
+    assert other.samples == 20
+    assert set(left(other)) == {line.step for line in other.lines}
+    assert files_of(tmp_path) == before, "a plan writes nothing"
+
+
+@pytest.mark.slow
+def test_ratings_that_the_store_has_are_not_paid_again(
+    continued_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with Server(lambda _: Reaction(completion())) as server:
+        backend = {"kind": "openai", "base_url": server.url, "model": "m", "limits": {"requests_per_minute": 10}}
+        rater = {"name": "asked", "backend": backend, "price": {"input": 1000, "output": 0}}
+        unlimited = rater | {"sample": 12, "backend": {**backend, "limits": {}}}
+        run_rating(RatingSettings.model_validate(unlimited), pool=tmp_path / "work/pool", out=tmp_path / "some")
+        asked = len(server.asked)
+    rates = {"prompt_tokens": 0, "tokens_per_sample": 100}
+    made = plan(of_run(continued_run, raters=[rater], rates=rates))  # nobody answers any more
+    (line,) = [line for line in made.lines if line.step == "rate by asked"]
+    assert asked == 12
+    assert line.answers == (12, 42)
+    assert (line.money, line.all_money) == (pytest.approx(30 * 0.1), pytest.approx(42 * 0.1))
+    assert line.time.seconds == pytest.approx(3 * 60), "30 requests, 10 a minute"
+    assert made.money == pytest.approx(line.money + sum(line.gpu_hours for line in made.lines) * made.rates.gpu_hour)
+    shorter = {"sources": [continued_run["pool"]["sources"][0] | {"limit": 20}]}
+    before = plan(of_run(continued_run, raters=[rater], rates=rates, pool=shorter))
+    (line,) = [line for line in before.lines if line.step == "rate by asked"]
+    assert line.answers is None
+    assert "12 ratings" in line.unknown, "which of them are of the new pool is not known before it is there"
+
+
+@pytest.mark.slow
+def test_what_is_measured_is_the_model_and_nothing_is_kept(
+    continued_run: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    raters = [{"name": "local", "backend": {"kind": "transformers", "model": str(tiny)}}]
+    settings, before = of_run(continued_run, raters=raters), files_of(tmp_path)
+
+    def time_of(made: Plan) -> float | None:
+        (line,) = [line for line in made.lines if line.step == "rate by local"]
+        return line.time.seconds
+
+    assert time_of(plan(settings)) is None
+    assert (time_of(plan(settings, measure=True)) or 0) > 0
+    assert files_of(tmp_path) == before
+    assert not list(Path(os.environ["XDG_DATA_HOME"]).rglob("*.jsonl"))
+
+
+def test_a_model_that_is_not_here_is_not_fetched_to_be_measured(tmp_path: Path) -> None:
+    raters = [{"name": "local", "backend": {"kind": "transformers", "model": "org/Rater-8B"}}]
+    given = {"experiment": {"strategies": ["random"], "sizes": [5]}, "work_dir": str(tmp_path)}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"instruction": "Why?", "output": "So."}) + "\n")
+    pool = {"sources": [{"name": "a", "path": str(tmp_path / "a.jsonl")}]}
+    made = plan(settings(raters=raters, pool=pool, rates=RATES, **given), measure=True)
+    (line,) = [line for line in made.lines if line.step == "rate by local"]
+    assert line.time.seconds is None
+    assert "cannot be measured" in line.time.rests
+
+
+def test_what_goes_is_said_with_all_the_rest(tmp_path: Path) -> None:
+    made = planned(experiment={"strategies": ["random"], "sizes": [5]})
+    text = as_text(replace(made, goes=["selections/old"]))
+    assert text.splitlines()[-1].endswith("selections/old")

@@ -82,13 +82,18 @@ def doctor(settings: Path, overrides: tuple[str, ...], tried: int) -> None:
 
 
 @click.command(
-    cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9"
+    cls=SettingsFileCommand,
+    epilog="\b\nExamples:\n  tamis plan examples/paper.yaml --set rates.gpu_hour=1.9\n"
+    "  tamis plan settings.yaml --measure     also loads the models that run here, and measures them",
 )
 @takes_run_settings
-def plan(settings: Path, overrides: tuple[str, ...]) -> None:
-    """Show the steps of a run, its GPU hours and money.
+@click.option("--measure", is_flag=True, help="Measure models that run here, where no earlier step tells their speed.")
+def plan(settings: Path, overrides: tuple[str, ...], measure: bool) -> None:
+    """Show the steps of a run, what of them is there already, and what the others take.
 
-    The estimate is at stated rates. Nothing is run and no model is loaded; of local files the rows are counted.
+    GPU hours and money are at stated rates. The time on this machine is by the speed of earlier steps here, by a
+    service's limits, or, with --measure, measured in some seconds for each model; else it is not known. Nothing is
+    written, no service is asked and nothing is downloaded; of local files the rows are counted.
     """
-    planning = load("tamis_pipelines.plan")
-    click.echo(planning.as_text(planning.plan(run_settings(settings, overrides))))
+    made = load("tamis_pipelines.plan").plan(run_settings(settings, overrides), measure=measure)
+    click.echo(load("tamis_pipelines.plan_text").as_text(made))

@@ -51,13 +51,19 @@ class File(BaseModel):
 
 
 class Execution(BaseModel):
-    """How the stage ran: not part of the content hash."""
+    """How the stage ran: not part of the content hash.
+
+    `machine` is its processors and GPUs (`core.hardware`), empty where an earlier version of Tamis did not say.
+    `resumed`: an earlier attempt had left work that was taken up, so that `seconds` are of a part of it only.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     started: str
     seconds: float
     peak_memory_bytes: int
+    machine: str = ""
+    resumed: bool = False
 
 
 class Manifest(BaseModel):

@@ -26,6 +26,7 @@ from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.secrets import shown
 from tamis.core.settings import StageSettings, parse, understood
+from tamis.core.steps import looking
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=StageSettings)
@@ -80,6 +81,8 @@ def execute(
         SystemExit: after a `TamisError`, whose text is then the last thing in the log, without a traceback above it.
             Any other error is raised as it is. The reason is left for Kubernetes, or `tamis run`, in both cases.
     """
+    if looking():  # raises what it has seen
+        return run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
     _begin(settings_model)
     try:
         parsed = parse(settings_model, understood(settings), where="settings")
@@ -109,6 +112,8 @@ def execute_cell(
 
     `source` is the cell's artifact that this step works on, after which it is named; None: the settings name it.
     """
+    if looking():  # raises what it has seen
+        run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
     _begin(settings_model)
     failure = failure_in(source) if source else None
     known = settings = understood(settings)

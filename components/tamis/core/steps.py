@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -41,6 +42,7 @@ from tamis.core.artifacts import (
     versions,
 )
 from tamis.core.errors import ArtifactError, explained_os_errors
+from tamis.core.hardware import hardware
 from tamis.core.processes import ended_in_order
 from tamis.core.secrets import masked_values
 from tamis.core.settings import StageSettings, canonical_json, hash_of
@@ -101,6 +103,54 @@ class Input:
         return [Artifact.open(uri, *kinds, cache=cache) for uri in uris]
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """A step that was looked at and not run.
+
+    Attributes:
+        stage: the stage's name.
+        name: what the user calls the artifact; empty where a run has one of its kind.
+        key: all that the result depends on, hashed; equal keys mean equal results.
+        folder: where the finished artifact is kept, whether it is there or not; None without `TAMIS_HOME`.
+        manifest: of the finished artifact; None where the step has not been done.
+    """
+
+    stage: str
+    name: str
+    key: str
+    folder: Path | None
+    manifest: Manifest | None
+
+
+class LookedAtError(Exception):
+    """Ends a stage's `run` that was only to say what it would do; `outlook` is what it said."""
+
+    def __init__(self, outlook: Outlook) -> None:
+        super().__init__(f"{outlook.stage} was looked at, not run")
+        self.outlook = outlook
+
+
+_looking: ContextVar[bool] = ContextVar("_looking", default=False)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Within this context no step runs: `run_step` finds out its key and whether it is finished, and raises that.
+
+    So `tamis plan` knows a step by the very settings, inputs and files that a run knows it by. Nothing is written.
+    """
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+
+
+def looking() -> bool:
+    """Whether steps are looked at only."""
+    return _looking.get()
+
+
 def run_step(
     stage: str,
     kind: Kind,
@@ -131,9 +181,10 @@ def run_step(
         ArtifactError: when an input is not usable, or `out` already holds another finished artifact or other files.
         StorageError: when `out` cannot be written.
         StoppedError: when SIGTERM or Ctrl-C ended the work.
+        LookedAtError: within `only_looking`, always.
     """
     home = Path(os.environ["TAMIS_HOME"]) if "TAMIS_HOME" in os.environ else None
-    if not storage.is_remote(out):
+    if not storage.is_remote(out) and not looking():
         out = Path(os.path.expanduser(out)).resolve()
         _refuse_foreign(out)
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
@@ -142,6 +193,8 @@ def run_step(
         config, revision = settings.model_dump(mode="json"), settings.OUTPUT_REVISION
         recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}))
         kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
+        if looking():
+            raise LookedAtError(Outlook(stage, name, recipe.key, kept, _kept(recipe, kept)))
         if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
@@ -206,6 +259,12 @@ class _Recipe:
         return hash_of([self.revision, made_from])
 
 
+def _kept(recipe: _Recipe, kept: Path | None) -> Manifest | None:
+    """The manifest of an equal step's artifact that the home keeps at `kept`; else None."""
+    found = None if kept is None else manifest_of(kept)
+    return found if found is not None and found.key == recipe.key else None
+
+
 def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest | None:
     """The manifest of an equal step that is at `out`, or in the home and is then delivered to `out`; else None."""
     there = manifest_of(out)
@@ -214,8 +273,7 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
             f"{out} holds a finished {there.kind} that was made from other settings or inputs",
             action="choose another place for the output, or remove that one",
         )
-    if there is None and kept is not None and (found := manifest_of(kept)) is not None and found.key == recipe.key:
-        there = found
+    if there is None and kept is not None and (there := _kept(recipe, kept)) is not None:
         deliver(kept, there, out)
     if there is not None:
         log.info("%s: finished before, reused%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
@@ -228,6 +286,7 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     step = Step(settings, staging, scratch, recipe.inputs)
+    resumed = any(path.name != _LOCK for path in scratch.iterdir())
     started, clock = datetime.now(UTC), time.monotonic()
     log.info("%s: started%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
     try:
@@ -240,6 +299,8 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=_peak_memory(),
+        machine=hardware(),
+        resumed=resumed,
     )
     manifest = Manifest(
         kind=recipe.kind,

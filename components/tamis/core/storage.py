@@ -11,7 +11,9 @@ import socket
 import time
 import urllib.request
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -44,6 +46,23 @@ def is_remote(uri: str | Path) -> bool:
     return "://" in str(uri)
 
 
+# Within `only_local`: fingerprints of this machine's files and folders that were computed already.
+_only_local: ContextVar[dict[str, str] | None] = ContextVar("_only_local", default=None)
+
+
+@contextmanager
+def only_local() -> Iterator[None]:
+    """Within this context object storage is not asked: `locate` refuses its URIs.
+
+    What lies on this machine is taken not to change meanwhile: every `fingerprint` is computed once.
+    """
+    token = _only_local.set({})
+    try:
+        yield
+    finally:
+        _only_local.reset(token)
+
+
 def locate(uri: str | Path) -> Location:
     """Turn a local path or a URI into a path object.
 
@@ -51,11 +70,13 @@ def locate(uri: str | Path) -> Location:
     `AWS_ENDPOINT_URL_S3`, `AWS_CA_BUNDLE`, profiles and web identities.
 
     Raises:
-        StorageError: when the scheme is unknown.
+        StorageError: when the scheme is unknown, or nothing but this machine is to be looked at (`only_local`).
         MissingExtraError: when the client of that storage is not installed.
     """
     if not is_remote(uri):
         return Path(os.path.expanduser(uri))
+    if _only_local.get() is not None:
+        raise StorageError(f"{uri} is in object storage, which is not asked here")
     scheme = str(uri).split("://", 1)[0]
     if scheme not in _CLIENTS:
         raise StorageError(f"{uri}: unknown storage '{scheme}'", allowed="a local path, s3://, az:// or gs://")
@@ -397,6 +418,15 @@ def fingerprint(uri: str | Path) -> str:
     Raises:
         StorageError: when nothing is there.
     """
+    known = _only_local.get()
+    if known is None:
+        return _fingerprint(uri)
+    if str(uri) not in known:
+        known[str(uri)] = _fingerprint(uri)
+    return known[str(uri)]
+
+
+def _fingerprint(uri: str | Path) -> str:
     location = locate(uri)
     if not exists(location):
         raise missing(uri)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import StorageError, TamisError
 from tamis.core.models import revision_of
-from tamis.core.steps import Input, Step, Uri, run_step
+from tamis.core.steps import Input, Step, Uri, looking, run_step
 from tamis.core.storage import fingerprint
 from tamis.finetuning.processes import Meeting, launch, to_launch, world
 from tamis.finetuning.settings import FinetuningSettings
@@ -33,6 +33,8 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
         SettingsError: when the settings do not fit the model or the machine.
         MissingExtraError: when a package of training is not installed.
     """
+    if looking():
+        return _run(settings, selection=selection, out=out)
     if processes := to_launch(settings):
         return launch(settings, processes, selection=selection, out=out)
     if world().size == 1:

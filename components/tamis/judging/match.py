@@ -46,16 +46,7 @@ class Match:
 
     def texts_of(self, contestant: Contestant) -> Store[Text]:
         """Where the answers of a contestant are kept."""
-        place = place_of_answers("judging", self.settings.store)  # the keys of services' answers hold their address
-        return Store(place, {"answers": dict(contestant.key)}, TEXTS, self._spare)
-
-    def texts_there(self, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
-        """The answers that need not be written any more, by question."""
-        wanted = {question.id: question.text for question in questions}
-        if contestant.given is not None:
-            return {key: contestant.given[key] for key in wanted if key in contestant.given}
-        known = known_of(contestant.backend, self.texts_of(contestant), wanted, 1, text_of).final
-        return {key: record.text for key, record in known.items() if record.text is not None}
+        return texts_of(self.settings, contestant, self._spare)
 
     def comparisons(self, question: Question, one: str, other: str) -> dict[str, str]:
         """What the judge is asked of two answers, by id, in both orders; nothing where they are equal."""
@@ -66,3 +57,18 @@ class Match:
         longest = self.settings.judge.max_answer_characters
         texts = (self.prompt.shown(question.text, *pair, longest) for pair in ((one, other), (other, one)))
         return [(sample_id([Message(role="user", content=text)]), text) for text in texts]
+
+
+def texts_of(settings: JudgingSettings, contestant: Contestant, spare: Sequence[Path] = ()) -> Store[Text]:
+    """Where the answers of a contestant are kept."""
+    place = place_of_answers("judging", settings.store)  # the keys of services' answers hold their address
+    return Store(place, {"answers": dict(contestant.key)}, TEXTS, spare)
+
+
+def texts_there(settings: JudgingSettings, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
+    """The answers of a contestant that need not be written any more, by question."""
+    wanted = {question.id: question.text for question in questions}
+    if contestant.given is not None:
+        return {key: contestant.given[key] for key in wanted if key in contestant.given}
+    known = known_of(contestant.backend, texts_of(settings, contestant), wanted, 1, text_of).final
+    return {key: record.text for key, record in known.items() if record.text is not None}

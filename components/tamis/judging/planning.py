@@ -13,8 +13,8 @@ from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Backend
 from tamis.core.steps import Uri
 from tamis.judging.asking import known_of
-from tamis.judging.contestants import artifact_of
-from tamis.judging.match import Match
+from tamis.judging.contestants import artifact_of, choice_of, open_contestant
+from tamis.judging.match import Match, texts_there
 from tamis.judging.questions import all_questions
 from tamis.judging.records import verdict_of
 from tamis.judging.settings import JudgingSettings
@@ -67,7 +67,7 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
         }
         match = Match(settings, artifacts)
         questions = all_questions(settings.prompts)
-        texts = [match.texts_there(one, questions) for one in match.contestants]
+        texts = [texts_there(settings, one, questions) for one in match.contestants]
         pairs = {question.id: tuple(known.get(question.id) for known in texts) for question in questions}
         asked: dict[str, str] = {}
         guessed: list[str] = []
@@ -88,6 +88,17 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
         written = {one.name: len(there) for one, there in zip(match.contestants, texts, strict=True)}
         cost = settings.price.of(tokens, answers) if settings.price else None
         return Plan(len(questions), written, 2 * len(questions), len(known), tokens, answers, cost)
+
+
+def opponent_there(settings: JudgingSettings) -> tuple[int, int]:
+    """How many prompts there are, and to how many of them the answers of `settings.against` are there already.
+
+    Asks nobody and loads no weights.
+    """
+    place, questions = artifact_of(settings, "against", None), all_questions(settings.prompts)
+    artifact = None if place is None else Artifact.open(place, "model")
+    opponent = open_contestant(choice_of(settings, "against"), artifact, settings.answers)
+    return len(questions), len(texts_there(settings, opponent, questions))
 
 
 def _of_length(backend: Backend, tokens: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,20 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 10  # seconds for the question which commit a branch is at
 
 
+# Within `as_last_seen`: data sets to the commits that an earlier run found on the hub.
+_last_seen: ContextVar[Mapping[str, str] | None] = ContextVar("_last_seen", default=None)
+
+
+@contextmanager
+def as_last_seen(commits: Mapping[str, str]) -> Iterator[None]:
+    """Within this context the hub is not asked which commit a data set is at: it is taken to be that of `commits`."""
+    token = _last_seen.set(commits)
+    try:
+        yield
+    finally:
+        _last_seen.reset(token)
+
+
 def revision_of(dataset: str, revision: str | None) -> str:
     """What identifies the content of `dataset`: a fingerprint of a local folder, the commit on the hub, or, where the
     hub cannot be asked, the name of the branch.
@@ -30,6 +46,8 @@ def revision_of(dataset: str, revision: str | None) -> str:
         return f"sha256:{fingerprint(dataset)}"
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
+    if (seen := _last_seen.get()) is not None:
+        return seen.get(dataset) or (revision or "main")
     return _commit(dataset, revision) or (revision or "main")
 
 

@@ -20,8 +20,9 @@ import pytest
 from tamis.core import storage
 from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, StorageError
+from tamis.core.hardware import hardware
 from tamis.core.settings import StageSettings
-from tamis.core.steps import Input, Step, run_step
+from tamis.core.steps import Input, LookedAtError, Outlook, Step, only_looking, run_step
 
 
 class Words(StageSettings):
@@ -123,6 +124,39 @@ def test_it_is_done_anew_when_something_it_depends_on_has_changed(
     go("first", False)
     go("second", True)
     assert body.calls == 2
+
+
+def test_a_step_that_is_looked_at_says_its_key_and_whether_it_is_there_and_does_nothing(
+    tmp_path: Path, body: Counter, home: Path
+) -> None:
+    def look(settings: Words) -> Outlook:
+        with only_looking(), pytest.raises(LookedAtError) as seen:
+            run_step("test", "pool", settings, body, out=tmp_path / "elsewhere", name="n")
+        return seen.value.outlook
+
+    before = look(Words())
+    assert (before.manifest, body.calls, list(tmp_path.iterdir())) == (None, 0, [])
+    made = run_step("test", "pool", Words(), body, out=tmp_path / "out", name="n")
+    after = look(Words())
+    assert (after.manifest, after.key) == (made, before.key)
+    assert after.folder is not None
+    assert Artifact.open(after.folder).manifest == made
+    assert look(Words(text="other")).manifest is None
+    assert body.calls == 1
+
+
+def test_a_step_says_on_what_it_ran_and_whether_it_took_up_earlier_work(tmp_path: Path) -> None:
+    def fails_once(step: Step[Words]) -> None:
+        kept = step.scratch / "kept"
+        if not kept.exists():
+            kept.write_text("half")
+            raise ArtifactError("failed")
+
+    with pytest.raises(ArtifactError):
+        run_step("test", "pool", Words(), fails_once, out=tmp_path / "out")
+    again = run_step("test", "pool", Words(), fails_once, out=tmp_path / "out").execution
+    assert (again.resumed, again.machine) == (True, hardware())
+    assert not run_step("test", "pool", Words(text="other"), lambda step: None, out=tmp_path / "b").execution.resumed
 
 
 def test_an_artifact_made_from_other_settings_is_not_overwritten(tmp_path: Path, body: Counter) -> None:
@@ -393,3 +427,12 @@ def test_a_download_of_other_bytes_never_has_the_files_name(tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match="its checksum is not the manifest's"):
         storage.download(Source(b"other"), tmp_path / "file", sha256="0" * 64)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_only_this_machine_counts_object_storage_is_not_asked(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("a")
+    with storage.only_local():
+        with pytest.raises(StorageError, match="s3://bucket/a is in object storage"):
+            storage.locate("s3://bucket/a")
+        assert storage.fingerprint(file) == storage.sha256_of(file)

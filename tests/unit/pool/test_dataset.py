@@ -118,6 +118,18 @@ def test_a_commit_is_its_own_revision_and_a_branch_that_nobody_resolves_too() ->
     assert hub.revision_of("tatsu-lab/alpaca", None) == "main"
 
 
+def test_where_the_hub_is_not_to_be_asked_a_branch_is_at_the_commit_that_was_seen_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    with hub.as_last_seen({"tatsu-lab/alpaca": "f" * 40}):
+        assert hub.revision_of("tatsu-lab/alpaca", None) == "f" * 40
+        assert hub.revision_of("tatsu-lab/alpaca", "0123456789" * 4) == "0123456789" * 4
+        assert hub.revision_of("org/other", "v2") == "v2"
+
+
 def test_a_branch_is_resolved_to_its_commit_where_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -1,0 +1,184 @@
+"""Which step takes what: the one description of a run that Kubeflow's pipelines, local runs and `tamis plan` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tamis.cluster.component import require_all_cells
+from tamis.curation.component import curate
+from tamis.embedding.component import embed
+from tamis.evaluation.component import evaluate
+from tamis.finetuning.component import finetune, finetune_on_trainer
+from tamis.influence.component import influence
+from tamis.judging.component import judge
+from tamis.neighbors.component import find_neighbors
+from tamis.pool.component import pool as assemble_pool
+from tamis.rating.component import gather_ratings, merge_ratings, rate
+from tamis.reporting.component import report as write_report
+from tamis.scoring.component import score
+from tamis.selection.component import select
+from tamis_pipelines.pods import CompileSettings, PodKind, ScoreName
+
+Given = dict[str, Any]
+# Steps that a pipeline has only where a strategy ranks by them, and their pods.
+SCORES: dict[ScoreName, tuple[Any, PodKind]] = {
+    "perplexity": (score, "rating"),
+    "deita": (score, "rating"),
+    "influence": (influence, "training"),
+}
+
+
+class Maker(Protocol):
+    """Makes something of every step: a task of a pipeline, or what is known of its result."""
+
+    def step(
+        self,
+        component: Any,
+        pod: PodKind,
+        output: str = "",
+        *,
+        title: str | None = None,
+        once: bool = False,
+        timeout: int | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """A step; returns its artifact `output`.
+
+        Args:
+            component: the Kubeflow component.
+            pod: the kind of pod that it gets.
+            output: the artifact that others take; empty: none.
+            title: what it is called, where a component stands for several.
+            once: it only says how the run went, so it is neither cached nor tried again.
+            timeout: seconds, other than its kind of pod has.
+            inputs: settings and artifacts by the names that the component gives them.
+        """
+
+    def each(self, items: Any, body: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Let `body` make the steps for every item; returns its artifacts, of which `all_of` makes those of all items.
+
+        Fields of an item, where it has some, are its attributes.
+        """
+
+    def all_of(self, made: Any) -> Any:
+        """The artifacts of all items of an `each`."""
+
+
+def data_selection(make: Maker, given: Given, fixed: CompileSettings) -> None:
+    """The steps from raw data to subsets and a report. `given`: the pipeline's parameters; `fixed`: its shape."""
+    made = _rated_and_curated(make, given, fixed)
+    cells = make.each(given["subsets"], lambda subset: {"selection": _selected(make, made, subset)})
+    _reported(make, made, cells, cells["selection"], given)
+
+
+def experiment(make: Maker, given: Given, fixed: CompileSettings) -> None:
+    """The steps from raw data to finetuned, evaluated models and a report; arguments as of `data_selection`."""
+    made = _rated_and_curated(make, given, fixed)
+
+    def untrained(base: Any) -> dict[str, Any]:
+        return {"evaluation": make.step(evaluate, "evaluation", "evaluation", settings=base)}
+
+    def cell(item: Any) -> dict[str, Any]:
+        selection = _selected(make, made, item.subset)
+        model = _finetuned(make, selection, item.finetuning, given, fixed)
+        scored = make.step(evaluate, "evaluation", "evaluation", model=model, settings=given["evaluation"])
+        parts = {"selection": selection, "model": model, "evaluation": scored}
+        if fixed.judging:
+            parts["judgement"] = make.step(judge, "rating", "judgement", model=model, settings=item.judging)
+        return parts
+
+    bases = make.each(given["bases"], untrained)
+    cells = make.each(given["cells"], cell)
+    _reported(make, made, cells, cells["evaluation"], given, base=bases["evaluation"])
+
+
+def _reported(make: Maker, made: Given, cells: Given, result: Any, given: Given, *, base: Any = None) -> None:
+    """The steps that both pipelines end with. `result` is the last artifact of a cell; `base` is of a base model."""
+
+    def judgements() -> Given:
+        return {"judgements": make.all_of(cells["judgement"])} if "judgement" in cells else {}
+
+    # kfp changes a Collected when a task takes it, so every task gets one of its own.
+    of_models = {}
+    if base is not None:
+        of_models = {
+            "models": make.all_of(cells["model"]),
+            "evaluations": make.all_of(result),
+            "base_evaluations": make.all_of(base),
+        }
+    report = make.step(
+        write_report,
+        "base",
+        "report",
+        pool=made["pool"],
+        ratings=make.all_of(made["ratings"]),
+        curation=made["curation"],
+        selections=make.all_of(cells["selection"]),
+        settings=given["report"],
+        **of_models,
+        **judgements(),
+    )
+    bases = {} if base is None else {"bases": make.all_of(base)}
+    make.step(require_all_cells, "base", report=report, results=make.all_of(result), **bases, **judgements(), once=True)
+
+
+def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:
+    """The steps that both pipelines begin with; returns their artifacts by kind."""
+    samples = make.step(assemble_pool, "base", "pool", settings=given["pool"])
+    embeddings = make.step(embed, "embedding", "embeddings", pool=samples, settings=given["embedding"])
+    graph = make.step(find_neighbors, "base", "neighbors", embeddings=embeddings, settings=given["neighbors"])
+    ratings = _rated(make, samples, given, fixed)
+    curation = make.step(
+        curate,
+        "base",
+        "curation",
+        ratings=make.all_of(ratings),
+        neighbors=graph,
+        pool=samples,
+        embeddings=embeddings,
+        settings=given["curation"],
+    )
+    made = {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
+    scores = {}
+    for name in fixed.scores:
+        component, pod = SCORES[name]
+        scores[name] = make.step(component, pod, "scores", title=name, pool=samples, settings=given[name])
+    return made | {"scores": scores}
+
+
+def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> Any:
+    """The ratings of each rater, made by a pod each; where raters may have several, by way of their parts."""
+
+    def rated(settings: Any) -> dict[str, Any]:
+        return {"ratings": make.step(rate, "rating", "ratings", pool=samples, settings=settings)}
+
+    if not fixed.sharded:
+        return make.each(given["raters"], rated)["ratings"]
+    workers = make.each(given["workers"], rated)
+    parts = make.step(gather_ratings, "base", "parts", ratings=make.all_of(workers["ratings"]))
+
+    def merged(settings: Any) -> dict[str, Any]:
+        return {"ratings": make.step(merge_ratings, "base", "ratings", pool=samples, parts=parts, settings=settings)}
+
+    return make.each(given["raters"], merged)["ratings"]
+
+
+def _selected(make: Maker, made: Given, subset: Any) -> Any:
+    inputs = {name: made[name] for name in ("pool", "curation", "neighbors", "embeddings")}
+    return make.step(select, "base", "selection", **inputs, **made["scores"], settings=subset)
+
+
+def _finetuned(make: Maker, selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:
+    """The model that is trained on a subset, by a pod or by the TrainJob that a pod makes."""
+    inputs = {"selection": selected, "settings": settings}
+    if not fixed.trainer:
+        return make.step(finetune, "training", "model", **inputs)
+    timeout = fixed.timeouts.training
+    return make.step(finetune_on_trainer, "base", "model", **inputs, trainer=given["trainer"], timeout=timeout)
+
+
+CHAINS: dict[str, Callable[[Maker, Given, CompileSettings], None]] = {
+    "data-selection": data_selection,
+    "experiment": experiment,
+}

@@ -1,0 +1,214 @@
+"""`tamis plan --measure`: how fast models that run here are, by some seconds of their work on samples of the pool."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import TamisError
+from tamis.core.samples import Message, as_text, sample_id
+from tamis.core.settings import Settings
+from tamis.embedding.settings import EmbeddingSettings
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.pool.checking import first_samples
+from tamis.rating.settings import RatingSettings
+from tamis.scoring.settings import DeitaSettings, ScoringSettings
+from tamis_pipelines.reuse import Reuse
+from tamis_pipelines.settings import RunSettings
+from tamis_pipelines.speeds import Speed, Speeds, key_of
+
+_SECONDS = 3.0  # that each model works for at least, its loading not counted
+_LEAST = 4  # samples at once, however long that takes
+_SAMPLES = 256  # different ones; more work takes them again
+_STEPS = 4  # of training: one is too few to go by, and each is slow
+
+Samples = list[list[Message]]
+Work = Callable[[Samples], object]
+
+
+def measure_all(settings: RunSettings, reuse: Reuse, speeds: Speeds) -> None:
+    """Measure each model that has work left to do and whose speed no earlier step tells; `speeds` then knows it.
+
+    Raters, the embedding, scores by perplexity and for DEITA, and training by one process can be measured; influence,
+    evaluation and judging only by doing them. What cannot be measured stays unknown, with the reason. Nothing is
+    stored; what training writes goes to a temporary folder.
+    """
+    samples, of = _samples(settings, reuse)
+    for stage, config, measure in _models(settings, reuse):
+        key = key_of(stage, config.model_dump(mode="json"))
+        if speeds.knows(key):
+            continue
+        try:
+            with reuse.as_in_a_run():
+                speed = measure(samples, of)
+        except (TamisError, OSError) as error:
+            problem = error.problem if isinstance(error, TamisError) else str(error)
+            speeds.failed(key, f"it cannot be measured: {problem}")
+            continue
+        speeds.add(key, speed)
+
+
+def _models(settings: RunSettings, reuse: Reuse) -> Iterator[tuple[str, Settings, Callable[[Samples, str], Speed]]]:
+    """Stage, settings and measurement of each kind of work with a model that is left to do here."""
+
+    def is_left(step: str, number: int = 0) -> bool:
+        return reuse.of(step, number).state != "there"
+
+    for number, rater in enumerate(settings.raters):
+        if rater.backend.kind in ("transformers", "vllm") and is_left("rate", number):
+            yield "rating", rater, lambda samples, of, rater=rater: _rating(rater, samples, of)  # type: ignore[misc]
+    if is_left("embed"):
+        yield "embedding", settings.embedding, lambda samples, of: _embedding(settings.embedding, samples, of)
+    for name in settings.scores:
+        if name != "influence" and is_left(name):
+            scoring: ScoringSettings = getattr(settings, name)
+            yield "scoring", scoring, lambda samples, of, scoring=scoring: _scoring(scoring, samples, of)  # type: ignore[misc]
+    for number, cell in enumerate(settings.cells):
+        if cell.finetuning is not None and is_left("finetune", number):
+            training = cell.finetuning
+            yield "finetuning", training, lambda samples, of, training=training: _training(training, samples, of)  # type: ignore[misc]
+
+
+def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
+    """Samples evenly out of the pool that is there, else the first ones of the sources' files.
+
+    Without either, made-up ones of the length that the rates assume.
+    """
+    pool = reuse.of("pool").folder
+    if pool is not None:
+        artifact = Artifact.open(pool, "pool")
+        every = max(1, artifact.manifest.rows // _SAMPLES)
+        found: Samples = []
+        for start, block in _blocks(artifact):
+            found += [block[row].as_py() for row in range(-start % every, len(block), every)]
+        return found[:_SAMPLES], "samples of the pool"
+    if first := first_samples(settings.pool, _SAMPLES):
+        return first, "first samples of the sources"
+    words = max(2, int(settings.rates.tokens_per_sample / 2.6))  # a made-up word has about 1.3 tokens
+    made: Samples = [
+        [
+            Message(role="user", content=f"{number} " + "why " * words),
+            Message(role="assistant", content=f"{number} " + "because " * words),
+        ]
+        for number in range(_SAMPLES)
+    ]
+    return made, f"made-up samples of about {settings.rates.tokens_per_sample:,.0f} tokens"
+
+
+def _blocks(pool: Artifact) -> Iterator[tuple[int, pa.Array]]:
+    start = 0
+    for batch in pool.batches(["messages"]):
+        yield start, batch["messages"]
+        start += len(batch)
+
+
+def _rating(settings: RatingSettings, samples: Samples, of: str) -> Speed:
+    from tamis.core.llm.backend import Request
+    from tamis.rating.backends import make_backend
+    from tamis.rating.prompts import load_prompt
+
+    backend = make_backend(settings, load_prompt(settings.prompt))
+
+    def work(some: Samples) -> None:
+        requests = [Request(sample_id(sample), as_text(sample)) for sample in some]
+        for _ in backend.answer(iter([requests])):
+            pass
+
+    try:
+        return _timed(work, samples, of)
+    finally:
+        backend.close()
+
+
+def _embedding(settings: EmbeddingSettings, samples: Samples, of: str) -> Speed:
+    from tamis.embedding.encoder import Encoder
+
+    encoder: list[Encoder] = []  # made with the first samples: loading is no part of the speed
+
+    def work(some: Samples) -> None:
+        if not encoder:
+            encoder.append(Encoder(settings))
+        encoder[0].encode([as_text(sample) for sample in some])
+
+    return _timed(work, samples, of)
+
+
+def _scoring(settings: ScoringSettings, samples: Samples, of: str) -> Speed:
+    from tamis.scoring import deita
+    from tamis.scoring.perplexity import Perplexity
+
+    measure = settings.measure
+    scorers: Sequence[Any] = (
+        list(deita.scorers(settings, measure).values())
+        if isinstance(measure, DeitaSettings)
+        else [Perplexity(settings, measure)]
+    )
+
+    def work(some: Samples) -> None:
+        ids = pa.array([sample_id(sample) for sample in some])
+        for scorer in scorers:
+            scorer.score(ids, some)
+
+    return _timed(work, samples, of)
+
+
+def _training(settings: FinetuningSettings, samples: Samples, of: str) -> Speed:
+    """Some small optimizer steps: these take a little more for each sample than larger ones."""
+    from tamis.core.conversations import chat_tokenizer
+    from tamis.core.errors import SettingsError
+    from tamis.finetuning.conversations import write_tokens
+    from tamis.finetuning.processes import to_launch
+    from tamis.finetuning.training import train
+
+    if to_launch(settings):
+        raise SettingsError("training by several processes is measured by training only")
+    small = settings.model_copy(update={"epochs": 1, "batch_size": settings.micro_batch_size})
+    count = _STEPS * settings.micro_batch_size
+    chosen = [samples[number % len(samples)] for number in range(count)]
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
+        subset = Path(folder) / "subset.jsonl"
+        rows = [{"id": sample_id(sample), "source": "measured", "messages": sample} for sample in chosen]
+        subset.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        tokenizer = chat_tokenizer(settings.model, settings.revision, settings.format)
+        trained = write_tokens(subset, tokenizer, small, Path(folder))["samples"]
+        seconds = train(small, tokenizer, Path(folder)).seconds
+    return _speed(trained, seconds, time.monotonic() - started - seconds, of)
+
+
+def _timed(work: Work, samples: Samples, of: str) -> Speed:
+    """Let `work` take ever more samples until it has worked long enough; what counts is how it took the most of them.
+
+    The first sample is for loading. A few take longer each than many do, which share much of the work.
+    """
+    started = time.monotonic()
+    work(samples[:1])
+    begun = last = time.monotonic()
+    size = 1
+    while last - begun < _SECONDS or size < _LEAST:
+        size = min(2 * size, max(len(samples), _LEAST))
+        before = last
+        work([samples[number % len(samples)] for number in range(size)])
+        last = time.monotonic()
+    seconds = last - before
+    _free_memory()
+    return _speed(size, seconds, max(begun - started - seconds / size, 0.0), of)
+
+
+def _speed(done: int, seconds: float, fixed: float, of: str) -> Speed:
+    return Speed(done, seconds, fixed, f"a measurement now, {done:,} {of} in {seconds:,.1f} s, loading {fixed:,.1f} s")
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -1,0 +1,338 @@
+"""The lines of a plan: what each kind of step works on, what of it is there, and what is left of it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tamis.core.idfiles import read_ids
+from tamis.core.llm.settings import PriceSettings, ServiceSettings
+from tamis.core.settings import Settings
+from tamis.finetuning.settings import FinetuningSettings
+from tamis.judging.settings import ServiceContestant
+from tamis.rating.settings import RatingSettings
+from tamis_pipelines.answers import Matches, stored_in_matches, stored_ratings
+from tamis_pipelines.rates import RatesSettings, relative
+from tamis_pipelines.speeds import NOTHING, Speeds, Time, key_of, pairs, sum_of, within_limits
+
+if TYPE_CHECKING:
+    from tamis.neighbors.settings import NeighborsSettings
+    from tamis_pipelines.experiment import Cell, CellsJudging
+    from tamis_pipelines.pods import ScoreName
+    from tamis_pipelines.reuse import Found, Reuse
+    from tamis_pipelines.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Line:
+    """A kind of step: how many there are, what each works on, and what is left to do of all of them.
+
+    Attributes:
+        step: what it is called.
+        count: how many there are; of a rater the pods that a cluster gives it.
+        work: what they work on.
+        gpu_hours, money: what is still to be done takes.
+        all_gpu_hours, all_money: what they would take if nothing was there.
+        done: how many are finished, and are reused by a run on this machine.
+        of: of so many; of a rater 1, whatever `count` is.
+        answers: where the lasting store has some of those that are wanted: how many, and how many are wanted.
+        unknown: why it is not known what is there; empty where it is.
+        time: what is still to be done takes on this machine.
+    """
+
+    step: str
+    count: int
+    work: str
+    gpu_hours: float
+    money: float
+    all_gpu_hours: float
+    all_money: float
+    done: int = 0
+    of: int = 1
+    answers: tuple[int, int] | None = None
+    unknown: str = ""
+    time: Time = NOTHING
+
+
+class Planner:
+    """Makes a plan's lines out of what is to be done, what is there, the rates, and this machine's speeds."""
+
+    def __init__(self, settings: RunSettings, samples: int, rates: RatesSettings, reuse: Reuse, speeds: Speeds) -> None:
+        self._settings, self._samples, self._rates = settings, samples, rates
+        self._reuse, self._speeds = reuse, speeds
+        self.cells = [(cell, self._training_hours(cell)) for cell in settings.cells]
+
+    def lines(self) -> Iterator[Line]:
+        """All lines, in the order of the steps."""
+        settings, n = self._settings, self._samples
+        all_of_it = f"{n:,} samples"
+        yield self._steps("pool", all_of_it, [_Part(self._reuse.of("pool"), 0, self._time("pool", settings.pool, n))])
+        for number, rater in enumerate(settings.raters):
+            yield self._rating(number, rater)
+        embedded = n / self._rates.embedded_per_second / 3600
+        time = self._time("embedding", settings.embedding, n)
+        yield self._steps("embed", all_of_it, [_Part(self._reuse.of("embed"), embedded, time)])
+        part = _Part(self._reuse.of("find-neighbors"), 0, self._searching(settings.neighbors))
+        yield self._steps("neighbors", all_of_it, [part])
+        curated = n * len(settings.rater_names)
+        part = _Part(self._reuse.of("curate"), 0, self._time("curation", settings.curation, curated))
+        yield self._steps("curate", all_of_it, [part])
+        for name in settings.scores:
+            yield self._scoring(name, all_of_it)
+        yield self._steps(
+            "select",
+            "",
+            [
+                _Part(self._reuse.of("select", number), 0, self._time("selection", cell.subset, 1))
+                for number, (cell, _) in enumerate(self.cells)
+            ],
+        )
+        if settings.finetuning is not None:
+            yield from self._training(settings.finetuning)
+        yield self._steps(
+            "report", "", [_Part(self._reuse.of("report"), 0, self._time("reporting", settings.report, 1))]
+        )
+
+    def _steps(self, step: str, work: str, parts: Sequence[_Part]) -> Line:
+        """The line of steps that run here, on GPUs as the rates have it."""
+        left = [part for part in parts if part.found.state != "there"]
+        hours, all_hours = sum(part.hours for part in left), sum(part.hours for part in parts)
+        price = self._rates.gpu_hour
+        return Line(
+            step,
+            len(parts),
+            work,
+            hours,
+            hours * price,
+            all_hours,
+            all_hours * price,
+            done=len(parts) - len(left),
+            of=len(parts),
+            unknown=next((part.found.why for part in left if part.found.state == "not known"), ""),
+            time=sum_of(part.time for part in left),
+        )
+
+    def _time(self, stage: str, settings: Settings, units: float) -> Time:
+        return self._speeds.time(key_of(stage, settings.model_dump(mode="json")), units)
+
+    def _searching(self, settings: NeighborsSettings) -> Time:
+        """An exact search compares all pairs; which of the two `auto` takes depends on the device, too."""
+        exact = settings.method == "exact" or (settings.method == "auto" and self._samples <= settings.exact_up_to)
+        method = "exact" if exact else "approximate"
+        return self._speeds.time(("neighbors", method), pairs(self._samples) if exact else self._samples)
+
+    def _scoring(self, name: ScoreName, work: str) -> Line:
+        settings, found = self._settings, self._reuse.of(name)
+        if name == "influence" and settings.influence is not None:
+            units = self._samples * settings.influence.warmup.epochs
+            part = _Part(found, self._influence_hours(), self._time("influence", settings.influence, units))
+            return self._steps("score for less", work, [part])
+        passes = 2 if name == "deita" else 1  # by its two models
+        hours = passes * self._samples / self._rates.scored_per_second / 3600
+        part = _Part(found, hours, self._time("scoring", getattr(settings, name), self._samples))
+        return self._steps(f"score for {name}", work, [part])
+
+    def _rating(self, number: int, rater: RatingSettings) -> Line:
+        """Pods are those of a run on a cluster; they share the work, and the GPU hours."""
+        step, kind, found = f"rate by {rater.name}", rater.backend.kind, self._reuse.of("rate", number)
+        model = str(getattr(rater.backend, "model", ""))
+        if kind == "import":
+            time = self._time("rating", rater, self._samples)
+            return self._steps(step, "imported", [_Part(found, 0, time)])
+        asked, stored, unknown = self._answers_of(rater, found)
+        left = asked - stored
+        left_out = self._samples / asked - 1  # to each sample that is rated
+        sample = f" of {self._samples:,}" if asked < self._samples else ""
+        rates, pods = self._rates, self._settings.kubeflow.rating_shards.get(rater.name, 1)
+        answers = (stored, asked) if stored else None
+        if kind in ("transformers", "vllm"):
+            each, time = relative(model) / rates.rated_per_second / 3600, self._time("rating", rater, left)
+            price = each * rates.gpu_hour
+            saved = f", saves {hours_told(each * asked * left_out)} GPU hours" if left_out else ""
+            work, hours = f"{asked:,}{sample} samples by {model}{saved}", each
+        else:
+            assert isinstance(rater.backend, ServiceSettings)
+            sent = rates.prompt_tokens + rates.tokens_per_sample
+            answered = rates.answer_tokens + getattr(rater.backend, "thinking_tokens", 0)
+            price, hours = _price(rater, rates).of(sent, answered), 0.0
+            tokens = f"{asked * (sent + answered) / 1e6:,.0f} M tokens by {model}"
+            saved = f"{price * asked * left_out:,.2f} {rates.currency}"
+            work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
+            time = self._asking("rating", rater, rater.backend, left, sent, answered)
+        all_of_it = (asked * hours, asked * price)
+        if found.state == "there":
+            return Line(step, pods, work, 0, 0, *all_of_it, done=1, answers=answers)
+        open_ = (left * hours, left * price)
+        return Line(step, pods, work, *open_, *all_of_it, answers=answers, unknown=unknown, time=time)
+
+    def _asking(
+        self, stage: str, settings: Settings, service: ServiceSettings, count: int, sent: float, answered: float
+    ) -> Time:
+        """What `count` requests of so many tokens each take: by the limits that are set, or as an earlier step took."""
+        if count == 0:
+            return NOTHING
+        limited = within_limits(service, count, count * sent, count * answered)
+        recorded = self._time(stage, settings, count)
+        return limited if limited.seconds is not None or recorded.seconds is None else recorded
+
+    def _answers_of(self, rater: RatingSettings, found: Found) -> tuple[int, int, str]:
+        """How many samples are to be rated, how many of these the store has rated, and why that is not known."""
+        if found.manifest is not None:
+            rated = int(found.manifest.facts["asked"]) + int(found.manifest.facts["reused"])
+            return rated, rated, ""
+        seen = stored_ratings(self._reuse, rater)
+        if isinstance(seen, tuple):
+            return *seen, ""
+        return _asked(rater, self._samples), 0, found.why or seen
+
+    def _training(self, training: FinetuningSettings) -> Iterator[Line]:
+        settings, rates = self._settings, self._rates
+        models = [cell.finetuning.model for cell, _ in self.cells if cell.finetuning]
+        bases = list(dict.fromkeys(models))
+        parts = []
+        for number, (cell, hours) in enumerate(self.cells):
+            assert cell.finetuning is not None
+            time = self._time("finetuning", cell.finetuning, self._chosen(cell) * cell.finetuning.epochs)
+            parts.append(_Part(self._reuse.of("finetune", number), hours, time))
+        yield self._steps("finetune", f"{training.epochs} epochs", parts)
+        work = f"{len(bases)} base models and {len(models)} trained ones" if len(bases) > 1 else "with the base model"
+        evaluation = settings.evaluation
+        if evaluation is not None:
+            if evaluation.suite != "paper":
+                work += f"; by the hours of the suite paper, not of {evaluation.suite}"
+            parts = []
+            for number, model in enumerate([*bases, *models]):
+                time = self._time("evaluation", evaluation.model_copy(update={"model": model}), 1)
+                hours = rates.evaluation_hours * relative(model)
+                parts.append(_Part(self._reuse.of("evaluate", number), hours, time))
+            yield self._steps("evaluate", work, parts)
+        if settings.judging is not None:
+            yield from self._judging(settings.judging, models)
+
+    def _judging(self, judging: CellsJudging, models: Sequence[str]) -> Iterator[Line]:
+        """Answers of every cell, and of each opponent once; then the verdicts."""
+        rates = self._rates
+        matches = [
+            (judging.of(model), self._reuse.of("judge", number), self._reuse.of("finetune", number))
+            for number, model in enumerate(models)
+        ]
+        seen = stored_in_matches(self._reuse, matches)
+        prompts = seen.prompts or _prompts(judging, rates)
+        left = [match for match, found, _ in matches if found.state != "there"]
+        # A judgement's time is that of all its answers, too; where none is known, each of these has its own.
+        whole = sum_of(self._time("judging", match, prompts) for match in left)
+        opponents = {str(one): (one, model) for model in models if (one := judging.of(model).against) is not None}
+        writers = [(model, seen.of_models[number]) for number, model in enumerate(models)]
+        writers += [
+            (model, seen.of_opponents[name])
+            for name, (one, model) in opponents.items()
+            if one.kind in ("model", "artifact")
+        ]
+        each, price = prompts * rates.written_tokens / rates.written_per_second / 3600, rates.gpu_hour
+        hours = sum(each * relative(model) for model, _ in writers)
+        open_ = sum(each * relative(model) * (1 - there) for model, there in writers)
+        work, done = f"{prompts:,} prompts", sum(there == 1 for _, there in writers)
+        time = NOTHING if whole.seconds is not None or done == len(writers) else whole
+        yield Line(
+            *("answer prompts", len(writers), work, open_, open_ * price, hours, hours * price),
+            done=done,
+            of=len(writers),
+            unknown=seen.unknown,
+            time=time,
+        )
+        for name, (service, _) in opponents.items():
+            if isinstance(service, ServiceContestant):
+                there = seen.of_opponents[name]
+                yield self._opponent(service, prompts, round(there * prompts), whole, seen.unknown)
+        yield self._judge(judging, len(matches) - len(left), seen, prompts, whole)
+
+    def _opponent(self, service: ServiceContestant, prompts: int, stored: int, whole: Time, unknown: str) -> Line:
+        """The answers of an opponent that is a service, of which so many are `stored`."""
+        sent, answered = self._rates.prompt_tokens, self._rates.written_tokens
+        price, left = _price(service, self._rates).of(sent, answered), prompts - stored
+        work = f"{prompts * (sent + answered) / 1e6:,.1f} M tokens by {service.model}"
+        time = within_limits(service, left, left * sent, left * answered)
+        return Line(
+            *("answer prompts", 1, work, 0, left * price, 0, prompts * price),
+            done=int(left == 0),
+            answers=(stored, prompts) if stored else None,
+            unknown=unknown,
+            time=NOTHING if whole.seconds is not None or left == 0 else time,
+        )
+
+    def _judge(self, judging: CellsJudging, done: int, seen: Matches, prompts: int, whole: Time) -> Line:
+        """The verdicts on all cells: two a prompt."""
+        backend, rates, of = judging.judge.backend, self._rates, len(seen.of_judge)
+        asked, stored = 2 * prompts * of, round(2 * prompts * sum(seen.of_judge))
+        left, hours, time = asked - stored, 0.0, whole
+        if isinstance(backend, ServiceSettings):
+            sent = rates.prompt_tokens + 2 * rates.written_tokens
+            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
+            price, work = _price(judging, rates).of(sent, answered), f"{asked * (sent + answered) / 1e6:,.1f} M tokens"
+            if whole.seconds is None:
+                time = within_limits(backend, left, left * sent, left * answered)
+        else:
+            hours = relative(backend.model) / rates.rated_per_second / 3600
+            price, work = hours * rates.gpu_hour, f"{asked:,} verdicts"
+        return Line(
+            *("judge", of, f"{work} by {backend.model}", left * hours, left * price, asked * hours, asked * price),
+            done=done,
+            of=of,
+            answers=(stored, asked) if stored else None,
+            unknown=seen.unknown,
+            time=time if left else NOTHING,
+        )
+
+    def _influence_hours(self) -> float:
+        """The warm-up's training, and gradients of every sample at every checkpoint."""
+        less, samples, rates = self._settings.influence, self._samples, self._rates
+        if less is None:
+            return 0.0
+        warmup = less.warmup.size if less.warmup.size >= 1 else less.warmup.size * samples
+        tokens = warmup * less.warmup.epochs * rates.tokens_per_sample
+        seconds = tokens / rates.trained_tokens_per_second + samples * less.warmup.epochs / rates.gradients_per_second
+        return relative(less.model) * seconds / 3600
+
+    def _training_hours(self, cell: Cell) -> float:
+        training: FinetuningSettings | None = cell.finetuning
+        if training is None:
+            return 0.0
+        tokens = self._chosen(cell) * training.epochs * self._rates.tokens_per_sample
+        return relative(training.model) * tokens / self._rates.trained_tokens_per_second / 3600
+
+    def _chosen(self, cell: Cell) -> float:
+        """Samples of the cell's subset."""
+        size = cell.subset.size
+        return self._samples if size is None else size if size >= 1 else size * self._samples
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One step of a line: what is known of it, and its GPU hours and time if it is to be done."""
+
+    found: Found
+    hours: float
+    time: Time
+
+
+def _asked(rater: RatingSettings, samples: int) -> int:
+    """How many samples are rated, those of `also` counted as if none of them were drawn anyway."""
+    also = sum(len(read_ids(file, setting=f"raters.{rater.name}.also")) for file in rater.also)
+    return min(rater.asked(samples) + also, samples)
+
+
+def _prompts(judging: CellsJudging, rates: RatesSettings) -> int:
+    """Prompts of a match, as far as the settings limit them."""
+    limits = [prompts.limit for prompts in judging.prompts]
+    return rates.judged_prompts if None in limits else sum(limit for limit in limits if limit)
+
+
+def _price(asking: RatingSettings | CellsJudging | ServiceContestant, rates: RatesSettings) -> PriceSettings:
+    """What a service's tokens cost: as its own section says, else at the rates."""
+    return asking.price or PriceSettings(input=rates.input_price, output=rates.output_price)
+
+
+def hours_told(hours: float) -> str:
+    """GPU hours in words."""
+    return f"{hours:,.1f}" if hours >= 0.05 or hours == 0 else "< 0.1"

@@ -1,0 +1,110 @@
+"""A plan as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tamis.core.hardware import hardware
+from tamis_pipelines.plan import Plan
+from tamis_pipelines.plan_lines import Line, hours_told
+from tamis_pipelines.speeds import as_words, sum_of
+
+_MANY = 50  # cells; Kubeflow is known to work with fan-outs in the tens
+
+
+def as_text(plan: Plan) -> str:
+    """The plan as tables: steps, what they take here, cells, and the rates that it rests on."""
+    return "\n".join([*_steps(plan), "", *_times(plan), "", *_cells(plan), "", *_rates(plan), *_end(plan)])
+
+
+def _steps(plan: Plan) -> Iterator[str]:
+    currency = plan.rates.currency
+    rows = [["step", "times", "GPU hours", currency, "there", "time here", "on"]]
+    for line in plan.lines:
+        there = "not known" if line.unknown else _there(line)
+        figures = [hours_told(line.gpu_hours), f"{line.money:,.2f}", there, as_words(line.time)]
+        rows.append([line.step, str(line.count), *figures, line.work])
+    known = [line.time for line in plan.lines if line.time.seconds is not None]
+    time = as_words(sum_of(known)) if len(known) == len(plan.lines) else "not known"
+    rows.append(["total", "", hours_told(plan.gpu_hours), f"{plan.money:,.2f}", "", time, ""])
+    yield from _columns(rows)
+    notes = [note for line in plan.lines if (note := _note(line, currency))]
+    if (plan.all_gpu_hours, plan.all_money) != (plan.gpu_hours, plan.money):
+        notes.append(
+            "GPU hours and money are of what is left to do; if nothing was there: "
+            f"{hours_told(plan.all_gpu_hours)} GPU hours, {plan.all_money:,.2f} {currency}"
+        )
+    if all(line.done == line.of for line in plan.lines):
+        notes.append("All of it is there: a run reuses every step.")
+    if plan.assumed:
+        notes.append(f"Assumed is, {plan.assumed}")
+    yield from ["", *notes] if notes else []
+
+
+def _there(line: Line) -> str:
+    if line.done == line.of:
+        return "all" if line.of > 1 else "yes"
+    return f"{line.done} of {line.of}" if line.done else "in part" if line.answers else "no"
+
+
+def _note(line: Line, currency: str) -> str:
+    """What a line has no room for: stored answers, and why something is not known."""
+    if line.answers and line.done < line.of:
+        stored, wanted = line.answers
+        left, whole = (f"{money:,.2f} {currency}" for money in (line.money, line.all_money))
+        return (
+            f"{line.step}: {stored:,} of {wanted:,} answers are in the store; {wanted - stored:,} to ask: about {left} "
+            f"(all of them: {whole})"
+        )
+    return f"{line.step}: what is there is not known: {line.unknown}" if line.unknown else ""
+
+
+def _times(plan: Plan) -> Iterator[str]:
+    """What the sum of times rests on."""
+    known = [(line, line.time) for line in plan.lines if line.time.seconds]
+    unknown = [line for line in plan.lines if line.time.seconds is None]
+    total = sum_of(time for _, time in known)
+    told = as_words(total) or ("nothing is left to do" if not unknown else "not known")
+    yield f"Time on this machine ({hardware()}), without some seconds that each step takes to start: {told}"
+    rows = [[f"  {line.step}", as_words(time), f"by {time.rests}"] for line, time in known]
+    rows += [[f"  {line.step}", "not known", line.time.rests] for line in unknown]
+    yield from _columns(rows) if rows else []
+    if unknown and known:
+        yield "The sum is without what is not known."
+    if unknown:
+        yield "`tamis plan --measure` measures models that run here, for some seconds each."
+
+
+def _cells(plan: Plan) -> Iterator[str]:
+    rows = [["cell", "strategy", "rater", "samples", "seed", "base model", "GPU hours of training"]]
+    for cell, hours in plan.cells:
+        subset, training = cell.subset, cell.finetuning
+        size = "all" if subset.size is None else f"{subset.size:g}" if subset.size < 1 else f"{subset.size:,}"
+        of_model = [str(training.seed), training.model, hours_told(hours)] if training else [str(subset.seed), "", ""]
+        rows.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
+    yield from [f"{len(plan.cells)} cells:", "", *_columns(rows)]
+    if len(plan.cells) > _MANY:
+        yield ""
+        yield f"More than {_MANY} cells: on Kubeflow, split the experiment; finished steps are shared all the same."
+
+
+def _rates(plan: Plan) -> Iterator[str]:
+    fields = type(plan.rates).model_fields
+    values = {name: getattr(plan.rates, name) for name in plan.used} | {"samples": plan.samples}
+    rows = [["rate", "value", "what it is"]]
+    rows += [[name, str(value), str(fields[name].description)] for name, value in values.items()]
+    yield "GPU hours and money are an estimate from these rates, one GPU each (`rates` in the settings):"
+    yield from ["", *_columns(rows)]
+
+
+def _end(plan: Plan) -> Iterator[str]:
+    if plan.goes:
+        yield ""
+        gone = ", ".join(plan.goes)
+        yield f"A local run takes away results of an earlier one, unless it has another `name`: {gone}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines with columns of equal width."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
