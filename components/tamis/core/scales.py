@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 1, 10
+_MANY = 30  # scores, of which some should be high
+_SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many scores within it make one ask
+_CLASSES = 5  # the top of the paper's scale from 0
 Numbers = TypeVar("Numbers", float, "NDArray[np.float64]")
 
 
@@ -34,3 +37,22 @@ class Scale(Settings):
 
     def __str__(self) -> str:
         return f"{self.lowest:g} to {self.highest:g}"
+
+
+def seem_on_another(lowest: float, highest: float, number: int) -> bool:
+    """Whether scores seem to be on another scale than 1 to 10, which nobody declared.
+
+    Args:
+        lowest: of the scores.
+        highest: of the scores.
+        number: of scores.
+    """
+    if lowest < 0 or not number:
+        return False
+    classes = lowest == 0 and highest <= _CLASSES
+    return classes or any(highest <= top and number >= enough for top, enough in _SMALL_SCALES)
+
+
+def in_lower_half(highest: float, number: int, scale: Scale) -> bool:
+    """Whether `number` scores, none above `highest`, are so many that one in the upper half of `scale` is missed."""
+    return number >= _MANY and highest < (scale.lowest + scale.highest) / 2

@@ -33,7 +33,8 @@ REJECTS = pa.schema(
     ]
 )
 
-STATUSES = ("ok", "unparsable", "refused", "too_long", "failed")
+MISSING: Literal["missing"] = "missing"  # the status of a sample of which a file of ratings has none
+STATUSES = ("ok", "unparsable", "refused", "too_long", "failed", MISSING)
 NOT_ASKED: Literal["not_asked"] = "not_asked"  # the status of a sample that the settings leave out: it is no failure
 
 RATINGS = pa.schema(

@@ -156,7 +156,7 @@ def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> G
     found = read_grades(
         settings.grades, ids, lowest=settings.lowest, highest=settings.highest, scratch=step.scratch, pool=pool
     )
-    log.info("curation: %d samples have a human grade", found.graded)
+    log.info("curation: %d samples have a human grade; %s", found.graded, _how_chosen(found))
     return found
 
 
@@ -164,11 +164,22 @@ def _add_grades(result: Curated, grades: Grades | None) -> None:
     """What was read of the grades, and what they say where the mode does not use them, or could not."""
     if grades is None:
         return
+    result.diagnosis["warnings"] += grades.warnings
     counts = {"graded": grades.graded, "unknown": grades.unknown, "empty": grades.empty, "weighted": grades.weighted}
+    counts |= grades.chosen | {"equal_weights": grades.equal}
     result.diagnosis["grades"] = counts | {"agreement": grades.agreement}
     if result.diagnosis.get("held_out") is None:
         weights = grades.weights if grades.weighted else None
         result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, result.score, weights=weights)
+
+
+def _how_chosen(grades: Grades) -> str:
+    """How the graded samples were chosen, in words."""
+    if not grades.weighted:
+        return "nothing says how these were chosen: they are taken as drawn at random (see 'weight' in the README)"
+    counts = grades.chosen
+    said = f"{counts['drawn_at_random']} drawn at random, {counts['chosen_otherwise']} chosen otherwise"
+    return f"{said}; {grades.equal} of the former lack a weight and count alike" if grades.equal else said
 
 
 def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:

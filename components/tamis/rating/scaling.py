@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tamis.core.llm.forms import Form
-from tamis.core.scales import HIGHEST, LOWEST, Scale
+from tamis.core.scales import HIGHEST, LOWEST, Scale, in_lower_half
 from tamis.rating.parsing import KEYS, Scores
 
 log = logging.getLogger(__name__)
-_MANY = 30  # ratings, of which some should be high
 
 
 def form_of(scale: Scale) -> Form:
@@ -50,7 +49,7 @@ def question_lower_half(rater: str, histogram: Mapping[str, int], scale: Scale) 
         scale: the scale that is declared.
     """
     given = [int(score) for score, count in histogram.items() if count]
-    if sum(histogram.values()) >= _MANY and max(given) < (LOWEST + HIGHEST) / 2:
+    if given and in_lower_half(max(given), sum(histogram.values()), Scale()):
         log.warning(
             "rater '%s': no sample has more than %d of 10, on the declared scale from %s: is that the scale that its "
             "prompt asks for?",

@@ -203,7 +203,8 @@ def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form
     """What a service's reply, or the lack of one, says about a sample."""
     if isinstance(outcome, Fault):
         problem: Any = {"too long": "too_long", "content filter": "refused"}.get(outcome.kind, "failed")
-        return Answer(request.id, problem=problem, error=str(outcome), shortened=shortened)
+        paid: dict[str, Any] = {"prompt_tokens": outcome.prompt_tokens, "completion_tokens": outcome.completion_tokens}
+        return Answer(request.id, problem=problem, error=str(outcome), shortened=shortened, **paid)
     known: dict[str, Any] = {
         "shortened": shortened,
         "prompt_tokens": outcome.prompt_tokens,
