@@ -393,7 +393,7 @@ def _question_scale(found: _Found, declared: Scale | None, source: str) -> list[
 
 
 def _refuse_outside(found: _Found, scale: Scale) -> None:
-    bad = np.flatnonzero(~((found.values >= scale.lowest) & (found.values <= scale.highest)))
+    bad = np.flatnonzero([not scale.has(value) for value in found.values.tolist()])
     if len(bad):
         first = int(bad[0])
         raise InputError(

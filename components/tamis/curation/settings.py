@@ -30,8 +30,8 @@ class GradesSettings(Settings):
     )
     scale: Scale | None = Field(
         None,
-        description="the scale that the grades are on, {lowest: 1, highest: 5} say; it is stretched to 1..10; 1 to 10 if "
-        "not given, unless the grades look like another",
+        description="the scale that the grades are on, {lowest: 1, highest: 5} say; it is stretched to 1..10; 1 to 10 "
+        "if not given, unless the grades look like another",
     )
 
     @model_validator(mode="after")

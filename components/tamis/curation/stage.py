@@ -84,13 +84,14 @@ def _run(step: Step[CurationSettings]) -> None:
         None if known is None else known.lengths,
         None if grades is None else grades.classes,
         grades.weights if grades is not None and grades.weighted else None,
+        np.stack([ratings.reachable for ratings in given]),
     )
     places = {} if known is None or settings.per_source is None else known.sources
     diversity = _diversity(distances, settings)
     results = {}
     for number, ratings in enumerate(given):
         log.info("curation: %s", ratings.rater)
-        alone = replace(arrays, ratings=arrays.ratings[:, [number]])
+        alone = replace(arrays, ratings=arrays.ratings[:, [number]], reachable=ratings.reachable[None])
         result = results[ratings.rater] = _curate(alone, places, settings, fill=_fills(settings, [ratings]))
         result.diagnosis["warnings"] += _warnings(ratings, settings, indices.shape[1])
     if len(results) > 1:
@@ -232,6 +233,7 @@ def _curate_one(arrays: Arrays, *, settings: CurationSettings, fill: bool) -> Cu
             confidence=settings.threshold,
             doubled=settings.mode == "reference",
             seed=settings.seed,
+            reachable=None if arrays.reachable is None else arrays.reachable[0],
         )
     return model.curate(
         arrays.ratings,
@@ -249,6 +251,7 @@ def _curate_one(arrays: Arrays, *, settings: CurationSettings, fill: bool) -> Cu
         neighbors=settings.neighbors,
         copy_distance=settings.copy_distance if settings.copies == "exclude" else None,
         fit_samples=settings.fit_samples,
+        reachable=arrays.reachable,
         keep_posterior=settings.posterior or (settings.per_source is not None and arrays.grades is not None),
     )
 

@@ -17,7 +17,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.steps import Step
-from tamis.core.tables import MISSING, RATINGS, PartsWriter
+from tamis.core.tables import MISSING, POSSIBLE, RATINGS, PartsWriter
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
 from tamis.rating.parsing import UnparsableError
 from tamis.rating.records import Rating
@@ -93,6 +93,7 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     step.facts.update(summary.facts())
     step.facts |= {
         "scale": "classes" if settings.backend.scale == "classes" else str(file.scale),
+        POSSIBLE: list(file.ratings),
         "rows_in_file": len(keys),
         "rows_in_pool": matched,
         "rows_without_key": sum(key is None for key in keys),
@@ -147,6 +148,14 @@ class _File:
         self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
         self.rows = len(self._columns[settings.overall])
         self.lowest, self.highest = math.inf, -math.inf  # of the overall scores seen, in or out of the scale
+        self.whole = True  # whether those in the scale are whole numbers from its lowest
+
+    @property
+    def ratings(self) -> tuple[int, ...]:
+        """The ratings of 1..10 that its scores can come to. Whole numbers alone are taken for a scale of such."""
+        if self.settings.scale == "classes":
+            return tuple(range(_SHIFT, _SHIFT + int(self.scale.highest) + 1))
+        return (self.scale.in_steps_of(1.0) if self.whole else self.scale).ratings()
 
     def values(self, column: str) -> list[Any]:
         """One of the columns that the settings name."""
@@ -173,9 +182,12 @@ class _File:
         if column == self.settings.overall:
             self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
         self._check_range(column, value)
+        self._check_step(column, value)
+        if column == self.settings.overall and not float(value - self.scale.lowest).is_integer():
+            self.whole = False
         if self.settings.scale == "classes":
             return int(value) + _SHIFT
-        return math.floor(self.scale.stretched(float(value)) + 0.5)
+        return self.scale.rating(value)
 
     def _expected(self, column: str, row: int) -> float | None:
         value = number_of(column, self._columns[column][row])
@@ -187,6 +199,10 @@ class _File:
     def _check_range(self, column: str, value: float) -> None:
         if not self.scale.lowest <= value <= self.scale.highest:
             raise UnparsableError(f"out of range: {column} is {value:g}, allowed {self.scale}")
+
+    def _check_step(self, column: str, value: float) -> None:
+        if not self.scale.has(value):
+            raise UnparsableError(f"not on the scale: {column} is {value:g}, allowed {self.scale}")
 
 
 def _key_column(settings: ImportSettings) -> str | None:

@@ -135,9 +135,7 @@ class ChatClient:
             await happens_within(self._news, wait)
 
     async def _acquire(self, call: Call) -> Amounts:
-        taken = await self._limits.acquire(
-            call.input_tokens, call.output_tokens, call.most_output_tokens, self._closed
-        )
+        taken = await self._limits.acquire(call.input_tokens, call.output_tokens, call.most_output_tokens, self._closed)
         self._raise_if_closed()
         return taken
 
@@ -157,9 +155,9 @@ class ChatClient:
 
     def _telling(self, outcome: Reply | Fault) -> Reply | Fault:
         """The outcome of a request, with what probes took that were sent for it and others, since that is paid, too."""
-        if self._probe_tokens is None or (isinstance(outcome, Reply) and None in (
-            outcome.prompt_tokens, outcome.completion_tokens
-        )):  # such a reply's are estimated later
+        if self._probe_tokens is None or (
+            isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens)
+        ):  # such a reply's are estimated later
             return outcome
         (prompt, answer), self._probe_tokens = self._probe_tokens, None
         return replace(

@@ -185,7 +185,9 @@ class Health:
         outage = self._absent is not None and self._absent.proved
         if not outage:
             if self._away:
-                log.warning("%s answers what it answered before: the requests that fail do so by themselves", self._name)
+                log.warning(
+                    "%s answers what it answered before: the requests that fail do so by themselves", self._name
+                )
             self._away, self._back = False, self._clock()
         self._lives(course)
         return not outage

@@ -196,7 +196,7 @@ class OpenAIBackend:
 
 def answer_tokens(form: Form | None, most: int) -> int:
     """Tokens that an answer is thought to take: those of its numbers; all that it may have, where it is free text."""
-    return most if form is None else _TOKENS_OF_A_NUMBER * len(form.keys)
+    return most if form is None else (_TOKENS_OF_A_NUMBER + (form.decimals and form.decimals + 1)) * len(form.keys)
 
 
 def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
