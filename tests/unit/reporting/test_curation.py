@@ -17,6 +17,7 @@ from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run as curate
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as rate
+from tamis.reporting.numbers import DASH
 from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
 from tests.artifacts import conversation, make_neighbors, make_pool, make_ratings
@@ -124,7 +125,7 @@ def on_five(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pool = make_pool(folder / "pool", samples)
     neighbors = make_neighbors(folder / "neighbors", ids, known.indices, known.distances)
     five, ten = (draw_ratings(known.true, T, random) for _ in range(2))
-    columns = {"id": ids, "five": [(1, 2, 3, 4, 4, 5)[score] for score in five], "ten": (ten + 4).tolist()}
+    columns = {"id": ids, "five": [(1, 2, 3, 4, 4, 5)[score] for score in five], "ten": [None, *(ten[1:] + 4).tolist()]}
     pq.write_table(pa.table(columns), folder / "scores.parquet")
     ratings = []
     for name, scale in (("five", {"lowest": 1, "highest": 5}), ("ten", "1-10")):
@@ -158,3 +159,10 @@ def test_classes_that_a_scale_cannot_reach_are_no_warning_and_have_no_probabilit
     assert five == []
     text = (on_five / "report" / "results.md").read_text()
     assert "The scale on which the ratings were given has none in class 1 and 3." in text
+
+
+def test_an_imported_rating_that_is_missing_is_no_answer_that_could_not_be_read(on_five: Path) -> None:
+    facts = Artifact.open(on_five / "ten", "ratings").manifest.facts
+    assert (facts["missing"], facts["unparsable"], facts["errors"]) == (1, 0, {"missing: no rating in the file": 1})
+    text = (on_five / "report" / "results.md").read_text()
+    assert f"| ten | no rating in the file | {DASH} | 1 |" in text

@@ -69,7 +69,8 @@ def _scales(raters: list[Ratings]) -> str:
         return ""
     return (
         f"Given on another scale, and stretched to 1 to 10 here: {listed(others)}. Values in between do not occur, and "
-        "neighbouring ones of the given scale may come to one score class, or leave one out."
+        "neighbouring ones of the given scale may come to one score class, or leave one out: then it "
+        "says nothing that no rating is in it."
     )
 
 
