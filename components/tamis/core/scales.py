@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import Field, model_validator
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 1, 10
+_MANY = 30  # scores, of which some should be high
+_SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many scores within it make one ask
+_DIGITS = 9  # of a stretched score that count
+_CLASSES = 5  # the top of the paper's scale from 0
 Numbers = TypeVar("Numbers", float, "NDArray[np.float64]")
 
 
@@ -21,16 +27,79 @@ class Scale(Settings):
 
     lowest: float = Field(float(LOWEST), allow_inf_nan=False, description="the worst score that can be given")
     highest: float = Field(float(HIGHEST), allow_inf_nan=False, description="the best score that can be given")
+    step: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="distance between two scores that can be given, 0.1 say; not given: nothing is said of it",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Scale:
         if self.highest <= self.lowest:
             raise ValueError(f"highest ({self.highest:g}) must be above lowest ({self.lowest:g})")
+        if self.step is not None and (_exact(self.highest) - _exact(self.lowest)) % _exact(self.step):
+            raise ValueError(f"steps of {self.step:g} from {self.lowest:g} do not lead to {self.highest:g}")
         return self
+
+    @property
+    def decimals(self) -> int:
+        """Digits behind the point that its scores are written with, as far as ends and step show."""
+        numbers = [_exact(number) for number in (self.lowest, self.highest, self.step) if number is not None]
+        return max(max(0, -int(number.normalize().as_tuple().exponent)) for number in numbers)
+
+    def has(self, value: float) -> bool:
+        """Whether a score can be given on it: between its ends, and a whole number of steps from them."""
+        if not self.lowest <= value <= self.highest:
+            return False
+        return self.step is None or not (_exact(value) - _exact(self.lowest)) % _exact(self.step)
+
+    def ratings(self) -> tuple[int, ...]:
+        """The ratings of 1..10 that its scores come to; all of them, where nothing is said of its steps."""
+        if self.step is None:
+            return tuple(range(LOWEST, HIGHEST + 1))
+        steps = int((_exact(self.highest) - _exact(self.lowest)) / _exact(self.step))
+        scores = (float(_exact(self.lowest) + number * _exact(self.step)) for number in range(steps + 1))
+        return tuple(sorted({self.rating(score) for score in scores}))
+
+    def in_steps_of(self, step: float) -> Scale:
+        """The same scale with this step, where none is set and it leads from end to end."""
+        if self.step is not None or (_exact(self.highest) - _exact(self.lowest)) % _exact(step):
+            return self
+        return Scale(lowest=self.lowest, highest=self.highest, step=step)
+
+    def rating(self, value: float) -> int:
+        """The rating of 1..10 that a score comes to: stretched, and rounded half up."""
+        # What is half but for the last digits of floating point is half.
+        return math.floor(round(self.stretched(float(value)), _DIGITS) + 0.5)
 
     def stretched(self, values: Numbers) -> Numbers:
         """Scores on this scale, brought to 1..10."""
         return LOWEST + (values - self.lowest) * (HIGHEST - LOWEST) / (self.highest - self.lowest)
 
     def __str__(self) -> str:
-        return f"{self.lowest:g} to {self.highest:g}"
+        return f"{self.lowest:g} to {self.highest:g}" + (f" by {self.step:g}" if self.step is not None else "")
+
+
+def _exact(number: float) -> Decimal:
+    """The number as it is written: 0.1 is a tenth."""
+    return Decimal(repr(float(number)))
+
+
+def seem_on_another(lowest: float, highest: float, number: int) -> bool:
+    """Whether scores seem to be on another scale than 1 to 10, which nobody declared.
+
+    Args:
+        lowest: of the scores.
+        highest: of the scores.
+        number: of scores.
+    """
+    if lowest < 0 or not number:
+        return False
+    classes = lowest == 0 and highest <= _CLASSES
+    return classes or any(highest <= top and number >= enough for top, enough in _SMALL_SCALES)
+
+
+def in_lower_half(highest: float, number: int, scale: Scale) -> bool:
+    """Whether `number` scores, none above `highest`, are so many that one in the upper half of `scale` is missed."""
+    return number >= _MANY and highest < (scale.lowest + scale.highest) / 2

@@ -33,8 +33,10 @@ REJECTS = pa.schema(
     ]
 )
 
-STATUSES = ("ok", "unparsable", "refused", "too_long", "failed")
+MISSING: Literal["missing"] = "missing"  # the status of a sample of which a file of ratings has none
+STATUSES = ("ok", "unparsable", "refused", "too_long", "failed", MISSING)
 NOT_ASKED: Literal["not_asked"] = "not_asked"  # the status of a sample that the settings leave out: it is no failure
+POSSIBLE = "possible_ratings"  # the fact of ratings that says which of 1..10 the rater's scale can come to
 
 RATINGS = pa.schema(
     [

@@ -27,6 +27,7 @@ class Arrays:
         covariates: (n, c) numbers, NaN where unknown.
         grades: (n,) human grades as classes, -1 where there is none.
         grade_weights: (n,) 1 / the probability with which each was drawn to be graded, NaN where it was not.
+        reachable: (R, K) classes that each rater's ratings can be in; None: all.
     """
 
     ratings: NDArray[np.int8]
@@ -36,6 +37,7 @@ class Arrays:
     covariates: NDArray[np.float64] | None = None
     grades: NDArray[np.int8] | None = None
     grade_weights: NDArray[np.float64] | None = None
+    reachable: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.ratings)
@@ -56,6 +58,7 @@ class Arrays:
             _with_one(self.covariates, rows, np.nan),
             _with_one(self.grades, rows, UNRATED),
             _with_one(self.grade_weights, rows, np.nan),
+            self.reachable,
         )
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tamis.curation.classes import UNRATED
 from tamis.curation.naming import identifiability
@@ -17,7 +18,7 @@ from tamis.curation.transition import Matrix
 _FAR_RANK, _KEPT = 5, 0.9
 
 
-def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[str, Any]:
+def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool, reachable: NDArray[np.bool_]) -> dict[str, Any]:
     """Observed prior, clusterability by neighbour rank, identifiability of T, and warnings.
 
     Args:
@@ -25,10 +26,12 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[
         T: (K, K) named transition matrix.
         p: (K,) prior.
         renamed: whether naming changed the order of the classes.
+        reachable: (K,) classes that a rating can be in.
     """
     observed = np.bincount(view.scores[view.rows], minlength=len(p)) / len(view.rows)
     pairs = pair_counts(view, len(p))
-    doubts = identifiability(T, p, len(view.rows), renamed, np.flatnonzero(observed == 0).tolist())
+    absent = np.flatnonzero(observed == 0).tolist()
+    doubts = identifiability(T, p, len(view.rows), renamed, absent, np.flatnonzero(~reachable).tolist())
     agreement, chance = agreement_by_rank(pairs), float((observed**2).sum())
     warnings = list(doubts.warnings)
     kept = kept_agreement(agreement, chance, len(view.rows))
@@ -40,6 +43,7 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool) -> dict[
         )
     return {
         "observed_prior": observed,
+        "reachable": reachable,
         "clusterability": {
             "agreement_by_rank": agreement,
             "agreement_by_chance": chance,

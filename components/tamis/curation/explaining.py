@@ -14,7 +14,7 @@ from tamis.curation import joint, transition
 from tamis.curation.bins import symbols_of
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.choice import chosen
-from tamis.curation.classes import UNRATED
+from tamis.curation.classes import UNRATED, reachable_mean, within_reach
 from tamis.curation.consensus import consensus
 from tamis.curation.diagnosis import as_json, checks, outcome
 from tamis.curation.fitting import Fitted
@@ -41,6 +41,7 @@ class Findings:
         assume: what was taken for granted.
         notes: what else was decided, in plain words.
         held_out: what grades say that were held out.
+        reachable: (R, K) classes that each rater's ratings can be in.
     """
 
     known: Known
@@ -50,12 +51,14 @@ class Findings:
     assume: str
     notes: list[str]
     held_out: dict[str, Any] | None
+    reachable: NDArray[np.bool_]
 
 
 def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, Any]:
     """Everything that the README lists, as JSON values."""
     raters, told = found.known.raters, not found.reasons
-    matrices = [sum(point.weight * point.T[r] for point in found.fitted.kept) for r in range(raters)]
+    kept = found.fitted.kept
+    matrices = [np.sum([point.weight * point.T[r] for point in kept], axis=0) for r in range(raters)]
     present = np.bincount(found.known.view.scores[found.known.view.rows], minlength=classes) > 0
     rows, z = found.fitted.rows, found.fitted.z
     posterior = joint.posterior(found.fitted.kept, z, found.known.ratings[rows], found.known.grades[rows])
@@ -65,7 +68,10 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
     p /= p.sum()
     for absent in np.flatnonzero(~present & (p == 0)):  # nothing is known of it: it is rated as itself
         T[absent] = np.eye(classes)[absent]
-    checked = checks(found.known.view, T, p, renamed=False)
+    together = reachable_mean(list(found.reachable))
+    T = within_reach(T, together)
+    matrices = [within_reach(matrix, one) for matrix, one in zip(matrices, found.reachable, strict=True)]
+    checked = checks(found.known.view, T, p, renamed=False, reachable=together)
     warnings = [*found.reasons, *found.notes, *checked.pop("warnings")]
     plain = consensus(found.known.view, classes)
     triples = transition.from_triples(plain.c3) if plain.covered else None
@@ -95,7 +101,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
         "T": T,
         "p": p,
         "T_of_neighborhoods": sum(point.weight * point.G for point in found.fitted.kept),
-        "T_by_consensus": None if triples is None else triples.T,
+        "T_by_consensus": None if triples is None else within_reach(triples.T, together),
         "p_by_consensus": None if triples is None else triples.p,
         "copies_left_out": int((found.known.view.scores != UNRATED).sum()) - len(found.known.view.rows),
         "predicted": _predicted(found),
@@ -103,7 +109,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
         "held_out": found.held_out,
     }
     if raters == 1:
-        parts["intervals"] = _intervals(found.fitted.kept)
+        parts["intervals"] = _intervals(found.fitted.kept, together)
     else:
         parts["T_by_rater"] = matrices
         parts["T_shared"] = sum(point.weight * point.S for point in found.fitted.kept)
@@ -190,13 +196,14 @@ def _predicted(found: Findings) -> dict[str, Any]:
     }
 
 
-def _intervals(points: Sequence[Point]) -> dict[str, Any]:
+def _intervals(points: Sequence[Point], reachable: NDArray[np.bool_]) -> dict[str, Any]:
     """95 % of the posterior of T, given the model; wider where the grid is undecided."""
     rng = np.random.default_rng(0)
     draws = []
     for point in points:
         number = max(2, round(_DRAWS * point.weight))
         gammas = rng.standard_gamma(np.maximum(point.T_counts[0], 1e-3), (number, *point.T_counts[0].shape))
+        gammas = np.where(reachable, gammas, 0.0)  # a Dirichlet of the ratings that can be given
         draws.append(gammas / gammas.sum(2, keepdims=True))
     low, high = np.quantile(np.concatenate(draws), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
     return {"level": _LEVEL, "draws": sum(len(some) for some in draws), "T": [low, high]}

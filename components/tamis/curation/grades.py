@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions, unpack
 from tamis.core.llm.forms import UnparsableError
-from tamis.core.scales import Scale
+from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.storage import fingerprint
 from tamis.core.tabular import key_of, local_copy, number_of, read_columns
 from tamis.curation.classes import UNRATED, to_classes
 from tamis.curation.settings import GradesSettings
 
+INFORMATIVE, RANDOM = "informative", "random"  # why a sample is on a sheet, in its column `why`
 _ROWS = 10_000  # samples of the pool whose metadata are in memory at once
 _DIGITS = 9  # of a stretched mean: 5.4999999999 is 5.5
+_UNTOLD, _DOUBTFUL, _DRAWN = -1, 0, 1
+_WHY = {INFORMATIVE: _DOUBTFUL, RANDOM: _DRAWN}
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,36 @@ class Grades:
         classes: (n,) int8 class of the mean grade, -1 where there is none.
         weights: (n,) float64, how many samples each stands for: 1 / the probability with which it was drawn to be
             graded; NaN where there is no grade, or the sample was not drawn at random.
-        weighted: whether any grade came with a weight; without, nothing is known of how the samples were chosen.
+        weighted: whether anything is known of how the samples were chosen; without, all count as drawn at random.
+        equal: samples of which it is known that they were drawn at random, but not with which probability: their
+            `weights` are equal.
         unknown: grades of samples that the graph does not have.
         empty: rows of the files without a grade.
         agreement: what `agreement` says of the graders.
+        warnings: doubts about the grades, in plain words.
     """
 
     classes: NDArray[np.int8]
     weights: NDArray[np.float64]
     weighted: bool
+    equal: int
     unknown: int
     empty: int
     agreement: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def graded(self) -> int:
         """Samples of the graph that have a grade."""
         return int((self.classes != UNRATED).sum())
+
+    @property
+    def chosen(self) -> dict[str, int]:
+        """How many of these were drawn at random, were chosen otherwise, and are taken as drawn since nobody knows."""
+        drawn = int(np.isfinite(self.weights).sum())
+        if not self.weighted:
+            return {"drawn_at_random": 0, "chosen_otherwise": 0, "taken_as_drawn": self.graded}
+        return {"drawn_at_random": drawn, "chosen_otherwise": self.graded - drawn, "taken_as_drawn": 0}
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,7 @@ class _Found:
         graders: names of the graders, empty where none is named.
         grader: (m,) which of these.
         weights: (m,) NaN where there is none.
+        chosen: (m,) how the sample was chosen: `_DRAWN`, `_DOUBTFUL` or `_UNTOLD`.
         empty: rows without a grade.
     """
 
@@ -79,6 +96,7 @@ class _Found:
     graders: list[str]
     grader: NDArray[np.int64]
     weights: NDArray[np.float64]
+    chosen: NDArray[np.int8]
     empty: int = 0
 
     def where(self, number: int) -> str:
@@ -124,7 +142,8 @@ def read_grades(
 
     Raises:
         SettingsError: when `settings.column` is set and there is no `pool`.
-        InputError: when a grade is no number or outside the scale, a weight is below 1, a grader graded a sample
+        InputError: when a grade is no number or outside the scale, no scale is set and the grades seem to be on another
+            than 1 to 10, a weight is below 1, a grader graded a sample
             twice, no sample has a grade, or the graph has none of those that have one.
         StorageError: when a file cannot be read.
     """
@@ -140,7 +159,9 @@ def read_grades(
     source = ", ".join(found.places)
     if not len(found.keys):
         raise InputError(f"{source}: no sample has a grade", action="fill in the grades, or leave out curation.grades")
-    _refuse_outside(found, settings.scale)
+    scale = settings.scale or Scale()
+    _refuse_outside(found, scale)
+    warnings = _question_scale(found, settings.scale, source)
     samples, places = np.unique(found.keys, return_inverse=True)
     _refuse_repeats(found, places)
     rows = positions(samples, ids)
@@ -152,19 +173,26 @@ def read_grades(
             allowed="ids of the pool's column `id`",
             action="give the grades of this pool's samples",
         )
-    grades = settings.scale.stretched(found.values)
+    grades = scale.stretched(found.values)
     means = np.bincount(places, weights=grades) / np.bincount(places)
     aligned, weights = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
     aligned[rows[known]] = means[known]
     weights[rows[known]] = _least(found.weights, places)[known]
+    drawn = np.zeros(len(ids), bool)
+    drawn[rows[known]] = np.bincount(places, found.chosen == _DRAWN)[known] > 0
+    equal = drawn & np.isnan(weights)
+    told = bool(np.isfinite(weights).any() or (found.chosen != _UNTOLD).any())
+    weights[equal] = max(1.0, len(ids) / max(int((drawn | np.isfinite(weights)).sum()), 1))
     classes = partial(_classes, lowest=lowest, highest=highest)
     return Grades(
         classes=classes(aligned),
         weights=weights,
-        weighted=bool(np.isfinite(weights).any()),
+        weighted=told,
+        equal=int(equal.sum()),
         unknown=int((~known)[places].sum()),
         empty=found.empty,
         agreement=agreement(places, found.grader, grades, classes(grades)),
+        warnings=warnings,
     )
 
 
@@ -238,34 +266,58 @@ def agreement(
 def _in_files(paths: tuple[str, ...], scratch: Path) -> _Found:
     names: dict[str, int] = {}
     keys, numbers, empty = [np.empty(0, "S16")], [], 0
+    graded_samples: list[str | None] = []
+    chosen = _Chosen()
     for place, path in enumerate(paths):
-        columns = read_columns(local_copy(path, scratch), ["id", "grade"], optional=["grader", "weight"], shown=path)
+        optional = ["grader", "weight", "why"]
+        columns = read_columns(local_copy(path, scratch), ["id", "grade"], optional=optional, shown=path)
         nothing = [None] * len(columns["id"])
-        rows = zip(
-            columns["id"], columns["grade"], columns.get("grader", nothing), columns.get("weight", nothing), strict=True
-        )
+        rows = zip(columns["id"], columns["grade"], *(columns.get(name, nothing) for name in optional), strict=True)
         graded = []
-        for row, (sample, value, grader, weighed) in enumerate(rows):
+        for row, (sample, value, grader, weighed, why) in enumerate(rows):
             where = f"{path}, row {row} (the first is 0)"
             grade, weight = _number("grade", value, sample, where), _number("weight", weighed, sample, where)
-            if grade is None:
-                empty += 1
-                continue
             if weight is not None and weight < 1:
                 raise InputError(
                     f"{where}: the sample {sample} has the weight {weight:g}",
                     allowed="1 or more: 1 / the probability with which it was drawn; or nothing",
                     action="leave this column as `tamis grade next` wrote it",
                 )
+            chosen.note(key_of(sample), weight, why)
+            if grade is None:
+                empty += 1
+                continue
             graded.append(key_of(sample))
             code = names.setdefault(key_of(grader) or "", len(names))
-            numbers.append((place, row, code, grade, np.nan if weight is None else weight))
+            numbers.append((place, row, code, grade))
         keys.append(pack(pa.array(graded, pa.string()), where=f"{path}: ids of the rows with a grade"))
-    table = np.array(numbers, np.float64).reshape(-1, 5).T
+        graded_samples += graded
+    table = np.array(numbers, np.float64).reshape(-1, 4).T
     place_of, row_of, grader_of = table[:3].astype(np.int64)
+    weights, why_of = chosen.of(graded_samples)
     return _Found(
-        list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, table[4], empty
+        list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights, why_of, empty
     )
+
+
+class _Chosen:
+    """How samples were chosen, by all rows of all files: a sheet of `tamis grade next` knows it, filled in or not."""
+
+    def __init__(self) -> None:
+        self._weights: dict[str | None, float] = {}
+        self._why: dict[str | None, int] = {}
+
+    def note(self, sample: str | None, weight: float | None, why: Any) -> None:
+        """What a row says of a sample. A least weight stays, and so does having been drawn at random."""
+        if weight is not None:
+            self._weights[sample] = min(weight, self._weights.get(sample, weight))
+        told = _DRAWN if weight is not None else _WHY.get(str(why).strip().lower(), _UNTOLD)
+        self._why[sample] = max(told, self._why.get(sample, _UNTOLD))
+
+    def of(self, samples: list[str | None]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """(m,) weights, NaN where there is none, and (m,) how each of the samples was chosen."""
+        weights = np.array([self._weights.get(sample, np.nan) for sample in samples], np.float64)
+        return weights, np.array([self._why[sample] for sample in samples], np.int8)
 
 
 def _in_pool(pool: Artifact, column: str) -> _Found:
@@ -285,6 +337,7 @@ def _in_pool(pool: Artifact, column: str) -> _Found:
         [""],
         nothing,
         np.full(len(grades), np.nan),
+        np.full(len(grades), _UNTOLD, np.int8),
     )
 
 
@@ -319,8 +372,28 @@ def _number(name: str, value: Any, sample: Any, where: str) -> float | None:
         ) from None
 
 
+def _question_scale(found: _Found, declared: Scale | None, source: str) -> list[str]:
+    """A warning, where the grades use the lower half of their scale only.
+
+    Raises:
+        InputError: when no scale is declared and they seem to be on another than 1 to 10.
+    """
+    lowest, highest, number = float(found.values.min()), float(found.values.max()), len(found.values)
+    within = f"{source}: the {number} grades go from {lowest:g} to {highest:g}"
+    if declared is None and seem_on_another(lowest, highest, number):
+        raise InputError(
+            f"{within}: these seem to be grades on another scale than 1 to 10",
+            allowed="the scale, as in scale: {lowest: 1, highest: 5}; {lowest: 1, highest: 10} if it is that one",
+            action="set grades.scale",
+        )
+    scale = declared or Scale()
+    if in_lower_half(highest, number, scale):
+        return [f"{within}, the scale from {scale}: is that the scale of these grades?"]
+    return []
+
+
 def _refuse_outside(found: _Found, scale: Scale) -> None:
-    bad = np.flatnonzero(~((found.values >= scale.lowest) & (found.values <= scale.highest)))
+    bad = np.flatnonzero([not scale.has(value) for value in found.values.tolist()])
     if len(bad):
         first = int(bad[0])
         raise InputError(

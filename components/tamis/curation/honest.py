@@ -76,7 +76,7 @@ def honest_error(
         curated: (n,) score class after curation, -1 where there is none; of a graded sample it must be the score that
             the sample gets without its own grade.
         weights: (n,) 1 / the probability with which a sample was drawn to be graded, NaN where it was not drawn at
-            random: its grade is left out. None, or NaN everywhere: the graded samples count as drawn with equal chance.
+            random: its grade is left out. None: the graded samples count as drawn with equal chance.
         predicted: what `predictions` returns. None: the plain estimate only.
 
     Returns:
@@ -95,11 +95,8 @@ def honest_error(
     population = (raw != UNRATED) & (curated != UNRATED)
     graded = population & (truth != UNRATED)
     drawn = graded if weights is None else graded & np.isfinite(weights)
-    weighted = bool(drawn.any()) and weights is not None
-    if not weighted:
-        drawn = graded
     rows = np.flatnonzero(drawn)
-    if weighted and weights is not None:
+    if weights is not None:
         each = np.asarray(weights[rows], np.float64)
     else:
         each = np.full(len(rows), population.sum() / max(len(rows), 1))
@@ -110,7 +107,7 @@ def honest_error(
         "graded": len(rows),
         "left_out": int(graded.sum()) - len(rows),
         "effective": effective(each) if len(rows) else 0.0,
-        "weighted": weighted,
+        "weighted": weights is not None,
         "level": LEVEL,
     }
     true = truth[rows].astype(np.float64)

@@ -121,3 +121,18 @@ def _check_range(values: NDArray[Any], classes: int, what: str) -> None:
             f"the {what} of sample {int(first[0])} is {values[first]}; {len(wrong)} {what}s are out of range",
             allowed=f"0..{classes - 1}, or -1 for a sample without one",
         )
+
+
+def check_reachable(reachable: NDArray[np.bool_] | None, ratings: NDArray[np.int8], classes: int) -> NDArray[np.bool_]:
+    """(R, K) classes that each rater's ratings can be in; those that they are in always are.
+
+    Raises:
+        InputError: when its shape is another.
+    """
+    raters = ratings.shape[1]
+    found = np.ones((raters, classes), bool) if reachable is None else np.atleast_2d(np.array(reachable, bool))
+    if found.shape != (raters, classes):
+        raise InputError(f"reachable of shape {found.shape}", allowed=f"{(raters, classes)}")
+    for one, given in zip(found, ratings.T, strict=True):
+        one[given[given >= 0]] = True
+    return found

@@ -25,7 +25,7 @@ from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.classes import UNRATED
 from tamis.curation.explaining import Findings, diagnosis_of
 from tamis.curation.fitting import fit
-from tamis.curation.inputs import check_arrays, check_features, check_grades
+from tamis.curation.inputs import check_arrays, check_features, check_grades, check_reachable
 from tamis.curation.known import Known, centred, folds_of, prior_of, rounded_mean, standardized
 from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods, copy_groups
 from tamis.curation.regression import Regression, predict
@@ -55,6 +55,7 @@ def curate(
     neighbors: int | Literal["auto"] = "auto",
     copy_distance: float | None = COPY_DISTANCE,
     fit_samples: int = FIT_SAMPLES,
+    reachable: NDArray[np.bool_] | None = None,
     keep_posterior: bool = True,
 ) -> Curated:
     """Find and correct the errors of raters (section 3 of the paper, arXiv 2410.10877; the model is in the README).
@@ -80,6 +81,7 @@ def curate(
         copy_distance: samples this close are copies of one another: no neighbours, and one of them enters the
             statistics; None treats copies as any neighbours.
         fit_samples: most samples that the model is fitted to, graded ones come on top; all get a posterior.
+        reachable: (R, K) classes that each rater's ratings can be in, where its scale leaves some out; None: all.
         keep_posterior: whether the result holds the (n, K) posterior.
 
     Returns:
@@ -111,12 +113,13 @@ def curate(
     if assume not in get_args(Assumption):
         raise InputError(f"assume is {assume!r}", allowed=", ".join(get_args(Assumption)))
     graded = check_grades(grades, len(given), classes)
-    arrays = Arrays(given, indices, distances, embeddings, known_covariates, graded, weights)
+    reach = check_reachable(reachable, given, classes)
+    arrays = Arrays(given, indices, distances, embeddings, known_covariates, graded, weights, reach)
     options = Options(classes, assume, confidence, fill_missing)
     # Products here are narrow: threads cost more than they bring, and their number would change the last bits.
     with threadpool_limits(limits=1, user_api="blas"):
         known, regression = _known(arrays, options, covariate_names, neighbors, copy_distance, fit_samples)
-        result = _curate(known, regression, options, fit_samples)
+        result = _curate(known, regression, options, fit_samples, reach)
     if not keep_posterior:
         result.posterior = None
     return result
@@ -166,7 +169,9 @@ def _known(
     ), regression
 
 
-def _curate(known: Known, regression: Regression | None, options: Options, fit_samples: int) -> Curated:
+def _curate(
+    known: Known, regression: Regression | None, options: Options, fit_samples: int, reachable: NDArray[np.bool_]
+) -> Curated:
     shares = joint.CLUSTERABLE if options.assume == "clusterable" else joint.OWN_SHARES
     fitted = fit(known, shares, known.near.prior, fit_samples)
     reasons = guards.reasons(known, fitted, options.assume)
@@ -187,6 +192,6 @@ def _curate(known: Known, regression: Regression | None, options: Options, fit_s
         if len(known.drawn):
             held = apart.measured(known.grades, known.weights, known.raw, result.score, result.posterior)
         result.held_out = apart
-    found = Findings(known, fitted, regression, reasons, options.assume, notes, held)
+    found = Findings(known, fitted, regression, reasons, options.assume, notes, held, reachable)
     result.diagnosis = diagnosis_of(found, result, options.classes)
     return result

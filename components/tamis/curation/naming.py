@@ -6,6 +6,7 @@ true score 3. The names are those under which most ratings are right; where that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,9 @@ class Identifiability:
     warnings: list[str]
 
 
-def identifiability(T: Matrix, p: Matrix, rated: int, renamed: bool, absent: list[int]) -> Identifiability:
+def identifiability(
+    T: Matrix, p: Matrix, rated: int, renamed: bool, absent: list[int], unreachable: Sequence[int] = ()
+) -> Identifiability:
     """Check a named T.
 
     Args:
@@ -57,6 +60,7 @@ def identifiability(T: Matrix, p: Matrix, rated: int, renamed: bool, absent: lis
         rated: samples with a rating.
         renamed: whether naming changed the order of the classes.
         absent: classes that no sample was rated as.
+        unreachable: those of them that the rater's scale has no rating for: that none was rated so is no news.
     """
     present = [c for c in range(len(p)) if c not in absent]
     samples = p * rated
@@ -64,8 +68,8 @@ def identifiability(T: Matrix, p: Matrix, rated: int, renamed: bool, absent: lis
     dominant = np.diag(T) > others.max(1) + 1e-9
     singular = float(np.linalg.svd(T[np.ix_(present, present)], compute_uv=False)[-1]) if present else 0.0
     warnings = []
-    if absent:
-        warnings.append(f"no sample is rated {_list(absent)}: such a true score cannot be found, its row of T is empty")
+    if missed := [c for c in absent if c not in unreachable]:
+        warnings.append(f"no sample is rated {_list(missed)}: such a true score cannot be found, its row of T is empty")
     if renamed:
         warnings.append(
             "the classes had to be put in order: the rater may confuse them so much that names are doubtful"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.ids import Keys, pack, positions, repeated, unpack
-from tamis.core.tables import NOT_ASKED
-from tamis.curation.classes import to_classes
+from tamis.core.tables import NOT_ASKED, POSSIBLE
+from tamis.curation.classes import Reachable, reachable_of, to_classes
 from tamis.curation.settings import COMBINED, CurationSettings
 
 _ROWS = 100_000  # rows read together
@@ -28,12 +28,14 @@ class Ratings:
         scores: (n,) int8 score classes, -1 where there is no rating.
         unknown: ratings of samples that the graph does not have.
         not_asked: samples that the rater was not asked about, since it rates a part of the pool.
+        reachable: (K,) classes that a rating of this rater can be in, by the scale that it was given on.
     """
 
     rater: str
     scores: NDArray[np.int8]
     unknown: int
-    not_asked: int = 0
+    not_asked: int
+    reachable: Reachable
 
 
 def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> Ratings:
@@ -61,7 +63,10 @@ def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> R
     places = positions(ids, keys)
     aligned = np.where(places >= 0, values[places], np.nan)
     scores = to_classes(aligned, lowest=settings.lowest, highest=settings.highest)
-    return Ratings(rater, scores, unknown=len(keys) - int((places >= 0).sum()), not_asked=not_asked)
+    # A mean under token probabilities can be any number.
+    possible = artifact.manifest.facts.get(POSSIBLE) if settings.value == "overall" else None
+    reachable = reachable_of(possible, scores, lowest=settings.lowest, highest=settings.highest)
+    return Ratings(rater, scores, len(keys) - int((places >= 0).sum()), not_asked, reachable)
 
 
 def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -> list[Ratings]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tamis.core.progress import Progress
 from tamis.curation import hoc, transition
-from tamis.curation.classes import UNRATED
+from tamis.curation.classes import UNRATED, within_reach
 from tamis.curation.consensus import Consensus
 from tamis.curation.diagnosis import as_json, checks, outcome
 from tamis.curation.inputs import check_arrays
@@ -44,6 +44,7 @@ def curate(
     consensus_rounds: int = 50,
     vote_rounds: int = 51,
     seed: int = 0,
+    reachable: NDArray[np.bool_] | None = None,
 ) -> Curated:
     """Find and correct the errors of one rater as the paper describes, or as its code does.
 
@@ -57,6 +58,7 @@ def curate(
         consensus_rounds: draws for T and p.
         vote_rounds: draws for flags and suggestions.
         seed: of all draws.
+        reachable: (K,) classes that a rating can be in; None: all.
 
     Returns:
         Curated scores; `confidence` is the paper's, not a probability: share of rounds that flagged the sample, times
@@ -90,7 +92,9 @@ def curate(
     result = decide(scores, flagged, suggestion, sure, error, threshold=confidence)
 
     by_likelihood = transition.from_triples(counted.c3, seed=seed)
-    found = checks(view, T, p, renamed=False)
+    reachable = np.ones(classes, bool) if reachable is None else reachable
+    T = within_reach(T, reachable)
+    found = checks(view, T, p, renamed=False, reachable=reachable)
     found["warnings"] += _warnings(draws, votes, classes, confidence, vote_rounds)
     result.diagnosis = as_json(
         {
@@ -100,7 +104,7 @@ def curate(
             "T": T,
             "p": p,
             "loss": loss,
-            "T_by_likelihood": by_likelihood.T,
+            "T_by_likelihood": within_reach(by_likelihood.T, reachable),
             "log_likelihood": by_likelihood.log_likelihood,
         }
         | found

@@ -28,7 +28,11 @@ class GradesSettings(Settings):
         description="file with the columns id and grade, and grader, note and weight where there are any: .jsonl, .csv "
         "or .parquet, local or s3://…; or a list of such files",
     )
-    scale: Scale = Field(Scale(), description="the scale that the grades are on; it is stretched to 1..10")
+    scale: Scale | None = Field(
+        None,
+        description="the scale that the grades are on, {lowest: 1, highest: 5} say; it is stretched to 1..10; 1 to 10 "
+        "if not given, unless the grades look like another",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> GradesSettings:

@@ -84,13 +84,14 @@ def _run(step: Step[CurationSettings]) -> None:
         None if known is None else known.lengths,
         None if grades is None else grades.classes,
         grades.weights if grades is not None and grades.weighted else None,
+        np.stack([ratings.reachable for ratings in given]),
     )
     places = {} if known is None or settings.per_source is None else known.sources
     diversity = _diversity(distances, settings)
     results = {}
     for number, ratings in enumerate(given):
         log.info("curation: %s", ratings.rater)
-        alone = replace(arrays, ratings=arrays.ratings[:, [number]])
+        alone = replace(arrays, ratings=arrays.ratings[:, [number]], reachable=ratings.reachable[None])
         result = results[ratings.rater] = _curate(alone, places, settings, fill=_fills(settings, [ratings]))
         result.diagnosis["warnings"] += _warnings(ratings, settings, indices.shape[1])
     if len(results) > 1:
@@ -156,7 +157,7 @@ def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> G
     found = read_grades(
         settings.grades, ids, lowest=settings.lowest, highest=settings.highest, scratch=step.scratch, pool=pool
     )
-    log.info("curation: %d samples have a human grade", found.graded)
+    log.info("curation: %d samples have a human grade; %s", found.graded, _how_chosen(found))
     return found
 
 
@@ -164,11 +165,22 @@ def _add_grades(result: Curated, grades: Grades | None) -> None:
     """What was read of the grades, and what they say where the mode does not use them, or could not."""
     if grades is None:
         return
+    result.diagnosis["warnings"] += grades.warnings
     counts = {"graded": grades.graded, "unknown": grades.unknown, "empty": grades.empty, "weighted": grades.weighted}
+    counts |= grades.chosen | {"equal_weights": grades.equal}
     result.diagnosis["grades"] = counts | {"agreement": grades.agreement}
     if result.diagnosis.get("held_out") is None:
         weights = grades.weights if grades.weighted else None
         result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, result.score, weights=weights)
+
+
+def _how_chosen(grades: Grades) -> str:
+    """How the graded samples were chosen, in words."""
+    if not grades.weighted:
+        return "nothing says how these were chosen: they are taken as drawn at random (see 'weight' in the README)"
+    counts = grades.chosen
+    said = f"{counts['drawn_at_random']} drawn at random, {counts['chosen_otherwise']} chosen otherwise"
+    return f"{said}; {grades.equal} of the former lack a weight and count alike" if grades.equal else said
 
 
 def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:
@@ -221,6 +233,7 @@ def _curate_one(arrays: Arrays, *, settings: CurationSettings, fill: bool) -> Cu
             confidence=settings.threshold,
             doubled=settings.mode == "reference",
             seed=settings.seed,
+            reachable=None if arrays.reachable is None else arrays.reachable[0],
         )
     return model.curate(
         arrays.ratings,
@@ -238,6 +251,7 @@ def _curate_one(arrays: Arrays, *, settings: CurationSettings, fill: bool) -> Cu
         neighbors=settings.neighbors,
         copy_distance=settings.copy_distance if settings.copies == "exclude" else None,
         fit_samples=settings.fit_samples,
+        reachable=arrays.reachable,
         keep_posterior=settings.posterior or (settings.per_source is not None and arrays.grades is not None),
     )
 

@@ -30,7 +30,7 @@ from tamis.core.settings import parse
 from tamis.core.steps import Uri
 from tamis.core.storage import exists, locate, write_bytes
 from tamis.curation.classes import UNRATED
-from tamis.curation.grades import graded_in_pool, read_ids
+from tamis.curation.grades import INFORMATIVE, RANDOM, graded_in_pool, read_ids
 from tamis.curation.honest import predictions
 from tamis.curation.settings import COMBINED, GradesSettings
 
@@ -357,7 +357,7 @@ def _sheet(
             cells["raw_score"] = None if scores.raw[row] == UNRATED else int(scores.raw[row])
             cells["score"] = None if scores.score[row] == UNRATED else int(scores.score[row])
             cells["confidence"] = None if np.isnan(confidence) else round(confidence, 4)
-        cells["why"] = "informative" if np.isnan(weight) else "random"
+        cells["why"] = INFORMATIVE if np.isnan(weight) else RANDOM
         cells["weight"] = None if np.isnan(weight) else max(1.0, round(weight, 6))
         rows.append(cells)
     return rows

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
-from tamis.core.scales import Scale
+from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.steps import Step
-from tamis.core.tables import RATINGS, PartsWriter
+from tamis.core.tables import MISSING, POSSIBLE, RATINGS, PartsWriter
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
 from tamis.rating.parsing import UnparsableError
 from tamis.rating.records import Rating
@@ -30,8 +30,6 @@ _BETWEEN = "\x1f"  # between a source's name and a row number in a key
 # Classes are the paper's compression of ratings: all up to 4 became 0, all from 9 became 5 (section 4.1). They are kept
 # as the ratings 4 to 9.
 _SCALES, _SHIFT = {"1-10": Scale(), "classes": Scale(lowest=0, highest=5)}, 4
-_MANY = 30  # ratings, of which some should be high
-_SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many ratings within it make one ask
 _NOTHING = "no rating in the file"
 Keys = Sequence[str | None]
 
@@ -77,7 +75,7 @@ def import_ratings(step: Step[RatingSettings]) -> None:
                 rating = file.rating(sample, row)
                 block.append(rating.row(settings.name))
                 summary.add(rating)
-                if rating.error not in (None, _NOTHING):
+                if rating.status not in ("ok", MISSING):
                     bad += 1
                     first_bad = first_bad or f"row {row}: {rating.error}"
             parts.write_rows(block)
@@ -95,6 +93,7 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     step.facts.update(summary.facts())
     step.facts |= {
         "scale": "classes" if settings.backend.scale == "classes" else str(file.scale),
+        POSSIBLE: list(file.ratings),
         "rows_in_file": len(keys),
         "rows_in_pool": matched,
         "rows_without_key": sum(key is None for key in keys),
@@ -112,16 +111,14 @@ def _refuse_another_scale(file: _File, usable: int) -> None:
         return
     column, declared = file.settings.overall, file.settings.scale
     within = f"{file.path}: the column '{column}' goes from {file.lowest:g} to {file.highest:g}"
-    if declared is None and file.lowest >= 0:
-        classes = file.lowest == 0 and file.highest <= _SCALES["classes"].highest
-        if classes or any(file.highest <= top and usable >= number for top, number in _SMALL_SCALES):
-            raise InputError(
-                f"{within}: these seem to be scores on another scale than 1 to 10",
-                allowed='the scale, as in scale: {lowest: 1, highest: 5}; "1-10" if it is that one; classes for the '
-                "paper's 0 to 5",
-                action="set backend.scale",
-            )
-    elif usable >= _MANY and file.highest < (file.scale.lowest + file.scale.highest) / 2:
+    if declared is None and seem_on_another(file.lowest, file.highest, usable):
+        raise InputError(
+            f"{within}: these seem to be scores on another scale than 1 to 10",
+            allowed='the scale, as in scale: {lowest: 1, highest: 5}; "1-10" if it is that one; classes for the '
+            "paper's 0 to 5",
+            action="set backend.scale",
+        )
+    if in_lower_half(file.highest, usable, file.scale):
         log.warning("%s, the scale from %s: is that the scale of these scores?", within, file.scale)
 
 
@@ -151,6 +148,14 @@ class _File:
         self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
         self.rows = len(self._columns[settings.overall])
         self.lowest, self.highest = math.inf, -math.inf  # of the overall scores seen, in or out of the scale
+        self.whole = True  # whether those in the scale are whole numbers from its lowest
+
+    @property
+    def ratings(self) -> tuple[int, ...]:
+        """The ratings of 1..10 that its scores can come to. Whole numbers alone are taken for a scale of such."""
+        if self.settings.scale == "classes":
+            return tuple(range(_SHIFT, _SHIFT + int(self.scale.highest) + 1))
+        return (self.scale.in_steps_of(1.0) if self.whole else self.scale).ratings()
 
     def values(self, column: str) -> list[Any]:
         """One of the columns that the settings name."""
@@ -159,14 +164,14 @@ class _File:
     def rating(self, sample: str, row: int) -> Rating:
         """The rating of a sample that has the row number `row`; -1 means that it has none."""
         if row < 0:
-            return Rating(id=sample, status="unparsable", error=_NOTHING, attempts=0)
+            return Rating(id=sample, status=MISSING, error=_NOTHING, attempts=0)
         try:
             scores = {name: self._score(column, row) for name, column in self._scores.items()}
             expected = None if self.settings.expected is None else self._expected(self.settings.expected, row)
         except UnparsableError as error:
             return Rating(id=sample, status="unparsable", error=error.problem, attempts=0)
         if scores["overall"] is None:
-            return Rating(id=sample, status="unparsable", error=_NOTHING, attempts=0)
+            return Rating(id=sample, status=MISSING, error=_NOTHING, attempts=0)
         return Rating(id=sample, status="ok", expected=expected, attempts=0, **scores)
 
     def _score(self, column: str, row: int) -> int | None:
@@ -177,9 +182,12 @@ class _File:
         if column == self.settings.overall:
             self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
         self._check_range(column, value)
+        self._check_step(column, value)
+        if column == self.settings.overall and not float(value - self.scale.lowest).is_integer():
+            self.whole = False
         if self.settings.scale == "classes":
             return int(value) + _SHIFT
-        return math.floor(self.scale.stretched(float(value)) + 0.5)
+        return self.scale.rating(value)
 
     def _expected(self, column: str, row: int) -> float | None:
         value = number_of(column, self._columns[column][row])
@@ -191,6 +199,10 @@ class _File:
     def _check_range(self, column: str, value: float) -> None:
         if not self.scale.lowest <= value <= self.scale.highest:
             raise UnparsableError(f"out of range: {column} is {value:g}, allowed {self.scale}")
+
+    def _check_step(self, column: str, value: float) -> None:
+        if not self.scale.has(value):
+            raise UnparsableError(f"not on the scale: {column} is {value:g}, allowed {self.scale}")
 
 
 def _key_column(settings: ImportSettings) -> str | None:

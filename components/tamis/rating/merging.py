@@ -17,7 +17,7 @@ from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import InputError
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import link_tree
-from tamis.core.tables import RATINGS, PartsWriter
+from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
 from tamis.rating.records import Rating
 from tamis.rating.rows import BLOCK
 from tamis.rating.settings import MergeSettings, RatingSettings
@@ -92,7 +92,7 @@ def _merge(step: Step[MergeSettings]) -> None:
     step.rows = parts.rows
     step.models.update(shards[0].manifest.models)
     step.facts.update(summary.facts())
-    step.facts |= {name: facts[0][name] for name in ("prompt", "backend")}
+    step.facts |= {name: facts[0][name] for name in ("prompt", "backend", "scale", POSSIBLE) if name in facts[0]}
     for name in ("reused", "asked", "damaged_store_parts", "shortened", "cost"):
         if name in facts[0]:
             step.facts[name] = round(sum(fact.get(name, 0) for fact in facts), 6)

@@ -16,7 +16,7 @@ from tamis.core.tables import NOT_ASKED, RATINGS
 from tamis.rating.parsing import HIGH, LOW, UnparsableError
 from tamis.rating.scaling import expected_of, scores_in
 
-Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "not_asked"]
+Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "missing", "not_asked"]
 ONE_TO_TEN = Scale()
 Score = Field(None, ge=LOW, le=HIGH, strict=True)
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 
 from tamis.core.llm.forms import Form
-from tamis.core.scales import HIGHEST, LOWEST, Scale
+from tamis.core.scales import HIGHEST, LOWEST, Scale, in_lower_half
 from tamis.rating.parsing import KEYS, Scores
 
 log = logging.getLogger(__name__)
-_MANY = 30  # ratings, of which some should be high
 
 
 def form_of(scale: Scale) -> Form:
-    """The form of an answer with scores on `scale`, whose ends are whole numbers."""
-    return Form(KEYS, int(scale.lowest), int(scale.highest))
+    """The form of an answer with scores on `scale`; without a step they are whole numbers."""
+    decimals, one = scale.decimals, 10**scale.decimals
+    low, high = round(scale.lowest * one), round(scale.highest * one)
+    return Form(KEYS, low, high, 1 if scale.step is None else round(scale.step * one), decimals)
 
 
 def scores_in(text: str, scale: Scale) -> tuple[Scores, tuple[str, ...]]:
@@ -25,18 +25,23 @@ def scores_in(text: str, scale: Scale) -> tuple[Scores, tuple[str, ...]]:
     Raises:
         UnparsableError: with the reason.
     """
-    values, leniencies = form_of(scale).read(text)
-    return Scores(*(math.floor(scale.stretched(float(value)) + 0.5) for value in values)), leniencies
+    form = form_of(scale)
+    values, leniencies = form.read(text)
+    return Scores(*(scale.rating(value / 10**form.decimals) for value in values)), leniencies
 
 
 def expected_of(probabilities: Sequence[float] | None, scale: Scale) -> float | None:
     """The mean overall score, stretched to 1..10, by the probabilities of the scale's values.
 
-    None where they are not known, or the values have more than one digit, which engines give as several tokens.
+    None where they are not known, or the values go beyond 10, which engines give as several tokens. Of a scale with
+    decimals they are known only where one token tells its values apart.
     """
     if probabilities is None or scale.highest > HIGHEST:
         return None
-    mean = sum(score * share for score, share in enumerate(probabilities, int(scale.lowest)))
+    form = form_of(scale)
+    mean: float = (
+        sum(score * share for score, share in zip(form.values, probabilities, strict=True)) / 10**form.decimals
+    )
     # Beyond four decimals lies the noise of floating point, which differs between batches.
     return round(min(max(scale.stretched(mean), LOWEST), HIGHEST), 4)
 
@@ -50,7 +55,7 @@ def question_lower_half(rater: str, histogram: Mapping[str, int], scale: Scale) 
         scale: the scale that is declared.
     """
     given = [int(score) for score, count in histogram.items() if count]
-    if sum(histogram.values()) >= _MANY and max(given) < (LOWEST + HIGHEST) / 2:
+    if given and in_lower_half(max(given), sum(histogram.values()), Scale()):
         log.warning(
             "rater '%s': no sample has more than %d of 10, on the declared scale from %s: is that the scale that its "
             "prompt asks for?",

@@ -33,7 +33,7 @@ from tamis.core.settings import hash_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint, is_remote
 from tamis.core.store import Store, Writer, spare_places
-from tamis.core.tables import RATINGS, PartsWriter
+from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
 from tamis.rating.backends import make_backend
 from tamis.rating.drawing import Drawn, draw
 from tamis.rating.importing import import_ratings
@@ -371,6 +371,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     question_lower_half(settings.name, step.facts["overall_histogram"], rater.prompt.scale)
     step.facts |= {
         "scale": str(rater.prompt.scale),
+        POSSIBLE: list(rater.prompt.scale.in_steps_of(1.0).ratings()),
         "prompt": {"name": settings.prompt, "version": rater.prompt.version, "hash": rater.prompt.hash},
         "backend": dict(rater.backend.identity),
         "reused": reused,

@@ -253,3 +253,64 @@ def test_graders_at_random_have_an_alpha_near_zero() -> None:
     values = random.integers(1, 11, 4000).astype(float)
     found = agreement(np.repeat(np.arange(2000), 2), np.tile([0, 1], 2000), values, values.astype(np.int8))
     assert abs(found["krippendorff_alpha"]) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "refused", "warned"),
+    [
+        ([1, 2, 3, 4, 5], None, True, False),
+        ([1, 2, 3, 4], None, False, False),  # too few to ask
+        ([1, 2, 3, 4, 6], None, False, False),
+        ([1, 2, 3, 4, 5], {"lowest": 1, "highest": 10}, False, False),
+        ([1, 5] * 15, {"lowest": 1, "highest": 10}, False, True),
+        ([1, 6] * 15, {"lowest": 1, "highest": 10}, False, False),
+        ([1, 7] * 15, None, True, False),
+        ([0.1, 0.4] * 15, {"lowest": 0, "highest": 1}, False, True),
+    ],
+)
+def test_grades_that_look_like_another_scale_are_questioned_as_imported_ratings_are(
+    values: list[float], scale: dict[str, float] | None, refused: bool, warned: bool, tmp_path: Path
+) -> None:
+    names = [f"{number:032x}" for number in range(1, len(values) + 1)]
+    rows = [{"id": name, "grade": value} for name, value in zip(names, values, strict=True)]
+    ids = pack(pa.array(names), where="test")
+    if refused:
+        with pytest.raises(InputError) as error:
+            read(tmp_path, *rows, ids=ids, scale=scale)
+        assert "{lowest: 1, highest: 10}" in error.value.allowed
+        return
+    assert bool(read(tmp_path, *rows, ids=ids, scale=scale).warnings) == warned
+
+
+SHEET = [
+    row(0, None, why="random", weight=2.5),
+    row(1, None, why="informative", weight=None),
+    row(2, None, why="random", weight=3.5),
+    row(3, None, why="informative", weight=None),
+]
+
+
+@pytest.mark.parametrize("known", ["weights", "why", "nothing"])
+def test_grades_without_weights_get_them_from_the_sheet_beside_them(known: str, tmp_path: Path) -> None:
+    own = written(tmp_path / "own.csv", [row(number, 6) for number in range(4)])
+    rows = [{name: value for name, value in one.items() if known == "weights" or name != "weight"} for one in SHEET]
+    paths = (own,) if known == "nothing" else (own, written(tmp_path / "sheet.jsonl", rows))
+    grades = read_grades(GradesSettings(path=paths), IDS, lowest=4, highest=9, scratch=tmp_path)
+    assert grades.graded == 4
+    if known == "nothing":
+        assert grades.chosen == {"drawn_at_random": 0, "chosen_otherwise": 0, "taken_as_drawn": 4}
+        assert not grades.weighted
+        return
+    assert grades.chosen == {"drawn_at_random": 2, "chosen_otherwise": 2, "taken_as_drawn": 0}
+    assert (grades.weighted, grades.equal, grades.empty) == (True, 0 if known == "weights" else 2, 4)
+    expected = [2.5, 3.5] if known == "weights" else [len(IDS) / 2] * 2
+    assert grades.weights[[0, 2]].tolist() == expected
+    assert np.isnan(grades.weights[[1, 3]]).all()
+
+
+def test_the_reason_in_the_grades_own_file_is_read_and_other_words_are_none(tmp_path: Path) -> None:
+    grades = read(tmp_path, row(0, 6, why="Random"), row(1, 6, why="informative"), row(2, 6, why="looked odd"))
+    assert grades.chosen == {"drawn_at_random": 1, "chosen_otherwise": 2, "taken_as_drawn": 0}
+    only = read(tmp_path, row(0, 6, why="informative"))
+    assert only.chosen == {"drawn_at_random": 0, "chosen_otherwise": 1, "taken_as_drawn": 0}
+    assert only.weighted

@@ -182,3 +182,9 @@ def test_what_does_not_fit_together_is_refused() -> None:
 def test_student_is_the_known_one() -> None:
     for freedom, slack in ((2, 0.04), (3, 0.01), (5, 2e-3), (30, 1e-5)):
         assert _t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=slack)
+
+
+def test_grades_of_samples_that_were_not_drawn_show_nothing() -> None:
+    truth = np.array([0, 1, 2, 3], np.int8)
+    result = honest_error(truth, truth, truth, weights=np.full(4, np.nan))
+    assert (result["graded"], result["left_out"], result["right"]["raw"]["value"]) == (0, 4, None)

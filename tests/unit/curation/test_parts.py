@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tamis.core.scales import Scale
 from tamis.curation import transition
 from tamis.curation.arrays import Arrays
 from tamis.curation.bins import Bins, patterns_of
-from tamis.curation.classes import to_classes
+from tamis.curation.classes import reachable_mean, reachable_of, to_classes, within_reach
 from tamis.curation.consensus import consensus, pair_weights
 from tamis.curation.diagnosis import kept_agreement
 from tamis.curation.diversity import diversity_scores
@@ -259,3 +260,36 @@ def test_a_part_of_the_arrays_stands_alone() -> None:
     np.testing.assert_array_equal(found.covariates, [[3], [0], [2], [np.nan]])
     np.testing.assert_array_equal(found.grades, [4, -1, -1, -1])
     np.testing.assert_array_equal(found.grade_weights, [3, np.nan, np.nan, np.nan])
+
+
+def test_a_class_that_the_scale_cannot_reach_is_no_doubt() -> None:
+    prior = np.array([0.5, 0.5, 0, 0])
+    told = [identifiability(np.eye(4), prior, 1000, False, [2, 3], given).warnings for given in ([], [2], [2, 3])]
+    assert [len(warnings) for warnings in told] == [1, 1, 0]
+    assert "rated 3:" in told[1][0]
+
+
+def test_which_classes_a_scale_reaches() -> None:
+    nothing = np.full(3, -1, np.int8)
+    five = Scale(lowest=1, highest=5).in_steps_of(1).ratings()
+    assert five == (1, 3, 6, 8, 10)
+    assert reachable_of(five, nothing, lowest=4, highest=9).tolist() == [True, False, True, False, True, True]
+    given = np.array([1, -1], np.int8)  # whatever the scale says: it was given
+    assert reachable_of(five, given, lowest=4, highest=9).tolist() == [True, True, True, False, True, True]
+    assert reachable_of(None, nothing, lowest=4, highest=9).all()
+    assert reachable_of(Scale(lowest=1, highest=5).ratings(), nothing, lowest=4, highest=9).all()  # fractions
+
+
+def test_the_mean_of_raters_reaches_what_lies_between_theirs() -> None:
+    ends, middle = np.array([True, False, False, True]), np.array([False, True, False, False])
+    assert reachable_mean([ends]).tolist() == ends.tolist()
+    assert reachable_mean([ends, ends]).tolist() == [True, False, True, True]  # (0 + 3) / 2, rounded half up
+    assert reachable_mean([ends, middle]).tolist() == [True, True, True, True]
+
+
+def test_no_probability_is_left_for_a_rating_that_cannot_be_given() -> None:
+    T = np.array([[0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 0.2, 0.4, 0.4], [0, 0, 0, 1]])
+    reach = np.array([True, False, True, True])
+    expected = [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0, 1]]
+    np.testing.assert_allclose(within_reach(T, reach), expected)
+    assert within_reach(T, np.ones(4, bool)) is T

@@ -113,7 +113,7 @@ def test_one_source_of_several_can_be_rated(mixed: Path) -> None:
     manifest = bring(mixed, write(mixed.parent / "r.csv", [{"overall": n + 1} for n in range(3)]), by="row", source="b")
     assert column(mixed, "overall") == [3, None, 1, None, 2, None]
     assert manifest.facts["samples_without_row"] == 3
-    assert manifest.facts["errors"] == {"unparsable: no rating in the file": 3}
+    assert manifest.facts["errors"] == {"missing: no rating in the file": 3}
 
 
 def test_a_file_about_all_sources_names_them_in_a_column(mixed: Path) -> None:
@@ -259,10 +259,11 @@ def test_within_the_budget_a_bad_score_is_counted_and_has_no_value(pool: Path, v
     path = write(pool.parent / "r.jsonl", [{"overall": value if n == 3 else 7} for n in range(COUNT)])
     manifest = bring(pool, path, by="row", share=0.2)
     assert column(pool, "overall") == [7, 7, 7, None, 7, 7]
-    assert column(pool, "status")[3] == "unparsable"
+    status = "missing" if reason == "no rating in the file" else "unparsable"
+    assert column(pool, "status")[3] == status
     assert column(pool, "error") == [None, None, None, reason, None, None]
-    assert (manifest.facts["ok"], manifest.facts["unparsable"]) == (5, 1)
-    assert manifest.facts["errors"] == {f"unparsable: {reason.partition(':')[0]}": 1}
+    assert (manifest.facts["ok"], manifest.facts[status]) == (5, 1)
+    assert manifest.facts["errors"] == {f"{status}: {reason.partition(':')[0]}": 1}
 
 
 @pytest.mark.parametrize("value", [7, 7.0, "7", " 7 ", "7.0"])
@@ -281,7 +282,7 @@ def test_missing_ratings_are_counted_and_do_not_use_up_the_budget(pool: Path) ->
     rows = [{"id": sample, "overall": 5} for sample in ids_of(pool)[:2]]
     rows += [{"id": "of another pool", "overall": 5}, {"id": None, "overall": 5}, {"id": None, "overall": 5}]
     manifest = bring(pool, write(pool.parent / "r.jsonl", rows), by="id", share=0, min_matched_share=0.3)
-    assert column(pool, "status") == ["ok", "ok", *["unparsable"] * 4]
+    assert column(pool, "status") == ["ok", "ok", *["missing"] * 4]
     wanted = {"rows_in_file": 5, "rows_without_key": 2, "rows_not_in_pool": 1, "samples_without_row": 4}
     assert wanted.items() <= manifest.facts.items()
 

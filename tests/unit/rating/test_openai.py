@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -449,6 +450,55 @@ def test_an_outage_costs_a_pool_nothing_but_time(tmp_path: Path) -> None:
         mine = settings(server, backend={"timeout": 60, "tries": 2})
         facts = run(mine, pool=pool_of(300, tmp_path), out=tmp_path / "out").facts
     assert facts["ok"] == 300
+
+
+def _number(asked: Asked) -> int:
+    return int(asked.prompt.rsplit("What is ", 1)[1].split("?")[0])
+
+
+@pytest.mark.parametrize("bad", [3, 20])
+@pytest.mark.parametrize("last", [True, False])
+def test_the_last_samples_that_a_service_fails_at_are_set_aside_without_a_wait(
+    bad: int, last: bool, tmp_path: Path
+) -> None:
+    """Only requests that were answered before can tell: what is sent for that is paid, and counted."""
+    failing = set(range(100 - bad, 100)) if last else set(range(0, 100, 100 // bad)[:bad])
+    price = {"input": 1_000_000, "output": 0}
+    paid = 0
+
+    def behave(asked: Asked) -> Reaction:
+        nonlocal paid
+        if _number(asked) in failing:
+            return Reaction(error("overloaded"), 503)
+        paid += 1
+        return Reaction(completion(prompt_tokens=1, tokens=0))
+
+    start = time.monotonic()
+    with Server(behave) as server:
+        mine = settings(server, price=price, max_failure_share=0.3, backend={"patience": 600, "timeout": 30})
+        facts = run(mine, pool=pool_of(100, tmp_path), out=tmp_path / "out").facts
+    assert time.monotonic() - start < 60
+    assert (facts["ok"], facts["failed"], facts["errors"]) == (100 - bad, bad, {"failed: server error": bad})
+    assert facts["cost"] == facts["prompt_tokens"] == paid
+    assert paid <= 100 - bad + 5
+    errors = [row["error"] for row in Artifact.open(tmp_path / "out").table().to_pylist() if row["status"] != "ok"]
+    assert all("503 overloaded" in error for error in errors)
+
+
+def test_an_outage_when_a_few_samples_are_left_is_waited_for(tmp_path: Path) -> None:
+    """Longer than all tries of a request take."""
+    began: list[float] = []
+
+    def behave(asked: Asked) -> Reaction:
+        if len({_number(one) for one in server.asked}) < 98 and not began:
+            return Reaction(completion())
+        began.append(time.monotonic())
+        return Reaction(error("down"), 503) if began[-1] - began[0] < 8 else Reaction(completion())
+
+    with Server(behave) as server:
+        mine = settings(server, max_failure_share=0.5, backend={"tries": 3, "concurrency": 8, "timeout": 30})
+        facts = run(mine, pool=pool_of(100, tmp_path), out=tmp_path / "out").facts
+    assert (facts["ok"], facts["failed"]) == (100, 0)
 
 
 def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.samples import sample_id
+from tamis.core.settings import parse
 from tamis.curation.settings import CurationSettings
 from tamis.curation.stage import run as curate
+from tamis.rating.settings import RatingSettings
+from tamis.rating.stage import run as rate
+from tamis.reporting.numbers import DASH
 from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
 from tests.artifacts import conversation, make_neighbors, make_pool, make_ratings
@@ -107,3 +114,55 @@ def test_a_neighbourhood_that_says_nothing_is_called_so(tmp_path: Path) -> None:
     assert "Curation changed the score class of 0 of 600 ratings" in text
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "a guess: the neighbours say too little to tell it" in page
+
+
+@pytest.fixture(scope="module")
+def on_five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a rater on 1 to 5 and of one on 1 to 10, both imported; the first leaves two classes out."""
+    folder, known = tmp_path_factory.mktemp("five"), make_known(N, 32, seed=5)
+    samples = [conversation(f"What is the number {i} good for?", f"For counting to {i}.") for i in range(N)]
+    ids, random = [sample_id(messages) for messages in samples], np.random.default_rng(3)
+    pool = make_pool(folder / "pool", samples)
+    neighbors = make_neighbors(folder / "neighbors", ids, known.indices, known.distances)
+    five, ten = (draw_ratings(known.true, T, random) for _ in range(2))
+    columns = {"id": ids, "five": [(1, 2, 3, 4, 4, 5)[score] for score in five], "ten": [None, *(ten[1:] + 4).tolist()]}
+    pq.write_table(pa.table(columns), folder / "scores.parquet")
+    ratings = []
+    for name, scale in (("five", {"lowest": 1, "highest": 5}), ("ten", "1-10")):
+        backend = {
+            "kind": "import",
+            "path": str(folder / "scores.parquet"),
+            "by": "id",
+            "overall": name,
+            "scale": scale,
+        }
+        ratings.append(folder / name)
+        rate(parse(RatingSettings, {"name": name, "backend": backend}, where="test"), pool=pool, out=ratings[-1])
+    curate(CurationSettings(combine=True), ratings=ratings, neighbors=neighbors, pool=pool, out=folder / "curated")
+    run(ReportingSettings(), pool=pool, ratings=ratings, curation=folder / "curated", out=folder / "report")
+    return folder
+
+
+def test_classes_that_a_scale_cannot_reach_are_no_warning_and_have_no_probability(on_five: Path) -> None:
+    told = json.loads((on_five / "curated" / "diagnosis.json").read_text())
+    assert told["five"]["reachable"] == [True, False, True, False, True, True]
+    assert told["ten"]["reachable"] == told["combined"]["reachable"] == [True] * 6
+    assert not any("no sample is rated" in warning for found in told.values() for warning in found["warnings"])
+    low, high = told["five"]["intervals"]["T"]
+    for matrix in (told["five"]["T"], told["combined"]["rater_T"]["five"], low, high):
+        assert np.array(matrix)[:, [1, 3]].max() == 0
+    np.testing.assert_allclose(np.array(told["five"]["T"]).sum(1), 1)
+    assert np.array(told["ten"]["T"])[:, [1, 3]].max() > 0.3
+    measures = (on_five / "report" / "results.csv").read_text()
+    assert "T true 0 rated 2" in measures
+    five = [line for line in measures.splitlines() if ",five," in f",{line}," and "rated 1" in line]
+    assert five == []
+    text = (on_five / "report" / "results.md").read_text()
+    assert "The scale on which the ratings were given has none in class 1 and 3." in text
+
+
+def test_an_imported_rating_that_is_missing_is_no_answer_that_could_not_be_read(on_five: Path) -> None:
+    facts = Artifact.open(on_five / "ten", "ratings").manifest.facts
+    assert (facts["missing"], facts["unparsable"], facts["errors"]) == (1, 0, {"missing: no rating in the file": 1})
+    text = (on_five / "report" / "results.md").read_text()
+    assert f"| ten | no rating in the file | {DASH} | 1 |" in text

@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ class ChatClient:
         self._news = asyncio.Event()  # set while the service is not thought to be away
         self._news.set()
         self._closed = asyncio.Event()  # set when the service turned out to be hopeless
+        self._probe: Call | None = None  # the shortest that was answered
+        self._probe_tokens: tuple[int, int] | None = None  # that probes took, of prompts and answers; not yet told
 
     async def __aenter__(self) -> ChatClient:
         return self
@@ -101,21 +104,27 @@ class ChatClient:
                 async with self._gate:
                     await self._wait_while_away()
                     if fault is not None and self._health.resigned:
-                        return _given_up(fault, course)
-                    # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
-                    taken = await self._limits.acquire(
-                        call.input_tokens, call.output_tokens, call.most_output_tokens, self._closed
-                    )
+                        return self._telling(_given_up(fault, course))
                     self._raise_if_closed()
+                    if fault is not None and self._probe is not None and self._health.wants_probe:
+                        alone_at_fault = await self._send_probe(self._probe)
+                        self._raise_if_closed()
+                        if alone_at_fault and self._tried(fault, course):
+                            return self._telling(_given_up(fault, course))
+                        continue
+                    # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
+                    taken = await self._acquire(call)
                     self._health.sending(course)
                     outcome = await self._send(call.body)
                     self._settle(call, taken, outcome, course)
                 if isinstance(outcome, Reply):
-                    return outcome
+                    if self._probe is None or call.input_tokens < self._probe.input_tokens:
+                        self._probe = call
+                    return self._telling(outcome)
                 fault, wait = outcome, self._wait_after(outcome, course)
                 self._raise_if_closed()
                 if wait is None:
-                    return _given_up(fault, course)
+                    return self._telling(_given_up(fault, course))
                 await self._sleep(wait)
         finally:
             self._health.end(course)
@@ -124,6 +133,38 @@ class ChatClient:
         """Wait for the time of the next request to a service that is away, or until it answers another one."""
         while not self._closed.is_set() and not self._news.is_set() and (wait := self._health.wait()):
             await happens_within(self._news, wait)
+
+    async def _acquire(self, call: Call) -> Amounts:
+        taken = await self._limits.acquire(call.input_tokens, call.output_tokens, call.most_output_tokens, self._closed)
+        self._raise_if_closed()
+        return taken
+
+    async def _send_probe(self, call: Call) -> bool:
+        """Send a request that was answered before; whether it is dealt with, and there was no outage."""
+        taken = await self._acquire(call)
+        course = self._health.begin()
+        self._health.sending(course)
+        outcome = await self._send(call.body)
+        if isinstance(outcome, Reply):
+            prompt = ceil(call.input_tokens) if outcome.prompt_tokens is None else outcome.prompt_tokens
+            most = ceil(call.most_output_tokens)
+            answer = most if outcome.completion_tokens is None else outcome.completion_tokens
+            told = self._probe_tokens or (0, 0)
+            self._probe_tokens = told[0] + prompt, told[1] + answer
+        return self._settle(call, taken, outcome, course, probe=True)
+
+    def _telling(self, outcome: Reply | Fault) -> Reply | Fault:
+        """The outcome of a request, with what probes took that were sent for it and others, since that is paid, too."""
+        if self._probe_tokens is None or (
+            isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens)
+        ):  # such a reply's are estimated later
+            return outcome
+        (prompt, answer), self._probe_tokens = self._probe_tokens, None
+        return replace(
+            outcome,
+            prompt_tokens=(outcome.prompt_tokens or 0) + prompt,
+            completion_tokens=(outcome.completion_tokens or 0) + answer,
+        )
 
     async def _send(self, body: Mapping[str, Any]) -> Reply | Fault:
         import httpx2  # what the package openai speaks
@@ -145,41 +186,59 @@ class ChatClient:
             return _connection_fault(error)
         return reply_of(response.content, frozenset(body), settings.patience)
 
-    def _settle(self, call: Call, taken: Amounts, outcome: Reply | Fault, course: Course) -> None:
-        """Tell health, gate and limits how it went."""
-        if isinstance(outcome, Reply):
+    def _settle(
+        self, call: Call, taken: Amounts, outcome: Reply | Fault, course: Course, *, probe: bool = False
+    ) -> bool:
+        """Tell health, gate and limits how it went; of a probe, whether others fail by themselves."""
+        told = False
+        if probe:
+            told = self._health.probed(course, outcome if isinstance(outcome, Fault) else None)
+        elif isinstance(outcome, Reply):
             self._health.answered(course)
+        else:
+            self._health.failed(course, outcome)
+        if isinstance(outcome, Reply):
             self._gate.went_well()
             self._limits.settle(taken, call.input_tokens, outcome.prompt_tokens, outcome.completion_tokens)
         else:
-            self._health.failed(course, outcome)
             if outcome.overload and not self._health.alone:
                 self._gate.overloaded()
             if outcome.retry_after is not None and outcome.again:
                 self._limits.close_for(outcome.retry_after)
+        self._heed_health()
+        self._close_if_hopeless()
+        return told
+
+    def _heed_health(self) -> None:
         self._gate.alone = self._health.alone
         if self._health.alone and self._health.hopeless is None and not self._health.resigned:
             self._news.clear()
         else:
             self._news.set()
-        self._close_if_hopeless()
 
     def _wait_after(self, fault: Fault, course: Course) -> float | None:
         """Seconds until the request may be sent again; None: it is given up."""
-        health, settings = self._health, self._settings
+        health = self._health
         if fault.passing and health.alone:
             return 0.0  # its place in the queue says when
-        tries = settings.tries if fault.again else min(settings.tries, _DENIED_TRIES)
         wait = _wait_before(course.tries, fault.retry_after)
         late = time.monotonic() + wait > health.patient_until(course)
-        # Being told to come later is no fault of the request; only its patience counts then.
-        tried = course.tries >= tries and fault.kind != "rate limited" and not health.undecided(course, fault)
+        tried = self._tried(fault, course) and not health.undecided(course, fault)
         if fault.passing and not late and not tried:
             return wait
+        if not late and health.doubts(course, fault):
+            self._heed_health()
+            return 0.0
         if not fault.about_text:
             health.gave_up(fault)
             self._close_if_hopeless()
         return None
+
+    def _tried(self, fault: Fault, course: Course) -> bool:
+        """Whether a request was sent often enough."""
+        tries = self._settings.tries if fault.again else min(self._settings.tries, _DENIED_TRIES)
+        # Being told to come later is no fault of the request; only its patience counts then.
+        return course.tries >= tries and fault.kind != "rate limited"
 
     def _close_if_hopeless(self) -> None:
         if self._health.hopeless is not None:

@@ -50,11 +50,15 @@ class Fault:
         kind: one of few, for counting.
         detail: the service's own words, or the network's; short, without any key.
         retry_after: seconds that the service asks to wait; None where it does not.
+        prompt_tokens: paid for in finding out that the request fails and not the service; None where nothing was.
+        completion_tokens: likewise.
     """
 
     kind: Kind
     detail: str = ""
     retry_after: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     @property
     def again(self) -> bool:

@@ -1,4 +1,4 @@
-"""The form of an answer: one JSON object of named whole numbers. Written, described to engines, and read.
+"""The form of an answer: one JSON object of named numbers. Written, described to engines, and read.
 
 An answer that can mean one thing only is taken, however it is dressed; every such leniency has a name, by which it is
 counted. What could mean two things is not: guessing once turned bad answers into lowest scores.
@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
 from typing import Any, NamedTuple
 
 from tamis.core.errors import TamisError
@@ -18,6 +20,7 @@ from tamis.core.llm.thoughts import split
 _FENCED = re.compile(r"```(?:json)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _WHOLE = re.compile(r"\s*(\d{1,9})(?:\.0+)?\s*")
+_FRACTION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*")
 _BETWEEN_WORDS = re.compile(r"[\s_-]+")
 _BOM = "\ufeff"
 _MOST_BRACES = 100  # of an answer that is looked through for its object
@@ -32,7 +35,10 @@ class UnparsableError(TamisError):
 
 
 class Reading(NamedTuple):
-    """What an answer says: the values in the order of the form's keys, and the names of what was forgiven."""
+    """What an answer says: the values in the order of the form's keys, and the names of what was forgiven.
+
+    Values are whole numbers of the form's last decimal: of a form with one decimal, 0.7 is 7.
+    """
 
     values: tuple[int, ...]
     leniencies: tuple[str, ...] = ()
@@ -40,25 +46,47 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """One JSON object with exactly these keys, in this order, each with a whole number from `low` to `high`."""
+    """One JSON object with exactly these keys, in this order, each with a number from `low` to `high`.
+
+    Attributes:
+        keys: of the object.
+        low, high: the least and the greatest number, in units of the last decimal: with one decimal, 10 is 1.0.
+        step: distance between two numbers, in the same units.
+        decimals: digits behind the point.
+    """
 
     keys: tuple[str, ...]
     low: int
     high: int
+    step: int = 1
+    decimals: int = 0
+
+    @property
+    def values(self) -> range:
+        """What each number can be, in units of the last decimal."""
+        return range(self.low, self.high + 1, self.step)
+
+    def said(self, value: int) -> str:
+        """A value as an answer has it, with all decimals: 1.0."""
+        return str(Decimal(value).scaleb(-self.decimals))
 
     @property
     def schema(self) -> dict[str, Any]:
         """The JSON schema of an answer."""
+        kind, numbers = "integer", list[float](self.values)
+        if self.decimals:
+            kind, numbers = "number", [float(self.said(value)) for value in self.values]
         return {
             "type": "object",
-            "properties": {key: {"type": "integer", "enum": list(range(self.low, self.high + 1))} for key in self.keys},
+            "properties": {key: {"type": kind, "enum": numbers} for key in self.keys},
             "required": list(self.keys),
             "additionalProperties": False,
         }
 
     def write(self, values: Sequence[int]) -> str:
         """The answer that says `values`, as a model is asked to write it."""
-        return json.dumps(dict(zip(self.keys, values, strict=True)))
+        pairs = zip(self.keys, values, strict=True)
+        return "{" + ", ".join(f"{json.dumps(key)}: {self.said(value)}" for key, value in pairs) + "}"
 
     def read(self, answer: str) -> Reading:
         """Read an answer.
@@ -66,7 +94,8 @@ class Form:
         Forgiven are (by these names): "byte order mark", "thoughts" before the answer, a "code fence" around it, "words
         around" the object, an object "said twice", a "trailing comma", "key spelling" (case, spaces, underscores),
         "extra keys", a "number as text" ("7"), a "fraction of zero" (7.0), and a "bare number" where the form has one
-        key. Of several objects that name keys of the form all must say the same. "7/10", 7.5 and words are no numbers.
+        key. Of several objects that name keys of the form all must say the same. "7/10" and words are no numbers, 7.5
+        is one only where the form has decimals.
 
         Raises:
             UnparsableError: with the reason.
@@ -78,7 +107,7 @@ class Form:
             raise UnparsableError("thoughts without an answer" if forgiven["thoughts"] else "empty answer")
         if fenced := _FENCED.fullmatch(text):
             text, forgiven["code fence"] = fenced[1].strip(), True
-        if len(self.keys) == 1 and _WHOLE.fullmatch(text):
+        if len(self.keys) == 1 and (_FRACTION if self.decimals else _WHOLE).fullmatch(text):
             reading = self._values({_plain(self.keys[0]): text.strip()}, {"bare number"})
         else:
             reading = self._one_of(*_objects(text))
@@ -129,6 +158,31 @@ class Form:
         return Reading(values, tuple(sorted(names)))
 
     def _value(self, key: str, value: Any, names: set[str]) -> int:
+        number = self._fraction(key, value, names) if self.decimals else self._whole(key, value, names)
+        if not self.low <= number <= self.high:
+            raise UnparsableError(f"out of range: {key} is {_shown(number)}")
+        if number not in self.values:
+            raise UnparsableError(f"not on the scale: {key} is {self.said(number)}")
+        return number
+
+    def _fraction(self, key: str, value: Any, names: set[str]) -> int:
+        """The value in units of the last decimal, by its digits and not by the nearest number of floating point."""
+        given = None
+        if isinstance(value, str) and (number := _FRACTION.fullmatch(value)):
+            if "bare number" not in names:
+                names.add("number as text")
+            given = Decimal(number[1])
+        elif type(value) is int or (type(value) is float and isfinite(value)):
+            given = Decimal(repr(value))
+        if given is None:
+            raise UnparsableError(f"not a number: {key} is {_shown(value)}")
+        if not self.low <= (scaled := given.scaleb(self.decimals)) <= self.high:
+            raise UnparsableError(f"out of range: {key} is {_shown(value)}")
+        if scaled % 1:
+            raise UnparsableError(f"not on the scale: {key} is {_shown(value)}")
+        return int(scaled)
+
+    def _whole(self, key: str, value: Any, names: set[str]) -> int:
         if isinstance(value, str) and (whole := _WHOLE.fullmatch(value)):
             if "bare number" not in names:
                 names.add("number as text")
@@ -140,8 +194,6 @@ class Form:
             value = int(value)
         if type(value) is not int:
             raise UnparsableError(f"not an integer: {key} is {_shown(value)}")
-        if not self.low <= value <= self.high:
-            raise UnparsableError(f"out of range: {key} is {_shown(value)}")
         return value
 
     @property

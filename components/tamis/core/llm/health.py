@@ -34,6 +34,7 @@ class Course:
     since: float = 0.0
     _sent_at: float = 0.0
     _failed_at: float | None = None  # for the first time since the last outage
+    _last_failures: tuple[float, float] = (0.0, 0.0)  # when it failed last but one, and last
     _outages: int = 0
 
 
@@ -44,6 +45,7 @@ class _Row:
     since: float
     courses: set[Course]
     count: int = 0
+    proved: bool = False  # a request that had been answered before failed too
 
 
 class Health:
@@ -55,6 +57,9 @@ class Health:
     own. A service that is away for longer than `patience`, that denies everybody, or under which `_IN_A_ROW` requests
     were given up, is `hopeless` - but not where no other request is left to be asked: then those that fail are given up
     as they are.
+
+    Where no other request is left, only one that was answered before can tell an outage from requests that fail by
+    themselves: it is sent again where `wants_probe` says so, and `probed` gets what came of it.
 
     Args:
         name: of the service, for the log.
@@ -69,7 +74,7 @@ class Health:
         self.resigned = False  # whether those that failed are to be given up
         self._absent: _Row | None = None
         self._denied: _Row | None = None
-        self._away = self._doubted = self._answered = False
+        self._away = self._doubted = self._answered = self._unsure = False
         self._unsent = 0  # requests that were never sent
         self._outages = self._given_up = 0
         self._dealt_with = float("-inf")  # when the last was sent of those that were dealt with
@@ -79,7 +84,12 @@ class Health:
     @property
     def alone(self) -> bool:
         """Whether requests are to be sent one at a time."""
-        return self._away or self._doubted
+        return self._away or self._doubted or self._unsure
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether a request that was answered before is to be sent again, before any of those that fail."""
+        return (self._away or self._unsure) and self._answered and not self._others_left
 
     def wait(self) -> float:
         """Seconds until the next request may be sent."""
@@ -123,7 +133,7 @@ class Health:
             log.warning("%s answers again, after %.0f s", self._name, self._clock() - self._absent.since)
             self._away, self._back = False, self._clock()
             self._outages += 1
-        self._absent, self.resigned = None, False
+        self._absent, self._unsure, self.resigned = None, False, False
 
     def failed(self, course: Course, fault: Fault) -> None:
         """A sending failed."""
@@ -132,6 +142,7 @@ class Health:
         own = course._failed_at is not None and self._dealt_with > course._failed_at
         if course._failed_at is None:
             course._failed_at = self._clock()
+        course._last_failures = course._last_failures[1], self._clock()
         if fault.absent:
             self._note_absence(course, fault, own)
         elif fault.denied and not own:
@@ -146,6 +157,41 @@ class Health:
         row = self._absent
         return fault.absent and row is not None and course in row.courses and self._clock() - row.since < _SURE
 
+    def doubts(self, course: Course, fault: Fault) -> bool:
+        """Whether a request that is to be given up may fail for an outage that only a probe can tell."""
+        if not fault.absent or not self._answered or self._others_left or self._dealt_with > course._last_failures[0]:
+            return False
+        if not self._away and not self._unsure:
+            self._unsure, self._pause, self._next = True, _FIRST_PAUSE, 0.0
+        return True
+
+    def probed(self, course: Course, fault: Fault | None) -> bool:
+        """A request that was answered before was sent again, and failed by `fault`, if any.
+
+        Returns:
+            Whether the service deals with others as it did: those that fail do so by themselves.
+        """
+        if fault is not None and (fault.absent or fault.denied):
+            unsure, self._unsure = self._unsure, False
+            self.failed(course, fault)
+            if fault.absent and self._absent is not None:
+                self._absent.proved = True
+                if unsure and not self._away:
+                    self._go_away(fault)
+                    self._plan_next(most=self._patience)
+            return False
+        if fault is None:
+            self._given_up, self._denied, self._doubted = 0, None, False
+        outage = self._absent is not None and self._absent.proved
+        if not outage:
+            if self._away:
+                log.warning(
+                    "%s answers what it answered before: the requests that fail do so by themselves", self._name
+                )
+            self._away, self._back = False, self._clock()
+        self._lives(course)
+        return not outage
+
     def gave_up(self, fault: Fault) -> None:
         """A request came to nothing, by a fault that is not known to be its own."""
         self._given_up += 1
@@ -159,12 +205,7 @@ class Health:
         unreachable = fault.kind == "no connection"
         lasts = self._clock() - row.since
         if not self._away and lasts >= _SURE and len(row.courses) >= (1 if unreachable else _DIFFERENT):
-            self._away, self._pause, self._next = True, _FIRST_PAUSE, 0.0
-            self._next_word = self._clock() + _FIRST_WORD
-            log.warning(
-                "%s does not answer (%s); waiting for it for up to %g s ('patience'), with one request at a time",
-                self._name, fault, self._patience,
-            )  # fmt: skip
+            self._go_away(fault)
         if not self._away:
             return
         if lasts >= self._patience:
@@ -173,6 +214,14 @@ class Health:
             log.warning("%s has not answered for %.0f s (%s)", self._name, lasts, fault)
             self._next_word = self._clock() + min(_RAREST_WORD, max(lasts, _FIRST_WORD))
         self._plan_next(most=self._patience - lasts)
+
+    def _go_away(self, fault: Fault) -> None:
+        self._away, self._pause, self._next = True, _FIRST_PAUSE, 0.0
+        self._next_word = self._clock() + _FIRST_WORD
+        log.warning(
+            "%s does not answer (%s); waiting for it for up to %g s ('patience'), with one request at a time",
+            self._name, fault, self._patience,
+        )  # fmt: skip
 
     def _note_denial(self, course: Course, fault: Fault) -> None:
         row = self._denied = self._denied or _Row(self._clock(), set())

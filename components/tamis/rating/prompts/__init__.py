@@ -13,6 +13,7 @@ from tamis.rating.parsing import KEYS
 from tamis.rating.scaling import form_of
 
 FOLDER = Path(__file__).parent
+_VALUES, _DECIMALS = 101, 2  # most scores of a scale, and decimals: models tell no finer ones apart
 _CRITERIA, _SAMPLE = "{criteria}", "{sample}"
 
 
@@ -24,7 +25,9 @@ class Prompt(Settings):
     criteria: dict[str, str] = Field(description="the four keys of the answer, each with what it means")
     template: str = Field(description="the wording, with {criteria} and, near its end, {sample}")
     scale: Scale = Field(
-        Scale(), description="the scale that the wording asks for, of whole numbers from 0 to 100; brought to 1..10"
+        Scale(),
+        description="the scale that the wording asks for, of whole numbers from 0 to 100, or by a `step` of one or two "
+        "decimals; brought to 1..10",
     )
     marker: str = Field(min_length=1, description="stands where the middle of a long sample is left out")
 
@@ -41,9 +44,18 @@ class Prompt(Settings):
 
     @field_validator("scale")
     @classmethod
-    def _of_whole_numbers(cls, scale: Scale) -> Scale:
-        if not (scale.lowest.is_integer() and scale.highest.is_integer() and 0 <= scale.lowest < scale.highest <= 100):
-            raise ValueError("raters are asked for whole numbers from 0 to 100; for 0 to 1 say, ask for 0 to 100")
+    def _of_few_numbers(cls, scale: Scale) -> Scale:
+        if scale.step is None and (scale.decimals or scale.highest - scale.lowest == 1):
+            raise ValueError(
+                f"the scale {scale} does not say which fractions can be given: add `step`, as in "
+                f"{{lowest: {scale.lowest:g}, highest: {scale.highest:g}, step: 0.1}}; whole numbers alone are step: 1"
+            )
+        many = len(form_of(scale).values)
+        if not (scale.lowest >= 0 and scale.highest <= 100 and scale.decimals <= _DECIMALS and many <= _VALUES):
+            raise ValueError(
+                f"the scale {scale} has {many} scores with {scale.decimals} decimals; raters are asked for {_VALUES} "
+                f"or fewer, from 0 to 100, with {_DECIMALS} decimals at most"
+            )
         return scale
 
     @property
@@ -66,7 +78,7 @@ class Prompt(Settings):
     def hash(self) -> str:
         """Hash of all that a rater can see; comments and the description do not enter."""
         seen = [self.version, self.before, self.after, self.marker]
-        return hash_of(seen if self.scale == Scale() else [*seen, self.scale.model_dump()])
+        return hash_of(seen if self.scale == Scale() else [*seen, self.scale.model_dump(exclude_none=True)])
 
 
 def load_prompt(name: str) -> Prompt:

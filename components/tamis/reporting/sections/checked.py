@@ -8,7 +8,7 @@ import numpy as np
 
 from tamis.reporting.blocks import Cell, KeyFigure, Section, Table, Tone
 from tamis.reporting.diagnoses import HeldOut
-from tamis.reporting.numbers import DASH, count, decimal, percent, plural, signed, span
+from tamis.reporting.numbers import DASH, count, decimal, known, percent, plural, signed, span
 from tamis.reporting.raters import Curated
 from tamis.reporting.statistics import Estimate
 
@@ -51,7 +51,13 @@ def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
         said += f" (mean error {decimal(error_raw)} and {decimal(error)} classes)"
     if truth is not None:
         return f"{said}; the section Truth holds the scores against '{truth}'."
-    return f"{said}. Nobody has checked that: there are no human grades. {settled(told.advice)}".strip()
+    graded = told.grades.get("graded")
+    why = (
+        f"no human grade shows it, since none of the {count(int(graded))} graded samples was drawn at random"
+        if known(graded) and graded
+        else "there are no human grades"
+    )
+    return f"{said}. Nobody has checked that: {why}. {settled(told.advice)}".strip()
 
 
 def expected(rater: Curated) -> tuple[float | None, float | None]:
@@ -169,9 +175,11 @@ def _by_grades(found: HeldOut, whose: str, *, changed: bool) -> str:
     judge = f"By {plural(found.graded, 'human grade')} that the model had not seen"
     said = f"{judge}, {_share(right.raw)} of {whose} are right"
     said += _interval(right.raw, first=True)
-    if not changed:
-        return f"{said}."
-    return f"{said}, after curation {_share(right.curated)}{_interval(right.curated)}; {_change(found)}."
+    if changed:
+        said += f", after curation {_share(right.curated)}{_interval(right.curated)}; {_change(found)}"
+    if not found.weighted:
+        said += "; that is so if the graded samples were drawn at random, of which nothing is said"
+    return f"{said}."
 
 
 def _change(found: HeldOut) -> str:

@@ -23,12 +23,12 @@ from tamis.reporting.blocks import (
 )
 from tamis.reporting.charts import heat_map, line, paired_bars
 from tamis.reporting.evidence import Evidence
-from tamis.reporting.numbers import DASH, clipped, count, decimal, known, percent, plural
+from tamis.reporting.numbers import DASH, clipped, count, decimal, known, listed, percent, plural
 from tamis.reporting.raters import Curated, TopCorrection
 from tamis.reporting.samples import CLASSES, read_texts
 from tamis.reporting.sections import calibration, checked, embedded, model, together
 from tamis.reporting.sections.shared import few, folded, in_words, number, scalars, shares
-from tamis.reporting.sections.transitions import matrix_of, transition_map
+from tamis.reporting.sections.transitions import matrix_of, reach_of, transition_map
 from tamis.reporting.statistics import joint_counts
 
 _INSTRUCTION, _RESPONSE, _NEIGHBOR = 220, 360, 140  # characters of a correction's texts that are shown
@@ -114,7 +114,10 @@ def _per_source(diagnosis: Mapping[str, Any]) -> list[Table]:
         matrix, counts = matrix_of(of.get("T")), of["counts"]
         kept = DASH
         if matrix is not None and of.get("explained") is not False:
-            kept = ", ".join(percent(value, digits=0) for value in np.diagonal(matrix))
+            can = reach_of(diagnosis, len(matrix))
+            kept = ", ".join(
+                percent(value, digits=0) if score in can else DASH for score, value in enumerate(np.diagonal(matrix))
+            )
         rows.append([name, count(counts["rated"]), count(counts["corrected"]), number(of["difference"]), kept])
     note = (
         "These sources have a transition matrix of their own. Difference: its mean distance from the matrix of all "
@@ -187,6 +190,8 @@ def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figur
         title,
         f"the transition matrix of {rater.rater}",
         matrix,
+        reach=reach_of(rater.diagnosis, len(matrix)),
+        prior=rater.diagnosis.get("p"),
     )
 
 
@@ -209,6 +214,8 @@ def _joint(rater: Curated, slug: str, evidence: Evidence) -> list[Figure]:
             f"T of {name} in the model of all raters",
             f"the transition matrix of {name} in the model of all raters",
             matrix,
+            reach=reach_of(evidence.curation.raters[name].diagnosis, len(matrix)) if evidence.curation else None,
+            prior=rater.diagnosis.get("p"),
         )
         for name, value in (found.items() if isinstance(found, Mapping) else ())
         if name in evidence.rater_slugs and (matrix := matrix_of(value)) is not None
@@ -274,6 +281,7 @@ def _by_rank(rater: Curated, slug: str) -> list[Figure]:
 
 def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
     prior, observed = diagnosis.get("p"), diagnosis.get("observed_prior")
+    can = reach_of(diagnosis, CLASSES)
     rows = []
     for score, total in enumerate(_classes(rater.raw)):
         here = rater.raw == score
@@ -283,9 +291,13 @@ def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
         rows.append(
             [
                 str(score),
-                percent(_entry(observed, score), 1) if known(_entry(observed, score)) else percent(total, rater.rated),
+                *(
+                    [percent(_entry(observed, score), 1)]
+                    if score in can and known(_entry(observed, score))
+                    else [percent(total, rater.rated) if score in can else DASH]
+                ),
                 percent(_entry(prior, score), 1),
-                count(total),
+                count(total) if score in can else DASH,
                 percent(flagged, total),
                 percent(corrected, total),
                 count(after),
@@ -293,6 +305,9 @@ def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
         )
     columns = ["score class", "observed", "estimated true", "raw", "flagged", "corrected away", "curated"]
     note = "Estimated true: the share of samples that would have this class if the rater made no errors (the prior p)."
+    if len(can) < CLASSES:
+        left = listed([str(score) for score in range(CLASSES) if score not in can])
+        note += f" The scale on which the ratings were given has none in class {left}."
     return Table("By score class", columns, rows, note=note)
 
 
@@ -302,11 +317,10 @@ def _intervals(rater: Curated, transition: NDArray[np.float64] | None) -> list[T
     if transition is None or not isinstance(found, Mapping):
         return []
     low, high = found["T"]
-    rows = [
-        [str(i), *(_between(transition[i, j], low[i][j], high[i][j]) for j in range(len(transition)))]
-        for i in range(len(transition))
-    ]
-    columns = ["true class", *(f"rated {j}" for j in range(len(transition)))]
+    can = reach_of(rater.diagnosis, len(transition))
+    true = [i for i in range(len(transition)) if i in can or (_entry(rater.diagnosis.get("p"), i) or 0) > 0]
+    rows = [[str(i), *(_between(transition[i, j], low[i][j], high[i][j]) for j in can)] for i in true]
+    columns = ["true class", *(f"rated {j}" for j in can)]
     note = (
         f"In per cent, with the interval of {percent(found['level'], digits=0)} that the model gives it; "
         "it does not say how far the model itself is off."
@@ -379,8 +393,11 @@ def _measure(rater: Curated, flow: NDArray[np.int64], transition: NDArray[np.flo
         section.measured(name, f"raw class {score}", int(raw), n=n)
         section.measured(name, f"curated class {score}", int(curated), n=n)
     if transition is not None:
+        can = reach_of(rater.diagnosis, len(transition))
         for i, row in enumerate(transition):
-            for j, value in enumerate(row):
-                section.measured(name, f"T true {i} rated {j}", float(value))
+            if i not in can and not _entry(rater.diagnosis.get("p"), i):
+                continue
+            for j in can:
+                section.measured(name, f"T true {i} rated {j}", float(row[j]))
     if known(rater.diagnosis.get("log_likelihood")):
         section.measured(name, "log likelihood", rater.diagnosis["log_likelihood"])

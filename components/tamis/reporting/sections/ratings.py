@@ -19,6 +19,7 @@ _STATUS = {
     "refused": "rater refused",
     "too_long": "sample too long",
     "failed": "request failed",
+    "missing": "no rating in the file",
     "not_asked": "not asked: outside the rater's sample",
     "absent": "no row in the ratings",
 }
@@ -68,7 +69,8 @@ def _scales(raters: list[Ratings]) -> str:
         return ""
     return (
         f"Given on another scale, and stretched to 1 to 10 here: {listed(others)}. Values in between do not occur, and "
-        "neighbouring ones of the given scale may come to one score class, or leave one out."
+        "neighbouring ones of the given scale may come to one score class, or leave one out: then it "
+        "says nothing that no rating is in it."
     )
 
 
@@ -131,7 +133,8 @@ def _reasons(raters: list[Ratings]) -> Table:
             named["absent", ""] = rater.statuses["absent"]
         ordered = sorted(named.items(), key=lambda item: (-item[1], item[0]))
         for (status, reason), amount in ordered[:_REASONS]:
-            rows.append([rater.rater, _STATUS.get(status, status), reason or DASH, count(amount)])
+            said = _STATUS.get(status, status)
+            rows.append([rater.rater, said, reason if reason and reason != said else DASH, count(amount)])
         rest = sum(amount for _, amount in ordered[_REASONS:])
         if rest:
             rows.append([rater.rater, "others", f"{len(ordered) - _REASONS} further reasons", count(rest)])

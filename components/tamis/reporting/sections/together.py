@@ -9,7 +9,7 @@ from typing import Any
 from tamis.reporting.blocks import Figures, Heading, Section, Table, Text
 from tamis.reporting.numbers import count, decimal, percent
 from tamis.reporting.raters import Curated
-from tamis.reporting.sections.transitions import matrix_of, transition_map
+from tamis.reporting.sections.transitions import matrix_of, reach_of, transition_map
 
 
 def describe(raters: Sequence[Curated], slugs: Mapping[str, str], section: Section) -> None:
@@ -34,6 +34,8 @@ def describe(raters: Sequence[Curated], slugs: Mapping[str, str], section: Secti
                         f"T of {rater.rater} by the raters' agreement alone",
                         f"the transition matrix of {rater.rater} by Dawid and Skene",
                         matrix,
+                        reach=reach_of(rater.diagnosis, len(matrix)),
+                        prior=_check(rater).get("p"),
                     )
                     for rater in raters
                     if (matrix := matrix_of(_check(rater).get("T"))) is not None
@@ -80,7 +82,8 @@ def _checks(raters: Sequence[Curated]) -> Table | None:
     for rater in raters:
         check, near = matrix_of(_check(rater).get("T")), matrix_of(rater.diagnosis.get("T"))
         if check is not None and near is not None:
-            kept = (float(near.diagonal().mean()), float(check.diagonal().mean()))
+            can = reach_of(rater.diagnosis, len(near))
+            kept = (float(near.diagonal()[can].mean()), float(check.diagonal()[can].mean()))
             rows.append([rater.rater, *(percent(k) for k in kept), decimal(_check(rater)["difference"], 3)])
     columns = ["rater", "mean diagonal by neighbours", "by agreement", "mean difference of entries"]
     return Table("T by neighbours and T by the raters' agreement", columns, rows) if rows else None

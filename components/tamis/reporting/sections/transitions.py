@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,53 @@ def matrix_of(value: Any) -> NDArray[np.float64] | None:
     return np.array(value, dtype=float)
 
 
-def transition_map(name: str, caption: str, what: str, matrix: NDArray[np.float64], *, x: str = "rated") -> Figure:
-    """Heat map of a matrix (K, K) with true classes in rows; `what` names it in words."""
-    labels = [str(i) for i in range(len(matrix))]
+def reach_of(diagnosis: Mapping[str, Any], classes: int) -> list[int]:
+    """The classes that a rating can be in, by the scale that it was given on; all where nothing is said of that."""
+    found = diagnosis.get("reachable")
+    if not isinstance(found, Sequence) or len(found) != classes:
+        return list(range(classes))
+    return [score for score, can in enumerate(found) if can]
+
+
+def transition_map(
+    name: str,
+    caption: str,
+    what: str,
+    matrix: NDArray[np.float64],
+    *,
+    x: str = "rated",
+    reach: Sequence[int] | None = None,
+    prior: Any = None,
+) -> Figure:
+    """Heat map of a matrix (K, K) with true classes in rows; `what` names it in words.
+
+    Args:
+        name, caption, what: of the figure.
+        matrix: of probabilities.
+        x: what the columns are.
+        reach: classes that a rating can be in; only these have a column. None: all.
+        prior: (K,) of the true classes; one that is out of reach has a row only where it is not 0.
+    """
+    columns = list(range(len(matrix))) if reach is None else list(reach)
+    rows = [i for i in range(len(matrix)) if i in columns or _entry(prior, i) > 0]
+    matrix = matrix[np.ix_(rows, columns)]
     texts = [[_share(value) for value in row] for row in matrix]
-    kept = ", ".join(f"class {i} {percent(matrix[i, i], digits=0)}" for i in range(len(matrix)))
+    kept = ", ".join(
+        f"class {i} {percent(matrix[rows.index(i), columns.index(i)], digits=0)}" for i in rows if i in columns
+    )
+    labels = [str(i) for i in columns]
     return Figure(
         name,
         caption,
         f"Heat map of {what}. Estimated share that is {x} as what it is: {kept}.",
-        heat_map(matrix, texts, rows=labels, columns=labels, y="true", x=x),
+        heat_map(matrix, texts, rows=[str(i) for i in rows], columns=labels, y="true", x=x),
         height=300,
     )
+
+
+def _entry(values: Any, place: int) -> float:
+    given = isinstance(values, Sequence) and place < len(values) and known(values[place])
+    return float(values[place]) if given else 0.0
 
 
 def _share(value: float) -> str:

@@ -154,3 +154,48 @@ def test_twenty_given_up_in_a_row_end_it_if_others_are_left() -> None:
             if number == 18:
                 service.answers()
         assert (service.health.hopeless is not None) == more
+
+
+def test_where_no_other_is_left_one_that_was_answered_before_tells_bad_samples_from_an_outage() -> None:
+    service = Service()
+    service.answers()
+    service.health.expects_more = False
+    one = service.health.begin()
+    service.sent(one)
+    assert not service.health.wants_probe
+    service.goes_away()
+    assert service.health.wants_probe
+    assert service.health.probed(service.sent(), None)
+    assert (service.health.alone, service.health.wants_probe) == (False, False)
+    service.fails(BOOM, one)
+    assert (service.health.alone, one.tries) == (False, 1)  # its own fault
+
+
+def test_an_outage_that_the_probe_shows_too_is_waited_for() -> None:
+    service = Service()
+    service.answers()
+    service.health.expects_more = False
+    one = service.fails(BOOM)
+    assert not service.health.alone
+    assert service.health.doubts(one, BOOM)  # before it is given up
+    assert (service.health.alone, service.health.wants_probe) == (True, True)
+    for _ in range(3):
+        assert not service.health.probed(service.sent(), BOOM)
+        assert service.health.wait() > 0
+        service.now += service.health.wait()
+    assert not service.health.probed(service.sent(), None)  # there was an outage, so the sample has its tries yet
+    assert not service.health.alone
+    service.fails(BOOM, one, after=0.1)
+    service.fails(BOOM, one, after=0.1)
+    assert service.health.doubts(one, BOOM)  # it may have begun again
+
+
+@pytest.mark.parametrize(("answered", "more"), [(False, False), (True, True)])
+def test_without_an_answer_before_or_with_others_to_come_there_is_no_probe(answered: bool, more: bool) -> None:
+    service = Service()
+    service.health.expects_more = more
+    if answered:
+        service.answers()
+    assert not service.health.doubts(service.fails(BOOM), BOOM)
+    service.goes_away()
+    assert not service.health.wants_probe

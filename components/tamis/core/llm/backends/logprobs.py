@@ -31,6 +31,8 @@ def last_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]
         tokens: its tokens, and others that may stand around, each with `token`, `logprob` and `top_logprobs`, a list
             of the same; `bytes` where a token is a part of a letter.
     """
+    if form.decimals or form.step > 1:  # its numbers are several tokens, whose alternatives only the engine knows
+        return None
     number = _start_of_last(form, text)
     if number is None:
         return None

@@ -196,14 +196,15 @@ class OpenAIBackend:
 
 def answer_tokens(form: Form | None, most: int) -> int:
     """Tokens that an answer is thought to take: those of its numbers; all that it may have, where it is free text."""
-    return most if form is None else _TOKENS_OF_A_NUMBER * len(form.keys)
+    return most if form is None else (_TOKENS_OF_A_NUMBER + (form.decimals and form.decimals + 1)) * len(form.keys)
 
 
 def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
     """What a service's reply, or the lack of one, says about a sample."""
     if isinstance(outcome, Fault):
         problem: Any = {"too long": "too_long", "content filter": "refused"}.get(outcome.kind, "failed")
-        return Answer(request.id, problem=problem, error=str(outcome), shortened=shortened)
+        paid: dict[str, Any] = {"prompt_tokens": outcome.prompt_tokens, "completion_tokens": outcome.completion_tokens}
+        return Answer(request.id, problem=problem, error=str(outcome), shortened=shortened, **paid)
     known: dict[str, Any] = {
         "shortened": shortened,
         "prompt_tokens": outcome.prompt_tokens,

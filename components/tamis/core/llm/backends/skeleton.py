@@ -66,12 +66,12 @@ class Skeleton:
     """
 
     def __init__(self, encode: Callable[[str], list[int]], form: Form) -> None:
-        self.form, count, keys = form, form.high - form.low + 1, range(len(form.keys))
-        middle = [(form.low + form.high) // 2 for _ in keys]
+        self.form, count, keys = form, len(form.values), range(len(form.keys))
+        middle = [form.values[(count - 1) // 2] for _ in keys]
         base = encode(form.write(middle))
         slots, end = [], 0
         for place in keys:
-            changed = [[*middle[:place], value, *middle[place + 1 :]] for value in range(form.low, form.high + 1)]
+            changed = [[*middle[:place], value, *middle[place + 1 :]] for value in form.values]
             answers = [encode(form.write(values)) for values in changed]
             first = _shared(answers)
             last = _shared([answer[first:][::-1] for answer in answers])
@@ -81,7 +81,7 @@ class Skeleton:
         self.slots = tuple(slots)
         self.end = tuple(base[end:])
         for start in range(count):
-            values = [form.low + (start + 3 * place) % count for place in keys]
+            values = [form.values[(start + 3 * place) % count] for place in keys]
             if self.tokens(values) != encode(form.write(values)):
                 raise ModelError(
                     "this model's tokenizer joins numbers with the text around them, so scores cannot be guided",
@@ -92,7 +92,7 @@ class Skeleton:
         """The token ids of the answer that says `values`."""
         ids: list[int] = []
         for slot, value in zip(self.slots, values, strict=True):
-            ids += [*slot.before, *slot.values[value - self.form.low]]
+            ids += [*slot.before, *slot.values[self.form.values.index(value)]]
         return ids + list(self.end)
 
     @property

@@ -139,7 +139,7 @@ class TransformersBackend:
             draws = [self._sampling.draw(request.id, request.attempt, position) for request, _ in batch]
             chosen = self._sampling.choose(probabilities.log(), draws).tolist()
             for row, choice in zip(values, chosen, strict=True):
-                row.append(choice + form.low)
+                row.append(form.values[choice])
             chunks = [list(slot.values[choice]) for choice in chosen]
             shares = probabilities.tolist()  # those of the last slot stay
         return [
