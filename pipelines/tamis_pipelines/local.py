@@ -66,23 +66,23 @@ def run(settings: RunSettings) -> Path:
     with _only_one(home / "lock", work):
         results.make_room(settings)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
-        stop = home / "stop"
-        os.environ |= {"TAMIS_HOME": str(home), RUNNER_PID: str(os.getpid()), STOP_FILE: str(stop)}
+        os.environ |= {"TAMIS_HOME": str(home), RUNNER_PID: str(os.getpid())}
         if (store := store_of_run(home)) is not None:
             os.environ[STORE] = store
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
         # And it says of every step that sizes of pods mean nothing here.
         warnings.filterwarnings("ignore", message="Task '.*': settings .* have no effect", category=UserWarning)
-        reason, run_log = home / "reason", home / "run.log"
-        reason.write_text("")
-        os.environ[REASON_FILE] = str(reason)
+        run_log = home / "run.log"
         with (
-            _temporary_files(home / "temporary"),
+            _temporary_files(home / "temporary") as temporary,
             run_log.open("w", encoding="utf-8") as file,
             redirect_stdout(_Screen(file, sys.stderr)) as screen,
-            stops_children(stop) as signals,
+            stops_children(temporary / "stop") as signals,
         ):
+            reason = temporary / "reason"
+            reason.write_text("")
+            os.environ |= {REASON_FILE: str(reason), STOP_FILE: str(temporary / "stop")}
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
             try:
                 judging = settings.judging is not None
@@ -131,7 +131,7 @@ def _only_one(lock: Path, work: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary_files(note: Path) -> Iterator[None]:
+def _temporary_files(note: Path) -> Iterator[Path]:
     """Give this process and its steps a folder for temporary files, and remove it at the end: kfp leaves some behind.
 
     Its place is written into `note`, so that the next run removes what a killed one has left.
@@ -144,7 +144,7 @@ def _temporary_files(note: Path) -> Iterator[None]:
         note.write_text(folder, encoding="utf-8")
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         try:
-            yield
+            yield Path(folder)
         finally:
             tempfile.tempdir = before
             os.environ.pop("TMPDIR")

@@ -115,8 +115,11 @@ def execute_cell(
             error = UnexpectedError.of(error, out.name)
         name = _cell_of(source, known)
         failure = failure or Failure(name=name, stage=out.name, code=error.code, reason=str(error))
+        log.error("making %s failed, the others go on: %s", _named(failure.stage, failure.name), failure.reason)
+    else:
+        why = f"its {failure.stage} could not be made"
+        log.error("%s is left out: %s", _named(out.name, failure.name), why)
     failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
-    log.error("making %s failed, the others go on: %s", _named(failure.stage, failure.name), failure.reason)
     leave_failure(out.path, failure)
     out.metadata.update({"name": failure.name, "failed": failure.stage})
     metrics.log_metric("failed", 1)
@@ -131,7 +134,9 @@ def require_whole(failures: Sequence[Failure]) -> None:
     set_up_logging()
     if failures:
         cells = "\n".join(f"  {_named(failure.stage, failure.name)}: {failure.reason}" for failure in failures)
-        problem = f"{len(failures)} could not be made; everything else is done and in the report:\n{cells}"
+        problem = (
+            f"{len(failures)} of the results could not be made; everything else is done and in the report:\n{cells}"
+        )
         here = RUNNER_PID in os.environ
         action = "mend the cause" if here else "mend the cause; on Kubeflow, submit again with --no-cache"
         raise _ended_by(TamisError(problem, action=action))
