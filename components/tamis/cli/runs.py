@@ -71,6 +71,7 @@ def doctor(settings: Path, overrides: tuple[str, ...], tried: int) -> None:
 
     Looks at settings, models, data, services, storage, memory and disk. Only `--try` spends something.
     """
+    _log.info("looking at what the run needs")
     parsed = run_settings(settings, overrides)
     checks = load("tamis_pipelines.doctor").examine(parsed)
     for check in checks:

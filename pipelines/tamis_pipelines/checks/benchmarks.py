@@ -36,9 +36,9 @@ def benchmarks(settings: RunSettings) -> Iterator[Check]:
     yield _named(unknown, known, places) if unknown else Check.of(_NAMES, True, f"{len(suite.tasks)}, all known")
     lines = [line for line in suite.tasks if line.task in known]
     lines = [line for line in lines if not datasets_of(line.task, own) <= {*LOCAL}]  # looked at with the own tasks
-    here = [line for line in lines if all(map(_is_here, datasets_of(line.task, known)))]
+    here = [line for line in lines if all(_is_here(dataset, places) for dataset in datasets_of(line.task, known))]
     if away := [line for line in lines if line not in here]:
-        yield _not_here(away, known)
+        yield _not_here(away, known, places)
     if here:
         yield _fit(here, suite, places)
 
@@ -64,9 +64,9 @@ def _named(unknown: list[str], known: Mapping[str, Listed], places: Places) -> C
     return Check(_NAMES, "failed", seen, "correct the names in the suite; `lm-eval ls tasks` lists all")
 
 
-def _not_here(lines: list[SuiteTask], known: Mapping[str, Listed]) -> Check:
+def _not_here(lines: list[SuiteTask], known: Mapping[str, Listed], places: Places) -> Check:
     names = ", ".join(line.task for line in lines)
-    missing = {str(one) for line in lines for one in datasets_of(line.task, known) if one and not _is_here(one)}
+    missing = {str(one) for line in lines for one in datasets_of(line.task, known) if one and not _is_here(one, places)}
     why = f"their data are not in this machine's cache ({', '.join(sorted(missing)[:5])})"
     if not missing:
         why = "lm-eval's files do not tell where their data are"
@@ -88,11 +88,11 @@ def _fit(lines: list[SuiteTask], suite: Suite, places: Places) -> Check:
     return Check.of(_DATA, True, f"{names}: splits, fields and metrics fit")
 
 
-def _is_here(dataset: str | None) -> bool:
-    """Whether a data set is a local one, or in this machine's cache of the hub."""
+def _is_here(dataset: str | None, places: Places) -> bool:
+    """Whether a data set is a local one, by its place or in the suite's folder of data, or in the hub's cache here."""
     if dataset is None:
         return False
-    if dataset in LOCAL or Path(dataset).exists():
+    if dataset in LOCAL or ((places.data or Path()) / dataset).exists():
         return True
     from datasets import config
     from huggingface_hub.constants import HF_HUB_CACHE
