@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tamis.core.errors import TamisError
 from tamis_pipelines.checks.asked import asked
+from tamis_pipelines.checks.benchmarks import benchmarks
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.data import data
 from tamis_pipelines.checks.machine import machine
@@ -25,4 +26,5 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
             Check.refused(where, found) if isinstance(found, TamisError) else Check.of(where, True, found)
             for where, found in looked_at(settings)
         ]
+        checks += benchmarks(settings)
     return [*checks, *services(settings), *machine(settings)]

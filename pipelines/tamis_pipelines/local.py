@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,7 +18,7 @@ from tamis.core.errors import StoppedError, StorageError, TamisError, explained_
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
 from tamis.core.machine import STORE, store_of_run
 from tamis.core.processes import stopped_by, stops_children
-from tamis.core.progress import WARNING
+from tamis.core.progress import WARNING, load_packages
 from tamis.core.secrets import shown
 from tamis_pipelines.results import Results
 from tamis_pipelines.settings import RunSettings
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # As `core.progress` formats them; a run's outcome in Kubeflow's words is for Kubeflow.
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)\S* ")
+# What kfp says of a task that begins, its name in colours; some tasks are kfp's housekeeping, no steps of a run.
+_TASK = re.compile(r"(\d\d:\d\d:\d\d)\.\d+ - INFO - Executing task \S*?'([a-z-]+?)(?:-\d+)?'")
+_TEMPORARY = "tamis-run-"
+_NO_STEPS = ("note-outcome", "require-all-cells")
 _MOST_WARNINGS = 20  # repeated at the end
 
 
@@ -50,6 +55,7 @@ def run(settings: RunSettings) -> Path:
         StoppedError: when SIGTERM or Ctrl-C ended it.
         StorageError: when the working folder cannot be used, or another run uses it.
     """
+    load_packages("kfp")
     from kfp import local
 
     from tamis_pipelines.definitions import PIPELINES
@@ -62,25 +68,28 @@ def run(settings: RunSettings) -> Path:
     with _only_one(home / "lock", work):
         results.make_room(settings)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
-        stop = home / "stop"
-        os.environ |= places_of(home) | {RUNNER_PID: str(os.getpid()), STOP_FILE: str(stop)}
+        os.environ |= places_of(home) | {RUNNER_PID: str(os.getpid())}
         # kfp doubts that an image without "python" in its name runs Python; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
         # And it says of every step that sizes of pods mean nothing here.
         warnings.filterwarnings("ignore", message="Task '.*': settings .* have no effect", category=UserWarning)
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
-        reason, run_log = home / "reason", home / "run.log"
-        reason.write_text("")
-        os.environ[REASON_FILE] = str(reason)
+        run_log = home / "run.log"
         with (
+            _temporary_files(home / "temporary") as temporary,
             run_log.open("w", encoding="utf-8") as file,
             redirect_stdout(_Screen(file, sys.stderr)) as screen,
-            stops_children(stop) as signals,
+            stops_children(temporary / "stop") as signals,
         ):
+            reason = temporary / "reason"
+            reason.write_text("")
+            os.environ |= {REASON_FILE: str(reason), STOP_FILE: str(temporary / "stop")}
+            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
             try:
                 PIPELINES[settings.pipeline](shape_of(settings))(**settings.arguments())
-            except RuntimeError as error:
-                why = reason.read_text() or f"{error}; the step's own words are in the log"
+            except RuntimeError:  # whose words are of Kubeflow's tasks
+                why = reason.read_text() or (
+                    f"the step '{screen.step}' ended without a word; one that needs more memory than there is ends so"
+                )
                 if signals:
                     why = stopped_by(signals[0])
                 reported = any(runs.rglob("report.html"))  # a cell failed, and the report on the others is made
@@ -89,6 +98,7 @@ def run(settings: RunSettings) -> Path:
                 except StorageError as blocked:
                     why = f"{why}\nand: {blocked}"
                 else:
+                    shutil.rmtree(runs, ignore_errors=True)
                     why += f"\n  finished so far, in {results.folder}: {', '.join(finished)}" if finished else ""
                 if signals:
                     raise StoppedError(
@@ -136,21 +146,47 @@ def _only_one(lock: Path, work: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _temporary_files(note: Path) -> Iterator[Path]:
+    """Give this process and its steps a folder for temporary files, and remove it at the end: kfp leaves some behind.
+
+    Its place is written into `note`, so that the next run removes what a killed one has left.
+    """
+    left = Path(note.read_text(encoding="utf-8")) if note.is_file() else None
+    if left is not None and left.name.startswith(_TEMPORARY):
+        shutil.rmtree(left, ignore_errors=True)
+    before, given = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, ignore_cleanup_errors=True) as folder:
+        note.write_text(folder, encoding="utf-8")
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
+            os.environ.pop("TMPDIR")
+            os.environ |= {"TMPDIR": given} if given is not None else {}
+            note.unlink(missing_ok=True)
+
+
 class _Screen:
     """Takes what kfp prints: keeps all of it but secrets in a file, and shows the lines of Tamis itself.
 
-    `warnings` are those among them, each once.
+    `warnings` are those among them, each once; `step` is the name of the step that has begun last.
     """
 
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
         self._showing, self._indent = False, 0
         self.warnings: dict[str, None] = {}
+        self.step = ""
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in map(shown, lines):
             self._log.write(line + "\n")
+            if (begun := _TASK.search(line)) is not None and begun[2] not in _NO_STEPS:
+                self.step = begun[2]
+                print(f"{begun[1]} tamis.run step {self.step}", file=self._terminal, flush=True)
             own = _OWN_LINE.match(line)
             if own is not None:
                 self._showing, self._indent = True, len(line) - len(line.lstrip())  # kfp indents what steps print

@@ -1,19 +1,21 @@
-"""What `tamis init` sees of a user's data and ratings: their first rows, as the pool's and the import's readers do."""
+"""What `tamis init` sees of a user's data: their first rows, as the pool's readers do, and the sources they make."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError, SettingsError, TamisError
-from tamis.core.llm.forms import UnparsableError
+from tamis.core.errors import InputError, SettingsError, StorageError, TamisError
 from tamis.core.samples import Message
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
-from tamis.core.tabular import number_of, read_columns
-from tamis.pool.checking import first_samples, look_into
+from tamis.pool.checking import first_samples, look_at, look_into, samples_in
+from tamis.pool.hub import opened_as_stream
 from tamis.pool.mapping import mapping_of
 from tamis.pool.readers import reader_of
 from tamis.pool.saved import is_saved
@@ -21,12 +23,12 @@ from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import count_rows, files_at
 from tamis.reporting.numbers import clipped
 
-SOURCE = "mine"  # what the pool's only source is called
+SOURCE = "mine"  # what the pool's source is called where it is the only one
 SHOWN = 100  # characters of a text of the user's, which a terminal must not obey
+HUB = "hub:"  # before the name of a data set of the hub
 _LARGE = 1 << 28  # bytes of files that are not counted
-_SCORES = ("overall", "score", "rating", "quality", "grade")  # usual names of a column with ratings
-_IDS = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # usual names of what identifies a row
-_LOWEST_TOP = 7  # scores up to this may be on a scale that ends there
+_MOST_SOURCES = 20  # that one folder or pattern may become
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class UnknownLayoutError(InputError):
@@ -41,104 +43,273 @@ class UnknownLayoutError(InputError):
 
 @dataclass(frozen=True)
 class Data:
-    """What the first rows of the data hold.
+    """What the first rows of one source hold.
 
     Attributes:
-        path: where they lie.
+        path: where they lie, or "hub:" and the name of a data set.
         columns: fields of the first row; none where they were not looked at, or a library keeps them.
-        layout: the pool's schema and its fields as they are called here, "" where they were not looked at.
+        used: those of them that the pool reads.
+        schema: the pool's name of the layout, "" where they were not looked at.
         source: settings of the pool's source.
         rows: how many there are, None where that would take long to count.
         read: rows that were looked at.
         unusable: those of them that are no samples.
         first: the first sample; None where there is none.
+        why_not: why they were not looked at.
     """
 
     path: str
     columns: tuple[str, ...]
-    layout: str
+    used: tuple[str, ...]
+    schema: str
     source: dict[str, Any]
     rows: int | None
     read: int
     unusable: int
     first: list[Message] | None
+    why_not: str = ""
+
+    @property
+    def layout(self) -> str:
+        """The layout and its fields as they are called here, "" where they were not looked at."""
+        return f"{self.schema} ({', '.join(self.used)})" if self.schema else ""
+
+    @property
+    def unused(self) -> list[str]:
+        """Fields that the pool does not read."""
+        return [name for name in self.columns if name not in self.used]
 
 
-def look_at_data(path: str, prompt: str | None = None, answer: str | None = None) -> Data:
-    """Read the first rows of the data at `path`.
+def look_at_data(paths: Sequence[str], prompt: str | None = None, answer: str | None = None) -> list[Data]:
+    """Read the first rows of all data; every layout becomes a source of its own.
 
     Args:
-        path: file, folder or glob; what lies in object storage, or is one large JSON array, is not read.
-        prompt: name of the field with the question, where the layout is no usual one.
+        paths: files, folders or globs, or names of data sets of the hub after "hub:"; what lies in object storage, or
+            is one large JSON array, is not read.
+        prompt: name of the field with the question, for files that have it.
         answer: name of the field with the answer.
 
     Raises:
         UnknownLayoutError: when the fields are of no known layout.
-        InputError: when it cannot be read, or not one of its first rows is a sample.
+        InputError: when something cannot be read, not one of its first rows is a sample, or two of the paths hold the
+            same file.
+        SettingsError: when one of the two fields is given.
         StorageError: when nothing is there.
     """
     if (prompt is None) != (answer is None):
         raise SettingsError("one of the fields with question and answer is named", allowed="both, or neither")
-    source: dict[str, Any] = {"name": SOURCE, "path": path}
-    if prompt is not None:
-        source |= {"schema": "prompt_completion", "fields": {"prompt": prompt, "completion": answer}}
-    settings = parse(PoolSettings, {"sources": [source]}, where="the data")
-    try:
-        found = look_into(settings.sources[0], settings)
-    except InputError:
-        _check_layout(settings, path)
-        raise
-    if found is None:  # in object storage, or too large to be loaded
-        files_at(path)  # an error where nothing is there
-        return Data(path, (), "", source, None, 0, 0, None)
-    samples = first_samples(settings, 1)
-    if not samples:
-        raise InputError(
-            f"{path}: none of its first {found.rows:,} rows is a sample{'; the first: ' if found.example else ''}"
-            f"{found.example}",
-            action="correct the data, or name the fields with question and answer",
-        )
-    assert found.mapping is not None  # there is a sample
-    columns = _columns_of(path, settings)
-    used = [name for name in found.mapping.columns if not columns or name in columns]
-    layout = f"{found.mapping.schema} ({', '.join(used)})"
-    counted = _counted(path, settings)
-    return Data(path, tuple(columns), layout, source, counted, found.rows, found.rejected.total(), samples[0])
+    named = None if prompt is None or answer is None else {"prompt": prompt, "completion": answer}
+    _check_apart(paths)
+    places = [place for path in paths for place in _by_layout(path, named)]
+    if named is not None and not any("fields" in place for place in places):
+        raise InputError(f"none of the data has both fields, {prompt!r} and {answer!r}", action="correct their names")
+    names = _names_of([str(place.get("path") or place["dataset"]) for place in places])
+    return [_look({"name": name} | place) for name, place in zip(names, places, strict=True)]
 
 
-def described(data: Data) -> list[str]:
-    """What was seen, in lines for a terminal."""
-    if not data.layout:
-        return ["not looked at: in object storage, or too large"]
+def rows_of(data: Sequence[Data]) -> int | None:
+    """Rows of all sources; None where those of one are not known."""
+    counted = [one.rows for one in data if one.rows is not None]
+    return sum(counted) if len(counted) == len(data) else None
+
+
+def described(data: Sequence[Data]) -> list[str]:
+    """What was seen of each source, in lines for a terminal."""
+    return [line for one in data for line in _described(one, alone=len(data) == 1)]
+
+
+def _described(data: Data, *, alone: bool) -> list[str]:
+    before = "" if alone else f"{data.source['name']}, {clipped(data.path, SHOWN)}: "
+    if not data.schema:
+        return [f"{before}not looked at: {clipped(data.why_not, SHOWN)}"]
     rows = "many rows" if data.rows is None else f"{data.rows:,} rows"
-    lines = [f"{rows}; layout: {clipped(data.layout, SHOWN)}"]
-    lines += [f"first sample, {turn['role']}: {clipped(turn['content'], SHOWN)}" for turn in (data.first or [])[:4]]
+    unused = f"; not used: {clipped(', '.join(data.unused), SHOWN)}" if data.unused else ""
+    lines = [f"{before}{rows}; layout: {clipped(data.layout, SHOWN)}{unused}"]
+    turns = (data.first or [])[: 4 if alone else 2]
+    lines += [f"first sample, {turn['role']}: {clipped(turn['content'], SHOWN)}" for turn in turns]
     if data.unusable:
         lines.append(f"{data.unusable:,} of the first {data.read:,} rows are no samples; the pool says why")
     return lines
 
 
-def _check_layout(settings: PoolSettings, path: str) -> None:
-    """Raises UnknownLayoutError when the layout is why the data cannot be read."""
-    columns = _columns_of(path, settings)
-    if not columns:
-        return  # something else is wrong
+def _check_apart(paths: Sequence[str]) -> None:
+    """Raises InputError where two paths hold the same file: its samples would be read twice."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        files = [path] if path.startswith(HUB) or is_saved(path) else [str(file) for _, file in _files_at(path)]
+        for file in files if is_remote(path) else map(os.path.realpath, files):
+            if file in seen:
+                raise InputError(f"{seen[file]} and {path} both hold {Path(file).name}", action="name each file once")
+            seen[file] = path
+
+
+def _files_at(path: str) -> list[tuple[str, Any]]:
     try:
-        mapping_of(settings.sources[0], columns, path)
+        return files_at(path)
+    except StorageError as error:
+        if _HUB_NAME.fullmatch(path) and not Path(path).suffix:
+            action = f"check the path; if this is a data set of the hub: {HUB}{path}"
+            raise StorageError(error.problem, allowed=error.allowed, action=action) from None
+        raise
+
+
+def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
+    """Settings of the sources that `path` becomes: one, unless its files are of several layouts."""
+    if path.startswith(HUB):
+        return [{"dataset": path.removeprefix(HUB)}]
+    if is_remote(path) or is_saved(path):
+        return [{"path": path} | ({} if named is None else _named(named))]
+    settings = _pool_of({"name": SOURCE, "path": path})
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for file in (str(file) for _, file in files_at(path)):
+        columns = _columns_of_file(file, settings)
+        if named is not None and set(named.values()) <= set(columns):
+            layout: tuple[Any, ...] = ("named",)
+        else:
+            found = _mapping(file, columns, settings) if columns else None
+            layout = (found.schema, *found.columns[:1]) if found else ()
+        groups.setdefault(layout, []).append(file)
+    if () in groups and len(groups) > 1:  # files without a row belong to any layout
+        empty = groups.pop(())
+        next(iter(groups.values())).extend(empty)
+    if len(groups) == 1:
+        patterns = {layout: [path] for layout in groups}
+    else:
+        patterns = {layout: _patterns(path, files) for layout, files in groups.items()}
+    found_sources = [
+        {"path": pattern} | (_named(named) if named is not None and layout == ("named",) else {})
+        for layout, some in patterns.items()
+        for pattern in some
+    ]
+    if len(found_sources) > _MOST_SOURCES:
+        raise InputError(
+            f"{path}: files of {len(groups)} layouts, which no pattern tells apart",
+            action="give each layout a folder of its own, or name the files of one layout",
+        )
+    return found_sources
+
+
+def _patterns(path: str, files: list[str]) -> list[str]:
+    """Patterns that match just these of the files at `path`: one if there is one, else every file by itself."""
+    if len(files) == 1:
+        return files
+    folder, names = os.path.commonpath([os.path.dirname(file) for file in files]), sorted(map(os.path.basename, files))
+    begin, end = _beginning(names), _beginning([name[::-1] for name in names])[::-1]
+    suffix = "".join(Path(names[0]).suffixes[-1:])
+    for pattern in (f"{folder}/{begin}*{end}", f"{folder}/*{suffix}", f"{folder}/**/*{suffix}", folder):
+        try:
+            if sorted(str(file) for _, file in files_at(pattern)) == sorted(files):
+                return [pattern]
+        except TamisError:
+            continue
+    return files
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """The letters that all names begin with."""
+    return os.path.commonprefix(names)  # noqa: RUF071  (letters are meant, not folders)
+
+
+def _named(fields: dict[str, str]) -> dict[str, Any]:
+    return {"schema": "prompt_completion", "fields": fields}
+
+
+def _names_of(places: Sequence[str]) -> list[str]:
+    """A name for every source: of its file or data set, with a number where two are called the same."""
+    if len(places) == 1:
+        return [SOURCE]
+    names: list[str] = []
+    for place in places:
+        stem = re.split(r"[/\\]", place.rstrip("/\\"))[-1].partition(".")[0]
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "data"
+        taken = sum(other == name or other.rpartition("-")[0] == name for other in names)
+        names.append(f"{name}-{taken + 1}" if taken else name)
+    return names
+
+
+def _look(source: dict[str, Any]) -> Data:
+    if "dataset" in source:
+        return _look_at_hub(source)
+    path, settings = source["path"], _pool_of(source)
+    found = look_into(settings.sources[0], settings)
+    if found is None:  # in object storage, or too large to be loaded
+        files_at(path)  # an error where nothing is there
+        why_not = "in object storage, or too large"
+        return Data(path, (), (), "", source, None, 0, 0, None, why_not)
+    samples = first_samples(settings, 1)
+    if not samples:
+        raise _no_sample(path, found.rows, found.example)
+    assert found.mapping is not None  # there is a sample
+    columns = columns_of(path, settings)
+    used = tuple(name for name in found.mapping.columns if not columns or name in columns)
+    counted, schema = _counted(path, settings), found.mapping.schema
+    return Data(
+        path, tuple(columns), used, schema, source, counted, found.rows, found.rejected.total(), samples[0]
+    )  # fmt: skip
+
+
+def _look_at_hub(source: dict[str, Any]) -> Data:
+    """The first rows of a data set of the hub, without the rest being fetched; a hub that is silent is no error."""
+    place, parsed = f"{HUB}{source['dataset']}", _pool_of(source).sources[0]
+    try:
+        reader = opened_as_stream(parsed)
+    except StorageError as error:
+        return Data(place, (), (), "", source, None, 0, 0, None, error.problem)
+    if reader.columns:
+        try:
+            mapping_of(parsed, reader.columns, place)
+        except InputError as error:
+            raise _unknown(error, reader.columns) from None
+    found = look_at(parsed, [(place, reader)])
+    samples = list(islice(samples_in(parsed, [(place, reader)]), 1))
+    if not samples or found.mapping is None:
+        raise _no_sample(place, found.rows, found.example)
+    used = tuple(name for name in found.mapping.columns if name in reader.columns)
+    return Data(
+        place, tuple(reader.columns), used, found.mapping.schema, source, reader.total, found.rows,
+        found.rejected.total(), samples[0],
+    )  # fmt: skip
+
+
+def _no_sample(path: str, rows: int, example: str) -> InputError:
+    return InputError(
+        f"{path}: none of its first {rows:,} rows is a sample{'; the first: ' if example else ''}{example}",
+        action="correct the data, or name the fields with question and answer",
+    )
+
+
+def _pool_of(source: dict[str, Any]) -> PoolSettings:
+    return parse(PoolSettings, {"sources": [source]}, where="the data")
+
+
+def _mapping(path: str, columns: list[str], settings: PoolSettings) -> Any:
+    """How rows of a file with such columns become conversations.
+
+    Raises:
+        UnknownLayoutError: when that cannot be told.
+    """
+    try:
+        return mapping_of(settings.sources[0], columns, path)
     except InputError as error:
-        raise UnknownLayoutError(
-            error.problem,
-            allowed=error.allowed,
-            action="name the fields with question and answer (--prompt-field, --answer-field)",
-            columns=columns,
-        ) from None
+        raise _unknown(error, columns) from None
 
 
-def _columns_of(path: str, settings: PoolSettings) -> list[str]:
+def _unknown(error: InputError, columns: list[str]) -> UnknownLayoutError:
+    return UnknownLayoutError(
+        error.problem,
+        allowed=error.allowed,
+        action="name the fields with question and answer (--prompt-field, --answer-field)",
+        columns=columns,
+    )
+
+
+def columns_of(path: str, settings: PoolSettings) -> list[str]:
     """Fields of the first local file at `path`; none of a folder that `datasets` wrote."""
-    if is_saved(path):
-        return []
-    return list(reader_of(Path(str(files_at(path)[0][1])), settings.max_json_mib, settings.max_row_mib).columns)
+    return [] if is_saved(path) else _columns_of_file(str(files_at(path)[0][1]), settings)
+
+
+def _columns_of_file(file: str, settings: PoolSettings) -> list[str]:
+    return list(reader_of(Path(file), settings.max_json_mib, settings.max_row_mib).columns)
 
 
 def _counted(path: str, settings: PoolSettings) -> int | None:
@@ -148,108 +319,3 @@ def _counted(path: str, settings: PoolSettings) -> int | None:
         return count_rows(path, settings) if size <= _LARGE else None
     except TamisError:
         return None
-
-
-def look_at_ratings(
-    path: str, data: Data, *, column: str | None = None, field: str | None = None, scale: str | None = None
-) -> dict[str, Any]:
-    """Settings that import the ratings at `path`, and with them `keep`: fields that the pool's source has to keep.
-
-    Args:
-        path: a file with ratings, .jsonl, .csv or .parquet; it may be the data themselves.
-        data: what is rated.
-        column: the column with the overall rating; one of the usual names if not given.
-        field: the column, of both files, that says which rating is whose; if not given, one of the usual names that
-            both have, else the order of the rows.
-        scale: lowest and highest score that can be given, as in "1-5"; 1 to 10 if not given.
-
-    Raises:
-        InputError: when the file cannot be read, or a column is not there or cannot be told.
-        SettingsError: when no scale is given, and the scores do not look like 1 to 10.
-        StorageError: when nothing is there.
-    """
-    columns = _columns_of_ratings(path)
-    column = column or _one_of(_SCORES, columns)
-    if column is None or column not in columns:
-        raise InputError(
-            f"{path}: {'no column with ratings can be told' if column is None else f'there is no column {column!r}'}",
-            allowed=", ".join(columns),
-            action="name it (--score-column)",
-        )
-    found: dict[str, Any] = {"kind": "import", "path": path}
-    keep: list[str] = []
-    field = field or (None if path == data.path else _one_of(_IDS, [name for name in columns if name in data.columns]))
-    if field is not None:
-        found |= {"by": "metadata", "key": field}
-        keep = [field]
-    else:
-        values = _values(path, column)
-        if data.rows is not None and len(values) != data.rows:
-            raise InputError(
-                f"{path} has {len(values):,} rows, the data {data.rows:,}, so that their order tells nothing",
-                allowed="as many rows, or a column that both have: " + ", ".join(_IDS),
-                action="name the column that both have (--by-field)",
-            )
-        found |= {"by": "row", "source": SOURCE}
-    found |= {"overall": column} | _scale_of(path, column, scale)
-    return found | {"keep": keep}
-
-
-def scores_in(path: str, column: str | None = None) -> tuple[float, float] | None:
-    """Lowest and highest score in a local file of ratings; None where there are none."""
-    columns = _columns_of_ratings(path)
-    column = column or _one_of(_SCORES, columns)
-    numbers = _numbers(path, column) if column in columns else []
-    return (min(numbers), max(numbers)) if numbers else None
-
-
-def _scale_of(path: str, column: str, scale: str | None) -> dict[str, Any]:
-    if scale is not None:
-        return {"scale": scale_in(scale)}
-    numbers = _numbers(path, column)
-    if numbers and min(numbers) >= 1 and _LOWEST_TOP < max(numbers) <= 10:
-        return {}
-    seen = f"goes from {min(numbers):g} to {max(numbers):g}" if numbers else "holds no number"
-    raise SettingsError(
-        f"{path}: the column '{column}' {seen}, which does not tell its scale",
-        allowed="the lowest and the highest score that can be given, as in 1-5, 0-1 or 1-10",
-        action="give it (--scale)",
-    )
-
-
-def scale_in(text: str) -> dict[str, float] | str:
-    """A scale as the settings have it, out of a text such as "1-5"."""
-    lowest, _, highest = text.replace(" ", "").partition("-")
-    try:
-        numbers = [float(lowest), float(highest)]
-    except ValueError:
-        numbers = []
-    if len(numbers) < 2 or not float("-inf") < numbers[0] < numbers[1] < float("inf"):
-        raise SettingsError(f"scale: seen '{text}'", allowed="lowest-highest, as in 1-5, 0-1 or 1-10")
-    low, high = (int(number) if number.is_integer() else number for number in numbers)
-    return "1-10" if (low, high) == (1, 10) else {"lowest": low, "highest": high}
-
-
-def _columns_of_ratings(path: str) -> list[str]:
-    if is_remote(path):
-        raise SettingsError(f"{path} is in object storage", allowed="a local file, which can be looked at")
-    return _columns_of(path, parse(PoolSettings, {"sources": [{"name": SOURCE, "path": path}]}, where="the ratings"))
-
-
-def _values(path: str, column: str) -> list[Any]:
-    return read_columns(Path(path), [column], shown=path)[column]
-
-
-def _numbers(path: str, column: str) -> list[float]:
-    found = []
-    for value in _values(path, column):
-        try:
-            number = number_of(column, value)
-        except UnparsableError:
-            continue
-        found += [] if number is None else [number]
-    return found
-
-
-def _one_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((name for name in names if name in columns), None)

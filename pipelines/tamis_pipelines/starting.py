@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.storage import write_bytes
 from tamis.reporting.numbers import clipped
-from tamis_pipelines.looking import SHOWN, Data
+from tamis_pipelines.looking import SHOWN, Data, rows_of
 from tamis_pipelines.settings import load_run
 
 LOCAL_MODEL, SERVICE_MODEL = "meta-llama/Llama-3.1-8B-Instruct", "gpt-4o-mini"
@@ -29,7 +30,7 @@ class Answers:
     """What the user said.
 
     Attributes:
-        data: the samples.
+        data: the samples, by source.
         backend: settings of the rater's backend, with `keep` where ratings are imported.
         size: of the subsets, a number or a share of the pool.
         base_model: the model to finetune; None to only select.
@@ -37,7 +38,7 @@ class Answers:
         work_dir: where results go.
     """
 
-    data: Data
+    data: Sequence[Data]
     backend: dict[str, Any]
     size: float
     base_model: str | None
@@ -45,12 +46,13 @@ class Answers:
     work_dir: str
 
 
-def usual_size(data: Data) -> float:
+def usual_size(data: Sequence[Data]) -> float:
     """The size of a subset where nothing is said: a tenth of the pool, and 10,000 samples at most."""
-    return _SHARE if data.rows is None else min(_MOST, max(1, int(data.rows * _SHARE)))
+    rows = rows_of(data)
+    return _SHARE if rows is None else min(_MOST, max(1, int(rows * _SHARE)))
 
 
-def size_in(text: str, data: Data) -> float:
+def size_in(text: str, data: Sequence[Data]) -> float:
     """The size of a subset: a number of samples, or a share of the pool below 1.
 
     Raises:
@@ -63,8 +65,9 @@ def size_in(text: str, data: Data) -> float:
         number = 0.0
     if not 0 < number < float("inf") or (number > 1 and number % 1):
         raise SettingsError(f"size: seen '{text}'", allowed="a number of samples, or a share of the pool below 1")
-    if data.rows is not None and number > data.rows:
-        raise InputError(f"{number:,.0f} samples are asked of {data.rows:,}", allowed=f"{data.rows:,} at most")
+    rows = rows_of(data)
+    if rows is not None and number > rows:
+        raise InputError(f"{number:,.0f} samples are asked of {rows:,}", allowed=f"{rows:,} at most")
     return number if number < 1 else int(number)
 
 
@@ -116,17 +119,21 @@ work_dir: {_said(answers.work_dir)}  # results and finished steps
 
 
 def _pool(answers: Answers) -> str:
-    data, keep = answers.data, answers.backend.get("keep")
-    layout = f"layout: {clipped(data.layout, SHOWN)}" if data.layout else "not looked at: the pool tells the layout"
-    lines = [f"      {name}: {_said(value)}" for name, value in data.source.items() if name not in ("name", "path")]
-    lines += [f"      keep: {_said(keep)}  # by which the ratings find their samples"] if keep else []
-    more = "".join(f"{line}\n" for line in lines)
+    sources = "".join(_source(data, answers.backend.get("keep")) for data in answers.data)
     return f"""\
 pool:
   sources:  # as many as you like: a path, or the name of a data set on the hub (dataset), or a recipe
-    - name: {_said(data.source["name"])}
-      path: {_said(data.path)}  # {layout}
-{more}"""
+{sources}"""
+
+
+def _source(data: Data, keep: list[str] | None) -> str:
+    seen = f"layout: {clipped(data.layout, SHOWN)}" if data.layout else "not looked at: the pool tells the layout"
+    seen += f"; not used: {clipped(', '.join(data.unused), SHOWN)}" if data.unused else ""
+    place = "path" if "path" in data.source else "dataset"
+    lines = [f"    - name: {_said(data.source['name'])}", f"      {place}: {_said(data.source[place])}  # {seen}"]
+    lines += [f"      {name}: {_said(value)}" for name, value in data.source.items() if name not in ("name", place)]
+    lines += [f"      keep: {_said(keep)}  # by which the ratings find their samples"] if keep else []
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _rater(answers: Answers) -> str:

@@ -114,7 +114,7 @@ def test_every_question_has_an_answer_of_its_own_but_the_data() -> None:
 
 def test_the_layout_is_shown_and_asked_for_where_it_cannot_be_told() -> None:
     rows("odd.jsonl", ({"q": f"Say {i}.", "a": f"\x1b[2J{i}."} for i in range(9)))
-    assert refused("--data", "odd.jsonl") == "input"
+    assert refused("--data", "odd.jsonl") == "unknown-layout"
     by_options = written("--data", "odd.jsonl", "--prompt-field", "q", "--answer-field", "a")
     result = init("other.yaml", answers="odd.jsonl\nq\na\n" + "\n" * 5)
     assert result.exit_code == 0, result.output
@@ -175,16 +175,81 @@ def test_paths_of_any_form_stay_what_they_are(name: str) -> None:
     assert load_run(FILE).work_dir == Path("null")
 
 
-def test_two_layouts_are_refused_and_a_folder_that_datasets_wrote_is_read() -> None:
+def test_files_of_two_layouts_are_two_sources_and_a_folder_that_datasets_wrote_is_read() -> None:
     from datasets import Dataset
 
-    rows("two/a.jsonl", [{"instruction": "Say 1.", "output": "1."}])
+    for name in ("a1", "a2"):
+        rows(f"two/{name}.jsonl", [{"instruction": f"Say {name}.", "output": f"{name}.", "uid": name}])
     rows("two/b.jsonl", [{"prompt": "Say 2.", "completion": "2."}])
-    assert refused("--data", "two") == "input"
+    result = init("--data", "two", "--size", "3")
+    assert result.exit_code == 0, result.output
+    assert "layout: instruction (instruction, output); not used: uid" in result.output
+    assert "layout: prompt_completion (prompt, completion)" in result.output
+    settings = load_run(FILE)
+    assert failed_checks(settings) == []
+    assert [(source.name, source.path) for source in settings.pool.sources] == [
+        ("a", "two/a*.jsonl"),
+        ("b", "two/b.jsonl"),
+    ]
     Dataset.from_dict({"prompt": ["Say 1."], "completion": ["1."]}).save_to_disk("saved")
-    settings = written("--data", "saved")
+    settings = written("--data", "saved", "--force")
     assert failed_checks(settings) == []
     assert settings.subsets[0].size == 0.1
+
+
+def test_several_files_are_as_many_sources_by_options_and_by_one_answer() -> None:
+    rows("more chats.jsonl", ({"messages": turns(i)} for i in range(20)))
+    by_options = written("--data", "data.jsonl", "--data", "more chats.jsonl", "--size", "60")
+    assert failed_checks(by_options) == []
+    assert [(source.name, source.path) for source in by_options.pool.sources] == [
+        ("data", "data.jsonl"),
+        ("more-chats", "more chats.jsonl"),
+    ]
+    other = Path("other.yaml")
+    answers = "data.jsonl 'more chats.jsonl'\n\n\n60\n" + "\n" * 2
+    assert written(str(other), answers=answers, file=other).pool == by_options.pool
+    assert refused("--data", "data.jsonl", "--data", "more chats.jsonl", "--size", "61", "--force") == "input"
+
+
+def turns(number: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"Tell {number}."}, {"role": "assistant", "content": f"{number}."}]
+
+
+def test_named_fields_are_those_of_the_files_that_have_them() -> None:
+    rows("odd.jsonl", ({"q": f"Say {i}.", "a": f"{i}."} for i in range(9)))
+    fields = ("--prompt-field", "q", "--answer-field", "a")
+    settings = written("--data", "data.jsonl", "--data", "odd.jsonl", *fields)
+    assert failed_checks(settings) == []
+    assert [source.fields for source in settings.pool.sources] == [{}, {"prompt": "q", "completion": "a"}]
+    assert refused("--data", "data.jsonl", *fields, "--force") == "input"  # no file has them
+
+
+def test_a_file_that_two_of_the_data_hold_is_refused() -> None:
+    assert refused("--data", "data.jsonl", "--data", "*.jsonl") == "input"
+
+
+def test_ratings_of_several_sources_find_their_samples_by_a_field_that_all_have() -> None:
+    rows("more.jsonl", ({"uid": f"v{i}", "prompt": f"Tell {i}.", "completion": f"{i}."} for i in range(10)))
+    names = [f"u{i}" for i in range(40)] + [f"v{i}" for i in range(10)]
+    rows("scores.jsonl", ({"uid": name, "score": i % 10 + 1} for i, name in enumerate(names)))
+    data = ("--data", "data.jsonl", "--data", "more.jsonl", "--ratings", "scores.jsonl")
+    settings = written(*data)
+    assert failed_checks(settings) == []
+    assert settings.raters[0].backend.model_dump()["key"] == "uid"
+    assert [source.keep for source in settings.pool.sources] == [["uid"], ["uid"]]
+    rows("scores.jsonl", ({"score": i % 10 + 1} for i in range(50)))
+    assert refused(*data, "--force") == "input"
+
+
+def test_a_data_set_of_the_hub_is_a_source_whether_the_hub_can_be_asked_or_not() -> None:
+    rows("set/train.jsonl", ({"prompt": f"Tell {i}.", "completion": f"{i}.", "note": "x"} for i in range(10)))
+    result = init("--data", "data.jsonl", "--data", "hub:set", "--data", "hub:some/where")
+    assert result.exit_code == 0, result.output
+    assert "layout: prompt_completion (prompt, completion); not used: note" in result.output
+    assert "where, hub:some/where: not looked at" in result.output
+    sources = load_run(FILE).pool.sources
+    assert [source.dataset for source in sources] == [None, "set", "some/where"]
+    assert load_run(FILE).subsets[0].size == 0.1
 
 
 def test_a_folder_and_its_subfolders_are_data() -> None:

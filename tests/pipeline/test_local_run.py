@@ -92,9 +92,11 @@ def test_folders_of_the_user_stay_as_they_are(continued_run: dict[str, Any], tmp
 
 
 def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(
-    continued_run: dict[str, Any], tmp_path: Path
+    continued_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was finished at the kill is the work of an earlier run and of this one: neighbours of its own."""
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     work = tmp_path / "work"
     shutil.rmtree(work / "report")
     settings_file = write(tmp_path, continued_run | {"neighbors": {"k": 12}})
@@ -113,6 +115,7 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_finished_step(
     assert not {"pool", "embedding", "neighbors"} & set(steps_done(again.stderr))
     assert "reporting" in steps_done(again.stderr)
     assert (work / "report/report.html").is_file()
+    assert list(temporary.iterdir()) == []  # what the killed run has left is gone too
 
 
 def test_sigterm_ends_a_run_in_order_and_no_answer_is_paid_twice(
@@ -173,15 +176,25 @@ def _processes_of(work: Path) -> list[str]:
     return found
 
 
-def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(settings_file: Path) -> None:
+def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(
+    settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     data = settings_file.parent / "data.jsonl"
     data.write_text(data.read_text().replace("instruction", "question"))
     failed = tamis("run", settings_file, "--force")
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
-    assert "error: source 'facts': data.jsonl has no field 'instruction'" in failed.stderr, failed.stderr
+    assert "error: making pool failed: source 'facts': data.jsonl has no field" in failed.stderr, failed.stderr
+    assert not re.search("kubeflow|kfp|executor|component|exit-handler|retr", failed.stderr, re.IGNORECASE)
     assert "finished steps are kept" in failed.stderr
+    home = settings_file.parent / "work/.tamis"
+    assert f"log:     {home / 'run.log'}" in failed.stderr
     assert not (settings_file.parent / "work/report").exists()
+    assert list(temporary.iterdir()) == []
+    assert list((home / "scratch").iterdir()) == []
+    assert {path.name for path in home.iterdir()}.isdisjoint({"runs", "temporary", "reason", "stop"})
 
 
 def test_a_failing_step_leaves_what_is_finished_and_the_earlier_report(

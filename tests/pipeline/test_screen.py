@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,39 @@ def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated
     terminal.seek(0)
     screen.repeat_warnings()
     assert [line.strip() for line in terminal.getvalue().splitlines()[2:]] == ["3 rows are no samples", "few samples"]
+
+
+def test_a_step_that_begins_is_said_and_housekeeping_is_not() -> None:
+    from tamis_pipelines.local import _Screen
+
+    terminal = io.StringIO()
+    screen = _Screen(io.StringIO(), terminal)
+    for task in ("pool", "find-neighbors", "evaluate-2", "require-all-cells", "note-outcome"):
+        screen.write(f"07:09:15.758 - INFO - Executing task \x1b[96m'{task}'\x1b[0m\n")
+    said = [line.split(" ", 1)[1] for line in terminal.getvalue().splitlines()]
+    assert said == ["tamis.run step pool", "tamis.run step find-neighbors", "tamis.run step evaluate"]
+    assert screen.step == "evaluate"
+
+
+def test_temporary_files_go_at_the_end_and_those_of_a_killed_run_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tamis_pipelines.local import _temporary_files
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    note, left, mine = tmp_path / "note", tmp_path / "tamis-run-killed", tmp_path / "mine"
+    for folder in (left, mine):
+        folder.mkdir()
+    note.write_text(str(left))
+    with _temporary_files(note) as temporary:
+        assert not left.exists()
+        assert Path(tempfile.mkdtemp()).parent == Path(os.environ["TMPDIR"]) == Path(note.read_text()) == temporary
+    assert os.environ["TMPDIR"] == str(tmp_path)
+    note.write_text(str(mine))  # no folder of a run
+    with _temporary_files(note):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_warnings_and_errors_are_labelled(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

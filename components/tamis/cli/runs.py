@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from tamis.cli.sections import SettingsFileCommand
 from tamis.core.errors import SettingsError
 from tamis.core.secrets import shown
 
+_log = logging.getLogger(__name__)
 _SUBSETS = 12  # whose files are named at the end of a run
 
 
@@ -25,6 +27,7 @@ def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
     Checks everything first, as `tamis doctor` does. Finished steps are reused when neither their settings nor their
     inputs have changed; after a kill, the same command goes on.
     """
+    _log.info("looking at what the run needs, as `tamis doctor` does")
     parsed = run_settings(settings, overrides)
     checks = load("tamis_pipelines.doctor").examine(parsed, quick=True)
     failed = [check for check in checks if not check.passed]
@@ -68,6 +71,7 @@ def doctor(settings: Path, overrides: tuple[str, ...], tried: int) -> None:
 
     Looks at settings, models, data, services, storage, memory and disk. Only `--try` spends something.
     """
+    _log.info("looking at what the run needs")
     parsed = run_settings(settings, overrides)
     checks = load("tamis_pipelines.doctor").examine(parsed)
     for check in checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from tamis.cli.loading import load, settings_from
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ def stage_command(name: str, stage: Stage) -> click.Command:
         metrics_port: int | None = None,
         **inputs: Any,
     ) -> None:
+        _log.info("%s: begins", name)  # before the stage's packages are loaded, which takes seconds
         if metrics_port is not None:
             os.environ["TAMIS_METRICS_PORT"] = str(metrics_port)
         more = {} if shard is None else {"shard": shard}

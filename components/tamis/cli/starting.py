@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,29 +20,30 @@ _OPTIONS_OF = {"local": ("model",), "service": ("model", "base_url", "api_key_en
 _OPTIONS_OF["import"] = ("ratings", "score_column", "by_field", "scale")
 
 
-def _only(paths: tuple[str, ...]) -> str | None:
-    """The one place of the data, if one is given."""
-    if len(paths) > 1:
-        raise SettingsError(
-            f"--data is given {len(paths)} times",
-            allowed="once: files of one layout",
-            action="begin with one of them, and add the others to the file as sources of their own",
-        )
-    return paths[0] if paths else None
+def _several(text: str) -> list[str]:
+    """The places in an answer: itself where something is there, else its words, as a shell takes them apart."""
+    if os.path.exists(text) or glob.glob(text):
+        return [text]
+    try:
+        return shlex.split(text) or [text]
+    except ValueError:  # a quote without its end
+        return [text]
 
 
 @click.command(
     epilog="\b\nExamples:\n  tamis init\n"
     "  tamis init --data 'data/*.jsonl' --size 1000 --work-dir runs/first\n"
-    "  tamis init mine.yaml --data pool.csv --ratings scores.csv --scale 1-5"
+    "  tamis init mine.yaml --data pool.csv --ratings scores.csv --scale 1-5\n"
+    "  tamis init --data 'data/*.jsonl' --data more/chats.json --data hub:allenai/tulu-v2-sft-mixture"
 )
 @click.argument("file", default="settings.yaml", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--data",
     metavar="PATH",
     multiple=True,
-    callback=lambda _context, _option, paths: _only(paths),
-    help="The samples: a file, a folder or a pattern. With it nothing is asked.",
+    callback=lambda _context, _option, paths: list(paths) or None,
+    help="The samples: a file, a folder, a pattern, or hub:NAME for a data set of the hub; may be given several times. "
+    "With it nothing is asked.",
 )
 @click.option("--prompt-field", metavar="NAME", help="The field with the question, where the layout is no usual one.")
 @click.option("--answer-field", metavar="NAME", help="The field with the answer.")
@@ -60,11 +64,11 @@ def _only(paths: tuple[str, ...]) -> str | None:
 @click.option("--encoder", metavar="NAME", help="The model for embeddings.")
 @click.option("--work-dir", metavar="FOLDER", help="Where results go. [default: runs/first]")
 @click.option("--force", is_flag=True, help="Replace FILE.")
-def init(file: Path, force: bool, **given: str | None) -> None:
+def init(file: Path, force: bool, **given: Any) -> None:
     """Write a first settings file, with comments.
 
-    Asks six questions, and shows what the first rows of the data hold. An option answers its question; with --data
-    nothing is asked. FILE is settings.yaml if not given.
+    Asks six questions, and shows what the first rows of the data hold; files of several layouts become as many
+    sources. An option answers its question; with --data nothing is asked. FILE is settings.yaml if not given.
     """
     starting = load("tamis_pipelines.starting")
     starting.refuse_to_replace(file, force)
@@ -111,7 +115,7 @@ class _Questions:
         return click.prompt(question, default=usual, value_proc=understood)
 
 
-def _check(given: dict[str, str | None]) -> None:
+def _check(given: dict[str, Any]) -> None:
     """Complete the choice of the rater by what its options say; refuse options that have no effect."""
     implied = [kind for kind, option in (("import", "ratings"), ("service", "base_url")) if given[option] is not None]
     given["rater"] = given["rater"] or (implied[0] if implied else None)
@@ -128,26 +132,30 @@ def _check(given: dict[str, str | None]) -> None:
         )
 
 
-def _data(ask: _Questions, given: dict[str, str | None]) -> Any:
+def _data(ask: _Questions, given: dict[str, Any]) -> Any:
     looking = load("tamis_pipelines.looking")
 
-    def look(path: str) -> Any:
+    def look(paths: list[str]) -> Any:
         try:
-            return looking.look_at_data(path, given["prompt_field"], given["answer_field"])
+            return looking.look_at_data(paths, given["prompt_field"], given["answer_field"])
         except looking.UnknownLayoutError as error:
             if not ask.asking:
                 raise
-            click.echo(f"the layout cannot be told from the fields {', '.join(error.columns)}")
+            click.echo(f"{error.problem}; its fields: {', '.join(error.columns)}")
             fields = [click.prompt(f"  Field with the {what}", type=click.Choice(error.columns)) for what in _SIDES]
-            return looking.look_at_data(path, *fields)
+            return looking.look_at_data(paths, *fields)
 
-    data = ask("1/6 Your data: a file, a folder or a pattern as in data/*.jsonl", given["data"], None, look)
+    if given["data"] is not None:
+        data = look(given["data"])
+    else:
+        question = "1/6 Your data: files, folders, patterns as in data/*.jsonl, or hub:NAME"
+        data = ask(question, None, None, lambda text: look(_several(text)))
     for line in looking.described(data):
         click.echo(f"  {line}")
     return data
 
 
-def _backend(ask: _Questions, given: dict[str, str | None], data: Any, starting: Any) -> dict[str, Any]:
+def _backend(ask: _Questions, given: dict[str, Any], data: Any, starting: Any) -> dict[str, Any]:
     kinds = ", ".join(_OPTIONS_OF)
     kind = ask(f"2/6 Who rates ({kinds}: you have ratings)", given["rater"], "local", _one_of_the_kinds)
     if kind == "import":
@@ -162,8 +170,8 @@ def _backend(ask: _Questions, given: dict[str, str | None], data: Any, starting:
     return backend | ({} if key == starting.KEY else {"api_key_env": key})
 
 
-def _import(ask: _Questions, given: dict[str, str | None], data: Any) -> dict[str, Any]:
-    looking = load("tamis_pipelines.looking")
+def _import(ask: _Questions, given: dict[str, Any], data: Any) -> dict[str, Any]:
+    looking = load("tamis_pipelines.looking_at_ratings")
 
     def look(path: str) -> Any:
         column, scale = given["score_column"], given["scale"]

@@ -28,7 +28,7 @@ from tamis.core.secrets import shown
 from tamis.core.settings import StageSettings, parse, understood
 from tamis.core.steps import looking
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tamis.step")  # seen in local runs too, where nothing is of Kubeflow
 S = TypeVar("S", bound=StageSettings)
 REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
 TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
@@ -84,13 +84,14 @@ def execute(
     if looking():  # raises what it has seen
         return run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
     _begin(settings_model)
+    what = _named(out.name, settings.get("name"))
     try:
         parsed = parse(settings_model, understood(settings), where="settings")
         return _described(run(parsed, out=out.path, **inputs), out, metrics)
     except TamisError as error:
-        raise _ended_by(error) from error
+        raise _ended_by(error, what) from error
     except Exception as error:
-        _leave_reason(str(UnexpectedError.of(error, out.name)))
+        _leave_reason(f"making {what} failed: {UnexpectedError.of(error, out.name)}")
         raise
 
 
@@ -124,19 +125,22 @@ def execute_cell(
             _described(run(parsed, out=out.path, **inputs), out, metrics)
             return
     except (StorageError, StoppedError, MissingExtraError) as error:
-        raise _ended_by(error) from error
+        raise _ended_by(error, _named(out.name, _cell_of(source, known))) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # libraries raise OSError for much else
-            _leave_reason(str(UnexpectedError.of(error, out.name)))
+            what = _named(out.name, _cell_of(source, known))
+            _leave_reason(f"making {what} failed: {UnexpectedError.of(error, out.name)}")
             raise
         if not isinstance(error, TamisError):
             log.exception("%s: an error that Tamis does not know", out.name)
             error = UnexpectedError.of(error, out.name)
-        manifest = manifest_of(source) if source else None
-        name = manifest.name if manifest else str(known.get("name", "base"))
+        name = _cell_of(source, known)
         failure = failure or Failure(name=name, stage=out.name, code=error.code, reason=str(error))
+        log.error("making %s failed, the others go on: %s", _named(failure.stage, failure.name), failure.reason)
+    else:
+        why = f"its {failure.stage} could not be made"
+        log.error("%s is left out: %s", _named(out.name, failure.name), why)
     failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
-    log.error("%s of %s failed, the other cells go on: %s", failure.stage, failure.name, failure.reason)
     leave_failure(out.path, failure)
     out.metadata.update({"name": failure.name, "failed": failure.stage})
     metrics.log_metric("failed", 1)
@@ -150,11 +154,13 @@ def require_whole(failures: Sequence[Failure]) -> None:
     """
     set_up_logging()
     if failures:
-        cells = "\n".join(f"  {failure.name}, {failure.stage}: {failure.reason}" for failure in failures)
+        cells = "\n".join(f"  {_named(failure.stage, failure.name)}: {failure.reason}" for failure in failures)
         problem = (
-            f"{len(failures)} of the experiment's cells failed; everything else is done and in the report:\n{cells}"
+            f"{len(failures)} of the results could not be made; everything else is done and in the report:\n{cells}"
         )
-        raise _ended_by(TamisError(problem, action="mend the cause; on Kubeflow, submit again with --no-cache"))
+        here = RUNNER_PID in os.environ
+        action = "mend the cause" if here else "mend the cause; on Kubeflow, submit again with --no-cache"
+        raise _ended_by(TamisError(problem, action=action))
 
 
 def _begin(stage: type[StageSettings]) -> None:
@@ -188,9 +194,21 @@ def _described(manifest: Manifest, out: dsl.Artifact, metrics: dsl.Metrics) -> M
     return manifest
 
 
-def _ended_by(error: TamisError) -> SystemExit:
-    log.error("failed: %s", error)
-    _leave_reason(str(error))
+def _named(artifact: str, name: object) -> str:
+    """What a step makes, and of which rater or subset, as in "ratings of 'llama'"."""
+    return f"{artifact} of '{name}'" if name else artifact
+
+
+def _cell_of(source: str | None, settings: dict[str, Any]) -> str:
+    """The cell that a step works for: named by what it works on, or by the settings."""
+    manifest = manifest_of(source) if source else None
+    return manifest.name if manifest else str(settings.get("name", "base"))
+
+
+def _ended_by(error: TamisError, what: str = "") -> SystemExit:
+    reason = f"making {what} failed: {error}" if what and not isinstance(error, StoppedError) else str(error)
+    log.error("%s", reason)
+    _leave_reason(reason)
     return SystemExit(1)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from tamis.core.errors import MissingExtraError, SettingsError
 from tamis.core.models import load_skeleton
+from tamis.core.progress import load_packages
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -45,6 +46,7 @@ def lora_config(lora: Lora, layers: int) -> LoraConfig:
         MissingExtraError: when peft is not installed.
     """
     try:
+        load_packages("peft")
         from peft import LoraConfig
     except ImportError:
         raise MissingExtraError.of("peft", "training") from None

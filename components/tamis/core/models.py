@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.progress import load_packages, loading, told
 from tamis.core.storage import fingerprint
 
 if TYPE_CHECKING:
@@ -17,17 +18,65 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+_LONG_TO_READ = 1 << 30  # bytes of weights of which it is said that their checksum is computed
 
 
 def revision_of(model: str, revision: str | None = None) -> str:
     """What identifies the weights of `model`: a fingerprint of a local folder, or the hub's name and revision."""
-    if Path(model).is_dir():
+    if not Path(model).is_dir():
+        return f"{model}@{revision or 'main'}"
+    long = weight_bytes(Path(model)) >= _LONG_TO_READ
+    what = f"the checksum of {model_in_words(model)}"
+    with told(f"computing {what}", f"computed {what}") if long else nullcontext():
         return f"sha256:{fingerprint(model)}"
-    return f"{model}@{revision or 'main'}"
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of a model's weights; 0 where there is no such folder."""
+    if not folder.is_dir():
+        return 0
+    # Where both kinds lie, they are the same weights twice.
+    files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
+    return sum(file.stat().st_size for file in files)
+
+
+def model_in_words(model: str, revision: str | None = None) -> str:
+    """A model's name and the size of its weights, as in "smollm2 (538 MB)"; nothing heavy is imported for it."""
+    folder = Path(model)
+    if not folder.is_dir():
+        try:
+            from huggingface_hub import try_to_load_from_cache
+
+            cached = try_to_load_from_cache(model, "config.json", revision=revision)
+        except (ImportError, ValueError):  # no client of the hub, or no name of the hub
+            return model
+        if not isinstance(cached, str):
+            return f"{model} (not in this machine's cache of the hub: it is downloaded first)"
+        folder = Path(cached).parent
+    size = weight_bytes(folder)
+    name = model.rstrip("/").rpartition("/")[2]
+    name = "the model just made" if name.startswith(".") else name  # in a folder that has no name yet
+    shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    return f"{name} ({shown})"
+
+
+def quiet_bars() -> None:
+    """Keep transformers from showing bars of its own where nobody watches: in a log, every step of one is a line.
+
+    Raises:
+        ImportError: when transformers is not installed.
+    """
+    # The one loads the other when it is first used, and that takes longer than all the rest.
+    load_packages("transformers", *(["torch"] if find_spec("torch") is not None else []))
+    if not sys.stderr.isatty():
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
+    load_packages("torch")
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,6 +84,7 @@ def device() -> torch.device:
 
 def dtype_of(precision: Precision) -> torch.dtype:
     """The torch dtype of a precision setting; "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    load_packages("torch")
     import torch
 
     if precision == "auto":
@@ -70,6 +120,7 @@ def load_skeleton(model: str, revision: str | None = None) -> PreTrainedModel:
         MissingExtraError: when transformers or torch is not installed.
     """
     config = load_config(model, revision)
+    load_packages("torch")
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -97,8 +148,9 @@ def load_causal_lm(model: str, revision: str | None = None, precision: Precision
         ModelError: when it cannot be loaded.
         MissingExtraError: when transformers is not installed.
     """
-    loaded = _load("AutoModelForCausalLM", model, revision=revision, dtype=dtype_of(precision))
-    return loaded.to(device()).eval()  # type: ignore[no-any-return]
+    with loading(model_in_words(model, revision)):
+        loaded = _load("AutoModelForCausalLM", model, revision=revision, dtype=dtype_of(precision))
+        return loaded.to(device()).eval()  # type: ignore[no-any-return]
 
 
 def load_quantized_lm(model: str, revision: str | None = None, precision: Precision = "auto") -> PreTrainedModel:
@@ -112,6 +164,7 @@ def load_quantized_lm(model: str, revision: str | None = None, precision: Precis
     """
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError.of("bitsandbytes", "qlora")
+    load_packages("torch", "transformers")
     import torch
     from transformers import BitsAndBytesConfig
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -127,19 +180,20 @@ def load_quantized_lm(model: str, revision: str | None = None, precision: Precis
     place = torch.cuda.current_device() if device().type == "cuda" else "cpu"
     shared = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]
     placed = {} if shared else {"device_map": {"": place}}
-    loaded = _load("AutoModelForCausalLM", model, revision=revision, dtype=dtype, quantization_config=config, **placed)
-    return loaded.eval()  # type: ignore[no-any-return]
+    options = placed | {"dtype": dtype, "quantization_config": config}
+    with loading(model_in_words(model, revision)):
+        return _load("AutoModelForCausalLM", model, revision=revision, **options).eval()  # type: ignore[no-any-return]
 
 
 def _load(auto_class: str, model: str, **options: Any) -> Any:
     try:
-        import transformers
+        quiet_bars()
     except ImportError:
         raise MissingExtraError.of("transformers", "rating") from None
-    if not sys.stderr.isatty():
-        # In a log, every step of a bar is a line.
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with _explained(model):
+    import transformers
+
+    what = {"AutoConfig": "the configuration of ", "AutoTokenizer": "the tokenizer of "}.get(auto_class, "")
+    with _explained(model), loading(f"{what}{model}", at_once=False) if what else nullcontext():
         return getattr(transformers, auto_class).from_pretrained(model, **options)
 
 

@@ -1,17 +1,26 @@
-"""Progress of long work: a bar on a terminal, plain lines every few seconds elsewhere. And the log's form."""
+"""Progress of long work: a bar on a terminal, plain lines every few seconds elsewhere. And the log's form.
+
+Nothing heavy is imported here: a line must be out before PyTorch and its like are loaded, which takes seconds, and a
+minute on a busy machine.
+"""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from tamis.core.secrets import Formatter, mask_tracebacks
 
 WARNING, _ERROR = "warning: ", "error: "  # before the messages of these levels
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 3.0, 10.0
+_REMINDER_SECONDS, _SHORT_SECONDS = 30.0, 2.0
 _WINDOW_SECONDS = 60.0  # the rate is that of the last minute: a slow start or a pause does not spoil it for ever
 
 
@@ -38,10 +47,64 @@ def set_up_logging(verbose: bool = False) -> None:
     logging.getLogger("tamis").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
+@contextmanager
+def loading(what: str, *, at_once: bool = True) -> Iterator[None]:
+    """Say that `what` is being loaded, every half minute that it still is, and at the end how many seconds it took.
+
+    Without `at_once` nothing is said of what is loaded within two seconds.
+    """
+    with told(f"loading {what}", f"loaded {what}", at_once=at_once):
+        yield
+
+
+@contextmanager
+def told(doing: str, done: str, *, at_once: bool = True) -> Iterator[None]:
+    """Say what begins, every half minute that it still goes on, and at the end how many seconds it took.
+
+    An error passes, and is said by who catches it.
+    """
+    log, start, over = logging.getLogger("tamis.progress"), time.monotonic(), threading.Event()
+    said = at_once
+
+    def remind() -> None:
+        nonlocal said
+        if not said:
+            if over.wait(_SHORT_SECONDS):
+                return
+            said = True
+            log.info("%s …", doing)
+        while not over.wait(_REMINDER_SECONDS):
+            log.info("%s: %.0f s so far", doing, time.monotonic() - start)
+
+    if at_once:
+        log.info("%s …", doing)
+    threading.Thread(target=remind, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+    if said:
+        log.info("%s in %.1f s", done, time.monotonic() - start)
+
+
+def load_packages(*names: str) -> None:
+    """Import packages, or modules of them, that take long to import, and say so; nothing is said of imported ones.
+
+    Raises:
+        ImportError: when one is not installed.
+    """
+    if new := [name for name in names if name not in sys.modules]:
+        shown = ", ".join(name.partition(".")[0] for name in new)
+        with loading(f"the package{'s' if len(new) > 1 else ''} {shown}"):
+            for name in new:
+                importlib.import_module(name)
+
+
 class Progress:
     """Counts finished units of work and says how far it is.
 
-    Use it as a context manager and call `advance`. `total` may be None when it is not known; `done` counts what an
+    Use it as a context manager and call `advance`; where nothing advances, it says every half minute that it still goes
+    on. `total` may be None when it is not known; `done` counts what an
     earlier run had finished, which is shown but does not enter the rate.
     """
 
@@ -54,6 +117,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self._start = now = time.monotonic()
         self._next_line = now + _FIRST_LINE_SECONDS
+        self._last_line, self._over = now, threading.Event()
         self._marks = deque([(now, 0)])  # when so many units had been finished well
         self._well = 0
         self._bar = None
@@ -61,7 +125,15 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first)
+        else:
+            threading.Thread(target=self._remind, daemon=True).start()
         return self
+
+    def _remind(self) -> None:
+        """Speak where nothing has been said for long, as while the first block of many samples is computed."""
+        while not self._over.wait(max(0.0, self._last_line + _REMINDER_SECONDS - time.monotonic())):
+            if time.monotonic() - self._last_line >= _REMINDER_SECONDS:
+                self._say(*self._marks[0])
 
     def advance(self, count: int = 1, note: str = "", *, failed: int = 0) -> None:
         """Say that `count` more units are finished; `note` is shown beside them, as in "350 tokens/s".
@@ -85,6 +157,7 @@ class Progress:
 
     def _say(self, since: float, before: int) -> None:
         """One line; the rate is that since the time `since`, when `before` units had been finished well."""
+        self._last_line = time.monotonic()
         seconds = time.monotonic() - since
         rate = (self._well - before) / seconds if seconds > 0 else 0.0
         note = f", {self._note}" if self._note else ""
@@ -99,6 +172,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         if self._bar is not None:
             self._bar.close()
         elif kind is None:

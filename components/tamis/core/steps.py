@@ -199,7 +199,7 @@ def run_step(
             return finished
         target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
-        with explained_os_errors(f"writing {target}"), ended_in_order(), _only_one(scratch):
+        with explained_os_errors(f"writing {target}"), ended_in_order(), _only_one(scratch), _unless_empty(scratch):
             manifest = _finished_before(recipe, kept, out)  # by a process that this one waited for
             if manifest is None:
                 manifest = _build(recipe, settings, body, target, scratch)
@@ -341,6 +341,18 @@ def _only_one(scratch: Path) -> Iterator[None]:
             if _is_open(file, lock):
                 yield
                 return
+
+
+@contextmanager
+def _unless_empty(scratch: Path) -> Iterator[None]:
+    """Leave no folder behind where the work ends by an error before anything was kept."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if all(path.name == _LOCK for path in scratch.iterdir()):
+                _remove(scratch)
+        raise
 
 
 def _opened(lock: Path) -> IO[str]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from tamis.core.causal import explained_memory
 from tamis.core.errors import MissingExtraError, ModelError, SettingsError
-from tamis.core.models import device, dtype_of
+from tamis.core.models import device, dtype_of, model_in_words, quiet_bars
+from tamis.core.progress import load_packages, loading
 
 if TYPE_CHECKING:
     from tamis.embedding.settings import EmbeddingSettings
@@ -22,7 +23,13 @@ class Encoder:
     """Wraps sentence-transformers with mean pooling, whatever pooling the model's own files ask for."""
 
     def __init__(self, settings: EmbeddingSettings) -> None:
+        with loading(model_in_words(settings.model, settings.revision)):
+            self._load(settings)
+
+    def _load(self, settings: EmbeddingSettings) -> None:
         try:
+            load_packages("sentence_transformers")
+            quiet_bars()
             from sentence_transformers import SentenceTransformer
             from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError:

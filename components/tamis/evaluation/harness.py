@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tamis.core.errors import MissingExtraError, ModelError, SettingsError, UnexpectedError
-from tamis.core.models import device, load_tokenizer
-from tamis.core.progress import Progress
+from tamis.core.models import device, load_tokenizer, model_in_words, quiet_bars
+from tamis.core.progress import Progress, loading
 from tamis.core.templates import PINNED
 from tamis.evaluation.checks import check_room
 from tamis.evaluation.settings import EvaluationSettings
@@ -32,7 +32,8 @@ def load_model(settings: EvaluationSettings, path: str) -> LM:
         MissingExtraError: when the backend's package is not installed.
     """
     try:
-        model = _vllm(settings, path) if settings.backend == "vllm" else _transformers(settings, path)
+        with loading(model_in_words(path, settings.revision)):
+            model = _vllm(settings, path) if settings.backend == "vllm" else _transformers(settings, path)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot load the model '{path}': {str(error).strip().splitlines()[0]}",
@@ -59,6 +60,7 @@ def check_asked(settings: EvaluationSettings, path: str) -> None:
 
 
 def _transformers(settings: EvaluationSettings, path: str) -> LM:
+    quiet_bars()
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(

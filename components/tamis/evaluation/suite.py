@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import random
+import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import chdir, nullcontext
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tamis.core.errors import InputError, SettingsError, TamisError
+from tamis.core.progress import load_packages, loading
 from tamis.core.settings import Settings, load, shipped_or_own
 from tamis.evaluation.checks import check_fields
+from tamis.evaluation.listing import nearest
 from tamis.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -102,17 +104,20 @@ def open_suite(settings: EvaluationSettings) -> tuple[Suite, Places]:
 
 def index_of(suite: Suite, places: Places) -> TaskManager:
     """lm-eval's index of tasks: of the suite's own alone, if they are enough; to read all of its own takes seconds."""
+    load_packages("lm_eval.tasks")
     from lm_eval.tasks import TaskManager
 
     if places.tasks is not None:
         own = own_index(places.tasks)
         if not own.all_groups and {line.task for line in suite.tasks} <= set(own.all_tasks):
             return own
-    return TaskManager(include_path=str(places.tasks) if places.tasks else None)
+    with loading("lm-eval's list of tasks"):
+        return TaskManager(include_path=str(places.tasks) if places.tasks else None)
 
 
 def own_index(folder: Path) -> TaskManager:
     """lm-eval's index of the tasks in `folder` alone."""
+    load_packages("lm_eval.tasks")
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(folder), include_defaults=False)
@@ -125,7 +130,12 @@ def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Ent
         SettingsError: when a task, a metric, a split or a field is not known.
         InputError: when a task's data cannot be read.
     """
-    entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()  # in a log, every step of a bar is a line
+    with loading("the questions of the suite's tasks"):
+        entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
     for entry in entries:
         _check_metric(entry, places)
         for task in entry.tasks:
@@ -172,7 +182,7 @@ def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]
     lm-eval reads relative data files from the working folder, so that is where the data are while it loads.
     """
     if name not in manager.all_tasks:
-        close = difflib.get_close_matches(name, manager.all_tasks, n=3)
+        close = nearest(name, manager.all_tasks)
         raise SettingsError(
             f"{places.file}: lm-eval has no task '{name}'",
             allowed=f"for example {', '.join(close)}" if close else "see `lm-eval ls tasks`",

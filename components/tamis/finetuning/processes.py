@@ -27,6 +27,7 @@ from tamis.core import errors
 from tamis.core.artifacts import Manifest
 from tamis.core.errors import ModelError, SettingsError, StoppedError, TamisError
 from tamis.core.processes import cores
+from tamis.core.progress import load_packages
 from tamis.core.settings import Settings
 from tamis.core.steps import Uri
 from tamis.finetuning.settings import FinetuningSettings
@@ -72,6 +73,7 @@ def to_launch(settings: FinetuningSettings) -> int:
     """
     if "WORLD_SIZE" in os.environ or find_spec("torch") is None:
         return 0
+    load_packages("torch")
     import torch
 
     gpus, cluster = torch.cuda.device_count(), os.environ.get("PET_NPROC_PER_NODE", "")

@@ -22,6 +22,7 @@ from tamis.core.conversations import IGNORED
 from tamis.core.errors import MissingExtraError, SettingsError
 from tamis.core.lora import check_lora, lora_config
 from tamis.core.models import Precision, device, load_causal_lm, load_quantized_lm
+from tamis.core.progress import load_packages
 from tamis.core.settings import load_yaml
 from tamis.finetuning.checkpoints import newest_checkpoint, watch
 from tamis.finetuning.processes import World, world
@@ -217,6 +218,8 @@ def free_memory() -> None:
 
 def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path, here: World) -> SFTTrainer:
     import pyarrow.compute as pc
+
+    load_packages("torch", "datasets", "trl.trainer.sft_trainer")
     import torch
     from datasets import Dataset, concatenate_datasets
     from transformers import PrinterCallback

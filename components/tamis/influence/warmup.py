@@ -16,7 +16,7 @@ from tamis.core.conversations import IGNORED, Tokens
 from tamis.core.errors import MissingExtraError
 from tamis.core.lora import lora_config
 from tamis.core.models import load_causal_lm
-from tamis.core.progress import Progress
+from tamis.core.progress import Progress, load_packages
 from tamis.influence.gradients import BETA_1, BETA_2, EPSILON, Moments
 from tamis.influence.settings import InfluenceSettings
 
@@ -33,9 +33,11 @@ def lora_model(settings: InfluenceSettings) -> PeftModel:
         MissingExtraError: when peft is not installed.
     """
     try:
+        load_packages("peft")
         from peft import get_peft_model
     except ImportError:
         raise MissingExtraError.of("peft", "training") from None
+    load_packages("torch")
     import torch
 
     base = load_causal_lm(settings.model, settings.revision, settings.precision)

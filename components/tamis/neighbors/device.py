@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.core.progress import Progress
+from tamis.core.progress import Progress, load_packages
 from tamis.neighbors.vectors import Float, Vectors
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _SHARE = 0.8  # of the free memory; the rest is for what torch keeps beside the 
 def gpu() -> torch.device | None:
     """The GPU, or None where torch or a GPU is absent."""
     try:
+        load_packages("torch")
         import torch
     except ImportError:
         return None

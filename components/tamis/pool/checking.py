@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -90,14 +90,24 @@ def look_into(source: Source, settings: PoolSettings, files: Files | None = None
         InputError: when a file cannot be read, or has another layout than the source's settings or other files.
         StorageError: when nothing is there.
     """
+    found = look_at(source, _readers(source, settings, files))
+    return found if found.files else None
+
+
+def look_at(source: Source, readers: Iterable[tuple[str, Reader]]) -> FirstRows:
+    """Read the first rows of `source` from each of the `readers`, which come with the names of their files.
+
+    Raises:
+        InputError: when a file has another layout than the source's settings or other files.
+    """
     found = FirstRows(Side(frozenset((*source.keep, *source.where))))
-    for name, reader in _readers(source, settings, files):
+    for name, reader in readers:
         found.files += 1
         if reader.columns:
             found.mapping = found.mapping or mapping_of(source, reader.columns, name)
             check_columns(source, found.mapping, reader.columns, reader.uniform, name)
         _add(found, source, name, reader)
-    return found if found.files else None
+    return found
 
 
 def first_samples(settings: PoolSettings, count: int) -> list[list[Message]]:
@@ -106,20 +116,25 @@ def first_samples(settings: PoolSettings, count: int) -> list[list[Message]]:
     Raises:
         InputError, StorageError: as `look_into`.
     """
-    samples: list[list[Message]] = []
-    for source in settings.sources:
-        for name, reader in _readers(source, settings, None):
-            mapping = mapping_of(source, reader.columns, name) if reader.columns else None
-            for _, row in islice(reader.rows(reader.columns), _ROWS):
-                if len(samples) == count:
-                    return samples
-                if mapping is None or isinstance(row, Reject) or not matches(row, source.where):
-                    continue
-                try:
-                    samples.append(list(mapping.conversation(row)[0]))
-                except Reject:
-                    continue
-    return samples
+    samples = (sample for source in settings.sources for sample in samples_in(source, _readers(source, settings, None)))
+    return list(islice(samples, count))
+
+
+def samples_in(source: Source, readers: Iterable[tuple[str, Reader]]) -> Iterator[list[Message]]:
+    """The conversations in the first rows of each of the `readers`.
+
+    Raises:
+        InputError: as `look_at`.
+    """
+    for name, reader in readers:
+        mapping = mapping_of(source, reader.columns, name) if reader.columns else None
+        for _, row in islice(reader.rows(reader.columns), _ROWS):
+            if mapping is None or isinstance(row, Reject) or not matches(row, source.where):
+                continue
+            try:
+                yield list(mapping.conversation(row)[0])
+            except Reject:
+                continue
 
 
 def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.errors import InputError, MissingExtraError, StorageError
+from tamis.core.progress import load_packages
 from tamis.core.storage import fingerprint
 from tamis.pool.openings import Rows
 from tamis.pool.readers import ARROW_ROWS, rows_of_arrow
@@ -104,6 +105,53 @@ class DatasetReader:
         for batch in self._data.select_columns(columns).with_format("arrow").iter(batch_size=ARROW_ROWS):
             yield from rows_of_arrow(batch, first)
             first += batch.num_rows
+
+
+class StreamReader:
+    """The first rows of a data set, as they come over the network: nothing else of it is fetched.
+
+    Attributes as those of every reader.
+    """
+
+    uniform = True
+
+    def __init__(self, data: Any, total: int | None) -> None:
+        self._data, self.total = data, total
+        self.columns: list[str] = list(data.column_names or next(iter(data), {}))
+
+    def rows(self, wanted: Sequence[str]) -> Rows:
+        """Rows with the fields `wanted`, from the first on."""
+        chosen = set(wanted)
+        for number, row in enumerate(self._data):
+            yield number, {name: value for name, value in row.items() if name in chosen}
+
+
+def opened_as_stream(source: Source) -> StreamReader:
+    """The data set of `source`, to look at its first rows.
+
+    Raises:
+        StorageError: when it cannot be reached, or there is none of this name: no more can be told without a network.
+        InputError: when it is there, and has no such split or configuration, or cannot be read.
+        MissingExtraError: when `datasets` is not installed.
+    """
+    try:
+        load_packages("datasets")
+        import datasets
+    except ImportError:
+        raise MissingExtraError.of("datasets", "hub") from None
+    name, split = str(source.dataset), source.split or "train"
+    try:
+        data = datasets.load_dataset(name, source.config, split=split, revision=source.revision, streaming=True)
+        info = (data.info.splits or {}).get(split)
+        return StreamReader(data, getattr(info, "num_examples", None) or None)
+    except (OSError, datasets.exceptions.DatasetsError) as error:  # ConnectionError and FileNotFoundError among them
+        raise StorageError(f"the hub does not give the data set '{name}': {_first_line(error)}") from None
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot load the data set '{name}' (split {split}): {_first_line(error)}",
+            allowed="a data set on the hub, or a folder with its files",
+            action="correct the name, or begin without it and add it to the file with its `split` and `config`",
+        ) from None
 
 
 def _load(source: Source, revision: str | None) -> tuple[Any, str | None, list[str]]:

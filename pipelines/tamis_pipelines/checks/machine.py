@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tamis.core.errors import TamisError
 from tamis.core.machine import store_of_run
+from tamis.core.models import weight_bytes
 from tamis.core.storage import is_remote, locate, write_bytes
 from tamis.rating.settings import ImportSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, last
-from tamis_pipelines.checks.models import GIB, models_of, weight_bytes
+from tamis_pipelines.checks.models import GIB, models_of
 from tamis_pipelines.settings import RunSettings
 
 # Training an adapter and merging it hold up to about four times the weights at once; loading alone, little beside them.

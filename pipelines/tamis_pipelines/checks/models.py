@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tamis.core.errors import TamisError
+from tamis.core.models import weight_bytes
 from tamis.evaluation.suite import open_suite
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, last
@@ -53,15 +54,6 @@ def _model(where: str, model: str) -> Check:
     return Check.of(
         where, not offline, f"{seen}; it will be downloaded{token}", f"hf download {model}, or give a folder"
     )
-
-
-def weight_bytes(folder: Path) -> int:
-    """Bytes of a model's weights; 0 where there is no such folder."""
-    if not folder.is_dir():
-        return 0
-    # Where both kinds lie, they are the same weights twice.
-    files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
-    return sum(file.stat().st_size for file in files)
 
 
 def _suite(settings: RunSettings) -> Iterator[Check]:

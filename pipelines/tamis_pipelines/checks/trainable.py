@@ -23,7 +23,7 @@ from tamis_pipelines.settings import RunSettings
 
 Look = Callable[[], str]
 _ANSWERED = [Message(role="user", content="One and one?"), Message(role="assistant", content="Two.")]
-_LOCAL = ("json", "csv", "text", "parquet")  # what lm-eval's tasks call data that lie in files
+LOCAL = ("json", "csv", "text", "parquet")  # what lm-eval's tasks call data that lie in files
 
 
 def looked_at(settings: RunSettings) -> Iterator[tuple[str, str | TamisError]]:
@@ -126,7 +126,7 @@ def _own_tasks(
     configs = {
         line.task: manager.task_index[line.task].cfg or {} for line in suite.tasks if line.task in manager.task_index
     }
-    local = [line for line in suite.tasks if configs.get(line.task, {}).get("dataset_path") in _LOCAL]
+    local = [line for line in suite.tasks if configs.get(line.task, {}).get("dataset_path") in LOCAL]
     for line in local:
         config = configs[line.task]
         if config.get("output_type", "generate_until") == "generate_until":

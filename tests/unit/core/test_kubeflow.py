@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from kfp import dsl
@@ -14,11 +15,19 @@ from kfp import dsl
 from tamis.core.artifacts import Manifest
 from tamis.core.errors import MissingExtraError, ModelError, StorageError, TamisError
 from tamis.core.failures import failure_in
-from tamis.core.kubeflow import REASON_FILE, execute, execute_cell, require_whole
+from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, execute, execute_cell, require_whole
+from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.curation.component import curate
 from tamis.curation.settings import CurationSettings
 from tests.artifacts import NoSettings, conversation, make_selection
+
+
+class Named(StageSettings):
+    OUTPUT_REVISION: ClassVar[int] = 1
+
+    name: str = ""
+
 
 SAMPLES = [conversation("Name a metal.", "Copper.")]
 
@@ -197,6 +206,29 @@ def test_a_run_with_failed_cells_ends_with_all_their_reasons(
 
     with pytest.raises(SystemExit):
         require_whole([failure])
-    assert "1 of the experiment's cells failed" in reason.read_text()
-    assert "best, model: the loss is not finite" in reason.read_text()
+    assert "model of 'best': the loss is not finite" in reason.read_text()
+    assert "Kubeflow" in reason.read_text()
+    monkeypatch.setenv(RUNNER_PID, str(os.getpid()))  # as `tamis run` does
+    with pytest.raises(SystemExit):
+        require_whole([failure])
+    assert "model of 'best': the loss is not finite" in reason.read_text()
+    assert "Kubeflow" not in reason.read_text()
+
+
+@pytest.mark.parametrize(("name", "what"), [("llama", "ratings of 'llama'"), ("", "ratings")])
+def test_a_failed_step_says_what_it_was_to_make(
+    name: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = tmp_path / "reason"
+    reason.touch()
+    monkeypatch.setenv(REASON_FILE, str(reason))
+
+    def fail(*_: object, **__: object) -> None:
+        raise ModelError("it does not answer")
+
+    settings = {"name": name} if name else {}
+    made = dsl.Dataset(name="ratings", uri=str(tmp_path / "out"))
+    with pytest.raises(SystemExit):
+        execute(fail, Named, settings, out=made, metrics=dsl.Metrics())  # type: ignore[arg-type]
+    assert reason.read_text() == f"making {what} failed: it does not answer"
     require_whole([])

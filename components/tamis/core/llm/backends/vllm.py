@@ -16,7 +16,8 @@ from tamis.core.llm.backends.openai import answer_of, answer_tokens
 from tamis.core.llm.faults import shortened
 from tamis.core.llm.replies import Reply
 from tamis.core.llm.stream import Asking
-from tamis.core.models import device, dtype_of, load_config, revision_of
+from tamis.core.models import device, dtype_of, load_config, model_in_words, revision_of
+from tamis.core.progress import loading
 
 if TYPE_CHECKING:
     from tamis.core.conversations import Format
@@ -137,6 +138,10 @@ class _Engine:
     """vLLM's engine inside an event loop."""
 
     def __init__(self, settings: VllmSettings, encoding: PromptEncoding, sampling: Sampling, form: Form | None) -> None:
+        with loading(f"{model_in_words(settings.model, settings.revision)} into vLLM's engine"):
+            self._start(settings, encoding, sampling, form)
+
+    def _start(self, settings: VllmSettings, encoding: PromptEncoding, sampling: Sampling, form: Form | None) -> None:
         try:
             from vllm import AsyncEngineArgs
             from vllm.config import StructuredOutputsConfig

@@ -1,0 +1,116 @@
+"""Benchmarks of lm-eval's own that a suite names: whether they exist, and, where their data are here, whether they fit.
+
+Nothing is downloaded: what cannot be looked at is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from tamis.core.errors import InputError, TamisError
+from tamis.evaluation.listing import Listed, datasets_of, listed, nearest, tasks_of_lm_eval
+from tamis.evaluation.suite import Places, Suite, SuiteTask, index_of, load_entries, open_suite, own_index
+from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.trainable import LOCAL
+from tamis_pipelines.settings import RunSettings
+
+_NAMES, _DATA = "evaluation.suite: names of its tasks", "evaluation.suite: data of lm-eval's tasks"
+
+
+def benchmarks(settings: RunSettings) -> Iterator[Check]:
+    """Whether lm-eval has every task that the suite names, and their splits, fields and metrics fit their data."""
+    if settings.evaluation is None:
+        return
+    try:
+        suite, places = open_suite(settings.evaluation)
+    except TamisError:
+        return  # said elsewhere
+    if find_spec("lm_eval") is None:
+        yield Check(_NAMES, "note", "not checked, because lm-eval is not installed here")
+        return
+    own = {} if places.tasks is None else listed(own_index(places.tasks).task_index)
+    known, unknown = _known(suite, own)
+    yield _named(unknown, known, places) if unknown else Check.of(_NAMES, True, f"{len(suite.tasks)}, all known")
+    lines = [line for line in suite.tasks if line.task in known]
+    lines = [line for line in lines if not datasets_of(line.task, own) <= {*LOCAL}]  # looked at with the own tasks
+    here = [line for line in lines if all(_is_here(dataset, places) for dataset in datasets_of(line.task, known))]
+    if away := [line for line in lines if line not in here]:
+        yield _not_here(away, known, places)
+    if here:
+        yield _fit(here, suite, places)
+
+
+def _known(suite: Suite, own: dict[str, Listed]) -> tuple[dict[str, Listed], list[str]]:
+    """All names that there are, and those of the suite that are none; lm-eval's own only where they are needed."""
+    known, names = dict(own), {name for line in suite.tasks for name in _within(line.task, own)}
+    for anew in (False, True):  # a list that was kept may be older than lm-eval's files
+        if names <= set(known):
+            break
+        known = tasks_of_lm_eval(anew=anew) | own
+    return known, [line.task for line in suite.tasks if line.task not in known]
+
+
+def _within(name: str, own: Mapping[str, Listed]) -> set[str]:
+    """A name, and for a group of the suite's own those in it."""
+    return {name, *(own[name].inside if name in own else ())}
+
+
+def _named(unknown: list[str], known: Mapping[str, Listed], places: Places) -> Check:
+    told = [f"'{name}'" + (f" (near: {', '.join(near)})" if (near := nearest(name, known)) else "") for name in unknown]
+    seen = f"{places.file.name}: lm-eval has no task {', '.join(told)}"
+    return Check(_NAMES, "failed", seen, "correct the names in the suite; `lm-eval ls tasks` lists all")
+
+
+def _not_here(lines: list[SuiteTask], known: Mapping[str, Listed], places: Places) -> Check:
+    names = ", ".join(line.task for line in lines)
+    missing = {str(one) for line in lines for one in datasets_of(line.task, known) if one and not _is_here(one, places)}
+    why = f"their data are not in this machine's cache ({', '.join(sorted(missing)[:5])})"
+    if not missing:
+        why = "lm-eval's files do not tell where their data are"
+    return Check(_DATA, "note", f"not checked: {names}, because {why}", "the run downloads them; see that it can")
+
+
+def _fit(lines: list[SuiteTask], suite: Suite, places: Places) -> Check:
+    names = ", ".join(line.task for line in lines)
+    wanted = suite.model_copy(update={"tasks": lines})
+    try:
+        with _without_network():
+            load_entries(index_of(wanted, places), wanted, places)
+    except InputError as error:
+        return Check(
+            _DATA, "note", f"not checked: {names}, because {error.problem}", "the run downloads what is missing"
+        )
+    except TamisError as error:
+        return Check.refused(_DATA, error)
+    return Check.of(_DATA, True, f"{names}: splits, fields and metrics fit")
+
+
+def _is_here(dataset: str | None, places: Places) -> bool:
+    """Whether a data set is a local one, by its place or in the suite's folder of data, or in the hub's cache here."""
+    if dataset is None:
+        return False
+    if dataset in LOCAL or ((places.data or Path()) / dataset).exists():
+        return True
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    prepared = Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")
+    fetched = Path(HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
+    return any(place.is_dir() for place in (prepared, fetched))
+
+
+@contextmanager
+def _without_network() -> Iterator[None]:
+    """Let the libraries of the hub take what is in their cache, and nothing else."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,128 @@
+"""What `tamis init` sees of a user's ratings: their columns, whose they are, and their scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tamis.core.errors import InputError, SettingsError
+from tamis.core.llm.forms import UnparsableError
+from tamis.core.settings import parse
+from tamis.core.storage import is_remote
+from tamis.core.tabular import number_of, read_columns
+from tamis.pool.settings import PoolSettings
+from tamis_pipelines.looking import SOURCE, Data, columns_of, rows_of
+
+_SCORES = ("overall", "score", "rating", "quality", "grade")  # usual names of a column with ratings
+_IDS = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # usual names of what identifies a row
+_LOWEST_TOP = 7  # scores up to this may be on a scale that ends there
+
+
+def look_at_ratings(
+    path: str, data: Sequence[Data], *, column: str | None = None, field: str | None = None, scale: str | None = None
+) -> dict[str, Any]:
+    """Settings that import the ratings at `path`, and with them `keep`: fields that the pool's sources have to keep.
+
+    Args:
+        path: a file with ratings, .jsonl, .csv or .parquet; it may be the data themselves.
+        data: what is rated, by source.
+        column: the column with the overall rating; one of the usual names if not given.
+        field: the column, of ratings and all data, that says which rating is whose; if not given, one of the usual
+            names that all have, else, where the data are one source, the order of the rows.
+        scale: lowest and highest score that can be given, as in "1-5"; 1 to 10 if not given.
+
+    Raises:
+        InputError: when the file cannot be read, or a column is not there or cannot be told.
+        SettingsError: when no scale is given, and the scores do not look like 1 to 10.
+        StorageError: when nothing is there.
+    """
+    columns = _columns_of_ratings(path)
+    column = column or _one_of(_SCORES, columns)
+    if column is None or column not in columns:
+        raise InputError(
+            f"{path}: {'no column with ratings can be told' if column is None else f'there is no column {column!r}'}",
+            allowed=", ".join(columns),
+            action="name it (--score-column)",
+        )
+    found: dict[str, Any] = {"kind": "import", "path": path}
+    keep: list[str] = []
+    shared = [name for name in columns if all(name in one.columns for one in data)]
+    itself = [one.path for one in data] == [path]
+    field = field or (None if itself else _one_of(_IDS, shared))
+    if field is not None:
+        found |= {"by": "metadata", "key": field}
+        keep = [field]
+    else:
+        ratings, rows = len(_values(path, column)), rows_of(data)
+        if len(data) > 1 or (rows is not None and ratings != rows):
+            several = f" in {len(data)} sources" if len(data) > 1 else ""
+            told = f"{rows:,}" if rows is not None else "many"
+            raise InputError(
+                f"{path} has {ratings:,} rows, the data {told}{several}, so that their order tells nothing",
+                allowed="one source of as many rows, or a column that all have: " + ", ".join(_IDS),
+                action="name the column that all have (--by-field)",
+            )
+        found |= {"by": "row", "source": data[0].source["name"]}
+    found |= {"overall": column} | _scale_of(path, column, scale)
+    return found | {"keep": keep}
+
+
+def scores_in(path: str, column: str | None = None) -> tuple[float, float] | None:
+    """Lowest and highest score in a local file of ratings; None where there are none."""
+    columns = _columns_of_ratings(path)
+    column = column or _one_of(_SCORES, columns)
+    numbers = _numbers(path, column) if column in columns else []
+    return (min(numbers), max(numbers)) if numbers else None
+
+
+def _scale_of(path: str, column: str, scale: str | None) -> dict[str, Any]:
+    if scale is not None:
+        return {"scale": scale_in(scale)}
+    numbers = _numbers(path, column)
+    if numbers and min(numbers) >= 1 and _LOWEST_TOP < max(numbers) <= 10:
+        return {}
+    seen = f"goes from {min(numbers):g} to {max(numbers):g}" if numbers else "holds no number"
+    raise SettingsError(
+        f"{path}: the column '{column}' {seen}, which does not tell its scale",
+        allowed="the lowest and the highest score that can be given, as in 1-5, 0-1 or 1-10",
+        action="give it (--scale)",
+    )
+
+
+def scale_in(text: str) -> dict[str, float] | str:
+    """A scale as the settings have it, out of a text such as "1-5"."""
+    lowest, _, highest = text.replace(" ", "").partition("-")
+    try:
+        numbers = [float(lowest), float(highest)]
+    except ValueError:
+        numbers = []
+    if len(numbers) < 2 or not float("-inf") < numbers[0] < numbers[1] < float("inf"):
+        raise SettingsError(f"scale: seen '{text}'", allowed="lowest-highest, as in 1-5, 0-1 or 1-10")
+    low, high = (int(number) if number.is_integer() else number for number in numbers)
+    return "1-10" if (low, high) == (1, 10) else {"lowest": low, "highest": high}
+
+
+def _columns_of_ratings(path: str) -> list[str]:
+    if is_remote(path):
+        raise SettingsError(f"{path} is in object storage", allowed="a local file, which can be looked at")
+    return columns_of(path, parse(PoolSettings, {"sources": [{"name": SOURCE, "path": path}]}, where="the ratings"))
+
+
+def _values(path: str, column: str) -> list[Any]:
+    return read_columns(Path(path), [column], shown=path)[column]
+
+
+def _numbers(path: str, column: str) -> list[float]:
+    found = []
+    for value in _values(path, column):
+        try:
+            number = number_of(column, value)
+        except UnparsableError:
+            continue
+        found += [] if number is None else [number]
+    return found
+
+
+def _one_of(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
