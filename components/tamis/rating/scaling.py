@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from tamis.core.llm.forms import Form
 from tamis.core.scales import HIGHEST, LOWEST, Scale
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 _MANY = 30  # ratings, of which some should be high
 
 
+@lru_cache
 def form_of(scale: Scale) -> Form:
     """The form of an answer with scores on `scale`, whose ends are whole numbers."""
     return Form(KEYS, int(scale.lowest), int(scale.highest))
