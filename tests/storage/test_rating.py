@@ -13,8 +13,8 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
 from tamis.core.settings import parse
-from tamis.core.storage import children, locate, write_bytes
-from tamis.core.store import Store, Writer
+from tamis.core.storage import Location, children, locate, names_in, write_bytes
+from tamis.core.store import Store, Writer, compaction, reading
 from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
@@ -50,6 +50,32 @@ def test_a_damaged_part_in_object_storage_is_left_out(s3: str) -> None:
     write_bytes(part, b"{}")
     stored = Store(s3, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (1, 1)
+
+
+@pytest.mark.parametrize("listed", ["before", "after"])
+def test_a_store_in_object_storage_is_compacted(s3: str, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader finds the same, whether it listed the parts before they were compacted or after."""
+    monkeypatch.setattr(compaction, "MANY", 10)
+    kept = [rating(number) for number in range(12)]
+    store, names_of = Store(s3, KEY, RECORDS), reading.own_names
+    for one in kept:
+        store.append([one])
+    (folder,) = (one for one in children(locate(s3)) if len(one.name) == 32)
+
+    def names(place: Location) -> list[str]:
+        found = names_of(place)
+        monkeypatch.setattr(reading, "own_names", names_of)
+        store.compact()
+        return found
+
+    if listed == "before":
+        monkeypatch.setattr(reading, "own_names", names)
+    else:
+        store.compact()
+    stored = Store(s3, KEY, RECORDS).read()
+    assert (len(stored), stored.damaged) == (12, 0)
+    assert stored.find(pa.array([one.id for one in kept])) == kept
+    assert [name.rpartition(".")[2] for name in names_in(folder)] == ["parquet", "json"]
 
 
 @pytest.mark.timeout(120 + 4 * OUTAGE)

@@ -11,7 +11,7 @@ import socket
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import takewhile
@@ -37,6 +37,7 @@ _CLIENTS = {
 _GOOGLE = "storage.googleapis.com"
 _BLOCK = 1 << 20
 _STALE = 3600  # seconds
+_MOST_AT_ONCE = 1000  # objects that one request removes
 _TRIES = 5  # of reading an object that breaks off
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by which folders refuse it
 
@@ -185,6 +186,25 @@ def children(folder: Location) -> list[Location]:
         raise _as_storage_error(error, f"reading {folder}") from error
 
 
+def names_in(folder: Location) -> list[str]:
+    """The names of what `children` finds, for folders of very many files.
+
+    Raises:
+        StorageError: when storage does not answer, or `folder` is a file.
+    """
+    try:
+        with explained_os_errors(f"reading {folder}"):
+            if isinstance(folder, Path):
+                return sorted(os.listdir(folder))
+            if (s3 := _s3_client(folder)) is not None:
+                return sorted(_names_in_s3(s3, folder))
+            return sorted(location.name for location in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise _as_storage_error(error, f"reading {folder}") from error
+
+
 def write_bytes(location: Location, data: bytes) -> None:
     """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage.
 
@@ -267,6 +287,22 @@ def _get(s3: Any, location: Any) -> bytes:
     raise AssertionError
 
 
+def _names_in_s3(s3: Any, folder: Any) -> Iterator[str]:
+    prefix = f"{folder.key.rstrip('/')}/" if folder.key else ""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=folder.bucket, Prefix=prefix, Delimiter="/")
+    for page in pages:
+        yield from (one["Key"].removeprefix(prefix) for one in page.get("Contents", ()) if one["Key"] != prefix)
+        yield from (one["Prefix"].removeprefix(prefix).rstrip("/") for one in page.get("CommonPrefixes", ()))
+
+
+def _delete(s3: Any, folder: Any, names: Sequence[str]) -> None:
+    keys = [{"Key": (folder / name).key} for name in names]
+    told = s3.delete_objects(Bucket=folder.bucket, Delete={"Objects": keys, "Quiet": True})
+    for error in told.get("Errors", ()):
+        if error.get("Code") != "NoSuchKey":
+            raise StorageError(f"removing {error.get('Key')}: {error.get('Code')}", action=_CLIENTS["s3"][2])
+
+
 def _there(s3: Any, location: Any) -> bool:
     """Whether there is an object, or one below it, as in a folder."""
     from botocore.exceptions import ClientError
@@ -344,6 +380,25 @@ def remove(location: Location) -> None:
             location.unlink()
     except Exception as error:
         raise _as_storage_error(error, f"removing {location}") from error
+
+
+def remove_all(folder: Location, names: Sequence[str]) -> None:
+    """Remove files of a folder; those that are not there are left.
+
+    Raises:
+        StorageError: when storage refuses.
+    """
+    try:
+        with explained_os_errors(f"removing files of {folder}"):
+            if (s3 := _s3_client(folder)) is not None:
+                for start in range(0, len(names), _MOST_AT_ONCE):
+                    _delete(s3, folder, names[start : start + _MOST_AT_ONCE])
+                return
+            for name in names:
+                with suppress(FileNotFoundError):
+                    (folder / name).unlink()
+    except Exception as error:
+        raise _as_storage_error(error, f"removing files of {folder}") from error
 
 
 def upload(source: Path, target: Location) -> None:

@@ -83,6 +83,7 @@ def ask_all(
     """
     about = hash_of(sorted(texts))
     with one_at_a_time(words.who, str(store.journal), about):
+        store.compact()
         known: Known[R] = known_of(backend, store, texts, max_attempts, read)
         if known.final:
             log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from tamis.core.llm.forms import Form
 from tamis.core.scales import HIGHEST, LOWEST, Scale, in_lower_half
@@ -12,6 +13,7 @@ from tamis.rating.parsing import KEYS, Scores
 log = logging.getLogger(__name__)
 
 
+@lru_cache
 def form_of(scale: Scale) -> Form:
     """The form of an answer with scores on `scale`; without a step they are whole numbers."""
     decimals, one = scale.decimals, 10**scale.decimals

@@ -215,7 +215,15 @@ class _Known:
 class _Rater:
     """A rater with what is stored of its ratings, and which part of the pool it rates."""
 
-    def __init__(self, settings: RatingSettings, store: Uri, drawn: Drawn | None, spare: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        settings: RatingSettings,
+        store: Uri,
+        drawn: Drawn | None,
+        spare: Sequence[Path] = (),
+        *,
+        compact: bool = False,
+    ) -> None:
         self.drawn = drawn
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
@@ -227,6 +235,8 @@ class _Rater:
             self.backend.remember_in(Journal(self.store.journal))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
+        if compact:
+            self.store.compact()
         self.stored = self.store.read(wanted).anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
@@ -305,7 +315,7 @@ def _rate(step: Step[RatingSettings]) -> None:
 def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
     settings, pool = step.settings, step.input("pool")
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
-    rater = _Rater(settings, place, drawn, spare_places(step.scratch))
+    rater = _Rater(settings, place, drawn, spare_places(step.scratch), compact=True)
     known = rater.known(pool)
     samples, reused = known.samples, known.final
     if drawn:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ class Form:
         if fenced := _FENCED.fullmatch(text):
             text, forgiven["code fence"] = fenced[1].strip(), True
         if len(self.keys) == 1 and (_FRACTION if self.decimals else _WHOLE).fullmatch(text):
-            reading = self._values({_plain(self.keys[0]): text.strip()}, {"bare number"})
+            reading = self._values(dict.fromkeys(self._plain_keys, text.strip()), {"bare number"})
         else:
             reading = self._one_of(*_objects(text))
         names = [name for name, applies in forgiven.items() if applies]
@@ -116,7 +117,7 @@ class Form:
 
     def _one_of(self, objects: list[_Object], rest: str, broken: list[str]) -> Reading:
         """The reading of the one object that is meant, among those of a text; `broken` begin like objects."""
-        named = [one for one in objects if not self._plain_keys.isdisjoint(one.plain_keys)]
+        named = [one for one in objects if not self._plain_key_set.isdisjoint(one.plain_keys)]
         spoilt = any(key in _plain(piece) for piece in broken for key in self._plain_keys)
         if not named:
             if not objects and not broken:
@@ -144,7 +145,7 @@ class Form:
     def _reading(self, one: _Object) -> Reading:
         names = {"trailing comma"} if one.mended else set()
         wanted = {plain: value for (_, value), plain in zip(one.pairs, one.plain_keys, strict=True)}
-        ours = [plain for plain in one.plain_keys if plain in self._plain_keys]
+        ours = [plain for plain in one.plain_keys if plain in self._plain_key_set]
         if sorted(ours) != sorted(self._plain_keys):
             raise UnparsableError(f"wrong keys: {', '.join(_shown(key) for key, _ in one.pairs[:6]) or 'none'}")
         if len(one.pairs) > len(ours):
@@ -154,7 +155,9 @@ class Form:
         return self._values(wanted, names)
 
     def _values(self, found: dict[str, Any], names: set[str]) -> Reading:
-        values = tuple(self._value(key, found[_plain(key)], names) for key in self.keys)
+        values = tuple(
+            self._value(key, found[plain], names) for key, plain in zip(self.keys, self._plain_keys, strict=True)
+        )
         return Reading(values, tuple(sorted(names)))
 
     def _value(self, key: str, value: Any, names: set[str]) -> int:
@@ -196,9 +199,13 @@ class Form:
             raise UnparsableError(f"not an integer: {key} is {_shown(value)}")
         return value
 
-    @property
-    def _plain_keys(self) -> frozenset[str]:
-        return frozenset(map(_plain, self.keys))
+    @cached_property
+    def _plain_keys(self) -> tuple[str, ...]:
+        return tuple(map(_plain, self.keys))
+
+    @cached_property
+    def _plain_key_set(self) -> frozenset[str]:
+        return frozenset(self._plain_keys)
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -210,7 +217,7 @@ class _Object:
     pairs: _Pairs
     mended: bool
 
-    @property
+    @cached_property
     def plain_keys(self) -> list[str]:
         return [_plain(key) for key, _ in self.pairs]
 

@@ -7,8 +7,10 @@ added:
     <store>/<hash of the key>/key.json
     <store>/<hash of the key>/<nanoseconds>-<hash of the content>.jsonl
 
-A part appears whole or not at all and nothing is ever changed, so any number of processes may write at once without a
-lock. A part's name carries the hash of its content: a damaged part is known, reported and left out.
+A part appears whole or not at all and is never changed, so any number of processes may write at once without a lock. A
+part's name carries the hash of its content: a damaged part is known, reported and left out.
+
+Of many small parts one is made, `<nanoseconds>-<hash of the content>.parquet`, when a run begins: see `compaction`.
 
 Where a store cannot be written any more, what is in hand goes to a spare place of the same form (`spare_places`). The
 next run reads it there, and brings it in.

@@ -14,23 +14,21 @@ from typing import Any, Generic
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from tamis.core.errors import StorageError
 from tamis.core.secrets import masked_values
 from tamis.core.settings import canonical_json, hash_of
 from tamis.core.steps import Uri
-from tamis.core.storage import Location, children, exists, locate, remove, write_bytes
-from tamis.core.store.parts import is_part, part_of, read_all, whole
+from tamis.core.storage import Location, exists, locate, remove, write_bytes
+from tamis.core.store.compaction import compact
+from tamis.core.store.parts import is_part, part_of
+from tamis.core.store.reading import Reading
 from tamis.core.store.records import R, Records, Stored
 
 log = logging.getLogger(__name__)
 _KEY = "key.json"
-_AT_ONCE = 1 << 22  # bytes of parts that are made a table together
-_MOST_UNREADABLE = 0.1  # share of the parts; beyond it storage is out of order, and nothing is to be asked again
 _PROBE = 1 << 20  # bytes that must fit before anything is asked; a part has less
 _SPARE = ".answers-in-hand"
-_NO_RECORDS = (ValidationError, pa.ArrowException, OverflowError)  # of lines that are no records, or do not fit
 
 
 class StoreGoneError(StorageError):
@@ -51,7 +49,6 @@ class Store(Generic[R]):
 
     def __init__(self, place: Uri, key: Mapping[str, Any], records: Records[R], spare: Sequence[Path] = ()) -> None:
         self._records = records
-        self._lines = TypeAdapter(list[records.model])  # type: ignore[name-defined]
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(masked_values(key)) + "\n").encode()
         # One key may have several stores, of services that call different models by one name.
@@ -110,42 +107,28 @@ class Store(Generic[R]):
         Raises:
             StorageError: when the store cannot be read.
         """
-        damaged, count = 0, 0
-        tables = [self._records.schema.empty_table()]
-        elsewhere: list[Location] = [*self._left_elsewhere()]  # looked for first: it may be brought in at this moment
-        # "." begins a part that is being written
-        own = [one for one in children(self._folder) if one.name != _KEY and not one.name.startswith(".")]
-        names = {one.name for one in own}
-        parts = sorted(own + [one for one in elsewhere if one.name not in names], key=lambda one: one.name)
-        unreadable: list[str] = []
-        group: list[tuple[Location, bytes]] = []
+        reading = Reading(self._records, self._folder, wanted)
+        # Spare places are looked at first: what is there may be brought in at this moment.
+        table = reading.read(self._left_elsewhere())
+        return Stored(self._records, table, reading.damaged)
 
-        def close_group() -> int:
-            table, faulty = self._table_of(group)
-            if wanted is not None and len(table):
-                table = table.filter(pa.array(wanted(table["id"].combine_chunks())))
-            tables.append(table)
-            group.clear()
-            return faulty
+    def compact(self) -> None:
+        """Put the records of many small parts into few, so that the store is read sooner; see `compaction`.
 
-        for location, data in zip(parts, read_all(parts, self._folder), strict=True):
-            if isinstance(data, StorageError):
-                unreadable.append(str(data))
-                _left_out(location, str(data))
-                continue
-            group.append((location, data))
-            count += len(data)
-            if count >= _AT_ONCE:
-                damaged, count = damaged + close_group(), 0
-        damaged += close_group()
-        if len(unreadable) > _MOST_UNREADABLE * len(parts):
-            raise StorageError(
-                f"{self._folder}: {len(unreadable)} of {len(parts)} parts of the store cannot be read: {unreadable[0]}",
-                allowed=f"{_MOST_UNREADABLE:.0%} of the parts, whose answers are then asked for again",
-                action="see whether the storage works",
-            )
-        # In one piece: what is found would otherwise be looked for in every part.
-        return Stored(self._records, pa.concat_tables(tables).combine_chunks(), damaged + len(unreadable))
+        A store that cannot be read or written stays as it is, and the log says so.
+
+        Raises:
+            StoreGoneError: when another folder has come in its place meanwhile.
+        """
+        if self._identity is None and isinstance(self._folder, Path):
+            with suppress(OSError):
+                self._identity = _identity(self._folder)
+        try:
+            compact(self._records, self._folder, self.same_folder)
+        except StoreGoneError:
+            raise
+        except (StorageError, OSError) as error:
+            log.warning("the store is not compacted, and is read as it is: %s", error)
 
     def append(self, records: Sequence[R]) -> None:
         """Add one part. When this returns, the records are durable.
@@ -217,42 +200,6 @@ class Store(Generic[R]):
                 action="see whether it is still mounted, then start again",
             )
 
-    def _table_of(self, parts: Sequence[tuple[Location, bytes]]) -> tuple[pa.Table, int]:
-        """The records of parts, and how many parts are left out or not read in full."""
-        good_parts, faulty = [], 0
-        for location, data in parts:
-            if whole(location.name, data):
-                good_parts.append((location, data.splitlines()))
-                continue
-            faulty += 1
-            damage = "its content is not what was written"
-            _left_out(location, damage if is_part(location.name) else "it is no part of a store")
-        try:
-            return self._table([line for _, lines in good_parts for line in lines]), faulty
-        except _NO_RECORDS:
-            pass
-        tables = [self._records.schema.empty_table()]
-        for location, lines in good_parts:
-            good = [line for line in lines if self._holds(line)]
-            tables.append(self._table(good))
-            if len(good) < len(lines):
-                faulty += 1
-                what = f"{len(lines) - len(good)} of {len(lines)} {self._records.called} are not of this version"
-                _left_out(location, f"{what}, or have values that no answer has", "in part " if good else "")
-        return pa.concat_tables(tables), faulty
-
-    def _holds(self, line: bytes) -> bool:
-        try:
-            self._table([line])
-        except _NO_RECORDS:
-            return False
-        return True
-
-    def _table(self, lines: Sequence[bytes]) -> pa.Table:
-        found = self._lines.validate_json(b"[" + b",".join(lines) + b"]")
-        columns = {field.name: [getattr(record, field.name) for record in found] for field in self._records.schema}
-        return pa.table(columns, schema=self._records.schema)
-
 
 def spare_places(scratch: Path) -> list[Path]:
     """Where answers go that cannot be stored: beside the `scratch` folder of a step, then in the user's cache."""
@@ -264,7 +211,3 @@ def _identity(folder: Path) -> tuple[int, int]:
     """What tells a folder from another of the same path."""
     found = folder.stat()
     return found.st_dev, found.st_ino
-
-
-def _left_out(location: Location, why: str, how_far: str = "") -> None:
-    log.warning("the store's part %s is %sleft out: %s; what it held is asked again", location, how_far, why)

@@ -9,16 +9,17 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from tamis.core.errors import StorageError
-from tamis.core.storage import Location, read_bytes
+from tamis.core.storage import Location, exists, read_bytes
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.jsonl")
+_NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.(jsonl|parquet)")
 _READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
 _AGAIN_AFTER = 1.0  # seconds between two tries to read
 _READ_PATIENCE = 30.0  # seconds that a part is tried to be read for
@@ -27,6 +28,17 @@ _READ_PATIENCE = 30.0  # seconds that a part is tried to be read for
 def is_part(name: str) -> bool:
     """Whether a file of this name is a part."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_compacted(name: str) -> bool:
+    """Whether a file of this name holds the records of many parts."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match[3] == "parquet"
+
+
+def moment_of(name: str) -> int:
+    """When a part of this name was written, in nanoseconds since 1970."""
+    return int(name[:20])
 
 
 def whole(name: str, data: bytes) -> bool:
@@ -41,6 +53,11 @@ def part_of(records: Sequence[BaseModel], moment: int) -> tuple[str, bytes]:
     return f"{moment:020d}-{_checksum(data)}.jsonl", data
 
 
+def name_of_compacted(data: bytes, moment: int) -> str:
+    """The name of a compacted part with this content."""
+    return f"{moment:020d}-{_checksum(data)}.parquet"
+
+
 def _line(record: BaseModel) -> bytes:
     try:
         return record.model_dump_json().encode() + b"\n"
@@ -48,17 +65,20 @@ def _line(record: BaseModel) -> bytes:
         return json.dumps(record.model_dump(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def read_all(parts: Sequence[Location], folder: Location) -> Iterator[bytes | StorageError]:
-    """The bytes of each part, in order, or why it cannot be read; many small objects are waited for together."""
+def read_all(parts: Sequence[Location], folder: Location) -> Iterator[bytes | StorageError | None]:
+    """The bytes of each part, in order, or why it cannot be read; many small objects are waited for together.
+
+    None: it is not there, for another process has compacted it, or somebody has removed it.
+    """
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(parts), _READ_AHEAD):
             yield from pool.map(lambda part: _read_part(part, folder), parts[start : start + _READ_AHEAD])
 
 
-def _read_part(location: Location, folder: Location) -> bytes | StorageError:
-    """The bytes of one part. It is there, since it was listed and none is ever deleted: any error is storage's own.
+def _read_part(location: Location, folder: Location) -> bytes | StorageError | None:
+    """The bytes of one part. One that is there is never changed: any error is storage's own.
 
-    Only a part in a spare place may have been brought into the store's `folder` by another process meanwhile.
+    A part in a spare place may have been brought into the store's `folder` by another process meanwhile.
     """
     give_up = time.monotonic() + _READ_PATIENCE
     while True:
@@ -67,6 +87,9 @@ def _read_part(location: Location, folder: Location) -> bytes | StorageError:
                 location = folder / location.name
             return read_bytes(location)
         except (StorageError, OSError) as error:
+            with suppress(StorageError, OSError):
+                if not exists(location):
+                    return None
             told = error if isinstance(error, StorageError) else StorageError(f"reading {location}: {error}")
             if time.monotonic() >= give_up:
                 return told

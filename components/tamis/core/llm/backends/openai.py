@@ -147,7 +147,7 @@ class OpenAIBackend:
         if isinstance(outcome, Reply) and self._prompt.form is None and not (answer.problem or answer.text.strip()):
             # A model that runs here may have nothing to say. Of a service's nothing the cause is often elsewhere.
             answer = replace(answer, problem="failed", error=no_answer(answer, outcome.finish))
-        return replace(answer, estimated=estimated)
+        return replace(answer, estimated=True) if estimated else answer
 
     def body(self, request: Request, text: str) -> dict[str, Any]:
         """What is sent for a sample, but for the model's name. The shared part of the prompt stands first."""
