@@ -397,7 +397,7 @@ def test_pipelines_that_the_chart_brings_name_its_images_secrets_and_objects(new
         pod = job["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         told = environment(container, {})
-        assert told["TAMIS_IMAGE_CPU"] == container["image"] == "registry.internal/mirror/tamis-cpu:0.3.0"
+        assert told["TAMIS_IMAGE_CPU"] == container["image"] == "registry.internal/mirror/tamis-cpu:0.4.0"
         assert told["TAMIS_IMAGE_RATING"] == f"registry.internal/mirror/tamis-rating@{DIGEST}"
         assert {"TAMIS_IMAGE_TRAINING", "TAMIS_IMAGE_EVALUATION"} <= set(told)
         assert any("/etc/tamis/settings/settings.yaml" in argument for argument in container["args"])
