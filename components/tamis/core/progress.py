@@ -44,7 +44,8 @@ def set_up_logging(verbose: bool = False) -> None:
     # Forced, since kfp's executor has set up a logging of its own before a component runs.
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     mask_tracebacks()
-    logging.getLogger("tamis").setLevel(logging.DEBUG if verbose else logging.INFO)
+    for ours in ("tamis", "tamis_pipelines"):
+        logging.getLogger(ours).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 @contextmanager

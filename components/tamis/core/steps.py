@@ -161,6 +161,7 @@ def run_step(
     inputs: Mapping[str, Input] | None = None,
     files: Mapping[str, str] | None = None,
     name: str = "",
+    tells_origins: bool = False,
 ) -> Manifest:
     """Run `body` and make its folder the finished artifact at `out`, unless an equal step has been finished before.
 
@@ -173,6 +174,8 @@ def run_step(
         inputs: input names to where they lie; the content hashes enter the key.
         files: what else the result depends on, each with a fingerprint of its content (`storage.fingerprint`).
         name: what the user calls this artifact, where a run has several of its kind.
+        tells_origins: whether the result tells what its inputs were made from; then their keys enter this step's key,
+            since other settings may have made the same content.
 
     Returns:
         The manifest of the artifact at `out`.
@@ -191,7 +194,7 @@ def run_step(
         cache = home / "downloads" if home else Path(temporary) / "downloads"
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
         config, revision = settings.model_dump(mode="json"), settings.OUTPUT_REVISION
-        recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}))
+        recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}), tells_origins)
         kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
         if looking():
             raise LookedAtError(Outlook(stage, name, recipe.key, kept, _kept(recipe, kept)))
@@ -247,6 +250,7 @@ class _Recipe:
     config: dict[str, Any]
     inputs: dict[str, list[Artifact]]
     files: dict[str, str]
+    tells_origins: bool
 
     @property
     def input_hashes(self) -> dict[str, list[str]]:
@@ -256,6 +260,8 @@ class _Recipe:
     def key(self) -> str:
         names = {name: [artifact.name for artifact in given] for name, given in self.inputs.items()}
         made_from = [self.stage, self.kind, self.name, self.config, self.input_hashes, names, self.files]
+        if self.tells_origins:
+            made_from.append({name: [given.manifest.key for given in those] for name, those in self.inputs.items()})
         return hash_of([self.revision, made_from])
 
 

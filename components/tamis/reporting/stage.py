@@ -45,7 +45,7 @@ def run(
     }
     body = partial(_report, failed=list(failed))
     files = {f"failed {failure.name} {failure.stage}": failure.model_dump_json() for failure in failed}
-    return run_step("reporting", "report", settings, body, out=out, inputs=inputs, files=files)
+    return run_step("reporting", "report", settings, body, out=out, inputs=inputs, files=files, tells_origins=True)
 
 
 def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:

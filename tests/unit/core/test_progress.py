@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import pytest
@@ -56,3 +57,16 @@ def test_what_failed_is_done_but_does_not_shorten_the_time_left(
             work.advance(101, failed=100)
         assert _said(caplog)[0] == (303, 1.0, "12 min")
         work.advance(596)
+
+
+def test_what_both_packages_say_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    before = {name: logging.getLogger(name).level for name in ("", "tamis", "tamis_pipelines")}
+    try:
+        progress.set_up_logging()
+        assert all(logging.getLogger(f"{name}.results").isEnabledFor(logging.INFO) for name in before if name)
+        assert not logging.getLogger("transformers").isEnabledFor(logging.INFO)
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -23,6 +23,7 @@ from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.hardware import hardware
 from tamis.core.settings import StageSettings
 from tamis.core.steps import Input, LookedAtError, Outlook, Step, only_looking, run_step
+from tests.artifacts import NoSettings
 
 
 class Words(StageSettings):
@@ -67,6 +68,23 @@ def test_results_of_another_revision_are_not_taken_and_those_of_another_version_
     assert (new.revision, body.calls) == (2, 2)
     with pytest.raises(ArtifactError):
         run_step("test", "pool", Words(), body, out=tmp_path / "first")
+
+
+@pytest.mark.parametrize("tells_origins", [False, True])
+def test_a_result_that_tells_where_its_inputs_are_from_is_made_anew_when_that_changes(
+    tells_origins: bool, home: Path, tmp_path: Path, body: Counter
+) -> None:
+    def behind(variant: str) -> None:
+        """A step behind one whose settings differ and whose content does not."""
+        source = tmp_path / f"source-{variant}"
+        run_step("first", "pool", NoSettings(variant=variant), lambda step: None, out=source)
+        inputs = {"pool": Input(source, "pool")}
+        out = tmp_path / f"out-{variant}"
+        run_step("test", "pool", Words(), body, out=out, inputs=inputs, tells_origins=tells_origins)
+
+    behind("a")
+    behind("b")
+    assert body.calls == (2 if tells_origins else 1)
 
 
 def test_artifacts_from_before_revisions_are_read_and_never_taken_for_finished(tmp_path: Path, body: Counter) -> None:
