@@ -18,6 +18,7 @@ LOWEST, HIGHEST = 1, 10
 _MANY = 30  # scores, of which some should be high
 _SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many scores within it make one ask
 _DIGITS = 9  # of a stretched score that count
+_NOISE = 1e-4  # of a step: further off is no noise
 _CLASSES = 5  # the top of the paper's scale from 0
 Numbers = TypeVar("Numbers", float, "NDArray[np.float64]")
 
@@ -48,8 +49,18 @@ class Scale(Settings):
         numbers = [_exact(number) for number in (self.lowest, self.highest, self.step) if number is not None]
         return max(max(0, -int(number.normalize().as_tuple().exponent)) for number in numbers)
 
+    def as_meant(self, value: float) -> float:
+        """`value`, or the score of the scale that it is but for the noise of floating point: 0.2 in 32 bits is 0.2."""
+        if self.step is None:
+            return value
+        steps = (value - self.lowest) / self.step
+        if abs(steps - round(steps)) > _NOISE:
+            return value
+        return float(_exact(self.lowest) + round(steps) * _exact(self.step))
+
     def has(self, value: float) -> bool:
         """Whether a score can be given on it: between its ends, and a whole number of steps from them."""
+        value = self.as_meant(value)
         if not self.lowest <= value <= self.highest:
             return False
         return self.step is None or not (_exact(value) - _exact(self.lowest)) % _exact(self.step)

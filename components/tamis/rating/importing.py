@@ -66,7 +66,7 @@ def import_ratings(step: Step[RatingSettings]) -> None:
             "(backend.min_matched_share)",
             action="check backend.by, backend.key and backend.source, or lower the limit",
         )
-    summary, bad, first_bad = Summary(), 0, ""
+    summary, usable, bad, first_bad = Summary(), 0, 0, ""
     ids = pool.table(["id"])["id"].to_pylist()
     with PartsWriter(step.out, RATINGS) as parts:
         for start in range(0, len(ids), _BLOCK):
@@ -75,11 +75,12 @@ def import_ratings(step: Step[RatingSettings]) -> None:
                 rating = file.rating(sample, row)
                 block.append(rating.row(settings.name))
                 summary.add(rating)
+                usable += rating.status == "ok"
                 if rating.status not in ("ok", MISSING):
                     bad += 1
                     first_bad = first_bad or f"row {row}: {rating.error}"
             parts.write_rows(block)
-    _refuse_another_scale(file, matched - bad)
+    _refuse_another_scale(file, usable)
     if bad > settings.max_failure_share * matched:
         raise InputError(
             f"{file.path}: {bad} of {matched} ratings cannot be used; the first (rows count from 0) is in {first_bad}\n"
@@ -87,6 +88,12 @@ def import_ratings(step: Step[RatingSettings]) -> None:
             allowed=f"{'' if file.fractions else 'whole '}numbers from {file.scale}, or nothing where there is no "
             f"rating; {settings.max_failure_share:.1%} may be wrong (max_failure_share)",
             action="correct the file, name the right column, or set backend.scale: {lowest: …, highest: …}",
+        )
+    if not usable:
+        raise InputError(
+            f"{file.path}: none of the {matched:,} rows that match a sample has a rating in its column "
+            f"'{settings.backend.overall}'",
+            action="name the column with the ratings: backend.overall",
         )
     summary.log(settings.name)
     step.rows = parts.rows
@@ -179,6 +186,7 @@ class _File:
         value = number_of(column, given) if self.fractions else integer_of(column, given)
         if value is None:
             return None
+        value = self.scale.as_meant(value)
         if column == self.settings.overall:
             self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
         self._check_range(column, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,39 @@ def test_a_file_by_rows_that_is_too_short_is_refused(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": 5} for _ in range(COUNT - 1)])
     with pytest.raises(InputError, match=r"has 5 rows for the source '.*', of which the pool has the row 5"):
         bring(pool, path, by="row")
+
+
+def test_tenths_of_floats_are_tenths(pool: Path) -> None:
+    tenths = [0.1 * number for number in (0, 2, 3, 6, 7, 10)]
+    table = pa.table({"key": [f"k{n}" for n in range(COUNT)], "overall": pa.array(tenths, pa.float32())})
+    pq.write_table(table, pool.parent / "r.parquet")
+    scale = {"lowest": 0, "highest": 1, "step": 0.1}
+    bring(pool, pool.parent / "r.parquet", by="metadata", key="key", scale=scale)
+    single = column(pool, "overall")
+    shutil.rmtree(pool.parent / "out")
+    rows = [{"key": f"k{n}", "overall": sum([0.1] * number)} for n, number in enumerate((0, 2, 3, 6, 7, 10))]
+    bring(pool, write(pool.parent / "r.jsonl", rows), by="metadata", key="key", scale=scale)
+    assert single == column(pool, "overall") == [1, 3, 4, 6, 7, 10]
+
+
+def test_between_two_steps_is_not_on_the_scale(pool: Path) -> None:
+    path = write(pool.parent / "r.jsonl", [{"key": f"k{n}", "overall": 0.25} for n in range(COUNT)])
+    with pytest.raises(InputError):
+        bring(pool, path, by="metadata", key="key", scale={"lowest": 0, "highest": 1, "step": 0.1})
+
+
+def test_a_file_without_any_rating_is_refused(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"key": f"k{n}", "overall": ""} for n in range(COUNT)])
+    with pytest.raises(InputError, match="overall"):
+        bring(pool, path, by="metadata", key="key", scale={"lowest": 1, "highest": 5})
+
+
+def test_rows_without_a_rating_are_no_scores_of_a_small_scale(tmp_path: Path) -> None:
+    samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(60)]
+    pool = make_pool(tmp_path / "pool", samples, metadata=[{"key": f"k{n}"} for n in range(60)])
+    given = {0: 7, 1: 6, 2: 3, 3: 2, 4: 7, 5: 1}
+    path = write(tmp_path / "r.csv", [{"key": f"k{n}", "overall": given.get(n, "")} for n in range(60)])
+    assert bring(pool, path, by="metadata", key="key").facts["ok"] == 6
 
 
 def test_a_missing_column_lists_those_that_are_there(pool: Path) -> None:
