@@ -28,10 +28,19 @@ COUNT = 24
 _SUBJECTS = ("the Moon", "copper", "bread", "the Nile", "owls", "glass", "a fugue", "compost")
 _ASKED = ("What is {}?", "Tell me one fact about {}.", "Why does {} matter?")
 _ANSWERED = ("{} is well known. ", "People often misjudge {}. ", "In short, {} rewards patience. ")
-SAMPLES: list[list[Message]] = [
-    conversation(_ASKED[i % 3].format(_SUBJECTS[i % 8]), _ANSWERED[i % 3].format(_SUBJECTS[i % 8]) * (1 + i % 4))
-    for i in range(COUNT)
-]
+
+
+def _sample(i: int) -> list[Message]:
+    """One turn or two; some samples have a system turn, and one is long."""
+    subject, other = _SUBJECTS[i % 8], _SUBJECTS[(i + 3) % 8]
+    turns = [_ASKED[i % 3].format(subject), _ANSWERED[i % 3].format(subject) * (40 if i == 6 else 1 + i % 4)]
+    if i % 3 == 2:
+        turns += [f"And {other}?", _ANSWERED[(i + 1) % 3].format(other)]
+    system = [Message(role="system", content=f"Be brief on {subject}.")] if i % 4 == 3 else []
+    return system + conversation(*turns)
+
+
+SAMPLES: list[list[Message]] = [_sample(i) for i in range(COUNT)]
 TASK = [
     {"prompt": "What is 20 + 5?", "completion": "20 + 5 = 25", "subtask": "small"},
     {"prompt": "What is 700 + 1?", "completion": "700 + 1 = 701", "subtask": "large"},
@@ -85,6 +94,7 @@ def _pool_of_files(folder: Path, _: Models, drawn: dict[str, Any] | None = None)
 
     alpaca = [
         {"instruction": f"Name {n} metals.", "input": "" if n % 2 else "in Latin", "output": "Cuprum. " * n, "q": n}
+        | {"role": "Be exact." if n == 4 else ""}
         for n in range(1, 9)
     ]
     turns = [[{"from": "human", "value": f"Hi {n}"}, {"from": "gpt", "value": "Hello."}] for n in range(4)]
@@ -92,7 +102,8 @@ def _pool_of_files(folder: Path, _: Models, drawn: dict[str, Any] | None = None)
     plain = pa.table({"prompt": ["One?", "Two?", "", "One?"], "completion": ["1.", "2.", "x", "1."]})
     pq.write_table(plain, folder / "plain.parquet")
     sources: list[dict[str, Any]] = [
-        {"name": "alpaca", "path": _lines(folder / "alpaca.jsonl", alpaca), "keep": ["q"]} | (drawn or {}),
+        {"name": "alpaca", "path": _lines(folder / "alpaca.jsonl", alpaca), "keep": ["q"], "fields": {"system": "role"}}
+        | (drawn or {}),
         {"name": "chats", "path": _lines(folder / "chats.jsonl", chats)},
         {"name": "plain", "path": str(folder / "plain.parquet")},
     ]
@@ -115,6 +126,7 @@ def _vectors(count: int, width: int = 16) -> np.ndarray:
 
 
 @case("neighbors", "exact", k=8)
+@case("neighbors", "approximate", k=8, method="approximate")
 def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:
     from tamis.neighbors.settings import NeighborsSettings
     from tamis.neighbors.stage import run
@@ -123,31 +135,33 @@ def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:
     return run(NeighborsSettings(**values), embeddings=embeddings, out=folder / "out")
 
 
-@case("rating", "imported", kind="import")
+@case("rating", "imported", kind="import", backend={"scale": {"lowest": 0, "highest": 4}})
+@case("rating", "imported classes", kind="import", backend={"scale": "classes"})
 @case("rating", "a model in this process", kind="transformers")
+@case("rating", "a model that draws", kind="transformers", temperature=1.5)
 @case("rating", "a service", kind="openai")
-def _rating(folder: Path, models: Models, kind: str) -> Manifest:
+@case("rating", "a service, a part, long samples shortened", kind="openai", sample=5, backend={"max_sample_tokens": 64})
+def _rating(folder: Path, models: Models, kind: str, backend: dict[str, Any] | None = None, **values: Any) -> Manifest:
     from tamis.rating.settings import RatingSettings
     from tamis.rating.stage import run
     from tests.llm_server import Asked, Reaction, Server, completion
 
     def behave(asked: Asked) -> Reaction:
-        n = len(asked.body["messages"][-1]["content"])
+        n = len(asked.body["messages"][-1]["content"]) + asked.body["messages"][-1]["content"].count("the")
         scores = {"Rarity": 1 + n % 10, "Complexity": 1 + n % 7, "Informativeness": 5, "Overall rating": 1 + n % 9}
         return Reaction(completion(f"Here it is:\n```json\n{json.dumps(scores)}\n```"))
 
     pool = _pool(folder, 8)
     with Server(behave) as server:
-        backend: dict[str, Any] = {"kind": kind}
+        given: dict[str, Any] = {"kind": kind}
         if kind == "import":
             rows = [{"key": f"k{i}", "overall": i % 5} for i in range(8)]
-            backend |= {"path": _lines(folder / "scores.jsonl", rows), "by": "metadata", "key": "key"}
-            backend |= {"scale": {"lowest": 0, "highest": 4}}
+            given |= {"path": _lines(folder / "scores.jsonl", rows), "by": "metadata", "key": "key"}
         elif kind == "transformers":
-            backend |= {"model": models.tiny}
+            given |= {"model": models.tiny}
         else:
-            backend |= {"model": "m", "base_url": server.url, "api_key_env": None}
-        settings = parse(RatingSettings, {"name": "rater", "backend": backend}, where="golden")
+            given |= {"model": "m", "base_url": server.url, "api_key_env": None}
+        settings = parse(RatingSettings, {"name": "rater", "backend": given | (backend or {})} | values, where="golden")
         return run(settings, pool=pool, out=folder / "out")
 
 
@@ -198,6 +212,7 @@ def _curation(folder: Path, _: Models, raters: int, **values: Any) -> Manifest:
 @case("selection", "deita of the paper's runs", strategy="deita", size=4, variant="ds2-paper")
 @case("selection", "ds2-raw", strategy="ds2-raw", size=7)
 @case("selection", "ds2", strategy="ds2", size=7)
+@case("selection", "ds2, a share, none below class 2", strategy="ds2", size=0.3, min_score=2)
 @case("selection", "ds2 by mean, with quotas", strategy="ds2", size=9, rank_by="mean", sources={"second": 4})
 def _selection(folder: Path, _: Models, strategy: str, **values: Any) -> Manifest:
     from tamis.selection.settings import SelectionSettings
@@ -251,14 +266,15 @@ def _scores(out: Path, name: str, ids: list[str]) -> Path:
 
 
 @case("scoring", "perplexity of the answers", kind="perplexity")
+@case("scoring", "perplexity, long samples cut", kind="perplexity", max_tokens=64)
 @case("scoring", "DEITA's two models", kind="deita")
-def _scoring(folder: Path, models: Models, kind: str) -> Manifest:
+def _scoring(folder: Path, models: Models, kind: str, **values: Any) -> Manifest:
     from tamis.scoring.settings import ScoringSettings
     from tamis.scoring.stage import run
 
     used = ("complexity_model", "quality_model") if kind == "deita" else ("model",)
     measure = {"kind": kind} | dict.fromkeys(used, models.tiny)
-    settings = parse(ScoringSettings, {"measure": measure, "precision": "float32"}, where="golden")
+    settings = parse(ScoringSettings, {"measure": measure, "precision": "float32"} | values, where="golden")
     return run(settings, pool=_pool(folder, 8), out=folder / "out")
 
 
@@ -274,7 +290,7 @@ def _influence(folder: Path, models: Models) -> Manifest:
     return run(settings, pool=_pool(folder, 8), out=folder / "out")
 
 
-@case("finetuning", "an adapter, chat", format="chat", lora={"rank": 4})
+@case("finetuning", "an adapter, chat, warm-up, long samples cut", format="chat", warmup_ratio=0.5, max_tokens=96)
 @case("finetuning", "all weights, Tulu", format="tulu", method="full")
 def _finetuning(folder: Path, models: Models, **values: Any) -> Manifest:
     from tamis.finetuning.settings import FinetuningSettings

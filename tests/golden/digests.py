@@ -22,9 +22,9 @@ from tamis.core.settings import hash_of
 
 TOLERANCE = 2e-3  # of a float summary, relative to the largest value
 _UNSTABLE = re.compile(r"second|per_s$|memory|bytes|created|started|duration|time|path|file", re.IGNORECASE)
-_MASKED = re.compile(
-    r"\d{4}-\d\d-\d\d(T[\d:+.]+)?|\d\d:\d\d:\d\d|\d+\.\d+\.\d+(\w*)|\b[0-9a-f]{16,}\b|[\d.]+\s(s|ms|min|h|MiB|GiB)\b"
-)
+_TIMES = re.compile(r"\d{4}-\d\d-\d\d(T[\d:+.]+)?|\d\d:\d\d:\d\d|\d+\.\d+\.\d+(\w*)|[\d.,]+\s(s|ms|min|h|MiB|GiB)\b")
+_HASHES = re.compile(r"\b[0-9a-f]{16,}\b")  # of artifacts and models, on pages
+_OF_MODELS = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def digest(folder: Path, manifest: Manifest, hidden: Iterable[str]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _without_unstable(value: Any) -> Any:
 def _text(text: str, hidden: Iterable[str]) -> str:
     for part in hidden:
         text = text.replace(part, "…")
-    return _MASKED.sub("…", text)
+    return _OF_MODELS.sub("…", _TIMES.sub("…", text))
 
 
 def _table(path: Path, hidden: Iterable[str]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _object(path: Path, hidden: Iterable[str]) -> Any:
 
 
 def _words(path: Path, hidden: Iterable[str]) -> str:
-    return str(hash_of(_text(path.read_text(), hidden))[:16])
+    return str(hash_of(_HASHES.sub("…", _text(path.read_text(), hidden)))[:16])
 
 
 def _weights(path: Path, _: Iterable[str]) -> dict[str, Any]:
