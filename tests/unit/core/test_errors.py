@@ -38,6 +38,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         "MissingExtraError": "missing-extra",
         "UnexpectedError": "unexpected",
         "UnknownLayoutError": "unknown-layout",
+        "UnknownScoresError": "unknown-scores",
         "UnparsableError": "unparsable",
         "UnreadableError": "unreadable-answers",
         "TrainJobError": "train-job",
