@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import USUAL_NAMES
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
@@ -15,7 +16,6 @@ from tamis.pool.settings import PoolSettings
 from tamis_pipelines.looking import SOURCE, Data, columns_of, rows_of
 
 _SCORES = ("overall", "score", "rating", "quality", "grade", "stars")  # usual names of a column with ratings
-_IDS = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # usual names of what identifies a row
 _LOWEST_TOP = 7  # scores up to this may be on a scale that ends there
 
 
@@ -58,7 +58,7 @@ def look_at_ratings(
     itself = [one.path for one in data] == [path]
     key, kept = _key_and_field(path, columns, data, field) if field is not None else (None, None)
     if field is None and not itself:
-        key = kept = _one_of(_IDS, shared)
+        key = kept = _one_of(USUAL_NAMES, shared)
     if key is not None and kept is not None:
         found |= {"by": "metadata", "key": key} | ({"field": kept} if kept != key else {})
         keep = [kept]
