@@ -105,7 +105,8 @@ def run(settings: RunSettings) -> Path:
                         why, action="start again: the run goes on from there; finished steps and ratings are kept"
                     ) from None
                 raise RunError(
-                    f"{why}\n  log:     {run_log}", action="then start again: finished steps are kept"
+                    f"{why}\n  log:     {run_log}",
+                    action="after that, run the same command again; finished steps are reused",
                 ) from None
         results.lay_out(runs)
         shutil.rmtree(runs)
@@ -171,12 +172,13 @@ def _temporary_files(note: Path) -> Iterator[Path]:
 class _Screen:
     """Takes what kfp prints: keeps all of it but secrets in a file, and shows the lines of Tamis itself.
 
-    `warnings` are those among them, each once; `step` is the name of the step that has begun last.
+    `warnings` are those among them, whole and each once; `step` is the name of the step that has begun last.
     """
 
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
         self._showing, self._indent = False, 0
+        self._warning: list[str] = []  # the lines of the warning that may go on
         self.warnings: dict[str, None] = {}
         self.step = ""
 
@@ -195,13 +197,23 @@ class _Screen:
             self._showing = own is not None or (self._showing and goes_on)
             if self._showing:
                 print(line[self._indent :].rstrip(), file=self._terminal, flush=True)
+            if own is not None or not self._showing:
+                self._end_warning()
             if own is not None and line[own.end() :].startswith(WARNING):
-                self.warnings[line[own.end() + len(WARNING) :]] = None
+                self._warning = [line[own.end() + len(WARNING) :].rstrip()]
+            elif self._warning:
+                self._warning.append(line[self._indent :].rstrip())
         self._log.flush()
         return len(text)
 
+    def _end_warning(self) -> None:
+        if self._warning:
+            self.warnings["\n  ".join(self._warning)] = None
+            self._warning = []
+
     def repeat_warnings(self) -> None:
         """Say once more what was warned of on the way."""
+        self._end_warning()
         if self.warnings:
             print(f"\nWarnings of this run, {len(self.warnings)}:", file=self._terminal)
             for warning in list(self.warnings)[:_MOST_WARNINGS]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ HUB = "hub:"  # before the name of a data set of the hub
 _LARGE = 1 << 28  # bytes of files that are not counted
 _MOST_SOURCES = 20  # that one folder or pattern may become
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# Usual names of a question and its answer that the pool does not know by itself, in lower case.
+_PAIRS = (
+    ("question", "answer"),
+    ("query", "response"),
+    ("input", "output"),
+    ("prompt", "response"),
+    ("instruction", "response"),
+    ("q", "a"),
+)
 
 
 class UnknownLayoutError(InputError):
@@ -56,6 +65,7 @@ class Data:
         unusable: those of them that are no samples.
         first: the first sample; None where there is none.
         why_not: why they were not looked at.
+        guessed: whether the fields with question and answer were told by their names alone.
     """
 
     path: str
@@ -68,6 +78,7 @@ class Data:
     unusable: int
     first: list[Message] | None
     why_not: str = ""
+    guessed: bool = False
 
     @property
     def layout(self) -> str:
@@ -104,7 +115,8 @@ def look_at_data(paths: Sequence[str], prompt: str | None = None, answer: str | 
     if named is not None and not any("fields" in place for place in places):
         raise InputError(f"none of the data has both fields, {prompt!r} and {answer!r}", action="correct their names")
     names = _names_of([str(place.get("path") or place["dataset"]) for place in places])
-    return [_look({"name": name} | place) for name, place in zip(names, places, strict=True)]
+    found = [_look({"name": name} | place) for name, place in zip(names, places, strict=True)]
+    return [replace(one, guessed=one.source.get("fields") not in (None, named)) for one in found]
 
 
 def rows_of(data: Sequence[Data]) -> int | None:
@@ -127,6 +139,8 @@ def _described(data: Data, *, alone: bool) -> list[str]:
     lines = [f"{before}{rows}; layout: {clipped(data.layout, SHOWN)}{unused}"]
     turns = (data.first or [])[: 4 if alone else 2]
     lines += [f"first sample, {turn['role']}: {clipped(turn['content'], SHOWN)}" for turn in turns]
+    if data.guessed:
+        lines.append("question and answer were told by the names of these fields (--prompt-field, --answer-field)")
     if data.unusable:
         lines.append(f"{data.unusable:,} of the first {data.read:,} rows are no samples; the pool says why")
     return lines
@@ -161,13 +175,25 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
         return [{"path": path} | ({} if named is None else _named(named))]
     settings = _pool_of({"name": SOURCE, "path": path})
     groups: dict[tuple[Any, ...], list[str]] = {}
+    by_fields: dict[tuple[Any, ...], dict[str, str]] = {}  # the layouts whose fields have to be named
     for file in (str(file) for _, file in files_at(path)):
         columns = _columns_of_file(file, settings)
         if named is not None and set(named.values()) <= set(columns):
-            layout: tuple[Any, ...] = ("named",)
+            fields: dict[str, str] | None = named
         else:
-            found = _mapping(file, columns, settings) if columns else None
-            layout = (found.schema, *found.columns[:1]) if found else ()
+            fields = None
+        layout: tuple[Any, ...] = ()
+        if fields is None and columns:
+            try:
+                found = _mapping(file, columns, settings)
+                layout = (found.schema, *found.columns[:1])
+            except UnknownLayoutError:
+                fields = _usual_pair(columns)
+                if fields is None:
+                    raise
+        if fields is not None:
+            layout = ("named", *fields.values())
+            by_fields[layout] = fields
         groups.setdefault(layout, []).append(file)
     if () in groups and len(groups) > 1:  # files without a row belong to any layout
         empty = groups.pop(())
@@ -177,7 +203,7 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
     else:
         patterns = {layout: _patterns(path, files) for layout, files in groups.items()}
     found_sources = [
-        {"path": pattern} | (_named(named) if named is not None and layout == ("named",) else {})
+        {"path": pattern} | (_named(by_fields[layout]) if layout in by_fields else {})
         for layout, some in patterns.items()
         for pattern in some
     ]
@@ -208,6 +234,20 @@ def _patterns(path: str, files: list[str]) -> list[str]:
 def _beginning(names: Sequence[str]) -> str:
     """The letters that all names begin with."""
     return os.path.commonprefix(names)  # noqa: RUF071  (letters are meant, not folders)
+
+
+def _usual_pair(columns: Sequence[str]) -> dict[str, str] | None:
+    """The fields with question and answer, where just one pair of usual names is among them."""
+    called: dict[str, list[str]] = {}
+    for column in columns:
+        called.setdefault(column.strip().lower(), []).append(column)
+    pairs = [
+        {"prompt": prompt, "completion": answer}
+        for names in _PAIRS
+        for prompt in called.get(names[0], ())
+        for answer in called.get(names[1], ())
+    ]
+    return pairs[0] if len(pairs) == 1 else None
 
 
 def _named(fields: dict[str, str]) -> dict[str, Any]:
@@ -259,7 +299,11 @@ def _look_at_hub(source: dict[str, Any]) -> Data:
         try:
             mapping_of(parsed, reader.columns, place)
         except InputError as error:
-            raise _unknown(error, reader.columns) from None
+            pair = _usual_pair(reader.columns) if "fields" not in source else None
+            if pair is None:
+                raise _unknown(error, reader.columns) from None
+            source = source | _named(pair)
+            parsed = _pool_of(source).sources[0]
     found = look_at(parsed, [(place, reader)])
     samples = list(islice(samples_in(parsed, [(place, reader)]), 1))
     if not samples or found.mapping is None:

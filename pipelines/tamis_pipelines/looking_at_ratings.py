@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.ids import USUAL_NAMES
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
@@ -14,9 +15,19 @@ from tamis.core.tabular import number_of, read_columns
 from tamis.pool.settings import PoolSettings
 from tamis_pipelines.looking import SOURCE, Data, columns_of, rows_of
 
-_SCORES = ("overall", "score", "rating", "quality", "grade")  # usual names of a column with ratings
-_IDS = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # usual names of what identifies a row
+_SCORES = ("overall", "score", "rating", "quality", "grade", "stars")  # usual names of a column with ratings
 _LOWEST_TOP = 7  # scores up to this may be on a scale that ends there
+
+
+class UnknownScoresError(InputError):
+    """No column of the ratings is known to hold the scores. `columns` are the names of all."""
+
+    code = "unknown-scores"
+
+    def __init__(self, path: str, columns: Sequence[str], column: str | None) -> None:
+        seen = "no column with ratings can be told" if column is None else f"there is no column {column!r}"
+        super().__init__(f"{path}: {seen}", allowed=", ".join(columns), action="name it (--score-column)")
+        self.columns = list(columns)
 
 
 def look_at_ratings(
@@ -28,44 +39,77 @@ def look_at_ratings(
         path: a file with ratings, .jsonl, .csv or .parquet; it may be the data themselves.
         data: what is rated, by source.
         column: the column with the overall rating; one of the usual names if not given.
-        field: the column, of ratings and all data, that says which rating is whose; if not given, one of the usual
-            names that all have, else, where the data are one source, the order of the rows.
+        field: the column, of ratings and all data, that says which rating is whose, or "theirs=its" where the data
+            call it otherwise than the ratings; if not given, one of the usual names that all have, else, where the data
+            are one source, the order of the rows.
         scale: lowest and highest score that can be given, as in "1-5"; 1 to 10 if not given.
 
     Raises:
-        InputError: when the file cannot be read, or a column is not there or cannot be told.
+        UnknownScoresError: when the column with the ratings is not there or cannot be told.
+        InputError: when the file cannot be read, or another column is not there or cannot be told.
         SettingsError: when no scale is given, and the scores do not look like 1 to 10.
         StorageError: when nothing is there.
     """
     columns = _columns_of_ratings(path)
-    column = column or _one_of(_SCORES, columns)
-    if column is None or column not in columns:
-        raise InputError(
-            f"{path}: {'no column with ratings can be told' if column is None else f'there is no column {column!r}'}",
-            allowed=", ".join(columns),
-            action="name it (--score-column)",
-        )
+    column = score_column(path, column)
     found: dict[str, Any] = {"kind": "import", "path": path}
     keep: list[str] = []
-    shared = [name for name in columns if all(name in one.columns for one in data)]
+    shared = [name for name in columns if name != column and all(name in one.columns for one in data)]
     itself = [one.path for one in data] == [path]
-    field = field or (None if itself else _one_of(_IDS, shared))
-    if field is not None:
-        found |= {"by": "metadata", "key": field}
-        keep = [field]
+    key, kept = _key_and_field(path, columns, data, field) if field is not None else (None, None)
+    if field is None and not itself:
+        key = kept = _one_of(USUAL_NAMES, shared)
+    if key is not None and kept is not None:
+        found |= {"by": "metadata", "key": key} | ({"field": kept} if kept != key else {})
+        keep = [kept]
     else:
         ratings, rows = len(_values(path, column)), rows_of(data)
         if len(data) > 1 or (rows is not None and ratings != rows):
             several = f" in {len(data)} sources" if len(data) > 1 else ""
             told = f"{rows:,}" if rows is not None else "many"
+            both = f"a column that all have: {', '.join(shared)}" if shared else "two columns that hold the same"
             raise InputError(
                 f"{path} has {ratings:,} rows, the data {told}{several}, so that their order tells nothing",
-                allowed="one source of as many rows, or a column that all have: " + ", ".join(_IDS),
-                action="name the column that all have (--by-field)",
+                allowed=f"one source of as many rows, or {both}",
+                action="name the column by which ratings find their samples (--by-field NAME, or "
+                "--by-field DATA=RATINGS where the names differ)",
             )
         found |= {"by": "row", "source": data[0].source["name"]}
     found |= {"overall": column} | _scale_of(path, column, scale)
     return found | {"keep": keep}
+
+
+def score_column(path: str, column: str | None = None) -> str:
+    """The column with the overall rating: `column`, or one of the usual names.
+
+    Raises:
+        UnknownScoresError: when it is not there, or there is none of these.
+    """
+    columns = _columns_of_ratings(path)
+    found = column or _one_of(_SCORES, columns)
+    if found is None or found not in columns:
+        raise UnknownScoresError(path, columns, column)
+    return found
+
+
+def _key_and_field(path: str, columns: Sequence[str], data: Sequence[Data], named: str) -> tuple[str, str]:
+    """The column of the ratings and the field of the data that `named` names: one name, or data's=ratings'.
+
+    Raises:
+        InputError: when the ratings, or data that were looked at, have none of that name.
+    """
+    # A name may hold the sign itself.
+    field, _, key = (named, "", named) if named in columns or "=" not in named else named.partition("=")
+    lacking = [(path, columns)] if key not in columns else []
+    lacking += [(one.path, one.columns) for one in data if one.columns and field not in one.columns]
+    if lacking:
+        where, there = lacking[0]
+        raise InputError(
+            f"{where}: there is no column {key if where == path and key not in columns else field!r}",
+            allowed=", ".join(there),
+            action="correct --by-field; DATA=RATINGS where the two have other names for it",
+        )
+    return key, field
 
 
 def scores_in(path: str, column: str | None = None) -> tuple[float, float] | None:

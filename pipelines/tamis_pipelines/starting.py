@@ -131,7 +131,10 @@ def _source(data: Data, keep: list[str] | None) -> str:
     seen += f"; not used: {clipped(', '.join(data.unused), SHOWN)}" if data.unused else ""
     place = "path" if "path" in data.source else "dataset"
     lines = [f"    - name: {_said(data.source['name'])}", f"      {place}: {_said(data.source[place])}  # {seen}"]
-    lines += [f"      {name}: {_said(value)}" for name, value in data.source.items() if name not in ("name", place)]
+    told = "  # told by their names; correct them if they are others" if data.guessed else ""
+    for name, value in data.source.items():
+        if name not in ("name", place):
+            lines.append(f"      {name}: {_said(value)}{told if name == 'fields' else ''}")
     lines += [f"      keep: {_said(keep)}  # by which the ratings find their samples"] if keep else []
     return "".join(f"{line}\n" for line in lines)
 

@@ -99,7 +99,7 @@ def test_questions_are_asked_again_until_an_answer_can_be_used() -> None:
         "key": "uid",
         "overall": "rating",
     }
-    assert backend["scale"] == {"lowest": 1, "highest": 5}
+    assert backend["scale"] == {"lowest": 1, "highest": 5, "step": None}
     assert settings.pool.sources[0].keep == ["uid"]
     assert settings.subsets[0].size == 7
     assert settings.work_dir == Path("out")
@@ -113,15 +113,81 @@ def test_every_question_has_an_answer_of_its_own_but_the_data() -> None:
 
 
 def test_the_layout_is_shown_and_asked_for_where_it_cannot_be_told() -> None:
-    rows("odd.jsonl", ({"q": f"Say {i}.", "a": f"\x1b[2J{i}."} for i in range(9)))
+    rows("odd.jsonl", ({"ask": f"Say {i}.", "say": f"\x1b[2J{i}."} for i in range(9)))
     assert refused("--data", "odd.jsonl") == "unknown-layout"
-    by_options = written("--data", "odd.jsonl", "--prompt-field", "q", "--answer-field", "a")
-    result = init("other.yaml", answers="odd.jsonl\nq\na\n" + "\n" * 5)
+    by_options = written("--data", "odd.jsonl", "--prompt-field", "ask", "--answer-field", "say")
+    result = init("other.yaml", answers="odd.jsonl\nask\nsay\n" + "\n" * 5)
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.output
-    assert "9 rows; layout: prompt_completion (q, a)" in result.output
+    assert "9 rows; layout: prompt_completion (ask, say)" in result.output
     assert by_options.pool == load_run(Path("other.yaml")).pool
-    assert by_options.pool.sources[0].fields == {"prompt": "q", "completion": "a"}
+    assert by_options.pool.sources[0].fields == {"prompt": "ask", "completion": "say"}
+
+
+@pytest.mark.parametrize(
+    "pair", [("Question", "answer"), ("query", "response"), ("input", "output"), ("prompt", "response"), ("q", "a")]
+)
+def test_a_usual_pair_of_names_is_taken_for_question_and_answer(pair: tuple[str, str]) -> None:
+    Path("table.csv").write_text(",".join((*pair, "note")) + "\n" + "".join(f"Say {i}.,{i}.,x\n" for i in range(9)))
+    result = init("--data", "table.csv")
+    assert result.exit_code == 0, result.output
+    assert ", ".join(pair) in result.output
+    assert "told by the names" in result.output
+    settings = load_run(FILE)
+    assert settings.pool.sources[0].fields == {"prompt": pair[0], "completion": pair[1]}
+    assert failed_checks(settings) == []
+
+
+def test_two_usual_pairs_of_names_tell_nothing() -> None:
+    rows("odd.jsonl", ({"q": f"Say {i}.", "a": f"{i}.", "question": "Why?", "answer": "So."} for i in range(9)))
+    assert refused("--data", "odd.jsonl") == "unknown-layout"
+
+
+def test_files_with_a_usual_pair_are_a_source_beside_those_of_another_layout() -> None:
+    rows("both/a.jsonl", ({"instruction": f"Say {i}.", "output": f"{i}."} for i in range(3)))
+    rows("both/b.jsonl", ({"q": f"Tell {i}.", "a": f"{i}."} for i in range(3)))
+    sources = written("--data", "both").pool.sources
+    assert [source.fields for source in sources] == [{}, {"prompt": "q", "completion": "a"}]
+
+
+@pytest.mark.parametrize("column", ["stars", "verdict"])
+def test_a_column_of_scores_of_an_unknown_name_is_asked_for(column: str) -> None:
+    rows("scores.jsonl", ({"uid": f"u{i}", column: i % 5 + 1} for i in range(40)))
+    asked = ["verdict"] if column == "verdict" else []
+    answers = ["data.jsonl", "import", "scores.jsonl", *asked, "1-5", "7", "none", "out"]
+    settings = written(answers="\n".join(answers) + "\n")
+    backend = settings.raters[0].backend.model_dump()
+    assert (backend["overall"], backend["key"]) == (column, "uid")
+    assert failed_checks(settings) == []
+
+
+def test_a_column_of_scores_of_an_unknown_name_is_refused_where_nothing_is_asked() -> None:
+    rows("scores.jsonl", ({"uid": f"u{i}", "verdict": i % 10 + 1} for i in range(40)))
+    assert refused("--data", "data.jsonl", "--ratings", "scores.jsonl") == "unknown-scores"
+
+
+@pytest.mark.parametrize("field", ["nothing", "note", "uid=note", "note=uid", "uid=nothing", "=uid", "uid="])
+def test_a_field_that_data_or_ratings_lack_is_refused(field: str) -> None:
+    rows("scores.jsonl", ({"uid": f"u{i}", "score": i % 10 + 1} for i in range(40)))
+    assert refused("--data", "data.jsonl", "--ratings", "scores.jsonl", "--by-field", field) == "input"
+
+
+@pytest.mark.parametrize(("name", "by"), [("sample_id", "uid=sample_id"), ("a=b", "uid=a=b")])
+def test_data_and_ratings_may_call_the_field_otherwise(name: str, by: str) -> None:
+    rows("scores.jsonl", ({name: f"u{i}", "score": i % 10 + 1} for i in range(40)))
+    settings = written("--data", "data.jsonl", "--ratings", "scores.jsonl", "--by-field", by)
+    backend = settings.raters[0].backend.model_dump()
+    assert (backend["by"], backend["key"], backend["field"]) == ("metadata", name, "uid")
+    assert settings.pool.sources[0].keep == ["uid"]
+    assert failed_checks(settings) == []
+
+
+def test_only_columns_that_data_and_ratings_have_are_offered() -> None:
+    rows("scores.jsonl", ({"key": f"u{i}", "output": "x", "score": i % 10 + 1} for i in range(39)))
+    result = init("--data", "data.jsonl", "--ratings", "scores.jsonl")
+    allowed = next(line for line in result.output.splitlines() if "allowed:" in line)
+    assert "output" in allowed
+    assert not [name for name in ("key", "uid", "score", "sample_id") if name in allowed]
 
 
 def test_ratings_find_their_samples_by_row_or_not_at_all() -> None:
@@ -138,7 +204,7 @@ def test_a_scale_that_scores_do_not_tell_must_be_given(scores: list[int]) -> Non
     rows("scores.jsonl", ({"score": scores[i % 2]} for i in range(40)))
     assert refused("--data", "data.jsonl", "--ratings", "scores.jsonl") == "settings"
     settings = written("--data", "data.jsonl", "--ratings", "scores.jsonl", "--scale", f"{scores[0]}-{scores[1]}")
-    assert settings.raters[0].backend.model_dump()["scale"] == {"lowest": scores[0], "highest": scores[1]}
+    assert settings.raters[0].backend.model_dump()["scale"] == {"lowest": scores[0], "highest": scores[1], "step": None}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +217,7 @@ def test_a_scale_that_scores_do_not_tell_must_be_given(scores: list[int]) -> Non
         (["--data", "data.jsonl", "--rater", "import"], "settings"),
         (["--data", "data.jsonl", "--rater", "local", "--scale", "1-5"], "settings"),
         (["--data", "data.jsonl", "--prompt-field", "instruction"], "settings"),
-        (["--data", "data.jsonl", "--ratings", "data.jsonl"], "input"),
+        (["--data", "data.jsonl", "--ratings", "data.jsonl"], "unknown-scores"),
         (["--data", "data.jsonl", "--ratings", "data.jsonl", "--score-column", "uid", "--scale", "5-1"], "settings"),
         (["--data", "data.jsonl", "--base-url", "http://user:KEY@somewhere/v1"], "settings"),
     ],

@@ -188,7 +188,7 @@ def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(
     assert "Traceback" not in failed.stderr
     assert "error: making pool failed: source 'facts': data.jsonl has no field" in failed.stderr, failed.stderr
     assert not re.search("kubeflow|kfp|executor|component|exit-handler|retr", failed.stderr, re.IGNORECASE)
-    assert "finished steps are kept" in failed.stderr
+    assert "finished steps are reused" in failed.stderr
     home = settings_file.parent / "work/.tamis"
     assert f"log:     {home / 'run.log'}" in failed.stderr
     assert not (settings_file.parent / "work/report").exists()

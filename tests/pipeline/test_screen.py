@@ -29,6 +29,7 @@ LINES = """
 not ours
   nor this
 12:00:03 tamis.pool warning: 3 rows are no samples
+  the first: row 7
 12:00:04 tamis.cluster.outcome ended as COMPLETE
 12:00:05 tamis.curation warning: few samples
 12:00:06 tamis.core.kubeflow error: failed: the disk is full
@@ -53,6 +54,7 @@ def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated
         "12:00:02 tamis.pool warning: 3 rows are no samples",
         "  the first: row 7",
         "12:00:03 tamis.pool warning: 3 rows are no samples",
+        "  the first: row 7",
         "12:00:05 tamis.curation warning: few samples",
         "12:00:06 tamis.core.kubeflow error: failed: the disk is full",
         "  to do:   free space",
@@ -60,7 +62,11 @@ def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated
     terminal.truncate(0)
     terminal.seek(0)
     screen.repeat_warnings()
-    assert [line.strip() for line in terminal.getvalue().splitlines()[2:]] == ["3 rows are no samples", "few samples"]
+    assert [line.strip() for line in terminal.getvalue().splitlines()[2:]] == [
+        "3 rows are no samples",
+        "the first: row 7",
+        "few samples",
+    ]
 
 
 def test_a_step_that_begins_is_said_and_housekeeping_is_not() -> None:

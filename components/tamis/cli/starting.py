@@ -53,7 +53,11 @@ def _several(text: str) -> list[str]:
 @click.option("--api-key-env", metavar="NAME", help="Variable with the service's key; none: it wants none.")
 @click.option("--ratings", metavar="FILE", help="Ratings that are there already.")
 @click.option("--score-column", metavar="NAME", help="Their column with the score. [default: one of the usual names]")
-@click.option("--by-field", metavar="NAME", help="The field of data and ratings that says which is whose.")
+@click.option(
+    "--by-field",
+    metavar="NAME",
+    help="The field of data and ratings that says which is whose; DATA=RATINGS where the two have other names for it.",
+)
 @click.option("--scale", metavar="LOW-HIGH", help="Their lowest and highest possible score, as in 1-5.")
 @click.option(
     "--size", metavar="NUMBER", help="Samples to select, or a share below 1. [default: a tenth, at most 10000]"
@@ -175,6 +179,13 @@ def _import(ask: _Questions, given: dict[str, Any], data: Any) -> dict[str, Any]
 
     def look(path: str) -> Any:
         column, scale = given["score_column"], given["scale"]
+        try:
+            column = looking.score_column(path, column)
+        except looking.UnknownScoresError as error:
+            if not ask.asking:
+                raise
+            click.echo(f"  {error.problem}; its columns: {', '.join(error.columns)}")
+            column = click.prompt("  Column with the score", type=click.Choice(error.columns))
         if scale is None and ask.asking and (seen := looking.scores_in(path, column)) is not None:
             click.echo(f"  scores from {seen[0]:g} to {seen[1]:g}")
             scale = click.prompt("  Lowest and highest score that can be given", default=None)

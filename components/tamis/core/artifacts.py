@@ -55,6 +55,7 @@ class Execution(BaseModel):
 
     `machine` is its processors and GPUs (`core.hardware`), empty where an earlier version of Tamis did not say.
     `resumed`: an earlier attempt had left work that was taken up, so that `seconds` are of a part of it only.
+    `warnings`: what it warned of, for runs that reuse the artifact.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +65,7 @@ class Execution(BaseModel):
     peak_memory_bytes: int
     machine: str = ""
     resumed: bool = False
+    warnings: list[str] = []
 
 
 class Manifest(BaseModel):

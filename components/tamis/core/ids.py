@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
 
+USUAL_NAMES = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # of fields by which users name their rows
 Keys: TypeAlias = NDArray[np.bytes_]  # dtype S16
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = 1, 10
 _MANY = 30  # scores, of which some should be high
 _SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many scores within it make one ask
+_MOST_NAMED = 11  # scores of a scale that are named one by one
 _DIGITS = 9  # of a stretched score that count
 _NOISE = 1e-4  # of a step: further off is no noise
 _CLASSES = 5  # the top of the paper's scale from 0
@@ -95,6 +97,55 @@ class Scale(Settings):
 def _exact(number: float) -> Decimal:
     """The number as it is written: 0.1 is a tenth."""
     return Decimal(repr(float(number)))
+
+
+def scale_of(text: str) -> Scale | None:
+    """The scale whose text this is; None where it is none."""
+    ends, _, step = text.partition(" by ")
+    lowest, _, highest = ends.partition(" to ")
+    try:
+        return Scale(lowest=float(lowest), highest=float(highest), step=float(step) if step else None)
+    except ValueError:
+        return None
+
+
+def classes_in_words(scale: Scale, possible: Sequence[int] | None, lowest: int, highest: int) -> str:
+    """Which scores of a scale come to which score class, as in "1 and 2 are class 0, 5 is class 5".
+
+    All scores are named where they are few, else the ends of the scale. Classes that none comes to are named last.
+
+    Args:
+        scale: on which the scores were given.
+        possible: the ratings of 1..10 that they can come to; None where that is not known.
+        lowest: ratings up to this are class 0.
+        highest: ratings from this on are the top class.
+    """
+
+    def class_of(rating: int) -> int:
+        return min(max(rating, lowest), highest) - lowest
+
+    stepped = scale
+    if possible is not None and scale.in_steps_of(1.0).ratings() == tuple(possible):
+        stepped = scale.in_steps_of(1.0)
+    scores = [scale.lowest, scale.highest]
+    if stepped.step is not None:
+        between = round((scale.highest - scale.lowest) / stepped.step)
+        if between < _MOST_NAMED:
+            scores = [float(_exact(scale.lowest) + number * _exact(stepped.step)) for number in range(between + 1)]
+    named: dict[int, list[str]] = {}
+    for score in scores:
+        named.setdefault(class_of(scale.rating(score)), []).append(f"{score:g}")
+    said = ", ".join(f"{_and(those)} {'are' if len(those) > 1 else 'is'} class {one}" for one, those in named.items())
+    if possible is None:
+        return said
+    found = {class_of(rating) for rating in possible}
+    never = [str(one) for one in range(highest - lowest + 1) if one not in found]
+    return f"{said}; {'classes' if len(never) > 1 else 'class'} {_and(never)} cannot occur" if never else said
+
+
+def _and(words: Sequence[str]) -> str:
+    *head, last = words
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 def seem_on_another(lowest: float, highest: float, number: int) -> bool:

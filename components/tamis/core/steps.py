@@ -44,7 +44,7 @@ from tamis.core.artifacts import (
 from tamis.core.errors import ArtifactError, explained_os_errors
 from tamis.core.hardware import hardware
 from tamis.core.processes import ended_in_order
-from tamis.core.secrets import masked_values
+from tamis.core.secrets import masked_values, shown
 from tamis.core.settings import StageSettings, canonical_json, hash_of
 
 log = logging.getLogger(__name__)
@@ -282,7 +282,10 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
     if there is None and kept is not None and (there := _kept(recipe, kept)) is not None:
         deliver(kept, there, out)
     if there is not None:
-        log.info("%s: finished before, reused%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
+        called = f" ({recipe.name})" if recipe.name else ""
+        log.info("%s: finished before, reused%s", recipe.stage, called)
+        for warning in there.execution.warnings:
+            log.warning("of the reused step %s%s: %s", recipe.stage, called, warning)
     return there
 
 
@@ -296,7 +299,8 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
     started, clock = datetime.now(UTC), time.monotonic()
     log.info("%s: started%s", recipe.stage, f" ({recipe.name})" if recipe.name else "")
     try:
-        body(step)
+        with _warned() as warned:
+            body(step)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -307,6 +311,7 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         peak_memory_bytes=_peak_memory(),
         machine=hardware(),
         resumed=resumed,
+        warnings=list(warned),
     )
     manifest = Manifest(
         kind=recipe.kind,
@@ -330,6 +335,28 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
     seconds, mebibytes = execution.seconds, execution.peak_memory_bytes >> 20
     log.info("%s: done in %.1f s, %s rows, peak memory %d MiB", recipe.stage, seconds, f"{step.rows:,}", mebibytes)
     return manifest
+
+
+class _Warned(logging.Handler):
+    """Keeps the messages that it gets, each once and without secrets."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages[shown(record.getMessage())] = None
+
+
+@contextmanager
+def _warned() -> Iterator[dict[str, None]]:
+    """What Tamis warns of in this block, in any thread."""
+    handler, logger = _Warned(), logging.getLogger("tamis")
+    logger.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager

@@ -44,15 +44,16 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
         own = sum(point.weight * point.own_share_of(known.near.prior) for point in fitted.points)
         if own > _MOST_OWN_SHARE_OF_SEVERAL:
             return [
-                f"raters agree with each other against the neighbourhood for {own:.0%} of the samples: errors that "
-                "they share cannot be told from true differences"
+                f"the raters agree where similar samples got other scores ({own:.0%} of the samples). They may share a "
+                "mistake; only human grades can tell"
             ]
     possible = [p for p in fitted.points if p.own_share > _MOST_OWN_SHARE and p.weight > 0]
     if known.alone and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
         most = max(point.own_share for point in possible)
         return [
-            f"the ratings fit as well if {most:.0%} of the samples differ in quality from their neighbourhood: one "
-            "rater's errors cannot be told from such differences"
+            f"similar samples have very different ratings: up to {most:.0%} of the samples may differ in quality "
+            "from their neighbours. With one rater nobody can tell whether the ratings are wrong or the samples "
+            "really differ"
         ]
     return []
 

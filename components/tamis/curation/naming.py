@@ -77,7 +77,9 @@ def identifiability(
     weak = [c for c in present if not dominant[c]]
     if weak:
         warnings.append(
-            f"a true score of {_list(weak)} is rated as another one at least as often: its name and row are doubtful"
+            f"this rater does not separate the true score{'s' if len(weak) > 1 else ''} {_list(weak, 'and')} from "
+            "others: such samples are rated as another score at least as often, so that the "
+            "name and the row in T are doubtful"
         )
     few = [c for c in present if samples[c] < FEW_SAMPLES]
     if few:
@@ -89,6 +91,6 @@ def identifiability(
     return Identifiability(renamed, dominant.tolist(), np.round(samples, 1).tolist(), singular, warnings)
 
 
-def _list(classes: list[int]) -> str:
+def _list(classes: list[int], before_last: str = "or") -> str:
     *head, last = map(str, classes)
-    return f"{', '.join(head)} or {last}" if head else last
+    return f"{', '.join(head)} {before_last} {last}" if head else last

@@ -50,7 +50,7 @@ class GradesSettings(Settings):
 class CurationSettings(StageSettings):
     """How the raters' errors are found and corrected (paper section 3)."""
 
-    OUTPUT_REVISION: ClassVar[int] = 1
+    OUTPUT_REVISION: ClassVar[int] = 2
 
     mode: Literal["exact", "paper", "reference"] = Field(
         "exact",

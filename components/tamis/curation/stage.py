@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, positions, read_keys, unpack
+from tamis.core.scales import Scale, classes_in_words, scale_of
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.tables import CURATION, PartsWriter, curation_with_posterior
+from tamis.core.tables import CURATION, POSSIBLE, PartsWriter, curation_with_posterior
 from tamis.curation import honest, model, raters, rounds, sources
 from tamis.curation.arrays import Arrays
 from tamis.curation.classes import UNRATED
@@ -72,6 +73,8 @@ def _run(step: Step[CurationSettings]) -> None:
     settings = step.settings
     ids, indices, distances = _graph(step.input("neighbors"))
     given = read_all(list(step.inputs("ratings")), ids, settings)
+    for artifact, ratings in zip(step.inputs("ratings"), given, strict=True):
+        _tell_scale(artifact, ratings.rater, settings)
     pool = next(iter(step.inputs("pool")), None)
     embeddings = next(iter(step.inputs("embeddings")), None)
     known = None if pool is None or settings.mode != "exact" else read_pool(pool, ids)
@@ -114,7 +117,8 @@ def _run(step: Step[CurationSettings]) -> None:
         for rater, result in results.items():
             _write(table, ids, rater, result, diversity, classes)
             for warning in result.diagnosis["warnings"]:
-                log.warning("curation: %s: %s", rater, warning)
+                nothing = warning in result.diagnosis.get("reasons", ()) and not result.diagnosis["counts"]["corrected"]
+                log.warning("curation: %s: %s%s", rater, warning, ", so nothing was changed" if nothing else "")
     write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
     diagnoses = {rater: result.diagnosis for rater, result in results.items()}
     text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -172,6 +176,15 @@ def _add_grades(result: Curated, grades: Grades | None) -> None:
     if result.diagnosis.get("held_out") is None:
         weights = grades.weights if grades.weighted else None
         result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, result.score, weights=weights)
+
+
+def _tell_scale(ratings: Artifact, rater: str, settings: CurationSettings) -> None:
+    """Say which scores become which class, where they were given on another scale than 1 to 10."""
+    text = str(ratings.manifest.facts.get("scale", Scale()))
+    scale = scale_of(text) if text != str(Scale()) and settings.value == "overall" else None
+    if scale is not None:
+        told = classes_in_words(scale, ratings.manifest.facts.get(POSSIBLE), settings.lowest, settings.highest)
+        log.info("curation: of the scores by %s, on the scale from %s, %s", rater, scale, told)
 
 
 def _how_chosen(grades: Grades) -> str:

@@ -77,6 +77,11 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
                     "source '%s': %s of %s rows cannot be used, all of them are in the pool's %s; most frequent:\n%s",
                     *(name, f"{counts.rejected:,}", f"{counts.read:,}", REJECTS_FILE, pool.rejects.most_frequent(name)),
                 )
+            if counts.duplicates:
+                log.info(
+                    "source '%s': %s of %s rows are duplicates of samples that the pool has, and are dropped",
+                    *(name, f"{counts.duplicates:,}", f"{counts.read:,}"),
+                )
             rows.check_all_settings_met()
             _check_side(rows.side, counts, name, step.settings.max_lost_share)
             facts[name] = counts.as_facts() | _described(resolved, rows) | rows.side.as_facts()

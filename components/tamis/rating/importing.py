@@ -109,7 +109,17 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     }
     for fact in ("rows_without_key", "rows_not_in_pool", "samples_without_row"):
         if step.facts[fact]:
-            log.warning("rater '%s': %s: %d", settings.name, fact.replace("_", " "), step.facts[fact])
+            why = _not_kept(pool) if fact == "rows_not_in_pool" else ""
+            log.warning("rater '%s': %s: %d%s", settings.name, fact.replace("_", " "), step.facts[fact], why)
+
+
+def _not_kept(pool: Artifact) -> str:
+    """What the pool did not keep of its sources: a rating of such a row finds no sample."""
+    names = {"duplicates": "duplicates", "rejected": "rejected", "left_out": "left out by `where`"}
+    names["not_drawn"] = "beyond a limit"
+    counts = [(int(pool.manifest.facts.get(name, 0)), said) for name, said in names.items()]
+    kept_out = ", ".join(f"{count:,} {said}" for count, said in counts if count)
+    return f"; ratings of rows that the pool dropped count here: {kept_out}" if kept_out else ""
 
 
 def _refuse_another_scale(file: _File, usable: int) -> None:

@@ -104,12 +104,16 @@ class Corrections:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of a list; texts are shortened already. `mark` says in a word or two where it stands."""
+    """One sample of a list; texts are shortened already.
+
+    `mark` says in a word or two where it stands, `why` in a sentence what brought it there.
+    """
 
     mark: str
     reasons: Sequence[str]
     instruction: str
     response: str
+    why: str = ""
 
 
 @dataclass(frozen=True)

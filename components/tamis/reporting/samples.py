@@ -159,6 +159,19 @@ def read_texts(pool: Artifact, ids: Iterable[str]) -> dict[str, tuple[str, str, 
     return texts
 
 
+def read_kept(pool: Artifact, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The fields that the pool kept of the samples with these `ids`, read batch by batch; none of others."""
+    wanted = pa.array(sorted(set(ids)), pa.string())
+    kept: dict[str, dict[str, Any]] = {}
+    if not len(wanted):
+        return kept
+    for batch in pool.batches(["id", "metadata"], rows=_ROWS):
+        for row in batch.filter(pc.is_in(batch["id"], value_set=wanted)).to_pylist():
+            if row["metadata"]:
+                kept[row["id"]] = json.loads(row["metadata"])
+    return kept
+
+
 class _Names:
     """Texts as codes, in the order of first appearance until they are sorted by size."""
 

@@ -12,7 +12,7 @@ from tamis.core.settings import StageSettings
 class ReportingSettings(StageSettings):
     """What the report shows beyond the artifacts that it is given."""
 
-    OUTPUT_REVISION: ClassVar[int] = 1
+    OUTPUT_REVISION: ClassVar[int] = 2
 
     title: str = Field("Data selection report", min_length=1, description="heading of the page")
     truth: str | None = Field(

@@ -64,7 +64,9 @@ def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
     if found is None:
         return None
     if found.rejected or found.side.lost:
-        return Check(where, "note", str(found), "see whether these rows, and what they lose, may be missing")
+        skipped = ["these rows are skipped; correct them if you need them"] if found.rejected else []
+        lost = ["the samples are read without these fields; `keep` or correct them if you need them"]
+        return Check(where, "note", str(found), ". ".join([*skipped, *(lost if found.side.lost else [])]))
     return Check(where, "ok", str(found))
 
 

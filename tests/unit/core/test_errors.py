@@ -12,6 +12,7 @@ from tamis.core.errors import InputError, TamisError, UnexpectedError
 RAISED_ELSEWHERE = (
     *("tamis.core.llm.client", "tamis.core.llm.forms", "tamis.finetuning.trainjobs"),
     *("tamis.core.store", "tamis_pipelines.local", "tamis_pipelines.looking", "tamis_pipelines.remote"),
+    *("tamis_pipelines.looking_at_ratings", "tamis.core.llm.budget", "tamis.core.llm.first"),
 )
 
 
@@ -38,6 +39,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         "MissingExtraError": "missing-extra",
         "UnexpectedError": "unexpected",
         "UnknownLayoutError": "unknown-layout",
+        "UnknownScoresError": "unknown-scores",
         "UnparsableError": "unparsable",
         "UnreadableError": "unreadable-answers",
         "TrainJobError": "train-job",

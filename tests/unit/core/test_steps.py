@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from typing import ClassVar
 
 import pytest
 
-from tamis.core import storage
+from tamis.core import secrets, storage
 from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.hardware import hardware
@@ -118,6 +119,28 @@ def test_with_a_home_it_is_reused_in_another_place(tmp_path: Path, body: Counter
     run_step("test", "pool", Words(), body, out=tmp_path / "b")
     assert body.calls == 1
     assert Artifact.open(tmp_path / "b").path("sub/words.txt").read_text() == "hello"
+
+
+def test_a_reused_step_warns_again_of_what_it_warned_of(
+    tmp_path: Path, home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "_known", secrets._Known())
+    secrets.know("abcdefgh-12345678")
+
+    def body(step: Step[Words]) -> None:
+        logging.getLogger("tamis.pool").warning("%d rows; most frequent:\n    2 x empty", 3)
+        logging.getLogger("tamis.pool").warning("refused: abcdefgh-12345678")
+        logging.getLogger("tamis.pool").info("no warning")
+
+    first = run_step("test", "pool", Words(), body, out=tmp_path / "a", name="n")
+    assert first.execution.warnings == ["3 rows; most frequent:\n    2 x empty", "refused: ***"]
+    caplog.clear()
+    assert run_step("test", "pool", Words(), body, out=tmp_path / "b", name="n") == first
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 2
+    for text, warning in zip(told, first.execution.warnings, strict=True):
+        assert text.endswith(warning)
+        assert "reused" in text
 
 
 @pytest.mark.parametrize("change", ["settings", "input", "file", "name"])

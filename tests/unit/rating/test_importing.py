@@ -288,6 +288,21 @@ def test_missing_ratings_are_counted_and_do_not_use_up_the_budget(pool: Path) ->
     assert wanted.items() <= manifest.facts.items()
 
 
+def test_rows_not_in_the_pool_are_told_beside_what_the_pool_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"instruction": f"Say {n % 4}.", "output": "" if n == 3 else f"{n % 4}."} for n in range(COUNT)]
+    data = write(tmp_path / "data.jsonl", rows)
+    source = {"name": "mine", "path": str(data)}
+    with caplog.at_level("INFO", "tamis"):
+        make = parse(PoolSettings, {"sources": [source], "max_reject_share": 0.5}, where="here")
+        make_pool_of(make, out=tmp_path / "pool")
+        bring(tmp_path / "pool", write(tmp_path / "r.csv", [{"overall": n + 1} for n in range(COUNT)]), by="row")
+    texts = [record.getMessage() for record in caplog.records]
+    assert any("2 of 6 rows are duplicates" in text for text in texts)
+    assert any("rows not in pool: 3" in text and "2 duplicates, 1 rejected" in text for text in texts)
+
+
 def test_a_key_that_occurs_twice_is_refused(pool: Path) -> None:
     rows = [{"id": ids_of(pool)[n % 4], "overall": 5} for n in range(COUNT)]
     with pytest.raises(InputError, match=f"row 4 has the key '{rows[4]['id']}' of .*row 0 again"):

@@ -40,8 +40,22 @@ def test_the_first_the_last_and_the_just_missed_are_shown_with_what_ranked_them(
     page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
     for said in ("The first 10 samples picked", "The last 10 samples picked", "The 10 samples just missed"):
         assert said in page
+    rows = picked.to_pylist()
+    third = rows[2]
+    above = sum(r["score"] == third["score"] and r["diversity"] > third["diversity"] for r in rows)
+    assert f"Rank 3: class {third['score']:g}" in page
+    assert f"among those picked of it the {picks._ordinal(above + 1)} most unlike" in page
+    assert "selections/best/subset.jsonl" in page
+    assert "Rank 61: class" in page
     threshold = Artifact.open(tmp_path / "best").manifest.facts["thresholds"][0]
     assert f"{threshold['picked']} with it were picked, {threshold['cut']} were not" in page
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (11, "11th"), (12, "12th"), (22, "22nd"), (113, "113th")]
+)
+def test_places_are_told_as_one_says_them(number: int, said: str) -> None:
+    assert picks._ordinal(number) == said
 
 
 def test_a_subset_of_few_samples_shows_each_once_and_one_of_all_misses_none(made: Run, tmp_path: Path) -> None:

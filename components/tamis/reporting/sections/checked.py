@@ -178,7 +178,7 @@ def _by_grades(found: HeldOut, whose: str, *, changed: bool) -> str:
     if changed:
         said += f", after curation {_share(right.curated)}{_interval(right.curated)}; {_change(found)}"
     if not found.weighted:
-        said += "; that is so if the graded samples were drawn at random, of which nothing is said"
+        said += ". This assumes that the graded samples were drawn at random; the file does not say"
     return f"{said}."
 
 

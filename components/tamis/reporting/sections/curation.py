@@ -33,6 +33,7 @@ from tamis.reporting.statistics import joint_counts
 
 _INSTRUCTION, _RESPONSE, _NEIGHBOR = 220, 360, 140  # characters of a correction's texts that are shown
 _SOURCES = 30
+_NEARLY_SINGULAR = 0.05  # smallest singular value of T below which several true scores are rated alike
 _LABELS = [str(score) for score in range(CLASSES)]
 
 
@@ -49,8 +50,11 @@ def build(evidence: Evidence) -> Section:
     section.clause = f"{count(corrected)} of {count(rated)} ratings corrected ({percent(corrected, rated)})"
     section.key_figures.append(KeyFigure(percent(corrected, rated), "of ratings corrected"))
     for rater in combined:
-        differs = f"{count(rater.corrected)} of {count(rater.rated)}"
-        section.clause += f", {differs} combined scores are not the raters' mean"
+        if rater.corrected:
+            differs = f"{count(rater.corrected)} of {count(rater.rated)}"
+            section.clause += f", {differs} combined scores are not the raters' mean"
+        else:
+            section.clause += f", all {count(rater.rated)} combined scores are the raters' plain mean"
     truth = evidence.settings.truth
     section.sentence = checked.headline(raters, truth)
     section.first = any(rater.told.held_out is not None for rater in raters)
@@ -166,7 +170,7 @@ def _describe(
     section.add(*_intervals(rater, transition), _by_class(rater, diagnosis), _by_source(rater, evidence))
     section.add(*_per_source(diagnosis))
     if isinstance(diagnosis.get("identifiability"), Mapping) and diagnosis["identifiability"]:
-        checks = {name: value for name, value in scalars(diagnosis["identifiability"]).items()}
+        checks = scalars(_telling(diagnosis["identifiability"]))
         if checks:
             rows = [[name, number(value)] for name, value in checks.items()]
             section.add(Table("Can the matrix be told from the ratings?", ["check", "result"], rows))
@@ -179,6 +183,14 @@ def _describe(
     _measure(rater, flow, transition, section)
     checked.measure(section, rater)
     model.measure(section, rater)
+
+
+def _telling(checks: Mapping[str, Any]) -> dict[str, Any]:
+    """The checks of T without those that found nothing."""
+    found = {name: value for name, value in checks.items() if name != "renamed" or value}
+    if found.get("smallest_singular_value", 0) >= _NEARLY_SINGULAR:
+        del found["smallest_singular_value"]
+    return found
 
 
 def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:

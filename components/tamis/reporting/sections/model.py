@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tamis.reporting.blocks import Cell, Section, Table, Text, Tone
 from tamis.reporting.diagnoses import Case
@@ -57,7 +57,11 @@ def found(raters: Sequence[Curated]) -> Table | None:
 
 def grades(raters: Sequence[Curated]) -> Table | None:
     """What is known of the human grades, which are the same for all raters."""
-    given = next((scalars(rater.told.grades) for rater in raters if rater.told.grades), {})
+    told = next((rater.told.grades for rater in raters if rater.told.grades), {})
+    agreement = told.get("agreement")
+    if isinstance(agreement, Mapping) and not agreement.get("pairs", 1):  # one grader agrees with nobody
+        told = {name: value for name, value in told.items() if name != "agreement"}
+    given = {name: value for name, value in scalars(told).items() if value or name == "graded"}
     if not given:
         return None
     note = "Krippendorff's alpha: 1 where graders agree, 0 where they do so by chance." if _alpha(given) else ""

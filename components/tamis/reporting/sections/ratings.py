@@ -6,7 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from tamis.core.scales import Scale
+from tamis.core.scales import Scale, classes_in_words, scale_of
+from tamis.core.tables import POSSIBLE
 from tamis.reporting.blocks import Figure, Figures, KeyFigure, Section, Table, Text
 from tamis.reporting.charts import bars
 from tamis.reporting.evidence import Evidence
@@ -40,7 +41,7 @@ def build(evidence: Evidence) -> Section:
     section.key_figures.append(KeyFigure(count(len(raters)), "rater" if len(raters) == 1 else "raters"))
     section.add(
         Text(" ".join(_lead(rater) for rater in raters), lead=True),
-        *([Text(scales)] if (scales := _scales(raters)) else []),
+        *([Text(scales)] if (scales := _scales(raters, *evidence.score_range)) else []),
         Figures([_histogram(rater, evidence.rater_slugs[rater.rater]) for rater in raters]),
         _overview(raters),
     )
@@ -61,17 +62,19 @@ def build(evidence: Evidence) -> Section:
     return section
 
 
-def _scales(raters: list[Ratings]) -> str:
-    """Which ratings were given on another scale than they are shown on; nothing where none was."""
+def _scales(raters: list[Ratings], lowest: int, highest: int) -> str:
+    """Which ratings were given on another scale than they are shown on, and the score classes that they come to."""
     given = {rater.rater: str(rater.artifact.manifest.facts.get("scale", Scale())) for rater in raters}
-    others = [f"{name} {scale}" for name, scale in given.items() if scale != str(Scale())]
+    others = {name: scale for name, scale in given.items() if scale != str(Scale())}
     if not others:
         return ""
-    return (
-        f"Given on another scale, and stretched to 1 to 10 here: {listed(others)}. Values in between do not occur, and "
-        "neighbouring ones of the given scale may come to one score class, or leave one out: then it "
-        "says nothing that no rating is in it."
-    )
+    said = "Given on another scale, and stretched to 1 to 10 here: "
+    said += f"{listed([f'{name} {scale}' for name, scale in others.items()])}."
+    possible = {rater.rater: rater.artifact.manifest.facts.get(POSSIBLE) for rater in raters}
+    for name, text in others.items():
+        if (scale := scale_of(text)) is not None:
+            said += f" Of the scores by {name}, {classes_in_words(scale, possible[name], lowest, highest)}."
+    return said
 
 
 def _lead(rater: Ratings) -> str:
