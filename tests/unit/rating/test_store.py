@@ -114,14 +114,17 @@ def test_a_score_that_was_altered_is_damage(tmp_path: Path) -> None:
     assert store.read().damaged == 1
 
 
-def test_foreign_files_are_left_out_and_counted_but_unfinished_writes_are_not(tmp_path: Path) -> None:
+def test_foreign_files_are_named_and_not_read_and_unfinished_writes_are_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1)])
     folder = parts(tmp_path)[0].parent
     (folder / "notes.txt").write_text("mine")
     (folder / f".{parts(tmp_path)[0].name}.abc123").write_text('{"id":')
     stored = store.read()
-    assert (len(stored), stored.damaged) == (1, 1)
+    assert (len(stored), stored.damaged) == (1, 0)
+    assert [one.getMessage().rpartition(": ")[2] for one in caplog.records] == ["notes.txt"]
 
 
 def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> None:
