@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from tamis.core.artifacts import manifest_of
-from tamis.core.errors import SettingsError
+from tamis.core.errors import InputError, SettingsError
 from tamis.core.storage import is_remote
+from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings, Source
-from tamis.pool.sources import count_rows, recipe_of
+from tamis.pool.sources import count_rows, files_at, recipe_of
 from tamis_pipelines.plan_lines import Line, Planner
 from tamis_pipelines.rates import RatesSettings, UsedRates
 from tamis_pipelines.results import Results
@@ -67,8 +68,8 @@ def plan(settings: RunSettings, *, measure: bool = False) -> Plan:
 
     Raises:
         SettingsError: when the pool's size is neither given nor known.
-        InputError: when a file of the pool, or of ids, cannot be read.
-        StorageError: when there is none.
+        InputError: when a file of the pool, or of ids, cannot be read, or the pool's have no rows.
+        StorageError: when there is none, and the settings do not say how many samples the pool will have.
     """
     reuse = Reuse(settings)
     samples, used = _pool_size(settings, reuse), UsedRates(settings.rates)
@@ -96,6 +97,9 @@ def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
         return settings.rates.samples
     made = manifest_of(settings.results / "pool")
     if made is not None and not (pool.outlook and all(_is_counted(source) for source in settings.pool.sources)):
+        for source in settings.pool.sources:  # what a run would stop at
+            if source.path is not None and _is_counted(source) and not is_saved(source.path):
+                files_at(source.path)
         return made.rows
     counts = {source.name: _rows(source, settings.pool) for source in settings.pool.sources}
     if unknown := [name for name, count in counts.items() if count is None]:
@@ -103,7 +107,12 @@ def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
             f"how many samples the sources {', '.join(unknown)} have is not known before the pool is assembled",
             action="say how many the pool will have: --set rates.samples=50000",
         )
-    return sum(count for count in counts.values() if count is not None)
+    if not (total := sum(count for count in counts.values() if count is not None)):
+        raise InputError(
+            f"the pool is empty: the sources {', '.join(counts)} have no rows",
+            action="check the sources; or say how many samples the pool will have: --set rates.samples=50000",
+        )
+    return total
 
 
 def _is_counted(source: Source) -> bool:

@@ -28,7 +28,7 @@ def _steps(plan: Plan) -> Iterator[str]:
     time = as_words(sum_of(known)) if len(known) == len(plan.lines) else "not known"
     rows.append(["total", "", hours_told(plan.gpu_hours), f"{plan.money:,.2f}", "", time, ""])
     yield from _columns(rows)
-    notes = [note for line in plan.lines if (note := _note(line, currency))]
+    notes = [note for line in plan.lines if (note := _note(line, currency))] + _unknown(plan)
     if (plan.all_gpu_hours, plan.all_money) != (plan.gpu_hours, plan.money):
         notes.append(
             "GPU hours and money are of what is left to do; if nothing was there: "
@@ -48,7 +48,7 @@ def _there(line: Line) -> str:
 
 
 def _note(line: Line, currency: str) -> str:
-    """What a line has no room for: stored answers, and why something is not known."""
+    """What a line has no room for: stored answers."""
     if line.answers and line.done < line.of:
         stored, wanted = line.answers
         left, whole = (f"{money:,.2f} {currency}" for money in (line.money, line.all_money))
@@ -56,7 +56,16 @@ def _note(line: Line, currency: str) -> str:
             f"{line.step}: {stored:,} of {wanted:,} answers are in the store; {wanted - stored:,} to ask: about {left} "
             f"(all of them: {whole})"
         )
-    return f"{line.step}: what is there is not known: {line.unknown}" if line.unknown else ""
+    return ""
+
+
+def _unknown(plan: Plan) -> list[str]:
+    """Why it is not known what is there, each reason once: most of them hold for all later steps."""
+    steps: dict[str, list[str]] = {}
+    for line in plan.lines:
+        if line.unknown:
+            steps.setdefault(line.unknown, []).append(line.step)
+    return [f"{', '.join(names)}: what is there is not known: {reason}" for reason, names in steps.items()]
 
 
 def _times(plan: Plan) -> Iterator[str]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from tamis.cli import main
-from tamis.core.errors import SettingsError
+from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.settings import parse
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as run_rating
@@ -199,6 +199,23 @@ def test_the_pool_s_size_is_that_of_an_earlier_run_or_of_its_files_if_it_is_not_
         plan(settings(pool={"sources": [files, {"name": "hub", "dataset": "some/set"}]}, **given))
     make_pool(tmp_path / "pool", [conversation(f"Question {i}?", "Yes.") for i in range(7)])
     assert plan(settings(pool={"sources": [files]}, **given)).samples == 7
+
+
+def test_sources_without_a_row_and_files_that_are_gone_end_a_plan_as_they_end_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.touch()
+    given: dict[str, Any] = {"experiment": {"strategies": ["random"], "sizes": [5]}, "work_dir": str(tmp_path)}
+    raters = [{"name": "service", "backend": {"kind": "openai", "model": "m"}}]
+    mine = settings(pool={"sources": [{"name": "a", "path": str(file)}]}, raters=raters, **given)
+    with pytest.raises(InputError, match="the pool is empty"):
+        plan(mine)
+    make_pool(tmp_path / "pool", [conversation("Question?", "Yes.")])  # of an earlier run
+    (tmp_path / ".tamis" / "artifacts").mkdir(parents=True)
+    file.unlink()
+    with pytest.raises(StorageError, match="nothing is there"):
+        plan(mine)
+    stated = plan(settings(pool=mine.pool.model_dump(), raters=raters, rates=RATES, **given))
+    assert (stated.samples, as_text(stated).count("nothing is there")) == (1_000, 1)
 
 
 def test_a_model_in_a_folder_is_as_large_as_its_weights(tmp_path: Path) -> None:

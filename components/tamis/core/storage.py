@@ -6,6 +6,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
@@ -37,6 +38,7 @@ _CLIENTS = {
 _GOOGLE = "storage.googleapis.com"
 _BLOCK = 1 << 20
 _STALE = 3600  # seconds
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")  # names of local files that are being written
 _MOST_AT_ONCE = 1000  # objects that one request removes
 _TRIES = 5  # of reading an object that breaks off
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by which folders refuse it
@@ -439,6 +441,26 @@ def _remove_stale(target: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _STALE:
                 left.unlink()
+
+
+def remove_unfinished(folder: Path, *, older_than: float, now: float) -> int:
+    """Remove what killed writers of files have left in a local folder; how many.
+
+    Args:
+        folder: that they wrote to.
+        older_than: seconds since anybody wrote to such a file.
+        now: seconds since 1970, by the clock of the folder's disk.
+
+    Raises:
+        StorageError: when the disk refuses.
+    """
+    removed = 0
+    with explained_os_errors(f"removing unfinished files of {folder}"), os.scandir(folder) as entries:
+        for entry in entries:
+            if _UNFINISHED.fullmatch(entry.name) and now - entry.stat(follow_symlinks=False).st_mtime > older_than:
+                os.unlink(entry)
+                removed += 1
+    return removed
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -501,6 +501,39 @@ def test_an_outage_when_a_few_samples_are_left_is_waited_for(tmp_path: Path) -> 
     assert (facts["ok"], facts["failed"]) == (100, 0)
 
 
+@pytest.mark.parametrize(("first", "count", "concurrency"), [(20, 40, 4), (30, 12, 4), (20, 60, 64)])
+def test_a_block_of_samples_that_a_service_fails_at_does_not_keep_others_from_being_asked(
+    first: int, count: int, concurrency: int, tmp_path: Path
+) -> None:
+    def behave(asked: Asked) -> Reaction:
+        if first <= _number(asked) < first + count:
+            return Reaction(error("boom"), 500)
+        return Reaction(completion(), delay=0.01)
+
+    with Server(behave) as server:
+        backend = {"patience": 6, "tries": 3, "timeout": 3, "concurrency": concurrency}
+        mine = settings(server, max_failure_share=0.9, backend=backend)
+        facts = run(mine, pool=pool_of(100, tmp_path), out=tmp_path / "out").facts
+    assert (facts["ok"], facts["failed"]) == (100 - count, count)
+
+
+@pytest.mark.parametrize("patience", [6, 8])
+def test_an_outage_at_the_end_that_is_shorter_than_the_patience_costs_no_sample(patience: int, tmp_path: Path) -> None:
+    began: list[float] = []
+
+    def behave(asked: Asked) -> Reaction:
+        if asked.number < 34:
+            return Reaction(completion())
+        began.append(time.monotonic())
+        return Reaction(error("down"), 503) if began[-1] - began[0] < 5 else Reaction(completion())
+
+    with Server(behave) as server:
+        backend = {"concurrency": 8, "timeout": 3, "patience": patience}
+        mine = settings(server, max_failure_share=0.9, backend=backend)
+        facts = run(mine, pool=pool_of(40, tmp_path), out=tmp_path / "out").facts
+    assert (facts["ok"], facts["failed"]) == (40, 0)
+
+
 def test_too_many_failures_stop_the_run_and_keep_what_was_paid(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with Server(lambda asked: Reaction(completion("") if asked.number % 2 else completion())) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -114,14 +115,34 @@ def test_a_score_that_was_altered_is_damage(tmp_path: Path) -> None:
     assert store.read().damaged == 1
 
 
-def test_foreign_files_are_left_out_and_counted_but_unfinished_writes_are_not(tmp_path: Path) -> None:
+def test_foreign_files_are_named_and_not_read_and_unfinished_writes_are_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = Store(tmp_path, KEY, RECORDS)
     store.append([rating(1)])
     folder = parts(tmp_path)[0].parent
     (folder / "notes.txt").write_text("mine")
     (folder / f".{parts(tmp_path)[0].name}.abc123").write_text('{"id":')
     stored = store.read()
-    assert (len(stored), stored.damaged) == (1, 1)
+    assert (len(stored), stored.damaged) == (1, 0)
+    assert [one.getMessage().rpartition(": ")[2] for one in caplog.records] == ["notes.txt"]
+
+
+def test_what_killed_writers_left_is_removed_after_a_day_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path, KEY, RECORDS)
+    store.append([rating(1)])
+    folder, digits = parts(tmp_path)[0].parent, "0123456789abcdef" * 2
+    old = [f".{parts(tmp_path)[0].name}.{digits}", f"..probe.{digits}", ".mine", f"notes.{digits}"]
+    young = f".key.json.{digits}"
+    for name in [*old, young]:
+        (folder / name).write_bytes(b"x")
+    for name in [*old, parts(tmp_path)[0].name]:
+        os.utime(folder / name, (time.time() - 90_000,) * 2)
+    os.utime(folder / young, (time.time() - 80_000,) * 2)  # a writer that may still live
+    store.prepare()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"key.json", ".mine", f"notes.{digits}", young, parts(tmp_path)[0].name}
+    assert found(store, [1]) == [rating(1)]
 
 
 def test_a_part_of_another_version_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -132,10 +132,26 @@ def test_damaged_and_foreign_parts_stay_and_are_counted_as_before(tmp_path: Path
     odd.write_bytes(data)
     (damaged.parent / "notes.txt").write_text("mine")
     before = content(tmp_path)
-    assert before[1] == 3
+    assert before[1] == 2  # notes are no part
     store.compact()
     left = [name for name in names(tmp_path) if not is_compacted(name)]
     assert left == sorted([odd.name, damaged.name])
+    assert content(tmp_path) == before
+
+
+def test_a_part_that_cannot_be_read_weighs_the_same_before_and_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside a folder of somebody's notes, which is no part."""
+    store = fill(tmp_path, records(1))
+    part = sorted(tmp_path.glob("*/*.jsonl"))[3]
+    part.unlink()
+    part.mkdir()  # as one that the disk gives an error for
+    (part.parent / "notes").mkdir()
+    before = content(tmp_path)
+    assert (before[1], caplog.text.count("notes")) == (1, 1)
+    store.compact()
+    assert len(names(tmp_path)) == 2
     assert content(tmp_path) == before
 
 

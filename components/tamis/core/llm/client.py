@@ -106,10 +106,10 @@ class ChatClient:
                     if fault is not None and self._health.resigned:
                         return self._telling(_given_up(fault, course))
                     self._raise_if_closed()
-                    if fault is not None and self._probe is not None and self._health.wants_probe:
+                    if self._probe is not None and self._health.wants_probe:
                         alone_at_fault = await self._send_probe(self._probe)
                         self._raise_if_closed()
-                        if alone_at_fault and self._tried(fault, course):
+                        if fault is not None and alone_at_fault and self._tried(fault, course):
                             return self._telling(_given_up(fault, course))
                         continue
                     # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
@@ -226,11 +226,11 @@ class ChatClient:
         tried = self._tried(fault, course) and not health.undecided(course, fault)
         if fault.passing and not late and not tried:
             return wait
-        if not late and health.doubts(course, fault):
+        if health.doubts(course, fault):  # also where patience is over: an outage may end just then
             self._heed_health()
             return 0.0
         if not fault.about_text:
-            health.gave_up(fault)
+            health.gave_up(course, fault)
             self._close_if_hopeless()
         return None
 

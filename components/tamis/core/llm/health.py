@@ -58,8 +58,9 @@ class Health:
     were given up, is `hopeless` - but not where no other request is left to be asked: then those that fail are given up
     as they are.
 
-    Where no other request is left, only one that was answered before can tell an outage from requests that fail by
-    themselves: it is sent again where `wants_probe` says so, and `probed` gets what came of it.
+    Requests that fail by their own texts may come in a row, too. Only one that was answered before can tell them from
+    an outage. So once there is one, it is sent again before the service counts as away, and as long as it does, where
+    `wants_probe` says so; `probed` gets what came of it.
 
     Args:
         name: of the service, for the log.
@@ -78,6 +79,7 @@ class Health:
         self._unsent = 0  # requests that were never sent
         self._outages = self._given_up = 0
         self._dealt_with = float("-inf")  # when the last was sent of those that were dealt with
+        self._last_answered = float("-inf")  # likewise, of those that were answered
         self._back = 0.0  # when the last outage ended
         self._pause = self._next = self._next_word = 0.0
 
@@ -88,8 +90,8 @@ class Health:
 
     @property
     def wants_probe(self) -> bool:
-        """Whether a request that was answered before is to be sent again, before any of those that fail."""
-        return (self._away or self._unsure) and self._answered and not self._others_left
+        """Whether a request that was answered before is to be sent again, before any other."""
+        return (self._away or self._unsure) and self._answered
 
     def wait(self) -> float:
         """Seconds until the next request may be sent."""
@@ -120,8 +122,12 @@ class Health:
     def answered(self, course: Course) -> None:
         """A request was answered."""
         self._answered = True
-        self._given_up, self._denied, self._doubted = 0, None, False
+        self._note_answer(course)
         self._lives(course)
+
+    def _note_answer(self, course: Course) -> None:
+        self._given_up, self._denied, self._doubted = 0, None, False
+        self._last_answered = max(self._last_answered, course._sent_at)
 
     def _lives(self, course: Course) -> None:
         """The service dealt with a request, though perhaps by a refusal."""
@@ -159,11 +165,15 @@ class Health:
 
     def doubts(self, course: Course, fault: Fault) -> bool:
         """Whether a request that is to be given up may fail for an outage that only a probe can tell."""
-        if not fault.absent or not self._answered or self._others_left or self._dealt_with > course._last_failures[0]:
+        if not fault.absent or not self._answered or self._dealt_with > course._last_failures[0]:
             return False
+        self._suspect()
+        return True
+
+    def _suspect(self) -> None:
+        """Let a request that was answered before tell whether the service is away."""
         if not self._away and not self._unsure:
             self._unsure, self._pause, self._next = True, _FIRST_PAUSE, 0.0
-        return True
 
     def probed(self, course: Course, fault: Fault | None) -> bool:
         """A request that was answered before was sent again, and failed by `fault`, if any.
@@ -173,15 +183,16 @@ class Health:
         """
         if fault is not None and (fault.absent or fault.denied):
             unsure, self._unsure = self._unsure, False
-            self.failed(course, fault)
-            if fault.absent and self._absent is not None:
+            if fault.absent:
+                self._absent = self._absent or _Row(self._clock(), set())
                 self._absent.proved = True
-                if unsure and not self._away:
-                    self._go_away(fault)
-                    self._plan_next(most=self._patience)
+            self.failed(course, fault)
+            if fault.absent and unsure and not self._away:
+                self._go_away(fault)
+                self._plan_next(most=self._patience)
             return False
         if fault is None:
-            self._given_up, self._denied, self._doubted = 0, None, False
+            self._note_answer(course)
         outage = self._absent is not None and self._absent.proved
         if not outage:
             if self._away:
@@ -192,8 +203,10 @@ class Health:
         self._lives(course)
         return not outage
 
-    def gave_up(self, fault: Fault) -> None:
-        """A request came to nothing, by a fault that is not known to be its own."""
+    def gave_up(self, course: Course, fault: Fault) -> None:
+        """A request came to nothing, by a fault that does not name its text as the reason."""
+        if fault.absent and course._failed_at is not None and self._last_answered > course._failed_at:
+            return  # another was answered between its failures: they are its own
         self._given_up += 1
         if self._given_up >= _IN_A_ROW and self._others_left:
             self.hopeless = self.hopeless or fault
@@ -205,7 +218,10 @@ class Health:
         unreachable = fault.kind == "no connection"
         lasts = self._clock() - row.since
         if not self._away and lasts >= _SURE and len(row.courses) >= (1 if unreachable else _DIFFERENT):
-            self._go_away(fault)
+            if self._answered and not row.proved and not unreachable:
+                self._suspect()
+            else:
+                self._go_away(fault)
         if not self._away:
             return
         if lasts >= self._patience:

@@ -19,7 +19,7 @@ from tamis.core.errors import StorageError
 from tamis.core.secrets import masked_values
 from tamis.core.settings import canonical_json, hash_of
 from tamis.core.steps import Uri
-from tamis.core.storage import Location, exists, locate, remove, write_bytes
+from tamis.core.storage import Location, exists, locate, remove, remove_unfinished, write_bytes
 from tamis.core.store.compaction import compact
 from tamis.core.store.parts import is_part, part_of
 from tamis.core.store.reading import Reading
@@ -28,6 +28,7 @@ from tamis.core.store.records import R, Records, Stored
 log = logging.getLogger(__name__)
 _KEY = "key.json"
 _PROBE = 1 << 20  # bytes that must fit before anything is asked; a part has less
+_LEFT = 86_400.0  # seconds after which nobody finishes writing a file any more
 _SPARE = ".answers-in-hand"
 
 
@@ -80,7 +81,18 @@ class Store(Generic[R]):
             with suppress(StorageError):  # another process has done so
                 remove(self._folder / ".probe")
             self._identity = _identity(self._folder)
+            self._remove_unfinished(self._folder)
         self._named = True
+
+    @staticmethod
+    def _remove_unfinished(folder: Path) -> None:
+        """Remove what killed writers have left; a file system of several machines has a clock of its own."""
+        try:
+            now = (folder / _KEY).stat().st_mtime  # just written
+            if removed := remove_unfinished(folder, older_than=_LEFT, now=now):
+                log.info("%d unfinished files of writers that were killed are removed from %s", removed, folder)
+        except (StorageError, OSError) as error:  # they only take room; another process may be removing them too
+            log.info("unfinished files of killed writers stay: %s", error)
 
     def bring_in(self) -> None:
         """Write the parts that are in spare places; those that cannot be written stay there, and are read there."""

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 1 << 22  # bytes of parts that are made a table together
 _MOST_UNREADABLE = 0.1  # share of the parts; beyond it storage is out of order, and nothing is to be asked again
 _NO_RECORDS = (ValidationError, pa.ArrowException, OverflowError)  # of lines that are no records, or do not fit
+_SHOWN = 5  # names of foreign entries in the warning about them
 _AGAIN_AFTER = 0.5  # seconds between two looks for what has taken a part's place
 
 
@@ -42,8 +43,7 @@ class Lines(Generic[R]):
                 good.append((location, data.splitlines()))
                 continue
             faulty.add(location.name)
-            damage = "its content is not what was written"
-            _left_out(location, damage if is_part(location.name) else "it is no part of a store")
+            _left_out(location, "its content is not what was written")
         try:
             return self._table(good), faulty
         except _NO_RECORDS:
@@ -95,7 +95,8 @@ class Reading(Generic[R]):
         self._seen: set[str] = set()  # compacted parts that were read, or looked for in vain
         self._held: set[str] = set()  # parts whose records are in compacted ones
         self._gone: set[str] = set()  # parts that were listed and then not there
-        self._count, self._unreadable = 0, list[str]()
+        self._parts: set[str] = set()  # all that were listed, and those whose records are in compacted ones
+        self._unreadable: list[str] = []
         self.damaged = 0  # parts that could not be read, or not in full
 
     def read(self, elsewhere: Sequence[Location]) -> pa.Table:
@@ -108,8 +109,13 @@ class Reading(Generic[R]):
             StorageError: when the folder, more than a tenth of the parts, or a compacted part cannot be read.
         """
         names = own_names(self._folder)
+        if foreign := [name for name in names if not is_part(name)]:
+            log.warning(
+                "%s holds %d entries that are no parts of a store, which are not read: %s",
+                self._folder, len(foreign), ", ".join(foreign[:_SHOWN]) + (", …" if len(foreign) > _SHOWN else ""),
+            )  # fmt: skip
         self._read_compacted(names)
-        there = {name: self._folder / name for name in names if not is_compacted(name)}
+        there = {name: self._folder / name for name in names if is_part(name) and not is_compacted(name)}
         there = {one.name: one for one in elsewhere} | there
         self._read_lines([there[name] for name in sorted(there) if name not in self._held])
         give_up = time.monotonic() + parts._READ_PATIENCE
@@ -130,17 +136,18 @@ class Reading(Generic[R]):
         new = [name for name in names if is_compacted(name) and name not in self._seen]
         self._seen.update(new)
         for name, table, taken in compacted_tables(self._records, self._folder, new):
-            self._count += 1
             if table is None:
                 self._gone.add(name)
                 continue
-            self._held |= parts_in(table)
+            held = parts_in(table)
+            self._parts |= held
+            self._held |= held
             self._held.update(taken)
             self._keep(table)
         return bool(new)
 
     def _read_lines(self, locations: Sequence[Location]) -> None:
-        self._count += len(locations)
+        self._parts.update(location.name for location in locations)
         group: list[tuple[Location, bytes]] = []
         size = 0
         for location, data in zip(locations, read_all(locations, self._folder), strict=True):
@@ -172,9 +179,10 @@ class Reading(Generic[R]):
         _left_out(location, why)
 
     def _refuse_disorder(self) -> None:
-        if len(self._unreadable) > _MOST_UNREADABLE * self._count:
+        # Compacted parts count as those that they have taken in: a store can be used before and after, or neither.
+        if len(self._unreadable) > _MOST_UNREADABLE * len(self._parts):
             raise StorageError(
-                f"{self._folder}: {len(self._unreadable)} of {self._count} parts of the store cannot be read: "
+                f"{self._folder}: {len(self._unreadable)} of {len(self._parts)} parts of the store cannot be read: "
                 f"{self._unreadable[0]}",
                 allowed=f"{_MOST_UNREADABLE:.0%} of the parts, whose answers are then asked for again",
                 action="see whether the storage works",

@@ -149,17 +149,19 @@ def test_twenty_given_up_in_a_row_end_it_if_others_are_left() -> None:
         service = Service()
         service.health.expects_more = more
         for number in range(60):
-            service.fails(BLOCKED)
-            service.health.gave_up(BLOCKED)
+            service.health.gave_up(service.fails(BLOCKED), BLOCKED)
             if number == 18:
                 service.answers()
         assert (service.health.hopeless is not None) == more
 
 
-def test_where_no_other_is_left_one_that_was_answered_before_tells_bad_samples_from_an_outage() -> None:
+@pytest.mark.parametrize("more", [True, False])
+def test_one_that_was_answered_before_tells_bad_samples_from_an_outage(
+    more: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     service = Service()
     service.answers()
-    service.health.expects_more = False
+    service.health.expects_more = more
     one = service.health.begin()
     service.sent(one)
     assert not service.health.wants_probe
@@ -169,12 +171,14 @@ def test_where_no_other_is_left_one_that_was_answered_before_tells_bad_samples_f
     assert (service.health.alone, service.health.wants_probe) == (False, False)
     service.fails(BOOM, one)
     assert (service.health.alone, one.tries) == (False, 1)  # its own fault
+    assert not caplog.records  # nobody was told of an outage
 
 
-def test_an_outage_that_the_probe_shows_too_is_waited_for() -> None:
+@pytest.mark.parametrize("more", [True, False])
+def test_an_outage_that_the_probe_shows_too_is_waited_for(more: bool) -> None:
     service = Service()
     service.answers()
-    service.health.expects_more = False
+    service.health.expects_more = more
     one = service.fails(BOOM)
     assert not service.health.alone
     assert service.health.doubts(one, BOOM)  # before it is given up
@@ -190,12 +194,32 @@ def test_an_outage_that_the_probe_shows_too_is_waited_for() -> None:
     assert service.health.doubts(one, BOOM)  # it may have begun again
 
 
-@pytest.mark.parametrize(("answered", "more"), [(False, False), (True, True)])
-def test_without_an_answer_before_or_with_others_to_come_there_is_no_probe(answered: bool, more: bool) -> None:
+def test_patience_that_is_over_ends_nothing_before_the_probe_has_failed() -> None:
+    """Four requests that fail by themselves take longer than the patience, and nothing else was under way."""
+    service = Service(patience=10)
+    service.answers()
+    bad = [service.fails(BOOM) for _ in range(4)]
+    for course in bad:
+        service.fails(BOOM, course, after=5)
+    service.fails(BOOM)
+    assert (service.health.hopeless, service.health.wants_probe) == (None, True)
+    assert not service.health.probed(service.sent(), BOOM)
+    assert service.health.hopeless == BOOM
+
+
+def test_requests_that_failed_before_and_after_an_answer_do_not_count_as_given_up_in_a_row() -> None:
     service = Service()
-    service.health.expects_more = more
-    if answered:
-        service.answers()
+    service.answers()
+    bad = [service.fails(BOOM) for _ in range(60)]
+    service.now += 2
+    assert service.health.probed(service.sent(), None)
+    for course in bad:
+        service.health.gave_up(service.fails(BOOM, course), BOOM)
+    assert service.health.hopeless is None
+
+
+def test_without_an_answer_before_there_is_no_probe() -> None:
+    service = Service()
     assert not service.health.doubts(service.fails(BOOM), BOOM)
     service.goes_away()
     assert not service.health.wants_probe
