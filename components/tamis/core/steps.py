@@ -41,7 +41,7 @@ from tamis.core.artifacts import (
     manifest_of,
     versions,
 )
-from tamis.core.errors import ArtifactError, explained_os_errors
+from tamis.core.errors import ArtifactError, TamisError, explained_os_errors
 from tamis.core.hardware import hardware
 from tamis.core.processes import ended_in_order
 from tamis.core.secrets import masked_values, shown
@@ -195,7 +195,7 @@ def run_step(
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
         config, revision = settings.model_dump(mode="json"), settings.OUTPUT_REVISION
         recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}), tells_origins)
-        kept = home / "artifacts" / f"{stage}-{recipe.key[:24]}" if home else None
+        kept = _kept_in(home, stage, recipe.key) if home else None
         if looking():
             raise LookedAtError(Outlook(stage, name, recipe.key, kept, _kept(recipe, kept)))
         if (finished := _finished_before(recipe, kept, out)) is not None:
@@ -301,8 +301,10 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
     try:
         with _warned() as warned:
             body(step)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        if isinstance(error, Exception) and not isinstance(error, TamisError):
+            _refuse_damaged(recipe)
         raise
     files = files_in(staging)
     execution = Execution(
@@ -357,6 +359,28 @@ def _warned() -> Iterator[dict[str, None]]:
         yield handler.messages
     finally:
         logger.removeHandler(handler)
+
+
+def _refuse_damaged(recipe: _Recipe) -> None:
+    """After an error that nobody foresaw, look whether an input is what was written; the home keeps no damaged one.
+
+    Raises:
+        ArtifactError: naming the first file that is not.
+    """
+    home = os.environ.get("TAMIS_HOME")
+    for given in (artifact for those in recipe.inputs.values() for artifact in those):
+        try:
+            given.verify()
+        except ArtifactError as error:
+            if home is not None:
+                shutil.rmtree(_kept_in(Path(home), given.manifest.stage, given.manifest.key), ignore_errors=True)
+            action = "start again: it is made anew" if home is not None else "make it again"
+            raise ArtifactError(error.problem, action=action) from error
+
+
+def _kept_in(home: Path, stage: str, key: str) -> Path:
+    """Where the home keeps the finished artifact of the step with that key."""
+    return home / "artifacts" / f"{stage}-{key[:24]}"
 
 
 @contextmanager

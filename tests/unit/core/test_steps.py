@@ -88,6 +88,24 @@ def test_a_result_that_tells_where_its_inputs_are_from_is_made_anew_when_that_ch
     assert body.calls == (2 if tells_origins else 1)
 
 
+def test_an_input_that_was_damaged_behind_our_back_is_named_and_made_anew(home: Path, tmp_path: Path) -> None:
+    def write(step: Step[NoSettings]) -> None:
+        (step.out / "words.txt").write_text("hello")
+
+    def read(step: Step[Words]) -> None:
+        assert step.input("pool").path("words.txt").read_text() == "hello"
+
+    def first(out: Path) -> Path:
+        run_step("first", "pool", NoSettings(), write, out=out)
+        return out
+
+    damaged = first(tmp_path / "a")
+    (damaged / "words.txt").write_text("jello")  # of the same length, and the same file as in the home
+    with pytest.raises(ArtifactError, match=r"words\.txt"):
+        run_step("test", "pool", Words(), read, out=tmp_path / "out", inputs={"pool": Input(damaged, "pool")})
+    run_step("test", "pool", Words(), read, out=tmp_path / "out", inputs={"pool": Input(first(tmp_path / "b"), "pool")})
+
+
 def test_artifacts_from_before_revisions_are_read_and_never_taken_for_finished(tmp_path: Path, body: Counter) -> None:
     run_step("test", "pool", Words(), body, out=tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
