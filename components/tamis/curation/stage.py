@@ -107,7 +107,7 @@ def _run(step: Step[CurationSettings]) -> None:
                 result.diagnosis["advice"].remove(ADD_A_RATER)
         together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
     for result in results.values():
-        _add_grades(result, grades)
+        _add_grades(result, grades, settings)
     classes = settings.classes if settings.posterior else None
     schema = CURATION if classes is None else curation_with_posterior(classes)
     with PartsWriter(step.out, schema, _BLOCK) as table:
@@ -161,17 +161,22 @@ def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> G
     return found
 
 
-def _add_grades(result: Curated, grades: Grades | None) -> None:
+def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettings) -> None:
     """What was read of the grades, and what they say where the mode does not use them, or could not."""
     if grades is None:
         return
     result.diagnosis["warnings"] += grades.warnings
     counts = {"graded": grades.graded, "unknown": grades.unknown, "empty": grades.empty, "weighted": grades.weighted}
     counts |= grades.chosen | {"equal_weights": grades.equal}
-    result.diagnosis["grades"] = counts | {"agreement": grades.agreement}
-    if result.diagnosis.get("held_out") is None:
+    changed = (grades.classes != UNRATED) & (result.raw != UNRATED) & (result.score != result.raw)
+    by_grades = int(changed.sum()) if settings.mode == "exact" else 0
+    result.diagnosis["grades"] = counts | {"agreement": grades.agreement, "scores_changed": by_grades}
+    if result.diagnosis.get("held_out") is None:  # by scores that have not seen the grades
+        score = result.score if result.held_out is None else result.held_out.in_place(result.score)
         weights = grades.weights if grades.weighted else None
-        result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, result.score, weights=weights)
+        result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, score, weights=weights)
+    if settings.mode != "exact":  # they are there to be compared with published results
+        result.diagnosis["warnings"].append(f"mode {settings.mode} uses no grades: they judge its scores, and change none")
 
 
 def _how_chosen(grades: Grades) -> str:
