@@ -405,7 +405,9 @@ def test_few_grades_are_the_scores_of_their_samples(pool: Pool, tmp_path: Path, 
     assert found["grades"]["scores_changed"] == len(wrong)
     # What is said of errors comes from scores that have not seen the grades.
     assert found["held_out"]["graded"] == 23
-    assert found["held_out"]["right"]["raw"]["classical"]["value"] == pytest.approx((scores == pool.true)[:24].sum() / 23)
+    assert found["held_out"]["right"]["raw"]["classical"]["value"] == pytest.approx(
+        (scores == pool.true)[:24].sum() / 23
+    )
     if not told:
         assert rows["score"].to_pylist()[24:] == [None if score < 0 else score for score in scores[24:]]
         assert set(rows["confidence"].to_pylist()[24:]) == {None}

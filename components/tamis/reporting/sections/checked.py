@@ -170,7 +170,7 @@ def _nothing(rater: Curated, whose: str = "") -> str:
 def _by_own_grade(rater: Curated) -> int:
     """Ratings that were changed to the grade of that very sample."""
     changed = rater.told.grades.get("scores_changed")
-    return int(changed) if known(changed) else 0
+    return int(changed) if isinstance(changed, int) else 0
 
 
 def settled(advice: Sequence[str]) -> str:
