@@ -50,14 +50,15 @@ def run(
     `embeddings` and `pool` tell more of every sample: they enter a regression, the pool with the lengths of its texts.
 
     Raises:
-        SettingsError: when `per_source` or `grades.column` is set and no `pool` is given.
+        SettingsError: when `per_source`, `grades.column` or `grades.key` is set and no `pool` is given.
         InputError: when ratings, neighbours, pool, embeddings or grades cannot be used together.
     """
     if settings.per_source is not None and pool is None:
         raise SettingsError("per_source needs to know each sample's source", action="give the pool too")
-    if settings.grades is not None and settings.grades.column is not None and pool is None:
+    if settings.grades is not None and settings.grades.pool_field is not None and pool is None:
+        name = "field" if settings.grades.column is None else "column"
         raise SettingsError(
-            f"grades.column is '{settings.grades.column}', a field of the pool", action="give the pool too"
+            f"grades.{name} is '{settings.grades.pool_field}', a field of the pool", action="give the pool too"
         )
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
     if settings.mode == "exact" or settings.grades is not None:
@@ -176,7 +177,9 @@ def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettin
         weights = grades.weights if grades.weighted else None
         result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, score, weights=weights)
     if settings.mode != "exact":  # they are there to be compared with published results
-        result.diagnosis["warnings"].append(f"mode {settings.mode} uses no grades: they judge its scores, and change none")
+        result.diagnosis["warnings"].append(
+            f"mode {settings.mode} uses no grades: they judge its scores, and change none"
+        )
 
 
 def _how_chosen(grades: Grades) -> str:

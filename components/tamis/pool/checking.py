@@ -39,6 +39,7 @@ class FirstRows:
         example: the first of them: where it is and why.
         side: fields beside the conversations.
         mapping: how rows become conversations; None where no file has a row.
+        names: fields that a row has.
     """
 
     side: Side
@@ -47,6 +48,22 @@ class FirstRows:
     rejected: Counter[str] = field(default_factory=Counter)
     example: str = ""
     mapping: Mapping | None = None
+    names: dict[str, None] = field(default_factory=dict)
+
+    def check_kept(self, source: Source) -> None:
+        """Make sure that some row has each field that `source` keeps.
+
+        Raises:
+            InputError: naming those that none has.
+        """
+        missing = [name for name in source.keep if name not in self.names]
+        if missing and self.rows > self.rejected.total():
+            raise InputError(
+                f"source '{source.name}': none of the first {self.rows:,} rows has the field "
+                f"{', '.join(missing)}, which is to be kept",
+                allowed=", ".join(self.names),
+                action="correct the source's `keep`",
+            )
 
     def check_shares(self, name: str, settings: PoolSettings) -> None:
         """Make sure that the rows of the source `name`, were they all like these, would be a pool.
@@ -147,6 +164,7 @@ def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
             if not matches(row, source.where):
                 continue
             assert mapping is not None  # a row that can be read has columns
+            found.names.update(dict.fromkeys(row))
             messages, beside = mapping.conversation(row)
         except Reject as reject:
             found.rejected[reject.kind] += 1
