@@ -252,3 +252,59 @@ def test_rows_that_are_lost_are_noted_with_the_reason_and_the_setting(settings: 
         row["output"] = ""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "pool.max_reject_share" in checked(tmp_path, settings)["pool.sources.few"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "passed"),
+    [
+        ([{"id": "0" * 32, "grade": 7}], {}, True),
+        ([{"id": "0" * 32, "score": 7}], {}, False),
+        ([{"id": "mine-1", "grade": 7}], {}, False),
+        ([{"id": "mine-1", "grade": 7}], {"key": "id", "field": "uid"}, True),
+        ([{"id": "0" * 32, "grade": 12}], {}, False),
+        ([{"id": f"{number:032x}", "grade": 1 + number % 5} for number in range(40)], {}, False),
+        (
+            [{"id": f"{number:032x}", "grade": 1 + number % 5} for number in range(40)],
+            {"scale": {"lowest": 1, "highest": 5}},
+            True,
+        ),
+    ],
+)
+def test_grades_are_read_as_a_run_reads_them(
+    settings: dict[str, Any], tmp_path: Path, rows: list[dict[str, Any]], more: dict[str, Any], passed: bool
+) -> None:
+    file = tmp_path / "grades.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings["curation"] = {"grades": {"path": str(file), **more}}
+    said = checked(tmp_path, settings)
+    assert said["curation.grades"].startswith("ok" if passed else "FAIL")
+    assert ("curation.grades.key" in said) == ("key" in more)  # no source keeps the field
+
+
+def test_a_field_to_keep_that_the_first_rows_lack_is_a_note(settings: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": "So."} | ({"grade": 3} if n == 150 else {}) for n in range(200)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings["pool"]["sources"] = [{"name": "mine", "path": str(tmp_path / "mine.jsonl"), "keep": ["grade"]}]
+    said = checked(tmp_path, settings)["pool.sources.mine"]
+    assert said.startswith("note")
+    assert "grade" in said
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_field_to_keep_that_no_row_has_is_found_before_a_run(
+    settings: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / f"mine.{kind}"
+    rows = [("Why?", "So.", "a"), ("When?", "Now.", "b")]
+    if kind == "jsonl":
+        names = ("prompt", "completion", "uid")
+        file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
+    else:
+        file.write_text("prompt,completion,uid\n" + "".join(",".join(row) + "\n" for row in rows))
+    source = {"name": "mine", "path": str(file)}
+    settings["pool"]["sources"] = [source | {"keep": ["uid"]}]
+    assert checked(tmp_path, settings)["pool.sources.mine"].startswith("ok")
+    settings["pool"]["sources"] = [source | {"keep": ["uid", "gone"]}]
+    said = checked(tmp_path, settings)["pool.sources.mine"]
+    assert said.startswith("FAIL")
+    assert "gone" in said

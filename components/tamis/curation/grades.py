@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions, unpack
 from tamis.core.llm.forms import UnparsableError
+from tamis.core.own_ids import ids_by_field, some
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.storage import fingerprint
 from tamis.core.tabular import key_of, local_copy, number_of, read_columns
@@ -28,6 +30,11 @@ INFORMATIVE, RANDOM = "informative", "random"  # why a sample is on a sheet, in 
 _ROWS = 10_000  # samples of the pool whose metadata are in memory at once
 _DIGITS = 9  # of a stretched mean: 5.4999999999 is 5.5
 _UNTOLD, _DOUBTFUL, _DRAWN = -1, 0, 1
+_BY_OWN_IDS = (
+    "where the rows have ids of your own: `keep: [uid]` on the pool's source, then grades.key: the file's column with "
+    "them, and grades.field: uid"
+)
+_Find: TypeAlias = Callable[[str], str | None]  # the pool's id of a sample that somebody calls otherwise
 _WHY = {INFORMATIVE: _DOUBTFUL, RANDOM: _DRAWN}
 
 
@@ -85,7 +92,9 @@ class _Found:
         grader: (m,) which of these.
         weights: (m,) NaN where there is none.
         chosen: (m,) how the sample was chosen: `_DRAWN`, `_DOUBTFUL` or `_UNTOLD`.
+        shown: (m,) what the samples are called there, for errors.
         empty: rows without a grade.
+        unknown: grades with ids of the user's own that no sample of the pool has; they are not among the m.
     """
 
     places: list[str]
@@ -97,7 +106,9 @@ class _Found:
     grader: NDArray[np.int64]
     weights: NDArray[np.float64]
     chosen: NDArray[np.int8]
+    shown: list[str]
     empty: int = 0
+    unknown: int = 0
 
     def where(self, number: int) -> str:
         """Where one of them was found, for errors."""
@@ -106,7 +117,7 @@ class _Found:
 
     def sample(self, number: int) -> str:
         """The id of one of them."""
-        return str(unpack(self.keys[[number]])[0])
+        return self.shown[number]
 
 
 def fingerprints(settings: GradesSettings) -> dict[str, str]:
@@ -138,34 +149,35 @@ def read_grades(
         lowest: ratings up to this are class 0.
         highest: ratings from this on are the top class.
         scratch: folder for files that are downloaded.
-        pool: the pool, which `settings.column` needs.
+        pool: the pool, which `settings.column` and `settings.key` need.
 
     Raises:
-        SettingsError: when `settings.column` is set and there is no `pool`.
+        SettingsError: when `settings.column` or `settings.key` is set and there is no `pool`.
         InputError: when a grade is no number or outside the scale, no scale is set and the grades seem to be on another
             than 1 to 10, a weight is below 1, a grader graded a sample
             twice, no sample has a grade, or the graph has none of those that have one.
         StorageError: when a file cannot be read.
     """
-    if settings.column is None:
-        found = _in_files(settings.paths, scratch)
-    elif pool is None:
+    if settings.pool_field is not None and pool is None:
+        name = "field" if settings.column is None else "column"
         raise SettingsError(
-            f"grades.column is '{settings.column}', a field of the pool, and no pool was given",
-            action="give the pool too, or the grades as a file: grades.path",
+            f"grades.{name} is '{settings.pool_field}', a field of the pool, and no pool was given",
+            action="give the pool too, or the grades as a file with the pool's ids: grades.path",
         )
+    if settings.column is None:
+        found = _in_files(settings, scratch, _own_ids(settings, pool))
     else:
+        assert pool is not None
         found = _in_pool(pool, settings.column)
     source = ", ".join(found.places)
-    if not len(found.keys):
-        raise InputError(f"{source}: no sample has a grade", action="fill in the grades, or leave out curation.grades")
-    scale = settings.scale or Scale()
-    _refuse_outside(found, scale)
-    warnings = _question_scale(found, settings.scale, source)
+    scale, warnings = _checked(found, settings)
     samples, places = np.unique(found.keys, return_inverse=True)
     _refuse_repeats(found, places)
     rows = positions(samples, ids)
     known = rows >= 0
+    unknown = int((~known)[places].sum()) + found.unknown
+    if unknown and known.any():
+        warnings.append(f"{source}: {unknown} grades are of samples that the neighbour graph does not have")
     if not known.any():
         raise InputError(
             f"{source}: none of the {len(samples)} samples with a grade is in the neighbour graph; the first is "
@@ -189,22 +201,55 @@ def read_grades(
         weights=weights,
         weighted=told,
         equal=int(equal.sum()),
-        unknown=int((~known)[places].sum()),
+        unknown=unknown,
         empty=found.empty,
         agreement=agreement(places, found.grader, grades, classes(grades)),
         warnings=warnings,
     )
 
 
-def read_ids(path: str, scratch: Path) -> set[str]:
-    """The ids that a file of grades names, graded or not.
+def check_files(settings: GradesSettings, scratch: Path) -> int:
+    """Read the files of grades as a run does, as far as that goes without a pool.
+
+    Columns, the form of ids, the scale and repeated grades are looked at; of `settings.key`, not whether the pool has
+    such ids.
+
+    Returns:
+        How many grades there are.
 
     Raises:
-        InputError: when the file has no column `id`, or cannot be read as what its name says.
+        InputError: as `read_grades`.
+        StorageError: when a file cannot be read.
+    """
+    found = _in_files(settings, scratch, None if settings.key is None else _any_id)
+    _checked(found, settings)
+    _refuse_repeats(found, np.unique(found.keys, return_inverse=True)[1])
+    return len(found.keys)
+
+
+def read_ids(
+    path: str, scratch: Path, settings: GradesSettings | None = None, pool: Artifact | None = None
+) -> set[str]:
+    """The ids of the samples that a file of grades names, graded or not.
+
+    Args:
+        path: the file.
+        scratch: folder for files that are downloaded.
+        settings: by which column they are found; by `id` if not given.
+        pool: the pool, which `settings.key` needs.
+
+    Raises:
+        InputError: when the file has no such column, or cannot be read as what its name says.
         StorageError: when it is not there.
     """
-    columns = read_columns(local_copy(path, scratch), ["id"], shown=path)
-    return {key for value in columns["id"] if (key := key_of(value)) is not None}
+    key = None if settings is None else settings.key
+    columns, column = _columns(path, scratch, key, [])
+    named = {name for value in columns[column] if (name := key_of(value)) is not None}
+    if settings is None or column != key:
+        return named
+    own = _own_ids(settings, pool)
+    assert own is not None
+    return {sample for name in named if (sample := own(name)) is not None}
 
 
 def graded_in_pool(pool: Artifact, column: str) -> set[str]:
@@ -263,41 +308,100 @@ def agreement(
     return result
 
 
-def _in_files(paths: tuple[str, ...], scratch: Path) -> _Found:
+def _own_ids(settings: GradesSettings, pool: Artifact | None) -> _Find | None:
+    """Finds the pool's id of an id of the user's own; None where grades come with the pool's ids."""
+    if settings.own_field is None:
+        return None
+    assert pool is not None
+    ids, wanted = ids_by_field(pool, settings.own_field)
+    found = {own: sample for own, sample in zip(wanted, ids, strict=True) if own is not None}
+    return found.get
+
+
+def _any_id(own: str) -> str:
+    """A stand-in for the id of a sample, where there is no pool yet."""
+    return hashlib.blake2b(own.encode(), digest_size=16).hexdigest()
+
+
+def _columns(path: str, scratch: Path, key: str | None, others: list[str]) -> tuple[dict[str, list[Any]], str]:
+    """A file's columns, `id` or `key` and `others` among them, and by which of the two its rows find their samples."""
+    local, optional = local_copy(path, scratch), ["grader", "weight", "why"]
+    if key is not None:
+        columns = read_columns(local, others or ["grade"], optional=[*{key: None, "id": None}, *optional], shown=path)
+        column = "id" if key not in columns and "id" in columns else key
+        if column in columns:
+            return columns, column
+        return read_columns(local, [key], shown=path), key  # says that it is not there
+    try:
+        return read_columns(local, ["id", *others], optional=optional, shown=path), "id"
+    except InputError as error:
+        error.action = f"{error.action}; {_BY_OWN_IDS}" if "'id'" in error.problem else error.action
+        raise
+
+
+def _in_files(settings: GradesSettings, scratch: Path, own: _Find | None) -> _Found:
+    paths = settings.paths
     names: dict[str, int] = {}
-    keys, numbers, empty = [np.empty(0, "S16")], [], 0
+    keys, shown, numbers, empty, unknown, strange = [np.empty(0, "S16")], list[str](), [], 0, 0, list[str]()
     graded_samples: list[str | None] = []
     chosen = _Chosen()
     for place, path in enumerate(paths):
-        optional = ["grader", "weight", "why"]
-        columns = read_columns(local_copy(path, scratch), ["id", "grade"], optional=optional, shown=path)
-        nothing = [None] * len(columns["id"])
-        rows = zip(columns["id"], columns["grade"], *(columns.get(name, nothing) for name in optional), strict=True)
+        columns, column = _columns(path, scratch, settings.key, ["grade"])
+        find = own if column == settings.key else None
+        nothing = [None] * len(columns["grade"])
+        optional = [columns.get(name, nothing) for name in ("grader", "weight", "why")]
+        rows = zip(columns[column], columns["grade"], *optional, strict=True)
         graded = []
-        for row, (sample, value, grader, weighed, why) in enumerate(rows):
+        for row, (named, value, grader, weighed, why) in enumerate(rows):
             where = f"{path}, row {row} (the first is 0)"
-            grade, weight = _number("grade", value, sample, where), _number("weight", weighed, sample, where)
+            grade, weight = _number("grade", value, named, where), _number("weight", weighed, named, where)
             if weight is not None and weight < 1:
                 raise InputError(
-                    f"{where}: the sample {sample} has the weight {weight:g}",
+                    f"{where}: the sample {named} has the weight {weight:g}",
                     allowed="1 or more: 1 / the probability with which it was drawn; or nothing",
                     action="leave this column as `tamis grade next` wrote it",
                 )
-            chosen.note(key_of(sample), weight, why)
+            name = key_of(named)
+            if find is not None and name is None and grade is not None:
+                raise InputError(f"{where}: there is a grade, and nothing in the column '{column}'")
+            sample = name if find is None or name is None else find(name)
+            if find is not None and sample is None:
+                unknown, empty = unknown + (grade is not None), empty + (grade is None)
+                strange += [name] if name is not None and grade is not None else []
+                continue
+            chosen.note(sample, weight, why)
             if grade is None:
                 empty += 1
                 continue
-            graded.append(key_of(sample))
+            graded.append(sample)
+            shown.append(str(name))
             code = names.setdefault(key_of(grader) or "", len(names))
             numbers.append((place, row, code, grade))
-        keys.append(pack(pa.array(graded, pa.string()), where=f"{path}: ids of the rows with a grade"))
+        keys.append(_packed(graded, path))
         graded_samples += graded
+    if unknown and not graded_samples:
+        raise InputError(
+            f"{', '.join(paths)}: no grade is of a sample of the pool; its ids are like {some(strange)}",
+            allowed=f"what the pool has kept in its field '{settings.own_field}'",
+            action="correct grades.key and grades.field, or give the grades of this pool's samples",
+        )
     table = np.array(numbers, np.float64).reshape(-1, 4).T
     place_of, row_of, grader_of = table[:3].astype(np.int64)
     weights, why_of = chosen.of(graded_samples)
     return _Found(
-        list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights, why_of, empty
+        *(list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights, why_of),
+        shown=shown,
+        empty=empty,
+        unknown=unknown,
     )
+
+
+def _packed(ids: list[str | None], path: str) -> Keys:
+    try:
+        return pack(pa.array(ids, pa.string()), where=f"{path}: ids of the rows with a grade")
+    except InputError as error:
+        error.action = _BY_OWN_IDS
+        raise
 
 
 class _Chosen:
@@ -338,6 +442,7 @@ def _in_pool(pool: Artifact, column: str) -> _Found:
         nothing,
         np.full(len(grades), np.nan),
         np.full(len(grades), _UNTOLD, np.int8),
+        unpack(np.array(samples, "S16")).to_pylist(),
     )
 
 
@@ -370,6 +475,20 @@ def _number(name: str, value: Any, sample: Any, where: str) -> float | None:
             allowed="a number, with a point before its fraction, or nothing",
             action="correct the file",
         ) from None
+
+
+def _checked(found: _Found, settings: GradesSettings) -> tuple[Scale, list[str]]:
+    """The scale that the grades are on, and doubts about it.
+
+    Raises:
+        InputError: when there is no grade, or one is off the scale.
+    """
+    source = ", ".join(found.places)
+    if not len(found.keys):
+        raise InputError(f"{source}: no sample has a grade", action="fill in the grades, or leave out curation.grades")
+    scale = settings.scale or Scale()
+    _refuse_outside(found, scale)
+    return scale, _question_scale(found, settings.scale, source)
 
 
 def _question_scale(found: _Found, declared: Scale | None, source: str) -> list[str]:

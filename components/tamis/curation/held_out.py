@@ -28,6 +28,12 @@ class HeldOut:
     score: NDArray[np.int8]
     posterior: NDArray[np.float32]
 
+    def in_place(self, score: NDArray[np.int8]) -> NDArray[np.int8]:
+        """`score` (n,) of all samples, with those here in place of the graded ones'."""
+        score = score.copy()
+        score[self.graded] = self.score
+        return score
+
     def measured(
         self,
         grades: NDArray[np.int8],
@@ -40,8 +46,8 @@ class HeldOut:
 
         `score` (n,) and `posterior` (n, K) are those of all samples; of the graded ones, these here take their place.
         """
-        score, posterior = score.copy(), posterior.copy()
-        score[self.graded], posterior[self.graded] = self.score, self.posterior
+        score, posterior = self.in_place(score), posterior.copy()
+        posterior[self.graded] = self.posterior
         found = honest.honest_error(
             grades, raw, score, weights=weights, predicted=honest.predictions(posterior, raw, score)
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
-from tamis.curation import guards, joint, scoring, surroundings
+from tamis.curation import guards, joint, own_grades, scoring, surroundings
 from tamis.curation.arrays import Arrays
 from tamis.curation.bins import symbols_of
 from tamis.curation.calibration import FEW_GRADES
@@ -180,7 +180,11 @@ def _curate(
         reasons = [guards.UNBELIEVABLE]
         result = scoring.posteriors(known, fitted, False, options)
     held, notes = None, list[str]()
-    if not reasons and len(known.graded):
+    if reasons and len(known.graded):
+        result.held_out = scoring.as_they_are(known, result)
+        if len(known.graded) < FEW_GRADES:
+            notes = [own_grades.too_few(len(known.graded))]
+    elif len(known.graded):
         apart = scoring.held_out(known, fitted, result, options)
         enough = len(known.graded) >= FEW_GRADES
         if options.assume == "cautious" and enough and not guards.nearer(known, result, apart):
@@ -192,6 +196,7 @@ def _curate(
         if len(known.drawn):
             held = apart.measured(known.grades, known.weights, known.raw, result.score, result.posterior)
         result.held_out = apart
+    own_grades.apply(result, known.grades, known.ratings, options.classes)
     found = Findings(known, fitted, regression, reasons, options.assume, notes, held, reachable)
     result.diagnosis = diagnosis_of(found, result, options.classes)
     return result

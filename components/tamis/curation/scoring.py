@@ -131,3 +131,9 @@ def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) ->
         seen = scale(fitted.crossed[out], ratings[out], raw[out])
         posterior[out], score[out] = seen, scores(seen, raw[out], options)
     return HeldOut(graded, score, posterior)
+
+
+def as_they_are(known: Known, result: Curated) -> HeldOut:
+    """The graded samples' scores where the model used no grade."""
+    assert result.posterior is not None
+    return HeldOut(known.graded, result.score[known.graded], result.posterior[known.graded])

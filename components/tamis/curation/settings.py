@@ -28,6 +28,15 @@ class GradesSettings(Settings):
         description="file with the columns id and grade, and grader, note and weight where there are any: .jsonl, .csv "
         "or .parquet, local or s3://…; or a list of such files",
     )
+    key: str | None = Field(
+        None,
+        min_length=1,
+        description="with path, the files' column with ids of your own, which the pool has kept; a file without it, as "
+        "a sheet of `tamis grade next`, is read by its column id, as all are if this is not given",
+    )
+    field: str | None = Field(
+        None, min_length=1, description="with key, the kept field's name in the pool; that of the column by default"
+    )
     scale: Scale | None = Field(
         None,
         description="the scale that the grades are on, {lowest: 1, highest: 5} say; it is stretched to 1..10; 1 to 10 "
@@ -39,7 +48,21 @@ class GradesSettings(Settings):
         if (self.column is None) == (self.path is None):
             seen = "neither is given" if self.path is None else "both are given"
             raise ValueError(f"column or path, one of the two, says where the grades are; {seen}")
+        if self.key is not None and self.path is None:
+            raise ValueError("'key' is a column of files, and has a meaning only with path; leave it out")
+        if self.field is not None and self.key is None:
+            raise ValueError("with 'field', 'key' must name the files' column that is matched")
         return self
+
+    @property
+    def own_field(self) -> str | None:
+        """The field of the pool's metadata by which grades find their samples; None where Tamis's ids do."""
+        return None if self.key is None else self.field or self.key
+
+    @property
+    def pool_field(self) -> str | None:
+        """The field of the pool's metadata that is read, as `column` or as `field`."""
+        return self.column or self.own_field
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def curate(
     """
     result = curate_one(arrays)
     warnings, reasons = result.diagnosis["warnings"], result.diagnosis["reasons"]
-    graded = None if arrays.grades is None else _graded(arrays.grades, result)
+    graded = _graded(result)
     apart = {}
     for name, rows in sources.items():
         if (arrays.ratings[rows] != UNRATED).any(1).sum() < smallest or len(rows) == len(arrays):
@@ -69,7 +69,7 @@ def curate(
         kept = [warning for warning in warnings if warning not in stays]
         kept.insert(0, f"only sources that tell more by themselves were corrected ({', '.join(own)}): {stays[0]}")
         warnings[:] = kept
-    if own and graded is not None and len(graded.graded):
+    if own and graded is not None:
         assert arrays.grades is not None
         assert result.posterior is not None
         result.held_out = graded
@@ -80,13 +80,11 @@ def curate(
     return result
 
 
-def _graded(grades: NDArray[np.int8], result: Curated) -> HeldOut:
+def _graded(result: Curated) -> HeldOut | None:
     """What is said of the graded samples without their grades, before sources are looked at by themselves."""
-    if result.held_out is not None:
-        return replace(result.held_out, score=result.held_out.score.copy(), posterior=result.held_out.posterior.copy())
-    rows = np.flatnonzero(grades != UNRATED)  # their scores have used no grade: nothing was corrected
-    assert result.posterior is not None
-    return HeldOut(rows, result.score[rows], result.posterior[rows])
+    if result.held_out is None:
+        return None
+    return replace(result.held_out, score=result.held_out.score.copy(), posterior=result.held_out.posterior.copy())
 
 
 def _put_graded(graded: HeldOut, alone: HeldOut | None, rows: NDArray[np.intp]) -> None:

@@ -51,14 +51,15 @@ def run(
     `embeddings` and `pool` tell more of every sample: they enter a regression, the pool with the lengths of its texts.
 
     Raises:
-        SettingsError: when `per_source` or `grades.column` is set and no `pool` is given.
+        SettingsError: when `per_source`, `grades.column` or `grades.key` is set and no `pool` is given.
         InputError: when ratings, neighbours, pool, embeddings or grades cannot be used together.
     """
     if settings.per_source is not None and pool is None:
         raise SettingsError("per_source needs to know each sample's source", action="give the pool too")
-    if settings.grades is not None and settings.grades.column is not None and pool is None:
+    if settings.grades is not None and settings.grades.pool_field is not None and pool is None:
+        name = "field" if settings.grades.column is None else "column"
         raise SettingsError(
-            f"grades.column is '{settings.grades.column}', a field of the pool", action="give the pool too"
+            f"grades.{name} is '{settings.grades.pool_field}', a field of the pool", action="give the pool too"
         )
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
     if settings.mode == "exact" or settings.grades is not None:
@@ -110,7 +111,7 @@ def _run(step: Step[CurationSettings]) -> None:
                 result.diagnosis["advice"].remove(ADD_A_RATER)
         together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
     for result in results.values():
-        _add_grades(result, grades)
+        _add_grades(result, grades, settings)
     classes = settings.classes if settings.posterior else None
     schema = CURATION if classes is None else curation_with_posterior(classes)
     with PartsWriter(step.out, schema, _BLOCK) as table:
@@ -165,17 +166,24 @@ def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> G
     return found
 
 
-def _add_grades(result: Curated, grades: Grades | None) -> None:
+def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettings) -> None:
     """What was read of the grades, and what they say where the mode does not use them, or could not."""
     if grades is None:
         return
     result.diagnosis["warnings"] += grades.warnings
     counts = {"graded": grades.graded, "unknown": grades.unknown, "empty": grades.empty, "weighted": grades.weighted}
     counts |= grades.chosen | {"equal_weights": grades.equal}
-    result.diagnosis["grades"] = counts | {"agreement": grades.agreement}
-    if result.diagnosis.get("held_out") is None:
+    changed = (grades.classes != UNRATED) & (result.raw != UNRATED) & (result.score != result.raw)
+    by_grades = int(changed.sum()) if settings.mode == "exact" else 0
+    result.diagnosis["grades"] = counts | {"agreement": grades.agreement, "scores_changed": by_grades}
+    if result.diagnosis.get("held_out") is None:  # by scores that have not seen the grades
+        score = result.score if result.held_out is None else result.held_out.in_place(result.score)
         weights = grades.weights if grades.weighted else None
-        result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, result.score, weights=weights)
+        result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, score, weights=weights)
+    if settings.mode != "exact":  # they are there to be compared with published results
+        result.diagnosis["warnings"].append(
+            f"mode {settings.mode} uses no grades: they judge its scores, and change none"
+        )
 
 
 def _tell_scale(ratings: Artifact, rater: str, settings: CurationSettings) -> None:

@@ -26,6 +26,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.ids import Keys, pack, positions, tie_breaks, unpack
 from tamis.core.samples import Message, as_text
+from tamis.core.scales import Scale
 from tamis.core.settings import parse
 from tamis.core.steps import Uri
 from tamis.core.storage import exists, locate, write_bytes
@@ -151,8 +152,8 @@ def next_to_grade(
         drawn = draw(scores, sources, size=size, random_share=random_share, seed=seed)
         rows = _sheet(pool, scores, drawn, [names[code] for code in sources[drawn.rows].tolist()], blind=blind)
     write_bytes(target, _WRITERS[kind](rows))
-    earlier = [*graded, *_files_of(curation)]
-    return _told(scores, drawn, size, len(everything.keys), target, earlier)
+    files = list(dict.fromkeys([*graded, *_files_of(curation), str(target)]))
+    return _told(scores, drawn, size, len(everything.keys), target, files, _settings_of(curation))
 
 
 def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
@@ -331,7 +332,7 @@ def _graded(curation: Artifact, pool: Artifact, files: Sequence[str], scratch: P
         found |= graded_in_pool(pool, settings.column)
     for path in _files_of(curation):
         try:
-            found |= read_ids(path, scratch)
+            found |= read_ids(path, scratch, settings, pool)
         except StorageError as error:
             log.warning(
                 "the curation had grades from %s, which cannot be read now (%s): give the file with --graded, or "
@@ -396,10 +397,27 @@ def _as_jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
 _WRITERS = {".csv": _as_csv, ".jsonl": _as_jsonl}
 
 
-def _told(scores: Scores, drawn: Drawn, size: int, samples: int, target: Any, earlier: Sequence[str]) -> str:
-    files = list(dict.fromkeys([*earlier, str(target)]))
-    paths = "curation.grades.path="
-    setting = f"{paths}{target}" if len(files) == 1 else shlex.quote(f"{paths}{json.dumps(files)}")
+def _setting(files: Sequence[str], used: GradesSettings | None) -> str:
+    """The setting by which a run reads these files as the last one read its grades."""
+    paths: str | list[str] = files[0] if len(files) == 1 else list(files)
+    kept = {} if used is None else used.model_dump(exclude_none=True, exclude={"column", "path"})
+    if not kept and (used is None or used.column is None):
+        prefix = "curation.grades.path="
+        return f"{prefix}{paths}" if isinstance(paths, str) else shlex.quote(f"{prefix}{json.dumps(paths)}")
+    return shlex.quote(f"curation.grades={json.dumps({'path': paths, **kept})}")
+
+
+def _told(
+    scores: Scores,
+    drawn: Drawn,
+    size: int,
+    samples: int,
+    target: Any,
+    files: Sequence[str],
+    used: GradesSettings | None,
+) -> str:
+    scale = Scale() if used is None or used.scale is None else used.scale
+    steps = "" if scale.step is None else f" by {scale.step:g}"
     doubtful = len(drawn.rows) - drawn.random
     lines = [
         f"{len(drawn.rows):,} of {samples:,} samples that '{scores.rater}' scored: {drawn.random:,} drawn at random, "
@@ -410,8 +428,8 @@ def _told(scores: Scores, drawn: Drawn, size: int, samples: int, target: Any, ea
     if not np.isfinite(scores.loss).any():
         lines.append("curation says of no sample how sure it is: all were drawn at random")
     lines += [
-        "Fill in the column `grade`, 1 (worst) to 10 (best), and `grader` where several people grade; then run again "
-        f"with --set {setting}",
+        f"Fill in the column `grade`, {scale.lowest:g} (worst) to {scale.highest:g} (best){steps}, and `grader` where "
+        f"several people grade; then run again with --set {_setting(files, used)}",
         f"to grade: {target}",
     ]
     return "\n".join(lines)

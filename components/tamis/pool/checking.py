@@ -39,6 +39,8 @@ class FirstRows:
         example: the first of them: where it is and why.
         side: fields beside the conversations.
         mapping: how rows become conversations; None where no file has a row.
+        names: fields that a row has.
+        whole: whether these are all rows of the files.
     """
 
     side: Side
@@ -47,6 +49,27 @@ class FirstRows:
     rejected: Counter[str] = field(default_factory=Counter)
     example: str = ""
     mapping: Mapping | None = None
+    names: dict[str, None] = field(default_factory=dict)
+    whole: bool = True
+
+    def not_seen(self, source: Source) -> list[str]:
+        """Fields that `source` keeps and none of the rows has; later rows may have them, unless all were read."""
+        return [name for name in source.keep if name not in self.names] if self.names else []
+
+    def check_kept(self, source: Source) -> None:
+        """Make sure, where all rows were read, that some row has each field that `source` keeps.
+
+        Raises:
+            InputError: naming those that none has.
+        """
+        missing = self.not_seen(source)
+        if missing and self.whole:
+            raise InputError(
+                f"source '{source.name}': none of its {self.rows:,} rows has the field "
+                f"{', '.join(missing)}, which is to be kept",
+                allowed=", ".join(self.names),
+                action="correct the source's `keep`",
+            )
 
     def check_shares(self, name: str, settings: PoolSettings) -> None:
         """Make sure that the rows of the source `name`, were they all like these, would be a pool.
@@ -140,13 +163,15 @@ def samples_in(source: Source, readers: Iterable[tuple[str, Reader]]) -> Iterato
 def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
     mapping = found.mapping
     read = frozenset(mapping.columns) if mapping else frozenset()
-    for number, row in islice(reader.rows(reader.columns), _ROWS):
+    rows = iter(reader.rows(reader.columns))
+    for number, row in islice(rows, _ROWS):
         try:
             if isinstance(row, Reject):
                 raise row
             if not matches(row, source.where):
                 continue
             assert mapping is not None  # a row that can be read has columns
+            found.names.update(dict.fromkeys(row))
             messages, beside = mapping.conversation(row)
         except Reject as reject:
             found.rejected[reject.kind] += 1
@@ -154,6 +179,7 @@ def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
         else:
             found.side.add(row, tuple(row), read, beside, messages)
         found.rows += 1
+    found.whole = found.whole and next(rows, None) is None
 
 
 def _readers(source: Source, settings: PoolSettings, files: Files | None) -> Iterator[tuple[str, Reader]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.own_ids import ids_by_field, refuse_repeats, some
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.steps import Step
 from tamis.core.tables import MISSING, POSSIBLE, RATINGS, PartsWriter
@@ -46,22 +46,22 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     assert isinstance(settings.backend, ImportSettings)
     file = _File(settings.backend, step.scratch)
     keys, wanted = _MATCHERS[settings.backend.by](file, pool)
-    _refuse_duplicates(keys, lambda row: f"{file.path}: row {row}", "each sample may have one row")
+    refuse_repeats(keys, lambda row: f"{file.path}: row {row}", "each sample may have one row", _shown)
     places = pc.index_in(pa.array(wanted, pa.string()), value_set=pa.array(keys, pa.string()), skip_nulls=True)
     rows = pc.fill_null(places, -1).to_numpy()
     matched = int((rows >= 0).sum())
     if not matched:
         own = "; ids of your own: `keep: [id]` on the pool's source, then `by: metadata` and `key: id` here"
         raise InputError(
-            f"{file.path}: no row matches a sample of the pool; its keys are like {_some(keys)}, the pool's like "
-            f"{_some(wanted)}",
+            f"{file.path}: no row matches a sample of the pool; its keys are like {some(keys, _shown)}, the "
+            f"pool's like {some(wanted, _shown)}",
             action=f"check backend.by, backend.key and backend.source{own if settings.backend.by == 'id' else ''}",
         )
     shares = matched / len(keys), matched / len(wanted)
     if max(shares) < settings.backend.min_matched_share:
         raise InputError(
             f"{file.path}: {matched:,} of its {len(keys):,} rows match one of the pool's {len(wanted):,} samples; its "
-            f"keys are like {_some(keys)}, the pool's like {_some(wanted)}",
+            f"keys are like {some(keys, _shown)}, the pool's like {some(wanted, _shown)}",
             allowed=f"{settings.backend.min_matched_share:.0%} of the rows, or of the samples, at least "
             "(backend.min_matched_share)",
             action="check backend.by, backend.key and backend.source, or lower the limit",
@@ -293,18 +293,7 @@ def _row_numbers(file: _File, column: str) -> list[int | None]:
 def _by_metadata(file: _File, pool: Artifact) -> tuple[Keys, Keys]:
     settings = file.settings
     assert settings.key is not None
-    field = settings.field or settings.key
-    kept = [json.loads(text) if text else {} for text in pool.table(["metadata"])["metadata"].to_pylist()]
-    wanted = [key_of(fields.get(field)) for fields in kept]
-    if all(key is None for key in wanted):
-        fields = sorted({name for entry in kept for name in entry})
-        raise InputError(
-            f"no sample of the pool has kept a field '{field}'",
-            allowed=", ".join(fields) or "none: the pool kept no fields",
-            action=f"add '{field}' to `keep` of the pool's source, or name another field",
-        )
-    ids = pool.table(["id"])["id"]
-    _refuse_duplicates(wanted, lambda row: f"the pool's sample {ids[row]}", f"'{field}' must name one sample")
+    wanted = ids_by_field(pool, settings.field or settings.key)[1]
     return [key_of(value) for value in file.values(settings.key)], wanted
 
 
@@ -315,18 +304,5 @@ _MATCHERS: dict[str, Callable[[_File, Artifact], tuple[Keys, Keys]]] = {
 }
 
 
-def _refuse_duplicates(keys: Keys, where: Callable[[int], str], rule: str) -> None:
-    seen: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        if key is not None and seen.setdefault(key, row) != row:
-            shown = key.replace(_BETWEEN, ", row ")
-            raise InputError(
-                f"{where(row)} has the key '{shown}' of {where(seen[key])} again",
-                allowed=rule,
-                action="keep one of the two, or name the column that tells samples apart",
-            )
-
-
-def _some(keys: Keys) -> str:
-    given = list(dict.fromkeys(key.replace(_BETWEEN, ", row ") for key in keys if key is not None))[:3]
-    return ", ".join(f"'{key}'" for key in given) or "nothing"
+def _shown(key: str) -> str:
+    return key.replace(_BETWEEN, ", row ")

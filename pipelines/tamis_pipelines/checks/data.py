@@ -10,6 +10,8 @@ from typing import Literal
 
 from tamis.core.errors import StorageError, TamisError
 from tamis.core.storage import exists, is_remote, locate, looked_for
+from tamis.curation.grades import check_files
+from tamis.curation.settings import GradesSettings
 from tamis.pool.checking import look_into
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import count_rows, files_at
@@ -31,7 +33,9 @@ def data(settings: RunSettings) -> Iterator[Check]:
             yield _data(where, str(value))
     found = [_first_rows(source, settings.pool) for source in settings.pool.sources]
     found += [_ratings(rater) for rater in settings.raters]
-    found += [_kept(rater, settings.pool) for rater in settings.raters]
+    found += [_field_of_ratings(rater, settings.pool) for rater in settings.raters]
+    if settings.curation.grades is not None:
+        found += [_grades(settings.curation.grades), _field_of_grades(settings.curation.grades, settings.pool)]
     yield from (check for check in found if check is not None)
     yield from _sizes(settings)
 
@@ -57,6 +61,7 @@ def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
         found = look_into(source, settings)
         if found is not None:
             found.check_shares(source.name, settings)
+            found.check_kept(source)
     except StorageError:
         return None  # that nothing is there is said elsewhere
     except TamisError as error:
@@ -67,6 +72,9 @@ def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
         skipped = ["these rows are skipped; correct them if you need them"] if found.rejected else []
         lost = ["the samples are read without these fields; `keep` or correct them if you need them"]
         return Check(where, "note", str(found), ". ".join([*skipped, *(lost if found.side.lost else [])]))
+    if unseen := found.not_seen(source):
+        action = "look whether later rows have it; without one in any row the run will not start"
+        return Check(where, "note", f"{found}; no row among them has {', '.join(unseen)}, which is to be kept", action)
     return Check(where, "ok", str(found))
 
 
@@ -84,18 +92,41 @@ def _ratings(rater: RatingSettings) -> Check | None:
         return Check.refused(where, error)
 
 
-def _kept(rater: RatingSettings, pool: PoolSettings) -> Check | None:
+def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
     """Whether the sources keep the field by which imported ratings find their samples."""
     backend = rater.backend
     if not isinstance(backend, ImportSettings) or backend.by != "metadata":
         return None
-    field = backend.field or backend.key
+    return _kept(f"raters.{rater.name}.backend.key", backend.field or backend.key, pool, "rating")
+
+
+def _grades(grades: GradesSettings) -> Check | None:
+    """Whether files of human grades can be read as a run reads them; large and remote ones are left for the run."""
+    if not grades.paths or any(is_remote(path) or not Path(path).is_file() for path in grades.paths):
+        return None
+    if sum(Path(path).stat().st_size for path in grades.paths) > _LARGE:
+        return None
+    try:
+        return Check.of("curation.grades", True, f"{check_files(grades, Path()):,} grades")
+    except TamisError as error:
+        return Check.refused("curation.grades", error)
+
+
+def _field_of_grades(grades: GradesSettings, pool: PoolSettings) -> Check | None:
+    """Whether the sources keep the field that grades are in, or by which they find their samples."""
+    if grades.pool_field is None:
+        return None
+    name = "key" if grades.column is None else "column"
+    return _kept(f"curation.grades.{name}", grades.pool_field, pool, "grade")
+
+
+def _kept(where: str, field: str | None, pool: PoolSettings, lost: str) -> Check | None:
     lacking = [source.name for source in pool.sources if source.recipe is None and field not in source.keep]
     if not lacking:
         return None
-    seen = f"the sources {', '.join(lacking)} do not keep the field '{field}', so that their samples get no rating"
+    seen = f"the sources {', '.join(lacking)} do not keep the field '{field}', so that their samples get no {lost}"
     level: Literal["note", "failed"] = "failed" if len(lacking) == len(pool.sources) else "note"
-    return Check(f"raters.{rater.name}.backend.key", level, seen, f"give these sources keep: [{field}]")
+    return Check(where, level, seen, f"give these sources keep: [{field}]")
 
 
 def _sizes(settings: RunSettings) -> Iterator[Check]:

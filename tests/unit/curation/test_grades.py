@@ -17,7 +17,7 @@ from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.ids import Keys, pack
 from tamis.core.samples import sample_id
 from tamis.core.settings import parse
-from tamis.curation.grades import Grades, agreement, fingerprints, graded_in_pool, read_grades, read_ids
+from tamis.curation.grades import Grades, agreement, check_files, fingerprints, graded_in_pool, read_grades, read_ids
 from tamis.curation.settings import CurationSettings, GradesSettings
 from tests.artifacts import conversation, make_pool
 
@@ -314,3 +314,78 @@ def test_the_reason_in_the_grades_own_file_is_read_and_other_words_are_none(tmp_
     only = read(tmp_path, row(0, 6, why="informative"))
     assert only.chosen == {"drawn_at_random": 0, "chosen_otherwise": 1, "taken_as_drawn": 0}
     assert only.weighted
+
+
+OWN_SAMPLES = [conversation(f"Question {number}?", "Because.") for number in range(4)]
+
+
+def own_pool(folder: Path, uids: list[Any]) -> tuple[Artifact, Keys]:
+    metadata = [{} if uid is None else {"uid": uid} for uid in uids]
+    pool = Artifact.open(make_pool(folder / "pool", OWN_SAMPLES, metadata=metadata), "pool")
+    return pool, pack(pa.array([sample_id(messages) for messages in OWN_SAMPLES]), where="test")
+
+
+def test_grades_by_ids_of_one_s_own_find_their_samples_and_a_sheet_beside_them_by_its_ids(tmp_path: Path) -> None:
+    pool, ids = own_pool(tmp_path, [7, "b-2", None, "c"])
+    own = written(
+        tmp_path / "own.csv",
+        [{"nr": nr, "grade": grade} for nr, grade in (("7", 1), ("b-2", 5), ("elsewhere", 3), ("c", None))],
+    )
+    sheet = written(tmp_path / "sheet.jsonl", [{"id": sample_id(OWN_SAMPLES[1]), "grade": None, "weight": 2.0}])
+    settings = GradesSettings(path=(own, sheet), key="nr", field="uid", scale={"lowest": 1, "highest": 5})
+    grades = read_grades(settings, ids, lowest=4, highest=9, scratch=tmp_path, pool=pool)
+    assert grades.classes.tolist() == [0, 5, -1, -1]
+    assert (grades.graded, grades.unknown, grades.empty) == (2, 1, 2)
+    assert grades.weights[1] == 2.0
+    assert len(grades.warnings) == 1  # of the grade that no sample has
+    assert read_ids(own, tmp_path, settings, pool) == {sample_id(OWN_SAMPLES[number]) for number in (0, 1, 3)}
+    assert read_ids(sheet, tmp_path, settings, pool) == {sample_id(OWN_SAMPLES[1])}
+    assert check_files(settings, tmp_path) == 3
+
+
+def test_own_ids_that_fit_no_sample_or_two_and_a_pool_without_them_are_refused(tmp_path: Path) -> None:
+    pool, ids = own_pool(tmp_path, ["a", "b", "c", "d"])
+    twice, _ = own_pool(tmp_path / "twice", ["a", "a", "b", "c"])
+    path = written(tmp_path / "own.csv", [{"nr": "x-1", "grade": 5}])
+
+    def read_own(pool: Artifact | None, field: str = "uid") -> Grades:
+        settings = GradesSettings(path=path, key="nr", field=field)
+        return read_grades(settings, ids, lowest=4, highest=9, scratch=tmp_path, pool=pool)
+
+    with pytest.raises(InputError, match="'x-1'"):
+        read_own(pool)
+    with pytest.raises(InputError, match="no sample of the pool has kept a field 'nr'"):
+        read_own(pool, "nr")
+    with pytest.raises(InputError, match="has the key 'a'"):
+        read_own(twice)
+    with pytest.raises(SettingsError, match="no pool was given"):
+        read_own(None)
+    with pytest.raises(InputError, match="has no column 'other'"):
+        check_files(GradesSettings(path=path, key="other"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"id": NAMES[0], "score": 5}],
+        [{"uid": "a", "grade": 5}],
+        [{"id": "a-1", "grade": 5}],
+        [{"id": NAMES[0], "grade": 11}],
+        [{"id": name, "grade": 1 + number % 5} for number, name in enumerate(NAMES)],
+        [{"id": NAMES[0], "grade": None}],
+        [{"id": NAMES[0], "grade": 5}] * 2,
+    ],
+)
+def test_files_that_no_run_could_use_are_found_without_a_pool(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = written(tmp_path / "grades.jsonl", rows)
+    with pytest.raises(InputError) as caught:
+        check_files(GradesSettings(path=path), tmp_path)
+    if rows[0].get("uid") or rows[0].get("id") == "a-1":  # ids of one's own have a way
+        assert "grades.key" in caught.value.action
+    assert check_files(GradesSettings(path=written(tmp_path / "good.jsonl", [row(0, 5), row(1, None)])), tmp_path) == 1
+
+
+@pytest.mark.parametrize("values", [{"column": "grade", "key": "uid"}, {"path": "g.csv", "field": "uid"}])
+def test_own_ids_need_a_file_and_its_column(values: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="key"):
+        parse(GradesSettings, values, where="settings")

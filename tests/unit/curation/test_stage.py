@@ -382,6 +382,41 @@ def test_grades_of_a_file_enter_the_model_and_judge_it(pool: Pool, tmp_path: Pat
     assert (rows_of(tmp_path / "out")["score"].to_numpy()[:60] == pool.true[:60]).mean() > 0.95
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_few_grades_are_the_scores_of_their_samples(pool: Pool, tmp_path: Path, told: bool) -> None:
+    rng = np.random.default_rng(1)
+    scores = pool.scores.copy() if told else rng.integers(0, 6, len(pool.true)).astype(np.int8)
+    scores[23] = -1
+    ratings, graph = ratings_of(tmp_path, "r", scores), graph_of(tmp_path, pool)
+    path = graded_file(tmp_path, pool, 24, names(1200), weight=20)
+    settings = CurationSettings(
+        grades=GradesSettings(path=str(path)), assume="clusterable" if told else "cautious", posterior=True
+    )
+    run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    found = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
+    assert found["explained"] is told
+    assert rows["score"].to_pylist()[:24] == rows["suggested"].to_pylist()[:24] == pool.true[:24].tolist()
+    assert min(rows["confidence"].to_pylist()[:24]) > 0.5
+    assert np.abs(rows["mean"].to_numpy()[:24] - pool.true[:24]).max() < 0.5
+    wrong = [i for i in range(24) if scores[i] not in (-1, pool.true[i])]
+    assert np.flatnonzero(rows["flagged"].to_numpy(zero_copy_only=False)[:24]).tolist() == wrong
+    assert min(rows["error_probability"].to_pylist()[i] for i in wrong) > 0.5
+    assert found["grades"]["scores_changed"] == len(wrong)
+    # What is said of errors comes from scores that have not seen the grades.
+    assert found["held_out"]["graded"] == 23
+    assert found["held_out"]["right"]["raw"]["classical"]["value"] == pytest.approx(
+        (scores == pool.true)[:24].sum() / 23
+    )
+    if not told:
+        assert rows["score"].to_pylist()[24:] == [None if score < 0 else score for score in scores[24:]]
+        assert set(rows["confidence"].to_pylist()[24:]) == {None}
+        assert found["held_out"]["right"]["curated"] == found["held_out"]["right"]["raw"]
+        assert found["counts"]["corrected"] == len(wrong)
+        assert found["counts"]["filled"] == 1
+    assert any(warning.startswith("24 grades were given") for warning in found["warnings"]) is not told
+
+
 @pytest.mark.parametrize("mode", ["exact", "paper"])
 def test_grades_of_a_field_of_the_pool_judge_every_mode(pool: Pool, tmp_path: Path, mode: str) -> None:
     metadata = [{"human": int(t) + 4} if i < 80 else {} for i, t in enumerate(pool.true)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, InputError, SettingsError, StorageError
 from tamis.core.ids import pack
 from tamis.core.samples import Message, sample_id
-from tamis.core.settings import StageSettings
+from tamis.core.settings import StageSettings, parse
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import CURATION, curation_with_posterior
 from tamis.curation.grades import read_grades
@@ -354,3 +355,35 @@ def test_as_many_are_drawn_as_are_asked_for_whatever_is_known(size: int, share: 
     assert (drawn.weights[np.isfinite(drawn.weights)] >= 1 - 1e-9).all()
     if known == 200:
         assert drawn.random == int(min(size, 200) * share + 0.5)
+
+
+def test_the_run_s_own_scale_and_ids_are_what_the_next_sheet_is_read_with(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", ASKED, metadata=[{"uid": f"u{i}"} for i in range(60)])
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps({"uid": f"u{i}", "grade": 1 + i % 5}) + "\n" for i in range(50)))
+    used = parse(
+        GradesSettings, {"path": str(file), "key": "uid", "scale": {"lowest": 1, "highest": 5}}, where="settings"
+    )
+    curation_with(used, tmp_path / "curation")
+    text = next_to_grade(tmp_path, blind=True)
+    assert "1 (worst) to 5 (best)" in text
+    rows = sheet(tmp_path / "to-grade.csv")
+    assert {int(row["instruction"][9:]) for row in rows} == {i for i in range(50, 60) if i % 7}
+    # The setting that is said reads both files, the sheet with its grades on that scale.
+    with (tmp_path / "to-grade.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"grade": "5"} for row in rows)
+    said = shlex.split(text.splitlines()[-2])[-1]
+    given = json.loads(said.removeprefix("curation.grades="))
+    ids = pack(pa.array([sample_id(messages) for messages in ASKED]), where="test")
+    grades = read_grades(
+        parse(GradesSettings, given, where="said"),
+        ids,
+        lowest=4,
+        highest=9,
+        scratch=tmp_path,
+        pool=Artifact.open(pool, "pool"),
+    )
+    assert grades.graded == 50 + len(rows)
+    assert {int(grades.classes[i]) for i in range(50, 60) if i % 7} == {5}

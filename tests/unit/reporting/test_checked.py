@@ -200,6 +200,16 @@ def test_without_a_table_of_cases_the_confidences_speak(lab: Lab) -> None:
     assert "expects 40 % of the ratings to be right, and 70 % after curation" in headline
 
 
+def test_scores_that_became_the_grade_of_their_sample_are_no_corrections_of_the_model(lab: Lab) -> None:
+    raw = lab.wrong(0.3, 1)
+    score = np.where(np.arange(N) < 20, lab.true, raw).astype(np.int8)
+    changed = int((score != raw).sum())
+    told = {"explained": False, "reasons": ["why"], "grades": {"graded": 20, "scores_changed": changed}}
+    _, headline = lab.report({"r": (raw, score, told | {"held_out": lab.held_out(raw, raw, graded=20)})})
+    assert f"corrected nothing but {changed} graded samples" in headline
+    assert "after curation" not in headline
+
+
 def test_with_a_truth_nobody_is_said_to_have_checked_nothing(lab: Lab) -> None:
     raw, score = lab.wrong(0.4, 1), lab.wrong(0.3, 2)
     _, headline = lab.report({"r": (raw, score, {"mode": "exact"})}, confidence=0.7, truth="grade")

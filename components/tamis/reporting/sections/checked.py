@@ -35,7 +35,7 @@ def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
     """
     told, whose = rater.told, _whose(rater, alone)
     if told.held_out is not None:
-        said = _by_grades(told.held_out, whose, changed=rater.corrected > 0)
+        said = _by_grades(told.held_out, whose, changed=rater.corrected > _by_own_grade(rater))
         return f"{said} {_nothing(rater)}" if told.explained is False else said
     if told.explained is False:
         return f"{_nothing(rater, whose)} {settled(told.advice)}".strip()
@@ -158,10 +158,19 @@ def _nothing(rater: Curated, whose: str = "") -> str:
     """That nothing was corrected, and why."""
     of = f" of {whose}" if whose else ""
     what = f"Curation corrected nothing{of}"
-    if rater.corrected:
+    by_grade = _by_own_grade(rater)
+    if rater.corrected > by_grade:
         what = f"Curation corrected {count(rater.corrected)}{of or ' ratings'} only, where a source says more by itself"
+    elif by_grade:
+        what += f" but {plural(by_grade, 'graded sample')}, whose grade is the score now"
     why = rater.told.reasons or ["the neighbours say too little about the ratings"]
     return f"{what}: {'; '.join(why)}."
+
+
+def _by_own_grade(rater: Curated) -> int:
+    """Ratings that were changed to the grade of that very sample."""
+    changed = rater.told.grades.get("scores_changed")
+    return int(changed) if isinstance(changed, int) else 0
 
 
 def settled(advice: Sequence[str]) -> str:

@@ -1,0 +1,57 @@
+"""A graded sample's score is its grade: a human has looked at that very sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.curation import joint
+from tamis.curation.calibration import FEW_GRADES
+from tamis.curation.classes import UNRATED
+from tamis.curation.result import Curated
+
+
+def apply(result: Curated, grades: NDArray[np.int8], ratings: NDArray[np.int8], classes: int) -> None:
+    """Give every graded sample its grade as score, in place, with the probabilities that go with it.
+
+    Where the model has used the grade, its probabilities stay as long as the grade is the most probable class; else
+    they are those of a grade alone: graders err rarely (`joint.likelihood_of`). Estimates of how far scores are from
+    grades must be made from the scores before this, or from those that were held out.
+
+    Args:
+        result: of n samples, with its posterior.
+        grades: (n,) true classes, -1 where there is no grade.
+        ratings: (n, R) classes, -1 where there is none.
+        classes: number K of score classes.
+    """
+    assert result.posterior is not None
+    assert result.mean is not None
+    rows = np.flatnonzero(grades != UNRATED)
+    if not len(rows):
+        return
+    grade, here = grades[rows].astype(np.intp), np.arange(len(rows))
+    seen = joint.likelihood_of(grades[rows], classes)
+    seen /= seen.sum(1, keepdims=True)
+    modelled = result.posterior[rows]
+    kept = np.isfinite(result.confidence[rows]) & (np.nan_to_num(modelled, nan=-1.0).argmax(1) == grade)
+    seen[kept] = modelled[kept]
+    result.posterior[rows] = seen
+    result.score[rows] = result.suggested[rows] = grades[rows]
+    raw = result.raw[rows]
+    rated = raw != UNRATED
+    result.flagged[rows] = rated & (raw != grades[rows])
+    result.confidence[rows] = seen[here, grade]
+    result.raw_error[rows] = np.where(rated, 1 - seen[here, np.maximum(raw, 0)], np.nan)
+    result.mean[rows] = seen @ np.arange(classes)
+    own = ratings[rows]
+    wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)
+    result.error_probability[rows] = np.where(own != UNRATED, wrong, np.nan)
+
+
+def too_few(graded: int) -> str:
+    """That so many grades did not enter the model."""
+    given = "1 grade was given" if graded == 1 else f"{graded} grades were given"
+    return (
+        f"{given}; fewer than {FEW_GRADES} judge the scores but do not enter the model: they are the scores of their "
+        "own samples, and change no other"
+    )
