@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -92,15 +92,19 @@ class Input:
     kind: Kind
     other: Kind | None = None
 
-    def open(self, cache: Path) -> list[Artifact]:
-        """Open the artifacts.
+    @property
+    def uris(self) -> list[Uri]:
+        """The places, possibly none."""
+        return [] if self.uri is None else [self.uri] if isinstance(self.uri, (str, Path)) else list(self.uri)
+
+    def open(self, cache: Path | None) -> list[Artifact]:
+        """Open the artifacts; `cache` takes what is downloaded of those in object storage.
 
         Raises:
             ArtifactError: when one is missing, unfinished or of another kind.
         """
-        uris = [] if self.uri is None else [self.uri] if isinstance(self.uri, (str, Path)) else list(self.uri)
         kinds = [self.kind, *([self.other] if self.other else [])]
-        return [Artifact.open(uri, *kinds, cache=cache) for uri in uris]
+        return [Artifact.open(uri, *kinds, cache=cache) for uri in self.uris]
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,12 @@ def run_step(
     if not storage.is_remote(out) and not looking():
         out = Path(os.path.expanduser(out)).resolve()
         _refuse_foreign(out)
-    with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
-        cache = home / "downloads" if home else Path(temporary) / "downloads"
+    places = [out, *(uri for value in (inputs or {}).values() for uri in value.uris)]
+    # Made for object storage only: a kill would leave it behind.
+    fetches = home is None and any(map(storage.is_remote, places))
+    with tempfile.TemporaryDirectory(prefix="tamis-") if fetches else nullcontext() as temporary:
+        at_hand = Path(temporary) if temporary else home
+        cache = at_hand / "downloads" if at_hand else None
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
         config, revision = settings.model_dump(mode="json"), settings.OUTPUT_REVISION
         recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}), tells_origins)
@@ -200,7 +208,7 @@ def run_step(
             raise LookedAtError(Outlook(stage, name, recipe.key, kept, _kept(recipe, kept)))
         if (finished := _finished_before(recipe, kept, out)) is not None:
             return finished
-        target = kept or (Path(temporary) / "built" if storage.is_remote(out) else Path(out))
+        target = kept or (Path(temporary) / "built" if temporary and storage.is_remote(out) else Path(out))
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
         with explained_os_errors(f"writing {target}"), ended_in_order(), _only_one(scratch), _unless_empty(scratch):
             manifest = _finished_before(recipe, kept, out)  # by a process that this one waited for

@@ -313,11 +313,14 @@ def test_a_killed_step_leaves_nothing_whole_and_takes_up_its_scratch(
 ) -> None:
     if with_home:
         monkeypatch.setenv("TAMIS_HOME", str(tmp_path / "home"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     with _slow_step(tmp_path / "out", 60) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "started\n"
         killed.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "temporary").iterdir())
     with _slow_step(tmp_path / "out", 0) as again:
         assert again.wait() == 0
     assert Artifact.open(tmp_path / "out").path("resumed.txt").read_text() == "resumed"
