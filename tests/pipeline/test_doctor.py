@@ -286,7 +286,7 @@ def test_a_field_to_keep_that_the_first_rows_lack_is_a_note(settings: dict[str, 
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings["pool"]["sources"] = [{"name": "mine", "path": str(tmp_path / "mine.jsonl"), "keep": ["grade"]}]
     said = checked(tmp_path, settings)["pool.sources.mine"]
-    assert said.startswith("note")
+    assert said.startswith("NOTE")
     assert "grade" in said
 
 
