@@ -111,8 +111,9 @@ class Reading(Generic[R]):
         names = own_names(self._folder)
         if foreign := [name for name in names if not is_part(name)]:
             log.warning(
-                "%s holds %d entries that are no parts of a store, which are not read: %s",
-                self._folder, len(foreign), ", ".join(foreign[:_SHOWN]) + (", …" if len(foreign) > _SHOWN else ""),
+                "%s: what is no part of a store is not read: %s",
+                self._folder,
+                ", ".join(foreign[:_SHOWN]) + (", …" if len(foreign) > _SHOWN else ""),
             )  # fmt: skip
         self._read_compacted(names)
         there = {name: self._folder / name for name in names if is_part(name) and not is_compacted(name)}
