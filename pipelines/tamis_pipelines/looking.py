@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tamis.core.samples import Message
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
 from tamis.pool.checking import first_samples, look_at, look_into, samples_in
-from tamis.pool.hub import opened_as_stream
+from tamis.pool.hub import DatasetReader, opened_as_stream
 from tamis.pool.mapping import mapping_of
 from tamis.pool.readers import reader_of
 from tamis.pool.saved import is_saved
@@ -171,37 +171,30 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
     """Settings of the sources that `path` becomes: one, unless its files are of several layouts."""
     if path.startswith(HUB):
         return [{"dataset": path.removeprefix(HUB)}]
-    if is_remote(path) or is_saved(path):
+    if is_remote(path):
         return [{"path": path} | ({} if named is None else _named(named))]
+    if is_saved(path):
+        data = _pool_of({"name": SOURCE, "dataset": path})
+        own = _fields_to_name(path, DatasetReader(data.sources[0], "").columns, data, named)
+        return [{"path": path} | ({} if own is None else _named(own))]
     settings = _pool_of({"name": SOURCE, "path": path})
     groups: dict[tuple[Any, ...], list[str]] = {}
     by_fields: dict[tuple[Any, ...], dict[str, str]] = {}  # the layouts whose fields have to be named
     for file in (str(file) for _, file in files_at(path)):
         columns = _columns_of_file(file, settings)
-        if named is not None and set(named.values()) <= set(columns):
-            fields: dict[str, str] | None = named
-        else:
-            fields = None
         layout: tuple[Any, ...] = ()
-        if fields is None and columns:
-            try:
-                found = _mapping(file, columns, settings)
-                layout = (found.schema, *found.columns[:1])
-            except UnknownLayoutError:
-                fields = _usual_pair(columns)
-                if fields is None:
-                    raise
-        if fields is not None:
+        if (fields := _fields_to_name(file, columns, settings, named)) is not None:
             layout = ("named", *fields.values())
             by_fields[layout] = fields
+        elif columns:
+            found = _mapping(file, columns, settings)
+            layout = (found.schema, *found.columns[:1])
         groups.setdefault(layout, []).append(file)
-    if () in groups and len(groups) > 1:  # files without a row belong to any layout
-        empty = groups.pop(())
-        next(iter(groups.values())).extend(empty)
+    empty = groups.pop((), []) if len(groups) > 1 else []  # files without a row belong to any layout
     if len(groups) == 1:
         patterns = {layout: [path] for layout in groups}
     else:
-        patterns = {layout: _patterns(path, files) for layout, files in groups.items()}
+        patterns = {layout: _patterns(path, files, empty) for layout, files in groups.items()}
     found_sources = [
         {"path": pattern} | (_named(by_fields[layout]) if layout in by_fields else {})
         for layout, some in patterns.items()
@@ -215,8 +208,32 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
     return found_sources
 
 
-def _patterns(path: str, files: list[str]) -> list[str]:
-    """Patterns that match just these of the files at `path`: one if there is one, else every file by itself."""
+def _fields_to_name(
+    path: str, columns: list[str], settings: PoolSettings, named: dict[str, str] | None
+) -> dict[str, str] | None:
+    """The fields with question and answer: those `named`, or a usual pair; None where the layout is known without.
+
+    Raises:
+        UnknownLayoutError: when that cannot be told.
+    """
+    if named is not None and set(named.values()) <= set(columns):
+        return named
+    if not columns:
+        return None
+    try:
+        _mapping(path, columns, settings)
+    except UnknownLayoutError:
+        if (pair := _usual_pair(columns)) is None:
+            raise
+        return pair
+    return None
+
+
+def _patterns(path: str, files: list[str], empty: Sequence[str]) -> list[str]:
+    """Patterns that match just these of the files at `path`: one if there is one, else every file by itself.
+
+    `empty` are files without a row, which a pattern may match too.
+    """
     if len(files) == 1:
         return files
     folder, names = os.path.commonpath([os.path.dirname(file) for file in files]), sorted(map(os.path.basename, files))
@@ -224,7 +241,7 @@ def _patterns(path: str, files: list[str]) -> list[str]:
     suffix = "".join(Path(names[0]).suffixes[-1:])
     for pattern in (f"{folder}/{begin}*{end}", f"{folder}/*{suffix}", f"{folder}/**/*{suffix}", folder):
         try:
-            if sorted(str(file) for _, file in files_at(pattern)) == sorted(files):
+            if {str(file) for _, file in files_at(pattern)} - {*empty} == {*files}:
                 return [pattern]
         except TamisError:
             continue
@@ -262,8 +279,8 @@ def _names_of(places: Sequence[str]) -> list[str]:
     for place in places:
         stem = re.split(r"[/\\]", place.rstrip("/\\"))[-1].partition(".")[0]
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "data"
-        taken = sum(other == name or other.rpartition("-")[0] == name for other in names)
-        names.append(f"{name}-{taken + 1}" if taken else name)
+        numbered = (f"{name}-{number}" for number in count(2))
+        names.append(name if name not in names else next(one for one in numbered if one not in names))
     return names
 
 
@@ -280,7 +297,7 @@ def _look(source: dict[str, Any]) -> Data:
     if not samples:
         raise _no_sample(path, found.rows, found.example)
     assert found.mapping is not None  # there is a sample
-    columns = columns_of(path, settings)
+    columns = list(dict.fromkeys([*columns_of(path, settings), *found.names]))
     used = tuple(name for name in found.mapping.columns if not columns or name in columns)
     counted, schema = _counted(path, settings), found.mapping.schema
     return Data(

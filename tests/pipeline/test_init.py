@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,43 @@ def test_files_with_a_usual_pair_are_a_source_beside_those_of_another_layout() -
     rows("both/b.jsonl", ({"q": f"Tell {i}.", "a": f"{i}."} for i in range(3)))
     sources = written("--data", "both").pool.sources
     assert [source.fields for source in sources] == [{}, {"prompt": "q", "completion": "a"}]
+
+
+def test_sources_have_names_of_their_own_whatever_their_files_are_called() -> None:
+    for name in ("x-2.jsonl", "x.jsonl", "more/x.jsonl"):
+        rows(name, ({"instruction": f"Say {name} {i}.", "output": f"{i}."} for i in range(3)))
+    sources = written("--data", "x-2.jsonl", "--data", "x.jsonl", "--data", "more/x.jsonl").pool.sources
+    assert [source.name for source in sources] == ["x-2", "x", "x-3"]
+
+
+def test_a_file_without_rows_among_others_is_no_source() -> None:
+    rows("mixed/a.jsonl", ({"instruction": f"Say {i}.", "output": f"{i}."} for i in range(3)))
+    rows("mixed/b.jsonl", ({"prompt": f"Tell {i}.", "completion": f"{i}."} for i in range(3)))
+    Path("mixed/zz.csv").touch()
+    settings = written("--data", "mixed")
+    assert [source.path for source in settings.pool.sources] == ["mixed/a.jsonl", "mixed/b.jsonl"]
+
+
+def test_fields_of_all_files_that_are_not_read_are_named() -> None:
+    rows("two/a.jsonl", ({"instruction": f"Say {i}.", "output": f"{i}."} for i in range(3)))
+    rows("two/b.jsonl", ({"instruction": f"Tell {i}.", "output": f"{i}.", "topic": "x"} for i in range(60)))
+    rows(
+        "two/c.jsonl",
+        ({"instruction": f"T {i}.", "output": f"{i}."} | ({"late": 1} if i > 40 else {}) for i in range(60)),
+    )
+    written("--data", "two")
+    assert {"topic", "late"} <= set(re.split(r"[ ,\n]+", Path("settings.yaml").read_text()))
+
+
+def test_named_fields_are_for_the_saved_data_that_have_them() -> None:
+    from datasets import Dataset
+
+    Dataset.from_dict({"instruction": ["Say 1."], "input": [""], "output": ["1."]}).save_to_disk("with_layout")
+    Dataset.from_dict({"question": ["Say 2."], "answer": ["2."]}).save_to_disk("with_pair")
+    rows("own.jsonl", ({"mine": f"Say {i}.", "yours": f"{i}."} for i in range(3)))
+    data = [option for name in ("with_layout", "with_pair", "own.jsonl") for option in ("--data", name)]
+    sources = written(*data, "--prompt-field", "mine", "--answer-field", "yours").pool.sources
+    assert [source.fields.get("prompt") for source in sources] == [None, "question", "mine"]
 
 
 @pytest.mark.parametrize("column", ["stars", "verdict"])
