@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)\S* ")
 # What kfp says of a task that begins, its name in colours; some tasks are kfp's housekeeping, no steps of a run.
 _TASK = re.compile(r"(\d\d:\d\d:\d\d)\.\d+ - INFO - Executing task \S*?'([a-z-]+?)(?:-\d+)?'")
+_ENDED = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.step error: ")
 _TEMPORARY = "tamis-run-"
 _NO_STEPS = ("note-outcome", "require-all-cells")
 _MOST_WARNINGS = 20  # repeated at the end
@@ -178,6 +179,7 @@ class _Screen:
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
         self._showing, self._indent = False, 0
+        self._brief = False  # whether only the message's first line is shown: the run's own error tells all of it
         self._warning: list[str] = []  # the lines of the warning that may go on
         self.warnings: dict[str, None] = {}
         self.step = ""
@@ -192,9 +194,10 @@ class _Screen:
             own = _OWN_LINE.match(line)
             if own is not None:
                 self._showing, self._indent = True, len(line) - len(line.lstrip())  # kfp indents what steps print
+                self._brief = _ENDED.match(line) is not None
             # A message goes on in lines that are indented more than its first, up to an empty one.
             goes_on = bool(line.strip()) and line.startswith(" " * (self._indent + 2))
-            self._showing = own is not None or (self._showing and goes_on)
+            self._showing = own is not None or (self._showing and goes_on and not self._brief)
             if self._showing:
                 print(line[self._indent :].rstrip(), file=self._terminal, flush=True)
             if own is not None or not self._showing:

@@ -32,7 +32,7 @@ not ours
   the first: row 7
 12:00:04 tamis.cluster.outcome ended as COMPLETE
 12:00:05 tamis.curation warning: few samples
-12:00:06 tamis.core.kubeflow error: failed: the disk is full
+12:00:06 tamis.step error: making pool failed: the disk is full
   to do:   free space
 Traceback (most recent call last):
   File "somewhere"
@@ -56,8 +56,7 @@ def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated
         "12:00:03 tamis.pool warning: 3 rows are no samples",
         "  the first: row 7",
         "12:00:05 tamis.curation warning: few samples",
-        "12:00:06 tamis.core.kubeflow error: failed: the disk is full",
-        "  to do:   free space",
+        "12:00:06 tamis.step error: making pool failed: the disk is full",  # the run's own error says the rest
     ]
     terminal.truncate(0)
     terminal.seek(0)
