@@ -8,6 +8,7 @@ from functools import partial
 import tamis
 from tamis.core.artifacts import Manifest
 from tamis.core.failures import Failure
+from tamis.core.progress import Progress, load_packages, told
 from tamis.core.secrets import masked
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.reporting.settings import ReportingSettings
@@ -49,6 +50,7 @@ def run(
 
 
 def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
+    load_packages("matplotlib.figure")
     from tamis.reporting import render
     from tamis.reporting.evidence import read_evidence
     from tamis.reporting.headline import headline
@@ -67,12 +69,17 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     )
     from tamis.reporting.style import save
 
-    evidence = read_evidence(step, failed)
-    parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
-    sections = [section for part in parts if (section := part.build(evidence)).blocks]
+    with told("comparing the run's artifacts", "compared the run's artifacts", at_once=False):
+        evidence = read_evidence(step, failed)
+        parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
+        sections = [section for part in parts if (section := part.build(evidence)).blocks]
     folder = step.out / "plots"
     folder.mkdir()
-    plots = {figure.name: save(figure, folder) for section in sections for figure in section.figures}
+    plots, figures = {}, [figure for section in sections for figure in section.figures]
+    with Progress("report", len(figures), unit="plots") as drawn:
+        for figure in figures:
+            plots[figure.name] = save(figure, folder)
+            drawn.advance()
     said = headline(sections)
     texts = {
         "report.html": render.page(step.settings, sections, plots, tamis.__version__),
