@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 
 from tamis.core.artifacts import Manifest
 from tamis.core.settings import hash_of
+from tamis.reporting.sections import cost
 
 TOLERANCE = 2e-3  # of a float summary, relative to the largest value
 _UNSTABLE = re.compile(r"second|per_s$|memory|bytes|created|started|duration|time|path|file", re.IGNORECASE)
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d(T[\d:+.]+)?|\d\d:\d\d:\d\d|\d+\.\d+\.\d+(\w*)|[\d.,]+\s(s|ms|min|h|MiB|GiB)\b")
 _HASHES = re.compile(r"\b[0-9a-f]{16,}\b")  # of artifacts and models, on pages
+_NUMBERS, _UNITS = re.compile(r"\d+([.,]\d+)*"), re.compile(r"#\s?(s|ms|min|h|KiB|MiB|GiB)\b")
 _OF_MODELS = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -122,6 +124,13 @@ def _words(path: Path, hidden: Iterable[str]) -> str:
     return str(hash_of(_HASHES.sub("…", _text(path.read_text(), hidden)))[:16])
 
 
+def _page(path: Path, hidden: Iterable[str]) -> str:
+    """A page up to its last section, on time and cost, and without numbers; the tables beside it hold the results."""
+    text = path.read_text().partition(f'id="{cost.ANCHOR}"')[0]
+    words = _NUMBERS.sub("#", _HASHES.sub("…", _text(text, hidden)))
+    return str(hash_of(_UNITS.sub("#", words))[:16])
+
+
 def _weights(path: Path, _: Iterable[str]) -> dict[str, Any]:
     from safetensors.torch import load_file
 
@@ -136,7 +145,7 @@ _READERS: dict[str, Callable[[Path, Iterable[str]], Any]] = {
     ".npy": _array,
     ".jsonl": _lines,
     ".json": _object,
-    ".html": _words,
+    ".html": _page,
     ".md": _words,
     ".csv": _words,
     ".jinja": _words,

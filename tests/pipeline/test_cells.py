@@ -41,8 +41,8 @@ def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
     ended = tamis("run", experiment)
 
     assert ended.returncode == 1, ended.stderr
-    assert "error: 1 of the experiment's cells failed" in ended.stderr
-    assert "endless-s1, model: " in ended.stderr
+    assert "error: 1 of the results could not be made" in ended.stderr
+    assert "model of 'endless-s1': " in ended.stderr
     assert [path.name for path in (work / "models").iterdir()] == ["random-10-s1"]
     assert sorted(path.name for path in (work / "evaluations").iterdir()) == ["base", "random-10-s1"]
     assert [path.name for path in (work / "judgements").iterdir()] == ["random-10-s1"]
@@ -65,7 +65,7 @@ def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str,
     continued_run["subsets"] = [{"name": name, "strategy": "random", "size": size} for name, size in sizes.items()]
     ended = tamis("run", write(tmp_path, continued_run), "--force")  # else `tamis doctor` says so beforehand
     assert ended.returncode == 1, ended.stderr
-    assert "error: 1 of the experiment's cells failed" in ended.stderr
-    assert "all, selection: " in ended.stderr
+    assert "error: 1 of the results could not be made" in ended.stderr
+    assert "selection of 'all': " in ended.stderr
     assert [path.name for path in (tmp_path / "work/selections").iterdir()] == ["few"]
     assert re.search(r"\| all \| .* \| selection \| random \| 42 \|", (tmp_path / "work/report/results.md").read_text())

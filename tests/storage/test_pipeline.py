@@ -15,7 +15,7 @@ from tamis.core.settings import parse, said
 from tamis.core.storage import locate, upload
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as rate
-from tamis_pipelines import definitions, sharding
+from tamis_pipelines import chain, definitions, sharding
 from tamis_pipelines.pods import CompileSettings
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, completion
@@ -54,9 +54,8 @@ def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_fail
     @dsl.pipeline
     def rating(raters: List[dict], workers: List[dict]) -> None:  # noqa: UP006
         there = dsl.importer(artifact_uri=str(pool), artifact_class=dsl.Dataset, reimport=True)
-        definitions._rated(
-            there.output, {"raters": raters, "workers": workers}, CompileSettings(sharded=True, parallelism=1)
-        )
+        given, fixed = {"raters": raters, "workers": workers}, CompileSettings(sharded=True, parallelism=1)
+        chain._rated(definitions._Tasks(given, fixed), there.output, given, fixed)
 
     ill = True
 

@@ -107,8 +107,12 @@ def test_a_request_is_given_up_after_its_tries_and_says_why() -> None:
 
     with Server(behave) as server:
         outcomes = ask(service(server, tries=3, concurrency=4, timeout=5), 60)
-    assert [str(outcomes[job]) for job in (3, 5)] == ["server error: 500 boom (sent 3 times)"] * 2
-    assert Counter(asked.prompt for asked in server.asked) == {str(job): 3 if job in (3, 5) else 1 for job in range(60)}
+    sent = Counter(asked.prompt for asked in server.asked)
+    for job in (3, 5):
+        assert str(outcomes[job]) == f"server error: 500 boom (sent {sent[str(job)]} times)"
+        assert sent[str(job)] >= 3  # those sent before anything was answered are no tries: the service may be away
+    # One that was answered may be sent again, to see whether the service is there.
+    assert all(sent[str(job)] == 1 for job in range(6, 60))
 
 
 def test_being_told_to_come_later_costs_patience_and_not_tries() -> None:
