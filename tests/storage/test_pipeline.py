@@ -48,7 +48,7 @@ def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_fail
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openai")
-    monkeypatch.setattr(definitions, "fit", lambda task, *_: task)  # pods mean nothing here
+    monkeypatch.setattr(definitions, "fit", lambda task, *_, **__: task)  # pods mean nothing here
     pool = make_pool(tmp_path / "pool", [conversation(f"Say {n}, please.", f"{n}.") for n in range(48)])
 
     @dsl.pipeline
