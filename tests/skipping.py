@@ -1,6 +1,6 @@
 """A test that skips proves nothing: with `TAMIS_TEST_SKIPS`, only those named in that file may skip.
 
-Each line of the file has the path of a test file and the begin of the reason that its tests may skip for.
+Each line of the file has the path of a test file and the beginning of the reason that its tests may skip for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     allowed = _allowed(Path(file))
     for report in reporter.stats.get("skipped", ()):
         path, reason = report.nodeid.partition("::")[0], _reason(report)
-        if not any(path == known and reason.startswith(begin) for known, begin in allowed):
+        if not any(path == known and reason.startswith(beginning) for known, beginning in allowed):
             reporter.write_line(f"SKIPPED, and not named in {file}: {report.nodeid}: {reason}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

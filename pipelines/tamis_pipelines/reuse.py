@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tamis.core.artifacts import Manifest, manifest_in
 from tamis.core.errors import ArtifactError, TamisError
-from tamis.core.steps import LookedAtError, Outlook, only_looking
+from tamis.core.outlook import LookedAtError, Outlook, only_looking
 from tamis.core.storage import only_local
 from tamis.pool.hub import as_last_seen
 

@@ -22,11 +22,11 @@ from tamis.core.errors import (
     UnexpectedError,
 )
 from tamis.core.failures import Failure, failure_in, leave_failure
+from tamis.core.outlook import looking
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.secrets import shown
 from tamis.core.settings import StageSettings, parse, understood
-from tamis.core.steps import looking
 
 log = logging.getLogger("tamis.step")  # seen in local runs too, where nothing is of Kubeflow
 S = TypeVar("S", bound=StageSettings)

@@ -105,8 +105,8 @@ class Progress:
     """Counts finished units of work and says how far it is.
 
     Use it as a context manager and call `advance`; where nothing advances, it says every half minute that it still goes
-    on. `total` may be None when it is not known; `done` counts what an
-    earlier run had finished, which is shown but does not enter the rate.
+    on. `total` may be None when it is not known; `done` counts what an earlier run had finished: it is shown and does
+    not enter the rate.
     """
 
     def __init__(self, title: str, total: int | None, *, unit: str = "samples", done: int = 0) -> None:

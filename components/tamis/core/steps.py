@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -43,6 +42,7 @@ from tamis.core.artifacts import (
 )
 from tamis.core.errors import ArtifactError, TamisError, explained_os_errors
 from tamis.core.hardware import hardware
+from tamis.core.outlook import LookedAtError, Outlook, looking
 from tamis.core.processes import ended_in_order
 from tamis.core.secrets import masked_values, shown
 from tamis.core.settings import StageSettings, canonical_json, hash_of
@@ -105,54 +105,6 @@ class Input:
         """
         kinds = [self.kind, *([self.other] if self.other else [])]
         return [Artifact.open(uri, *kinds, cache=cache) for uri in self.uris]
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """A step that was looked at and not run.
-
-    Attributes:
-        stage: the stage's name.
-        name: what the user calls the artifact; empty where a run has one of its kind.
-        key: all that the result depends on, hashed; equal keys mean equal results.
-        folder: where the finished artifact is kept, whether it is there or not; None without `TAMIS_HOME`.
-        manifest: of the finished artifact; None where the step has not been done.
-    """
-
-    stage: str
-    name: str
-    key: str
-    folder: Path | None
-    manifest: Manifest | None
-
-
-class LookedAtError(Exception):
-    """Ends a stage's `run` that was only to say what it would do; `outlook` is what it said."""
-
-    def __init__(self, outlook: Outlook) -> None:
-        super().__init__(f"{outlook.stage} was looked at, not run")
-        self.outlook = outlook
-
-
-_looking: ContextVar[bool] = ContextVar("_looking", default=False)
-
-
-@contextmanager
-def only_looking() -> Iterator[None]:
-    """Within this context no step runs: `run_step` finds out its key and whether it is finished, and raises that.
-
-    So `tamis plan` knows a step by the very settings, inputs and files that a run knows it by. Nothing is written.
-    """
-    token = _looking.set(True)
-    try:
-        yield
-    finally:
-        _looking.reset(token)
-
-
-def looking() -> bool:
-    """Whether steps are looked at only."""
-    return _looking.get()
 
 
 def run_step(

@@ -31,7 +31,7 @@ from tamis.core.settings import parse
 from tamis.core.steps import Uri
 from tamis.core.storage import exists, locate, write_bytes
 from tamis.curation.classes import UNRATED
-from tamis.curation.grades import INFORMATIVE, RANDOM, graded_in_pool, read_ids
+from tamis.curation.grade_files import INFORMATIVE, RANDOM, graded_in_pool, read_ids
 from tamis.curation.honest import predictions
 from tamis.curation.settings import COMBINED, GradesSettings
 

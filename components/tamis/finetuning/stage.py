@@ -13,7 +13,8 @@ from pathlib import Path
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import StorageError, TamisError
 from tamis.core.models import revision_of
-from tamis.core.steps import Input, Step, Uri, looking, run_step
+from tamis.core.outlook import looking
+from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.finetuning.processes import Meeting, launch, to_launch, world
 from tamis.finetuning.settings import FinetuningSettings

@@ -22,8 +22,9 @@ from tamis.core import secrets, storage
 from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.hardware import hardware
+from tamis.core.outlook import LookedAtError, Outlook, only_looking
 from tamis.core.settings import StageSettings
-from tamis.core.steps import Input, LookedAtError, Outlook, Step, only_looking, run_step
+from tamis.core.steps import Input, Step, run_step
 from tests.artifacts import NoSettings
 
 

@@ -17,7 +17,9 @@ from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.ids import Keys, pack
 from tamis.core.samples import sample_id
 from tamis.core.settings import parse
-from tamis.curation.grades import Grades, agreement, check_files, fingerprints, graded_in_pool, read_grades, read_ids
+from tamis.curation.agreement import agreement
+from tamis.curation.grade_files import graded_in_pool, read_ids
+from tamis.curation.grades import Grades, check_files, fingerprints, read_grades
 from tamis.curation.settings import CurationSettings, GradesSettings
 from tests.artifacts import conversation, make_pool
 

@@ -1,0 +1,286 @@
+"""Single human grades, as files and the pool's metadata hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tamis.core.artifacts import Artifact
+from tamis.core.errors import InputError
+from tamis.core.ids import Keys, pack, unpack
+from tamis.core.llm.forms import UnparsableError
+from tamis.core.own_ids import ids_by_field, some
+from tamis.core.tabular import key_of, local_copy, number_of, read_columns
+from tamis.curation.settings import GradesSettings
+
+INFORMATIVE, RANDOM = "informative", "random"  # why a sample is on a sheet, in its column `why`
+UNTOLD, DOUBTFUL, DRAWN = -1, 0, 1  # how a sample was chosen
+_ROWS = 10_000  # samples of the pool whose metadata are in memory at once
+_BY_OWN_IDS = (
+    "where the rows have ids of your own: `keep: [uid]` on the pool's source, then grades.key: the file's column with "
+    "them, and grades.field: uid"
+)
+Find: TypeAlias = Callable[[str], str | None]  # the pool's id of a sample that somebody calls otherwise
+_WHY = {INFORMATIVE: DOUBTFUL, RANDOM: DRAWN}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Single grades, as they were found; m of them.
+
+    Attributes:
+        places: where they were found: files, or one field of the pool.
+        place: (m,) which of these.
+        row: (m,) row in the file, from 0; -1 in the pool.
+        keys: (m,) samples.
+        values: (m,) on the settings' scale.
+        graders: names of the graders, empty where none is named.
+        grader: (m,) which of these.
+        weights: (m,) NaN where there is none.
+        chosen: (m,) how the sample was chosen: `DRAWN`, `DOUBTFUL` or `UNTOLD`.
+        shown: (m,) what the samples are called there, for errors.
+        empty: rows without a grade.
+        unknown: grades with ids of the user's own that no sample of the pool has; they are not among the m.
+    """
+
+    places: list[str]
+    place: NDArray[np.int64]
+    row: NDArray[np.int64]
+    keys: Keys
+    values: NDArray[np.float64]
+    graders: list[str]
+    grader: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    chosen: NDArray[np.int8]
+    shown: list[str]
+    empty: int = 0
+    unknown: int = 0
+
+    def where(self, number: int) -> str:
+        """Where one of them was found, for errors."""
+        row, place = int(self.row[number]), self.places[self.place[number]]
+        return place if row < 0 else f"{place}, row {row} (the first is 0)"
+
+    def sample(self, number: int) -> str:
+        """The id of one of them."""
+        return self.shown[number]
+
+
+def read_ids(
+    path: str, scratch: Path, settings: GradesSettings | None = None, pool: Artifact | None = None
+) -> set[str]:
+    """The ids of the samples that a file of grades names, graded or not.
+
+    Args:
+        path: the file.
+        scratch: folder for files that are downloaded.
+        settings: by which column they are found; by `id` if not given.
+        pool: the pool, which `settings.key` needs.
+
+    Raises:
+        InputError: when the file has no such column, or cannot be read as what its name says.
+        StorageError: when it is not there.
+    """
+    key = None if settings is None else settings.key
+    columns, column = _columns(path, scratch, key, [])
+    named = {name for value in columns[column] if (name := key_of(value)) is not None}
+    if settings is None or column != key:
+        return named
+    own = own_ids_of(settings, pool)
+    assert own is not None
+    return {sample for name in named if (sample := own(name)) is not None}
+
+
+def graded_in_pool(pool: Artifact, column: str) -> set[str]:
+    """The ids of the samples that have something in this field of their metadata."""
+    return {sample for sample, value in _fields(pool, column) if key_of(value) is not None}
+
+
+def own_ids_of(settings: GradesSettings, pool: Artifact | None) -> Find | None:
+    """Finds the pool's id of an id of the user's own; None where grades come with the pool's ids."""
+    if settings.own_field is None:
+        return None
+    assert pool is not None
+    ids, wanted = ids_by_field(pool, settings.own_field)
+    found = {own: sample for own, sample in zip(wanted, ids, strict=True) if own is not None}
+    return found.get
+
+
+def any_id(own: str) -> str:
+    """A stand-in for the id of a sample, where there is no pool yet."""
+    return hashlib.blake2b(own.encode(), digest_size=16).hexdigest()
+
+
+def _columns(path: str, scratch: Path, key: str | None, others: list[str]) -> tuple[dict[str, list[Any]], str]:
+    """A file's columns, `id` or `key` and `others` among them, and by which of the two its rows find their samples."""
+    local, optional = local_copy(path, scratch), ["grader", "weight", "why"]
+    if key is not None:
+        columns = read_columns(local, others or ["grade"], optional=[*{key: None, "id": None}, *optional], shown=path)
+        column = "id" if key not in columns and "id" in columns else key
+        if column in columns:
+            return columns, column
+        return read_columns(local, [key], shown=path), key  # says that it is not there
+    try:
+        return read_columns(local, ["id", *others], optional=optional, shown=path), "id"
+    except InputError as error:
+        error.action = f"{error.action}; {_BY_OWN_IDS}" if "'id'" in error.problem else error.action
+        raise
+
+
+def in_files(settings: GradesSettings, scratch: Path, own: Find | None) -> Found:
+    """The grades of all files of the settings; `own` finds the samples of rows with ids of the user's own.
+
+    Raises:
+        InputError: when a file lacks a column, an id or a number cannot be read, a weight is below 1, or no grade is of
+            a sample that `own` finds.
+        StorageError: when a file cannot be read.
+    """
+    paths = settings.paths
+    names: dict[str, int] = {}
+    keys, shown, numbers, empty, unknown, strange = [np.empty(0, "S16")], list[str](), [], 0, 0, list[str]()
+    graded_samples: list[str | None] = []
+    chosen = _Chosen()
+    for place, path in enumerate(paths):
+        columns, column = _columns(path, scratch, settings.key, ["grade"])
+        find = own if column == settings.key else None
+        nothing = [None] * len(columns["grade"])
+        optional = [columns.get(name, nothing) for name in ("grader", "weight", "why")]
+        rows = zip(columns[column], columns["grade"], *optional, strict=True)
+        graded = []
+        for row, (named, value, grader, weighed, why) in enumerate(rows):
+            where = f"{path}, row {row} (the first is 0)"
+            grade, weight = _number("grade", value, named, where), _number("weight", weighed, named, where)
+            if weight is not None and weight < 1:
+                raise InputError(
+                    f"{where}: the sample {named} has the weight {weight:g}",
+                    allowed="1 or more: 1 / the probability with which it was drawn; or nothing",
+                    action="leave this column as `tamis grade next` wrote it",
+                )
+            name = key_of(named)
+            if find is not None and name is None and grade is not None:
+                raise InputError(f"{where}: there is a grade, and nothing in the column '{column}'")
+            sample = name if find is None or name is None else find(name)
+            if find is not None and sample is None:
+                unknown, empty = unknown + (grade is not None), empty + (grade is None)
+                strange += [name] if name is not None and grade is not None else []
+                continue
+            chosen.note(sample, weight, why)
+            if grade is None:
+                empty += 1
+                continue
+            graded.append(sample)
+            shown.append(str(name))
+            code = names.setdefault(key_of(grader) or "", len(names))
+            numbers.append((place, row, code, grade))
+        keys.append(_packed(graded, path))
+        graded_samples += graded
+    if unknown and not graded_samples:
+        raise InputError(
+            f"{', '.join(paths)}: no grade is of a sample of the pool; its ids are like {some(strange)}",
+            allowed=f"what the pool has kept in its field '{settings.own_field}'",
+            action="correct grades.key and grades.field, or give the grades of this pool's samples",
+        )
+    table = np.array(numbers, np.float64).reshape(-1, 4).T
+    place_of, row_of, grader_of = table[:3].astype(np.int64)
+    weights, why_of = chosen.of(graded_samples)
+    return Found(
+        *(list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights, why_of),
+        shown=shown,
+        empty=empty,
+        unknown=unknown,
+    )
+
+
+def _packed(ids: list[str | None], path: str) -> Keys:
+    try:
+        return pack(pa.array(ids, pa.string()), where=f"{path}: ids of the rows with a grade")
+    except InputError as error:
+        error.action = _BY_OWN_IDS
+        raise
+
+
+class _Chosen:
+    """How samples were chosen, by all rows of all files: a sheet of `tamis grade next` knows it, filled in or not."""
+
+    def __init__(self) -> None:
+        self._weights: dict[str | None, float] = {}
+        self._why: dict[str | None, int] = {}
+
+    def note(self, sample: str | None, weight: float | None, why: Any) -> None:
+        """What a row says of a sample. A least weight stays, and so does having been drawn at random."""
+        if weight is not None:
+            self._weights[sample] = min(weight, self._weights.get(sample, weight))
+        told = DRAWN if weight is not None else _WHY.get(str(why).strip().lower(), UNTOLD)
+        self._why[sample] = max(told, self._why.get(sample, UNTOLD))
+
+    def of(self, samples: list[str | None]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """(m,) weights, NaN where there is none, and (m,) how each of the samples was chosen."""
+        weights = np.array([self._weights.get(sample, np.nan) for sample in samples], np.float64)
+        return weights, np.array([self._why[sample] for sample in samples], np.int8)
+
+
+def in_pool(pool: Artifact, column: str) -> Found:
+    """The grades in a field of the pool's metadata.
+
+    Raises:
+        InputError: when no sample has the field, or a grade is no number.
+    """
+    where = f"the pool's field '{column}'"
+    samples, grades = [], array("d")
+    for sample, value in _fields(pool, column):
+        if (grade := _number(column, value, sample, where)) is not None:
+            samples.append(bytes.fromhex(sample))
+            grades.append(grade)
+    nothing = np.zeros(len(grades), np.int64)
+    return Found(
+        [where],
+        nothing,
+        nothing - 1,
+        np.array(samples, "S16"),
+        np.array(grades),
+        [""],
+        nothing,
+        np.full(len(grades), np.nan),
+        np.full(len(grades), UNTOLD, np.int8),
+        unpack(np.array(samples, "S16")).to_pylist(),
+    )
+
+
+def _fields(pool: Artifact, name: str) -> Iterator[tuple[str, Any]]:
+    """Each sample's id and what it has in this field, None where it lacks it.
+
+    Raises:
+        InputError: when no sample has the field.
+    """
+    names: set[str] = set()
+    for batch in pool.batches(["id", "metadata"], rows=_ROWS):
+        for sample, text in zip(batch["id"].to_pylist(), batch["metadata"].to_pylist(), strict=True):
+            kept = json.loads(text) if text else {}
+            names.update(kept)
+            yield sample, kept.get(name)
+    if name not in names:
+        raise InputError(
+            f"grades.column is '{name}', but no sample of the pool has that field in its metadata",
+            allowed=", ".join(sorted(names)) or "nothing: the pool keeps no metadata",
+            action="correct the name, or add the field to `keep` of the pool's source",
+        )
+
+
+def _number(name: str, value: Any, sample: Any, where: str) -> float | None:
+    try:
+        return number_of(name, value)
+    except UnparsableError as error:
+        raise InputError(
+            f"{where}: the sample {sample}: {error.problem}",
+            allowed="a number, with a point before its fraction, or nothing",
+            action="correct the file",
+        ) from None
