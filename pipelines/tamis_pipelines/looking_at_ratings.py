@@ -13,6 +13,8 @@ from tamis.core.settings import parse
 from tamis.core.storage import is_remote
 from tamis.core.tabular import number_of, read_columns
 from tamis.pool.settings import PoolSettings
+from tamis.rating.rating_files import checked_file
+from tamis.rating.settings import RatingSettings
 from tamis_pipelines.looking import SOURCE, Data, columns_of, rows_of
 
 _SCORES = ("overall", "score", "rating", "quality", "grade", "stars")  # usual names of a column with ratings
@@ -46,7 +48,8 @@ def look_at_ratings(
 
     Raises:
         UnknownScoresError: when the column with the ratings is not there or cannot be told.
-        InputError: when the file cannot be read, or another column is not there or cannot be told.
+        InputError: when the file cannot be read, another column is not there or cannot be told, or scores are not on
+            the scale.
         SettingsError: when no scale is given, and the scores do not look like 1 to 10.
         StorageError: when nothing is there.
     """
@@ -76,6 +79,7 @@ def look_at_ratings(
             )
         found |= {"by": "row", "source": data[0].source["name"]}
     found |= {"overall": column} | _scale_of(path, column, scale)
+    checked_file(parse(RatingSettings, {"name": SOURCE, "backend": found}, where="the ratings"))
     return found | {"keep": keep}
 
 

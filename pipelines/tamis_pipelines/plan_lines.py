@@ -156,7 +156,7 @@ class Planner:
             sent = rates.prompt_tokens + rates.tokens_per_sample
             answered = rates.answer_tokens + getattr(rater.backend, "thinking_tokens", 0)
             price, hours = _price(rater, rates).of(sent, answered), 0.0
-            tokens = f"{asked * (sent + answered) / 1e6:,.0f} M tokens by {model}"
+            tokens = f"{tokens_told(asked * (sent + answered))} by {model}"
             saved = f"{price * asked * left_out:,.2f} {rates.currency}"
             work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
             time = self._asking("rating", rater, rater.backend, left, sent, answered)
@@ -251,7 +251,7 @@ class Planner:
         """The answers of an opponent that is a service, of which so many are `stored`."""
         sent, answered = self._rates.prompt_tokens, self._rates.written_tokens
         price, left = _price(service, self._rates).of(sent, answered), prompts - stored
-        work = f"{prompts * (sent + answered) / 1e6:,.1f} M tokens by {service.model}"
+        work = f"{tokens_told(prompts * (sent + answered))} by {service.model}"
         time = within_limits(service, left, left * sent, left * answered)
         return Line(
             *("answer prompts", 1, work, 0, left * price, 0, prompts * price),
@@ -269,7 +269,7 @@ class Planner:
         if isinstance(backend, ServiceSettings):
             sent = rates.prompt_tokens + 2 * rates.written_tokens
             answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
-            price, work = _price(judging, rates).of(sent, answered), f"{asked * (sent + answered) / 1e6:,.1f} M tokens"
+            price, work = _price(judging, rates).of(sent, answered), tokens_told(asked * (sent + answered))
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)
         else:
@@ -331,6 +331,14 @@ def _prompts(judging: CellsJudging, rates: RatesSettings) -> int:
 def _price(asking: RatingSettings | CellsJudging | ServiceContestant, rates: RatesSettings) -> PriceSettings:
     """What a service's tokens cost: as its own section says, else at the rates."""
     return asking.price or PriceSettings(input=rates.input_price, output=rates.output_price)
+
+
+def tokens_told(count: float) -> str:
+    """A number of tokens in words."""
+    for unit, name in ((1e9, "G "), (1e6, "M "), (1e3, "k ")):
+        if count >= unit:
+            return f"{count / unit:,.{1 if count < 10 * unit else 0}f} {name}tokens"
+    return f"{count:,.0f} tokens"
 
 
 def hours_told(hours: float) -> str:

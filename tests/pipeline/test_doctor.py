@@ -238,6 +238,54 @@ def test_ratings_by_a_field_that_sources_do_not_keep_are_found_before_the_run(
     assert "raters.alice.backend.key" not in checked(tmp_path, settings)
 
 
+@pytest.mark.parametrize(
+    ("scores", "scale", "level"),
+    [
+        ([1, 5, 10], None, "ok"),
+        ([1, 5], None, "FAIL"),  # on another scale, as it seems
+        ([1, 5], {"lowest": 1, "highest": 5}, "ok"),
+        ([1, 5], {"lowest": 1, "highest": 3}, "FAIL"),
+        ([1, 5], {"lowest": 1, "highest": 10}, "NOTE"),
+        ([None], "1-10", "FAIL"),
+    ],
+)
+def test_ratings_are_read_as_a_run_reads_them(
+    settings: dict[str, Any], tmp_path: Path, scores: list[Any], scale: Any, level: str
+) -> None:
+    file = tmp_path / "scores.jsonl"
+    file.write_text("".join(json.dumps({"overall": scores[n % len(scores)]}) + "\n" for n in range(42)))
+    settings["raters"] = [{"name": "r", "backend": {"kind": "import", "path": str(file), "by": "row", "scale": scale}}]
+    assert checked(tmp_path, settings)["raters.r.backend"].startswith(level)
+
+
+def test_two_ratings_with_one_key_are_found_before_the_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "scores.jsonl"
+    file.write_text('{"uid": "a", "overall": 7}\n{"uid": "a", "overall": 9}\n')
+    backend = {"kind": "import", "path": str(file), "by": "metadata", "key": "uid"}
+    settings["raters"] = [{"name": "r", "backend": backend}]
+    assert checked(tmp_path, settings)["raters.r.backend"].startswith("FAIL")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [({}, True), ({"output": "Since I am."}, False), ({"uid": None}, False), ({"output": ""}, False)],
+    ids=["two samples", "one sample twice", "no id", "no sample"],
+)
+def test_an_id_that_two_samples_share_is_found_before_the_run(
+    settings: dict[str, Any], tmp_path: Path, changes: dict[str, Any], refused: bool
+) -> None:
+    first = {"uid": 1, "instruction": "Why are you?", "output": "Since I am."}
+    for name, row in (("a", first), ("b", first | {"output": "So."} | changes)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    sources = [{"name": name, "path": str(tmp_path / f"{name}.jsonl"), "keep": ["uid"]} for name in "ab"]
+    settings["pool"]["sources"] = sources
+    file = tmp_path / "scores.jsonl"
+    file.write_text('{"uid": 1, "overall": 7}\n')
+    backend = {"kind": "import", "path": str(file), "by": "metadata", "key": "uid"}
+    settings["raters"] = [{"name": "r", "backend": backend}]
+    assert ("pool: uid" in checked(tmp_path, settings)) == refused
+
+
 def test_rows_that_are_lost_are_noted_with_the_reason_and_the_setting(settings: dict[str, Any], tmp_path: Path) -> None:
     rows = [{"instruction": f"Why {i}?", "output": "So."} for i in range(40)]
     rows[1]["system"] = "Be brief."

@@ -245,6 +245,13 @@ def test_a_scale_that_scores_do_not_tell_must_be_given(scores: list[int]) -> Non
     assert settings.raters[0].backend.model_dump()["scale"] == {"lowest": scores[0], "highest": scores[1], "step": None}
 
 
+def test_a_scale_that_scores_are_not_on_is_refused_or_asked_for_again() -> None:
+    rows("scores.jsonl", ({"score": i % 5 + 1} for i in range(40)))
+    assert refused("--data", "data.jsonl", "--ratings", "scores.jsonl", "--scale", "1-3") == "input"
+    settings = written(answers="data.jsonl\nimport\nscores.jsonl\n1-3\nfive\nscores.jsonl\n1-5\n\n\n\n")
+    assert settings.raters[0].backend.model_dump()["scale"] == {"lowest": 1, "highest": 5, "step": None}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -116,7 +116,7 @@ def test_a_rater_s_part_of_the_pool_is_what_it_takes_and_the_plan_says_what_that
     assert hours(made, "rate by local") == pytest.approx(100 / 0.1 / 3600)
     assert lines["rate by local"].work == "100 of 1,000 samples by org/Rater-8B, saves 2.5 GPU hours"
     assert lines["rate by service"].money == pytest.approx(25)
-    assert lines["rate by service"].work == "0 M tokens by m, 250 of 1,000 samples, saves 75.00 USD"
+    assert lines["rate by service"].work == "25 k tokens by m, 250 of 1,000 samples, saves 75.00 USD"
     assert lines["rate by all"].money == pytest.approx(100)
     assert "saves" not in lines["rate by all"].work
 

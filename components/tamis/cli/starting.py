@@ -188,7 +188,7 @@ def _import(ask: _Questions, given: dict[str, Any], data: Any) -> dict[str, Any]
             column = click.prompt("  Column with the score", type=click.Choice(error.columns))
         if scale is None and ask.asking and (seen := looking.scores_in(path, column)) is not None:
             click.echo(f"  scores from {seen[0]:g} to {seen[1]:g}")
-            scale = click.prompt("  Lowest and highest score that can be given", default=None)
+            scale = ask("  Lowest and highest score that can be given, as in 1-5", None, None)
         return looking.look_at_ratings(path, data, column=column, field=given["by_field"], scale=scale)
 
     found: dict[str, Any] = ask("3/6 The file with ratings; it may be the data", given["ratings"], None, look)

@@ -13,6 +13,7 @@ from tamis.core import storage
 from tamis.core.errors import InputError
 from tamis.core.samples import Message
 from tamis.core.storage import Location
+from tamis.core.tabular import key_of
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import Mapping, check_columns, mapping_of
 from tamis.pool.readers import Reader, reader_of
@@ -158,6 +159,39 @@ def samples_in(source: Source, readers: Iterable[tuple[str, Reader]]) -> Iterato
                 yield list(mapping.conversation(row)[0])
             except Reject:
                 continue
+
+
+def check_own_ids(settings: PoolSettings, field: str) -> None:
+    """Make sure that no two samples of the sources' files on this machine have the same in `field`.
+
+    All rows are read, but those of sources of which a part is taken. Rows with the same conversation may share it: the
+    pool keeps one of them.
+
+    Raises:
+        InputError: naming the first two that have.
+        StorageError: when nothing is there.
+    """
+    seen: dict[str, tuple[str, int]] = {}
+    for source in settings.sources:
+        for name, reader in _readers(source, settings, None):
+            if field not in source.keep or source.limit is not None or not reader.columns:
+                continue
+            mapping = mapping_of(source, reader.columns, name)
+            for number, row in reader.rows(reader.columns):
+                if isinstance(row, Reject) or not matches(row, source.where) or (key := key_of(row.get(field))) is None:
+                    continue
+                try:
+                    content = hash(repr(mapping.conversation(row)[0]))
+                except Reject:
+                    continue
+                where, known = seen.setdefault(key, (f"source '{source.name}', {name}, row {number}", content))
+                if known != content:
+                    raise InputError(
+                        f"two samples have the {field} '{key}': {where}, and source '{source.name}', {name}, row "
+                        f"{number}",
+                        allowed=f"'{field}' must name one sample",
+                        action="make the two differ in all files, or name another field",
+                    )
 
 
 def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:

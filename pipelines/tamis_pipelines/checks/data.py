@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tamis.core.errors import StorageError, TamisError
+from tamis.core.errors import InputError, StorageError, TamisError
 from tamis.core.storage import exists, is_remote, locate, looked_for
 from tamis.curation.grades import check_files
 from tamis.curation.settings import GradesSettings
-from tamis.pool.checking import look_into
+from tamis.pool.checking import check_own_ids, look_into
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import count_rows, files_at
-from tamis.rating.importing import count_ratings
+from tamis.rating.rating_files import checked_file
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, last
@@ -37,6 +37,7 @@ def data(settings: RunSettings) -> Iterator[Check]:
     if settings.curation.grades is not None:
         found += [_grades(settings.curation.grades), _field_of_grades(settings.curation.grades, settings.pool)]
     yield from (check for check in found if check is not None)
+    yield from _own_ids(settings)
     yield from _sizes(settings)
 
 
@@ -79,7 +80,7 @@ def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
 
 
 def _ratings(rater: RatingSettings) -> Check | None:
-    """Whether the file of ratings to import has the columns that the settings name; a large one is left for the run."""
+    """Whether ratings to import can be used, and which scores they have; a large file is left for the run."""
     backend = rater.backend
     if not isinstance(backend, ImportSettings) or is_remote(backend.path) or not Path(backend.path).is_file():
         return None
@@ -87,9 +88,13 @@ def _ratings(rater: RatingSettings) -> Check | None:
         return None
     where = f"raters.{rater.name}.backend"
     try:
-        return Check.of(where, True, f"{count_ratings(backend):,} rows with the columns that are asked for")
+        file = checked_file(rater)
     except TamisError as error:
         return Check.refused(where, error)
+    seen = f"{file.usable:,} ratings in {file.rows:,} rows; {file.seen}, on the scale from {file.scale}"
+    if file.lower_half_only:
+        return Check(where, "note", seen, "look whether that is the scale of these scores")
+    return Check.of(where, True, seen)
 
 
 def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
@@ -129,16 +134,39 @@ def _kept(where: str, field: str | None, pool: PoolSettings, lost: str) -> Check
     return Check(where, level, seen, f"give these sources keep: [{field}]")
 
 
-def _sizes(settings: RunSettings) -> Iterator[Check]:
-    """Subsets that are larger than the pool can be, where all of it comes from local files that are not large."""
-    paths = [source.path for source in settings.pool.sources if source.path and not is_remote(source.path)]
+def _own_ids(settings: RunSettings) -> Iterator[Check]:
+    """Fields by which ratings or grades find their samples, and which two samples share."""
+    backends = [rater.backend for rater in settings.raters if isinstance(rater.backend, ImportSettings)]
+    fields = {backend.field or backend.key for backend in backends if backend.by == "metadata"}
+    if settings.curation.grades is not None and settings.curation.grades.column is None:
+        fields.add(settings.curation.grades.pool_field)
+    if not _bytes_of(settings.pool):
+        return
+    for field in sorted(field for field in fields if field is not None):
+        try:
+            check_own_ids(settings.pool, field)
+        except InputError as error:
+            yield Check.refused(f"pool: {field}", error)
+
+
+def _bytes_of(pool: PoolSettings) -> int:
+    """Bytes of the pool's files; 0 where they are not all here, or are large: they are left for the run."""
+    paths = [source.path for source in pool.sources if source.path and not is_remote(source.path)]
     try:
         size = sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path))
-        if len(paths) < len(settings.pool.sources) or size > _LARGE:
-            return
-        samples = sum(count_rows(path, settings.pool) for path in paths)
     except TamisError:
-        return  # that the data are missing is said elsewhere
+        return 0  # that the data are missing is said elsewhere
+    return size if len(paths) == len(pool.sources) and size <= _LARGE else 0
+
+
+def _sizes(settings: RunSettings) -> Iterator[Check]:
+    """Subsets that are larger than the pool can be, where all of it comes from local files that are not large."""
+    if not _bytes_of(settings.pool):
+        return
+    try:
+        samples = sum(count_rows(str(source.path), settings.pool) for source in settings.pool.sources)
+    except TamisError:
+        return  # that they cannot be read is said elsewhere
     for cell in settings.cells:
         if cell.subset.size is not None and cell.subset.size > samples:
             seen = f"{cell.subset.size:,} samples are asked of {samples:,} at most"

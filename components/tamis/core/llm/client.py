@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from tamis.core.llm.limits import Amounts, Gate, RateLimits, happens_within
 from tamis.core.llm.network import check_network, uses_socks
 from tamis.core.llm.replies import Reply, reply_of
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.usage import Usage, usage_in
 from tamis.core.llm.wordings import cure_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class ChatClient:
         self._news.set()
         self._closed = asyncio.Event()  # set when the service turned out to be hopeless
         self._probe: Call | None = None  # the shortest that was answered
-        self._probe_tokens: tuple[int, int] | None = None  # that probes took, of prompts and answers; not yet told
+        self._of_probes: Usage | None = None  # what probes took and no outcome has told yet
 
     async def __aenter__(self) -> ChatClient:
         return self
@@ -146,25 +147,22 @@ class ChatClient:
         self._health.sending(course)
         outcome = await self._send(call.body)
         if isinstance(outcome, Reply):
-            prompt = ceil(call.input_tokens) if outcome.prompt_tokens is None else outcome.prompt_tokens
-            most = ceil(call.most_output_tokens)
-            answer = most if outcome.completion_tokens is None else outcome.completion_tokens
-            told = self._probe_tokens or (0, 0)
-            self._probe_tokens = told[0] + prompt, told[1] + answer
+            taken_by = usage_in(outcome)
+            if taken_by.prompt_tokens is None:
+                taken_by = replace(taken_by, prompt_tokens=ceil(call.input_tokens))
+            if taken_by.completion_tokens is None:
+                taken_by = replace(taken_by, completion_tokens=ceil(call.most_output_tokens))
+            self._of_probes = taken_by if self._of_probes is None else self._of_probes + taken_by
         return self._settle(call, taken, outcome, course, probe=True)
 
     def _telling(self, outcome: Reply | Fault) -> Reply | Fault:
         """The outcome of a request, with what probes took that were sent for it and others, since that is paid, too."""
-        if self._probe_tokens is None or (
+        if self._of_probes is None or (
             isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens)
         ):  # such a reply's are estimated later
             return outcome
-        (prompt, answer), self._probe_tokens = self._probe_tokens, None
-        return replace(
-            outcome,
-            prompt_tokens=(outcome.prompt_tokens or 0) + prompt,
-            completion_tokens=(outcome.completion_tokens or 0) + answer,
-        )
+        of_probes, self._of_probes = self._of_probes, None
+        return replace(outcome, **asdict(usage_in(outcome) + of_probes))
 
     async def _send(self, body: Mapping[str, Any]) -> Reply | Fault:
         import httpx2  # what the package openai speaks

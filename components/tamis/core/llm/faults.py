@@ -52,6 +52,8 @@ class Fault:
         retry_after: seconds that the service asks to wait; None where it does not.
         prompt_tokens: paid for in finding out that the request fails and not the service; None where nothing was.
         completion_tokens: likewise.
+        cached_tokens: those of the prompt that the service had in its cache.
+        reasoning_tokens: those of the answer that are thoughts.
     """
 
     kind: Kind
@@ -59,6 +61,8 @@ class Fault:
     retry_after: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def again(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 _MOST = 100_000_000  # tokens of one request that are believed; more is no count
@@ -27,6 +27,20 @@ class Usage:
     completion_tokens: int | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """That of two requests; what one of them does not say counts as nothing."""
+        return Usage(
+            (self.prompt_tokens or 0) + (other.prompt_tokens or 0),
+            (self.completion_tokens or 0) + (other.completion_tokens or 0),
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+def usage_in(outcome: Any) -> Usage:
+    """The tokens of a reply, a fault or an answer, which have the fields of `Usage`."""
+    return Usage(*(getattr(outcome, field.name) for field in fields(Usage)))
 
 
 def usage_of(said: Any) -> Usage:

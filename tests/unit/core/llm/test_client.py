@@ -289,6 +289,20 @@ def test_samples_that_fail_by_their_text_do_not_end_the_run(fault: Reaction, con
     assert max(Counter(asked.prompt for asked in server.asked).values()) <= 9
 
 
+def test_what_probes_took_is_told_with_cached_tokens_and_thoughts() -> None:
+    """Of 60 samples the last 20 fail; telling that from an outage takes probes, which are charged as others are."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 30}
+    usage |= {"prompt_tokens_details": {"cached_tokens": 40}, "completion_tokens_details": {"reasoning_tokens": 20}}
+    boom = Reaction(error("boom"), 500)
+    with Server(lambda asked: boom if int(asked.prompt) >= 40 else Reaction(completion() | {"usage": usage})) as server:
+        outcomes = ask(service(server, concurrency=4), 60).values()
+        charged = sum(int(asked.prompt) < 40 for asked in server.asked)
+    assert sum(isinstance(outcome, Fault) for outcome in outcomes) == 20
+    assert charged > 40
+    for name, each in (("prompt", 100), ("completion", 30), ("cached", 40), ("reasoning", 20)):
+        assert sum(getattr(outcome, f"{name}_tokens") or 0 for outcome in outcomes) == each * charged
+
+
 def test_only_samples_that_fail_by_their_text_are_left_of_an_earlier_run() -> None:
     """Nothing tells them from an outage, so that patience has to end; then they are given up, and nothing else."""
     for fault, patience in ((Reaction(error("firewall"), 403), 60.0), (Reaction(error("boom"), 500), 1.5)):

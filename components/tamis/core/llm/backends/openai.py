@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from tamis.core.llm.readings import no_answer
 from tamis.core.llm.replies import Reply
 from tamis.core.llm.stream import stream
 from tamis.core.llm.thoughts import split
+from tamis.core.llm.usage import usage_in
 from tamis.core.models import load_tokenizer, revision_of
 
 if TYPE_CHECKING:
@@ -201,17 +202,10 @@ def answer_tokens(form: Form | None, most: int) -> int:
 
 def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
     """What a service's reply, or the lack of one, says about a sample."""
+    known: dict[str, Any] = {"shortened": shortened, **asdict(usage_in(outcome))}
     if isinstance(outcome, Fault):
         problem: Any = {"too long": "too_long", "content filter": "refused"}.get(outcome.kind, "failed")
-        paid: dict[str, Any] = {"prompt_tokens": outcome.prompt_tokens, "completion_tokens": outcome.completion_tokens}
-        return Answer(request.id, problem=problem, error=str(outcome), shortened=shortened, **paid)
-    known: dict[str, Any] = {
-        "shortened": shortened,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "cached_tokens": outcome.cached_tokens,
-        "reasoning_tokens": outcome.reasoning_tokens,
-    }
+        return Answer(request.id, problem=problem, error=str(outcome), **known)
     if outcome.raw is not None:
         error = f"not understood: {outcome.raw[:200]}"
         return Answer(request.id, problem="failed", error=error, raw=outcome.raw, **known)
