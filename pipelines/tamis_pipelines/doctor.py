@@ -7,6 +7,7 @@ from tamis_pipelines.checks.asked import asked
 from tamis_pipelines.checks.benchmarks import benchmarks
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.data import data
+from tamis_pipelines.checks.files import files
 from tamis_pipelines.checks.machine import machine
 from tamis_pipelines.checks.models import models
 from tamis_pipelines.checks.packages import packages
@@ -20,7 +21,7 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
 
     With `quick`, what takes the time to load PyTorch is not looked at where an earlier run has made all models.
     """
-    checks = [*packages(settings), *data(settings), *models(settings), *asked(settings)]
+    checks = [*packages(settings), *data(settings), *models(settings), *files(settings), *asked(settings)]
     if not (quick and is_laid_out(settings)):
         checks += [
             Check.refused(where, found) if isinstance(found, TamisError) else Check.of(where, True, found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tamis.core.references import TrainedModel
 from tamis.core.settings import Settings
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.settings import FinetuningSettings
@@ -27,7 +28,7 @@ def _named(value: Any) -> Any:
 class BaseModelChoice(Settings):
     """A base model of an experiment; a text alone is its `model`."""
 
-    model: str = Field(min_length=1, description="a hub name, or a folder in Hugging Face layout")
+    model: TrainedModel = Field(min_length=1, description="a hub name, or a folder in Hugging Face layout")
     revision: str | None = Field(None, description="commit or tag of the hub model")
 
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
 
 from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.references import MOUNTED, reaches_pods
 from tamis.core.secrets import masked_values
 from tamis.core.storage import is_remote
 from tamis_pipelines.checks.fields import fields_of
 from tamis_pipelines.settings import RunSettings
-
-_MOUNTED = "/cache/"  # the only local paths that a pod shares with others: claims are mounted below
-# Settings that name files, by the last word of their place: what else their values may be. A test holds this against
-# the descriptions of all settings.
-_STORED = frozenset({"path", "store", "place", "exclude", "also"})  # object storage
-_ON_THE_HUB = frozenset({"model", "complexity_model", "quality_model", "tokenizer", "dataset"})
-_SHIPPED = frozenset({"suite", "prompt", "deepspeed"})  # names of files that ship with Tamis
-_FOLDERS = frozenset({"data_dir"})  # nothing else
 
 
 def check_reachable(settings: RunSettings) -> None:
@@ -28,16 +18,22 @@ def check_reachable(settings: RunSettings) -> None:
     Raises:
         SettingsError: naming each such setting.
     """
-    unseen = [f"{where}: {value}" for where, value in _named_files(settings) if not _reaches_pods(_word(where), value)]
+    unseen = [
+        f"{field.where}: {field.value}"
+        for field in fields_of(settings)
+        if field.reference is not None
+        and field.value is not None
+        and not reaches_pods(field.reference, str(field.value))
+    ]
     if unseen:
         raise SettingsError(
             "these settings name files of this machine, which pods on the cluster cannot see:\n  "
             + "\n  ".join(unseen),
             allowed="data in object storage as in s3://…; models by their names on the hub; prompts, suites and "
-            f"DeepSpeed configurations that ship with Tamis; and claims that pods mount below {_MOUNTED}",
+            f"DeepSpeed configurations that ship with Tamis; and claims that pods mount below {MOUNTED}",
             action="put the files there and name them there; --force submits all the same",
         )
-    told = [where for where, value in fields_of(settings) if masked_values(value) != value]
+    told = [field.where for field in fields_of(settings) if masked_values(field.value) != field.value]
     if told:
         raise SettingsError(
             f"these settings hold secrets, which Kubeflow keeps and shows with the run: {', '.join(told)}",
@@ -61,28 +57,3 @@ def check_reachable(settings: RunSettings) -> None:
             allowed="a prefix in object storage, as in s3://bucket/ratings; or kubeflow.compiled.work_volume",
             action="name one; --force submits all the same",
         )
-
-
-def _named_files(settings: RunSettings) -> Iterator[tuple[str, str]]:
-    """What settings that may name files say, by dotted place; a service's model is a name there and no file."""
-    fields = list(fields_of(settings))
-    services = {where.removesuffix("base_url") for where, _ in fields if where.endswith(".base_url")}
-    for where, value in fields:
-        asked = where.endswith(".model") and where.removesuffix("model") in services
-        if isinstance(value, str) and not asked and _word(where) in _STORED | _ON_THE_HUB | _SHIPPED | _FOLDERS:
-            yield where, value
-
-
-def _word(where: str) -> str:
-    """The last word of a dotted place; that of an item of a list is the list's."""
-    return next(word for word in reversed(where.split(".")) if not word.isdecimal())
-
-
-def _reaches_pods(setting: str, value: str) -> bool:
-    if value.startswith(_MOUNTED):
-        return True
-    if setting in _STORED:
-        return is_remote(value)
-    if setting in _ON_THE_HUB:  # a folder of this machine counts before the hub when its name could be either
-        return re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", value) is not None and not Path(value).is_dir()
-    return setting in _SHIPPED and "/" not in value and not value.endswith((".yaml", ".yml", ".json"))

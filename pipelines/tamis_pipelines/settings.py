@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
+from tamis.core.references import WorkFolder
 from tamis.core.settings import Settings, filled, load_yaml, parse, said, with_overrides
 from tamis.core.storage import is_remote
 from tamis.curation.settings import COMBINED, CurationSettings
@@ -52,7 +53,7 @@ class RunSettings(Settings):
     `experiment` by strategies, raters, sizes, seeds and base models.
     """
 
-    work_dir: Path = Field(description="folder for results and finished steps of local runs")
+    work_dir: WorkFolder = Field(description="folder for results and finished steps of local runs")
     name: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",

@@ -109,7 +109,7 @@ def test_what_is_all_right_is_said_with_what_was_seen_and_nothing_is_left_behind
         (
             {"evaluation": {"model": "m", "suite": "quik"}, "finetuning": {"model": "m"}},
             "evaluation.suite",
-            "there is no suite 'quik', and no file of that name\n        to do: choose paper, quick, or the path",
+            "there is no suite 'quik', and no file of that name\n        to do: allowed is paper, quick, or the path",
         ),
     ],
 )
@@ -119,6 +119,114 @@ def test_what_would_fail_later_fails_here(
     said = checked(tmp_path, settings | section)[what]
     assert said.startswith("FAIL")
     assert words in said
+
+
+def test_everything_that_a_run_refers_to_is_looked_at_before_it_begins(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of each kind is missing; none of it would be found before its own step runs."""
+    from tamis_pipelines.doctor import examine
+    from tamis_pipelines.settings import load_run
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with Server() as server:
+        service = {"kind": "openai", "model": "m", "base_url": server.url, "tokenizer": "./no/tokenizer"}
+        rater = {"name": "asked", "backend": service, "prompt": "own-prompt.yaml", "sample": 0.5, "also": "no.txt"}
+        subsets = [{"name": "best", "strategy": "less", "size": 9, "exclude": "no.csv"}]
+        settings |= {
+            "raters": [*settings["raters"], rater],
+            "curation": {"grades": {"path": "no-grades.csv"}},
+            "subsets": subsets,
+            "influence": {"model": "./no/model", "tasks": [{"name": "t", "path": "no-task.jsonl"}]},
+            "finetuning": {"model": "./no/base", "deepspeed": "own-zero.yaml"},
+            "evaluation": {"suite": "own-suite.yaml", "data_dir": "no-tasks"},
+            "judging": {
+                "prompts": [{"name": "file", "path": "no.jsonl"}, {"name": "hub", "dataset": "./no/set"}],
+                "against": {"kind": "answers", "name": "theirs", "path": "no-answers.jsonl"},
+                "opponents": {"other": {"kind": "artifact", "path": "no-artifact"}},
+                "judge": {"backend": service, "prompt": "own-judge.yaml"},
+            },
+        }
+        found = examine(load_run(write(tmp_path, settings), ()))
+    assert {check.what: check.code for check in found if check.level == "failed"} == {
+        "raters.asked.backend.tokenizer": "model",
+        "raters.asked.prompt": "settings",
+        "raters.asked.also.0": "storage",
+        "curation.grades.path": "storage",
+        "subsets.best.exclude.0": "storage",
+        "influence.model": "model",
+        "influence.tasks.t.path": "storage",
+        "finetuning.model": "model",
+        "finetuning.deepspeed": "settings",
+        "evaluation.suite": "settings",
+        "evaluation.data_dir": "settings",
+        "judging.prompts.file.path": "storage",
+        "judging.prompts.hub.dataset": "input",
+        "judging.against.path": "storage",
+        "judging.opponents.other.path": "storage",
+        "judging.judge.backend.tokenizer": "model",
+        "judging.judge.prompt": "settings",
+    } | {check.what: check.code for check in found if check.what == "packages"}
+
+
+OWN_PROMPT = ROOT / "components/tamis/rating/prompts/ds2-v1.yaml"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, ""),
+        ({"criteria": {"helpfulness": "how helpful"}}, "settings"),
+        ({"template": "Rate {sample}."}, "settings"),
+        ({"scale": {"lowest": 0, "highest": 1}}, "settings"),
+    ],
+)
+def test_an_own_prompt_is_read_before_a_run(
+    settings: dict[str, Any], tmp_path: Path, change: dict[str, Any], code: str
+) -> None:
+    from tamis_pipelines.checks.files import files
+    from tamis_pipelines.settings import load_run
+
+    own = write_yaml(tmp_path / "own.yaml", yaml.safe_load(OWN_PROMPT.read_text()) | change)
+    rater = {"name": "r", "backend": {"kind": "transformers", "model": "some/rater"}, "prompt": own}
+    given = load_run(write(tmp_path, settings | {"raters": [rater]}), ())
+    assert [(check.what, check.code) for check in files(given)] == [("raters.r.prompt", code)]
+
+
+def test_a_deepspeed_configuration_that_is_no_yaml_is_found_before_a_run(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    from tamis_pipelines.checks.files import files
+    from tamis_pipelines.settings import load_run
+
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {')
+    trained = {"finetuning": {"model": "m", "deepspeed": str(tmp_path / "ds.json")}, "evaluation": {"suite": "quick"}}
+    given = load_run(write(tmp_path, settings | trained), ())
+    assert {check.what: check.code for check in files(given)} == {
+        "finetuning.deepspeed": "settings",
+        "evaluation.suite": "",
+    }
+
+
+def test_an_opponent_that_is_to_chat_has_a_template(settings: dict[str, Any], models: Path, tmp_path: Path) -> None:
+    from tamis_pipelines.checks.asked import asked
+    from tamis_pipelines.settings import load_run
+
+    plain = weights(tmp_path / "plain", safetensors=1)
+    (Path(plain) / "tokenizer_config.json").write_text("{}")
+    judging = {
+        "prompts": [{"name": "file", "path": "asked.jsonl"}],
+        "against": {"kind": "model", "model": plain},
+        "opponents": {
+            "plain": {"kind": "model", "model": plain, "format": "tulu"},
+            "chat": {"kind": "model", "model": str(models / "smollm2")},
+        },
+        "judge": {"backend": {"kind": "transformers", "model": "some/judge"}},
+    }
+    trained = {"finetuning": {"model": "m"}, "evaluation": {"suite": "quick"}, "judging": judging}
+    given = load_run(write(tmp_path, settings | trained), ())
+    assert [(check.what, check.code) for check in asked(given)] == [("judging.against: chat", "settings")]
 
 
 def test_a_column_of_ratings_that_is_not_there_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -144,6 +252,11 @@ def test_files_that_are_no_part_of_their_source_are_found_before_a_run(
     said = checked(tmp_path, settings)
     assert said["pool.sources.mine"].startswith("FAIL")
     assert said["pool.sources.mine.path"].startswith("ok")
+
+
+def write_yaml(file: Path, values: dict[str, Any]) -> str:
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return str(file)
 
 
 def weights(folder: Path, **gib: int) -> str:

@@ -6,20 +6,16 @@ import copy
 import functools
 import json
 import operator
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from pydantic import BaseModel
 
 from tamis.cli import main
 from tamis.core.errors import SettingsError
-from tamis.core.settings import models_in, parse
-from tamis_pipelines import reachable
+from tamis.core.settings import parse
 from tamis_pipelines.reachable import check_reachable
 from tamis_pipelines.settings import RunSettings
 from tests.certificates import private_certificate
@@ -494,30 +490,6 @@ def test_a_folder_of_this_machine_with_the_look_of_a_name_on_the_hub(
     (tmp_path / "models" / "base").mkdir(parents=True)
     with pytest.raises(SettingsError, match=r"finetuning\.model: models/base"):
         check_reachable(settings)
-
-
-def test_every_setting_that_is_described_as_a_file_is_looked_at() -> None:
-    """A new setting that names files must be looked at before a run, or be listed here with its reason."""
-    told = {name for name, text in described(RunSettings, set()) if re.search(r"\b(files?|folder|path|s3://)", text)}
-    about = {"work_dir": "local runs only", "key": "a column", "source": "a source", "source_column": "a column"}
-    about |= {"name": "what tables say", "max_json_mib": "a size", "batch_bytes": "a size", "scale": "a choice"}
-    assert told - set(about) == {
-        "path", "dataset", "model", "tokenizer", "prompt", "store", "exclude", "also", "deepspeed", "suite", "data_dir",
-    }  # fmt: skip
-    assert told - set(about) <= reachable._STORED | reachable._ON_THE_HUB | reachable._SHIPPED | reachable._FOLDERS
-
-
-def described(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[tuple[str, str]]:
-    """Name and description of every plain setting in `model`, however deep."""
-    if model in seen:
-        return
-    seen.add(model)
-    for name, field in model.model_fields.items():
-        inner = models_in(field.annotation)
-        for one in inner:
-            yield from described(one, seen)
-        if not inner:
-            yield name, field.description or ""
 
 
 def changed(values: dict[str, Any], place: str, value: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tamis.core.references import DataPath
 from tamis.core.scales import Scale
 from tamis.core.settings import Settings, StageSettings
 
@@ -22,7 +23,7 @@ class GradesSettings(Settings):
     """Where human grades of some of the samples are: in a field of the pool's metadata, or in files."""
 
     column: str | None = Field(None, min_length=1, description="field of the pool's metadata that holds the grade")
-    path: str | tuple[str, ...] | None = Field(
+    path: DataPath | tuple[DataPath, ...] | None = Field(
         None,
         min_length=1,
         description="file with the columns id and grade, and grader, note and weight where there are any: .jsonl, .csv "

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tamis.core.models import Precision
+from tamis.core.references import HubModel
 from tamis.core.settings import StageSettings
 
 
@@ -15,7 +16,7 @@ class EmbeddingSettings(StageSettings):
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    model: str = Field(
+    model: HubModel = Field(
         "BAAI/bge-large-en-v1.5", description="encoder: a hub name, or a folder in Hugging Face layout", min_length=1
     )
     revision: str | None = Field(None, description="commit or tag of the hub model")

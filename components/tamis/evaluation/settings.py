@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tamis.core.models import Precision
+from tamis.core.references import HubModel, LocalFolder, Reference
 from tamis.core.settings import StageSettings
+
+
+def _suite_read(settings: EvaluationSettings) -> str:
+    from tamis.evaluation.suite import open_suite  # which is made of these settings
+
+    suite, _ = open_suite(settings)
+    return f"{settings.suite}, {len(suite.tasks)} tasks"
 
 
 class EvaluationSettings(StageSettings):
@@ -15,7 +23,7 @@ class EvaluationSettings(StageSettings):
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    model: str = Field(
+    model: HubModel = Field(
         "meta-llama/Llama-3.1-8B",
         description="model that is evaluated when no trained one is given: a hub name or a folder",
         min_length=1,
@@ -26,8 +34,10 @@ class EvaluationSettings(StageSettings):
         description="what the evaluation of that model is called; a trained one keeps its own name",
     )
     revision: str | None = Field(None, description="commit or tag of the hub model")
-    suite: str = Field("paper", description="paper, quick, or the path of a suite (YAML)", min_length=1)
-    data_dir: str | None = Field(
+    suite: Annotated[str, Reference("shipped", _suite_read)] = Field(
+        "paper", description="paper, quick, or the path of a suite (YAML)", min_length=1
+    )
+    data_dir: LocalFolder | None = Field(
         None, description="folder of tasks' relative data_files; null: as the suite says, else where its tasks lie"
     )
     backend: Literal["hf", "vllm"] = Field("hf", description="lm-eval's model class; hf: transformers; vllm: vLLM")

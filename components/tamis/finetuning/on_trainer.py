@@ -15,14 +15,13 @@ from pydantic import Field
 
 from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import SettingsError
+from tamis.core.references import MOUNTED, Reference, StoreUri, reaches_pods, walk
 from tamis.core.settings import Settings, hash_of, parse, understood
 from tamis.core.steps import Uri, deliver
-from tamis.core.storage import is_remote
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.finetuning.trainjobs import GROUP, ORDER, VERSION, TrainJobError, TrainJobs
 
 log = logging.getLogger(__name__)
-_MOUNTED = "/cache/"  # the only local paths that a TrainJob's pods share with others
 _LONGEST_NAME = 40  # the names of a TrainJob's pods are longer by some twenty characters
 
 
@@ -30,7 +29,7 @@ class TrainerSettings(Settings):
     """The nodes of a training, and the runtime that says all else of its pods."""
 
     nodes: int = Field(1, ge=1, description="nodes that train together")
-    place: str | None = Field(
+    place: StoreUri | None = Field(
         None, min_length=1, description="prefix in object storage for what a pipeline and its TrainJobs hand each other"
     )
     runtime: str = Field("tamis-finetune", min_length=1, description="TrainingRuntime in the namespace")
@@ -149,14 +148,17 @@ def _resources(trainer: TrainerSettings) -> dict[str, Any]:
 
 
 def _check(settings: FinetuningSettings, trainer: TrainerSettings, *, selection: str, out: str) -> None:
-    deepspeed = settings.deepspeed if settings.deepspeed not in (None, "zero2", "zero3") else None
-    model = settings.model if settings.model.startswith((".", "/", "~")) else None
-    named = {"--selection": selection, "--out": out, "finetuning.deepspeed": deepspeed, "finetuning.model": model}
-    for what, place in named.items():
-        if place is not None and not is_remote(str(place)) and not str(place).startswith(_MOUNTED):
+    named = [("--selection", selection, Reference("data")), ("--out", out, Reference("store"))]
+    named += [
+        (setting.where, str(setting.value), setting.reference)
+        for setting in walk(settings, "finetuning")
+        if setting.reference is not None and setting.value is not None
+    ]
+    for what, place, reference in named:
+        if not reaches_pods(reference, place):
             raise SettingsError(
                 f"{what}: {place} is on this machine, where a TrainJob's pods cannot see it",
-                allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {_MOUNTED}",
+                allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {MOUNTED}",
             )
     check_nodes(settings, trainer)
 

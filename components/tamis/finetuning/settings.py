@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,10 +11,18 @@ from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
 from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
+from tamis.core.references import Reference, TrainedModel
 from tamis.core.settings import Settings, StageSettings, load_yaml
 
 DEEPSPEED = Path(__file__).parent / "deepspeed"
 _FORMATS = (".yaml", ".yml", ".json")  # JSON is read as the YAML that it is
+
+
+def _deepspeed_read(settings: FinetuningSettings) -> str:
+    file = settings.deepspeed_file
+    if file is None:
+        return ""
+    return f"{settings.deepspeed}, with {', '.join(load_yaml(file))}"
 
 
 def _presets() -> dict[str, Path]:
@@ -44,7 +52,7 @@ class FinetuningSettings(StageSettings):
     OUTPUT_REVISION: ClassVar[int] = 1
 
     preset: str | None = Field(None, description="settings by name, under those given: paper, paper-alpaca")
-    model: str = Field(
+    model: TrainedModel = Field(
         "meta-llama/Llama-3.1-8B",
         description="base model: a hub name, or a folder in Hugging Face layout",
         min_length=1,
@@ -76,7 +84,7 @@ class FinetuningSettings(StageSettings):
     processes: int | None = Field(
         None, ge=1, description="training processes per node; null: one per visible GPU, one on a CPU"
     )
-    deepspeed: str | None = Field(
+    deepspeed: Annotated[str, Reference("shipped", _deepspeed_read)] | None = Field(
         None, description="zero2, zero3, or the path of a DeepSpeed configuration (YAML, JSON); null: without DeepSpeed"
     )
     seed: int = Field(42, ge=0, description="of the adapter's start, the order of samples and dropout")

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from tamis.core.conversations import Format
 from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
+from tamis.core.references import DataPath, TrainedModel
 from tamis.core.settings import Settings, StageSettings
 
 
@@ -26,7 +27,7 @@ class TaskSettings(Settings):
     """A task that training shall help with, by a few examples of it."""
 
     name: str = Field(description="what the task is called", min_length=1)
-    path: str = Field(
+    path: DataPath = Field(
         description='JSONL, local or s3://: {"messages", "subtask"} or {"prompt", "completion", "subtask"} a line; '
         "subtask may be left out",
         min_length=1,
@@ -57,7 +58,7 @@ class InfluenceSettings(StageSettings):
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    model: str = Field(
+    model: TrainedModel = Field(
         "meta-llama/Llama-3.1-8B", description="base model: a hub name, or a folder in Hugging Face layout",
         min_length=1,
     )  # fmt: skip

@@ -16,11 +16,19 @@ from tamis.core.llm.settings import (
     VllmSettings,
 )
 from tamis.core.models import Precision
+from tamis.core.references import DataPath, HubDataset, HubModel, Reference, StoreUri
 from tamis.core.settings import Settings, StageSettings
+from tamis.judging.prompts import load_prompt
 
 # What a judge's backend has unless its settings say otherwise: two answers are longer than one sample of a pool, and
 # nobody reads the probabilities of its numbers.
 _OF_A_JUDGE = {"max_sample_tokens": 8192, "logprobs": False}
+
+
+def _prompt_read(settings: JudgeSettings) -> str:
+    return f"{settings.prompt}, version {load_prompt(settings.prompt).version}"
+
+
 _NAME = Field(
     None,
     pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -33,10 +41,10 @@ class PromptSet(Settings):
     """Questions that both models answer: out of one JSONL file, or a data set of the hub."""
 
     name: str = Field(min_length=1, description="what tables call the set")
-    path: str | None = Field(
+    path: DataPath | None = Field(
         None, min_length=1, description="JSON file, local or s3://: one object a line, or an array"
     )
-    dataset: str | None = Field(
+    dataset: HubDataset | None = Field(
         None, min_length=1, description="instead of path: a hub name, or a folder that the library datasets loads"
     )
     config: str | None = Field(None, description="with dataset: its configuration")
@@ -66,7 +74,7 @@ class ModelContestant(Settings):
 
     kind: Literal["model"] = Field("model", description="a local model writes the answers")
     name: str | None = _NAME
-    model: str = Field(min_length=1, description="a hub name, or a folder in Hugging Face layout")
+    model: HubModel = Field(min_length=1, description="a hub name, or a folder in Hugging Face layout")
     revision: str | None = Field(None, description="commit or tag of the hub model")
     format: Format = Field(
         "chat",
@@ -79,7 +87,7 @@ class ArtifactContestant(Settings):
     """A model that Tamis trained, local or in object storage; it answers in this process, in the format it knows."""
 
     kind: Literal["artifact"] = Field("artifact", description="a model artifact writes the answers")
-    path: str = Field(min_length=1, description="the artifact that `finetune` made: a folder or s3://…")
+    path: DataPath = Field(min_length=1, description="the artifact that `finetune` made: a folder or s3://…")
 
 
 class ServiceContestant(ServiceSettings):
@@ -102,7 +110,7 @@ class AnswersContestant(Settings):
 
     kind: Literal["answers"] = Field("answers", description="the answers exist already")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="what tables call it")
-    path: str = Field(min_length=1, description="JSON file, local or s3://: one object a line, or an array")
+    path: DataPath = Field(min_length=1, description="JSON file, local or s3://: one object a line, or an array")
     fields: list[str] = Field(["prompt"], min_length=1, description="where the prompt's text is, as in a prompt set")
     answer: str = Field("answer", min_length=1, description="where the answer is, as in choices.0.turns.0")
     written_by: str | None = Field(
@@ -152,7 +160,7 @@ class JudgeSettings(Settings):
         description="what answers, as for a rater: kind: transformers, vllm, openai or openai-batch; by default "
         "max_sample_tokens is 8192 here, and logprobs false"
     )
-    prompt: str = Field(
+    prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
         "scores-v1", min_length=1, description="scores-v1, verdict-v1, or the path of a YAML file of a judge's prompt"
     )
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable number")
@@ -190,7 +198,7 @@ class JudgingSettings(StageSettings):
     max_cost: float | None = Field(
         None, gt=0, description="stop before answers and verdicts, those of earlier runs included, cost more than this"
     )
-    store: str | None = Field(
+    store: StoreUri | None = Field(
         None,
         min_length=1,
         description="folder or s3:// prefix that keeps every answer and verdict, for this and later runs; "

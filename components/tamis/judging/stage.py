@@ -13,6 +13,7 @@ from tamis.core.llm.budget import Allowance, Words, at_once
 from tamis.core.llm.readings import counted
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
+from tamis.core.references import folders_in
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.store import spare_places
@@ -47,6 +48,7 @@ def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | N
     chosen = {which: choice_of(settings, which) for which in ("model", "against")}
     files = {f"prompts {one.name}": fingerprint(one.path) for one in settings.prompts if one.path is not None}
     files |= {which: print_ for which, one in chosen.items() if (print_ := file_of(one)) is not None}
+    files |= folders_in(settings, "dataset", "tokenizer")
     files["prompt"] = load_prompt(settings.judge.prompt).hash
     backend = settings.judge.backend
     if not isinstance(backend, ServiceSettings):  # of a service's model the name is all that is known

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from tamis.core.references import DataPath, HubDataset
 from tamis.core.settings import Settings, StageSettings
 from tamis.pool import recipes
 
@@ -26,10 +27,10 @@ class Source(Settings):
     model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(min_length=1, description="what the samples' column `source` says; unique in the pool")
-    path: str | None = Field(
+    path: DataPath | None = Field(
         None, min_length=1, description="file, folder or glob, or an s3:// file or folder; see the README for formats"
     )
-    dataset: str | None = Field(
+    dataset: HubDataset | None = Field(
         None, min_length=1, description="data set on the hub, or a folder that `datasets` loads"
     )
     recipe: str | None = Field(None, description="one of: " + ", ".join(recipes.names()))

@@ -15,9 +15,11 @@ from tamis.core.llm.settings import (
     TransformersSettings,
     VllmSettings,
 )
+from tamis.core.references import DataPath, Reference, StoreUri
 from tamis.core.scales import Scale
 from tamis.core.settings import Settings, StageSettings
 from tamis.rating import raters, shards
+from tamis.rating.prompts import load_prompt
 
 
 def _part(value: Any) -> int | float:
@@ -34,15 +36,22 @@ def _files(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _prompt_read(settings: RatingSettings) -> str:
+    """Read the prompt; imported ratings have none."""
+    if isinstance(settings.backend, ImportSettings):
+        return ""
+    return f"{settings.prompt}, version {load_prompt(settings.prompt).version}"
+
+
 Part = Annotated[int | float, BeforeValidator(_part)]
-FileName = Annotated[str, Field(min_length=1)]
+FileName = Annotated[DataPath, Field(min_length=1)]
 
 
 class ImportSettings(Settings):
     """Ratings from a JSONL, CSV or Parquet file, local or in object storage."""
 
     kind: Literal["import"] = Field("import", description="the ratings exist already")
-    path: str = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or s3://…")
+    path: DataPath = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or s3://…")
     by: Literal["id", "row", "metadata"] = Field(
         description="how rows find their samples: by sample id, by row in the sample's source, or by a kept field"
     )
@@ -105,7 +114,9 @@ class RatingSettings(StageSettings):
         TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings | ImportSettings,
         Field(discriminator="kind"),
     ] = Field(description="what answers: kind: transformers, vllm, openai, openai-batch or import")
-    prompt: str = Field("ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one")
+    prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
+        "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one"
+    )
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")
     top_k: int = Field(0, ge=0, description="sample from so many most probable; 0: from all")
@@ -120,7 +131,7 @@ class RatingSettings(StageSettings):
     max_cost: float | None = Field(
         None, gt=0, description="stop before the pool's ratings, those of earlier runs included, cost more than this"
     )
-    store: str | None = Field(
+    store: StoreUri | None = Field(
         None,
         min_length=1,
         description="folder or s3:// prefix that keeps every finished rating, for this and later runs; "

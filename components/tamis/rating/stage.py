@@ -30,6 +30,7 @@ from tamis.core.models import revision_of
 from tamis.core.progress import Progress
 from tamis.core.samples import as_text
 from tamis.core.settings import hash_of
+from tamis.core.references import folders_in
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint, is_remote
 from tamis.core.store import Store, Writer, spare_places
@@ -129,6 +130,7 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
     else:
         prompt = load_prompt(settings.prompt)
         body, files = _rate, {"prompt": prompt.hash}
+        files |= folders_in(settings, "tokenizer")
         files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
         if isinstance(
             backend, TransformersSettings | VllmSettings

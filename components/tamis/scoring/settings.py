@@ -9,6 +9,7 @@ from pydantic import Field
 from tamis.core.conversations import Format
 from tamis.core.leftout import MOST_LEFT_OUT
 from tamis.core.models import Precision
+from tamis.core.references import HubModel
 from tamis.core.settings import Settings, StageSettings
 
 
@@ -16,7 +17,7 @@ class PerplexitySettings(Settings):
     """How surprised a model is by the responses."""
 
     kind: Literal["perplexity"] = Field("perplexity", description="perplexity of the samples under a causal model")
-    model: str = Field(
+    model: HubModel = Field(
         "meta-llama/Llama-3.1-8B-Instruct",
         description="causal model: a hub name, or a folder in Hugging Face layout",
         min_length=1,
@@ -34,9 +35,9 @@ class DeitaSettings(Settings):
     """DEITA's scorers of complexity and quality (Liu et al., arXiv 2312.15685)."""
 
     kind: Literal["deita"] = Field(description="complexity of instructions times quality of responses")
-    complexity_model: str = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")
+    complexity_model: HubModel = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")
     complexity_revision: str | None = Field(None, description="commit or tag of the complexity model")
-    quality_model: str = Field("hkust-nlp/deita-quality-scorer", description="scorer of responses")
+    quality_model: HubModel = Field("hkust-nlp/deita-quality-scorer", description="scorer of responses")
     quality_revision: str | None = Field(None, description="commit or tag of the quality model")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tamis.core.references import DataPath
 from tamis.core.settings import StageSettings
 
 StrategyName = Literal["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
@@ -65,7 +66,7 @@ class SelectionSettings(StageSettings):
     sources: dict[str, Amount] = Field(
         {}, description="how much of the subset comes from a source: a number, or a share of the size below 1"
     )
-    exclude: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    exclude: Annotated[tuple[DataPath, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="files (txt, jsonl, csv, parquet) with the ids of samples that are never picked"
     )
     seed: int = Field(42, ge=0, lt=2**63, description="decides random choices and the order of equals")

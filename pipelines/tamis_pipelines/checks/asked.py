@@ -7,23 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import TransformersSettings, VllmSettings
+from tamis.judging.settings import ModelContestant
 from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.models import in_cache
 from tamis_pipelines.settings import RunSettings
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of the classes of models that write text
 
 
 def asked(settings: RunSettings) -> Iterator[Check]:
-    """Every rater, and the judge, that runs here and whose files are here."""
-    backends: dict[str, object] = {f"raters.{rater.name}.backend": rater.backend for rater in settings.raters}
-    if settings.judging is not None:
-        backends["judging.judge.backend"] = settings.judging.judge.backend
-    for where, backend in backends.items():
-        if isinstance(backend, TransformersSettings | VllmSettings):
-            config = _json(backend.model, "config.json")
-            if config is not None and (wrong := _why_not(backend.model, config)):
-                yield Check(f"{where}: chat", "failed", wrong, "name a chat model, as *-Instruct or *-Chat are called")
+    """Every rater, the judge and its opponents that run here and whose files are here."""
+    asked: dict[str, object] = {f"raters.{rater.name}.backend": rater.backend for rater in settings.raters}
+    if (judging := settings.judging) is not None:
+        asked |= {"judging.judge.backend": judging.judge.backend, "judging.against": judging.against}
+        asked |= {f"judging.opponents.{name}": opponent for name, opponent in judging.opponents.items()}
+    for where, one in asked.items():
+        chats = isinstance(one, ModelContestant) and one.format == "chat"
+        if chats or isinstance(one, TransformersSettings | VllmSettings):
+            config = _json(one.model, "config.json")
+            if config is not None and (wrong := _why_not(one.model, config)):
+                action = "name a chat model, as *-Instruct or *-Chat are called"
+                yield Check(f"{where}: chat", "failed", wrong, action, SettingsError.code)
 
 
 def _why_not(model: str, config: dict[str, Any]) -> str:
@@ -51,7 +57,4 @@ def _file(model: str, name: str) -> Path | None:
     """A file of a model in a folder, or in this machine's cache of the hub."""
     if Path(model).is_dir():
         return file if (file := Path(model) / name).is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(model, name)
-    return Path(cached) if isinstance(cached, str) else None
+    return in_cache(model, name)

@@ -18,16 +18,22 @@ class Check:
     level: Literal["ok", "note", "failed"]
     seen: str
     action: str = ""
+    code: str = ""
+    """Of a failed one the kind of error that a run would end with, as `TamisError.code`, where that is known."""
 
     @classmethod
-    def of(cls, what: str, passed: bool, seen: str, action: str = "") -> Check:
-        """A check that can only be passed or failed."""
-        return cls(what, "ok" if passed else "failed", seen, action)
+    def of(
+        cls, what: str, passed: bool, seen: str, action: str = "", *, error: type[TamisError] | None = None
+    ) -> Check:
+        """A check that can only be passed or failed; `error` is what a run would end with if it is not."""
+        code = error.code if error is not None and not passed else ""
+        return cls(what, "ok" if passed else "failed", seen, action, code)
 
     @classmethod
     def refused(cls, what: str, error: TamisError) -> Check:
         """What an error says is wrong."""
-        return cls(what, "failed", error.problem, "; ".join(filter(None, (_allowed(error), error.action))))
+        action = "; ".join(filter(None, (_allowed(error), error.action)))
+        return cls(what, "failed", error.problem, action, error.code)
 
     @property
     def passed(self) -> bool:

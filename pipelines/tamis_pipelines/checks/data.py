@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tamis.core.errors import InputError, StorageError, TamisError
+from tamis.core.errors import InputError, SettingsError, StorageError, TamisError
 from tamis.core.storage import exists, is_remote, locate, looked_for
 from tamis.curation.grades import check_files
 from tamis.curation.settings import GradesSettings
@@ -18,19 +18,17 @@ from tamis.pool.sources import count_rows, files_at
 from tamis.rating.rating_files import checked_file
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.checks.check import Check
-from tamis_pipelines.checks.fields import fields_of, last
+from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.checks.models import DEMO, MAKE_DEMO
 from tamis_pipelines.settings import RunSettings
 
 _LARGE = 1 << 28  # bytes of files that are not read beforehand
-_LISTED = (".exclude.", ".grades.path.", ".also.")  # settings that name several files
 
 
 def data(settings: RunSettings) -> Iterator[Check]:
     """Everything that is read from files."""
-    for where, value in fields_of(settings):
-        if value is not None and (last(where) == "path" or any(name in where for name in _LISTED)):
-            yield _data(where, str(value))
+    yield from (_data(where, path) for where, path in referring(settings, "data"))
+    yield from (_folder(where, path) for where, path in referring(settings, "folder"))
     found = [_first_rows(source, settings.pool) for source in settings.pool.sources]
     found += [_ratings(rater) for rater in settings.raters]
     found += [_field_of_ratings(rater, settings.pool) for rater in settings.raters]
@@ -52,7 +50,13 @@ def _data(where: str, path: str) -> Check:
         action = f"give a file, local or in object storage; if this is a data set of the hub, {hub}"
     if not found and path.startswith(DEMO):
         action = MAKE_DEMO
-    return Check.of(where, found, path if found else f"nothing at {looked_for(path)}", action)
+    return Check.of(where, found, path if found else f"nothing at {looked_for(path)}", action, error=StorageError)
+
+
+def _folder(where: str, path: str) -> Check:
+    found = Path(path).is_dir()
+    seen = path if found else f"no folder {looked_for(path)}"
+    return Check.of(where, found, seen, f"correct {where}, or make the folder", error=SettingsError)
 
 
 def _first_rows(source: Source, settings: PoolSettings) -> Check | None:

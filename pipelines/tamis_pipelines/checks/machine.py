@@ -10,29 +10,26 @@ from pathlib import Path
 from tamis.core.errors import TamisError
 from tamis.core.machine import store_of_run
 from tamis.core.models import weight_bytes
+from tamis.core.references import Setting
 from tamis.core.storage import is_remote, locate, write_bytes
 from tamis.rating.settings import ImportSettings
 from tamis_pipelines.checks.check import Check
-from tamis_pipelines.checks.fields import fields_of, last
-from tamis_pipelines.checks.models import GIB, models_of
+from tamis_pipelines.checks.fields import fields_of, referring
+from tamis_pipelines.checks.models import GIB
 from tamis_pipelines.settings import RunSettings
 
 # Training an adapter and merging it hold up to about four times the weights at once; loading alone, little beside them.
 _MEMORY_OF_TRAINING, _MEMORY_OF_LOADING = 4, 1.2
-_TRAINED = ("finetuning.", "experiment.", "influence.")
 _MEMORY_BESIDE_MODELS = 2 * GIB
 _DISK_BESIDE_MODELS = 1 * GIB
 
 
 def machine(settings: RunSettings) -> Iterator[Check]:
     """Whether results can be written, and whether there is room for the work."""
-    yield _writable("work_dir", str(settings.work_dir))
-    for where, value in fields_of(settings):
-        if value is not None and last(where) == "store":
-            yield _writable(where, str(value))
+    yield from (_writable(where, place) for where, place in referring(settings, "work", "store"))
     yield from _store(settings)
-    models = models_of(settings)
-    elsewhere = sorted({model for _, model in models if not Path(model).is_dir()})
+    models = [field for field in fields_of(settings) if field.reference and field.reference.to == "model"]
+    elsewhere = sorted({str(field.value) for field in models if not Path(str(field.value)).is_dir()})
     yield from (_gpus(), _memory(models, elsewhere), _disk(settings, elsewhere))
 
 
@@ -74,19 +71,19 @@ def _not_counted(models: list[str]) -> str:
     return f"; not counted, for they are not here: {', '.join(models)}" if models else ""
 
 
-def _memory(models: list[tuple[str, str]], elsewhere: list[str]) -> Check:
+def _memory(models: list[Setting], elsewhere: list[str]) -> Check:
     import psutil
 
     free = psutil.virtual_memory().available
-    needed = max((_held(where, model) for where, model in models), default=0) + _MEMORY_BESIDE_MODELS
+    needed = max(map(_held, models), default=0) + _MEMORY_BESIDE_MODELS
     seen = f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed{_not_counted(elsewhere)}"
     return Check.of("memory", free >= needed, seen, "choose a smaller model, or a machine with more memory")
 
 
-def _held(where: str, model: str) -> float:
+def _held(model: Setting) -> float:
     """Bytes of memory that the work with a model takes."""
-    factor = _MEMORY_OF_TRAINING if where.startswith(_TRAINED) else _MEMORY_OF_LOADING
-    return factor * weight_bytes(Path(model))
+    trained = model.reference is not None and model.reference.trained
+    return (_MEMORY_OF_TRAINING if trained else _MEMORY_OF_LOADING) * weight_bytes(Path(str(model.value)))
 
 
 def _disk(settings: RunSettings, elsewhere: list[str]) -> Check:

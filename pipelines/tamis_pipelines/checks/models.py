@@ -1,4 +1,4 @@
-"""Models that a run loads, and the suite that they are evaluated on."""
+"""What a run takes from the hub or from folders beside: models, tokenizers, data sets."""
 
 from __future__ import annotations
 
@@ -6,63 +6,91 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tamis.core.errors import TamisError
+from tamis.core.errors import InputError, ModelError, TamisError
 from tamis.core.models import weight_bytes
-from tamis.evaluation.suite import open_suite
 from tamis_pipelines.checks.check import Check
-from tamis_pipelines.checks.fields import fields_of, last
-from tamis_pipelines.checks.services import services_of
+from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.settings import RunSettings
 
 GIB = 1 << 30
 DEMO, MAKE_DEMO = "build/demo/", "make demo, which also makes what the other examples share with it"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
 def models_of(settings: RunSettings) -> list[tuple[str, str]]:
     """Folders and hub names of models that run on this machine, each with its dotted place."""
-    services = dict(services_of(settings))
-    return [
-        (where, str(value))
-        for where, value in fields_of(settings)
-        if value is not None and last(where).endswith("model") and where not in services
-    ]
+    return list(referring(settings, "model"))
 
 
 def models(settings: RunSettings) -> Iterator[Check]:
-    """Every model, and the suite."""
+    """Every model, tokenizer and data set."""
     yield from (_model(where, model) for where, model in models_of(settings))
-    yield from _suite(settings)
+    yield from (_tokenizer(where, name) for where, name in referring(settings, "tokenizer"))
+    yield from (_dataset(where, name) for where, name in referring(settings, "dataset"))
 
 
 def _model(where: str, model: str) -> Check:
     folder = Path(model)
-    if folder.is_dir():
-        size = weight_bytes(folder)
-        whole = size > 0 and (folder / "config.json").is_file()
-        seen = f"{model}, {size / GIB:.2f} GiB of weights" if whole else f"{model} has no config.json or no weights"
-        return Check.of(where, whole, seen, "give a folder in Hugging Face layout: config.json and *.safetensors")
-    if model.startswith((".", "/")) or model.count("/") > 1:
-        action = MAKE_DEMO if model.startswith(DEMO) else f"correct {where}, or make the model first"
-        return Check.of(where, False, f"no folder {model}", action)
-    from huggingface_hub import get_token, try_to_load_from_cache
+    if not folder.is_dir():
+        return _elsewhere(where, model, "model", "config.json")
+    size = weight_bytes(folder)
+    whole = size > 0 and (folder / "config.json").is_file()
+    seen = f"{model}, {size / GIB:.2f} GiB of weights" if whole else f"{model} has no config.json or no weights"
+    action = "give a folder in Hugging Face layout: config.json and *.safetensors"
+    return Check.of(where, whole, seen, action, error=ModelError)
 
-    if isinstance(try_to_load_from_cache(model, "config.json"), str):
-        return Check.of(where, True, f"{model}, in this machine's hub cache")
+
+def _tokenizer(where: str, name: str) -> Check:
+    folder = Path(name)
+    if not folder.is_dir():
+        return _elsewhere(where, name, "tokenizer", "tokenizer_config.json")
+    whole = any((folder / file).is_file() for file in _TOKENIZERS)
+    seen = f"{name}{'' if whole else ' has no tokenizer'}"
+    return Check.of(where, whole, seen, f"give a folder with {_TOKENIZERS[0]}", error=ModelError)
+
+
+def _elsewhere(where: str, name: str, what: str, file: str) -> Check:
+    """A model or tokenizer that is no folder here, and is known by its `file` in the hub's cache."""
+    if _is_path(name):
+        action = MAKE_DEMO if name.startswith(DEMO) else f"correct {where}, or make the {what} first"
+        return Check.of(where, False, f"no folder {name}", action, error=ModelError)
+    from huggingface_hub import get_token
+
+    if in_cache(name, file) is not None:
+        return Check.of(where, True, f"{name}, in this machine's hub cache")
+    return _to_download(where, name, "" if get_token() else "; no HF_TOKEN is set, which gated models need", ModelError)
+
+
+def _dataset(where: str, name: str) -> Check:
+    if Path(name).is_dir():
+        return Check.of(where, True, name)
+    if _is_path(name):
+        return Check.of(where, False, f"no folder {name}", f"correct {where}, or put the data there", error=InputError)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if (Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}").is_dir():
+        return Check.of(where, True, f"{name}, in this machine's hub cache")
+    return _to_download(where, name, "", InputError)
+
+
+def _to_download(where: str, name: str, more: str, error: type[TamisError]) -> Check:
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    seen = f"{model} is not in this machine's hub cache" + (" and the hub is off (HF_HUB_OFFLINE)" if offline else "")
-    token = "" if get_token() else "; no HF_TOKEN is set, which gated models need"
-    return Check.of(
-        where, not offline, f"{seen}; it will be downloaded{token}", f"hf download {model}, or give a folder"
-    )
+    seen = f"{name} is not in this machine's hub cache" + (" and the hub is off (HF_HUB_OFFLINE)" if offline else "")
+    action = f"hf download {name}, or give a folder"
+    return Check.of(where, not offline, f"{seen}; it will be downloaded{more}", action, error=error)
 
 
-def _suite(settings: RunSettings) -> Iterator[Check]:
-    if settings.evaluation is None:
-        return
+def in_cache(name: str, file: str) -> Path | None:
+    """A file of a model in this machine's cache of the hub; None where it is not there, or `name` is none of the hub's."""
+    from huggingface_hub import try_to_load_from_cache
+
     try:
-        suite, _ = open_suite(settings.evaluation)
-        yield Check.of("evaluation.suite", True, f"{settings.evaluation.suite}, {len(suite.tasks)} tasks")
-    except TamisError as error:
-        yield Check.of(
-            "evaluation.suite", False, error.problem.removeprefix("evaluation.suite: "), f"choose {error.allowed}"
-        )
+        cached = try_to_load_from_cache(name, file)
+    except ValueError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can be none of the hub's."""
+    return name.startswith((".", "/")) or name.count("/") > 1

@@ -19,6 +19,7 @@ from tamis.evaluation.suite import Places, Suite, load_entries, open_suite, own_
 from tamis.finetuning.conversations import check_tokenizer
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.scoring.settings import PerplexitySettings
+from tamis_pipelines.checks.models import in_cache
 from tamis_pipelines.settings import RunSettings
 
 Look = Callable[[], str]
@@ -71,9 +72,7 @@ def _is_here(model: str) -> bool:
     """Whether the model's small files can be read without a network."""
     if Path(model).is_dir():
         return (Path(model) / "config.json").is_file()
-    from huggingface_hub import try_to_load_from_cache
-
-    return all(isinstance(try_to_load_from_cache(model, name), str) for name in ("config.json", "tokenizer.json"))
+    return all(in_cache(model, name) is not None for name in ("config.json", "tokenizer.json"))
 
 
 def _tokens(model: str, revision: str | None, style: Format, stage: str) -> str:

