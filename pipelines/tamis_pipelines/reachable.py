@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.references import MOUNTED, reaches_pods

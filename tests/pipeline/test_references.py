@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 pytest.importorskip("kfp")
 
@@ -67,7 +67,7 @@ def test_the_check_above_sees_an_untyped_path() -> None:
     class New(Settings):
         somewhere: str | None = None
         listed: tuple[Path, ...] = ()
-        free: dict[str, Any] = {}
+        free: dict[str, Any] = Field({})
         number: int = 1
 
     assert [name for name, field in New.model_fields.items() if holds_text(field.annotation)] == [

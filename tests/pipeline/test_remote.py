@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import operator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

@@ -28,9 +28,9 @@ from tamis.core.llm.tally import Speed
 from tamis.core.machine import one_at_a_time, place_of_answers
 from tamis.core.models import revision_of
 from tamis.core.progress import Progress
+from tamis.core.references import folders_in
 from tamis.core.samples import as_text
 from tamis.core.settings import hash_of
-from tamis.core.references import folders_in
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint, is_remote
 from tamis.core.store import Store, Writer, spare_places

@@ -24,8 +24,9 @@ def asked(settings: RunSettings) -> Iterator[Check]:
         asked |= {"judging.judge.backend": judging.judge.backend, "judging.against": judging.against}
         asked |= {f"judging.opponents.{name}": opponent for name, opponent in judging.opponents.items()}
     for where, one in asked.items():
-        chats = isinstance(one, ModelContestant) and one.format == "chat"
-        if chats or isinstance(one, TransformersSettings | VllmSettings):
+        if isinstance(one, ModelContestant) and one.format != "chat":
+            continue
+        if isinstance(one, ModelContestant | TransformersSettings | VllmSettings):
             config = _json(one.model, "config.json")
             if config is not None and (wrong := _why_not(one.model, config)):
                 action = "name a chat model, as *-Instruct or *-Chat are called"

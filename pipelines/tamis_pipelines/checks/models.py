@@ -81,7 +81,7 @@ def _to_download(where: str, name: str, more: str, error: type[TamisError]) -> C
 
 
 def in_cache(name: str, file: str) -> Path | None:
-    """A file of a model in this machine's cache of the hub; None where it is not there, or `name` is none of the hub's."""
+    """A file of a model in this machine's hub cache; None where it is not there, or the hub has no such names."""
     from huggingface_hub import try_to_load_from_cache
 
     try:

@@ -32,8 +32,8 @@ class Outer(Settings):
     title: str = "t"
     files: Annotated[tuple[DataPath, ...], BeforeValidator(tuple)] = ()
     one_or_more: DataPath | tuple[DataPath, ...] | None = Field(None, min_length=1)
-    listed: list[Inner] = []
-    named: dict[str, Inner] = {}
+    listed: list[Inner] = Field([])
+    named: dict[str, Inner] = Field({})
 
 
 def test_what_is_referred_to_is_found_in_lists_mappings_and_unions() -> None:
