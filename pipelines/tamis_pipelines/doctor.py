@@ -10,6 +10,7 @@ from tamis_pipelines.checks.data import data
 from tamis_pipelines.checks.files import files
 from tamis_pipelines.checks.machine import machine
 from tamis_pipelines.checks.models import models
+from tamis_pipelines.checks.money import money
 from tamis_pipelines.checks.packages import packages
 from tamis_pipelines.checks.services import services
 from tamis_pipelines.checks.trainable import is_laid_out, looked_at
@@ -28,4 +29,4 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
             for where, found in looked_at(settings)
         ]
         checks += benchmarks(settings)
-    return [*checks, *services(settings), *machine(settings)]
+    return [*checks, *services(settings), *money(settings), *machine(settings)]

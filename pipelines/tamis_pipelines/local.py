@@ -20,6 +20,7 @@ from tamis.core.machine import STORE, store_of_run
 from tamis.core.processes import stopped_by, stops_children
 from tamis.core.progress import WARNING, load_packages
 from tamis.core.secrets import shown
+from tamis_pipelines.budget import by_payer, shares_of
 from tamis_pipelines.results import Results
 from tamis_pipelines.settings import RunSettings
 
@@ -61,6 +62,7 @@ def run(settings: RunSettings) -> Path:
 
     from tamis_pipelines.definitions import PIPELINES
 
+    arguments = settings.arguments(by_payer(shares_of(settings)))
     work = settings.work_dir.resolve()
     home = work / ".tamis"
     runs, results = home / "runs", Results(settings.results.resolve(), home)
@@ -86,7 +88,7 @@ def run(settings: RunSettings) -> Path:
             os.environ |= {REASON_FILE: str(reason), STOP_FILE: str(temporary / "stop")}
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
             try:
-                PIPELINES[settings.pipeline](shape_of(settings))(**settings.arguments())
+                PIPELINES[settings.pipeline](shape_of(settings))(**arguments)
             except RuntimeError:  # whose words are of Kubeflow's tasks
                 why = reason.read_text() or (
                     f"the step '{screen.step}' ended without a word; one that needs more memory than there is ends so"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from tamis.core.artifacts import manifest_of
-from tamis.core.errors import InputError, SettingsError
-from tamis.core.storage import is_remote
 from tamis.pool.saved import is_saved
-from tamis.pool.settings import PoolSettings, Source
-from tamis.pool.sources import count_rows, files_at, recipe_of
+from tamis.pool.sources import files_at
+from tamis_pipelines.budget import Share, shares_of
 from tamis_pipelines.plan_lines import Line, Planner
+from tamis_pipelines.pool_size import counted, is_counted
 from tamis_pipelines.rates import RatesSettings, UsedRates
 from tamis_pipelines.results import Results
 from tamis_pipelines.reuse import Reuse
@@ -37,6 +37,10 @@ class Plan:
     """Results of an earlier run in the same place, which a local run would take away."""
     assumed: str = ""
     """What only a run can find out, in words."""
+    budget: float | None = None
+    """Most money that raters and judging may spend together."""
+    shares: Sequence[Share] = ()
+    """Of the budget."""
 
     @property
     def gpu_hours(self) -> float:
@@ -82,7 +86,8 @@ def plan(settings: RunSettings, *, measure: bool = False) -> Plan:
     lines = list(planner.lines())
     names = [name for name in RatesSettings.model_fields if name in used.names | {"samples", "currency"}]
     goes = Results(settings.results.absolute(), reuse.home).gone(settings)
-    return Plan(samples, lines, planner.cells, settings.rates, names, goes, reuse.assumed)
+    most = settings.budget.max_cost if settings.budget else None
+    return Plan(samples, lines, planner.cells, settings.rates, names, goes, reuse.assumed, most, shares_of(settings))
 
 
 def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
@@ -96,38 +101,9 @@ def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
     if settings.rates.samples is not None:
         return settings.rates.samples
     made = manifest_of(settings.results / "pool")
-    if made is not None and not (pool.outlook and all(_is_counted(source) for source in settings.pool.sources)):
+    if made is not None and not (pool.outlook and all(is_counted(source) for source in settings.pool.sources)):
         for source in settings.pool.sources:  # what a run would stop at
-            if source.path is not None and _is_counted(source) and not is_saved(source.path):
+            if source.path is not None and is_counted(source) and not is_saved(source.path):
                 files_at(source.path)
         return made.rows
-    counts = {source.name: _rows(source, settings.pool) for source in settings.pool.sources}
-    if unknown := [name for name, count in counts.items() if count is None]:
-        raise SettingsError(
-            f"how many samples the sources {', '.join(unknown)} have is not known before the pool is assembled",
-            action="say how many the pool will have: --set rates.samples=50000",
-        )
-    if not (total := sum(count for count in counts.values() if count is not None)):
-        raise InputError(
-            f"the pool is empty: the sources {', '.join(counts)} have no rows",
-            action="check the sources; or say how many samples the pool will have: --set rates.samples=50000",
-        )
-    return total
-
-
-def _is_counted(source: Source) -> bool:
-    """Whether the rows of a source can be counted on this machine."""
-    return source.path is not None and not is_remote(source.path)
-
-
-def _rows(source: Source, settings: PoolSettings) -> int | None:
-    """Samples that a source gives at most, where that is known without a network."""
-    whole = None
-    if source.recipe is not None:
-        recipe = recipe_of(source.recipe)
-        # A recipe's own limit, which its number of samples follows, gives way to the user's.
-        whole = None if {"limit"} <= recipe.source.keys() & source.model_fields_set else recipe.samples
-    if source.path is not None and not is_remote(source.path):
-        whole = count_rows(source.path, settings)
-    counts = [count for count in (whole, source.limit) if count is not None]
-    return min(counts) if counts else None
+    return counted(settings)

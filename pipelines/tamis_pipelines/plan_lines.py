@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tamis.core.idfiles import read_ids
-from tamis.core.llm.settings import PriceSettings, ServiceSettings
+from tamis.core.llm.settings import ServiceSettings
 from tamis.core.settings import Settings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import ServiceContestant
 from tamis.rating.settings import RatingSettings
+from tamis_pipelines import costs
 from tamis_pipelines.answers import Matches, stored_in_matches, stored_ratings
 from tamis_pipelines.rates import RatesSettings, relative
 from tamis_pipelines.speeds import NOTHING, Speeds, Time, key_of, pairs, sum_of, within_limits
@@ -153,9 +154,8 @@ class Planner:
             work, hours = f"{asked:,}{sample} samples by {model}{saved}", each
         else:
             assert isinstance(rater.backend, ServiceSettings)
-            sent = rates.prompt_tokens + rates.tokens_per_sample
-            answered = rates.answer_tokens + getattr(rater.backend, "thinking_tokens", 0)
-            price, hours = _price(rater, rates).of(sent, answered), 0.0
+            one = costs.rating(rater, rater.backend, rates)
+            sent, answered, price, hours = one.sent, one.answered, one.price, 0.0
             tokens = f"{tokens_told(asked * (sent + answered))} by {model}"
             saved = f"{price * asked * left_out:,.2f} {rates.currency}"
             work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
@@ -218,7 +218,7 @@ class Planner:
             for number, model in enumerate(models)
         ]
         seen = stored_in_matches(self._reuse, matches)
-        prompts = seen.prompts or _prompts(judging, rates)
+        prompts = seen.prompts or costs.prompts_of(judging, rates)
         left = [match for match, found, _ in matches if found.state != "there"]
         # A judgement's time is that of all its answers, too; where none is known, each of these has its own.
         whole = sum_of(self._time("judging", match, prompts) for match in left)
@@ -249,8 +249,8 @@ class Planner:
 
     def _opponent(self, service: ServiceContestant, prompts: int, stored: int, whole: Time, unknown: str) -> Line:
         """The answers of an opponent that is a service, of which so many are `stored`."""
-        sent, answered = self._rates.prompt_tokens, self._rates.written_tokens
-        price, left = _price(service, self._rates).of(sent, answered), prompts - stored
+        one, left = costs.answer(service, self._rates), prompts - stored
+        sent, answered, price = one.sent, one.answered, one.price
         work = f"{tokens_told(prompts * (sent + answered))} by {service.model}"
         time = within_limits(service, left, left * sent, left * answered)
         return Line(
@@ -267,9 +267,9 @@ class Planner:
         asked, stored = 2 * prompts * of, round(2 * prompts * sum(seen.of_judge))
         left, hours, time = asked - stored, 0.0, whole
         if isinstance(backend, ServiceSettings):
-            sent = rates.prompt_tokens + 2 * rates.written_tokens
-            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
-            price, work = _price(judging, rates).of(sent, answered), tokens_told(asked * (sent + answered))
+            one = costs.verdict(judging, backend, rates)
+            sent, answered, price = one.sent, one.answered, one.price
+            work = tokens_told(asked * (sent + answered))
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)
         else:
@@ -320,17 +320,6 @@ def _asked(rater: RatingSettings, samples: int) -> int:
     """How many samples are rated, those of `also` counted as if none of them were drawn anyway."""
     also = sum(len(read_ids(file, setting=f"raters.{rater.name}.also")) for file in rater.also)
     return min(rater.asked(samples) + also, samples)
-
-
-def _prompts(judging: CellsJudging, rates: RatesSettings) -> int:
-    """Prompts of a match, as far as the settings limit them."""
-    limits = [prompts.limit for prompts in judging.prompts]
-    return rates.judged_prompts if None in limits else sum(limit for limit in limits if limit)
-
-
-def _price(asking: RatingSettings | CellsJudging | ServiceContestant, rates: RatesSettings) -> PriceSettings:
-    """What a service's tokens cost: as its own section says, else at the rates."""
-    return asking.price or PriceSettings(input=rates.input_price, output=rates.output_price)
 
 
 def tokens_told(count: float) -> str:

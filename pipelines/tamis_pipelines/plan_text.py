@@ -14,7 +14,9 @@ _MANY = 50  # cells; Kubeflow is known to work with fan-outs in the tens
 
 def as_text(plan: Plan) -> str:
     """The plan as tables: steps, what they take here, cells, and the rates that it rests on."""
-    return "\n".join([*_steps(plan), "", *_times(plan), "", *_cells(plan), "", *_rates(plan), *_end(plan)])
+    parts = [_steps(plan), _times(plan), _budget(plan), _cells(plan), _rates(plan)]
+    told = [lines for lines in map(list, parts) if lines]
+    return "\n".join([*"\n\n".join("\n".join(lines) for lines in told).split("\n"), *_end(plan)])
 
 
 def _steps(plan: Plan) -> Iterator[str]:
@@ -82,6 +84,22 @@ def _times(plan: Plan) -> Iterator[str]:
         yield "The sum is without what is not known."
     if unknown:
         yield "`tamis plan --measure` measures models that run here, for some seconds each."
+
+
+def _budget(plan: Plan) -> Iterator[str]:
+    """The shares of the budget, and whether it is enough by the estimate."""
+    if plan.budget is None:
+        return
+    currency, estimate = plan.rates.currency, sum(share.estimate for share in plan.shares)
+    beyond = estimate - plan.budget
+    told = f"exceed it by {beyond:,.2f} {currency}" if beyond > 0 else f"leave {-beyond:,.2f} {currency}"
+    yield (
+        f"The budget of {plan.budget:,.2f} {currency} is shared out by the estimates, which {told}; they are of all "
+        "answers, whether they are there or not:"
+    )
+    rows = [["payer", "estimate", "share"]]
+    rows += [[share.payer, f"{share.estimate:,.2f}", f"{share.money:,.2f}"] for share in plan.shares]
+    yield from ["", *_columns(rows)]
 
 
 def _cells(plan: Plan) -> Iterator[str]:

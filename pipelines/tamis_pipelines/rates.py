@@ -19,7 +19,7 @@ class RatesSettings(Settings):
     """The rates that `tamis plan` calculates with; put your own measurements in their place.
 
     Rates are of one GPU and of a model of 8 billion parameters; other sizes, where a model's folder or name tells them,
-    count in proportion. No run looks at them.
+    count in proportion. A run looks at them only to share out its `budget`.
     """
 
     samples: int | None = Field(

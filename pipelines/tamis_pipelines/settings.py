@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.on_trainer import check_nodes
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.influence.settings import InfluenceSettings
+from tamis.judging.settings import JudgingSettings
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
@@ -26,6 +27,7 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
 from tamis.selection.settings import SelectionSettings, uses_ratings
 from tamis_pipelines import sharding
+from tamis_pipelines.budget import BudgetSettings, check_prices
 from tamis_pipelines.experiment import (
     Cell,
     CellsJudging,
@@ -39,6 +41,7 @@ from tamis_pipelines.experiment import (
 from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.rates import RatesSettings
 
+Payer = TypeVar("Payer", RatingSettings, JudgingSettings)
 # Sections that reach the pipelines by cell.
 _PLANNED = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
 # Strategies that rank by a model's scores, and the step that makes them.
@@ -80,7 +83,10 @@ class RunSettings(Settings):
         None, description="with finetuning: the model of every cell is judged against an opponent; left out: none is"
     )
     report: ReportingSettings = Field(ReportingSettings(), description="title, notes and truth of the report")
-    rates: RatesSettings = Field(RatesSettings(), description="what `tamis plan` calculates with; no run looks at them")
+    budget: BudgetSettings | None = Field(None, description="most money of the whole run; left out: no such limit")
+    rates: RatesSettings = Field(
+        RatesSettings(), description="what `tamis plan` calculates with, and by which `budget` is shared out"
+    )
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
     @field_validator("work_dir", mode="before")
@@ -113,6 +119,7 @@ class RunSettings(Settings):
                 raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
         self._raters_are_known()
         sharding.check(self.raters, self.kubeflow.rating_shards)
+        check_prices(self)
         self._nodes_fit()
         self._what_is_compiled_in_is_used()
         for section in ("perplexity", "deita"):
@@ -237,22 +244,30 @@ class RunSettings(Settings):
         update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
         return fixed.model_copy(update=update)
 
-    def arguments(self) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
+    def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
+
+        `shares` is each payer's money of the budget (`budget.by_payer`); without it, they are as if there was none.
+        """
         unused = {*get_args(ScoreName)} - {*self.scores}
         sections = set(type(self).model_fields) - {
             "work_dir",
             "name",
             "kubeflow",
+            "budget",
             "rates",
             "raters",
             *_PLANNED,
             *unused,
         }
-        raters = {"raters": [_given(rater) for rater in self.raters]}
-        return {section: _given(getattr(self, section)) for section in sections} | raters | self._planned()
+        shares = shares or {}
+        raters = {"raters": [_given(rater) for rater in self._raters_with(shares)]}
+        return {section: _given(getattr(self, section)) for section in sections} | raters | self._planned(shares)
 
-    def _planned(self) -> dict[str, Any]:
+    def _raters_with(self, shares: Mapping[str, float]) -> list[RatingSettings]:
+        return [_with_share(rater, shares.get(f"raters.{rater.name}")) for rater in self.raters]
+
+    def _planned(self, shares: Mapping[str, float]) -> dict[str, Any]:
         """What is made by cell, as the pipeline's loops take it."""
         subsets = [_given(cell.subset) for cell in self.cells]
         if self.finetuning is None:
@@ -261,14 +276,16 @@ class RunSettings(Settings):
         made = [{"subset": one, "finetuning": other} for one, other in zip(subsets, trained, strict=True)]
         if self.judging is not None:
             for cell, given in zip(self.cells, made, strict=True):
-                given["judging"] = _given(self.judging.of(cell.finetuning.model)) if cell.finetuning else {}
+                assert cell.finetuning is not None
+                match = self.judging.of(cell.finetuning.model)
+                given["judging"] = _given(_with_share(match, shares.get(f"judging.{cell.name}")))
         return {
             "cells": made,
             "bases": [_given(base) for base in base_evaluations(self)],
             "evaluation": _given(self.evaluation),
         }
 
-    def cluster_arguments(self, outcomes: str = "") -> dict[str, Any]:
+    def cluster_arguments(self, outcomes: str = "", shares: Mapping[str, float] | None = None) -> dict[str, Any]:
         """All parameters of the pipeline on a cluster: `arguments`, and those of its pods.
 
         `outcomes` is a prefix in object storage where the run notes how it ended; nowhere if empty.
@@ -277,13 +294,19 @@ class RunSettings(Settings):
         unused = (
             () if self.finetuning else ("evaluation_",) if "influence" in self.scores else ("training_", "evaluation_")
         )
-        arguments = self.arguments() | {name: value for name, value in pods.items() if not name.startswith(unused)}
+        arguments = self.arguments(shares) | {
+            name: value for name, value in pods.items() if not name.startswith(unused)
+        }
         if self.compiled.sharded:
-            workers = sharding.workers(self.raters, self.kubeflow.rating_shards)
+            workers = sharding.workers(self._raters_with(shares or {}), self.kubeflow.rating_shards)
             arguments["workers"] = [_given(worker) for worker in workers]
         if self.compiled.trainer and self.finetuning is not None:
             arguments["trainer"] = _given(self.kubeflow.nodes)
         return arguments
+
+
+def _with_share(settings: Payer, share: float | None) -> Payer:
+    return settings if share is None else settings.model_copy(update={"budget_share": share})
 
 
 def _given(settings: Settings | None) -> dict[str, Any]:

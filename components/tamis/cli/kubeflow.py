@@ -143,7 +143,7 @@ def _order(
     force: bool,
 ) -> Any:
     """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
-    remote = load("tamis_pipelines.remote")
+    remote, budget = load("tamis_pipelines.remote"), load("tamis_pipelines.budget")
     parsed = run_settings(settings, overrides)
     if not force:
         load("tamis_pipelines.reachable").check_reachable(parsed)
@@ -158,7 +158,7 @@ def _order(
         package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)
     return remote.Order(
         pipeline=parsed.pipeline,
-        arguments=parsed.cluster_arguments(outcomes),
+        arguments=parsed.cluster_arguments(outcomes, budget.by_payer(budget.shares_of(parsed))),
         name=name or settings.stem,
         experiment=experiment,
         package=package,

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import yaml
 
 Model = TypeVar("Model", bound=BaseModel)
+_LIMIT = "limit"
+MoneyLimit: TypeAlias = Annotated[float | None, _LIMIT]
+"""A setting that may end a step early and changes nothing of its result: it is no part of the step's key."""
 _NULL = "<null>"  # in a parameter of a pipeline, for which kfp knows no null
 # Of pydantic's own words, those that only a programmer understands.
 _SECTION = "a section is wanted, as in {setting: value}"
@@ -53,6 +56,12 @@ class StageSettings(Settings):
     """
 
     OUTPUT_REVISION: ClassVar[int]
+
+    def for_key(self) -> dict[str, Any]:
+        """The settings as JSON values for the key of a step: limits of money are as if they were not set."""
+        fields = type(self).model_fields
+        unset = {name: field.default for name, field in fields.items() if _LIMIT in field.metadata}
+        return self.model_copy(update=unset).model_dump(mode="json")
 
 
 def canonical_json(value: Any) -> str:

@@ -124,7 +124,8 @@ def run_step(
     Args:
         stage: the stage's name, as in "curation".
         kind: kind of the artifact.
-        settings: the stage's settings; all of them, and the revision of the stage's output, enter the step's key.
+        settings: the stage's settings; all of them but limits of money, and the revision of the stage's output, enter
+            the step's key.
         body: does the work; called only when nothing can be reused.
         out: local folder or object-storage prefix.
         inputs: input names to where they lie; the content hashes enter the key.
@@ -153,8 +154,7 @@ def run_step(
         at_hand = Path(temporary) if temporary else home
         cache = at_hand / "downloads" if at_hand else None
         opened = {key: value.open(cache) for key, value in (inputs or {}).items()}
-        config, revision = settings.model_dump(mode="json"), settings.OUTPUT_REVISION
-        recipe = _Recipe(stage, kind, name, revision, config, opened, dict(files or {}), tells_origins)
+        recipe = _Recipe(stage, kind, name, settings, opened, dict(files or {}), tells_origins)
         kept = _kept_in(home, stage, recipe.key) if home else None
         if looking():
             raise LookedAtError(Outlook(stage, name, recipe.key, kept, _kept(recipe, kept)))
@@ -206,8 +206,7 @@ class _Recipe:
     stage: str
     kind: Kind
     name: str
-    revision: int
-    config: dict[str, Any]
+    settings: StageSettings
     inputs: dict[str, list[Artifact]]
     files: dict[str, str]
     tells_origins: bool
@@ -219,10 +218,11 @@ class _Recipe:
     @cached_property
     def key(self) -> str:
         names = {name: [artifact.name for artifact in given] for name, given in self.inputs.items()}
-        made_from = [self.stage, self.kind, self.name, self.config, self.input_hashes, names, self.files]
+        config = self.settings.for_key()
+        made_from = [self.stage, self.kind, self.name, config, self.input_hashes, names, self.files]
         if self.tells_origins:
             made_from.append({name: [given.manifest.key for given in those] for name, those in self.inputs.items()})
-        return hash_of([self.revision, made_from])
+        return hash_of([self.settings.OUTPUT_REVISION, made_from])
 
 
 def _kept(recipe: _Recipe, kept: Path | None) -> Manifest | None:
@@ -266,7 +266,7 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         if isinstance(error, Exception) and not isinstance(error, TamisError):
             _refuse_damaged(recipe)
         raise
-    files = files_in(staging)
+    files, config = files_in(staging), settings.model_dump(mode="json")
     execution = Execution(
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
@@ -283,10 +283,10 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
         content_hash=content_hash(files),
         files=files,
         stage=recipe.stage,
-        revision=recipe.revision,
+        revision=settings.OUTPUT_REVISION,
         key=recipe.key,
-        config=masked_values(recipe.config),
-        config_hash=hash_of(recipe.config),
+        config=masked_values(config),
+        config_hash=hash_of(config),
         inputs=recipe.input_hashes,
         models=step.models,
         facts=masked_values(step.facts),

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tamis.core.conversations import Format
 from tamis.core.llm.settings import (
+    BudgetShare,
     OpenAIBatchSettings,
     OpenAISettings,
     PriceSettings,
@@ -17,7 +18,7 @@ from tamis.core.llm.settings import (
 )
 from tamis.core.models import Precision
 from tamis.core.references import DataPath, HubDataset, HubModel, Reference, StoreUri
-from tamis.core.settings import Settings, StageSettings
+from tamis.core.settings import MoneyLimit, Settings, StageSettings
 from tamis.judging.prompts import load_prompt
 
 # What a judge's backend has unless its settings say otherwise: two answers are longer than one sample of a pool, and
@@ -195,9 +196,10 @@ class JudgingSettings(StageSettings):
         0.05, ge=0, le=1, description="fail when more than this share of the prompts cannot be judged"
     )
     price: PriceSettings | None = Field(None, description="what the judge's tokens cost; for projections and max_cost")
-    max_cost: float | None = Field(
+    max_cost: MoneyLimit = Field(
         None, gt=0, description="stop before answers and verdicts, those of earlier runs included, cost more than this"
     )
+    budget_share: BudgetShare = None
     store: StoreUri | None = Field(
         None,
         min_length=1,

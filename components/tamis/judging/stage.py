@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import MissingExtraError
 from tamis.core.llm.asking import TOKENS
-from tamis.core.llm.budget import Allowance, Words, at_once
+from tamis.core.llm.budget import Allowance, Words, at_once, limit_of
 from tamis.core.llm.readings import counted
 from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
@@ -165,9 +165,10 @@ def _ask_judge(
 
 
 def _allowance(settings: JudgingSettings, price: PriceSettings | None, spent: float, most: int | None) -> Allowance:
-    money = None if settings.max_cost is None else max(settings.max_cost - spent, 0.0)
-    left = f"max_cost, of which {spent:.4f} is spent" if spent else "max_cost"
-    return Allowance(settings.max_failure_share, price, money, left, most)
+    limit = limit_of(settings)
+    money = None if limit.most is None else max(limit.most - spent, 0.0)
+    left = f"{limit.called}{f', of which {spent:.4f} is spent' if spent else ''}"
+    return Allowance(settings.max_failure_share, price, money, left, most, limit.raised_by)
 
 
 def _services_can_be_asked(settings: JudgingSettings) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tamis.core.llm.settings import (
+    BudgetShare,
     OpenAIBatchSettings,
     OpenAISettings,
     PriceSettings,
@@ -17,7 +18,7 @@ from tamis.core.llm.settings import (
 )
 from tamis.core.references import DataPath, Reference, StoreUri
 from tamis.core.scales import Scale
-from tamis.core.settings import Settings, StageSettings
+from tamis.core.settings import MoneyLimit, Settings, StageSettings
 from tamis.rating import raters, shards
 from tamis.rating.prompts import load_prompt
 
@@ -128,9 +129,10 @@ class RatingSettings(StageSettings):
         0.05, ge=0, le=1, description="fail when more than this share of the samples gets no rating"
     )
     price: PriceSettings | None = Field(None, description="what the tokens cost; for projections and max_cost")
-    max_cost: float | None = Field(
+    max_cost: MoneyLimit = Field(
         None, gt=0, description="stop before the pool's ratings, those of earlier runs included, cost more than this"
     )
+    budget_share: BudgetShare = None
     store: StoreUri | None = Field(
         None,
         min_length=1,
@@ -175,8 +177,8 @@ class RatingSettings(StageSettings):
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> RatingSettings:
         if isinstance(self.backend, ImportSettings):
-            unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "store")
-            for name in (*unused, "sample", "sample_seed", "also", "shard"):
+            unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "budget_share")
+            for name in (*unused, "store", "sample", "sample_seed", "also", "shard"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
         if self.max_cost is not None and self.price is None:

@@ -20,7 +20,7 @@ from tamis.core.errors import SettingsError
 from tamis.core.llm.asking import TOKENS, ask, is_final
 from tamis.core.llm.backend import Answer, Backend
 from tamis.core.llm.backends.journal import Journal
-from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of
+from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of, limit_of
 from tamis.core.llm.first import FirstAnswers
 from tamis.core.llm.readings import anew
 from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
@@ -400,10 +400,12 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
 def _allowance(settings: RatingSettings) -> Allowance:
     """The budget is the pool's; a shard has its share of it."""
     shards = Shard.read(settings.shard).of if settings.shard else 1
+    limit = limit_of(settings)
     return Allowance(
         settings.max_failure_share,
         settings.price,
-        None if settings.max_cost is None else settings.max_cost / shards,
-        "max_cost, a shard has its share" if settings.shard else "max_cost",
+        None if limit.most is None else limit.most / shards,
+        f"{limit.called}{', a shard has its part' if settings.shard else ''}",
         at_once(settings.backend),
+        limit.raised_by,
     )

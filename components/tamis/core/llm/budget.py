@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tamis.core.errors import ModelError
 from tamis.core.llm.asking import TOKENS, Record
@@ -41,6 +41,7 @@ class Allowance:
         price: of tokens, where it is known.
         max_cost: most money for all samples.
         max_cost_is: what the user is told that this is.
+        raised_by: the setting that allows more.
         at_once: most requests that are asked at once; None where the engine knows no such limit.
     """
 
@@ -49,6 +50,7 @@ class Allowance:
     max_cost: float | None = None
     max_cost_is: str = "max_cost"
     at_once: int | None = None
+    raised_by: str = "max_cost"
 
     @property
     def limited(self) -> bool:
@@ -64,6 +66,35 @@ class Words:
     samples: str
     answer: str
     answered: str
+
+
+class Limited(Protocol):
+    """Settings of a stage that asks services for money."""
+
+    @property
+    def max_cost(self) -> float | None:
+        """The stage's own limit."""
+
+    @property
+    def budget_share(self) -> float | None:
+        """Its share of the run's budget."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The money that a stage may spend: none where `most` is None."""
+
+    most: float | None
+    called: str
+    raised_by: str
+
+
+def limit_of(settings: Limited) -> Limit:
+    """The lower of a stage's own limit and its share of the run's."""
+    own, share = settings.max_cost, settings.budget_share
+    if share is not None and (own is None or share < own):
+        return Limit(share, "its share of the run's budget", "budget.max_cost")
+    return Limit(own, "max_cost", "max_cost")
 
 
 def at_once(backend: Any) -> int | None:
@@ -240,5 +271,5 @@ class Budget:
                     else ""
                 ),
                 allowed=f"{allowance.max_cost} ({allowance.max_cost_is})",
-                action=f"raise max_cost to go on; {words.answer}s that are finished stay in the store",
+                action=f"raise {allowance.raised_by} to go on; {words.answer}s that are finished stay in the store",
             )

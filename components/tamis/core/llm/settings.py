@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from tamis.core.llm import thoughts
 from tamis.core.models import Precision
 from tamis.core.references import HubModel, HubTokenizer
 from tamis.core.secrets import know
-from tamis.core.settings import Settings
+from tamis.core.settings import MoneyLimit, Settings
 
 
 class LimitSettings(Settings):
@@ -221,5 +221,15 @@ class PriceSettings(Settings):
         """For 1,000,000 tokens of an answer of which nothing is known."""
         return max(self.output, self.reasoning or 0.0)
 
+
+BudgetShare = Annotated[
+    MoneyLimit,
+    Field(
+        gt=0,
+        exclude_if=lambda share: share is None,
+        description="its share of a run's `budget`, which the run sets; it holds as max_cost does",
+    ),
+]
+"""Of a rater, or of a match."""
 
 BackendSettings: TypeAlias = TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings

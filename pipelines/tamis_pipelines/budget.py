@@ -1,0 +1,135 @@
+"""The money of a run, shared out among its raters and matches before it begins.
+
+Each payer has its share by what it is estimated to cost, and stops there as at `max_cost`. Shares are made of the
+settings and the sources alone: equal ones give equal shares, wherever and however often the run is started, so that
+pods need not speak with each other and nothing has to be remembered (docs/decisions/0022-the-budget-of-a-run.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tamis.core.llm.settings import ServiceSettings
+from tamis.core.settings import Settings
+from tamis.judging.settings import ServiceContestant
+from tamis_pipelines import costs
+from tamis_pipelines.pool_size import counted
+
+if TYPE_CHECKING:
+    from tamis_pipelines.settings import RunSettings
+
+
+class BudgetSettings(Settings):
+    """What a whole run may cost."""
+
+    max_cost: float = Field(
+        gt=0,
+        description="most money for all raters and all judging together, answers of earlier runs included, in the "
+        "currency of their prices",
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """A payer's part of the budget.
+
+    Attributes:
+        payer: "raters.NAME", or "judging.CELL".
+        estimate: what it costs at the rates, if no answer was there.
+        own: its own `max_cost`, if it has one.
+        money: what it may spend.
+    """
+
+    payer: str
+    estimate: float
+    own: float | None
+    money: float = 0.0
+
+
+def check_prices(settings: RunSettings) -> None:
+    """Refuse a budget where somebody is asked and nobody knows what that costs.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if settings.budget is None:
+        return
+    services = {
+        f"raters.{rater.name}.price": rater.price
+        for rater in settings.raters
+        if isinstance(rater.backend, ServiceSettings)
+    }
+    if (judging := settings.judging) is not None:
+        if isinstance(judging.judge.backend, ServiceSettings):
+            services["judging.price"] = judging.price
+        opponents = {"judging.against": judging.against}
+        opponents |= {f"judging.opponents.{name}": one for name, one in judging.opponents.items()}
+        services |= {
+            f"{name}.price": one.price for name, one in opponents.items() if isinstance(one, ServiceContestant)
+        }
+    if unknown := [name for name, price in services.items() if price is None]:
+        raise ValueError(
+            f"budget needs {', '.join(unknown)}: what the tokens of each service cost; {{input: 0, output: 0}} for one "
+            "that is free"
+        )
+    if not settings.rates.answer_tokens:
+        raise ValueError("budget needs rates.answer_tokens above 0: shares are made of the estimates")
+
+
+def shares_of(settings: RunSettings) -> list[Share]:
+    """What each payer of a run may spend; none where the run has no budget.
+
+    Their sum is the budget, or less where their own limits are lower.
+
+    Raises:
+        SettingsError: when raters are asked and the size of the pool is neither given nor known.
+        InputError, StorageError: when the pool's files cannot be counted.
+    """
+    if settings.budget is None:
+        return []
+    payers = list(_payers(settings))
+    return shared_out(settings.budget.max_cost, [payer for payer in payers if payer.estimate > 0])
+
+
+def shared_out(money: float, payers: Sequence[Share]) -> list[Share]:
+    """Share out `money` in proportion to the estimates; what an own limit leaves of a share goes to the others."""
+    limited: dict[str, float] = {}
+    while True:
+        open_ = [payer for payer in payers if payer.payer not in limited]
+        left, whole = money - sum(limited.values()), sum(payer.estimate for payer in open_)
+        part = {payer.payer: left * payer.estimate / whole for payer in open_}
+        over = {payer.payer: payer.own for payer in open_ if payer.own is not None and payer.own < part[payer.payer]}
+        if not over:
+            return [replace(payer, money=(limited | part)[payer.payer]) for payer in payers]
+        limited |= over
+
+
+def by_payer(shares: Sequence[Share]) -> Mapping[str, float]:
+    """Money by payer, as `RunSettings.arguments` takes it."""
+    return {share.payer: share.money for share in shares}
+
+
+def _payers(settings: RunSettings) -> Iterator[Share]:
+    """Everybody who asks services, with what that costs; of a service without a price nothing is known."""
+    rates, judging = settings.rates, settings.judging
+    asked = [rater for rater in settings.raters if isinstance(rater.backend, ServiceSettings)]
+    matches = [cell for cell in settings.cells if judging is not None and cell.finetuning is not None]
+    samples = counted(settings) if asked else 0
+    for rater in asked:
+        assert isinstance(rater.backend, ServiceSettings)
+        cost = rater.asked(samples) * costs.rating(rater, rater.backend, rates).price
+        yield Share(f"raters.{rater.name}", cost, rater.max_cost)
+    for cell in matches:
+        assert judging is not None
+        assert cell.finetuning is not None
+        match = judging.of(cell.finetuning.model)
+        each = 0.0
+        if isinstance(match.judge.backend, ServiceSettings):
+            each += 2 * costs.verdict(match, match.judge.backend, rates).price
+        if isinstance(match.against, ServiceContestant):  # every match counts its opponent's answers, reused or not
+            each += costs.answer(match.against, rates).price
+        yield Share(f"judging.{cell.name}", costs.prompts_of(match, rates) * each, match.max_cost)
