@@ -101,7 +101,7 @@ def shared_out(money: float, payers: Sequence[Share]) -> list[Share]:
     while True:
         open_ = [payer for payer in payers if payer.payer not in limited]
         left, whole = money - sum(limited.values()), sum(payer.estimate for payer in open_)
-        part = {payer.payer: left * payer.estimate / whole for payer in open_}
+        part = {payer.payer: left * (payer.estimate / whole) for payer in open_}
         over = {payer.payer: payer.own for payer in open_ if payer.own is not None and payer.own < part[payer.payer]}
         if not over:
             return [replace(payer, money=(limited | part)[payer.payer]) for payer in payers]
