@@ -51,11 +51,17 @@ class Share:
 
 
 def check_prices(settings: RunSettings) -> None:
-    """Refuse a budget where somebody is asked and nobody knows what that costs.
+    """Refuse a budget where somebody is asked and nobody knows what that costs, and shares that no run has made.
 
     Raises:
         ValueError: naming the setting.
     """
+    payers = {f"raters.{rater.name}": rater.budget_share for rater in settings.raters}
+    payers |= {} if settings.judging is None else {"judging": settings.judging.budget_share}
+    if given := [name for name, share in payers.items() if share is not None]:
+        raise ValueError(
+            f"{given[0]}.budget_share: the run sets it; give `budget: {{max_cost: …}}` instead, or max_cost"
+        )
     if settings.budget is None:
         return
     services = {

@@ -15,8 +15,8 @@ _MANY = 50  # cells; Kubeflow is known to work with fan-outs in the tens
 def as_text(plan: Plan) -> str:
     """The plan as tables: steps, what they take here, cells, and the rates that it rests on."""
     parts = [_steps(plan), _times(plan), _budget(plan), _cells(plan), _rates(plan)]
-    told = [lines for lines in map(list, parts) if lines]
-    return "\n".join([*"\n\n".join("\n".join(lines) for lines in told).split("\n"), *_end(plan)])
+    told = "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines)
+    return "\n".join([told, *_end(plan)])
 
 
 def _steps(plan: Plan) -> Iterator[str]:

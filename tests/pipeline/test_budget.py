@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,13 @@ def test_a_budget_needs_the_price_of_everybody_who_is_asked(sections: dict[str, 
     assert raised.value.code == "settings"
 
 
+@pytest.mark.parametrize("section", [{"judging": {"budget_share": 1}}, {"judging": {}, "rater": {"budget_share": 1}}])
+def test_shares_are_made_by_the_run_alone(section: dict[str, Any]) -> None:
+    rater = {"name": "mini", "backend": SERVICE, "price": PRICE} | section.pop("rater", {})
+    with pytest.raises(SettingsError):
+        run_of(raters=[rater], **section)
+
+
 def test_a_pool_of_unknown_size_is_asked_for() -> None:
     with pytest.raises(SettingsError) as raised:
         shares_of(run_of(budget={"max_cost": 1}, rates={}))
@@ -177,22 +185,25 @@ def steps_of(folder: Path, server: Server, most: float) -> Mapping[str, Callable
     return steps
 
 
-def test_a_run_stops_at_its_budget_and_a_raised_one_goes_on_without_paying_twice(tmp_path: Path) -> None:
+def error_of(step: Callable[[], Any]) -> ModelError:
+    with pytest.raises(ModelError) as raised:
+        step()
+    return raised.value
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_run_stops_at_its_budget_and_a_raised_one_goes_on_without_paying_twice(at_once: int, tmp_path: Path) -> None:
     till = Till(answer=50, prices=(1.0, 1.0, 2.0, 2.0))
-    with Server(Account(till)) as server:
+    with Server(Account(till)) as server, ThreadPoolExecutor(at_once) as pods:
         whole = 100 * till.price_of(50) + 3 * 2 * 30 * till.price_of(50)
         budget = 0.6 * whole
-        codes = {}
-        for name, step in steps_of(tmp_path, server, budget).items():
-            with pytest.raises(ModelError) as raised:
-                step()
-            codes[name] = raised.value.code
-            assert "budget.max_cost" in raised.value.action
-        assert codes == dict.fromkeys(["rating", "cell0", "cell1", "cell2"], "budget")
+        failed = list(pods.map(error_of, steps_of(tmp_path, server, budget).values()))
+        assert [error.code for error in failed] == ["budget"] * 4
+        assert all("budget.max_cost" in error.action for error in failed)
         assert 0.5 * whole < till.charged <= budget
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*/manifest.json"))
-        for step in steps_of(tmp_path, server, 2 * whole).values():
-            step()
+        for done in pods.map(lambda step: step(), steps_of(tmp_path, server, 2 * whole).values()):
+            assert done.rows
         assert till.charged == pytest.approx(whole), "nothing is paid twice"
         asked = len(server.asked)
         for step in steps_of(tmp_path, server, 3 * whole).values():

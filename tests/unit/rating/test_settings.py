@@ -21,6 +21,15 @@ def settings(**values: Any) -> RatingSettings:
     return parse(RatingSettings, {"name": "r", "backend": LOCAL} | values, where="here")
 
 
+def test_limits_of_money_are_no_part_of_a_step_s_key() -> None:
+    plain = settings(price={"input": 1, "output": 1})
+    assert plain.for_key() == plain.model_dump(mode="json"), "keys of steps without limits are as they always were"
+    assert "budget_share" not in plain.for_key()
+    for limits in ({"max_cost": 5}, {"budget_share": 2}, {"max_cost": 5, "budget_share": 2}):
+        assert plain.model_copy(update=limits).for_key() == plain.for_key()
+    assert settings(price={"input": 2, "output": 1}).for_key() != plain.for_key()
+
+
 def test_two_lines_describe_a_rater() -> None:
     assert settings().backend == TransformersSettings(model="m")
 
