@@ -14,9 +14,11 @@ def private_certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path,
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
-    pem, ca = folder / "server.pem", folder / "ca.crt"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "1", "-subj", f"/CN={address}", "-addext", f"subjectAltName=IP:{address}"]
-    subprocess.run([*command, "-keyout", pem, "-out", ca], check=True, capture_output=True)
-    pem.write_text(pem.read_text() + ca.read_text())
+    pem, ca, key = folder / "server.pem", folder / "ca.crt", folder / "ca.key"
+    new = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    subprocess.run([*new, "-subj", "/CN=tests", "-keyout", key, "-out", ca], check=True, capture_output=True)
+    signed = [*new, "-subj", f"/CN={address}", "-CA", ca, "-CAkey", key, "-keyout", pem, "-out", folder / "server.crt"]
+    signed += ["-addext", f"subjectAltName=IP:{address}", "-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(signed, check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (folder / "server.crt").read_text())
     return pem, ca

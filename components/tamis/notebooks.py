@@ -118,7 +118,7 @@ def _artifacts_in(location: Location, cache: Path) -> dict[tuple[Kind, str], Art
 
 
 def _folders_in(location: Location) -> list[Location]:
-    return children(location) if location.is_dir() else []
+    return [] if isinstance(location, Path) and not location.is_dir() else children(location)
 
 
 def _no_run(location: Location) -> ArtifactError:

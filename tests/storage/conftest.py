@@ -1,16 +1,22 @@
-"""A real S3 server (SeaweedFS) on loopback."""
+"""Real servers on loopback: SeaweedFS for S3, Azurite for Azure Blob Storage. No server of Google's kind is known."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import pytest
 
+from tamis.core.storage import clients
 from tests.certificates import private_certificate
 from tests.pipeline.conftest import finished_run as finished_run  # a fixture
-from tests.storage import seaweed
-from tests.storage.seaweed import KEY, SECRET, Seaweed
+from tests.storage import azurite, seaweed
+from tests.storage.azurite import Azurite
+from tests.storage.seaweed import Seaweed
+
+Server: TypeAlias = Seaweed | Azurite
 
 
 @pytest.fixture(scope="session")
@@ -29,25 +35,51 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(s3_server: Seaweed) -> str:
-    """Its address."""
-    return s3_server.endpoint
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A running server with the container `tamis`."""
+    if azurite.program() is None:
+        pytest.skip("no `azurite-blob` on this machine; npm install --prefix build/azurite azurite brings it")
+    server = Azurite(tmp_path_factory.mktemp("azurite"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["s3", "azure"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """A running server: each in turn."""
+    found: Server = request.getfixturevalue(f"{request.param}_server")
+    return found
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A fresh `s3://` prefix, with the environment that boto3 needs to reach it."""
-    return f"{reached(s3_endpoint, monkeypatch)}/{request.node.name.replace('[', '-').replace(']', '')}"
+def remote(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A fresh prefix in a server's bucket, as `s3://…` or `az://…`, with the environment that reaches it."""
+    return _fresh(server, monkeypatch, request)
 
 
-def reached(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The server's bucket, with the environment that boto3 needs to reach it."""
-    from cloudpathlib import S3Client
+@pytest.fixture
+def s3(s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A fresh `s3://` prefix, with the environment that reaches it."""
+    return _fresh(s3_server, monkeypatch, request)
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    S3Client._default_client = None  # a client keeps the environment that it was made in
-    return "s3://tamis"
+
+@pytest.fixture
+def azure(azure_server: Azurite, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A fresh `az://` prefix, with the environment that reaches it."""
+    return _fresh(azure_server, monkeypatch, request)
+
+
+def _fresh(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    reach(server, monkeypatch)
+    return f"{server.bucket}/{re.sub('[^a-z0-9]+', '-', request.node.name.lower())}"
+
+
+def reach(server: Server, monkeypatch: pytest.MonkeyPatch, endpoint: str | None = None, *, attempts: int = 2) -> None:
+    """Set the environment that reaches a server, at another address if `endpoint` says so."""
+    for name, value in server.environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(attempts))
+    monkeypatch.setattr(clients, "ATTEMPTS", attempts)

@@ -1,4 +1,4 @@
-"""A proxy before the S3 server that makes the faults which a healthy server does not."""
+"""A proxy before a storage server that makes the faults which a healthy server does not."""
 
 from __future__ import annotations
 

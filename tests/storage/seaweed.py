@@ -41,6 +41,8 @@ class Seaweed:
     key) it also speaks TLS, at `tls_port`; `ca` vouches for it.
     """
 
+    bucket = f"s3://{BUCKET}"
+
     def __init__(
         self, folder: Path, bind: str = "127.0.0.1", certificate: Path | None = None, ca: Path | None = None
     ) -> None:
@@ -78,11 +80,20 @@ class Seaweed:
             self._process.kill()
             self._process.wait()
 
-    def client(self) -> Any:
-        """A client of boto3 with the server's credentials."""
-        import boto3
+    def environment(self, endpoint: str | None = None) -> dict[str, str]:
+        """Variables by which it is reached, at another address if `endpoint` says so."""
+        return {
+            "AWS_ENDPOINT_URL_S3": endpoint or self.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
 
-        return boto3.client(
+    def client(self) -> Any:
+        """A client of botocore with the server's credentials."""
+        from botocore.session import Session
+
+        return Session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=KEY,

@@ -21,10 +21,10 @@ def test_kills_lose_nothing_and_repeat_nothing_durable(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not RUNS, reason="TAMIS_TEST_KILLS does not say how many runs; each takes most of a minute")
-@pytest.mark.parametrize("place", ["folder", "s3"])
+@pytest.mark.parametrize("place", ["folder", "s3", "azure"])
 def test_so_do_many_runs_with_many_kills(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     pool = make_pool(tmp_path / "pool", samples_for_kills(640))
-    base = request.getfixturevalue("s3") if place == "s3" else str(tmp_path / "store")
+    base = request.getfixturevalue(place) if place != "folder" else str(tmp_path / "store")
     for number in range(RUNS):
         folder = tmp_path / f"run{number}"
         folder.mkdir()

@@ -11,7 +11,7 @@ from tamis.core.storage import locate, upload
 from tests.artifacts import conversation, make_embeddings, make_pool, make_selection
 
 
-def test_a_run_in_object_storage_is_the_same_table(s3: str, tmp_path: Path) -> None:
+def test_a_run_in_object_storage_is_the_same_table(remote: str, tmp_path: Path) -> None:
     samples = [conversation(f"What is {i}?", f"{i}.") for i in range(6)]
     run = tmp_path / "run"
     make_pool(run / "pool", samples)
@@ -19,7 +19,7 @@ def test_a_run_in_object_storage_is_the_same_table(s3: str, tmp_path: Path) -> N
     ids = tamis.load(run)["id"].to_pylist()
     make_embeddings(run / "embeddings", ids, np.eye(6, dtype=np.float32))
     for file in (file for file in run.rglob("*") if file.is_file()):
-        upload(file, locate(f"{s3}/run/{file.relative_to(run).as_posix()}"))
-    assert tamis.load(f"{s3}/run", messages=True).equals(tamis.load(run, messages=True))
-    assert tamis.load(f"{s3}/run", ids=[ids[3]], messages=True)["messages"].to_pylist() == [samples[3]]
-    assert tamis.load(f"{s3}/run/embeddings").equals(tamis.load(run / "embeddings"))
+        upload(file, locate(f"{remote}/run/{file.relative_to(run).as_posix()}"))
+    assert tamis.load(f"{remote}/run", messages=True).equals(tamis.load(run, messages=True))
+    assert tamis.load(f"{remote}/run", ids=[ids[3]], messages=True)["messages"].to_pylist() == [samples[3]]
+    assert tamis.load(f"{remote}/run/embeddings").equals(tamis.load(run / "embeddings"))

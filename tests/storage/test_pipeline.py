@@ -24,14 +24,14 @@ from tests.pipeline.conftest import FinishedRun, tamis
 
 @pytest.mark.slow
 def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
-    s3: str, finished_run: FinishedRun, tmp_path: Path
+    remote: str, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     file, first = finished_run
     assert first.returncode == 0, first.stderr
-    upload(file.parent / "data.jsonl", locate(f"{s3}/data.jsonl"))
+    upload(file.parent / "data.jsonl", locate(f"{remote}/data.jsonl"))
     remote = yaml.safe_load(file.read_text())
-    remote["pool"]["sources"][0]["path"] = f"{s3}/data.jsonl"
-    remote["raters"][0]["backend"]["path"] = f"{s3}/data.jsonl"
+    remote["pool"]["sources"][0]["path"] = f"{remote}/data.jsonl"
+    remote["raters"][0]["backend"]["path"] = f"{remote}/data.jsonl"
     remote["work_dir"] = str(tmp_path)
     other = tmp_path / "remote.yaml"
     other.write_text(yaml.safe_dump(remote))
@@ -45,7 +45,7 @@ def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You may be attemping")
 def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_failure(
-    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openai")
     monkeypatch.setattr(definitions, "fit", lambda task, *_, **__: task)  # pods mean nothing here
@@ -65,11 +65,11 @@ def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_fail
         return Reaction(completion())
 
     rows = [{"id": id, "overall": 8} for id in Artifact.open(pool).table(["id"])["id"].to_pylist()]
-    upload(write_rows(tmp_path / "known.jsonl", rows), locate(f"{s3}/known.jsonl"))
+    upload(write_rows(tmp_path / "known.jsonl", rows), locate(f"{remote}/known.jsonl"))
     with Server(behave) as server:
         service = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}
-        known = {"kind": "import", "path": f"{s3}/known.jsonl", "by": "id"}
-        backends = {"asked": {"store": f"{s3}/ratings", "backend": service}, "known": {"backend": known}}
+        known = {"kind": "import", "path": f"{remote}/known.jsonl", "by": "id"}
+        backends = {"asked": {"store": f"{remote}/ratings", "backend": service}, "known": {"backend": known}}
         raters = [parse(RatingSettings, {"name": name} | given, where="") for name, given in backends.items()]
         pods = sharding.workers(raters, {"asked": 3})
         given = {"raters": [*map(said, raters)], "workers": [*map(said, pods)]}
@@ -95,7 +95,7 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize(("state", "error"), [("SUCCEEDED", ""), ("FAILED", "rate: OOMKilled")])
-def test_the_end_of_a_run_is_noted_in_object_storage(s3: str, tmp_path: Path, state: str, error: str) -> None:
+def test_the_end_of_a_run_is_noted_in_object_storage(remote: str, tmp_path: Path, state: str, error: str) -> None:
     status = PipelineTaskFinalStatus(
         state=state,
         pipeline_job_resource_name="run-1",
@@ -105,8 +105,8 @@ def test_the_end_of_a_run_is_noted_in_object_storage(s3: str, tmp_path: Path, st
     )
     page = tmp_path / "outcome.md"
     outcome = dsl.Markdown(name="outcome", uri=str(page))
-    note_outcome.python_func(status=status, outcome=outcome, outcomes=f"{s3}/outcomes")
-    noted = json.loads(locate(f"{s3}/outcomes/run-1.json").read_bytes())
+    note_outcome.python_func(status=status, outcome=outcome, outcomes=f"{remote}/outcomes")
+    noted = json.loads(locate(f"{remote}/outcomes/run-1.json").read_bytes())
     assert (noted["run"], noted["state"], noted["error"]) == ("run-1", state, error)
     assert page.read_text().startswith(f"# {state}\n")
     assert error in page.read_text()

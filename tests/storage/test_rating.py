@@ -1,4 +1,4 @@
-"""Ratings in a real S3 server: the durable store, and files to import."""
+"""Ratings in real object storage: the durable store, and files to import."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
-from tests.llm_server import Reaction, Server, completion
-from tests.storage.conftest import reached
+from tests.llm_server import Reaction, completion
+from tests.llm_server import Server as LlmServer
+from tests.storage.conftest import Server, reach
 from tests.storage.unreliable import Unreliable
 
 KEY = {"rater": "r"}
@@ -31,36 +32,36 @@ def rating(number: int) -> Rating:
     return Rating(id=f"{number:032x}", status="ok", overall=number % 10 + 1, attempts=1)
 
 
-def test_ratings_in_object_storage_come_back(s3: str) -> None:
-    with Writer(Store(s3, KEY, RECORDS), count=10) as writer:
+def test_ratings_in_object_storage_come_back(remote: str) -> None:
+    with Writer(Store(remote, KEY, RECORDS), count=10) as writer:
         for number in range(25):
             writer.add(rating(number))
-    Store(s3, {"rater": "another"}, RECORDS).append([rating(99)])
-    stored = Store(s3, KEY, RECORDS).read()
+    Store(remote, {"rater": "another"}, RECORDS).append([rating(99)])
+    stored = Store(remote, KEY, RECORDS).read()
     wanted = [rating(number) for number in (24, 3, 0)]
     assert stored.find(pa.array([one.id for one in wanted])) == wanted
     assert (len(stored), stored.damaged) == (25, 0)
 
 
-def test_a_damaged_part_in_object_storage_is_left_out(s3: str) -> None:
-    store = Store(s3, KEY, RECORDS)
+def test_a_damaged_part_in_object_storage_is_left_out(remote: str) -> None:
+    store = Store(remote, KEY, RECORDS)
     store.append([rating(1)])
     store.append([rating(2)])
-    part = next(f for folder in children(locate(s3)) for f in children(folder) if f.name.endswith(".jsonl"))
+    part = next(f for folder in children(locate(remote)) for f in children(folder) if f.name.endswith(".jsonl"))
     write_bytes(part, b"{}")
-    stored = Store(s3, KEY, RECORDS).read()
+    stored = Store(remote, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (1, 1)
 
 
 @pytest.mark.parametrize("listed", ["before", "after"])
-def test_a_store_in_object_storage_is_compacted(s3: str, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_in_object_storage_is_compacted(remote: str, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader finds the same, whether it listed the parts before they were compacted or after."""
     monkeypatch.setattr(compaction, "MANY", 10)
     kept = [rating(number) for number in range(12)]
-    store, names_of = Store(s3, KEY, RECORDS), reading.own_names
+    store, names_of = Store(remote, KEY, RECORDS), reading.own_names
     for one in kept:
         store.append([one])
-    (folder,) = (one for one in children(locate(s3)) if len(one.name) == 32)
+    (folder,) = (one for one in children(locate(remote)) if len(one.name) == 32)
 
     def names(place: Location) -> list[str]:
         found = names_of(place)
@@ -72,7 +73,7 @@ def test_a_store_in_object_storage_is_compacted(s3: str, listed: str, monkeypatc
         monkeypatch.setattr(reading, "own_names", names)
     else:
         store.compact()
-    stored = Store(s3, KEY, RECORDS).read()
+    stored = Store(remote, KEY, RECORDS).read()
     assert (len(stored), stored.damaged) == (12, 0)
     assert stored.find(pa.array([one.id for one in kept])) == kept
     assert [name.rpartition(".")[2] for name in names_in(folder)] == ["parquet", "json"]
@@ -80,19 +81,18 @@ def test_a_store_in_object_storage_is_compacted(s3: str, listed: str, monkeypatc
 
 @pytest.mark.timeout(120 + 4 * OUTAGE)
 def test_storage_that_fails_one_request_in_five_and_then_vanishes_loses_nothing(
-    s3: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openai")
     samples = [conversation(f"What is {number}?", f"A number, {number}.") for number in range(int(120 + 40 * OUTAGE))]
     pool = make_pool(tmp_path / "pool", samples)
     with (
-        Unreliable(int(s3_endpoint.rpartition(":")[2]), every=5) as proxy,
-        Server(lambda _: answer_after(0.1)) as server,
+        Unreliable(server.port, every=5) as proxy,
+        LlmServer(lambda _: answer_after(0.1)) as service,
     ):
-        reached(proxy.endpoint, monkeypatch)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")  # as without a test
-        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None, "concurrency": 4}
-        values = {"name": "mini", "backend": backend, "store": f"{s3}/store"}
+        reach(server, monkeypatch, proxy.endpoint, attempts=8)  # as without a test
+        backend = {"kind": "openai", "model": "m", "base_url": service.url, "api_key_env": None, "concurrency": 4}
+        values = {"name": "mini", "backend": backend, "store": f"{remote}/store"}
         settings = parse(RatingSettings, values, where="here")
         asked_at: list[int] = []
 
@@ -100,9 +100,9 @@ def test_storage_that_fails_one_request_in_five_and_then_vanishes_loses_nothing(
             while proxy.written < 2:  # a store that never worked is an error at once
                 time.sleep(0.05)
             proxy.vanish()
-            asked_at.append(len(server.asked))
+            asked_at.append(len(service.asked))
             time.sleep(OUTAGE)
-            asked_at.append(len(server.asked))
+            asked_at.append(len(service.asked))
             proxy.come_back()
 
         gone = threading.Thread(target=outage, daemon=True)
@@ -116,25 +116,25 @@ def test_storage_that_fails_one_request_in_five_and_then_vanishes_loses_nothing(
     assert proxy.failed >= 2
     assert asked_at[1] > asked_at[0]  # rating goes on while storage is gone
     assert (manifest.facts["ok"], again.facts["reused"]) == (len(samples), len(samples))
-    assert len(server.asked) == len(samples)
+    assert len(service.asked) == len(samples)
 
 
 def answer_after(seconds: float) -> Reaction:
     return Reaction(completion(), delay=seconds)
 
 
-def test_a_store_in_no_bucket_is_a_storage_error(s3: str) -> None:
+def test_a_store_in_no_bucket_is_a_storage_error(remote: str) -> None:
     with pytest.raises(StorageError, match="no-such-bucket"):
-        Store("s3://no-such-bucket/ratings", KEY, RECORDS).read()
+        Store(f"{remote[:5]}no-such-bucket/ratings", KEY, RECORDS).read()
 
 
-def test_ratings_are_imported_from_object_storage(s3: str, tmp_path: Path) -> None:
+def test_ratings_are_imported_from_object_storage(remote: str, tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", [conversation(f"Q{n}", f"A{n}") for n in range(3)])
-    write_bytes(locate(f"{s3}/scores.csv"), b"overall\n3\n2\n1\n")
-    values = {"name": "theirs", "backend": {"kind": "import", "path": f"{s3}/scores.csv", "by": "row"}}
-    run(parse(RatingSettings, values, where="here"), pool=pool, out=f"{s3}/ratings")
-    table = Artifact.open(f"{s3}/ratings", "ratings", cache=tmp_path).table()
+    write_bytes(locate(f"{remote}/scores.csv"), b"overall\n3\n2\n1\n")
+    values = {"name": "theirs", "backend": {"kind": "import", "path": f"{remote}/scores.csv", "by": "row"}}
+    run(parse(RatingSettings, values, where="here"), pool=pool, out=f"{remote}/ratings")
+    table = Artifact.open(f"{remote}/ratings", "ratings", cache=tmp_path).table()
     assert table["overall"].to_pylist() == [3, 2, 1]
-    values["backend"] = {"kind": "import", "path": f"{s3}/nothing.csv", "by": "row"}
+    values["backend"] = {"kind": "import", "path": f"{remote}/nothing.csv", "by": "row"}
     with pytest.raises(StorageError, match=r"nothing\.csv does not exist"):
         run(parse(RatingSettings, values, where="here"), pool=pool, out=tmp_path / "out")

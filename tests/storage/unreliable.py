@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that fails some requests and can vanish; what comes through is the real server's."""
+"""A proxy in front of a storage server that fails some requests and can vanish; the other answers are the server's."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Unreliable:
             return
         writer.write(answer)
         await writer.drain()
-        self.written += head.startswith(b"PUT ") and answer.startswith(b"HTTP/1.1 200 ")
+        self.written += head.startswith(b"PUT ") and answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 201 "))
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         """The server's answer; the server ends it by closing the connection."""

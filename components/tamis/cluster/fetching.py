@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tamis.core.errors import ModelError, StorageError, explained_os_errors
 from tamis.core.settings import Settings
-from tamis.core.storage import Location, below, download, files_below, is_remote, locate
+from tamis.core.storage import Location, below, download, files_below, is_remote, locate, size_of
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _from_storage(source: StorageSource) -> None:
 
 def _fetch_file(file: Location, target: Path) -> bool:
     """Fetch one file unless it is there in its full size; returns whether it was fetched."""
-    if target.is_file() and target.stat().st_size == file.stat().st_size:
+    if target.is_file() and target.stat().st_size == size_of(file):
         return False
     download(file, target)
     return True

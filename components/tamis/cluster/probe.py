@@ -7,6 +7,7 @@ import uuid
 
 from tamis.core.errors import SettingsError, StorageError
 from tamis.core.storage import exists, is_remote, locate, read_bytes, remove, write_bytes
+from tamis.core.storage.errors import CURES
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,15 @@ def _create_bucket(uri: str) -> None:
     """Make the bucket of an s3:// `uri`, unless it is there."""
     if not is_remote(uri) or not uri.startswith("s3://"):
         raise SettingsError(f"{uri}: only buckets of S3 can be made", allowed="s3://bucket/…")
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from tamis.core.storage.s3 import FIRST_REGION, session_of
+
     bucket = uri.removeprefix("s3://").split("/", 1)[0]
-    client = boto3.client("s3")
+    client = session_of().create_client("s3")  # the client of files makes no buckets
     region = client.meta.region_name
     # AWS wants to hear the region once more, unless it is the first one, which it wants not to hear.
-    place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    place = {} if region == FIRST_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
         client.create_bucket(Bucket=bucket, **place)
         log.info("made the bucket %s", bucket)
@@ -54,5 +56,5 @@ def _create_bucket(uri: str) -> None:
     except (BotoCoreError, ClientError) as error:
         raise StorageError(
             f"making the bucket {bucket}: {type(error).__name__}: {error}",
-            action="check the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials",
+            action=CURES["s3"],
         ) from error

@@ -114,8 +114,8 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         found = [(storage.below(Path(path), file), file) for file in storage.files_below(Path(path))]
     else:
         base = _base_of(path)
-        found = [(storage.below(base, Path(file)), Path(file)) for file in glob.glob(path, recursive=True)]
-        found = [(name, file) for name, file in found if file.is_file()]
+        matched = [Path(file) for file in glob.glob(path, recursive=True)]
+        found = [(storage.below(base, file), file) for file in matched if file.is_file()]
     if not found:
         raise StorageError(
             f"{storage.looked_for(path)}: nothing is there", allowed=_beside(path), action="check the path"

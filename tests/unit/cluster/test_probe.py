@@ -1,12 +1,12 @@
-"""`tamis probe` on local folders; `tests/storage/test_cluster.py` has it on a real S3 server."""
+"""`tamis probe` on local folders; `tests/storage/test_cluster.py` has it on real servers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from botocore.session import Session
 from botocore.stub import Stubber
 from click.testing import CliRunner
 
@@ -52,8 +52,8 @@ def test_only_s3_has_buckets_to_make(tmp_path: Path) -> None:
 )
 def test_a_bucket_is_made_in_the_region(region: str, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"aws_access_key_id": "id", "aws_secret_access_key": "secret"}
-    client = boto3.client("s3", region_name=region, **keys)
-    monkeypatch.setattr(boto3, "client", lambda _: client)
+    client = Session().create_client("s3", region_name=region, **keys)
+    monkeypatch.setattr(Session, "create_client", lambda *_: client)
     with Stubber(client) as server:
         server.add_response("create_bucket", {}, {"Bucket": "bucket"} | said)
         module._create_bucket("s3://bucket/runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import socket
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from pydantic import Field
 
 from tamis.core.errors import MissingExtraError, SettingsError, StorageError
 from tamis.core.settings import Settings, load_yaml, parse
-from tamis.core.storage import fingerprint, locate, read_bytes
+from tamis.core.storage import ObjectPath, below, fingerprint, locate, places, read_bytes
+from tamis.core.storage.errors import CURES
 from tamis.core.tabular import local_copy
 from tests.unit.pool.making import make, pairs, write_jsonl
 
@@ -70,26 +70,61 @@ def test_a_variable_without_quotes_is_told_how_to_quote_it(tmp_path: Path, text:
     assert load_yaml(tmp_path / "settings.yaml") == {"a": "${data}/x"}
 
 
-def test_googles_storage_without_network_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("gs://bucket/rows.jsonl", "storage.googleapis.com"),
+        ("az://container/rows.jsonl", "nobody.blob.core.windows.net"),
+        ("s3://bucket/rows.jsonl", "s3.nowhere-1.amazonaws.com"),
+    ],
+)
+def test_a_server_that_has_no_address_is_told_at_once(uri: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    for name in ("STORAGE_EMULATOR_HOST", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    without = ("STORAGE_EMULATOR_HOST", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "all_proxy")
+    without += ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AZURE_STORAGE_ENDPOINT", "AZURE_STORAGE_CONNECTION_STRING")
+    for name in without:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "nobody")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "nowhere-1")
     with pytest.raises(StorageError) as error:
-        locate("gs://bucket/rows.jsonl")
-    assert "GOOGLE_APPLICATION_CREDENTIALS" in error.value.action
+        read_bytes(locate(uri))
+    assert named in error.value.problem
+    assert error.value.action == CURES[uri[:2]]
 
 
-def test_storage_without_its_package_names_it() -> None:
-    pytest.importorskip("cloudpathlib", reason="needs the extra 's3'")
-    try:
-        importlib.import_module("azure.storage.blob")
-    except ImportError:
-        pass
-    else:
-        pytest.skip("the package is installed")
+@pytest.mark.parametrize(
+    ("uri", "gone", "extra"),
+    [
+        ("az://container/rows.jsonl", "obstore", "azure"),
+        ("gs://bucket/rows.jsonl", "obstore", "gcs"),
+        ("s3://bucket/rows.jsonl", "obstore", "s3"),
+        ("s3://bucket/rows.jsonl", "botocore", "s3"),
+    ],
+)
+def test_storage_without_its_package_names_it(uri: str, gone: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "find_spec", lambda name: None if name == gone else object())
     with pytest.raises(MissingExtraError) as error:
-        locate("az://container/rows.jsonl")
-    assert ("azure-storage-blob" in error.value.problem, "tamis[azure]" in error.value.action) == (True, True)
+        locate(uri)
+    assert (f"'{gone}'" in error.value.problem, f"tamis[{extra}]" in error.value.action) == (True, True)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "az:///x", "gs://b/../c", "s3://b/a\nb", "https://b/c", "abfs://b/c"])
+def test_what_names_no_place_in_storage_is_refused(uri: str) -> None:
+    with pytest.raises(StorageError) as error:
+        locate(uri)
+    assert error.value.allowed
+
+
+def test_a_path_in_storage_is_like_one_on_a_disk() -> None:
+    path = locate("s3://bucket//data/a/b.jsonl/")
+    assert isinstance(path, ObjectPath)
+    assert (str(path), path.name, str(path.parent)) == ("s3://bucket/data/a/b.jsonl", "b.jsonl", "s3://bucket/data/a")
+    assert str(path.with_name("c") / "d/e") == "s3://bucket/data/a/c/d/e"
+    assert below(locate("s3://bucket/data"), path) == "a/b.jsonl"
+    assert below(locate("s3://bucket"), path) == "data/a/b.jsonl"
+    names = ["a/b", "a-b/c", "a", "B", "a/b/c", "ä"]
+    there = [str(path.key) for path in sorted(ObjectPath("s3", "b", name) for name in names)]
+    assert there == [str(path) for path in sorted(map(Path, names))]

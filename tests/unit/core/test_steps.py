@@ -451,44 +451,53 @@ def test_what_a_hub_client_notes_beside_a_model_changes_no_fingerprint(tmp_path:
     assert storage.fingerprint(tmp_path) != before
 
 
-class Source:
-    """A file in storage, of which `content` comes, or an error."""
+SOURCE = storage.ObjectPath("s3", "bucket", "file")
 
-    def __init__(self, content: bytes | OSError) -> None:
-        self.content = content
 
-    def download_to(self, target: Path) -> None:
+@pytest.fixture
+def content(monkeypatch: pytest.MonkeyPatch) -> list[bytes | OSError]:
+    """What comes of every file in object storage: its bytes, or an error."""
+    given: list[bytes | OSError] = [b"whole"]
+
+    def download(_: storage.ObjectPath, target: Path) -> None:
         target.write_bytes(b"half")
-        if isinstance(self.content, OSError):
-            raise self.content
+        if isinstance(given[0], OSError):
+            raise given[0]
         time.sleep(0.05)
-        target.write_bytes(self.content)
+        target.write_bytes(given[0])
+
+    monkeypatch.setattr("tamis.core.storage.objects.download", download)
+    return given
 
 
-def test_a_full_disk_while_downloading_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_full_disk_while_downloading_is_a_clear_error(content: list[bytes | OSError], tmp_path: Path) -> None:
+    content[0] = OSError(errno.ENOSPC, "full")
     with pytest.raises(StorageError, match="no space left on the device"):
-        storage.download(Source(OSError(errno.ENOSPC, "full")), tmp_path / "file")  # type: ignore[arg-type]
+        storage.download(SOURCE, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("content")
 def test_downloads_of_one_file_at_once_all_end_well(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: storage.download(Source(b"whole"), tmp_path / "file"), range(4)))  # type: ignore[arg-type]
+        list(pool.map(lambda _: storage.download(SOURCE, tmp_path / "file"), range(4)))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
+@pytest.mark.usefixtures("content")
 def test_what_a_killed_download_has_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
     left, running = tmp_path / ".file.0123", tmp_path / ".file.4567"
     for path in (left, running):
         path.write_bytes(b"half")
     os.utime(left, (0, 0))
-    storage.download(Source(b"whole"), tmp_path / "file")  # type: ignore[arg-type]
+    storage.download(SOURCE, tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".file.4567", "file"]
 
 
+@pytest.mark.usefixtures("content")
 def test_a_download_of_other_bytes_never_has_the_files_name(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="its checksum is not the manifest's"):
-        storage.download(Source(b"other"), tmp_path / "file", sha256="0" * 64)  # type: ignore[arg-type]
+        storage.download(SOURCE, tmp_path / "file", sha256="0" * 64)
     assert list(tmp_path.iterdir()) == []
 
 

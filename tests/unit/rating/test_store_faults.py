@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tamis.core import storage
 from tamis.core.errors import StoppedError, StorageError
 from tamis.core.processes import ended_in_order
 from tamis.core.settings import parse
@@ -70,7 +69,7 @@ class Disk:
                     raise OSError(code, os.strerror(code), str(target))
             replace(source, target)
 
-        monkeypatch.setattr(storage.os, "replace", replaced)
+        monkeypatch.setattr(os, "replace", replaced)
 
 
 def rate(server: Server, folder: Path) -> None:
@@ -247,7 +246,7 @@ def test_a_files_name_is_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
         synced.append(os.readlink(f"/proc/self/fd/{handle}"))
         fsync(handle)
 
-    monkeypatch.setattr(storage.os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", noted)
     write_bytes(tmp_path / "new" / "newer" / "file", b"content")
     assert [Path(path) for path in synced[1:]] == [tmp_path / "new" / "newer", tmp_path / "new", tmp_path]
     synced.clear()

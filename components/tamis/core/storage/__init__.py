@@ -1,0 +1,56 @@
+"""Files and folders that are local or in object storage: `s3://` (S3), `az://` (Azure Blob) and `gs://` (Google).
+
+places.py         paths of both kinds
+files.py          reading, writing, listing and removing, whatever the kind
+local.py          the local side: files that appear whole, folders that are durable
+objects.py        the remote side, through obstore
+clients.py        how servers are reached; s3.py, azure.py, gcs.py: what is special to each
+copies.py         whole files between the two
+fingerprints.py   what a file or folder holds, as a short text
+errors.py         what storage's refusals mean
+"""
+
+from tamis.core.storage.copies import download, link_tree, upload
+from tamis.core.storage.files import (
+    children,
+    create_bytes,
+    exists,
+    files_below,
+    names_in,
+    read_bytes,
+    remove,
+    remove_all,
+    size_of,
+    write_bytes,
+)
+from tamis.core.storage.fingerprints import fingerprint, sha256_of
+from tamis.core.storage.local import remove_unfinished, sync_folder
+from tamis.core.storage.places import Location, ObjectPath, below, is_remote, locate, looked_for, missing, only_local
+
+__all__ = [
+    "Location",
+    "ObjectPath",
+    "below",
+    "children",
+    "create_bytes",
+    "download",
+    "exists",
+    "files_below",
+    "fingerprint",
+    "is_remote",
+    "link_tree",
+    "locate",
+    "looked_for",
+    "missing",
+    "names_in",
+    "only_local",
+    "read_bytes",
+    "remove",
+    "remove_all",
+    "remove_unfinished",
+    "sha256_of",
+    "size_of",
+    "sync_folder",
+    "upload",
+    "write_bytes",
+]

@@ -1,0 +1,69 @@
+"""How Azure Blob Storage is reached: by the environment variables of Azure's own tools.
+
+A connection string (`AZURE_STORAGE_CONNECTION_STRING`), or an account (`AZURE_STORAGE_ACCOUNT_NAME`) with a key, a
+shared access signature, a client secret, the workload identity of a pod (`AZURE_FEDERATED_TOKEN_FILE`,
+`AZURE_CLIENT_ID`, `AZURE_TENANT_ID`), the managed identity of a machine, or the login of the program `az`
+(`AZURE_USE_AZURE_CLI=true`).
+obstore finds all of them itself but the connection string and the names of the program `az`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tamis.core import secrets
+from tamis.core.errors import StorageError
+from tamis.core.storage.clients import check_address, client_options, retries
+from tamis.core.storage.errors import CURES
+
+if TYPE_CHECKING:
+    from obstore.store import AzureConfig, AzureStore
+
+_CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
+# Names that `az` and other tools read, and what obstore calls their values.
+_ALSO = {"AZURE_STORAGE_ACCOUNT": "account_name", "AZURE_STORAGE_KEY": "account_key"}
+
+
+def store(container: str) -> AzureStore:
+    """The client of a container."""
+    from obstore.store import AzureStore
+
+    config: AzureConfig = {known: os.environ[name] for name, known in _ALSO.items() if os.environ.get(name)}  # type: ignore[assignment]
+    if connection := os.environ.get(_CONNECTION):
+        config |= of_connection(connection)
+    made = AzureStore(container, config=config, client_options=client_options(), retry_config=retries())
+    account = config.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    endpoint = config.get("endpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT")
+    if endpoint or account:
+        check_address("az", endpoint or f"https://{account}.blob.core.windows.net")
+    return made
+
+
+def of_connection(text: str) -> AzureConfig:
+    """What a connection string says.
+
+    Raises:
+        StorageError: when it says neither an account nor an endpoint.
+    """
+    said = dict(part.partition("=")[::2] for part in text.strip().split(";") if part)
+    key, signature = said.get("AccountKey", ""), said.get("SharedAccessSignature", "").removeprefix("?")
+    secrets.know(text, key, signature)
+    if said.get("UseDevelopmentStorage", "").lower() == "true":
+        return {"use_emulator": True}
+    account, endpoint = said.get("AccountName", ""), said.get("BlobEndpoint", "")
+    if account and not endpoint:
+        suffix = said.get("EndpointSuffix", "core.windows.net")
+        endpoint = f"{said.get('DefaultEndpointsProtocol', 'https')}://{account}.blob.{suffix}"
+    account = account or (urlsplit(endpoint).hostname or "").partition(".")[0]
+    if not account:
+        raise StorageError(
+            f"{_CONNECTION} has neither AccountName nor BlobEndpoint",
+            allowed="a connection string as Azure's portal shows it",
+            action=CURES["az"],
+        )
+    found: AzureConfig = {"account_name": account, "endpoint": endpoint.rstrip("/")}
+    found |= {"account_key": key} if key else {}
+    found |= {"sas_key": signature} if signature else {}
+    return found

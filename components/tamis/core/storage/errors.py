@@ -1,0 +1,93 @@
+"""What the refusals of storage and of its clients mean, and what to do about them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tamis.core.errors import StorageError, explained_os_errors
+from tamis.core.storage.places import Location, missing
+
+# What to check when a storage does not do what it is asked.
+CURES = {
+    "s3": "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials",
+    "az": "check the container, the account (AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_CONNECTION_STRING) and the "
+    "credentials",
+    "gs": "check the bucket, the network and the credentials (GOOGLE_APPLICATION_CREDENTIALS)",
+}
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+_STATUS = re.compile(r"status code: (\d{3}(?: \w+)*)")
+_QUERY = re.compile(r"\?\S*")  # of an address; it may hold a signature
+_DEBUG = "\n\nDebug source:"
+# Of connections that failed, what obstore says only in its debug text, and what that means.
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
+_CONNECTION = (
+    (re.compile(r"kind: Timeout|TimedOut"), "no answer in time"),
+    (re.compile(r"lookup address information"), "the server's name is not known"),
+    (re.compile(r'message: "([^"]+)"'), ""),
+)
+
+
+@contextmanager
+def explained(what: str, *, absent: Location | None = None) -> Iterator[None]:
+    """Turn the refusals of the system and of storage into `StorageError`.
+
+    `what` says what was being done, as in "reading s3://bucket/file"; `absent` is the file that may not be there.
+    """
+    try:
+        with explained_os_errors(what):
+            yield
+    except Exception as error:
+        if absent is not None and isinstance(error, FileNotFoundError) and not _names_bucket(error):
+            raise missing(str(absent)) from None
+        if (told := _told(error, what)) is None:
+            raise
+        raise told from error
+
+
+def _names_bucket(error: Exception) -> bool:
+    """Whether it is the bucket that is not there."""
+    return any(said in str(error) for said in _NO_BUCKET)
+
+
+def _told(error: Exception, what: str) -> StorageError | None:
+    """An error of the system or of a storage client as Tamis tells it; None for all others."""
+    if isinstance(error, OSError) and error.errno is not None:
+        action = "check the disk, or the server that it is mounted from"
+        return StorageError(f"{what}: {os.strerror(error.errno)}", action=action)
+    client = type(error).__module__.split(".")[0]
+    # obstore raises Python's own error for a file that is not there.
+    if client not in ("obstore", "botocore") and not isinstance(error, FileNotFoundError):
+        return None
+    scheme = next((scheme for scheme in CURES if f"{scheme}://" in what), "s3")
+    seen = f"{type(error).__name__}: {error}" if client == "botocore" else cause_of(error)
+    return StorageError(f"{what}: {seen}", action=_certified(str(error)) or CURES[scheme])
+
+
+def _certified(words: str) -> str:
+    """What to do about a certificate that is refused; empty where that is not what `words` say."""
+    found = _CERTIFICATE.search(words)
+    if found is None:
+        return ""
+    if found[1] == "CaUsedAsEndEntity":
+        return "give the server a certificate that is not an authority's own (basicConstraints CA:FALSE)"
+    return "name the authority of the server's certificate in SSL_CERT_FILE, for s3:// in AWS_CA_BUNDLE"
+
+
+def cause_of(error: Exception) -> str:
+    """Why obstore failed, in one line: the server's own code and message, or what is wrong with the connection."""
+    words, _, debug = str(error).partition(_DEBUG)
+    code, message = (re.search(rf"<{tag}>([^<]+)", words) for tag in ("Code", "Message"))
+    if code is not None:
+        return f"{code[1]}: {message[1].strip().splitlines()[0]}" if message else code[1]
+    if found := _CERTIFICATE.search(debug):
+        return f"the server's certificate is not trusted ({found[1]})"
+    if "error sending request" in words or "kind: " in debug:
+        for pattern, meaning in _CONNECTION:
+            if found := pattern.search(debug):
+                return f"no connection: {meaning or found[1]}"
+    status = _STATUS.search(words)
+    line = _QUERY.sub("", " ".join(words.split()))
+    return f"{status[1]} ({line[:300]})" if status else line[:500]

@@ -1,0 +1,29 @@
+"""How Google Cloud Storage is reached: by Google's application default credentials.
+
+A service account's key in `GOOGLE_APPLICATION_CREDENTIALS`, the login of `gcloud auth application-default login`, or
+the identity of a machine or pod on Google's cloud. `STORAGE_EMULATOR_HOST` names another server.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tamis.core.storage.clients import check_address, client_options, retries
+
+if TYPE_CHECKING:
+    from obstore.store import GCSConfig, GCSStore
+
+_ADDRESS = "https://storage.googleapis.com"
+
+
+def store(bucket: str) -> GCSStore:
+    """The client of a bucket."""
+    from obstore.store import GCSStore
+
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    config: GCSConfig = {}
+    if emulator:
+        config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "skip_signature": True}
+    check_address("gs", config.get("base_url", _ADDRESS))
+    return GCSStore(bucket, config=config, client_options=client_options(), retry_config=retries())
