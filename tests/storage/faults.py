@@ -12,13 +12,14 @@ from urllib.parse import urlparse
 class Proxy:
     """Passes requests on to `endpoint`; a context manager.
 
-    `refusals` answers are 503 SlowDown before the first one is passed on. `spoil` changes the bodies of answers.
+    `refusals` answers are 503 SlowDown before the first one is passed on. `cuts` bodies of answers break off in the
+    middle. `spoil` changes the bodies of answers.
     """
 
     def __init__(
-        self, endpoint: str, *, refusals: int = 0, spoil: Callable[[bytes], bytes] = lambda body: body
+        self, endpoint: str, *, refusals: int = 0, cuts: int = 0, spoil: Callable[[bytes], bytes] = lambda body: body
     ) -> None:
-        self.refused = 0
+        self.refused = self.cut = 0
         host = urlparse(endpoint).netloc
         outer, lock = self, threading.Lock()
 
@@ -49,8 +50,13 @@ class Proxy:
                 length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
                 self.send_header("Content-Length", length)
                 self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
+                if self.command == "HEAD":
+                    return
+                with lock:
+                    half = len(body) > 1 and outer.cut < cuts and self.command == "GET"
+                    outer.cut += half
+                self.wfile.write(body[: len(body) // 2] if half else body)
+                self.close_connection |= half
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -1,12 +1,14 @@
-"""How a real S3 server is reached: credentials, certificates, large files, servers that are busy or lie."""
+"""How servers are reached: certificates, large files, servers that are busy, break off or lie."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
+import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,24 +18,14 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
-from tamis.core.storage import download, locate, read_bytes, upload, write_bytes
+from tamis.core.storage import download, fingerprint, locate, read_bytes, size_of, upload, write_bytes
+from tamis.core.storage.s3 import store
 from tests.certificates import private_certificate
-from tests.storage.conftest import reached
+from tests.storage import azurite
+from tests.storage.azurite import Azurite
+from tests.storage.conftest import Server, reach
 from tests.storage.faults import Proxy
-from tests.storage.seaweed import KEY, SECRET, Seaweed
-
-EXPIRES = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@pytest.fixture
-def without_keys(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A fresh prefix, whose keys are not in the environment."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return s3
+from tests.storage.seaweed import Seaweed
 
 
 def goes_there_and_back(prefix: str) -> bool:
@@ -41,122 +33,99 @@ def goes_there_and_back(prefix: str) -> bool:
     return read_bytes(locate(f"{prefix}/hello")) == b"hello"
 
 
-def test_without_any_credentials_the_error_says_so(without_keys: str) -> None:
-    with pytest.raises(StorageError, match="NoCredentialsError") as raised:
-        goes_there_and_back(without_keys)
-    assert "credentials" in str(raised.value)
-
-
-def test_credentials_from_a_file(without_keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "credentials"
-    file.write_text(f"[team]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    monkeypatch.setenv("AWS_PROFILE", "team")
-    assert goes_there_and_back(without_keys)
-
-
-class Identities(ThreadingHTTPServer):
-    """Gives the S3 server's keys to whoever shows the token: as AWS STS does, and as the agent of EKS Pod Identity."""
-
-    token = "a-token-of-the-cluster"
-
-    def __init__(self) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            server: Identities
-
-            def do_POST(self) -> None:
-                asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                known = f"WebIdentityToken={Identities.token}" in asked and "Action=AssumeRoleWithWebIdentity" in asked
-                keys = f"<AccessKeyId>{KEY}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"
-                keys += f"<SessionToken></SessionToken><Expiration>{EXPIRES}</Expiration>"
-                result = f"<AssumeRoleWithWebIdentityResult><Credentials>{keys}</Credentials>"
-                result += "</AssumeRoleWithWebIdentityResult>"
-                refusal = "<ErrorResponse><Error><Code>InvalidIdentityToken</Code></Error></ErrorResponse>"
-                answer = f"<AssumeRoleWithWebIdentityResponse>{result}</AssumeRoleWithWebIdentityResponse>"
-                self._answer(200 if known else 400, answer if known else refusal)
-
-            def do_GET(self) -> None:
-                known = self.headers["Authorization"] == Identities.token
-                keys = {"AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": "", "Expiration": EXPIRES}
-                self._answer(200 if known else 403, json.dumps(keys if known else {}))
-
-            def _answer(self, status: int, text: str) -> None:
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-@pytest.fixture
-def identities() -> Iterator[Identities]:
-    server = Identities()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("kind", "token"),
-    [("web identity", Identities.token), ("web identity", "another"), ("pod identity", Identities.token)],
-)
-def test_credentials_from_a_workload_identity(
-    without_keys: str, identities: Identities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, token: str
-) -> None:
-    (tmp_path / "token").write_text(token)
-    if kind == "web identity":
-        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/tamis")
-        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", identities.url)
-    else:
-        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{identities.url}/v1/credentials")
-        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
-    if token == Identities.token:
-        assert goes_there_and_back(without_keys)
-    else:
-        with pytest.raises(StorageError, match="InvalidIdentityToken"):
-            goes_there_and_back(without_keys)
+@pytest.fixture(scope="session")
+def azure_by_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Azurite, Path]]:
+    """A server with a certificate of its own, and the authority that vouches for it."""
+    if azurite.program() is None:
+        pytest.skip("no `azurite-blob` on this machine; npm install --prefix build/azurite azurite brings it")
+    folder = tmp_path_factory.mktemp("azurite-tls")
+    certificate, ca = private_certificate(folder)
+    server = Azurite(folder, certificate=certificate)
+    try:
+        server.start()
+        yield server, ca
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("told", ["its own", "none", "another's"])
+@pytest.mark.parametrize(
+    ("kind", "variable"),
+    [("s3", "AWS_CA_BUNDLE"), ("s3", "SSL_CERT_FILE"), ("azure", "SSL_CERT_FILE"), ("azure", "REQUESTS_CA_BUNDLE")],
+)
 def test_a_private_certificate_is_trusted_when_its_authority_is_named(
-    s3: str, s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+    kind: str, variable: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    if s3_server.ca is None:
-        pytest.skip("no openssl to make a certificate with")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{s3_server.tls_port}")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    if told != "none":
-        ca = s3_server.ca if told == "its own" else private_certificate(tmp_path)[1]
-        monkeypatch.setenv("AWS_CA_BUNDLE", str(ca))
-    if told == "its own":
-        assert goes_there_and_back(s3)
+    if kind == "s3":
+        seaweed: Seaweed = request.getfixturevalue("s3_server")
+        if (ca := seaweed.ca) is None:
+            pytest.skip("no openssl to make a certificate with")
+        reach(seaweed, monkeypatch, f"https://127.0.0.1:{seaweed.tls_port}", attempts=1)
+        place = f"{seaweed.bucket}/tls"
     else:
-        with pytest.raises(StorageError, match="CERTIFICATE_VERIFY_FAILED"):
-            goes_there_and_back(s3)
+        server, ca = request.getfixturevalue("azure_by_tls")
+        reach(server, monkeypatch, attempts=1)
+        place = f"{server.bucket}/tls"
+    if told != "none":
+        monkeypatch.setenv(variable, str(ca if told == "its own" else private_certificate(tmp_path)[1]))
+    if told == "its own":
+        assert goes_there_and_back(place)
+        return
+    with pytest.raises(StorageError, match="certificate is not trusted") as raised:
+        goes_there_and_back(place)
+    assert "SSL_CERT_FILE" in raised.value.action
 
 
-def test_a_large_file_goes_in_parts(s3: str, tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_there_is_told(remote: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with pytest.raises(StorageError, match=r"none\.pem"):
+        goes_there_and_back(remote)
+
+
+def test_a_large_file_goes_in_parts(remote: str, tmp_path: Path) -> None:
+    source, other = tmp_path / "large", tmp_path / "other"
+    source.write_bytes(bytes(range(256)) * (9 << 12))  # 9 MiB
+    other.write_bytes(source.read_bytes()[:-1] + b"x")
+    prints = set()
+    for file in (source, other):
+        upload(file, locate(f"{remote}/large"))
+        prints.add(fingerprint(f"{remote}/large"))
+        download(locate(f"{remote}/large"), tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == file.read_bytes()
+    assert len(prints) == 2
+    assert size_of(locate(f"{remote}/large")) == 9 << 20
+
+
+def test_parts_in_s3_are_those_of_the_clients_of_aws(s3: str, s3_server: Seaweed, tmp_path: Path) -> None:
+    """So that the entity tags are the same, and with them fingerprints and steps' keys."""
     source = tmp_path / "large"
-    source.write_bytes(bytes(range(256)) * (9 << 12))  # 9 MiB; boto3 cuts at 8
-    target = locate(f"{s3}/large")
-    upload(source, target)
-    assert target.etag.strip('"').endswith("-2")  # type: ignore[union-attr]
-    download(target, tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    source.write_bytes(bytes(range(256)) * (17 << 12))  # 17 MiB
+    upload(source, locate(f"{s3}/large"))
+    bucket, _, key = f"{s3}/large".removeprefix("s3://").partition("/")
+    assert s3_server.client().head_object(Bucket=bucket, Key=key)["ETag"].endswith('-3"')
 
 
-def test_a_busy_server_is_asked_again(s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
-    with Proxy(s3_endpoint, refusals=3) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-        assert goes_there_and_back(s3)
+def test_a_busy_server_is_asked_again(server: Server, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Proxy(server.endpoint, refusals=3) as proxy:
+        reach(server, monkeypatch, proxy.endpoint, attempts=8)  # as without a test
+        assert goes_there_and_back(remote)
         assert proxy.refused == 3
+
+
+def test_what_breaks_off_is_read_to_its_end(
+    server: Server, remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * (1 << 12)  # 1 MiB
+    write_bytes(locate(f"{remote}/data"), data)
+    with Proxy(server.endpoint, cuts=2) as proxy:
+        reach(server, monkeypatch, proxy.endpoint, attempts=8)
+        assert read_bytes(locate(f"{remote}/data")) == data
+        assert proxy.cut == 2
+    with Proxy(server.endpoint, cuts=2) as proxy:
+        reach(server, monkeypatch, proxy.endpoint, attempts=8)
+        download(locate(f"{remote}/data"), tmp_path / "data")
+        assert (tmp_path / "data").read_bytes() == data
+        assert proxy.cut == 2
 
 
 class Nothing(StageSettings):
@@ -170,11 +139,56 @@ def write(step: Step[Nothing]) -> None:
 
 
 def test_bytes_that_change_on_the_way_are_noticed(
-    s3: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_step("test", "pool", Nothing(), write, out=f"{s3}/pool")
-    with Proxy(s3_endpoint, spoil=lambda body: body.replace(b"hellohello", b"jellohello")) as proxy:
-        reached(proxy.endpoint, monkeypatch)
-        monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+    run_step("test", "pool", Nothing(), write, out=f"{remote}/pool")
+    with Proxy(server.endpoint, spoil=lambda body: body.replace(b"hellohello", b"jellohello")) as proxy:
+        reach(server, monkeypatch, proxy.endpoint)
         with pytest.raises(ArtifactError, match="checksum"):
-            _ = Artifact.open(f"{s3}/pool", cache=tmp_path).folder
+            _ = Artifact.open(f"{remote}/pool", cache=tmp_path).folder
+
+
+@pytest.mark.parametrize(
+    ("style", "endpoint"), [("path", "http://127.0.0.1:9"), ("virtual", "http://bucket.127.0.0.1:9")]
+)
+def test_buckets_are_addressed_as_the_configuration_says(
+    style: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f"region = eu-west-3\nendpoint_url = http://127.0.0.1:9\ns3 =\n  addressing_style = {style}\n"
+    (tmp_path / "config").write_text(f"[default]\n{said}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # then nobody asks for the address
+    config = store("bucket").config
+    assert (config["endpoint"], config["region"]) == (endpoint, "eu-west-3")
+    assert config["virtual_hosted_style_request"] == str(style == "virtual").lower()
+
+
+def test_ctrl_c_is_heard_while_a_server_says_nothing(
+    remote: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        reach(server, monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            read_bytes(locate(f"{remote}/file"))
+        assert time.monotonic() - started < 5
+
+
+def test_a_forked_process_is_told_that_it_cannot_use_storage(remote: str) -> None:
+    """Without that it waits without end."""
+    assert goes_there_and_back(remote)
+    child = multiprocessing.get_context("fork").Process(target=_reads, args=(f"{remote}/hello",))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 7
+    assert goes_there_and_back(remote)
+
+
+def _reads(uri: str) -> None:
+    try:
+        read_bytes(locate(uri))
+    except StorageError as error:
+        os._exit(7 if "forked" in error.problem else 1)
