@@ -48,7 +48,8 @@ class Identities(ThreadingHTTPServer):
                 asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 if "client_assertion" in asked:
                     known = f"client_assertion={Identities.token}" in asked and "tenant" in self.path
-                    self._answer(200 if known else 401, json.dumps(_bearer() | {"expires_in": 3600} if known else {"error": "unknown"}))
+                    found = _bearer() | {"expires_in": 3600} if known else {"error": "unknown"}
+                    self._answer(200 if known else 401, json.dumps(found))
                     return
                 known = f"WebIdentityToken={Identities.token}" in asked and "Action=AssumeRoleWithWebIdentity" in asked
                 keys = f"<AccessKeyId>{KEY}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"

@@ -12,7 +12,7 @@ from kfp.dsl import PipelineTaskFinalStatus
 from tamis.cluster.component import note_outcome
 from tamis.core.artifacts import Artifact
 from tamis.core.settings import parse, said
-from tamis.core.storage import locate, upload
+from tamis.core.storage import locate, read_bytes, upload
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as rate
 from tamis_pipelines import chain, definitions, sharding
@@ -106,7 +106,7 @@ def test_the_end_of_a_run_is_noted_in_object_storage(remote: str, tmp_path: Path
     page = tmp_path / "outcome.md"
     outcome = dsl.Markdown(name="outcome", uri=str(page))
     note_outcome.python_func(status=status, outcome=outcome, outcomes=f"{remote}/outcomes")
-    noted = json.loads(locate(f"{remote}/outcomes/run-1.json").read_bytes())
+    noted = json.loads(read_bytes(locate(f"{remote}/outcomes/run-1.json")))
     assert (noted["run"], noted["state"], noted["error"]) == ("run-1", state, error)
     assert page.read_text().startswith(f"# {state}\n")
     assert error in page.read_text()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tamis.core import secrets
 from tamis.core.errors import StorageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
 # Names that `az` and other tools read, and what obstore calls their values.
 _ALSO = {"AZURE_STORAGE_ACCOUNT": "account_name", "AZURE_STORAGE_KEY": "account_key"}
+_SIGNATURES = ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
 
 
 def store(container: str) -> AzureStore:
@@ -31,6 +32,8 @@ def store(container: str) -> AzureStore:
     from obstore.store import AzureStore
 
     config: AzureConfig = {known: os.environ[name] for name, known in _ALSO.items() if os.environ.get(name)}  # type: ignore[assignment]
+    for name in _SIGNATURES:
+        _know(os.environ.get(name, ""))
     if connection := os.environ.get(_CONNECTION):
         config |= of_connection(connection)
     made = AzureStore(container, config=config, client_options=client_options(), retry_config=retries())
@@ -41,6 +44,11 @@ def store(container: str) -> AzureStore:
     return made
 
 
+def _know(signature: str) -> None:
+    """Make a shared access signature known as a secret, and in it what is the secret proper."""
+    secrets.know(signature, *parse_qs(signature).get("sig", []))
+
+
 def of_connection(text: str) -> AzureConfig:
     """What a connection string says.
 
@@ -49,7 +57,8 @@ def of_connection(text: str) -> AzureConfig:
     """
     said = dict(part.partition("=")[::2] for part in text.strip().split(";") if part)
     key, signature = said.get("AccountKey", ""), said.get("SharedAccessSignature", "").removeprefix("?")
-    secrets.know(text, key, signature)
+    secrets.know(text, key)
+    _know(signature)
     if said.get("UseDevelopmentStorage", "").lower() == "true":
         return {"use_emulator": True}
     account, endpoint = said.get("AccountName", ""), said.get("BlobEndpoint", "")
