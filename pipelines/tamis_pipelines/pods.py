@@ -39,12 +39,21 @@ ENVIRONMENT = (
     "AWS_CONFIG_FILE",
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL_S3",
-    "AWS_REQUEST_CHECKSUM_CALCULATION",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION",
     "AWS_CA_BUNDLE",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
     "HF_HUB_OFFLINE",
     "HF_ENDPOINT",
     "SSL_CERT_FILE",
+)
+# What stages read from the Secret of the storage: the keys that it has.
+STORAGE_KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
 )
 
 
@@ -105,10 +114,12 @@ class Objects(Settings):
     """Names of the objects in the namespace that pods use; the chart and the manifests make them under these names."""
 
     environment: ObjectName = Field("tamis-environment", description="ConfigMap with where storage and hub are")
-    aws_config: ObjectName = Field("tamis-aws-config", description="ConfigMap with boto3's `config`")
+    aws_config: ObjectName = Field("tamis-aws-config", description="ConfigMap with the `config` file of AWS' clients")
     storage_ca: ObjectName = Field("tamis-storage-ca", description="ConfigMap with the storage's `ca.crt`")
     hub_ca: ObjectName = Field("tamis-hub-ca", description="ConfigMap with the hub's `ca.crt`")
-    storage_secret: ObjectName = Field("tamis-s3", description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
+    storage_secret: ObjectName = Field(
+        "tamis-s3", description="Secret with the storage's keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or others"
+    )
     hub_secret: ObjectName = Field("tamis-hub", description="Secret with HF_TOKEN")
     api_secret: ObjectName = Field("tamis-api-keys", description="Secret with the API keys of raters")
     model_cache: ObjectName = Field("tamis-models", description="claim with models, if compiled with model_cache")
@@ -289,7 +300,7 @@ def _tell(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSett
         kubernetes.use_secret_as_env(task, given[name], {key: key for key in keys}, optional=True)
 
     kubernetes.use_config_map_as_env(task, given["environment"], {key: key for key in ENVIRONMENT}, optional=True)
-    secret("storage_secret", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+    secret("storage_secret", list(STORAGE_KEYS))
     secret("hub_secret", ["HF_TOKEN"])
     if kind == "rating" and settings.api_keys:
         secret("api_secret", settings.api_keys)

@@ -27,7 +27,6 @@ CASES: dict[str, dict[str, Any]] = {
                 "endpoint": "https://s3.internal:9000",
                 "region": "eu-central-1",
                 "addressingStyle": "path",
-                "checksums": "when_required",
                 "existingSecret": "s3-keys",
                 "accessKeyIdKey": "id",
                 "secretAccessKeyKey": "secret",
@@ -35,6 +34,13 @@ CASES: dict[str, dict[str, Any]] = {
             },
         },
     },
+    "Azure's storage with a key": {
+        "storage": {
+            "root": "az://container/runs",
+            "azure": {"account": "ourdata", "endpoint": "https://ourdata.blob.internal", "existingSecret": "azure-keys"},
+        },
+    },
+    "Google's storage with a key": {"storage": {"root": "gs://bucket/runs", "gcs": {"existingSecret": "google-key"}}},
     "a hub of one's own": {
         "hub": {"endpoint": "https://hub.internal", "existingSecret": "hub", "ca": {"configMap": "hub-ca"}},
         "storage": {"s3": {"ca": {"configMap": "s3-ca"}}},

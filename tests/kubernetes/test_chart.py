@@ -82,6 +82,33 @@ def test_each_certificate_that_a_container_is_told_of_is_mounted(newest_helm: Pa
                         assert str(Path(told[variable]).parent) in mounts
 
 
+@pytest.mark.parametrize(
+    ("case", "secret", "told"),
+    [
+        (
+            "Azure's storage with a key",
+            "azure-keys",
+            {
+                "AZURE_STORAGE_ACCOUNT_NAME": "ourdata",
+                "AZURE_STORAGE_ENDPOINT": "https://ourdata.blob.internal",
+                "TAMIS_ROOT": "az://container/runs",
+            },
+        ),
+        ("Google's storage with a key", "google-key", {"TAMIS_ROOT": "gs://bucket/runs"}),
+    ],
+)
+def test_every_container_of_tamis_has_the_account_and_the_secret_of_its_storage(
+    newest_helm: Path, case: str, secret: str, told: dict[str, str]
+) -> None:
+    values = CASES[case] | {"modelCache": {"prefetch": {"models": [{"kind": "hub", "repo": "org/model"}]}}}
+    objects = rendered(newest_helm, values)
+    data = by_name(objects)["ConfigMap/tamis-environment"]["data"]
+    assert {name: data[name] for name in told} == told
+    froms = [container["envFrom"] for document in objects for pod in pods(document) for container in containers(pod)]
+    assert len(froms) >= 2
+    assert all({"secretRef": {"name": secret}} in each for each in froms)
+
+
 @pytest.mark.parametrize("case", ["defaults", "a filled model cache", "vllm services", "kueue"])
 def test_rendering_twice_gives_the_same(newest_helm: Path, case: str) -> None:
     assert template(newest_helm, CASES[case]).stdout == template(newest_helm, CASES[case]).stdout

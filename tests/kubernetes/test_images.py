@@ -77,7 +77,7 @@ def test_the_installation_is_pinned_by_a_file_and_names_extras_that_are_there(na
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_image_can_talk_to_storage_and_be_a_step_of_kubeflow(name: str) -> None:
     extras = installation(name)[1]
-    assert {"s3", "kubeflow"} <= extras or extras == {"all"}
+    assert {"azure", "gcs", "kubeflow", "s3"} <= extras or extras == {"all"}
 
 
 @pytest.mark.parametrize("name", IMAGES)

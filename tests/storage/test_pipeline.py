@@ -6,13 +6,15 @@ from typing import Any, List  # noqa: UP035  kfp reads this spelling only
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from kfp import dsl, local
 from kfp.dsl import PipelineTaskFinalStatus
 
+from tamis.cli import main
 from tamis.cluster.component import note_outcome
 from tamis.core.artifacts import Artifact
 from tamis.core.settings import parse, said
-from tamis.core.storage import locate, read_bytes, upload
+from tamis.core.storage import children, locate, names_in, read_bytes, upload
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as rate
 from tamis_pipelines import chain, definitions, sharding
@@ -20,6 +22,7 @@ from tamis_pipelines.pods import CompileSettings
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, completion
 from tests.pipeline.conftest import FinishedRun, tamis
+from tests.pipeline.conftest import settings_file as settings_file  # a fixture
 
 
 @pytest.mark.slow
@@ -29,17 +32,72 @@ def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
     file, first = finished_run
     assert first.returncode == 0, first.stderr
     upload(file.parent / "data.jsonl", locate(f"{remote}/data.jsonl"))
-    remote = yaml.safe_load(file.read_text())
-    remote["pool"]["sources"][0]["path"] = f"{remote}/data.jsonl"
-    remote["raters"][0]["backend"]["path"] = f"{remote}/data.jsonl"
-    remote["work_dir"] = str(tmp_path)
+    settings = yaml.safe_load(file.read_text())
+    settings["pool"]["sources"][0]["path"] = f"{remote}/data.jsonl"
+    settings["raters"][0]["backend"]["path"] = f"{remote}/data.jsonl"
+    settings["work_dir"] = str(tmp_path)
     other = tmp_path / "remote.yaml"
-    other.write_text(yaml.safe_dump(remote))
+    other.write_text(yaml.safe_dump(settings))
     ended = tamis("run", other)
     assert ended.returncode == 0, ended.stderr
     for kind in ("pool", "ratings/imported", "neighbors", "curation", "selections/best", "selections/random"):
         here, there = (Artifact.open(work / kind).manifest for work in (file.parent / "work", tmp_path))
         assert here.content_hash == there.content_hash, kind
+
+
+@pytest.mark.slow
+def test_a_run_reads_its_data_from_object_storage_and_keeps_its_answers_there(
+    remote: str, settings_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openai")
+    upload(tmp_path / "data.jsonl", locate(f"{remote}/data.jsonl"))
+    settings = yaml.safe_load(settings_file.read_text())
+    settings["pool"]["sources"][0]["path"] = f"{remote}/data.jsonl"
+    with Server(lambda _: Reaction(completion())) as server:
+        service = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}
+        settings["raters"] = [{"name": "asked", "store": f"{remote}/answers", "backend": service}]
+        for work in ("one", "two"):
+            other = tmp_path / f"{work}.yaml"
+            other.write_text(yaml.safe_dump(settings | {"work_dir": str(tmp_path / work)}))
+            ended = tamis("run", other)
+            assert ended.returncode == 0, ended.stderr
+        assert len(server.asked) == 42  # by the first run; the second finds the answers
+    (folder,) = (one for one in children(locate(f"{remote}/answers")) if len(one.name) == 32)
+    assert any(name.endswith(".jsonl") for name in names_in(folder))
+    one, two = (Artifact.open(tmp_path / work / "selections/best").manifest for work in ("one", "two"))
+    assert one.content_hash == two.content_hash
+
+
+def test_every_stage_of_a_run_writes_to_object_storage_what_it_writes_here(
+    remote: str, settings_file: Path, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load(settings_file.read_text())
+    upload(tmp_path / "data.jsonl", locate(f"{remote}/data.jsonl"))
+
+    def run(place: str) -> None:
+        def made(*words: str, out: str, **values: Any) -> str:
+            file = tmp_path / "stage.yaml"
+            file.write_text(yaml.safe_dump(values))
+            options = ["--settings", str(file), "--out", f"{place}/{out}"] if values else ["--out", f"{place}/{out}"]
+            ended = CliRunner().invoke(main, [*words, *options])
+            assert ended.exit_code == 0, ended.output
+            return f"{place}/{out}"
+
+        data = f"{remote}/data.jsonl"
+        source, rater = settings["pool"]["sources"][0] | {"path": data}, settings["raters"][0]
+        pool = made("pool", out="pool", sources=[source])
+        rater |= {"backend": rater["backend"] | {"path": data}}
+        rated = made("rate", "--pool", pool, out="ratings", **rater)
+        embedded = made("embed", "--pool", pool, out="embeddings", **settings["embedding"])
+        near = made("neighbors", "--embeddings", embedded, out="neighbors")
+        curated = made("curate", "--pool", pool, "--ratings", rated, "--neighbors", near, out="curation")
+        made("select", "--pool", pool, "--curation", curated, out="best", **settings["subsets"][0])
+
+    run(f"{remote}/out")
+    run(str(tmp_path / "out"))
+    for kind in ("pool", "ratings", "embeddings", "neighbors", "curation", "best"):
+        there, here = (Artifact.open(f"{place}/{kind}") for place in (f"{remote}/out", tmp_path / "out"))
+        assert there.manifest.content_hash == here.manifest.content_hash, kind
 
 
 @pytest.mark.slow

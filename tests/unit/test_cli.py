@@ -18,7 +18,8 @@ def tamis(*arguments: str | Path) -> Result:
 
 
 def test_help_loads_no_package_that_takes_time_to_load() -> None:
-    heavy = {"numpy", "pandas", "pyarrow", "pydantic", "torch", "transformers", "kfp", "yaml", "boto3", "matplotlib"}
+    heavy = {"numpy", "pandas", "pyarrow", "pydantic", "torch", "transformers", "kfp", "yaml", "matplotlib"}
+    heavy |= {"botocore", "obstore"}
     code = f"""
 import sys
 from tamis.cli import main

@@ -145,6 +145,12 @@ securityContext:
 envFrom:
   - configMapRef:
       name: {{ include "tamis.fullname" . }}-environment
+  {{- range list .Values.storage.azure.existingSecret .Values.storage.gcs.existingSecret }}
+  {{- with . }}
+  - secretRef:
+      name: {{ . | quote }}
+  {{- end }}
+  {{- end }}
 env:
   {{- include "tamis.secretEnv" . | nindent 2 }}
   {{- with .Values.pod.extraEnv }}

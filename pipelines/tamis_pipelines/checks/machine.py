@@ -11,7 +11,7 @@ from tamis.core.errors import TamisError
 from tamis.core.machine import store_of_run
 from tamis.core.models import weight_bytes
 from tamis.core.references import Setting
-from tamis.core.storage import is_remote, locate, write_bytes
+from tamis.core.storage import is_remote, locate, remove, write_bytes
 from tamis.rating.settings import ImportSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, referring
@@ -51,7 +51,7 @@ def _writable(where: str, place: str) -> Check:
     try:
         folder = locate(place)
         write_bytes(folder / ".tamis-probe", b"")
-        (folder / ".tamis-probe").unlink()
+        remove(folder / ".tamis-probe")
         for parent in made:  # a check leaves nothing behind
             parent.rmdir()
     except TamisError as error:

@@ -25,7 +25,7 @@ from tamis.core.storage.files import (
 )
 from tamis.core.storage.fingerprints import fingerprint, sha256_of
 from tamis.core.storage.local import remove_unfinished, sync_folder
-from tamis.core.storage.places import Location, ObjectPath, below, is_remote, locate, looked_for, missing, only_local
+from tamis.core.storage.places import Location, ObjectPath, below, extra_of, is_remote, locate, looked_for, missing, only_local
 
 __all__ = [
     "Location",
@@ -35,6 +35,7 @@ __all__ = [
     "create_bytes",
     "download",
     "exists",
+    "extra_of",
     "files_below",
     "fingerprint",
     "is_remote",
