@@ -37,7 +37,11 @@ CASES: dict[str, dict[str, Any]] = {
     "Azure's storage with a key": {
         "storage": {
             "root": "az://container/runs",
-            "azure": {"account": "ourdata", "endpoint": "https://ourdata.blob.internal", "existingSecret": "azure-keys"},
+            "azure": {
+                "account": "ourdata",
+                "endpoint": "https://ourdata.blob.internal",
+                "existingSecret": "azure-keys",
+            },
         },
     },
     "Google's storage with a key": {"storage": {"root": "gs://bucket/runs", "gcs": {"existingSecret": "google-key"}}},

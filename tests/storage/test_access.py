@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,6 @@ from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.core.storage import download, fingerprint, locate, read_bytes, size_of, upload, write_bytes
-from tamis.core.storage.s3 import store
 from tests.certificates import private_certificate
 from tests.storage import azurite
 from tests.storage.azurite import Azurite
@@ -148,21 +148,57 @@ def test_bytes_that_change_on_the_way_are_noticed(
             _ = Artifact.open(f"{remote}/pool", cache=tmp_path).folder
 
 
+class Asked(ThreadingHTTPServer):
+    """A proxy for HTTP that notes what it is asked for, and finds nothing."""
+
+    def __init__(self) -> None:
+        seen = self.seen = []  # type: ignore[var-annotated]
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen.append(self.path)
+                self.send_error(404)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
+    server = Asked()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("told_in", ["the environment", "the profile"])
 @pytest.mark.parametrize(
-    ("style", "endpoint"), [("path", "http://127.0.0.1:9"), ("virtual", "http://bucket.127.0.0.1:9")]
+    ("style", "address"),
+    [
+        ("auto", "http://s3.internal/bucket/file"),
+        ("path", "http://s3.internal/bucket/file"),
+        ("virtual", "http://bucket.s3.internal/file"),
+    ],
 )
-def test_buckets_are_addressed_as_the_configuration_says(
-    style: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_buckets_are_addressed_as_the_configuration_says_and_through_a_proxy(
+    told_in: str, style: str, address: str, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = f"region = eu-west-3\nendpoint_url = http://127.0.0.1:9\ns3 =\n  addressing_style = {style}\n"
-    (tmp_path / "config").write_text(f"[default]\n{said}")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # then nobody asks for the address
-    config = store("bucket").config
-    assert (config["endpoint"], config["region"]) == (endpoint, "eu-west-3")
-    assert config["virtual_hosted_style_request"] == str(style == "virtual").lower()
+    said = f"[default]\nregion = eu-west-3\ns3 =\n  addressing_style = {style}\n"
+    if told_in == "the profile":
+        said += "endpoint_url = http://s3.internal\n"
+        monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    else:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.internal")
+    (tmp_path / "config").write_text(said)
+    told = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in (told | {"HTTP_PROXY": f"http://127.0.0.1:{asked.server_port}"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError, match="does not exist"):
+        read_bytes(locate("s3://bucket/file"))
+    assert asked.seen == [address]
 
 
 def test_ctrl_c_is_heard_while_a_server_says_nothing(

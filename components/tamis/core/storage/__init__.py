@@ -25,7 +25,17 @@ from tamis.core.storage.files import (
 )
 from tamis.core.storage.fingerprints import fingerprint, sha256_of
 from tamis.core.storage.local import remove_unfinished, sync_folder
-from tamis.core.storage.places import Location, ObjectPath, below, extra_of, is_remote, locate, looked_for, missing, only_local
+from tamis.core.storage.places import (
+    Location,
+    ObjectPath,
+    below,
+    extra_of,
+    is_remote,
+    locate,
+    looked_for,
+    missing,
+    only_local,
+)
 
 __all__ = [
     "Location",

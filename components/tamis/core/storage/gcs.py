@@ -21,9 +21,8 @@ def store(bucket: str) -> GCSStore:
     """The client of a bucket."""
     from obstore.store import GCSStore
 
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
     config: GCSConfig = {}
-    if emulator:
-        config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "skip_signature": True}
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # as a rule without "http://"; it takes any token
+        config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "bearer_token": "none"}
     check_address("gs", config.get("base_url", _ADDRESS))
     return GCSStore(bucket, config=config, client_options=client_options(), retry_config=retries())

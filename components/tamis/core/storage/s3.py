@@ -35,7 +35,8 @@ def store(bucket: str) -> S3Store:
     check_address("s3", f"{address.scheme}://{host}")
     return S3Store(
         bucket,
-        endpoint=f"{address.scheme}://{host}{address.path.rstrip('/')}",
+        # By this name, for the environment's own is then not looked at.
+        aws_endpoint_url_s3=f"{address.scheme}://{host}{address.path.rstrip('/')}",
         region=region,
         virtual_hosted_style_request=virtual,
         credential_provider=_Credentials(session),
