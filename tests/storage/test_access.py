@@ -71,7 +71,7 @@ def test_a_private_certificate_is_trusted_when_its_authority_is_named(
     if told == "its own":
         assert goes_there_and_back(place)
         return
-    with pytest.raises(StorageError, match="certificate is not trusted") as raised:
+    with pytest.raises(StorageError, match="is not trusted") as raised:
         goes_there_and_back(place)
     assert "SSL_CERT_FILE" in raised.value.action
 

@@ -19,6 +19,7 @@ CURES = {
 }
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _STATUS = re.compile(r"status code: (\d{3}(?: \w+)*)")
+_ADDRESS = re.compile(r"https?://[^/\s]+")
 _QUERY = re.compile(r"\?\S*")  # of an address; it may hold a signature
 _DEBUG = "\n\nDebug source:"
 # Of connections that failed, what obstore says only in its debug text, and what that means.
@@ -82,12 +83,14 @@ def cause_of(error: Exception) -> str:
     code, message = (re.search(rf"<{tag}>([^<]+)", words) for tag in ("Code", "Message"))
     if code is not None:
         return f"{code[1]}: {message[1].strip().splitlines()[0]}" if message else code[1]
+    address = _ADDRESS.search(words)
+    server = address[0] if address else "the server"
     if found := _CERTIFICATE.search(debug):
-        return f"the server's certificate is not trusted ({found[1]})"
+        return f"the certificate of {server} is not trusted ({found[1]})"
     if "error sending request" in words or "kind: " in debug:
         for pattern, meaning in _CONNECTION:
             if found := pattern.search(debug):
-                return f"no connection: {meaning or found[1]}"
+                return f"no connection to {server}: {meaning or found[1]}"
     status = _STATUS.search(words)
     line = _QUERY.sub("", " ".join(words.split()))
     return f"{status[1]} ({line[:300]})" if status else line[:500]
