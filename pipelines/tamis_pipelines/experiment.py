@@ -15,7 +15,9 @@ from tamis.evaluation.settings import EvaluationSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import Contestant, JudgingSettings
 from tamis.reporting.outcomes import BASE, is_base
-from tamis.selection.settings import VARIED, Amount, SelectionSettings, StrategyName, Variant, uses_ratings
+from tamis.selection.settings import VARIANT, Amount, SelectionSettings, StrategyName
+from tamis.selection.strategies import STRATEGIES, strategy_named
+from tamis.selection.strategies.base import Variant
 
 if TYPE_CHECKING:
     from tamis_pipelines.settings import RunSettings
@@ -36,9 +38,7 @@ class ExperimentSettings(Settings):
     """Which cells an experiment has: every strategy with every rater and size, each for every seed and base model."""
 
     strategies: list[StrategyName] = Field([], description="strategies; those that use ratings run once for each rater")
-    variant: Variant = Field(
-        "published", description="ds2-paper: alpagasus, deita and less as they were run in the DS2 paper's experiments"
-    )
+    variant: Variant = Field("published", description=VARIANT)
     raters: list[str] | None = Field(None, min_length=1, description="names of raters; none: all of the run's")
     sizes: list[Amount] = Field([], description="samples of each subset: numbers, or shares of the pool below 1")
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
@@ -58,8 +58,9 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _strategies_have_sizes(self) -> ExperimentSettings:
-        if not self.sizes and set(self.strategies) - {"full"}:
-            raise ValueError("strategies need sizes; only full has none")
+        if not self.sizes and any(STRATEGIES[name].sized for name in self.strategies):
+            without = ", ".join(name for name, strategy in STRATEGIES.items() if not strategy.sized)
+            raise ValueError(f"strategies need sizes; only {without} has none")
         return self
 
 
@@ -216,10 +217,9 @@ def _grid(grid: ExperimentSettings, settings: RunSettings) -> Iterator[dict[str,
     """What is given for each subset of the grid, before seeds and base models."""
     raters = grid.raters or [rater.name for rater in settings.raters]
     for strategy in grid.strategies:
-        variant: Variant = grid.variant if strategy in VARIED else "published"
-        rated = uses_ratings(strategy, variant)
-        for size in [None] if strategy == "full" else grid.sizes:
-            for rater in raters if rated else [None]:
+        variant: Variant = grid.variant if STRATEGIES[strategy].ds2_paper else "published"
+        for size in grid.sizes if STRATEGIES[strategy].sized else [None]:
+            for rater in raters if strategy_named(strategy, variant).rated else [None]:
                 parts = [
                     strategy,
                     *([f"{size:g}" if size < 1 else str(size)] if size else []),

@@ -25,7 +25,7 @@ from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.settings import DeitaSettings, ScoringSettings
-from tamis.selection.settings import SelectionSettings, uses_ratings
+from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis_pipelines import sharding
 from tamis_pipelines.budget import BudgetSettings, check_prices
 from tamis_pipelines.experiment import (
@@ -144,7 +144,7 @@ class RunSettings(Settings):
 
     def _the_graph_is_large_enough(self) -> None:
         """The neighbour graph has as many neighbours as those who use it want; said before it is made."""
-        wanted = {f"subset '{cell.name}': k": cell.subset.k for cell in self.cells if cell.subset.strategy == "knn"}
+        wanted = {f"subset '{cell.name}': k": strategy_of(cell.subset).neighbors for cell in self.cells}
         if self.curation.diversity == "paper":
             wanted["curation.diversity_neighbors"] = self.curation.diversity_neighbors
         for where, k in wanted.items():
@@ -200,7 +200,7 @@ class RunSettings(Settings):
                 raise ValueError(
                     f"the subset '{cell.name}': no rater '{subset.rater}'; allowed: {', '.join(known)}{hint}"
                 )
-            if subset.rater is None and len(known) > 1 and uses_ratings(subset.strategy, subset.variant):
+            if subset.rater is None and len(known) > 1 and strategy_of(subset).rated:
                 raise ValueError(f"the subset '{cell.name}' needs a rater; allowed: {', '.join(known)}")
 
     @property

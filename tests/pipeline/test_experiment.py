@@ -8,8 +8,7 @@ import pytest
 
 from tamis.core.errors import SettingsError
 from tamis.core.settings import parse
-from tamis.selection.settings import SelectionSettings
-from tamis.selection.stage import strategy_of
+from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis_pipelines.experiment import base_evaluations
 from tamis_pipelines.settings import RunSettings
 

@@ -72,6 +72,12 @@ class ModelError(TamisError):
     code = "model"
 
 
+class RegistryError(TamisError):
+    """Something that a package adds to Tamis cannot be used."""
+
+    code = "registry"
+
+
 class StoppedError(TamisError):
     """Work was ended from outside; another try goes on where it stopped."""
 

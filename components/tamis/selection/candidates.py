@@ -15,6 +15,7 @@ from tamis.selection.similarity import Embeddings
 Column = Literal[
     "lengths", "distances", "raw_scores", "scores", "means", "diversity", "model_scores", "embedded", "places"
 ]
+CURATED: tuple[Column, ...] = ("raw_scores", "scores", "means", "diversity")  # what a curation knows
 
 
 @dataclass(frozen=True)

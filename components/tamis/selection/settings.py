@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
-from tamis.core.references import DataPath
+from tamis.core.errors import RegistryError
 from tamis.core.settings import StageSettings
+from tamis.selection.strategies import STRATEGIES, strategy_named, varied, with_means
+from tamis.selection.strategies.base import RankBy, Strategy, Variant
 
-StrategyName = Literal["full", "random", "length", "perplexity", "knn", "less", "alpagasus", "deita", "ds2-raw", "ds2"]
-Variant = Literal["published", "ds2-paper"]
-RankBy = Literal["class", "mean"]
-# Strategies that have a variant "ds2-paper".
-VARIED: frozenset[StrategyName] = frozenset(("alpagasus", "deita", "less"))
-
-
-def uses_ratings(strategy: StrategyName, variant: Variant = "published") -> bool:
-    """Whether the strategy ranks by a rater's scores."""
-    return strategy in ("alpagasus", "ds2-raw", "ds2") or (strategy == "deita" and variant == "ds2-paper")
+if TYPE_CHECKING:
+    StrategyName = str
+else:
+    StrategyName = Literal[tuple(STRATEGIES)]
+# Settings of one strategy that Tamis 0.4 took with every strategy, without effect.
+_TAKEN_BY_ALL = {"k", "max_similarity", "memory_mb"}
+# Settings of one strategy that are in the keys of all subsets, so that results of Tamis 0.4 are found.
+_IN_EVERY_KEY = {*_TAKEN_BY_ALL, "task"}
 
 
 def _amount(value: Any) -> int | float:
@@ -33,10 +42,11 @@ def _as_tuple(value: Any) -> Any:
 
 
 Amount = Annotated[int | float, BeforeValidator(_amount)]
+VARIANT = f"ds2-paper: {', '.join(varied()[:-1])} and {varied()[-1]} as they were run in the DS2 paper's experiments"
 
 
-class SelectionSettings(StageSettings):
-    """Which samples make up one subset (paper section 4.3 and the baselines of section 5)."""
+class _AllStrategies(StageSettings):
+    """What all strategies have."""
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
@@ -46,23 +56,17 @@ class SelectionSettings(StageSettings):
         max_length=150,
     )
     strategy: StrategyName = Field(description="how samples are chosen")
-    variant: Variant = Field(
-        "published", description="ds2-paper: alpagasus, deita and less as they were run in the DS2 paper's experiments"
-    )
+    variant: Variant = Field("published", description=VARIANT)
     rank_by: RankBy = Field(
-        "class", description="ds2: the curated score class, as published, or the posterior mean of the true class"
+        "class",
+        description=f"{', '.join(with_means())}: the curated score class, as published, or the posterior mean of the "
+        "true class",
     )
     size: Amount | None = Field(None, description="samples: a number, or a share of the pool below 1; none for full")
     rater: str | None = Field(None, description="whose scores are used; the only rater's if there is one")
     min_score: int | None = Field(
         None, ge=0, le=5, description="samples of lower score classes, or without one, are never picked"
     )
-    k: int = Field(10, ge=1, description="knn: over how many nearest neighbours the mean distance is taken")
-    max_similarity: float = Field(
-        0.9, gt=-1, le=1, description="deita: largest cosine similarity that two picked samples may have"
-    )
-    task: str | None = Field(None, description="less: the one task that counts; none: all of the influence's tasks")
-    memory_mb: int = Field(1024, ge=64, description="deita: MiB for comparing vectors")
     sources: dict[str, Amount] = Field(
         {}, description="how much of the subset comes from a source: a number, or a share of the size below 1"
     )
@@ -72,17 +76,87 @@ class SelectionSettings(StageSettings):
     seed: int = Field(42, ge=0, lt=2**63, description="decides random choices and the order of equals")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> SelectionSettings:
-        if self.strategy == "full" and (self.size is not None or self.sources):
-            raise ValueError("full takes every sample; leave size and sources out, or choose the strategy random")
-        if self.strategy != "full" and self.size is None:
-            raise ValueError(f"the strategy {self.strategy} needs a size")
-        if self.variant == "ds2-paper" and self.strategy not in VARIED:
-            raise ValueError(f"the strategy {self.strategy} was run as published; leave variant out")
-        if self.rank_by != "class" and self.strategy != "ds2":
+    def _fits_together(self) -> _AllStrategies:
+        strategy = STRATEGIES[self.strategy]
+        if not strategy.sized and (self.size is not None or self.sources):
             raise ValueError(
-                f"rank_by: mean goes with the strategy ds2 only; the strategy {self.strategy} allows class, the default"
+                f"{self.strategy} takes every sample; leave size and sources out, or choose the strategy random"
             )
-        if self.task is not None and (self.strategy != "less" or self.variant != "published"):
-            raise ValueError("task goes with the strategy less, as published")
+        if strategy.sized and self.size is None:
+            raise ValueError(f"the strategy {self.strategy} needs a size")
+        if self.variant != "published" and strategy.ds2_paper is None:
+            raise ValueError(f"the strategy {self.strategy} was run as published; leave variant out")
+        if self.rank_by != "class" and strategy.by_mean is None:
+            raise ValueError(
+                f"rank_by: mean goes with the strategy {', '.join(with_means())} only; the strategy {self.strategy} "
+                "allows class, the default"
+            )
+        own = strategy_of(self).settings.model_fields
+        for name, owners in OWN.items():
+            unused = name not in own and getattr(self, name) != type(self).model_fields[name].default
+            if unused and name not in _TAKEN_BY_ALL:
+                published = ", as published" if self.strategy in owners else ""
+                raise ValueError(f"{name} goes with the strategy {' or '.join(owners)}{published}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_those_of_others(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A setting of another strategy is left out, so that a new strategy does not change the key of a subset."""
+        values: dict[str, Any] = handler(self)
+        others = {name for name, owners in OWN.items() if self.strategy not in owners} - _IN_EVERY_KEY
+        return {name: value for name, value in values.items() if name not in others}
+
+
+def strategy_of(settings: SelectionSettings) -> Strategy:
+    """The strategy that the settings ask for, with its own settings."""
+    strategy = strategy_named(settings.strategy, settings.variant, settings.rank_by)
+    own = {name: getattr(settings, name) for name in strategy.settings.model_fields}
+    return replace(strategy, options=strategy.settings(**own))
+
+
+def _owners() -> dict[str, list[str]]:
+    """Strategies' own settings to the strategies that have them."""
+    owners: dict[str, list[str]] = {}
+    for name, strategy in STRATEGIES.items():
+        for setting in strategy.settings.model_fields:
+            owners.setdefault(setting, []).append(name)
+    return owners
+
+
+def _own_fields() -> dict[str, Any]:
+    """The strategies' own settings as fields of every subset's.
+
+    Raises:
+        RegistryError: when one has no default, or means something else for two strategies, or for all.
+    """
+    fields: dict[str, Any] = {}
+    for setting, owners in OWN.items():
+        meant = [STRATEGIES[name].settings.model_fields[setting] for name in owners]
+        field = meant[0]
+        if setting in _AllStrategies.model_fields or any(not _same(field, other) for other in meant):
+            raise RegistryError(
+                f"the setting {setting} of the strategy {owners[-1]} is known with another meaning",
+                action="give it another name, or inherit it from the settings that have it",
+            )
+        if field.is_required():
+            raise RegistryError(f"the setting {setting} of the strategy {owners[0]} has no default")
+        shown = field.merge_field_infos(field, description=f"{', '.join(owners)}: {field.description}")
+        fields[setting] = (field.annotation, shown)
+    return fields
+
+
+def _same(one: FieldInfo, other: FieldInfo) -> bool:
+    return (one.annotation, one.default, one.description) == (other.annotation, other.default, other.description)
+
+
+OWN = _owners()
+if TYPE_CHECKING:
+    SelectionSettings = _AllStrategies
+else:
+    SelectionSettings = create_model(
+        "SelectionSettings",
+        __base__=_AllStrategies,
+        __module__=__name__,
+        __doc__="Which samples make up one subset (paper section 4.3 and the baselines of section 5).",
+        **_own_fields(),
+    )

@@ -20,7 +20,7 @@ from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import SELECTION
-from tamis.selection.candidates import Candidates, Column
+from tamis.selection.candidates import CURATED, Candidates, Column
 from tamis.selection.choose import Choice, choose, score_column
 from tamis.selection.reading import (
     excluded,
@@ -29,23 +29,13 @@ from tamis.selection.reading import (
     read_distances,
     read_embeddings,
     read_pool,
-    read_scores,
     response_lengths,
 )
-from tamis.selection.settings import SelectionSettings
+from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis.selection.similarity import Embeddings
-from tamis.selection.strategies import strategy_named
-from tamis.selection.strategies.base import Strategy
-from tamis.selection.strategies.deita import Deita
 
 _BLOCK = 1 << 20  # rows of the table that are written at once
 _SCORE_CLASSES = 6
-_CURATED: tuple[Column, ...] = ("raw_scores", "scores", "means", "diversity")  # what a curation knows
-_MAKE = {
-    "perplexity": "make them by `tamis score --set measure.kind=perplexity` and give them as scores",
-    "deita": "make them by `tamis score --set measure.kind=deita` and give them as scores",
-    "less": "make them by `tamis influence` and give them as scores",
-}
 
 
 def run(
@@ -64,14 +54,14 @@ def run(
     rank highest among those not picked.
 
     All inputs but the pool are opened only when the settings need them, so that a subset that does not rest on one is
-    not made anew when it changes. Of `scores`, the one that is called like the strategy is taken.
+    not made anew when it changes. Of `scores`, the one is taken whose name the strategy asks for.
 
     Raises:
         SettingsError: when an input that the strategy needs is not given, or a setting does not fit the inputs.
         InputError: when exactly the number asked for cannot be had.
     """
-    needed = _columns(settings)
-    from_curation = bool(needed & set(_CURATED))
+    needed, strategy = _columns(settings), strategy_of(settings)
+    from_curation = not needed.isdisjoint(CURATED)
     inputs = {"pool": Input(pool, "pool")}
     if from_curation:
         inputs["curation"] = Input(_given(curation, "curation", settings), "curation")
@@ -80,7 +70,7 @@ def run(
     if "embedded" in needed:
         inputs["embeddings"] = Input(_given(embeddings, "embeddings", settings), "embeddings")
     if "model_scores" in needed:
-        named = (uri for uri in scores if Artifact.open(uri, "scores").name == settings.strategy)
+        named = (uri for uri in scores if Artifact.open(uri, "scores").name == strategy.scores)
         inputs["scores"] = Input(_given(next(named, None), "scores", settings), "scores")
     files = {uri: fingerprint(uri) for uri in settings.exclude}
     return run_step(
@@ -91,7 +81,7 @@ def run(
 def _columns(settings: SelectionSettings) -> set[Column]:
     """What is read about the samples."""
     strategy = strategy_of(settings)
-    columns = {*strategy.order, *strategy.needs}
+    columns = strategy.columns
     if settings.min_score is not None:
         columns.add(score_column(strategy))
     if "scores" in columns:
@@ -99,19 +89,16 @@ def _columns(settings: SelectionSettings) -> set[Column]:
     return columns
 
 
-def strategy_of(settings: SelectionSettings) -> Strategy:
-    """The strategy that the settings ask for, with its own settings."""
-    strategy = strategy_named(settings.strategy, settings.variant, settings.rank_by)
-    return replace(strategy, max_similarity=settings.max_similarity) if isinstance(strategy, Deita) else strategy
-
-
 def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
     if uri is None:
         reason = f"the strategy {settings.strategy}" + (" with min_score" if settings.min_score is not None else "")
         if kind == "scores":
+            strategy = strategy_of(settings)
+            made_here = strategy.producer == "scoring"
+            command = f"score --set measure.kind={strategy.scores}" if made_here else strategy.producer
             raise SettingsError(
-                f"{reason} needs scores called '{settings.strategy}', which are not given",
-                action=_MAKE[settings.strategy],
+                f"{reason} needs scores called '{strategy.scores}', which are not given",
+                action=f"make them by `tamis {command}` and give them as scores",
             )
         raise SettingsError(f"{reason} needs the artifact {kind}, which is not given", action=f"give the {kind}")
     return uri
@@ -140,7 +127,7 @@ def _select(step: Step[SelectionSettings]) -> None:
 
 def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[np.bool_]]]:
     """The candidates with the columns that are needed, and masks of those that must not be picked, by reason."""
-    settings, needed = step.settings, _columns(step.settings)
+    settings, needed, strategy = step.settings, _columns(step.settings), strategy_of(step.settings)
     candidates = read_pool(step.input("pool"), lengths="lengths" in needed)
     if "places" in needed:
         candidates = replace(candidates, places=np.arange(len(candidates)))
@@ -149,22 +136,22 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
         barred["excluded"], step.facts["exclude_ids"] = excluded(settings.exclude, candidates.ids)
     if step.inputs("curation"):
         curation = step.input("curation")
-        columns = [name for name in _CURATED if name in needed]
+        columns = [name for name in CURATED if name in needed]
         rater = rater_of(curation, settings.rater)
         found, barred["not in the curation"] = read_curation(curation, rater, columns, candidates.ids)
         candidates = replace(candidates, **found)  # type: ignore[arg-type]
         step.facts["rater"] = rater
     if step.inputs("neighbors"):
-        distances, barred["not in the graph"] = read_distances(step.input("neighbors"), settings.k, candidates.ids)
+        distances, barred["not in the graph"] = read_distances(
+            step.input("neighbors"), strategy.neighbors, candidates.ids
+        )
         candidates = replace(candidates, distances=distances)
     if step.inputs("scores"):
-        scores, barred["not in the scores"] = read_scores(
-            step.input("scores"), candidates.ids, task=settings.task, mean=settings.variant == "ds2-paper"
-        )
+        scores, barred["not in the scores"] = strategy.model_scores(step.input("scores"), candidates.ids)
         candidates = replace(candidates, model_scores=scores)
     if step.inputs("embeddings"):
         vectors, rows, barred["not in the embeddings"] = read_embeddings(step.input("embeddings"), candidates.ids)
-        embeddings = Embeddings(vectors, settings.memory_mb << 20)
+        embeddings = Embeddings(vectors, strategy.options.memory_mb << 20)
         candidates = replace(candidates, embeddings=embeddings, embedded=rows)
     return candidates, barred
 

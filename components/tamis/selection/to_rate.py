@@ -21,8 +21,7 @@ from tamis.selection.candidates import Candidates, Column
 from tamis.selection.changes import Next, Subset, change_probability, next_to_rate, subset_of
 from tamis.selection.raters import paid_for, read_raters, told_cost, told_next
 from tamis.selection.reading import excluded, rater_of, read_curation, read_pool, read_posteriors
-from tamis.selection.settings import SelectionSettings
-from tamis.selection.stage import strategy_of
+from tamis.selection.settings import SelectionSettings, strategy_of
 
 _TARGET = 0.02
 

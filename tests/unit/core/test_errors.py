@@ -37,6 +37,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         "SpentError": "budget",
         "StoppedError": "stopped",
         "MissingExtraError": "missing-extra",
+        "RegistryError": "registry",
         "UnexpectedError": "unexpected",
         "UnknownLayoutError": "unknown-layout",
         "UnknownScoresError": "unknown-scores",

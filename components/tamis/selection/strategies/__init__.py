@@ -1,24 +1,24 @@
-"""The strategies by name. A new one is a file here, an entry in the list, and a name in `settings.StrategyName`."""
+"""The strategies by name. A new one is a file here, or in another package an entry point of "tamis.strategies"."""
 
 from __future__ import annotations
 
 from tamis.core.errors import SettingsError
-from tamis.selection.settings import RankBy, Variant
-from tamis.selection.strategies import alpagasus, deita, ds2, ds2_raw, full, knn, length, less, perplexity, random
-from tamis.selection.strategies.base import Strategy
+from tamis.core.registry import Registry
+from tamis.selection.strategies.base import RankBy, Strategy, Variant
 
-STRATEGIES: dict[str, Strategy] = {
-    module.STRATEGY.name: module.STRATEGY
-    for module in (full, random, length, perplexity, knn, less, alpagasus, deita, ds2_raw, ds2)
-}
-# As run in the DS2 paper's experiments, where that was not what had been published.
-DS2_PAPER: dict[str, Strategy] = {
-    "alpagasus": alpagasus.DS2_PAPER,
-    "deita": deita.DS2_PAPER,
-    "less": less.STRATEGY,  # it is the scores that differ: see `reading.read_scores`
-}
-# By real-valued scores, where the published order is by score classes.
-BY_MEAN: dict[str, Strategy] = {"ds2": ds2.BY_MEAN}
+STRATEGIES: Registry[Strategy] = Registry(
+    __name__, "STRATEGY", "tamis.strategies", Strategy, name_of=lambda strategy: strategy.name
+)
+
+
+def varied() -> list[str]:
+    """Names of the strategies that have a variant "ds2-paper"."""
+    return [name for name, strategy in STRATEGIES.items() if strategy.ds2_paper]
+
+
+def with_means() -> list[str]:
+    """Names of the strategies that can rank by posterior means."""
+    return [name for name, strategy in STRATEGIES.items() if strategy.by_mean]
 
 
 def strategy_named(name: str, variant: Variant = "published", rank_by: RankBy = "class") -> Strategy:
@@ -29,20 +29,21 @@ def strategy_named(name: str, variant: Variant = "published", rank_by: RankBy = 
     """
     if name not in STRATEGIES:
         raise SettingsError(f"unknown strategy '{name}'", allowed=", ".join(STRATEGIES))
+    strategy = STRATEGIES[name]
     if rank_by == "mean":
-        if name not in BY_MEAN or variant != "published":
+        if strategy.by_mean is None or variant != "published":
             raise SettingsError(
                 f"rank_by: seen 'mean' for the strategy {name}, {variant}",
-                allowed=f"{', '.join(BY_MEAN)}, published",
+                allowed=f"{', '.join(with_means())}, published",
                 action="leave rank_by out",
             )
-        return BY_MEAN[name]
+        return strategy.by_mean
     if variant == "published":
-        return STRATEGIES[name]
-    if name not in DS2_PAPER:
+        return strategy
+    if strategy.ds2_paper is None:
         raise SettingsError(
             f"variant: seen '{variant}' for the strategy {name}, which was run as published",
-            allowed=", ".join(DS2_PAPER),
+            allowed=", ".join(varied()),
             action="leave variant out",
         )
-    return DS2_PAPER[name]
+    return strategy.ds2_paper

@@ -42,5 +42,9 @@ class AlpagasusAsRun(Strategy):
         return np.flatnonzero(taken)
 
 
-STRATEGY = Strategy("alpagasus", order=("raw_scores",))
-DS2_PAPER = AlpagasusAsRun("alpagasus", order=("raw_scores",), needs=("places",))
+STRATEGY = Strategy(
+    "alpagasus",
+    order=("raw_scores",),
+    about="the rater's own score classes, highest first; seeded inside a class",
+    ds2_paper=AlpagasusAsRun("alpagasus", order=("raw_scores",), needs=("places",)),
+)

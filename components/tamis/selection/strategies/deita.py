@@ -13,24 +13,31 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tamis.core.errors import InputError
 from tamis.selection.candidates import Candidates
 from tamis.selection.ranking import ranked
 from tamis.selection.similarity import Embeddings, dissimilar, within_reach
-from tamis.selection.strategies.base import Strategy
+from tamis.selection.strategies.base import Strategy, WithVectors
+
+
+class DeitaSettings(WithVectors):
+    """Settings of the published filter."""
+
+    max_similarity: float = Field(
+        0.9, gt=-1, le=1, description="largest cosine similarity that two picked samples may have"
+    )
 
 
 @dataclass(frozen=True)
 class Deita(Strategy):
-    """The published filter; `max_similarity` is the largest cosine that two picked samples may have."""
-
-    max_similarity: float = 0.9
+    """The published filter."""
 
     def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
         """See `Strategy.pick`."""
         order, embeddings, rows = _best_first(self, candidates, ties)
-        return order[dissimilar(embeddings, rows, size, self.max_similarity)]
+        return order[dissimilar(embeddings, rows, size, self.options.max_similarity)]
 
 
 @dataclass(frozen=True)
@@ -53,5 +60,13 @@ def _best_first(
     return order, candidates.embeddings, candidates.column("embedded")[order]
 
 
-STRATEGY = Deita("deita", order=("model_scores",), needs=("embedded",))
-DS2_PAPER = DeitaAsRun("deita", order=("raw_scores",), needs=("embedded",))
+STRATEGY = Deita(
+    "deita",
+    order=("model_scores",),
+    needs=("embedded",),
+    about="complexity times quality, highest first; one whose cosine similarity to a picked one is above "
+    "`max_similarity` is passed over",
+    scores="deita",
+    settings=DeitaSettings,
+    ds2_paper=DeitaAsRun("deita", order=("raw_scores",), needs=("embedded",), settings=WithVectors),
+)

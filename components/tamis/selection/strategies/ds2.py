@@ -11,5 +11,11 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("ds2", order=("scores", "diversity"))
 BY_MEAN = Strategy("ds2", order=("means", "diversity"), needs=("scores",))
+STRATEGY = Strategy(
+    "ds2",
+    order=("scores", "diversity"),
+    about="curated score classes, highest first; most diverse first inside a class. With `rank_by: mean`, posterior "
+    "means",
+    by_mean=BY_MEAN,
+)

@@ -4,4 +4,8 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("ds2-raw", order=("raw_scores", "diversity"))
+STRATEGY = Strategy(
+    "ds2-raw",
+    order=("raw_scores", "diversity"),
+    about="the rater's own score classes, highest first; most diverse first inside a class",
+)

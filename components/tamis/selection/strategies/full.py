@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("full")
+STRATEGY = Strategy("full", about="everything", sized=False)

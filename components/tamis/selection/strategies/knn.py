@@ -5,6 +5,11 @@ The paper's k is 10. This is the long-tail diversity score alone, without any ra
 
 from __future__ import annotations
 
-from tamis.selection.strategies.base import Strategy
+from tamis.selection.strategies.base import OverNeighbors, Strategy
 
-STRATEGY = Strategy("knn", order=("distances",))
+STRATEGY = Strategy(
+    "knn",
+    order=("distances",),
+    about="mean cosine distance to the `k` nearest neighbours, farthest first",
+    settings=OverNeighbors,
+)

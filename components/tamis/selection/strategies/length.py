@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("length", order=("lengths",))
+STRATEGY = Strategy("length", order=("lengths",), about="characters of all assistant messages, longest first")

@@ -8,4 +8,9 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("perplexity", order=("model_scores",))
+STRATEGY = Strategy(
+    "perplexity",
+    order=("model_scores",),
+    about="perplexity under a language model, highest first",
+    scores="perplexity",
+)

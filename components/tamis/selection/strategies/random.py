@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("random")
+STRATEGY = Strategy("random", about="seeded")

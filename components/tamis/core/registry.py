@@ -1,0 +1,94 @@
+"""Kinds of things that are found instead of listed: modules of a folder, and entry points of other packages."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib import metadata
+from typing import Any, Generic, TypeVar
+
+from tamis.core.errors import RegistryError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """All objects of one kind by name: those of Tamis, and those that installed packages add.
+
+    Nothing is imported before somebody looks something up; from then on the content does not change.
+
+    Args:
+        package: a package of Tamis; each of its modules that has `attribute` adds one.
+        attribute: what the object is called in its module, as in "STRATEGY".
+        group: entry points of this group, as in "tamis.strategies", name further ones as "module:attribute".
+        kind: class of the objects, or base class where the objects are classes themselves.
+        name_of: an object's name.
+        first: the name that comes first; all others follow in the order of their names.
+    """
+
+    def __init__(
+        self,
+        package: str,
+        attribute: str,
+        group: str,
+        kind: type[Any],
+        name_of: Callable[[T], str],
+        first: str = "",
+    ) -> None:
+        self._package, self._attribute, self._group = package, attribute, group
+        self._kind, self._name_of, self._first = kind, name_of, first
+
+    def __getitem__(self, name: str) -> T:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @cached_property
+    def _found(self) -> dict[str, T]:
+        """The objects by name.
+
+        Raises:
+            RegistryError: when an entry point cannot be loaded or is of another kind, or two objects have one name.
+        """
+        places: dict[str, str] = {}
+        found: dict[str, T] = {}
+        for place, one in [*self._shipped(), *self._added()]:
+            is_one = issubclass(one, self._kind) if isinstance(one, type) else isinstance(one, self._kind)
+            if not is_one:
+                raise RegistryError(
+                    f"{place} is no {self._kind.__name__}",
+                    allowed=f"entry points of the group {self._group} that name a {self._kind.__name__}",
+                    action="correct the package's entry point, or uninstall the package",
+                )
+            name = self._name_of(one)
+            if name in found:
+                raise RegistryError(
+                    f"{place} and {places[name]} are both called '{name}'",
+                    action="rename one of them, or uninstall its package",
+                )
+            found[name], places[name] = one, place
+        return {name: found[name] for name in sorted(found, key=lambda name: (name != self._first, name))}
+
+    def _shipped(self) -> Iterator[tuple[str, Any]]:
+        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__, f"{self._package}."):
+            one = getattr(importlib.import_module(module.name), self._attribute, None)
+            if one is not None:
+                yield f"{module.name}.{self._attribute}", one
+
+    def _added(self) -> Iterator[tuple[str, Any]]:
+        for point in sorted(metadata.entry_points(group=self._group), key=lambda point: (point.name, point.value)):
+            package = point.dist.name if point.dist else "a package"
+            place = f"{point.value} (entry point '{point.name}' of {package})"
+            try:
+                yield place, point.load()
+            except Exception as error:
+                raise RegistryError(
+                    f"{place} cannot be loaded: {type(error).__name__}: {error}",
+                    action="correct the package, or uninstall it",
+                ) from error
