@@ -18,15 +18,9 @@ from tamis.rating.component import gather_ratings, merge_ratings, rate
 from tamis.reporting.component import report as write_report
 from tamis.scoring.component import score
 from tamis.selection.component import select
-from tamis_pipelines.pods import CompileSettings, PodKind, ScoreName
+from tamis_pipelines.pods import SCORE_PODS, CompileSettings, PodKind
 
 Given = dict[str, Any]
-# Steps that a pipeline has only where a strategy ranks by them, and their pods.
-SCORES: dict[ScoreName, tuple[Any, PodKind]] = {
-    "perplexity": (score, "rating"),
-    "deita": (score, "rating"),
-    "influence": (influence, "training"),
-}
 
 
 class Maker(Protocol):
@@ -142,8 +136,8 @@ def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Giv
     made = {"pool": samples, "embeddings": embeddings, "neighbors": graph, "ratings": ratings, "curation": curation}
     scores = {}
     for name in fixed.scores:
-        component, pod = SCORES[name]
-        scores[name] = make.step(component, pod, "scores", title=name, pool=samples, settings=given[name])
+        component = influence if name == "influence" else score
+        scores[name] = make.step(component, SCORE_PODS[name], "scores", title=name, pool=samples, settings=given[name])
     return made | {"scores": scores}
 
 

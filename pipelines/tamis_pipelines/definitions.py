@@ -12,8 +12,8 @@ from kfp import dsl
 
 from tamis.cluster.component import note_outcome
 from tamis_pipelines import chain
-from tamis_pipelines.chain import SCORES, Given
-from tamis_pipelines.pods import CompileSettings, KubeflowSettings, PodKind, fit
+from tamis_pipelines.chain import Given
+from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, PodKind, fit
 
 _SELECTION: dict[str, Any] = {
     "pool": dict,
@@ -88,7 +88,7 @@ def _pipeline(
     """
     workers = {"workers": List[dict]} if fixed.sharded else {}  # noqa: UP006
     sections = sections | workers | dict.fromkeys(fixed.scores, dict)
-    kinds = tuple(dict.fromkeys([*kinds, *(SCORES[name][1] for name in fixed.scores)]))
+    kinds = tuple(dict.fromkeys([*kinds, *(SCORE_PODS[name] for name in fixed.scores)]))
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(section, keyword, annotation=kind) for section, kind in sections.items()]
     for parameter, default in _defaults(kinds).items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ from tamis.embedding.settings import EmbeddingSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.pool.checking import first_samples
 from tamis.rating.settings import RatingSettings
-from tamis.scoring.settings import DeitaSettings, ScoringSettings
+from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.reuse import Reuse
 from tamis_pipelines.settings import RunSettings
 from tamis_pipelines.speeds import Speed, Speeds, key_of
@@ -37,7 +37,7 @@ Work = Callable[[Samples], object]
 def measure_all(settings: RunSettings, reuse: Reuse, speeds: Speeds) -> None:
     """Measure each model that has work left to do and whose speed no earlier step tells; `speeds` then knows it.
 
-    Raters, the embedding, scores by perplexity and for DEITA, and training by one process can be measured; influence,
+    Raters, the embedding, scores, and training by one process can be measured; influence,
     evaluation and judging only by doing them. What cannot be measured stays unknown, with the reason. Nothing is
     stored; what training writes goes to a temporary folder.
     """
@@ -142,20 +142,12 @@ def _embedding(settings: EmbeddingSettings, samples: Samples, of: str) -> Speed:
 
 
 def _scoring(settings: ScoringSettings, samples: Samples, of: str) -> Speed:
-    from tamis.scoring import deita
-    from tamis.scoring.perplexity import Perplexity
-
-    measure = settings.measure
-    scorers: Sequence[Any] = (
-        list(deita.scorers(settings, measure).values())
-        if isinstance(measure, DeitaSettings)
-        else [Perplexity(settings, measure)]
-    )
+    passes = settings.measure.passes(settings).values()
 
     def work(some: Samples) -> None:
         ids = pa.array([sample_id(sample) for sample in some])
-        for scorer in scorers:
-            scorer.score(ids, some)
+        for one in passes:
+            one.score(ids, some)
 
     return _timed(work, samples, of)
 
@@ -208,7 +200,6 @@ def _speed(done: int, seconds: float, fixed: float, of: str) -> Speed:
 
 
 def _free_memory() -> None:
-    import torch
-
     gc.collect()
-    torch.cuda.empty_cache()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.cuda.empty_cache()

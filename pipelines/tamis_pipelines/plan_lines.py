@@ -19,8 +19,8 @@ from tamis_pipelines.speeds import NOTHING, Speeds, Time, key_of, pairs, sum_of,
 
 if TYPE_CHECKING:
     from tamis.neighbors.settings import NeighborsSettings
+    from tamis.scoring.settings import ScoringSettings
     from tamis_pipelines.experiment import Cell, CellsJudging
-    from tamis_pipelines.pods import ScoreName
     from tamis_pipelines.reuse import Found, Reuse
     from tamis_pipelines.settings import RunSettings
 
@@ -123,15 +123,16 @@ class Planner:
         method = "exact" if exact else "approximate"
         return self._speeds.time(("neighbors", method), pairs(self._samples) if exact else self._samples)
 
-    def _scoring(self, name: ScoreName, work: str) -> Line:
+    def _scoring(self, name: str, work: str) -> Line:
         settings, found = self._settings, self._reuse.of(name)
         if name == "influence" and settings.influence is not None:
             units = self._samples * settings.influence.warmup.epochs
             part = _Part(found, self._influence_hours(), self._time("influence", settings.influence, units))
             return self._steps("score for less", work, [part])
-        passes = 2 if name == "deita" else 1  # by its two models
+        scoring: ScoringSettings = getattr(settings, name)
+        passes = len(scoring.measure.passes(scoring)) if scoring.measure.POD == "rating" else 0
         hours = passes * self._samples / self._rates.scored_per_second / 3600
-        part = _Part(found, hours, self._time("scoring", getattr(settings, name), self._samples))
+        part = _Part(found, hours, self._time("scoring", scoring, self._samples))
         return self._steps(f"score for {name}", work, [part])
 
     def _rating(self, number: int, rater: RatingSettings) -> Line:

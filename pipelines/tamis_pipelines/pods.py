@@ -4,12 +4,13 @@ Kubeflow takes images, sizes, places and names of objects from the parameters of
 volumes of a size are part of the compiled package.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tamis.core.settings import Settings
 from tamis.finetuning.on_trainer import TrainerSettings
+from tamis.scoring.measures import MEASURES
 from tamis_pipelines.names import (
     ImageName,
     LabelKey,
@@ -22,7 +23,12 @@ from tamis_pipelines.names import (
 )
 
 PodKind = Literal["base", "embedding", "rating", "training", "evaluation"]
-ScoreName = Literal["perplexity", "deita", "influence"]
+# Steps that score samples for a strategy, and their pods.
+SCORE_PODS: dict[str, PodKind] = {name: measure.POD for name, measure in MEASURES.items()} | {"influence": "training"}
+if TYPE_CHECKING:
+    ScoreName = str
+else:
+    ScoreName = Literal[tuple(SCORE_PODS)]
 # The image of each kind of pod, unless a run names another.
 IMAGES: dict[PodKind, str] = {
     "base": "cpu",

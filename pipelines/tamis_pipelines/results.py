@@ -11,6 +11,7 @@ from pathlib import Path
 from tamis.core.artifacts import MANIFEST, Artifact, Kind, Manifest, manifest_in
 from tamis.core.errors import StorageError, explained_os_errors
 from tamis.core.storage import link_tree, write_bytes
+from tamis.selection.settings import strategy_of
 from tamis_pipelines.experiment import base_evaluations
 from tamis_pipelines.settings import RunSettings
 
@@ -139,7 +140,7 @@ def _places_of(settings: RunSettings) -> list[str]:
     names |= {"ratings": [rater.name for rater in settings.raters]}
     names |= {kind: cells for kind in ("selection", "model", "evaluation", "judgement")}
     names["evaluation"] = [*cells, *(base.name for base in base_evaluations(settings))]
-    names["scores"] = ["less" if name == "influence" else name for name in settings.scores]
+    names["scores"] = sorted({scores for cell in settings.cells if (scores := strategy_of(cell.subset).scores)})
     return [str(Path(_SHELVES[kind]) / name) for kind, those in names.items() for name in those]
 
 

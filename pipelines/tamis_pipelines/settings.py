@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.references import WorkFolder
@@ -24,7 +24,8 @@ from tamis.neighbors.settings import NeighborsSettings
 from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
 from tamis.reporting.settings import ReportingSettings
-from tamis.scoring.settings import DeitaSettings, ScoringSettings
+from tamis.scoring.measures import MEASURES
+from tamis.scoring.settings import ScoringSettings
 from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis_pipelines import sharding
 from tamis_pipelines.budget import BudgetSettings, check_prices
@@ -38,23 +39,16 @@ from tamis_pipelines.experiment import (
     check_grid,
     check_names,
 )
-from tamis_pipelines.pods import CompileSettings, KubeflowSettings, ScoreName
+from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.rates import RatesSettings
 
 Payer = TypeVar("Payer", RatingSettings, JudgingSettings)
 # Sections that reach the pipelines by cell.
 _PLANNED = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
-# Strategies that rank by a model's scores, and the step that makes them.
-_SCORED: dict[str, ScoreName] = {"perplexity": "perplexity", "deita": "deita", "less": "influence"}
 
 
-class RunSettings(Settings):
-    """What `tamis run` and the Kubeflow pipelines take.
-
-    Without `finetuning` the run ends with the subsets and their report (pipeline `data-selection`); with it, a model is
-    finetuned and evaluated per subset, beside the base model (pipeline `experiment`). `subsets` lists them one by one,
-    `experiment` by strategies, raters, sizes, seeds and base models.
-    """
+class _UpToCuration(Settings):
+    """The sections of the steps up to curation."""
 
     work_dir: WorkFolder = Field(description="folder for results and finished steps of local runs")
     name: str = Field(
@@ -70,10 +64,30 @@ class RunSettings(Settings):
     embedding: EmbeddingSettings = Field(EmbeddingSettings(), description="one vector a sample")
     neighbors: NeighborsSettings = Field(NeighborsSettings(), description="every sample's nearest neighbours")
     curation: CurationSettings = Field(CurationSettings(), description="how the raters' errors are estimated")
-    perplexity: ScoringSettings = Field(ScoringSettings(), description="scores for the strategy perplexity")
-    deita: ScoringSettings = Field(
-        ScoringSettings(measure=DeitaSettings(kind="deita")), description="scores for the strategy deita"
+
+
+if TYPE_CHECKING:
+    _UpToScores = _UpToCuration
+else:  # a section for each measure
+    _UpToScores = create_model(
+        "_UpToScores",
+        __base__=_UpToCuration,
+        __module__=__name__,
+        **{
+            name: (ScoringSettings, Field(ScoringSettings.of(name), description=f"scores by {name}"))
+            for name in MEASURES
+        },
     )
+
+
+class RunSettings(_UpToScores):
+    """What `tamis run` and the Kubeflow pipelines take.
+
+    Without `finetuning` the run ends with the subsets and their report (pipeline `data-selection`); with it, a model is
+    finetuned and evaluated per subset, beside the base model (pipeline `experiment`). `subsets` lists them one by one,
+    `experiment` by strategies, raters, sizes, seeds and base models.
+    """
+
     influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which needs it")
     subsets: list[SelectionSettings] = Field([], description="selections to make, one by one")
     experiment: ExperimentSettings | None = Field(None, description="selections and trainings to make, as a grid")
@@ -98,7 +112,7 @@ class RunSettings(Settings):
             )
         return folder
 
-    @field_validator("perplexity", "deita", mode="before")
+    @field_validator(*MEASURES, mode="before")
     @classmethod
     def _measures_what_it_is_called(cls, section: Any, info: ValidationInfo) -> Any:
         if isinstance(section, Mapping):
@@ -122,7 +136,7 @@ class RunSettings(Settings):
         check_prices(self)
         self._nodes_fit()
         self._what_is_compiled_in_is_used()
-        for section in ("perplexity", "deita"):
+        for section in MEASURES:
             kind = getattr(self, section).measure.kind
             if kind != section:
                 raise ValueError(f"{section}.measure.kind is {kind}; allowed here: {section}")
@@ -221,12 +235,11 @@ class RunSettings(Settings):
     @property
     def scores(self) -> tuple[ScoreName, ...]:
         """The steps that score samples for the strategies of the subsets."""
-        needed = {
-            _SCORED[subset.strategy]
-            for subset in (cell.subset for cell in self.cells)
-            if subset.strategy in _SCORED and (subset.strategy, subset.variant) != ("deita", "ds2-paper")
-        }
-        return tuple(name for name in get_args(ScoreName) if name in needed)
+        strategies = [strategy_of(cell.subset) for cell in self.cells]
+        needed = {strategy.scored_by for strategy in strategies if strategy.scores}
+        if unknown := sorted(needed - {*SCORE_PODS}):
+            raise ValueError(f"a strategy ranks by scores called {unknown[0]}; there are: {', '.join(SCORE_PODS)}")
+        return tuple(name for name in SCORE_PODS if name in needed)
 
     @property
     def results(self) -> Path:
@@ -244,12 +257,9 @@ class RunSettings(Settings):
         update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
         return fixed.model_copy(update=update)
 
-    def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
-
-        `shares` is each payer's money of the budget (`budget.by_payer`); without it, they are as if there was none.
-        """
-        unused = {*get_args(ScoreName)} - {*self.scores}
+    def arguments(self) -> dict[str, Any]:
+        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
+        unused = {*SCORE_PODS} - {*self.scores}
         sections = set(type(self).model_fields) - {
             "work_dir",
             "name",

@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -21,7 +21,7 @@ from tamis.core.errors import SettingsError
 from tamis.core.kubeflow import image
 from tamis_pipelines.definitions import PIPELINES
 from tamis_pipelines.packages import compile_all, compile_one
-from tamis_pipelines.pods import QUEUE_LABEL, CompileSettings, KubeflowSettings, ScoreName
+from tamis_pipelines.pods import QUEUE_LABEL, SCORE_PODS, CompileSettings, KubeflowSettings
 from tamis_pipelines.settings import RunSettings, load_run
 from tests.kubernetes.restricted import house_rules, violations
 from tests.kubernetes.schemas import errors_of_custom
@@ -53,7 +53,7 @@ ONCE = {"note-outcome", "require-all-cells"}  # steps that only say how the run 
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
     """A package of the repository, or one with every step that a run may need."""
     if request.param == "with everything":
-        settings = CompileSettings(scores=get_args(ScoreName), sharded=True, trainer=True, judging=True)
+        settings = CompileSettings(scores=(*SCORE_PODS,), sharded=True, trainer=True, judging=True)
         return load(compile_one("experiment", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
@@ -109,7 +109,7 @@ def parameter_sources(value: Any) -> Iterator[Ir]:
 def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pods(package: tuple[Ir, Ir]) -> None:
     ir, _ = package
     parameters = ir["root"]["inputDefinitions"]["parameters"]
-    scores = set(get_args(ScoreName))
+    scores = set(SCORE_PODS)
     by_cell = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
     sections = set(RunSettings.model_fields) - {"work_dir", "name", "kubeflow", "rates"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
@@ -376,7 +376,7 @@ def test_variables_reach_what_is_compiled(tmp_path: Path) -> None:
 def test_a_run_has_the_scores_that_its_strategies_need() -> None:
     settings = load_run(ROOT / "examples/demo.yaml")
     assert settings.scores == ()
-    assert not {*get_args(ScoreName)} & set(settings.cluster_arguments())
+    assert not {*SCORE_PODS} & set(settings.cluster_arguments())
     scored = [{"name": name, "strategy": name, "size": 9} for name in ("less", "perplexity", "deita")]
     given = settings.model_dump(mode="json", exclude_unset=True, exclude={"finetuning", "evaluation"})
     task = {"name": "facts", "path": "s3://bucket/task.jsonl"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import os
 import sys
@@ -62,6 +63,18 @@ def component(image_name: str, stage: type[StageSettings] | None = None) -> Call
         return made
 
     return decorate
+
+
+def function_from(source: str, name: str, known: dict[str, Any]) -> Callable[..., Any]:
+    """The function `name` that `source` defines, for a component whose inputs are not all known when it is written.
+
+    Kubeflow copies a component's source, so it is kept where `inspect` looks. `known` are names that it may use.
+    """
+    file = f"<component {name}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec", dont_inherit=True), known)  # `known` has what the signature names
+    function: Callable[..., Any] = known[name]
+    return function
 
 
 def execute(

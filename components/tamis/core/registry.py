@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from importlib import metadata
-from typing import Any, Generic, TypeVar
+from operator import or_
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import Field
 
 from tamis.core.errors import RegistryError
 
@@ -92,3 +95,8 @@ class Registry(Mapping[str, T], Generic[T]):
                     f"{place} cannot be loaded: {type(error).__name__}: {error}",
                     action="correct the package, or uninstall it",
                 ) from error
+
+
+def one_of(*kinds: type[Any]) -> Any:
+    """The annotation of a setting that is one of several classes of settings, which its `kind` tells apart."""
+    return Annotated[reduce(or_, kinds), Field(discriminator="kind")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,9 +18,7 @@ from tamis.core.blocks import kept_blocks
 from tamis.core.leftout import check_left_out
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import PartsWriter
-from tamis.scoring import deita
-from tamis.scoring.perplexity import Perplexity
-from tamis.scoring.settings import DeitaSettings, PerplexitySettings, ScoringSettings
+from tamis.scoring.settings import ScoringSettings
 
 
 def run(settings: ScoringSettings, *, pool: Uri, out: Uri) -> Manifest:
@@ -30,26 +29,20 @@ def run(settings: ScoringSettings, *, pool: Uri, out: Uri) -> Manifest:
         InputError: when more samples than `max_left_out_share` could not be scored, or none.
     """
     measure = settings.measure
-    files = deita.models_of(measure) if isinstance(measure, DeitaSettings) else Perplexity(settings, measure).models
+    inputs = {"pool": Input(pool, "pool")}
     return run_step(
-        "scoring", "scores", settings, _score, out=out, inputs={"pool": Input(pool, "pool")}, files=files,
-        name=measure.kind,
-    )  # fmt: skip
+        "scoring", "scores", settings, _score, out=out, inputs=inputs, files=measure.models(), name=measure.kind
+    )
 
 
 def _score(step: Step[ScoringSettings]) -> None:
     measure = step.settings.measure
-    if isinstance(measure, DeitaSettings):
-        schema, blocks = deita.SCHEMA, _deita(step, measure)
-        step.models.update(deita.models_of(measure))
-    else:
-        schema, blocks = Perplexity.schema, _perplexity(step, measure)
-        step.models.update(Perplexity(step.settings, measure).models)
+    step.models.update(measure.models())
     reasons: Counter[str] = Counter()
     limit = step.settings.max_left_out_share
     most, scores = limit * step.input("pool").manifest.rows, list[NDArray[np.float64]]()
-    with PartsWriter(step.out, schema) as parts:
-        for table in blocks:
+    with PartsWriter(step.out, measure.SCHEMA) as parts:
+        for table in _measured(step):
             parts.write(table)
             reasons.update(table["status"].to_pylist())
             if reasons.total() - reasons["ok"] > most:  # nothing that comes can mend it
@@ -67,25 +60,20 @@ def _score(step: Step[ScoringSettings]) -> None:
     }
 
 
-def _perplexity(step: Step[ScoringSettings], measure: PerplexitySettings) -> Iterator[pa.Table]:
-    compute = Perplexity(step.settings, measure).score
-    return kept_blocks(step.input("pool"), step.scratch / "perplexity", compute, title="perplexity")
-
-
-def _deita(step: Step[ScoringSettings], measure: DeitaSettings) -> Iterator[pa.Table]:
-    """First all complexities, then all qualities: there is room for one of the models at a time."""
-    scorers = deita.scorers(step.settings, measure)
-    pool, kept = step.input("pool"), step.scratch
-    for _ in kept_blocks(pool, kept / "complexity", scorers.pop("complexity").score, title="complexity"):
-        pass
-    _free_memory()
-    complexity = map(pq.read_table, sorted((kept / "complexity").glob("*.parquet")))
-    quality = kept_blocks(pool, kept / "quality", scorers["quality"].score, title="quality")
-    yield from map(deita.joined, complexity, quality)
+def _measured(step: Step[ScoringSettings]) -> Iterator[pa.Table]:
+    """Scores block by block. Every pass but the last ends first: there is room for one model at a time."""
+    pool, measure = step.input("pool"), step.settings.measure
+    passes = measure.passes(step.settings)
+    *earlier, last = passes
+    for title in earlier:
+        for _ in kept_blocks(pool, step.scratch / title, passes.pop(title).score, title=title):
+            pass
+        _free_memory()
+    found = [map(pq.read_table, sorted((step.scratch / title).glob("*.parquet"))) for title in earlier]
+    yield from map(measure.joined, *found, kept_blocks(pool, step.scratch / last, passes[last].score, title=last))
 
 
 def _free_memory() -> None:
-    import torch
-
     gc.collect()
-    torch.cuda.empty_cache()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.cuda.empty_cache()

@@ -2,12 +2,15 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component
+from tamis.core.kubeflow import component, function_from
 from tamis.selection.settings import SelectionSettings
+from tamis.selection.strategies import STRATEGIES
 
-
-@component("cpu", SelectionSettings)
-def select(
+# The first three stay in this order: Kubeflow's cache knows a step by its source.
+_FIRST = ("perplexity", "deita", "influence")
+_ADDED = {strategy.scored_by for strategy in STRATEGIES.values() if strategy.scores} - {*_FIRST}
+SCORES = (*_FIRST, *sorted(_ADDED))  # an input for each step that makes scores
+_SOURCE = f'''def select(
     pool: Input[Dataset],
     settings: dict,
     selection: Output[Dataset],
@@ -15,10 +18,7 @@ def select(
     curation: Input[Dataset] = None,
     neighbors: Input[Dataset] = None,
     embeddings: Input[Dataset] = None,
-    perplexity: Input[Dataset] = None,
-    deita: Input[Dataset] = None,
-    influence: Input[Dataset] = None,
-) -> None:
+{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}) -> None:
     """Choose a subset of the pool."""
     from tamis.core.kubeflow import execute_cell
     from tamis.selection.settings import SelectionSettings
@@ -35,5 +35,8 @@ def select(
         curation=curation.path if curation else None,
         neighbors=neighbors.path if neighbors else None,
         embeddings=embeddings.path if embeddings else None,
-        scores=[given.path for given in (perplexity, deita, influence) if given],
+        scores=[given.path for given in ({", ".join(SCORES)}) if given],
     )
+'''
+_KNOWN = {"Dataset": Dataset, "Input": Input, "Metrics": Metrics, "Output": Output}
+select = component("cpu", SelectionSettings)(function_from(_SOURCE, "select", _KNOWN))

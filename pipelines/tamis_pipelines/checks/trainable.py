@@ -18,8 +18,7 @@ from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.suite import Places, Suite, load_entries, open_suite, own_index
 from tamis.finetuning.conversations import check_tokenizer
 from tamis.finetuning.settings import FinetuningSettings
-from tamis.scoring.settings import PerplexitySettings
-from tamis_pipelines.checks.models import in_cache
+from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.settings import RunSettings
 
 Look = Callable[[], str]
@@ -62,10 +61,11 @@ def _looks(settings: RunSettings) -> Iterator[tuple[str, Look]]:
         if find_spec("peft") is not None:
             where = "influence.warmup"
             yield f"{where}.targets", partial(_lora, less.warmup, less.model, less.revision, where)
-    measure = settings.perplexity.measure
-    if "perplexity" in settings.scores and isinstance(measure, PerplexitySettings) and _is_here(measure.model):
-        style: Format = "tulu" if measure.text == "conversation" else measure.format
-        yield "perplexity.model: tokenizer", partial(_tokens, measure.model, measure.revision, style, "perplexity")
+    for name in settings.scores:
+        section = getattr(settings, name)
+        tried = section.measure.tokenizer() if isinstance(section, ScoringSettings) else None
+        if tried is not None and _is_here(tried[0]):
+            yield f"{name}.model: tokenizer", partial(_tokens, *tried, name)
 
 
 def _is_here(model: str) -> bool:

@@ -16,7 +16,7 @@ from tamis.core.errors import InputError, ModelError
 from tamis.core.leftout import BEYOND
 from tamis.core.models import load_causal_lm, load_tokenizer
 from tamis.core.samples import Message, as_text
-from tamis.scoring.deita import COMPLEXITY, QUALITY, turns_of
+from tamis.scoring.measures.deita import COMPLEXITY, QUALITY, turns_of
 from tamis.scoring.settings import ScoringSettings
 from tamis.scoring.stage import run
 from tests.artifacts import conversation, make_pool
@@ -173,7 +173,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     kind: str, tiny: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tamis.core import blocks
-    from tamis.scoring import deita, perplexity
+    from tamis.scoring.measures import deita, perplexity
 
     monkeypatch.setattr(blocks, "BLOCK", 2)
     settings = settings_of(perplexity_of(tiny) if kind == "perplexity" else deita_of(tiny))
@@ -234,7 +234,7 @@ def test_words_of_control_tokens_in_samples_are_scored_as_text(measure: str, tin
         answer = tokenizer(quoted[1]["content"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert row["tokens"] == len(answer) + 1
     else:
-        from tamis.scoring.deita import DIGITS
+        from tamis.scoring.measures.deita import DIGITS
 
         prompt = tokenizer(COMPLEXITY.format(instruction=quoted[0]["content"]), split_special_tokens=True)["input_ids"]
         import torch

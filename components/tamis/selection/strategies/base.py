@@ -94,6 +94,11 @@ class Strategy:
         """Nearest neighbours that a sample must have in the graph; 0 where none is used."""
         return self.options.k if "distances" in self.columns else 0
 
+    @property
+    def scored_by(self) -> str:
+        """The step of a run that makes `scores`, and its section of the settings."""
+        return self.scores if self.producer == "scoring" else self.producer
+
     def model_scores(self, scores: Artifact, ids: Keys) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """The column `model_scores` of the samples `ids` (n,), and a mask of those that `scores` does not have.
 

@@ -4,23 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from tamis.core.causal import by_length, encode_all, mean_losses
-from tamis.core.conversations import IGNORED, Encoder, Tokens, chat_tokenizer
+from tamis.core.conversations import IGNORED, Encoder, Format, Tokens, chat_tokenizer
 from tamis.core.leftout import BEYOND
 from tamis.core.models import load_causal_lm, load_tokenizer, revision_of, vocabulary_of
 from tamis.core.samples import Message, as_text
 from tamis.core.tables import SCORES
-from tamis.scoring.settings import PerplexitySettings, ScoringSettings
+from tamis.scoring.measures.base import MeasureSettings, Pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tamis.scoring.settings import ScoringSettings
+
 SCHEMA = pa.schema([*SCORES, pa.field("tokens", pa.int32()), pa.field("shortened", pa.bool_(), nullable=False)])
+
+
+class PerplexitySettings(MeasureSettings):
+    """How surprised a model is by the responses."""
+
+    SCHEMA: ClassVar[pa.Schema] = SCHEMA
+
+    kind: Literal["perplexity"] = Field("perplexity", description="perplexity of the samples under a causal model")
+    model: str = Field(
+        "meta-llama/Llama-3.1-8B-Instruct",
+        description="causal model: a hub name, or a folder in Hugging Face layout",
+        min_length=1,
+    )
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    text: Literal["response", "conversation"] = Field(
+        "response", description="response: assistant turns given all before them; conversation: every token, as text"
+    )
+    format: Format = Field(
+        "chat", description="response: chat: the model's own chat template; tulu: plain headers, for base models"
+    )
+
+    def models(self) -> Mapping[str, str]:
+        """See `MeasureSettings.models`."""
+        return {"model": revision_of(self.model, self.revision)}
+
+    def tokenizer(self) -> tuple[str, str | None, Format]:
+        """See `MeasureSettings.tokenizer`."""
+        return self.model, self.revision, "tulu" if self.text == "conversation" else self.format
+
+    def passes(self, settings: ScoringSettings) -> dict[str, Pass]:
+        """See `MeasureSettings.passes`."""
+        return {"perplexity": Perplexity(settings, self)}
+
+
+MEASURE = PerplexitySettings
 
 
 class Perplexity:
@@ -31,15 +69,8 @@ class Perplexity:
     as plain text ("### role: content").
     """
 
-    schema = SCHEMA
-
     def __init__(self, settings: ScoringSettings, measure: PerplexitySettings) -> None:
         self._settings, self._measure = settings, measure
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """Roles of models to their revisions."""
-        return {"model": revision_of(self._measure.model, self._measure.revision)}
 
     def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
         """One row per sample, in order.

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tamis.core.causal import by_length, explained_memory, logits_at, padded
 from tamis.core.errors import ModelError
@@ -22,10 +23,12 @@ from tamis.core.leftout import BEYOND, TURN_TOO_LONG
 from tamis.core.models import load_causal_lm, load_tokenizer, revision_of, vocabulary_of
 from tamis.core.samples import Message
 from tamis.core.tables import SCORES
-from tamis.scoring.settings import DeitaSettings, ScoringSettings
+from tamis.scoring.measures.base import MeasureSettings, Pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tamis.scoring.settings import ScoringSettings
 
 # The published scorers know these very words: they were trained behind them, spaces included.
 COMPLEXITY = (
@@ -43,6 +46,54 @@ PART = pa.schema(
 SCHEMA = pa.schema(
     [*SCORES, pa.field("complexity", pa.list_(pa.float32())), pa.field("quality", pa.list_(pa.float32()))]
 )
+
+
+class DeitaSettings(MeasureSettings):
+    """DEITA's scorers of complexity and quality (Liu et al., arXiv 2312.15685)."""
+
+    SCHEMA: ClassVar[pa.Schema] = SCHEMA
+
+    kind: Literal["deita"] = Field("deita", description="complexity of instructions times quality of responses")
+    complexity_model: str = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")
+    complexity_revision: str | None = Field(None, description="commit or tag of the complexity model")
+    quality_model: str = Field("hkust-nlp/deita-quality-scorer", description="scorer of responses")
+    quality_revision: str | None = Field(None, description="commit or tag of the quality model")
+
+    def models(self) -> Mapping[str, str]:
+        """See `MeasureSettings.models`."""
+        return {
+            "complexity": revision_of(self.complexity_model, self.complexity_revision),
+            "quality": revision_of(self.quality_model, self.quality_revision),
+        }
+
+    def passes(self, settings: ScoringSettings) -> dict[str, Pass]:
+        """See `MeasureSettings.passes`."""
+        return {
+            "complexity": Scorer(settings, self.complexity_model, self.complexity_revision, COMPLEXITY),
+            "quality": Scorer(settings, self.quality_model, self.quality_revision, QUALITY),
+        }
+
+    def joined(self, *tables: pa.Table) -> pa.Table:
+        """The scores of samples from what the two scorers found: the sum over turns of complexity times quality."""
+        complexity, quality = tables
+        scores, statuses = [], []
+        columns = (complexity["values"].to_pylist(), quality["values"].to_pylist())
+        reasons = (complexity["status"].to_pylist(), quality["status"].to_pylist())
+        for first, second, one, other in zip(*columns, *reasons, strict=True):
+            statuses.append(other if one == "ok" else one)
+            scores.append(sum(c * q for c, q in zip(first, second, strict=True)) if first and second else None)
+        return pa.table(
+            {
+                "id": complexity["id"],
+                "score": pa.array(scores, pa.float64()),
+                "status": statuses,
+                "complexity": complexity["values"],
+                "quality": quality["values"],
+            }
+        ).cast(SCHEMA)
+
+
+MEASURE = DeitaSettings
 
 
 def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
@@ -145,38 +196,3 @@ class Scorer:
     @cached_property
     def _model(self) -> PreTrainedModel:
         return load_causal_lm(self._name, self._revision, self._settings.precision)
-
-
-def scorers(settings: ScoringSettings, measure: DeitaSettings) -> dict[str, Scorer]:
-    """The two scorers by what they measure."""
-    return {
-        "complexity": Scorer(settings, measure.complexity_model, measure.complexity_revision, COMPLEXITY),
-        "quality": Scorer(settings, measure.quality_model, measure.quality_revision, QUALITY),
-    }
-
-
-def models_of(measure: DeitaSettings) -> Mapping[str, str]:
-    """Roles of models to their revisions."""
-    return {
-        "complexity": revision_of(measure.complexity_model, measure.complexity_revision),
-        "quality": revision_of(measure.quality_model, measure.quality_revision),
-    }
-
-
-def joined(complexity: pa.Table, quality: pa.Table) -> pa.Table:
-    """The scores of samples from what the two scorers found: the sum over turns of complexity times quality."""
-    scores, statuses = [], []
-    columns = (complexity["values"].to_pylist(), quality["values"].to_pylist())
-    reasons = (complexity["status"].to_pylist(), quality["status"].to_pylist())
-    for first, second, one, other in zip(*columns, *reasons, strict=True):
-        statuses.append(other if one == "ok" else one)
-        scores.append(sum(c * q for c, q in zip(first, second, strict=True)) if first and second else None)
-    return pa.table(
-        {
-            "id": complexity["id"],
-            "score": pa.array(scores, pa.float64()),
-            "status": statuses,
-            "complexity": complexity["values"],
-            "quality": quality["values"],
-        }
-    ).cast(SCHEMA)
