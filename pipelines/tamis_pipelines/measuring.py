@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import TamisError
+from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.samples import Message, as_text, sample_id
 from tamis.core.settings import Settings
 from tamis.embedding.settings import EmbeddingSettings
@@ -63,7 +64,7 @@ def _models(settings: RunSettings, reuse: Reuse) -> Iterator[tuple[str, Settings
         return reuse.of(step, number).state != "there"
 
     for number, rater in enumerate(settings.raters):
-        if rater.backend.kind in ("transformers", "vllm") and is_left("rate", number):
+        if isinstance(rater.backend, LocalModelSettings) and is_left("rate", number):
             yield "rating", rater, lambda samples, of, rater=rater: _rating(rater, samples, of)  # type: ignore[misc]
     if is_left("embed"):
         yield "embedding", settings.embedding, lambda samples, of: _embedding(settings.embedding, samples, of)

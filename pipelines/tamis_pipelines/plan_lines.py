@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tamis.core.idfiles import read_ids
-from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.settings import BackendSettings, LocalModelSettings, PriceSettings
 from tamis.core.settings import Settings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import ServiceContestant
@@ -137,9 +137,8 @@ class Planner:
 
     def _rating(self, number: int, rater: RatingSettings) -> Line:
         """Pods are those of a run on a cluster; they share the work, and the GPU hours."""
-        step, kind, found = f"rate by {rater.name}", rater.backend.kind, self._reuse.of("rate", number)
-        model = str(getattr(rater.backend, "model", ""))
-        if kind == "import":
+        step, backend, found = f"rate by {rater.name}", rater.backend, self._reuse.of("rate", number)
+        if not isinstance(backend, BackendSettings):
             time = self._time("rating", rater, self._samples)
             return self._steps(step, "imported", [_Part(found, 0, time)])
         asked, stored, unknown = self._answers_of(rater, found)
@@ -148,19 +147,20 @@ class Planner:
         sample = f" of {self._samples:,}" if asked < self._samples else ""
         rates, pods = self._rates, self._settings.kubeflow.rating_shards.get(rater.name, 1)
         answers = (stored, asked) if stored else None
-        if kind in ("transformers", "vllm"):
+        model = backend.model
+        if isinstance(backend, LocalModelSettings):
             each, time = relative(model) / rates.rated_per_second / 3600, self._time("rating", rater, left)
             price = each * rates.gpu_hour
             saved = f", saves {hours_told(each * asked * left_out)} GPU hours" if left_out else ""
             work, hours = f"{asked:,}{sample} samples by {model}{saved}", each
         else:
-            assert isinstance(rater.backend, ServiceSettings)
-            one = costs.rating(rater, rater.backend, rates)
-            sent, answered, price, hours = one.sent, one.answered, one.price, 0.0
+            sent = rates.prompt_tokens + rates.tokens_per_sample
+            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
+            price, hours = _price(rater, rates).of(sent, answered) if backend.PRICED else 0.0, 0.0
             tokens = f"{tokens_told(asked * (sent + answered))} by {model}"
             saved = f"{price * asked * left_out:,.2f} {rates.currency}"
             work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
-            time = self._asking("rating", rater, rater.backend, left, sent, answered)
+            time = self._asking("rating", rater, backend, left, sent, answered)
         all_of_it = (asked * hours, asked * price)
         if found.state == "there":
             return Line(step, pods, work, 0, 0, *all_of_it, done=1, answers=answers)
@@ -168,7 +168,7 @@ class Planner:
         return Line(step, pods, work, *open_, *all_of_it, answers=answers, unknown=unknown, time=time)
 
     def _asking(
-        self, stage: str, settings: Settings, service: ServiceSettings, count: int, sent: float, answered: float
+        self, stage: str, settings: Settings, service: Settings, count: int, sent: float, answered: float
     ) -> Time:
         """What `count` requests of so many tokens each take: by the limits that are set, or as an earlier step took."""
         if count == 0:
@@ -267,9 +267,10 @@ class Planner:
         backend, rates, of = judging.judge.backend, self._rates, len(seen.of_judge)
         asked, stored = 2 * prompts * of, round(2 * prompts * sum(seen.of_judge))
         left, hours, time = asked - stored, 0.0, whole
-        if isinstance(backend, ServiceSettings):
-            one = costs.verdict(judging, backend, rates)
-            sent, answered, price = one.sent, one.answered, one.price
+        if not isinstance(backend, LocalModelSettings):
+            sent = rates.prompt_tokens + 2 * rates.written_tokens
+            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
+            price = _price(judging, rates).of(sent, answered) if backend.PRICED else 0.0
             work = tokens_told(asked * (sent + answered))
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.settings import ServiceSettings
-from tamis.core.references import MOUNTED, reaches_pods
 from tamis.core.secrets import masked_values
 from tamis.core.storage import is_remote
 from tamis_pipelines.checks.fields import fields_of
@@ -43,11 +41,11 @@ def check_reachable(settings: RunSettings) -> None:
     stores = {
         f"raters.{rater.name}.store": rater.store
         for rater in settings.raters
-        if isinstance(rater.backend, ServiceSettings) or shards.get(rater.name, 1) > 1
+        if getattr(rater.backend, "PRICED", False) or shards.get(rater.name, 1) > 1
     }
     if (judging := settings.judging) is not None:
         asked = (judging.judge.backend, judging.against, *judging.opponents.values())
-        if any(isinstance(one, ServiceSettings) for one in asked):
+        if any(getattr(one, "PRICED", False) for one in asked):
             stores["judging.store"] = judging.store
     forgetful = [where for where, store in stores.items() if not kept and not is_remote(store or "")]
     if forgetful:

@@ -10,7 +10,8 @@ from typing import Any
 
 from tamis.core.artifacts import Manifest, manifest_in
 from tamis.core.hardware import hardware
-from tamis.core.llm.settings import OpenAIBatchSettings, ServiceSettings
+from tamis.core.llm.settings import LimitSettings
+from tamis.core.settings import Settings
 
 Key = tuple[Any, ...]
 _FAR = 10  # times the work of the step that a speed is of; what such a step took to begin with counts too often then
@@ -174,18 +175,18 @@ def _told(manifest: Manifest, units: float, seconds: float) -> str:
     return f"{count}{seconds:,.1f} s"
 
 
-def within_limits(service: ServiceSettings, requests: int, sent: float, answered: float) -> Time:
+def within_limits(service: Settings, requests: int, sent: float, answered: float) -> Time:
     """What so many requests take at least by the limits that are set for a service; unknown where there are none.
 
     Args:
-        service: whom they are sent to.
+        service: whom they are sent to: settings of a backend, or of a model that is judged.
         requests: how many.
         sent: tokens of all prompts.
         answered: tokens of all answers.
     """
-    if isinstance(service, OpenAIBatchSettings):
+    if getattr(service, "JOURNALED", False):
         return Time(None, "batches are answered within a day")
-    limits = service.limits
+    limits = getattr(service, "limits", LimitSettings())
     amounts = {
         "requests": (requests, limits.requests_per_minute),
         "tokens": (sent + answered, limits.tokens_per_minute),

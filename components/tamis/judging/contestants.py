@@ -11,9 +11,11 @@ from tamis.core.artifacts import Artifact
 from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
 from tamis.core.llm.backend import Backend
-from tamis.core.llm.backends import make_backend
+from tamis.core.llm.backends.openai import OpenAISettings
+from tamis.core.llm.backends.transformers import TransformersSettings
+from tamis.core.llm.backends.vllm import VllmSettings
 from tamis.core.llm.forms import Form
-from tamis.core.llm.settings import OpenAISettings, PriceSettings, ServiceSettings, TransformersSettings, VllmSettings
+from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.settings import hash_of
 from tamis.core.steps import Uri
 from tamis.core.storage import fingerprint
@@ -128,7 +130,7 @@ def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: A
     if answers.temperature > 0:
         key |= {"top_p": answers.top_p, "top_k": answers.top_k, "seed": answers.seed}
     if isinstance(chosen, ServiceContestant):
-        backend = make_backend(_service(chosen, answers), _Plain(), sampling)
+        backend = _service(chosen, answers).open(_Plain(), sampling)
         # Servers of a user's own often give all that they serve one name: the address is part of who answers.
         asked = {"address": chosen.base_url, "name": chosen.asked_model}
         key = {"sampling": key, "service": asked, **backend.identity}
@@ -141,7 +143,7 @@ def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: A
     else:
         model, path, revision, style = chosen.model, chosen.model, chosen.revision, chosen.format
         own = {}
-    backend = make_backend(_local(path, revision, answers), _Plain(), sampling, style=style)
+    backend = _local(path, revision, answers).open(_Plain(), sampling, style=style)
     return Contestant(name, model, key={"sampling": key, "format": style, **backend.identity, **own}, _backend=backend)
 
 

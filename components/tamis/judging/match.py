@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Backend
-from tamis.core.llm.backends import make_backend
 from tamis.core.machine import place_of_answers
 from tamis.core.samples import Message, sample_id
 from tamis.core.store import Store
@@ -35,7 +34,7 @@ class Match:
 
         judge = settings.judge
         sampling = Sampling(judge.temperature, judge.top_p, judge.top_k, judge.seed)
-        self.judge: Backend = make_backend(judge.backend, self.prompt, sampling)
+        self.judge: Backend = judge.backend.open(self.prompt, sampling)
         drawn = {"top_p": judge.top_p, "top_k": judge.top_k, "seed": judge.seed} if judge.temperature else {}
         key = {
             "verdicts": {"prompt": self.prompt.hash, "sampling": {"temperature": judge.temperature} | drawn},

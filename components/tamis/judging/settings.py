@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from tamis.core.conversations import Format
-from tamis.core.llm.settings import (
-    BudgetShare,
-    OpenAIBatchSettings,
-    OpenAISettings,
-    PriceSettings,
-    ServiceSettings,
-    TransformersSettings,
-    VllmSettings,
-)
+from tamis.core.llm.backends import BACKENDS
+from tamis.core.llm.settings import BackendSettings, PriceSettings, ServiceSettings
 from tamis.core.models import Precision
-from tamis.core.references import DataPath, HubDataset, HubModel, Reference, StoreUri
-from tamis.core.settings import MoneyLimit, Settings, StageSettings
-from tamis.judging.prompts import load_prompt
+from tamis.core.registry import one_of
+from tamis.core.settings import Settings, StageSettings
 
 # What a judge's backend has unless its settings say otherwise: two answers are longer than one sample of a pool, and
 # nobody reads the probabilities of its numbers.
@@ -152,14 +144,18 @@ class AnswerSettings(Settings):
         return self
 
 
+if TYPE_CHECKING:
+    JudgeBackend: TypeAlias = BackendSettings
+else:
+    JudgeBackend = one_of(*BACKENDS.values())
+
+
 class JudgeSettings(Settings):
     """Who judges, and how it is asked."""
 
-    backend: Annotated[
-        TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings, Field(discriminator="kind")
-    ] = Field(
-        description="what answers, as for a rater: kind: transformers, vllm, openai or openai-batch; by default "
-        "max_sample_tokens is 8192 here, and logprobs false"
+    backend: JudgeBackend = Field(
+        description=f"what answers, as for a rater: kind: {', '.join(BACKENDS)}; by default max_sample_tokens is 8192 "
+        "here, and logprobs false"
     )
     prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
         "scores-v1", min_length=1, description="scores-v1, verdict-v1, or the path of a YAML file of a judge's prompt"
@@ -178,8 +174,9 @@ class JudgeSettings(Settings):
     def _room_for_two_answers(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        local = value.get("kind") in ("transformers", "vllm")
-        return {name: given for name, given in _OF_A_JUDGE.items() if not (local and name == "logprobs")} | value
+        backend = BACKENDS.get(value.get("kind", ""))
+        known = backend.model_fields if backend else {}
+        return {name: given for name, given in _OF_A_JUDGE.items() if name in known} | value
 
 
 class JudgingSettings(StageSettings):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.errors import MissingExtraError
 from tamis.core.llm.asking import TOKENS
 from tamis.core.llm.budget import Allowance, Words, at_once, limit_of
 from tamis.core.llm.readings import counted
-from tamis.core.llm.settings import PriceSettings, ServiceSettings
+from tamis.core.llm.settings import BackendSettings, LocalModelSettings, PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
 from tamis.core.references import folders_in
 from tamis.core.steps import Input, Step, Uri, run_step
@@ -51,7 +49,7 @@ def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | N
     files |= folders_in(settings, "dataset", "tokenizer")
     files["prompt"] = load_prompt(settings.judge.prompt).hash
     backend = settings.judge.backend
-    if not isinstance(backend, ServiceSettings):  # of a service's model the name is all that is known
+    if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
         files["judge"] = revision_of(backend.model, backend.revision)
     return run_step(
         "judging",
@@ -179,7 +177,5 @@ def _services_can_be_asked(settings: JudgingSettings) -> None:
         MissingExtraError: when the package openai is not installed.
     """
     for service in (settings.judge.backend, settings.model, settings.against):
-        if isinstance(service, ServiceSettings):
-            service.api_key()
-            if find_spec("openai") is None:
-                raise MissingExtraError.of("openai", "openai")
+        if isinstance(service, ServiceSettings | BackendSettings):
+            service.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tamis.core.llm import backends
 from tamis.core.llm.backend import Backend
 from tamis.rating.prompts import Prompt
 from tamis.rating.settings import ImportSettings, RatingSettings
@@ -20,4 +19,4 @@ def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
     if isinstance(settings.backend, ImportSettings):
         raise TypeError("imported ratings ask no rater")
     sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.seed)
-    return backends.make_backend(settings.backend, prompt, sampling)
+    return settings.backend.open(prompt, sampling)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tamis.core.llm.settings import (
-    BudgetShare,
-    OpenAIBatchSettings,
-    OpenAISettings,
-    PriceSettings,
-    TransformersSettings,
-    VllmSettings,
-)
-from tamis.core.references import DataPath, Reference, StoreUri
+from tamis.core.llm.backends import BACKENDS
+from tamis.core.llm.settings import BackendSettings, PriceSettings
+from tamis.core.registry import one_of
 from tamis.core.scales import Scale
 from tamis.core.settings import MoneyLimit, Settings, StageSettings
 from tamis.rating import raters, shards
@@ -99,6 +93,12 @@ class ImportSettings(Settings):
         return self
 
 
+if TYPE_CHECKING:
+    RaterBackend: TypeAlias = BackendSettings | ImportSettings
+else:
+    RaterBackend = one_of(*BACKENDS.values(), ImportSettings)
+
+
 class RatingSettings(StageSettings):
     """One rater: who rates, how it is asked and what is tolerated (paper section 3.1).
 
@@ -111,13 +111,8 @@ class RatingSettings(StageSettings):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
     )
-    backend: Annotated[
-        TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings | ImportSettings,
-        Field(discriminator="kind"),
-    ] = Field(description="what answers: kind: transformers, vllm, openai, openai-batch or import")
-    prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
-        "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one"
-    )
+    backend: RaterBackend = Field(description=f"what answers: kind: {', '.join(BACKENDS)} or import")
+    prompt: str = Field("ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one")
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")
     top_k: int = Field(0, ge=0, description="sample from so many most probable; 0: from all")

@@ -23,7 +23,7 @@ from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of, limit_of
 from tamis.core.llm.first import FirstAnswers
 from tamis.core.llm.readings import anew
-from tamis.core.llm.settings import OpenAIBatchSettings, TransformersSettings, VllmSettings
+from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.llm.tally import Speed
 from tamis.core.machine import one_at_a_time, place_of_answers
 from tamis.core.models import revision_of
@@ -132,9 +132,7 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
         body, files = _rate, {"prompt": prompt.hash}
         files |= folders_in(settings, "tokenizer")
         files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
-        if isinstance(
-            backend, TransformersSettings | VllmSettings
-        ):  # of a service's model the name is all that is known
+        if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
             files["model"] = revision_of(backend.model, backend.revision)
     inputs = {"pool": Input(pool, "pool"), "embeddings": Input(embeddings, "embeddings")}
     kind: Kind = "ratings" if settings.shard is None else "ratings_part"
@@ -230,10 +228,7 @@ class _Rater:
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
         self.store = Store(store, _key(settings, self.prompt, self.backend), RECORDS, spare)
-        if isinstance(settings.backend, OpenAIBatchSettings):
-            from tamis.core.llm.backends.openai_batch import OpenAIBatchBackend
-
-            assert isinstance(self.backend, OpenAIBatchBackend)
+        if hasattr(self.backend, "remember_in"):
             self.backend.remember_in(Journal(self.store.journal))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
@@ -349,8 +344,8 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
         PartsWriter(step.out, RATINGS) as parts,
     ):
         blocks = (list(rater.samples(*block)) for block in rater.blocks(pool, ["id", "messages"]))
-        # Batches take up to a day, so that many blocks are to be under way at once.
-        most_open = 100 if isinstance(settings.backend, OpenAIBatchSettings) else 8
+        # Where answers take up to a day, many blocks are to be under way at once.
+        most_open = 100 if hasattr(rater.backend, "remember_in") else 8
         rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
 
         def read(answer: Answer, attempt: int, earlier: Rating | None) -> Rating:

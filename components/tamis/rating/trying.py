@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from tamis.core.errors import SettingsError
 from tamis.core.llm.backend import Request
 from tamis.core.llm.faults import storable
-from tamis.core.llm.settings import OpenAIBatchSettings
 from tamis.core.samples import Message, as_text, sample_id
 from tamis.rating.backends import make_backend
 from tamis.rating.prompts import load_prompt
@@ -53,7 +52,7 @@ def try_ratings(settings: RatingSettings, samples: Sequence[Sequence[Message]]) 
         SettingsError: when the ratings are imported, or asked by batches, which may take a day.
         ModelError: when the rater cannot be used.
     """
-    if isinstance(settings.backend, ImportSettings | OpenAIBatchSettings):
+    if isinstance(settings.backend, ImportSettings) or settings.backend.JOURNALED:
         raise SettingsError(f"rater '{settings.name}': {settings.backend.kind} has nothing to try")
     prompt = load_prompt(settings.prompt)
     backend = make_backend(settings, prompt)

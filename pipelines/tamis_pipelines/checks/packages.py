@@ -6,24 +6,23 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from tamis.core.errors import install
-from tamis.core.storage import extra_of
+from tamis.core.llm.backends import BACKENDS
+from tamis.core.storage import is_remote
 from tamis_pipelines.checks.check import Check
-from tamis_pipelines.checks.fields import referring
-from tamis_pipelines.checks.services import services_of
+from tamis_pipelines.checks.fields import fields_of, last
+from tamis_pipelines.checks.services import asked_of
 from tamis_pipelines.settings import RunSettings
 
 
 def packages(settings: RunSettings) -> Iterator[Check]:
     """The extras that are missing."""
     needed = {"sentence_transformers": "embedding", "kfp": "kubeflow"}
-    kinds: set[str] = {rater.backend.kind for rater in settings.raters}
-    if (judging := settings.judging) is not None:
-        kinds |= {judging.judge.backend.kind, judging.answers.engine}
-    needed |= {kind: extra for kind, extra in (("transformers", "rating"), ("vllm", "vllm")) if kind in kinds}
-    if any(referring(settings, "dataset")) or any(source.recipe for source in settings.pool.sources):
+    for asked in asked_of(settings).values():
+        needed |= getattr(asked, "PACKAGES", {})
+    if settings.judging is not None:
+        needed |= BACKENDS[settings.judging.answers.engine].PACKAGES
+    if any(last(where) in ("dataset", "recipe") and value for where, value in fields_of(settings)):
         needed["datasets"] = "hub"
-    if any(services_of(settings)):
-        needed["openai"] = "openai"
     if (training := settings.finetuning) is not None:
         needed |= {"trl": "training", "peft": "training", "lm_eval": "evaluation"}
         needed |= {"bitsandbytes": "qlora"} if training.method == "qlora" else {}

@@ -10,20 +10,25 @@ from importlib.util import find_spec
 from tamis.core.errors import TamisError
 from tamis.core.llm.client import connect_for_files
 from tamis.core.llm.faults import shortened
-from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.settings import BackendSettings, LocalModelSettings, ServiceSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.settings import RunSettings
 
 _SECONDS = 5.0  # that a service may take to name its models
 
 
-def services_of(settings: RunSettings) -> Iterator[tuple[str, ServiceSettings]]:
-    """Who is a service, with the dotted place of its model's name: raters, the judge, those that it compares with."""
+def asked_of(settings: RunSettings) -> dict[str, object]:
+    """Who is asked, by dotted place: raters, the judge, those that it compares with."""
     found: dict[str, object] = {f"raters.{rater.name}.backend": rater.backend for rater in settings.raters}
     if (judging := settings.judging) is not None:
         found |= {"judging.judge.backend": judging.judge.backend, "judging.against": judging.against}
         found |= {f"judging.opponents.{name}": opponent for name, opponent in judging.opponents.items()}
-    for where, one in found.items():
+    return found
+
+
+def services_of(settings: RunSettings) -> Iterator[tuple[str, ServiceSettings]]:
+    """Who has OpenAI's interface, with the dotted place of its model's name."""
+    for where, one in asked_of(settings).items():
         if isinstance(one, ServiceSettings):
             yield f"{where}.model", one
 
@@ -41,6 +46,12 @@ def services(settings: RunSettings) -> Iterator[Check]:
         if place not in found:
             found[place] = _models_at(where, service)
         yield _told(where, service, found[place])
+    for where, other in asked_of(settings).items():
+        if isinstance(other, BackendSettings) and not isinstance(other, ServiceSettings | LocalModelSettings):
+            try:
+                other.check()
+            except TamisError as error:
+                yield Check.refused(where, error)
 
 
 def _told(where: str, service: ServiceSettings, models: list[str] | Check | None) -> Check:

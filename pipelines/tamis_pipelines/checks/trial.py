@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tamis.core.errors import InputError
-from tamis.core.llm.settings import OpenAIBatchSettings
 from tamis.pool.checking import first_samples
 from tamis.rating.settings import ImportSettings
 from tamis.rating.trying import try_ratings
@@ -26,7 +25,7 @@ def tried(settings: RunSettings, count: int) -> Iterator[str]:
             action="add one that has, or rate a few samples by `tamis rate`",
         )
     for rater in settings.raters:
-        if isinstance(rater.backend, ImportSettings | OpenAIBatchSettings):
+        if isinstance(rater.backend, ImportSettings) or rater.backend.JOURNALED:
             yield f"rater '{rater.name}': not tried ({rater.backend.kind})"
             continue
         for trial in try_ratings(rater, samples):

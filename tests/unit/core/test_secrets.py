@@ -17,7 +17,7 @@ import pytest
 
 from tamis.core.errors import SettingsError, UnexpectedError
 from tamis.core.failures import Failure, leave_failure
-from tamis.core.llm.settings import OpenAISettings
+from tamis.core.llm.backends.openai import OpenAISettings
 from tamis.core.secrets import Formatter, know, looks_like_key, masked, masked_values, shown
 from tamis.core.settings import parse
 from tests.artifacts import conversation, make_pool

@@ -15,8 +15,7 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.llm.backend import Request
 from tamis.core.llm.backends.sampling import Sampling
-from tamis.core.llm.backends.transformers import TransformersBackend
-from tamis.core.llm.settings import TransformersSettings
+from tamis.core.llm.backends.transformers import TransformersBackend, TransformersSettings
 from tamis.core.settings import parse
 from tamis.judging.contestants import _Plain
 from tamis.judging.settings import JudgingSettings

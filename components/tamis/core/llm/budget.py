@@ -99,7 +99,7 @@ def limit_of(settings: Limited) -> Limit:
 
 def at_once(backend: Any) -> int | None:
     """How many requests the engine with these settings is asked at once; None: all of them, or nobody knows."""
-    return None if getattr(backend, "kind", "") == "openai-batch" else getattr(backend, "concurrency", None)
+    return None if getattr(backend, "JOURNALED", False) else getattr(backend, "concurrency", None)
 
 
 def ledger_of(allowance: Allowance, backend: Backend, store: Store[Any], scope: str) -> Ledger | None:

