@@ -29,9 +29,9 @@ class Maker(Protocol):
     def step(
         self,
         component: Any,
-        pod: PodKind,
         output: str = "",
         *,
+        pod: PodKind | None = None,
         title: str | None = None,
         once: bool = False,
         timeout: int | None = None,
@@ -41,8 +41,8 @@ class Maker(Protocol):
 
         Args:
             component: the Kubeflow component.
-            pod: the kind of pod that it gets.
             output: the artifact that others take; empty: none.
+            pod: the kind of pod that it gets; if not given, the component's own.
             title: what it is called, where a component stands for several.
             once: it only says how the run went, so it is neither cached nor tried again.
             timeout: seconds, other than its kind of pod has.
@@ -71,15 +71,15 @@ def experiment(make: Maker, given: Given, fixed: CompileSettings) -> None:
     made = _rated_and_curated(make, given, fixed)
 
     def untrained(base: Any) -> dict[str, Any]:
-        return {"evaluation": make.step(evaluate, "evaluation", "evaluation", settings=base)}
+        return {"evaluation": make.step(evaluate, "evaluation", settings=base)}
 
     def cell(item: Any) -> dict[str, Any]:
         selection = _selected(make, made, item.subset)
         model = _finetuned(make, selection, item.finetuning, given, fixed)
-        scored = make.step(evaluate, "evaluation", "evaluation", model=model, settings=given["evaluation"])
+        scored = make.step(evaluate, "evaluation", model=model, settings=given["evaluation"])
         parts = {"selection": selection, "model": model, "evaluation": scored}
         if fixed.judging:
-            parts["judgement"] = make.step(judge, "rating", "judgement", model=model, settings=item.judging)
+            parts["judgement"] = make.step(judge, "judgement", model=model, settings=item.judging)
         return parts
 
     bases = make.each(given["bases"], untrained)
@@ -103,7 +103,6 @@ def _reported(make: Maker, made: Given, cells: Given, result: Any, given: Given,
         }
     report = make.step(
         write_report,
-        "base",
         "report",
         pool=made["pool"],
         ratings=make.all_of(made["ratings"]),
@@ -114,18 +113,17 @@ def _reported(make: Maker, made: Given, cells: Given, result: Any, given: Given,
         **judgements(),
     )
     bases = {} if base is None else {"bases": make.all_of(base)}
-    make.step(require_all_cells, "base", report=report, results=make.all_of(result), **bases, **judgements(), once=True)
+    make.step(require_all_cells, report=report, results=make.all_of(result), **bases, **judgements(), once=True)
 
 
 def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:
     """The steps that both pipelines begin with; returns their artifacts by kind."""
-    samples = make.step(assemble_pool, "base", "pool", settings=given["pool"])
-    embeddings = make.step(embed, "embedding", "embeddings", pool=samples, settings=given["embedding"])
-    graph = make.step(find_neighbors, "base", "neighbors", embeddings=embeddings, settings=given["neighbors"])
+    samples = make.step(assemble_pool, "pool", settings=given["pool"])
+    embeddings = make.step(embed, "embeddings", pool=samples, settings=given["embedding"])
+    graph = make.step(find_neighbors, "neighbors", embeddings=embeddings, settings=given["neighbors"])
     ratings = _rated(make, samples, given, fixed)
     curation = make.step(
         curate,
-        "base",
         "curation",
         ratings=make.all_of(ratings),
         neighbors=graph,
@@ -137,7 +135,9 @@ def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Giv
     scores = {}
     for name in fixed.scores:
         component = influence if name == "influence" else score
-        scores[name] = make.step(component, SCORE_PODS[name], "scores", title=name, pool=samples, settings=given[name])
+        scores[name] = make.step(
+            component, "scores", pod=SCORE_PODS[name], title=name, pool=samples, settings=given[name]
+        )
     return made | {"scores": scores}
 
 
@@ -145,31 +145,31 @@ def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> A
     """The ratings of each rater, made by a pod each; where raters may have several, by way of their parts."""
 
     def rated(settings: Any) -> dict[str, Any]:
-        return {"ratings": make.step(rate, "rating", "ratings", pool=samples, settings=settings)}
+        return {"ratings": make.step(rate, "ratings", pool=samples, settings=settings)}
 
     if not fixed.sharded:
         return make.each(given["raters"], rated)["ratings"]
     workers = make.each(given["workers"], rated)
-    parts = make.step(gather_ratings, "base", "parts", ratings=make.all_of(workers["ratings"]))
+    parts = make.step(gather_ratings, "parts", ratings=make.all_of(workers["ratings"]))
 
     def merged(settings: Any) -> dict[str, Any]:
-        return {"ratings": make.step(merge_ratings, "base", "ratings", pool=samples, parts=parts, settings=settings)}
+        return {"ratings": make.step(merge_ratings, "ratings", pool=samples, parts=parts, settings=settings)}
 
     return make.each(given["raters"], merged)["ratings"]
 
 
 def _selected(make: Maker, made: Given, subset: Any) -> Any:
     inputs = {name: made[name] for name in ("pool", "curation", "neighbors", "embeddings")}
-    return make.step(select, "base", "selection", **inputs, **made["scores"], settings=subset)
+    return make.step(select, "selection", **inputs, **made["scores"], settings=subset)
 
 
 def _finetuned(make: Maker, selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:
     """The model that is trained on a subset, by a pod or by the TrainJob that a pod makes."""
     inputs = {"selection": selected, "settings": settings}
     if not fixed.trainer:
-        return make.step(finetune, "training", "model", **inputs)
+        return make.step(finetune, "model", **inputs)
     timeout = fixed.timeouts.training
-    return make.step(finetune_on_trainer, "base", "model", **inputs, trainer=given["trainer"], timeout=timeout)
+    return make.step(finetune_on_trainer, "model", **inputs, trainer=given["trainer"], timeout=timeout)
 
 
 CHAINS: dict[str, Callable[[Maker, Given, CompileSettings], None]] = {

@@ -37,15 +37,15 @@ class _Tasks:
     def step(
         self,
         component: Any,
-        pod: PodKind,
         output: str = "",
         *,
+        pod: PodKind | None = None,
         title: str | None = None,
         once: bool = False,
         timeout: int | None = None,
         **inputs: Any,
     ) -> Any:
-        task = fit(component(**inputs), pod, self._given, self._fixed, once=once, timeout=timeout)
+        task = fit(component(**inputs), pod or component.pod, self._given, self._fixed, once=once, timeout=timeout)
         if title is not None:
             task.set_display_name(title)
         return task.outputs[output] if output else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tamis.core.settings import Settings
+from tamis.core.stages import IMAGES, PodKind, described
 from tamis.finetuning.on_trainer import TrainerSettings
 from tamis.scoring.measures import MEASURES
 from tamis_pipelines.names import (
@@ -22,21 +23,14 @@ from tamis_pipelines.names import (
     VariableName,
 )
 
-PodKind = Literal["base", "embedding", "rating", "training", "evaluation"]
 # Steps that score samples for a strategy, and their pods.
-SCORE_PODS: dict[str, PodKind] = {name: measure.POD for name, measure in MEASURES.items()} | {"influence": "training"}
+SCORE_PODS: dict[str, PodKind] = {name: measure.POD for name, measure in MEASURES.items()} | {
+    "influence": described("influence")[0].pod
+}
 if TYPE_CHECKING:
     ScoreName = str
 else:
     ScoreName = Literal[tuple(SCORE_PODS)]
-# The image of each kind of pod, unless a run names another.
-IMAGES: dict[PodKind, str] = {
-    "base": "cpu",
-    "embedding": "cpu",
-    "rating": "rating",
-    "training": "training",
-    "evaluation": "evaluation",
-}
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 MOST_SHARDS = 64  # Kubeflow is known to work with fan-outs in the tens
 USER = 10001  # as in the images, the chart and the manifests

@@ -8,8 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from tamis.core.artifacts import MANIFEST, Artifact, Kind, Manifest, manifest_in
+from tamis.core.artifacts import MANIFEST, Artifact, Manifest, manifest_in
 from tamis.core.errors import StorageError, explained_os_errors
+from tamis.core.stages import all_stages
 from tamis.core.storage import link_tree, write_bytes
 from tamis.selection.settings import strategy_of
 from tamis_pipelines.experiment import base_evaluations
@@ -18,21 +19,10 @@ from tamis_pipelines.settings import RunSettings
 log = logging.getLogger(__name__)
 
 # Where each kind lies. Those that a run has several of get a folder each, by name.
-_SHELVES: dict[Kind, str] = {
-    "pool": "pool",
-    "ratings": "ratings",
-    "embeddings": "embeddings",
-    "neighbors": "neighbors",
-    "curation": "curation",
-    "scores": "scores",
-    "selection": "selections",
-    "model": "models",
-    "evaluation": "evaluations",
-    "judgement": "judgements",
-    "report": "report",
-}
+_RESULTS = [stage for stage in all_stages().values() if stage.place]
+_SHELVES: dict[str, str] = {stage.makes: stage.place for stage in _RESULTS}
+_SINGLE = [stage.makes for stage in _RESULTS if not stage.several]
 _CHOSEN = tuple(f"{_SHELVES[kind]}/" for kind in ("ratings", "selection", "model"))  # named by the settings
-_SINGLE: tuple[Kind, ...] = ("pool", "embeddings", "neighbors", "curation", "report")
 
 
 class Results:
@@ -136,7 +126,7 @@ class Results:
 def _places_of(settings: RunSettings) -> list[str]:
     """Every place, within the folder of results, that the run may put an artifact in."""
     cells = [cell.name for cell in settings.cells]
-    names: dict[Kind, list[str]] = {kind: [""] for kind in _SINGLE}
+    names: dict[str, list[str]] = {kind: [""] for kind in _SINGLE}
     names |= {"ratings": [rater.name for rater in settings.raters]}
     names |= {kind: cells for kind in ("selection", "model", "evaluation", "judgement")}
     names["evaluation"] = [*cells, *(base.name for base in base_evaluations(settings))]

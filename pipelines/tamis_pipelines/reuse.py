@@ -137,9 +137,9 @@ class _Looker:
     def step(
         self,
         component: Any,
-        pod: PodKind,
         output: str = "",
         *,
+        pod: PodKind | None = None,
         title: str | None = None,
         once: bool = False,
         timeout: int | None = None,

@@ -53,12 +53,12 @@ def test_the_help_of_a_stage_teaches_its_settings_and_shows_an_example(command: 
 
 
 def test_every_setting_of_every_stage_says_what_it_is() -> None:
-    from tamis.cli.stages import describe, settings_of
+    from tamis.cli.stages import describe
 
     bare = [
         f"{command}: {name}"
         for command, stage in STAGES.items()
-        for name, text in describe(settings_of(stage))
+        for name, text in describe(stage.settings_model)
         if text == "required" or text.startswith("default: ")
     ]
     assert bare == []

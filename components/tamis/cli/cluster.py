@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tamis.cli.loading import load, settings_from
-from tamis.cli.stages import STAGES, settings_of
+from tamis.cli.stages import STAGES
 
 
 @click.command(
@@ -54,7 +54,7 @@ def trainjob(
     at the end. Started again, it follows the TrainJob that is there, or goes on from the last checkpoint.
     """
     on_trainer, trainjobs = load("tamis.finetuning.on_trainer"), load("tamis.finetuning.trainjobs")
-    parsed = settings_from(settings_of(STAGES["finetune"]), settings, overrides)
+    parsed = settings_from(STAGES["finetune"].settings_model, settings, overrides)
     job = on_trainer.trainjob(parsed, on_trainer.TrainerSettings(**nodes), selection=selection, out=out, name=name)
     if dry_run:
         import yaml

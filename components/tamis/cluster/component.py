@@ -4,10 +4,10 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Output, PipelineTaskFinalStatus
 
-from tamis.core.kubeflow import component
+from tamis.core.kubeflow import step
 
 
-@component("cpu")
+@step("base")
 def note_outcome(status: PipelineTaskFinalStatus, outcome: Output[Markdown], outcomes: str = "") -> None:
     """Say how the run ended, whatever happened before; with `outcomes`, also as a file in that folder."""
     from tamis.cluster.outcome import note
@@ -15,7 +15,7 @@ def note_outcome(status: PipelineTaskFinalStatus, outcome: Output[Markdown], out
     note(status, page=outcome.path, folder=outcomes)
 
 
-@component("cpu")
+@step("base")
 def require_all_cells(
     report: Input[Artifact],
     results: Input[List[Dataset]],  # noqa: UP006

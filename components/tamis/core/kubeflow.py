@@ -28,6 +28,7 @@ from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.secrets import shown
 from tamis.core.settings import StageSettings, parse, understood
+from tamis.core.stages import IMAGES, PodKind, Stage, all_stages
 
 log = logging.getLogger("tamis.step")  # seen in local runs too, where nothing is of Kubeflow
 S = TypeVar("S", bound=StageSettings)
@@ -48,16 +49,49 @@ def image(name: str) -> str:
     return os.environ.get(f"TAMIS_IMAGE_{name.upper()}") or f"{REGISTRY}/tamis-{name}:{TAG}"
 
 
-def component(image_name: str, stage: type[StageSettings] | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: a lightweight component that runs in the image `image_name` and installs nothing at run time.
+def component(stage: Stage) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: the component of a stage, in the pod and with the revision that the stage's description says.
+
+    Raises:
+        TypeError: when the function does not take what the stage takes, or make what it makes.
+    """
+    (known,) = (one for one in all_stages().values() if one.command == stage.command)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        made = step(known.pod, known.settings_model)(function)
+        if wrong := _unlike(made.component_spec, known):
+            raise TypeError(f"the component {function.__name__} and the description of `{known.command}`: {wrong}")
+        return made
+
+    return decorate
+
+
+def _unlike(spec: Any, stage: Stage) -> str:
+    """Where a component differs from its stage's description; empty where it does not."""
+    inputs, outputs = spec.inputs or {}, spec.outputs or {}
+    if stage.makes not in outputs:
+        return f"it makes {', '.join(outputs)}, not {stage.makes}"
+    for given in stage.inputs:
+        taken = inputs.get(given.name)
+        if given.required and (taken is None or taken.optional):
+            return f"{given.name} must be required"
+        if taken is not None and (taken.is_artifact_list != given.many or (taken.optional and given.required)):
+            return f"{given.name} must be {'several artifacts' if given.many else 'one artifact'}"
+    added = {name for name, one in inputs.items() if not one.optional} - {given.name for given in stage.inputs}
+    return f"{', '.join(sorted(added - {'settings'}))} must be optional" if added != {"settings"} else ""
+
+
+def step(pod: PodKind, stage: type[StageSettings] | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: a lightweight component that runs in a pod of this kind and installs nothing at run time.
 
     `stage` are the settings of the stage that it runs. The revision of the stage's output becomes an argument of the
     container: Kubeflow's cache knows a step by its image and arguments, and an image of another revision is found out.
     """
-    decorator = dsl.component(base_image=image(image_name), install_kfp_package=False, packages_to_install=[])
+    decorator = dsl.component(base_image=image(IMAGES[pod]), install_kfp_package=False, packages_to_install=[])
 
     def decorate(function: Callable[..., Any]) -> Any:
         made = decorator(function)
+        made.pod = pod
         if stage is not None:
             made.component_spec.implementation.container.args += [_REVISION, str(stage.OUTPUT_REVISION)]
         return made

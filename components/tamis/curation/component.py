@@ -5,10 +5,10 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
-from tamis.curation.settings import CurationSettings
+from tamis.curation.description import CURATE
 
 
-@component("cpu", CurationSettings)
+@component(CURATE)
 def curate(
     ratings: Input[List[Dataset]],  # noqa: UP006
     neighbors: Input[Dataset],

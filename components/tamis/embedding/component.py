@@ -3,10 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
-from tamis.embedding.settings import EmbeddingSettings
+from tamis.embedding.description import EMBED
 
 
-@component("cpu", EmbeddingSettings)
+@component(EMBED)
 def embed(pool: Input[Dataset], settings: dict, embeddings: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Embed every sample of the pool."""
     from tamis.core.kubeflow import execute

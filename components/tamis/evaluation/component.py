@@ -3,10 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from tamis.core.kubeflow import component
-from tamis.evaluation.settings import EvaluationSettings
+from tamis.evaluation.description import EVALUATE
 
 
-@component("evaluation", EvaluationSettings)
+@component(EVALUATE)
 def evaluate(settings: dict, evaluation: Output[Dataset], metrics: Output[Metrics], model: Input[Model] = None) -> None:
     """Evaluate a trained model, or the base model if none is given."""
     from tamis.core.kubeflow import execute_cell

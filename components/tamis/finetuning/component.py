@@ -2,11 +2,12 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
-from tamis.core.kubeflow import component
+from tamis.core.kubeflow import component, step
+from tamis.finetuning.description import FINETUNE
 from tamis.finetuning.settings import FinetuningSettings
 
 
-@component("training", FinetuningSettings)
+@component(FINETUNE)
 def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], metrics: Output[Metrics]) -> None:
     """Train a base model on a subset."""
     from tamis.core.kubeflow import execute_cell
@@ -17,7 +18,7 @@ def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], me
     execute_cell(run, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)
 
 
-@component("cpu", FinetuningSettings)
+@step("base", FinetuningSettings)
 def finetune_on_trainer(
     selection: Input[Dataset], settings: dict, trainer: dict, model: Output[Model], metrics: Output[Metrics]
 ) -> None:

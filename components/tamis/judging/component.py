@@ -3,10 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from tamis.core.kubeflow import component
-from tamis.judging.settings import JudgingSettings
+from tamis.judging.description import JUDGE
 
 
-@component("rating", JudgingSettings)
+@component(JUDGE)
 def judge(
     settings: dict,
     judgement: Output[Dataset],

@@ -3,10 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
-from tamis.neighbors.settings import NeighborsSettings
+from tamis.neighbors.description import NEIGHBORS
 
 
-@component("cpu", NeighborsSettings)
+@component(NEIGHBORS)
 def find_neighbors(
     embeddings: Input[Dataset], settings: dict, neighbors: Output[Dataset], metrics: Output[Metrics]
 ) -> None:

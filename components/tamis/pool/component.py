@@ -3,10 +3,10 @@
 from kfp.dsl import Dataset, Metrics, Output
 
 from tamis.core.kubeflow import component
-from tamis.pool.settings import PoolSettings
+from tamis.pool.description import POOL
 
 
-@component("cpu", PoolSettings)
+@component(POOL)
 def pool(settings: dict, pool: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Assemble the pool out of its sources."""
     from tamis.core.kubeflow import execute

@@ -4,11 +4,12 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component
+from tamis.core.kubeflow import component, step
+from tamis.rating.description import RATE
 from tamis.rating.settings import RatingSettings
 
 
-@component("rating", RatingSettings)
+@component(RATE)
 def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Rate every sample of the pool with one rater, or import the rater's scores."""
     from tamis.core.kubeflow import execute
@@ -18,7 +19,7 @@ def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics
     execute(run, RatingSettings, settings, out=ratings, metrics=metrics, pool=pool.path)
 
 
-@component("cpu", RatingSettings)
+@step("base", RatingSettings)
 def gather_ratings(
     ratings: Input[List[Dataset]],  # noqa: UP006
     parts: Output[Dataset],
@@ -32,7 +33,7 @@ def gather_ratings(
     execute(gather, MergeSettings, {}, out=parts, metrics=metrics, ratings=[each.path for each in ratings])
 
 
-@component("cpu", RatingSettings)
+@step("base", RatingSettings)
 def merge_ratings(
     pool: Input[Dataset], parts: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]
 ) -> None:

@@ -5,10 +5,10 @@ from typing import List  # noqa: UP035  kfp reads typing.List only
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
 from tamis.core.kubeflow import component
-from tamis.reporting.settings import ReportingSettings
+from tamis.reporting.description import REPORT
 
 
-@component("cpu", ReportingSettings)
+@component(REPORT)
 def report(
     pool: Input[Dataset],
     ratings: Input[List[Dataset]],  # noqa: UP006

@@ -3,10 +3,10 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component
-from tamis.scoring.settings import ScoringSettings
+from tamis.scoring.description import SCORE
 
 
-@component("rating", ScoringSettings)
+@component(SCORE)
 def score(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Score every sample of the pool by token probabilities."""
     from tamis.core.kubeflow import execute

@@ -3,7 +3,7 @@
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.core.kubeflow import component, function_from
-from tamis.selection.settings import SelectionSettings
+from tamis.selection.description import SELECT
 from tamis.selection.strategies import STRATEGIES
 
 # The first three stay in this order: Kubeflow's cache knows a step by its source.
@@ -39,4 +39,4 @@ _SOURCE = f'''def select(
     )
 '''
 _KNOWN = {"Dataset": Dataset, "Input": Input, "Metrics": Metrics, "Output": Output}
-select = component("cpu", SelectionSettings)(function_from(_SOURCE, "select", _KNOWN))
+select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN))

@@ -7,7 +7,9 @@ from importlib.util import find_spec
 
 from tamis.core.errors import install
 from tamis.core.llm.backends import BACKENDS
+from tamis.core.stages import all_stages
 from tamis.core.storage import is_remote
+from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, last
 from tamis_pipelines.checks.services import asked_of
@@ -16,7 +18,12 @@ from tamis_pipelines.settings import RunSettings
 
 def packages(settings: RunSettings) -> Iterator[Check]:
     """The extras that are missing."""
-    needed = {"sentence_transformers": "embedding", "kfp": "kubeflow"}
+    needed = {"kfp": "kubeflow"}
+    for command in _stages_of(settings):
+        needed |= all_stages()[command].packages
+    for name in settings.scores:
+        section = getattr(settings, name)
+        needed |= section.measure.PACKAGES if isinstance(section, ScoringSettings) else {}
     for asked in asked_of(settings).values():
         needed |= getattr(asked, "PACKAGES", {})
     if settings.judging is not None:
@@ -24,11 +31,21 @@ def packages(settings: RunSettings) -> Iterator[Check]:
     if any(last(where) in ("dataset", "recipe") and value for where, value in fields_of(settings)):
         needed["datasets"] = "hub"
     if (training := settings.finetuning) is not None:
-        needed |= {"trl": "training", "peft": "training", "lm_eval": "evaluation"}
         needed |= {"bitsandbytes": "qlora"} if training.method == "qlora" else {}
         needed |= {"deepspeed": "deepspeed"} if training.deepspeed else {}
-    missing = {extra for package, extra in needed.items() if find_spec(package) is None}
-    for extra, storage_packages in filter(None, (extra_of(value) for _, value in referring(settings, "data", "store"))):
-        missing |= {extra for package in storage_packages if find_spec(package) is None}
-    seen = f"missing extras: {', '.join(sorted(missing))}" if missing else "all there"
-    yield Check.of("packages", not missing, seen, install(",".join(sorted(missing))))
+    if any(is_remote(value) for _, value in referring(settings, "data", "store")):
+        needed |= {"cloudpathlib": "s3"}
+    missing = sorted({extra for package, extra in needed.items() if find_spec(package) is None})
+    seen = f"missing extras: {', '.join(missing)}" if missing else "all there"
+    yield Check.of("packages", not missing, seen, install(",".join(missing)))
+
+
+def _stages_of(settings: RunSettings) -> Iterator[str]:
+    """Commands of the stages that a run of `settings` has."""
+    yield from ("pool", "rate", "embed", "neighbors", "curate", "select", "report")
+    if "influence" in settings.scores:
+        yield "influence"
+    if settings.finetuning is not None:
+        yield from ("finetune", "evaluate")
+    if settings.judging is not None:
+        yield "judge"

@@ -32,10 +32,12 @@ class MeasureSettings(Settings, ABC):
     Attributes:
         SCHEMA: columns of its scores: those of `tables.SCORES`, and any others.
         POD: kind of pod on a cluster: "rating" for models, "base" where no GPU helps.
+        PACKAGES: packages that it imports, to the extras of Tamis that bring them; `tamis doctor` looks for them.
     """
 
     SCHEMA: ClassVar[pa.Schema] = SCORES
     POD: ClassVar[Literal["base", "rating"]] = "rating"
+    PACKAGES: ClassVar[Mapping[str, str]] = {}
 
     kind: str
 

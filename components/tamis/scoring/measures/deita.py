@@ -52,6 +52,7 @@ class DeitaSettings(MeasureSettings):
     """DEITA's scorers of complexity and quality (Liu et al., arXiv 2312.15685)."""
 
     SCHEMA: ClassVar[pa.Schema] = SCHEMA
+    PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
     kind: Literal["deita"] = Field("deita", description="complexity of instructions times quality of responses")
     complexity_model: str = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")

@@ -30,6 +30,7 @@ class PerplexitySettings(MeasureSettings):
     """How surprised a model is by the responses."""
 
     SCHEMA: ClassVar[pa.Schema] = SCHEMA
+    PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
     kind: Literal["perplexity"] = Field("perplexity", description="perplexity of the samples under a causal model")
     model: str = Field(

@@ -1,0 +1,33 @@
+"""What the rest of Tamis knows of these stages."""
+
+from __future__ import annotations
+
+from tamis.core.stages import Stage, StageInput
+
+RATE = Stage(
+    "rate",
+    "RatingSettings",
+    makes="ratings",
+    help="Rate every sample with a model, or import ratings.",
+    inputs=(
+        StageInput("pool"),
+        StageInput("embeddings", required=False, help="Embeddings, over which `sample` is spread evenly"),
+    ),
+    example="tamis rate --pool work/pool --settings rater.yaml --out work/ratings/llama",
+    place="ratings",
+    several=True,
+    pod="rating",
+    planned=True,
+    sharded=True,
+)
+MERGE_RATINGS = Stage(
+    "merge-ratings",
+    "MergeSettings",
+    makes="ratings",
+    help="Put the shards of one rater's ratings together.",
+    inputs=(StageInput("pool"), StageInput("ratings", many=True)),
+    example="tamis merge-ratings --pool work/pool --ratings work/shards/1 --ratings work/shards/2 \\\n"
+    "      --out work/ratings/llama",
+    module="merging",
+)
+STAGES = (RATE, MERGE_RATINGS)

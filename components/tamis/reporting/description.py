@@ -1,0 +1,25 @@
+"""What the rest of Tamis knows of this stage."""
+
+from __future__ import annotations
+
+from tamis.core.stages import Stage, StageInput
+
+REPORT = Stage(
+    "report",
+    "ReportingSettings",
+    makes="report",
+    help="Write the report: tables, plots, one HTML page.",
+    inputs=(
+        StageInput("pool"),
+        StageInput("ratings", many=True),
+        StageInput("curation"),
+        StageInput("selections", many=True, kind="selection"),
+        StageInput("models", many=True, required=False, kind="model"),
+        StageInput("evaluations", many=True, required=False, kind="evaluation"),
+        StageInput("judgements", many=True, required=False, kind="judgement"),
+    ),
+    example="tamis report --pool work/pool --ratings work/ratings/llama --curation work/curation \\\n"
+    "      --selections work/ds2 --out work/report",
+    place="report",
+)
+STAGES = (REPORT,)

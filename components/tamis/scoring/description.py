@@ -1,0 +1,18 @@
+"""What the rest of Tamis knows of this stage."""
+
+from __future__ import annotations
+
+from tamis.core.stages import Stage, StageInput
+
+SCORE = Stage(
+    "score",
+    "ScoringSettings",
+    makes="scores",
+    help="Score every sample by a measure, such as perplexity.",
+    inputs=(StageInput("pool"),),
+    example="tamis score --pool work/pool --set measure.kind=perplexity --out work/scores/perplexity",
+    place="scores",
+    several=True,
+    pod="rating",
+)
+STAGES = (SCORE,)
