@@ -44,6 +44,9 @@ format: .venv/.dev ## put the code into form
 bench: .venv/.dev ## the benchmarks that need no data of others, as tables in benchmarks/results/; BENCHMARKS=… chooses
 	for benchmark in $(BENCHMARKS); do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
 
+tables: .venv/.user ## write the READMEs' tables that are made from the code
+	$(BIN)/python scripts/tables.py
+
 packages: .venv/.user ## compile the Kubeflow pipelines into pipelines/packages/
 	$(BIN)/tamis compile --out pipelines/packages
 
@@ -57,4 +60,4 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 clean: ## remove what was built, the virtual environment too
 	rm -rf build .venv
 
-.PHONY: help demo test golden lint format bench packages images cluster-test clean
+.PHONY: help demo test golden lint format bench tables packages images cluster-test clean

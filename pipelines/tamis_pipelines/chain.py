@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tamis.cluster.component import require_all_cells
+from tamis.core.stages import PodKind
 from tamis.curation.component import curate
 from tamis.embedding.component import embed
 from tamis.evaluation.component import evaluate
@@ -18,7 +19,7 @@ from tamis.rating.component import gather_ratings, merge_ratings, rate
 from tamis.reporting.component import report as write_report
 from tamis.scoring.component import score
 from tamis.selection.component import select
-from tamis_pipelines.pods import SCORE_PODS, CompileSettings, PodKind
+from tamis_pipelines.pods import SCORE_PODS, CompileSettings
 
 Given = dict[str, Any]
 

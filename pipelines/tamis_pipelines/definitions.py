@@ -11,9 +11,10 @@ from typing import Any, Dict, List, get_args  # noqa: UP035  kfp reads these spe
 from kfp import dsl
 
 from tamis.cluster.component import note_outcome
+from tamis.core.stages import PodKind
 from tamis_pipelines import chain
 from tamis_pipelines.chain import Given
-from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, PodKind, fit
+from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, fit
 
 _SELECTION: dict[str, Any] = {
     "pool": dict,

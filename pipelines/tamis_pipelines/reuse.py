@@ -19,7 +19,7 @@ from tamis.core.storage import only_local
 from tamis.pool.hub import as_last_seen
 
 if TYPE_CHECKING:
-    from tamis_pipelines.pods import PodKind
+    from tamis.core.stages import PodKind
     from tamis_pipelines.settings import RunSettings
 
 _OFFLINE = "HF_HUB_OFFLINE"

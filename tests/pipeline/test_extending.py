@@ -1,4 +1,4 @@
-"""The package in `examples/extension`: a strategy with a score of its own and a rating backend, by entry points."""
+"""The package in `examples/extension`: a strategy with a score of its own, a backend and a rater, by entry points."""
 
 from __future__ import annotations
 
@@ -76,12 +76,13 @@ def test_a_strategy_ranks_by_the_score_that_the_package_brings(python: Python, p
     assert picked["score"].to_pylist() == pytest.approx(sorted((densities[one] for one in lowest), reverse=True))
 
 
-def test_a_rater_is_asked_by_the_backend_that_the_package_brings(python: Python, pool: Path, tmp_path: Path) -> None:
-    given = ["name=v", "backend.kind=vocabulary", "backend.most=5", f"store={tmp_path / 'store'}"]
+def test_a_rater_of_the_package_is_asked_by_its_backend(python: Python, pool: Path, tmp_path: Path) -> None:
+    given = ["rater=vocabulary-50", "backend.most=5", f"store={tmp_path / 'store'}"]
     rating = [f"--set={one}" for one in given]
     python("-m", "tamis", "rate", "--pool", pool, *rating, "--out", tmp_path / "ratings")
     (part,) = (tmp_path / "ratings").glob("*.parquet")
     rows = pq.read_table(part).to_pylist()
+    assert {row["rater"] for row in rows} == {"vocabulary-50"}
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["overall"] for row in rows} == {10}, "every sample has five different words"
 

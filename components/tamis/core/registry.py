@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, reduce
 from importlib import metadata
 from operator import or_
+from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
@@ -85,16 +86,41 @@ class Registry(Mapping[str, T], Generic[T]):
                 yield f"{module.name}.{self._attribute}", one
 
     def _added(self) -> Iterator[tuple[str, Any]]:
-        for point in sorted(metadata.entry_points(group=self._group), key=lambda point: (point.name, point.value)):
-            package = point.dist.name if point.dist else "a package"
-            place = f"{point.value} (entry point '{point.name}' of {package})"
-            try:
-                yield place, point.load()
-            except Exception as error:
+        return added(self._group)
+
+
+def added(group: str) -> Iterator[tuple[str, Any]]:
+    """What installed packages add by entry points of `group`: where each comes from, and the object that it names.
+
+    Raises:
+        RegistryError: when one cannot be loaded.
+    """
+    for point in sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value)):
+        package = point.dist.name if point.dist else "a package"
+        place = f"{point.value} (entry point '{point.name}' of {package})"
+        try:
+            yield place, point.load()
+        except Exception as error:
+            raise RegistryError(
+                f"{place} cannot be loaded: {type(error).__name__}: {error}",
+                action="correct the package, or uninstall it",
+            ) from error
+
+
+def yaml_files(folder: Path, group: str) -> dict[str, Path]:
+    """The YAML files of a kind by name: those in `folder`, and those beside the packages that `group` names.
+
+    Raises:
+        RegistryError: when an entry point cannot be loaded, or two files have one name.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    for place, module in added(group):
+        for path in sorted(Path(module.__file__).parent.glob("*.yaml")):
+            if files.setdefault(path.stem, path) != path:
                 raise RegistryError(
-                    f"{place} cannot be loaded: {type(error).__name__}: {error}",
-                    action="correct the package, or uninstall it",
-                ) from error
+                    f"{place} has a file {path.name}, and so has {files[path.stem].parent}", action="rename the file"
+                )
+    return files
 
 
 def one_of(*kinds: type[Any]) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, Typ
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tamis.core.errors import SettingsError
+from tamis.core.registry import yaml_files
 from tamis.core.secrets import know_setting, shown, shown_input
 from tamis.core.storage import looked_for
 
@@ -175,7 +176,7 @@ def shipped(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def shipped_or_own(folder: Path, name: str, *, kind: str, where: str) -> Path:
+def shipped_or_own(folder: Path, name: str, *, kind: str, where: str, group: str = "") -> Path:
     """The YAML file that ships in `folder` as `name`, or the user's own at the path `name`.
 
     Args:
@@ -183,12 +184,16 @@ def shipped_or_own(folder: Path, name: str, *, kind: str, where: str) -> Path:
         name: what the user chose.
         kind: what the file holds, as in "prompt".
         where: the setting that names it, as in "judge.prompt".
+        group: entry points by which installed packages add such files.
 
     Raises:
         SettingsError: when there is neither.
     """
     names = shipped(folder)
     path = folder / f"{name}.yaml" if name in names else Path(name)
+    if not path.is_file() and group:
+        names = [*(files := yaml_files(folder, group))]
+        path = files.get(name, path)
     if not path.is_file():
         raise SettingsError(
             f"{where}: there is no {kind} '{name}', and no file of that name",

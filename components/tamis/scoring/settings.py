@@ -24,7 +24,7 @@ class ScoringSettings(StageSettings):
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    measure: Measure = Field(next(iter(MEASURES.values()))(), description="what is measured")
+    measure: Measure = Field(next(iter(MEASURES.values())).model_validate({}), description="what is measured")
     max_tokens: int = Field(2048, ge=8, description="perplexity: longer samples are cut; deita: they get no score")
     max_left_out_share: float = MOST_LEFT_OUT
     batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, with padding; bounds memory")

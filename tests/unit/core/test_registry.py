@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tamis.core.errors import RegistryError
-from tamis.core.registry import Registry
+from tamis.core.registry import Registry, yaml_files
 
 
 @pytest.fixture
@@ -76,3 +76,23 @@ def test_an_entry_point_that_cannot_be_used_is_named_with_its_package(
     with pytest.raises(RegistryError) as caught:
         len(fruits())
     assert all(part in str(caught.value) for part in told)
+
+
+def test_yaml_files_are_found_in_the_folder_and_beside_the_packages_that_entry_points_name(
+    folder: Path, tmp_path: Path
+) -> None:
+    shipped, theirs = tmp_path / "shipped", tmp_path / "exotic"
+    for place in (shipped, theirs):
+        place.mkdir()
+    (shipped / "pear.yaml").touch()
+    (theirs / "__init__.py").touch()
+    (theirs / "kiwi.yaml").touch()
+    info = tmp_path / "exotic-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: exotic\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[fruits.test]\nany = exotic\n")
+    assert yaml_files(shipped, "fruits.test") == {"pear": shipped / "pear.yaml", "kiwi": theirs / "kiwi.yaml"}
+    (theirs / "pear.yaml").touch()
+    with pytest.raises(RegistryError) as caught:
+        yaml_files(shipped, "fruits.test")
+    assert "pear.yaml" in str(caught.value)

@@ -1,18 +1,26 @@
-"""Recipes: well-known data sets with all that is needed to read them, one versioned YAML file each."""
+"""Recipes: well-known data sets with all that is needed to read them, one versioned YAML file each.
+
+A new one is a file here, or beside a package that an entry point of "tamis.recipes" names.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
+
+from tamis.core.registry import yaml_files
 
 
 @cache
+def _files() -> dict[str, Path]:
+    return yaml_files(Path(__file__).parent, "tamis.recipes")
+
+
 def names() -> tuple[str, ...]:
     """The names of the recipes, sorted."""
-    files = resources.files(__name__).iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return tuple(sorted(_files()))
 
 
 def text_of(name: str) -> str:
     """The YAML text of the recipe `name`."""
-    return (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
+    return _files()[name].read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Raters that ship with Tamis: versioned YAML files, each the settings of one rater."""
+"""Raters that ship with Tamis: versioned YAML files, each the settings of one rater.
+
+A new one is a file here, or beside a package that an entry point of "tamis.raters" names.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def merged(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: when there is no such rater, or its file is wrong.
     """
-    file = shipped_or_own(FOLDER, str(values["rater"]), kind="rater", where="rater")
+    file = shipped_or_own(FOLDER, str(values["rater"]), kind="rater", where="rater", group="tamis.raters")
     settings = load(RaterFile, file).settings
     own = {key: value for key, value in values.items() if key != "rater"}
     backend, own_backend = settings.get("backend"), own.get("backend")

@@ -1,0 +1,1 @@
+"""A strategy with a score of its own, and a rating backend."""

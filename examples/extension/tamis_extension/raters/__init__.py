@@ -1,0 +1,1 @@
+"""Raters of this package, one YAML file each."""
