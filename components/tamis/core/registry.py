@@ -43,6 +43,7 @@ class Registry(Mapping[str, T], Generic[T]):
     ) -> None:
         self._package, self._attribute, self._group = package, attribute, group
         self._kind, self._name_of, self._first = kind, name_of, first
+        self._origins: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> T:
         return self._found[name]
@@ -62,7 +63,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         places: dict[str, str] = {}
         found: dict[str, T] = {}
-        for place, one in [*self._shipped(), *self._added()]:
+        for place, one, origin in [*self._shipped(), *added(self._group)]:
             is_one = issubclass(one, self._kind) if isinstance(one, type) else isinstance(one, self._kind)
             if not is_one:
                 raise RegistryError(
@@ -77,29 +78,37 @@ class Registry(Mapping[str, T], Generic[T]):
                     action="rename one of them, or uninstall its package",
                 )
             found[name], places[name] = one, place
+            self._origins[name] = origin
         return {name: found[name] for name in sorted(found, key=lambda name: (name != self._first, name))}
 
-    def _shipped(self) -> Iterator[tuple[str, Any]]:
+    def origin(self, name: str) -> dict[str, str]:
+        """What a step's key must hold beside its settings: the package that adds the object, with its version.
+
+        Nothing for an object of Tamis, for which a stage's revision stands.
+        """
+        return {f"{self._group}: {name}": origin} if name in self and (origin := self._origins[name]) else {}
+
+    def _shipped(self) -> Iterator[tuple[str, Any, str]]:
         for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__, f"{self._package}."):
             one = getattr(importlib.import_module(module.name), self._attribute, None)
             if one is not None:
-                yield f"{module.name}.{self._attribute}", one
-
-    def _added(self) -> Iterator[tuple[str, Any]]:
-        return added(self._group)
+                yield f"{module.name}.{self._attribute}", one, ""
 
 
-def added(group: str) -> Iterator[tuple[str, Any]]:
-    """What installed packages add by entry points of `group`: where each comes from, and the object that it names.
+def added(group: str) -> Iterator[tuple[str, Any, str]]:
+    """What installed packages add by entry points of `group`.
+
+    Yields:
+        Where it comes from, in words; the object that the entry point names; the package and its version.
 
     Raises:
         RegistryError: when one cannot be loaded.
     """
     for point in sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value)):
-        package = point.dist.name if point.dist else "a package"
+        package, version = (point.dist.name, point.dist.version) if point.dist else ("a package", "unknown")
         place = f"{point.value} (entry point '{point.name}' of {package})"
         try:
-            yield place, point.load()
+            yield place, point.load(), f"{package} {version}"
         except Exception as error:
             raise RegistryError(
                 f"{place} cannot be loaded: {type(error).__name__}: {error}",
@@ -114,7 +123,7 @@ def yaml_files(folder: Path, group: str) -> dict[str, Path]:
         RegistryError: when an entry point cannot be loaded, or two files have one name.
     """
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    for place, module in added(group):
+    for place, module, _ in added(group):
         for path in sorted(Path(module.__file__).parent.glob("*.yaml")):
             if files.setdefault(path.stem, path) != path:
                 raise RegistryError(

@@ -7,7 +7,8 @@ from functools import partial
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.llm.asking import TOKENS
-from tamis.core.llm.budget import Allowance, Words, at_once, limit_of
+from tamis.core.llm.backends import BACKENDS
+from tamis.core.llm.budget import Allowance, Words, at_once
 from tamis.core.llm.readings import counted
 from tamis.core.llm.settings import BackendSettings, LocalModelSettings, PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
@@ -49,6 +50,7 @@ def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | N
     files |= folders_in(settings, "dataset", "tokenizer")
     files["prompt"] = load_prompt(settings.judge.prompt).hash
     backend = settings.judge.backend
+    files |= BACKENDS.origin(backend.kind)
     if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
         files["judge"] = revision_of(backend.model, backend.revision)
     return run_step(

@@ -19,6 +19,7 @@ from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
 from tamis.core.llm.asking import TOKENS, ask, is_final
 from tamis.core.llm.backend import Answer, Backend
+from tamis.core.llm.backends import BACKENDS
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of, limit_of
 from tamis.core.llm.first import FirstAnswers
@@ -129,8 +130,7 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
         body, files = import_ratings, {"ratings": fingerprint(backend.path)}
     else:
         prompt = load_prompt(settings.prompt)
-        body, files = _rate, {"prompt": prompt.hash}
-        files |= folders_in(settings, "tokenizer")
+        body, files = _rate, {"prompt": prompt.hash} | BACKENDS.origin(backend.kind)
         files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
         if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
             files["model"] = revision_of(backend.model, backend.revision)

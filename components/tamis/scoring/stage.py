@@ -18,6 +18,7 @@ from tamis.core.blocks import kept_blocks
 from tamis.core.leftout import check_left_out
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import PartsWriter
+from tamis.scoring.measures import MEASURES
 from tamis.scoring.settings import ScoringSettings
 
 
@@ -29,10 +30,8 @@ def run(settings: ScoringSettings, *, pool: Uri, out: Uri) -> Manifest:
         InputError: when more samples than `max_left_out_share` could not be scored, or none.
     """
     measure = settings.measure
-    inputs = {"pool": Input(pool, "pool")}
-    return run_step(
-        "scoring", "scores", settings, _score, out=out, inputs=inputs, files=measure.models(), name=measure.kind
-    )
+    inputs, files = {"pool": Input(pool, "pool")}, {**measure.models(), **MEASURES.origin(measure.kind)}
+    return run_step("scoring", "scores", settings, _score, out=out, inputs=inputs, files=files, name=measure.kind)
 
 
 def _score(step: Step[ScoringSettings]) -> None:

@@ -33,6 +33,7 @@ from tamis.selection.reading import (
 )
 from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis.selection.similarity import Embeddings
+from tamis.selection.strategies import STRATEGIES
 
 _BLOCK = 1 << 20  # rows of the table that are written at once
 _SCORE_CLASSES = 6
@@ -72,7 +73,7 @@ def run(
     if "model_scores" in needed:
         named = (uri for uri in scores if Artifact.open(uri, "scores").name == strategy.scores)
         inputs["scores"] = Input(_given(next(named, None), "scores", settings), "scores")
-    files = {uri: fingerprint(uri) for uri in settings.exclude}
+    files = {uri: fingerprint(uri) for uri in settings.exclude} | STRATEGIES.origin(settings.strategy)
     return run_step(
         "selection", "selection", settings, _select, out=out, inputs=inputs, files=files, name=settings.name
     )

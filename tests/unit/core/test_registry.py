@@ -51,6 +51,13 @@ def test_entry_points_add_to_them(folder: Path) -> None:
     assert list(fruits()) == ["apple", "kiwi", "pear"]
 
 
+def test_keys_hold_the_version_of_the_package_that_adds_something_and_of_tamis_nothing(folder: Path) -> None:
+    adds(folder, "exotic", "KIWI = 'kiwi'\n", "any = exotic:KIWI")
+    registry = fruits()
+    assert registry.origin("kiwi") == {"fruits.test: kiwi": "exotic 1"}
+    assert registry.origin("pear") == registry.origin("nothing") == {}
+
+
 def test_nothing_is_imported_before_something_is_looked_up(folder: Path) -> None:
     adds(folder, "exotic", "KIWI = 'kiwi'\n", "any = exotic:KIWI")
     registry = fruits()
