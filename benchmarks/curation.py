@@ -138,7 +138,7 @@ def measure(folder: Path, n: int, d: int) -> dict[str, float]:
 
 def measure_curation(folder: Path, n: int) -> dict[str, float]:
     """Curation alone, by part; every sample's neighbours are the nearest of its own cluster's surroundings."""
-    from tamis.curation import bins, curate, joint, regression, surroundings
+    from tamis.curation import curate, joint, regression, surroundings
     from tamis.curation.model import FIT_SAMPLES
     from tamis.curation.neighborhoods import Neighborhoods
     from tests.unit.curation.pools import make_local
@@ -153,14 +153,14 @@ def measure_curation(folder: Path, n: int) -> dict[str, float]:
     folds = np.random.default_rng(0).integers(0, 5, n)
     found["regression"], told = timed(lambda: regression.predict(scores.astype(float), view, vectors, None, folds))
     predicted = (told.predicted - told.predicted.mean()) / told.predicted.std()
-    symbols, codes = bins.symbols_of(ratings)
-    found["surroundings"], near = timed(
-        lambda: surroundings.fit(view, ratings, codes, symbols, view.sample(3_000), rows, predicted, prior, K)
-    )
-    z = near.of(view, codes, rows, predicted)
+    observed = surroundings.Observations(view, ratings, predicted, prior=prior, k=K)
+    found["surroundings"], near = timed(lambda: surroundings.fit(observed, view.sample(3_000), rows))
+    z = near.of(view, observed.codes, rows, predicted)
     found["joint"], points = timed(lambda: joint.fit(z, ratings[rows], np.full(len(rows), -1, np.int8), prior))
     everyone = np.arange(n)
-    found["posterior"], _ = timed(lambda: joint.posterior(points, near.of(view, codes, everyone, predicted), ratings))
+    found["posterior"], _ = timed(
+        lambda: joint.posterior(points, near.of(view, observed.codes, everyone, predicted), ratings)
+    )
     found["curate"], _ = timed(lambda: curate(scores, indices, distances, embeddings=vectors))
     found["peak_mib"] = memory_of("VmHWM")
     return found

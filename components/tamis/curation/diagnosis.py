@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -98,18 +97,3 @@ def confusion_of(result: Curated, classes: int) -> list[list[int]]:
     keys = result.raw[rated].astype(np.intp) * classes + result.score[rated]
     counts: list[list[int]] = np.bincount(keys, minlength=classes**2).reshape(classes, classes).tolist()
     return counts
-
-
-def as_json(value: Any) -> Any:
-    """Arrays as lists, numbers rounded to 10 significant digits, NaN and infinity as None."""
-    if isinstance(value, np.ndarray):
-        return as_json(value.tolist())
-    if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, np.generic):
-        return as_json(value.item())
-    if isinstance(value, float):
-        return float(f"{value:.10g}") if math.isfinite(value) else None
-    return value

@@ -16,9 +16,10 @@ from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED, reachable_mean, within_reach
 from tamis.curation.consensus import consensus
-from tamis.curation.diagnosis import as_json, checks, outcome
+from tamis.curation.diagnosis import checks, outcome
 from tamis.curation.fitting import Fitted
 from tamis.curation.joint import Point
+from tamis.curation.jsonable import as_json
 from tamis.curation.known import Known
 from tamis.curation.rater_model import Matrix
 from tamis.curation.regression import Regression

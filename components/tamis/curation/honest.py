@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tamis.core.reliability import Z, effective, wilson
 from tamis.curation.classes import UNRATED
-from tamis.curation.diagnosis import as_json
+from tamis.curation.jsonable import as_json
 
 LEVEL = 0.95
 _FEWEST = 4  # graded samples from which there is an interval

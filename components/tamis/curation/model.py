@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from tamis.core.errors import InputError
 from tamis.curation import guards, joint, own_grades, scoring, surroundings
 from tamis.curation.arrays import Arrays
-from tamis.curation.bins import symbols_of
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.classes import UNRATED
 from tamis.curation.explaining import Findings, diagnosis_of
@@ -143,28 +142,23 @@ def _known(
     if arrays.embeddings is not None or arrays.covariates is not None:
         fold = folds_of(len(ratings), groups)
         regression = predict(centred(ratings), view, arrays.embeddings, arrays.covariates, fold, covariate_names)
-    predicted = standardized(regression, raw)
-    symbols, codes = symbols_of(ratings)
-    near = surroundings.fit(
+    observed = surroundings.Observations(
         view,
         ratings,
-        codes,
-        symbols,
-        view.sample(min(_ROUGH_SAMPLES, fit_samples)),
-        view.sample(fit_samples),
-        predicted,
-        prior_of(ratings, arrays.grades, arrays.grade_weights, options.classes),
-        view.k if neighbors == "auto" else min(neighbors, view.k),
+        standardized(regression, raw),
+        prior=prior_of(ratings, arrays.grades, arrays.grade_weights, options.classes),
+        k=view.k if neighbors == "auto" else min(neighbors, view.k),
     )
+    near = surroundings.fit(observed, view.sample(min(_ROUGH_SAMPLES, fit_samples)), view.sample(fit_samples))
     return Known(
         view=view,
         ratings=ratings,
-        codes=codes,
+        codes=observed.codes,
         raw=raw,
         grades=arrays.grades,
         weights=arrays.grade_weights,
         near=near,
-        predicted=predicted,
+        predicted=observed.predicted,
         informative=near.gain > _SURE * near.gain_error and len(np.unique(ratings[ratings != UNRATED])) > 1,
     ), regression
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tamis.curation import joint
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.classes import UNRATED
+from tamis.curation.flagging import flag
 from tamis.curation.result import Curated
 
 
@@ -39,7 +40,7 @@ def apply(result: Curated, grades: NDArray[np.int8], ratings: NDArray[np.int8], 
     result.score[rows] = result.suggested[rows] = grades[rows]
     raw = result.raw[rows]
     rated = raw != UNRATED
-    result.flagged[rows] = rated & (raw != grades[rows])
+    result.flagged[rows], _ = flag(raw, grades[rows], np.ones(len(rows)), np.zeros(len(rows)))
     result.confidence[rows] = seen[here, grade]
     result.raw_error[rows] = np.where(rated, 1 - seen[here, np.maximum(raw, 0)], np.nan)
     result.mean[rows] = seen @ np.arange(classes)

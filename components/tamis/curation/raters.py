@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation.classes import UNRATED, within_reach
-from tamis.curation.diagnosis import as_json
+from tamis.curation.jsonable import as_json
 from tamis.curation.naming import name_classes
 from tamis.curation.result import Curated
 from tamis.curation.transition import Matrix

@@ -23,8 +23,10 @@ from tamis.core.progress import Progress
 from tamis.curation import hoc, transition
 from tamis.curation.classes import UNRATED, within_reach
 from tamis.curation.consensus import Consensus
-from tamis.curation.diagnosis import as_json, checks, outcome
+from tamis.curation.diagnosis import checks, outcome
+from tamis.curation.flagging import flag
 from tamis.curation.inputs import check_arrays
+from tamis.curation.jsonable import as_json
 from tamis.curation.neighborhoods import BLOCK, Floats, Ints, Neighborhoods
 from tamis.curation.result import Curated, decide
 
@@ -78,13 +80,12 @@ def curate(
         observed = np.bincount(scores[view.rows], minlength=classes) / len(view.rows)
         votes = _vote(draws, _noise_rates(T, p, observed), classes, vote_rounds, rng, progress)
     flag_share = (votes.flags + 1) / (votes.visits + 2)
-    flagged = (scores != UNRATED) & (flag_share > 0.5)
     others = votes.suggestions.copy()
     others[view.rows, scores[view.rows]] = -1
     suggested = others.argmax(1).astype(np.int8)
     support = (others.max(1) + 1) / (votes.suggestions.sum(1) + classes)
+    flagged, suggestion = flag(scores, suggested, flag_share, 1 - flag_share)
     # Where nothing is flagged, the rating stands, as sure as rounds left it alone.
-    suggestion = np.where(flagged, suggested, scores)
     sure = np.where(flagged, support * flag_share, 1 - flag_share).astype(np.float32)
     unrated = scores == UNRATED
     sure[unrated] = np.nan

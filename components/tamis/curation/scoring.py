@@ -14,6 +14,7 @@ from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.choice import chosen
 from tamis.curation.classes import UNRATED
 from tamis.curation.fitting import Fitted
+from tamis.curation.flagging import flag
 from tamis.curation.held_out import HeldOut
 from tamis.curation.known import FOLDS, Known
 from tamis.curation.rater_model import Matrix
@@ -67,10 +68,10 @@ def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Cu
         seen[~said] = np.nan
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
         place = np.maximum(raw, 0)
-        top = np.where(rated & ~(seen[here, top] > seen[here, place]), raw, top)
+        result.flagged[rows], suggested = flag(raw, top, seen[here, top], seen[here, place])
+        top = np.where(rated, suggested, top)
         others = _doubting(known, fitted, z, own) if told else []
         score = scores(seen, raw, options, others)
-        result.flagged[rows] = rated & (top != raw)
         result.suggested[rows] = np.where(said | rated, top, UNRATED)
         result.score[rows] = score
         result.mean[rows] = seen @ np.arange(options.classes)

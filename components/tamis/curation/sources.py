@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from tamis.curation.arrays import Arrays, CurateOne
 from tamis.curation.classes import UNRATED
-from tamis.curation.diagnosis import as_json, counts_of, outcome
+from tamis.curation.diagnosis import counts_of, outcome
 from tamis.curation.guards import NOT_NEARER
 from tamis.curation.held_out import HeldOut
+from tamis.curation.jsonable import as_json
 from tamis.curation.result import Curated
 
 _OF_SAMPLES = ("score", "flagged", "suggested", "confidence", "error_probability", "raw_error", "mean", "posterior")

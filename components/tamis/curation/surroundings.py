@@ -19,14 +19,14 @@ samples that have a class of their own; that is what gives z its names.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tamis.curation import rater_model
-from tamis.curation.bins import Bins, patterns_of
+from tamis.curation.bins import Bins, patterns_of, symbols_of
 from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import BLOCK, Ints, Neighborhoods
 from tamis.curation.rater_model import Matrix, rows_to_one
@@ -141,73 +141,72 @@ class Surroundings:
         return found
 
 
-def fit(
-    view: Neighborhoods,
-    ratings: NDArray[np.int8],
-    codes: NDArray[np.int32],
-    symbols: NDArray[np.int8],
-    rough: Ints,
-    rows: Ints,
-    predicted: Matrix | None,
-    prior: Matrix,
-    k: int,
-) -> Surroundings:
-    """Fit the model by EM, on `rough` first and then on `rows`.
+@dataclass(frozen=True)
+class Observations:
+    """What the model is fitted to.
 
-    Args:
+    Attributes:
         view: the graph, seen with the samples that any rater rated; its scores are the raters' mean classes.
         ratings: (n, R) classes, -1 where there is none.
-        codes: (n,) number of each sample's ratings among `symbols`.
-        symbols: (S, R) distinct ratings.
-        rough: few of `rows`, on which most steps are made.
-        rows: rated samples.
         predicted: (n,) predictions of a regression, with mean 0 and standard deviation 1, or None.
         prior: (K,) P(z).
         k: neighbours used of each sample.
+        symbols: (S, R) distinct ratings.
+        codes: (n,) number of each sample's ratings among `symbols`.
     """
-    classes = len(prior)
-    margins = tuple(_shares(one, classes) for one in ratings.T)
+
+    view: Neighborhoods
+    ratings: NDArray[np.int8]
+    predicted: Matrix | None
+    prior: Matrix
+    k: int
+    symbols: NDArray[np.int8] = field(init=False)
+    codes: NDArray[np.int32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        symbols, codes = symbols_of(self.ratings)
+        object.__setattr__(self, "symbols", symbols)
+        object.__setattr__(self, "codes", codes)
+
+
+def fit(observed: Observations, rough: Ints, rows: Ints) -> Surroundings:
+    """Fit the model by EM, on `rough` first, few of the rated samples `rows`, and then on all of these."""
+    classes, view = len(observed.prior), observed.view
+    margins = tuple(_shares(one, classes) for one in observed.ratings.T)
     margin = _shares(view.scores, classes)
     families = tuple(rater_model.start() for _ in range(len(margins) + 1))
-    bins = Bins(view, rows, k)
+    bins = Bins(view, rows, observed.k)
     flat = _flattened(families, (*margins, margin), _SHARE)
-    given = np.bincount(codes[view.rows], minlength=len(symbols)) + 1e-9
+    given = np.bincount(observed.codes[view.rows], minlength=len(observed.symbols)) + 1e-9
     model = Surroundings(
-        prior=prior,
+        prior=observed.prior,
         near=tuple(flat[:-1]),
         own=flat[-1],
-        symbols=symbols,
+        symbols=observed.symbols,
         common=given / given.sum(),
         margins=margins,
         margin=margin,
         sharing=np.full(bins.count, 0.7),
         weight=0.7,
-        centers=None if predicted is None else np.linspace(-1, 1, classes),
+        centers=None if observed.predicted is None else np.linspace(-1, 1, classes),
         width=1.0,
         regression_weight=1.0,
-        k=k,
+        k=observed.k,
         bins=bins,
         own_share=_SHARE,
         families=families,
     )
-    model = _climb(model, view, codes, rough, predicted, _STEPS)
-    return model if len(rough) == len(rows) else _climb(model, view, codes, rows, predicted, _POLISH)
+    model = _climb(model, observed, rough, _STEPS)
+    return model if len(rough) == len(rows) else _climb(model, observed, rows, _POLISH)
 
 
-def _climb(
-    model: Surroundings,
-    view: Neighborhoods,
-    codes: NDArray[np.int32],
-    rows: Ints,
-    predicted: Matrix | None,
-    steps: int,
-) -> Surroundings:
+def _climb(model: Surroundings, data: Observations, rows: Ints, steps: int) -> Surroundings:
     classes, n = model.classes, len(rows)
-    patterns = patterns_of(view, codes, rows, model.k, model.bins, len(model.symbols))
+    patterns = patterns_of(data.view, data.codes, rows, model.k, model.bins, len(model.symbols))
     transposed = patterns.T.tocsr()
-    own = view.scores[rows].astype(np.intp)
+    own = data.view.scores[rows].astype(np.intp)
     given = np.eye(classes)[own]
-    seen_regression = None if predicted is None else predicted[rows]
+    seen_regression = None if data.predicted is None else data.predicted[rows]
     before = -np.inf
     for step in range(1, steps + 1):
         shared = model._shared()

@@ -198,8 +198,8 @@ def test_what_surroundings_say_is_the_formula_of_the_model() -> None:
 def fitted(ratings: np.ndarray, indices: np.ndarray, distances: np.ndarray) -> tuple[Neighborhoods, Surroundings]:
     given = ratings.reshape(len(ratings), -1).astype(np.int8)
     view = Neighborhoods(np.round(given.mean(1)).astype(np.int8), indices, distances, None)
-    symbols, codes = symbols_of(given)
-    return view, surroundings.fit(view, given, codes, symbols, view.rows, view.rows, None, P, 32)
+    observed = surroundings.Observations(view, given, None, prior=P, k=32)
+    return view, surroundings.fit(observed, view.rows, view.rows)
 
 
 def test_surroundings_tell_how_far_neighbours_share_a_class() -> None:
