@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tamis.core.llm.settings import ServiceSettings
+from tamis.core.llm.settings import BackendSettings
 from tamis.core.settings import Settings
 from tamis.judging.settings import ServiceContestant
 from tamis_pipelines import costs
@@ -64,13 +64,9 @@ def check_prices(settings: RunSettings) -> None:
         )
     if settings.budget is None:
         return
-    services = {
-        f"raters.{rater.name}.price": rater.price
-        for rater in settings.raters
-        if isinstance(rater.backend, ServiceSettings)
-    }
+    services = {f"raters.{rater.name}.price": rater.price for rater in settings.raters if _is_paid(rater.backend)}
     if (judging := settings.judging) is not None:
-        if isinstance(judging.judge.backend, ServiceSettings):
+        if _is_paid(judging.judge.backend):
             services["judging.price"] = judging.price
         opponents = {"judging.against": judging.against}
         opponents |= {f"judging.opponents.{name}": one for name, one in judging.opponents.items()}
@@ -119,14 +115,18 @@ def by_payer(shares: Sequence[Share]) -> Mapping[str, float]:
     return {share.payer: share.money for share in shares}
 
 
+def _is_paid(backend: object) -> bool:
+    return isinstance(backend, BackendSettings) and backend.PRICED
+
+
 def _payers(settings: RunSettings) -> Iterator[Share]:
     """Everybody who asks services, with what that costs; of a service without a price nothing is known."""
     rates, judging = settings.rates, settings.judging
-    asked = [rater for rater in settings.raters if isinstance(rater.backend, ServiceSettings)]
+    asked = [rater for rater in settings.raters if _is_paid(rater.backend)]
     matches = [cell for cell in settings.cells if judging is not None and cell.finetuning is not None]
     samples = counted(settings) if asked else 0
     for rater in asked:
-        assert isinstance(rater.backend, ServiceSettings)
+        assert isinstance(rater.backend, BackendSettings)
         cost = rater.asked(samples) * costs.rating(rater, rater.backend, rates).price
         yield Share(f"raters.{rater.name}", cost, rater.max_cost)
     for cell in matches:
@@ -134,7 +134,7 @@ def _payers(settings: RunSettings) -> Iterator[Share]:
         assert cell.finetuning is not None
         match = judging.of(cell.finetuning.model)
         each = 0.0
-        if isinstance(match.judge.backend, ServiceSettings):
+        if _is_paid(match.judge.backend):
             each += 2 * costs.verdict(match, match.judge.backend, rates).price
         if isinstance(match.against, ServiceContestant):  # every match counts its opponent's answers, reused or not
             each += costs.answer(match.against, rates).price

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tamis.core.llm.settings import PriceSettings, ServiceSettings
+from tamis.core.llm.settings import BackendSettings, PriceSettings
 
 if TYPE_CHECKING:
     from tamis.judging.settings import JudgingSettings, ServiceContestant
@@ -22,10 +22,10 @@ class Request:
     price: float
 
 
-def rating(rater: RatingSettings, service: ServiceSettings, rates: RatesSettings) -> Request:
+def rating(rater: RatingSettings, service: BackendSettings, rates: RatesSettings) -> Request:
     """The rating of one sample."""
     sent = rates.prompt_tokens + rates.tokens_per_sample
-    return _request(sent, rates.answer_tokens + _thoughts(service), rater.price, rates)
+    return _request(sent, rates.answer_tokens + _thoughts(service), _price(service, rater.price), rates)
 
 
 def answer(contestant: ServiceContestant, rates: RatesSettings) -> Request:
@@ -33,10 +33,10 @@ def answer(contestant: ServiceContestant, rates: RatesSettings) -> Request:
     return _request(rates.prompt_tokens, rates.written_tokens, contestant.price, rates)
 
 
-def verdict(judging: JudgingSettings, service: ServiceSettings, rates: RatesSettings) -> Request:
+def verdict(judging: JudgingSettings, service: BackendSettings, rates: RatesSettings) -> Request:
     """A judge's verdict on two answers in one order."""
     sent = rates.prompt_tokens + 2 * rates.written_tokens
-    return _request(sent, rates.answer_tokens + _thoughts(service), judging.price, rates)
+    return _request(sent, rates.answer_tokens + _thoughts(service), _price(service, judging.price), rates)
 
 
 def prompts_of(judging: JudgingSettings, rates: RatesSettings) -> int:
@@ -45,7 +45,12 @@ def prompts_of(judging: JudgingSettings, rates: RatesSettings) -> int:
     return rates.judged_prompts if None in limits else sum(limit for limit in limits if limit)
 
 
-def _thoughts(service: ServiceSettings) -> int:
+def _price(service: BackendSettings, price: PriceSettings | None) -> PriceSettings | None:
+    """The price that is given; none of a backend whose tokens cost nothing."""
+    return price if service.PRICED else PriceSettings(input=0, output=0)
+
+
+def _thoughts(service: BackendSettings) -> int:
     return int(getattr(service, "thinking_tokens", 0))
 
 

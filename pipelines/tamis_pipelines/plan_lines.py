@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tamis.core.idfiles import read_ids
-from tamis.core.llm.settings import BackendSettings, LocalModelSettings, PriceSettings
+from tamis.core.llm.settings import BackendSettings, LocalModelSettings
 from tamis.core.settings import Settings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import ServiceContestant
@@ -154,9 +154,8 @@ class Planner:
             saved = f", saves {hours_told(each * asked * left_out)} GPU hours" if left_out else ""
             work, hours = f"{asked:,}{sample} samples by {model}{saved}", each
         else:
-            sent = rates.prompt_tokens + rates.tokens_per_sample
-            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
-            price, hours = _price(rater, rates).of(sent, answered) if backend.PRICED else 0.0, 0.0
+            one = costs.rating(rater, backend, rates)
+            sent, answered, price, hours = one.sent, one.answered, one.price, 0.0
             tokens = f"{tokens_told(asked * (sent + answered))} by {model}"
             saved = f"{price * asked * left_out:,.2f} {rates.currency}"
             work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
@@ -268,9 +267,8 @@ class Planner:
         asked, stored = 2 * prompts * of, round(2 * prompts * sum(seen.of_judge))
         left, hours, time = asked - stored, 0.0, whole
         if not isinstance(backend, LocalModelSettings):
-            sent = rates.prompt_tokens + 2 * rates.written_tokens
-            answered = rates.answer_tokens + getattr(backend, "thinking_tokens", 0)
-            price = _price(judging, rates).of(sent, answered) if backend.PRICED else 0.0
+            one = costs.verdict(judging, backend, rates)
+            sent, answered, price = one.sent, one.answered, one.price
             work = tokens_told(asked * (sent + answered))
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tamis.core.errors import SettingsError
+from tamis.core.references import MOUNTED, reaches_pods
 from tamis.core.secrets import masked_values
 from tamis.core.storage import is_remote
 from tamis_pipelines.checks.fields import fields_of

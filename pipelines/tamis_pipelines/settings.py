@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -257,8 +257,11 @@ class RunSettings(_UpToScores):
         update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
         return fixed.model_copy(update=update)
 
-    def arguments(self) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults."""
+    def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
+
+        `shares` is each payer's money of the budget (`budget.by_payer`); without it, they are as if there was none.
+        """
         unused = {*SCORE_PODS} - {*self.scores}
         sections = set(type(self).model_fields) - {
             "work_dir",

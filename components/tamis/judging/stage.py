@@ -8,7 +8,7 @@ from functools import partial
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.llm.asking import TOKENS
 from tamis.core.llm.backends import BACKENDS
-from tamis.core.llm.budget import Allowance, Words, at_once
+from tamis.core.llm.budget import Allowance, Words, at_once, limit_of
 from tamis.core.llm.readings import counted
 from tamis.core.llm.settings import BackendSettings, LocalModelSettings, PriceSettings, ServiceSettings
 from tamis.core.models import revision_of

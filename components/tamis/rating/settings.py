@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tamis.core.llm.backends import BACKENDS
-from tamis.core.llm.settings import BackendSettings, PriceSettings
+from tamis.core.llm.settings import BackendSettings, BudgetShare, PriceSettings
+from tamis.core.references import DataPath, Reference, StoreUri
 from tamis.core.registry import one_of
 from tamis.core.scales import Scale
 from tamis.core.settings import MoneyLimit, Settings, StageSettings
@@ -112,7 +113,9 @@ class RatingSettings(StageSettings):
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
     )
     backend: RaterBackend = Field(description=f"what answers: kind: {', '.join(BACKENDS)} or import")
-    prompt: str = Field("ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one")
+    prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
+        "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one"
+    )
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")
     top_k: int = Field(0, ge=0, description="sample from so many most probable; 0: from all")

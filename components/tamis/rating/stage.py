@@ -131,6 +131,7 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
     else:
         prompt = load_prompt(settings.prompt)
         body, files = _rate, {"prompt": prompt.hash} | BACKENDS.origin(backend.kind)
+        files |= folders_in(settings, "tokenizer")
         files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
         if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
             files["model"] = revision_of(backend.model, backend.revision)

@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tamis.core.errors import RegistryError
+from tamis.core.references import DataPath
 from tamis.core.settings import StageSettings
 from tamis.selection.strategies import STRATEGIES, strategy_named, varied, with_means
 from tamis.selection.strategies.base import RankBy, Strategy, Variant

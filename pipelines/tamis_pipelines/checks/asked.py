@@ -7,24 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tamis.core.errors import SettingsError
 from tamis.core.llm.settings import LocalModelSettings
+from tamis.judging.settings import ModelContestant
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.models import in_cache
+from tamis_pipelines.checks.services import asked_of
 from tamis_pipelines.settings import RunSettings
 
 _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of the classes of models that write text
 
 
 def asked(settings: RunSettings) -> Iterator[Check]:
-    """Every rater, and the judge, that runs here and whose files are here."""
-    backends: dict[str, object] = {f"raters.{rater.name}.backend": rater.backend for rater in settings.raters}
-    if settings.judging is not None:
-        backends["judging.judge.backend"] = settings.judging.judge.backend
-    for where, backend in backends.items():
-        if isinstance(backend, LocalModelSettings):
-            config = _json(backend.model, "config.json")
-            if config is not None and (wrong := _why_not(backend.model, config)):
-                yield Check(f"{where}: chat", "failed", wrong, "name a chat model, as *-Instruct or *-Chat are called")
+    """Every rater, the judge and its opponents that run here and whose files are here."""
+    for where, one in asked_of(settings).items():
+        if isinstance(one, ModelContestant) and one.format != "chat":
+            continue
+        if isinstance(one, ModelContestant | LocalModelSettings):
+            config = _json(one.model, "config.json")
+            if config is not None and (wrong := _why_not(one.model, config)):
+                action = "name a chat model, as *-Instruct or *-Chat are called"
+                yield Check(f"{where}: chat", "failed", wrong, action, SettingsError.code)
 
 
 def _why_not(model: str, config: dict[str, Any]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from pydantic import BaseModel
-
+from tamis.core.references import Setting, To, walk
 from tamis_pipelines.pods import SCORE_PODS
 from tamis_pipelines.settings import RunSettings
 
 
-def fields_of(settings: RunSettings) -> Iterator[tuple[str, object]]:
-    """Every plain value that a run of `settings` uses, with its dotted place."""
+def fields_of(settings: RunSettings) -> Iterator[Setting]:
+    """Every plain value that a run of `settings` uses, on a cluster or here."""
     unused = {*SCORE_PODS} - {*settings.scores}
     overruled = {"evaluation.model"}  # the base models that are evaluated are those that are trained
     if settings.experiment is not None and settings.experiment.models:

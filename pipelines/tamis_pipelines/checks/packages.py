@@ -11,7 +11,7 @@ from tamis.core.stages import all_stages
 from tamis.core.storage import is_remote
 from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.checks.check import Check
-from tamis_pipelines.checks.fields import fields_of, last
+from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.checks.services import asked_of
 from tamis_pipelines.settings import RunSettings
 
@@ -28,7 +28,7 @@ def packages(settings: RunSettings) -> Iterator[Check]:
         needed |= getattr(asked, "PACKAGES", {})
     if settings.judging is not None:
         needed |= BACKENDS[settings.judging.answers.engine].PACKAGES
-    if any(last(where) in ("dataset", "recipe") and value for where, value in fields_of(settings)):
+    if any(referring(settings, "dataset")) or any(source.recipe for source in settings.pool.sources):
         needed["datasets"] = "hub"
     if (training := settings.finetuning) is not None:
         needed |= {"bitsandbytes": "qlora"} if training.method == "qlora" else {}

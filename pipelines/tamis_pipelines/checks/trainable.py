@@ -19,6 +19,7 @@ from tamis.evaluation.suite import Places, Suite, load_entries, open_suite, own_
 from tamis.finetuning.conversations import check_tokenizer
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.scoring.settings import ScoringSettings
+from tamis_pipelines.checks.models import in_cache
 from tamis_pipelines.settings import RunSettings
 
 Look = Callable[[], str]

@@ -6,13 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from tamis.core.errors import MissingExtraError, SettingsError
 from tamis.core.models import Precision
-from tamis.core.references import HubModel, HubTokenizer
+from tamis.core.references import HubModel
 from tamis.core.secrets import know
 from tamis.core.settings import MoneyLimit, Settings
 
@@ -62,7 +62,7 @@ class BackendSettings(Settings, ABC):
 class LocalModelSettings(BackendSettings, ABC):
     """Base of the settings of backends whose model runs in this process: its files enter a step's key."""
 
-    model: str = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
+    model: HubModel = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
     revision: str | None = Field(None, description="commit or tag of the hub model")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
 
@@ -209,3 +209,14 @@ class PriceSettings(Settings):
     def highest_output(self) -> float:
         """For 1,000,000 tokens of an answer of which nothing is known."""
         return max(self.output, self.reasoning or 0.0)
+
+
+BudgetShare = Annotated[
+    MoneyLimit,
+    Field(
+        gt=0,
+        exclude_if=lambda share: share is None,
+        description="its share of a run's `budget`, which the run sets; it holds as max_cost does",
+    ),
+]
+"""Of a rater, or of a match."""

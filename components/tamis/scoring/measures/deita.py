@@ -21,6 +21,7 @@ from tamis.core.causal import by_length, explained_memory, logits_at, padded
 from tamis.core.errors import ModelError
 from tamis.core.leftout import BEYOND, TURN_TOO_LONG
 from tamis.core.models import load_causal_lm, load_tokenizer, revision_of, vocabulary_of
+from tamis.core.references import HubModel
 from tamis.core.samples import Message
 from tamis.core.tables import SCORES
 from tamis.scoring.measures.base import MeasureSettings, Pass
@@ -55,9 +56,9 @@ class DeitaSettings(MeasureSettings):
     PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
     kind: Literal["deita"] = Field("deita", description="complexity of instructions times quality of responses")
-    complexity_model: str = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")
+    complexity_model: HubModel = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")
     complexity_revision: str | None = Field(None, description="commit or tag of the complexity model")
-    quality_model: str = Field("hkust-nlp/deita-quality-scorer", description="scorer of responses")
+    quality_model: HubModel = Field("hkust-nlp/deita-quality-scorer", description="scorer of responses")
     quality_revision: str | None = Field(None, description="commit or tag of the quality model")
 
     def models(self) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from tamis.core.causal import by_length, encode_all, mean_losses
 from tamis.core.conversations import IGNORED, Encoder, Format, Tokens, chat_tokenizer
 from tamis.core.leftout import BEYOND
 from tamis.core.models import load_causal_lm, load_tokenizer, revision_of, vocabulary_of
+from tamis.core.references import HubModel
 from tamis.core.samples import Message, as_text
 from tamis.core.tables import SCORES
 from tamis.scoring.measures.base import MeasureSettings, Pass
@@ -33,7 +34,7 @@ class PerplexitySettings(MeasureSettings):
     PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
     kind: Literal["perplexity"] = Field("perplexity", description="perplexity of the samples under a causal model")
-    model: str = Field(
+    model: HubModel = Field(
         "meta-llama/Llama-3.1-8B-Instruct",
         description="causal model: a hub name, or a folder in Hugging Face layout",
         min_length=1,

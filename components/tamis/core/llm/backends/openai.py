@@ -25,6 +25,7 @@ from tamis.core.llm.stream import stream
 from tamis.core.llm.thoughts import split
 from tamis.core.llm.usage import usage_in
 from tamis.core.models import load_tokenizer, revision_of
+from tamis.core.references import HubTokenizer
 
 if TYPE_CHECKING:
     from tamis.core.conversations import Format
@@ -48,7 +49,7 @@ class OpenAISettings(ServiceSettings, BackendSettings):
         "max_completion_tokens", description="what the service calls that; older servers know max_tokens only"
     )
     max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    tokenizer: str | None = Field(
+    tokenizer: HubTokenizer | None = Field(
         None,
         min_length=1,
         description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
