@@ -18,7 +18,7 @@ from tamis_pipelines.settings import RunSettings
 # Settings that are texts and nothing more. A new one that names a file, a folder, a model or a data set belongs to a
 # type of `core.references` instead: then `tamis doctor`, submitted runs and TrainJobs look at it.
 PLAIN = {
-    *("RunSettings.name", "Source.name", "RatingSettings.name", "EvaluationSettings.name", "SelectionSettings.name"),
+    *("_UpToCuration.name", "Source.name", "RatingSettings.name", "EvaluationSettings.name", "_AllStrategies.name"),
     *(
         "TaskSettings.name",
         "PromptSet.name",
@@ -33,9 +33,9 @@ PLAIN = {
     *("ImportSettings.overall", "ImportSettings.rarity", "ImportSettings.complexity", "ImportSettings.informativeness"),
     *("ImportSettings.expected", "GradesSettings.column", "GradesSettings.key", "GradesSettings.field"),
     *("ReportingSettings.title", "ReportingSettings.truth", "ReportingSettings.group", "ReportingSettings.notes"),
-    *("SelectionSettings.rater", "SelectionSettings.task", "SelectionSettings.sources", "ExperimentSettings.raters"),
+    *("_AllStrategies.rater", "SelectionSettings.task", "_AllStrategies.sources", "ExperimentSettings.raters"),
     # A model's name at a service, and how the service is reached.
-    *("ServiceSettings.model", "ServiceSettings.base_url", "ServiceSettings.api_key_env"),
+    *("BackendSettings.model", "ServiceSettings.model", "ServiceSettings.base_url", "ServiceSettings.api_key_env"),
     *("AzureSettings.api_version", "AzureSettings.deployment", "OpenAISettings.extra", "ServiceContestant.extra"),
     # What vLLM takes; a file or folder in these is vLLM's own affair.
     *("VllmSettings.quantization", "VllmSettings.engine", "AnswerSettings.engine_arguments"),
