@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from tamis.core.errors import install
 from tamis.core.llm.backends import BACKENDS
 from tamis.core.stages import all_stages
-from tamis.core.storage import is_remote
+from tamis.core.storage import extra_of
 from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import referring
@@ -33,11 +33,11 @@ def packages(settings: RunSettings) -> Iterator[Check]:
     if (training := settings.finetuning) is not None:
         needed |= {"bitsandbytes": "qlora"} if training.method == "qlora" else {}
         needed |= {"deepspeed": "deepspeed"} if training.deepspeed else {}
-    if any(is_remote(value) for _, value in referring(settings, "data", "store")):
-        needed |= {"cloudpathlib": "s3"}
-    missing = sorted({extra for package, extra in needed.items() if find_spec(package) is None})
-    seen = f"missing extras: {', '.join(missing)}" if missing else "all there"
-    yield Check.of("packages", not missing, seen, install(",".join(missing)))
+    missing = {extra for package, extra in needed.items() if find_spec(package) is None}
+    for extra, storage_packages in filter(None, (extra_of(value) for _, value in referring(settings, "data", "store"))):
+        missing |= {extra for package in storage_packages if find_spec(package) is None}
+    seen = f"missing extras: {', '.join(sorted(missing))}" if missing else "all there"
+    yield Check.of("packages", not missing, seen, install(",".join(sorted(missing))))
 
 
 def _stages_of(settings: RunSettings) -> Iterator[str]:
