@@ -26,8 +26,7 @@ help: ## list the targets
 	touch $@
 
 demo: .venv/.user ## the whole chain on small real models, ends with a report
-	$(BIN)/python examples/demo/prepare.py build/demo
-	$(BIN)/tamis run examples/demo.yaml
+	$(BIN)/tamis demo build/demo
 
 test: .venv/.dev ## the test suite
 	$(BIN)/pytest -q --numprocesses auto --dist worksteal
@@ -44,6 +43,10 @@ format: .venv/.dev ## put the code into form
 bench: .venv/.dev ## the benchmarks that need no data of others, as tables in benchmarks/results/; BENCHMARKS=… chooses
 	for benchmark in $(BENCHMARKS); do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
 
+wheel: .venv/.dev ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
 packages: .venv/.user ## compile the Kubeflow pipelines into pipelines/packages/
 	$(BIN)/tamis compile --out pipelines/packages
 
@@ -55,6 +58,6 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 	$(BIN)/pytest -q tests/cluster
 
 clean: ## remove what was built, the virtual environment too
-	rm -rf build .venv
+	rm -rf build dist .venv
 
-.PHONY: help demo test golden lint format bench packages images cluster-test clean
+.PHONY: help demo test golden lint format bench wheel packages images cluster-test clean

