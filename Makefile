@@ -50,6 +50,10 @@ wheel: .venv/.dev ## build the wheel and the source distribution into dist/
 packages: .venv/.user ## compile the Kubeflow pipelines into pipelines/packages/
 	$(BIN)/tamis compile --out pipelines/packages
 
+version: .venv/.user ## write the version wherever it stands, the compiled pipelines too; NEW=1.2.3 sets it first
+	$(BIN)/python scripts/version.py $(NEW)
+	$(BIN)/tamis compile --out pipelines/packages
+
 images: ## build the images; ENGINE=docker, IMAGES="cpu rating", REGISTRY=… and BUILD_OPTIONS=… choose
 	for image in $(IMAGES); do $(ENGINE) build $(BUILD_OPTIONS) --file images/$$image.Containerfile \
 		--build-arg REVISION=$$(git rev-parse --short HEAD) --tag $(REGISTRY)/tamis-$$image:$(VERSION) . || exit 1; done
@@ -60,4 +64,4 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 clean: ## remove what was built, the virtual environment too
 	rm -rf build dist .venv
 
-.PHONY: help demo test golden lint format bench wheel packages images cluster-test clean
+.PHONY: help demo test golden lint format bench wheel packages version images cluster-test clean

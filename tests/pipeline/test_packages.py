@@ -349,7 +349,7 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     [
         "compiled.labels={team: research, example.com/Cost-Centre: '4711'}",
         "compiled.annotations={iam.amazonaws.com/role: 'arn:aws:iam::1:role/a b'}",
-        "pods.rating.image=registry.example:5000/team/tamis-rating:0.4.0",
+        "pods.rating.image=registry.example:5000/team/tamis-rating:1.0",
         f"pods.rating.image=ghcr.io/tamis/tamis-rating@sha256:{'0' * 64}",
         "pods.rating.image=tamis",
         "pods.rating.gpu_type=amd.com/gpu",
