@@ -22,7 +22,7 @@ help: ## list the targets
 	touch $@
 
 .venv/.dev: .venv/.user
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo,dev,docs]'
 	touch $@
 
 demo: .venv/.user ## the whole chain on small real models, ends with a report
@@ -42,6 +42,9 @@ format: .venv/.dev ## put the code into form
 
 bench: .venv/.dev ## the benchmarks that need no data of others, as tables in benchmarks/results/; BENCHMARKS=… chooses
 	for benchmark in $(BENCHMARKS); do $(BIN)/python benchmarks/$$benchmark.py || exit 1; done
+
+docs: .venv/.dev ## build the documentation as a site in build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 wheel: .venv/.dev ## build the wheel and the source distribution into dist/
 	rm -rf dist
@@ -64,4 +67,4 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 clean: ## remove what was built, the virtual environment too
 	rm -rf build dist .venv
 
-.PHONY: help demo test golden lint format bench wheel packages version images cluster-test clean
+.PHONY: help demo test golden lint format bench docs wheel packages version images cluster-test clean

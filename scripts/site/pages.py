@@ -14,6 +14,7 @@ _ALONE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "LICENSE": "licence.md",
     "components/tamis/demo/README.md": "demo.md",
 }
 # Folders to which pages link; the site leads to the first page of what they hold.
@@ -33,11 +34,12 @@ def pages() -> dict[str, str]:
 
 
 def text_of(source: str) -> str:
-    """The Markdown of a page: the file's text, settings as a code block under a heading."""
+    """The Markdown of a page: the file's text; settings and the licence as a code block under a heading."""
     text = (ROOT / source).read_text(encoding="utf-8")
-    if not source.endswith(".yaml"):
+    if source.endswith(".md"):
         return text
-    return f"# {source}\n\n```yaml\n{text}```\n"
+    title, language = (source, "yaml") if source.endswith(".yaml") else ("Licence", "text")
+    return f"# {title}\n\n```{language}\n{text}```\n"
 
 
 def relinked(markdown: str, source: str, target: str, places: dict[str, str]) -> str:

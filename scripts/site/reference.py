@@ -198,12 +198,19 @@ def _code_of(node: ast.ClassDef) -> str | None:
 
 
 def _python() -> str:
-    text = ["# Python", "Every stage also has a function `tamis.STAGE.stage.run(settings, *, …, out)`. These are for notebooks:"]
+    text = [
+        "# Python",
+        "Every stage also has a function `tamis.STAGE.stage.run(settings, *, …, out)`. These are for notebooks:",
+    ]
     for module, names in _PYTHON.items():
         for name in names:
             function = getattr(importlib.import_module(module), name)
             signature = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(function)))
-            text += [f"## {module}.{name}", f"```python\n{name}{signature}\n```", f"```text\n{inspect.getdoc(function)}\n```"]
+            text += [
+                f"## {module}.{name}",
+                f"```python\n{name}{signature}\n```",
+                f"```text\n{inspect.getdoc(function)}\n```",
+            ]
     return "\n\n".join(text) + "\n"
 
 
