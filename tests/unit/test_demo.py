@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from tamis.cli import main, runs
 from tamis.core.errors import MissingExtraError
 from tamis.demo import models
 from tamis.evaluation.suite import open_suite
@@ -67,6 +69,25 @@ def test_settings_name_data_and_models_in_the_folder_whatever_its_name(tmp_path:
     assert settings.evaluation is not None
     suite, _ = open_suite(settings.evaluation)
     assert [task.task for task in suite.tasks] == ["tamis_facts", "tamis_answers"]
+
+
+def test_the_command_runs_the_settings_that_it_has_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Path] = []
+    monkeypatch.setattr(models, "require_packages", lambda: None)
+    monkeypatch.setattr(models, "prepare_models", lambda folder: iter([folder / "smollm2"]))
+    monkeypatch.setattr(runs.run, "callback", lambda settings, overrides, force: ran.append(settings))
+    result = CliRunner().invoke(main, ["demo", str(tmp_path / "here")])
+    assert result.exit_code == 0, result.output
+    assert ran == [tmp_path / "here/settings.yaml"]
+    assert ran[0].is_file()
+
+
+def test_without_a_package_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    result = CliRunner().invoke(main, ["demo", str(tmp_path / "here")])
+    assert result.exit_code == 1
+    assert "code:    missing-extra" in result.output
+    assert not (tmp_path / "here").exists()
 
 
 def test_missing_packages_are_named_with_the_commands_that_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
