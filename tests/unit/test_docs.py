@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+import yaml
 
 from tamis.cli import main
 from tamis.core.errors import TamisError
@@ -32,11 +34,12 @@ def page(site: Path, name: str) -> str:
 
 
 def test_every_page_of_the_repository_is_in_it(site: Path) -> None:
-    sources = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("components/tamis/*/README.md"), *ROOT.glob("examples/*.yaml")]
-    titles = {match[1] for file in site.rglob("*.html") if (match := re.search(r"<h1[^>]*>(.*?)<", file.read_text()))}
-    for source in sources:
-        first = source.read_text().splitlines()[0].removeprefix("# ") if source.suffix == ".md" else None
-        assert (first or source.relative_to(ROOT).as_posix()) in titles
+    pages = {file.relative_to(site).with_suffix("").as_posix() for file in site.rglob("*.html")}
+    assert {file.relative_to(ROOT / "docs").with_suffix("").as_posix() for file in ROOT.glob("docs/**/*.md")} <= pages
+    stages = {file.parent.name for file in ROOT.glob("components/tamis/*/README.md")} - {"demo"}
+    assert {f"stages/{name}" for name in stages} <= pages
+    assert {f"examples/{file.stem}" for file in ROOT.glob("examples/*.yaml")} <= pages
+    assert {"index", "demo", "changelog", "contributing", "security"} <= pages
 
 
 def test_nothing_is_loaded_from_another_host(site: Path) -> None:
@@ -95,3 +98,24 @@ def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
     done = subprocess.run(MKDOCS, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert link in done.stderr
+
+
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tutorial", "own-ratings", "own-server", "own-criterion"))]
+PAGES += [f"docs/{name}.md" for name in ("another-language", "decontamination", "two-gpus", "thinking-models")]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_settings_in_the_guides_are_valid(name: str) -> None:
+    smallest = {
+        "work_dir": "runs/first",
+        "pool": {"sources": [{"name": "mine", "path": "mine.jsonl"}]},
+        "raters": [{"name": "llama", "backend": {"kind": "transformers", "model": "some/model"}}],
+        "subsets": [{"name": "best", "strategy": "ds2", "size": 10}],
+    }
+    blocks = [dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", (ROOT / name).read_text(), re.S | re.M)]
+    settings = [
+        values for block in blocks if RunSettings.model_fields.keys() >= (values := yaml.safe_load(block)).keys()
+    ]
+    assert settings
+    for values in settings:
+        RunSettings.model_validate(smallest | values)
