@@ -113,6 +113,12 @@ def test_docstrings_are_of_useful_length_and_not_graded(prepared: Path) -> None:
         assert (row["grade"], row["topic"]) == (None, "python library")
 
 
+def test_docstrings_do_not_depend_on_what_the_command_has_replaced_in_the_library(prepared: Path) -> None:
+    code = "import json; from tamis.demo import docstrings; print(json.dumps(docstrings.pairs()))"
+    fresh = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert rows_of(prepared / "docstrings.jsonl") == json.loads(fresh)
+
+
 def test_without_docstrings_it_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     with pytest.raises(subprocess.CalledProcessError) as error:

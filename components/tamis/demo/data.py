@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +52,22 @@ def written() -> str:
 
 
 def documentation() -> str:
-    """Questions about Python's standard library with docstrings as answers, one JSON object a line."""
-    return _lines(docstrings.pairs())
+    """Questions about Python's standard library with docstrings as answers, one JSON object a line.
+
+    A fresh process reads them: in this one, logging has replaced objects of the library by some without docstrings.
+
+    Raises:
+        InputError: when this Python has no docstrings.
+    """
+    docstrings.require()
+    code = "import json; from tamis.demo import docstrings; print(json.dumps(docstrings.pairs()))"
+    read = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, env=_with_this_path())
+    return _lines(json.loads(read.stdout))
+
+
+def _with_this_path() -> dict[str, str]:
+    """The environment for a process that finds modules where this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _settings(folder: Path) -> dict[str, str]:

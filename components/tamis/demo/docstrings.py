@@ -59,14 +59,18 @@ def candidates() -> list[tuple[str, str, str]]:
     return sorted(texts.values())
 
 
-def pairs(count: int = 60, seed: int = 42) -> list[dict[str, Any]]:
-    """`count` samples, in the order of their names, without a grade: nobody graded these texts.
+def require() -> None:
+    """Check that this Python has docstrings.
 
     Raises:
-        InputError: when this Python was started without docstrings.
+        InputError: when it was started without them.
     """
     if sys.flags.optimize >= 2:
         raise InputError("this Python runs without docstrings", action="start it without -OO and PYTHONOPTIMIZE")
+
+
+def pairs(count: int = 60, seed: int = 42) -> list[dict[str, Any]]:
+    """`count` samples, in the order of their names, without a grade: nobody graded these texts."""
     generator = random.Random(seed)
     chosen = sorted(generator.sample(candidates(), count))
     return [
