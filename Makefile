@@ -22,12 +22,11 @@ help: ## list the targets
 	touch $@
 
 .venv/.dev: .venv/.user
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,demo,dev,docs]'
 	touch $@
 
 demo: .venv/.user ## the whole chain on small real models, ends with a report
-	$(BIN)/python examples/demo/prepare.py build/demo
-	$(BIN)/tamis run examples/demo.yaml
+	$(BIN)/tamis demo build/demo
 
 test: .venv/.dev ## the test suite
 	$(BIN)/pytest -q --numprocesses auto --dist worksteal
@@ -47,7 +46,18 @@ bench: .venv/.dev ## the benchmarks that need no data of others, as tables in be
 tables: .venv/.user ## write the READMEs' tables that are made from the code
 	$(BIN)/python scripts/tables.py
 
+docs: .venv/.dev ## build the documentation as a site in build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+wheel: .venv/.dev ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
 packages: .venv/.user ## compile the Kubeflow pipelines into pipelines/packages/
+	$(BIN)/tamis compile --out pipelines/packages
+
+version: .venv/.user ## write the version wherever it stands, the compiled pipelines too; NEW=1.2.3 sets it first
+	$(BIN)/python scripts/version.py $(NEW)
 	$(BIN)/tamis compile --out pipelines/packages
 
 images: ## build the images; ENGINE=docker, IMAGES="cpu rating", REGISTRY=… and BUILD_OPTIONS=… choose
@@ -58,6 +68,6 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 	$(BIN)/pytest -q tests/cluster
 
 clean: ## remove what was built, the virtual environment too
-	rm -rf build .venv
+	rm -rf build dist .venv
 
-.PHONY: help demo test golden lint format bench tables packages images cluster-test clean
+.PHONY: help demo test golden lint format bench tables docs wheel packages version images cluster-test clean

@@ -1,6 +1,6 @@
 """Evaluation of a base and a finetuned model on the paper's five benchmarks, by three programs.
 
-    python examples/demo/prepare.py --models-only build/demo
+    tamis demo build/demo --prepare models
     python benchmarks/evaluation.py --finetuned FOLDER [--data FOLDER] [PART ...]
 
 `commands`: Tamis and lm-eval's own command line on the same questions, of which metrics, prompts and answers must be

@@ -37,15 +37,15 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "examples/demo")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from docstrings import MODULES  # noqa: E402
 from rating import keep, write_pool  # noqa: E402
 
 from tamis.core.artifacts import Artifact  # noqa: E402
 from tamis.core.llm.backend import Request  # noqa: E402
 from tamis.core.samples import as_text  # noqa: E402
 from tamis.core.settings import parse  # noqa: E402
+from tamis.demo.docstrings import MODULES  # noqa: E402
 from tamis.rating.backends import make_backend  # noqa: E402
 from tamis.rating.prompts import load_prompt  # noqa: E402
 from tamis.rating.settings import RatingSettings  # noqa: E402

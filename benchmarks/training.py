@@ -1,6 +1,6 @@
 """Finetuning on a CPU: DeepSpeed against one plain process, kills, what an adapter changes, tokens a second.
 
-    python examples/demo/prepare.py --models-only build/demo
+    tamis demo build/demo --prepare models
     python benchmarks/training.py                 # all parts
     python benchmarks/training.py kills speed     # some of them: agreement, kills, speed
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "examples/demo")]
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks/results/training.md"
 MODEL = ROOT / "build/demo/models/smollm2"
 BASIC: dict[str, Any] = {"model": str(MODEL), "format": "chat", "epochs": 1, "batch_size": 8, "micro_batch_size": 2}
@@ -45,8 +45,7 @@ CODE = (
 
 def subset(folder: Path, count: int) -> Path:
     """A selection of `count` questions about the standard library with docstrings as answers."""
-    import docstrings
-
+    from tamis.demo import docstrings
     from tests.artifacts import make_selection
 
     messages = [row["messages"] for row in docstrings.pairs(count)]
@@ -211,7 +210,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is given")
     given = parser.parse_args()
     if not MODEL.is_dir():
-        sys.exit(f"{MODEL} is missing; to do: python examples/demo/prepare.py --models-only build/demo")
+        sys.exit(f"{MODEL} is missing; to do: tamis demo build/demo --prepare models")
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no part is called '{unknown.pop()}'; allowed: {', '.join(PARTS)}")
     machine = f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}, one thread a process"

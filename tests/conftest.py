@@ -58,7 +58,7 @@ def _no_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
 def models() -> Path:
     """Folder with the demo's real models, `smollm2` and `minilm`; made once and kept in `build/`."""
     folder = ROOT / "build" / "demo"
-    command = [sys.executable, "-W", "ignore", ROOT / "examples/demo/prepare.py", "--models-only", folder]
+    command = [sys.executable, "-W", "ignore", "-m", "tamis", "demo", folder, "--prepare", "models"]
     with one_at_a_time("models"):
         subprocess.run(command, check=True)
     return folder / "models"

@@ -55,6 +55,6 @@ LabelValue = Annotated[
 ]
 ImageName = Annotated[
     str,
-    _matching(rf"({_IMAGE})?", "the name of an image, as in 'registry.example:5000/team/tamis-cpu:0.4.0'; or empty"),
+    _matching(rf"({_IMAGE})?", "the name of an image, as in 'registry.example:5000/team/tamis-cpu:1.0'; or empty"),
 ]
 VariableName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]

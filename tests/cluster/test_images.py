@@ -159,7 +159,7 @@ def test_every_stage_runs_in_its_image_or_in_the_one_for_trials(
     for name in images:
         built(engine, name)
     inputs, cache = tmp_path / "inputs", tmp_path / "cache"
-    shutil.copytree(ROOT / "examples/demo", inputs / "demo")
+    shutil.copytree(ROOT / "components/tamis/demo", inputs / "demo")
     rows = (write_settings(tmp_path, model_folder).parent / "data.jsonl").read_text().splitlines()[:24]
     (inputs / "data.jsonl").write_text("".join(line + "\n" for line in rows))
     (inputs / "task.jsonl").write_text(

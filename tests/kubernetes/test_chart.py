@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tamis import __version__
 from tamis.cli import main
 from tamis.rating.metrics import Metrics
 from tests.kubernetes.binaries import ROOT
@@ -424,7 +425,7 @@ def test_pipelines_that_the_chart_brings_name_its_images_secrets_and_objects(new
         pod = job["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         told = environment(container, {})
-        assert told["TAMIS_IMAGE_CPU"] == container["image"] == "registry.internal/mirror/tamis-cpu:0.4.0"
+        assert told["TAMIS_IMAGE_CPU"] == container["image"] == f"registry.internal/mirror/tamis-cpu:{__version__}"
         assert told["TAMIS_IMAGE_RATING"] == f"registry.internal/mirror/tamis-rating@{DIGEST}"
         assert {"TAMIS_IMAGE_TRAINING", "TAMIS_IMAGE_EVALUATION"} <= set(told)
         assert any("/etc/tamis/settings/settings.yaml" in argument for argument in container["args"])

@@ -24,7 +24,7 @@ def experiment(continued_run: dict[str, Any], tiny: Path, tmp_path: Path) -> Pat
     settings["subsets"] = [{"name": "endless", "strategy": "length", "size": 2}]
     settings["experiment"] = {"strategies": ["random"], "sizes": [10], "seeds": [1]}
     settings["finetuning"] = {"model": str(tiny), "max_tokens": 128, "epochs": 1, "learning_rate": 0.01}
-    settings["evaluation"] = {"model": str(tiny), "suite": str(ROOT / "examples/demo/suite.yaml"), "limit": 2}
+    settings["evaluation"] = {"model": str(tiny), "suite": str(ROOT / "components/tamis/demo/suite.yaml"), "limit": 2}
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "What is copper?"}\n{"prompt": "Name a river."}\n')
     settings["judging"] = {

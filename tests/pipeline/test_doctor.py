@@ -25,7 +25,7 @@ def test_a_service_needs_its_key_and_no_model_folder(monkeypatch: pytest.MonkeyP
     with Server() as server:
         server.on_models = Reaction({"object": "list", "data": [{"id": "gpt-4o-mini", "object": "model"}]})
         rater = f"raters=[{{rater: gpt-4o-mini, backend: {{base_url: '{server.url}'}}}}]"
-        settings = load_run(ROOT / "examples/demo.yaml", (rater,))
+        settings = load_run(ROOT / "components/tamis/demo/settings.yaml", (rater,))
 
         def said() -> list[str]:
             return [str(check) for check in examine(settings) if "gpt-4o-mini.backend" in check.what]
@@ -51,7 +51,7 @@ def test_a_judge_and_its_prompts_are_looked_at_before_a_run(monkeypatch: pytest.
         f"opponents: {{elsewhere: {service}}}, judge: {{backend: {{kind: openai, model: m, base_url: 'URL'}}}}}}"
     )
     with Server() as server:
-        given = load_run(ROOT / "examples/demo.yaml", (judging.replace("URL", server.url),))
+        given = load_run(ROOT / "components/tamis/demo/settings.yaml", (judging.replace("URL", server.url),))
         found = {check.what: check for check in examine(given)}
     assert not found["judging.prompts.set.path"].passed
     assert not found["judging.against.model"].passed

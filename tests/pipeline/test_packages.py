@@ -349,7 +349,7 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     [
         "compiled.labels={team: research, example.com/Cost-Centre: '4711'}",
         "compiled.annotations={iam.amazonaws.com/role: 'arn:aws:iam::1:role/a b'}",
-        "pods.rating.image=registry.example:5000/team/tamis-rating:0.4.0",
+        "pods.rating.image=registry.example:5000/team/tamis-rating:1.0",
         f"pods.rating.image=ghcr.io/tamis/tamis-rating@sha256:{'0' * 64}",
         "pods.rating.image=tamis",
         "pods.rating.gpu_type=amd.com/gpu",
@@ -374,7 +374,7 @@ def test_variables_reach_what_is_compiled(tmp_path: Path) -> None:
 
 
 def test_a_run_has_the_scores_that_its_strategies_need() -> None:
-    settings = load_run(ROOT / "examples/demo.yaml")
+    settings = load_run(ROOT / "components/tamis/demo/settings.yaml")
     assert settings.scores == ()
     assert not {*SCORE_PODS} & set(settings.cluster_arguments())
     scored = [{"name": name, "strategy": name, "size": 9} for name in ("less", "perplexity", "deita")]
@@ -431,7 +431,7 @@ def test_a_trainjob_has_the_nodes_of_the_pods_of_training() -> None:
         load_run(ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=3"])
 
 
-@pytest.mark.parametrize("example", ["demo.yaml", "alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])
+@pytest.mark.parametrize("example", ["alpaca-rated.yaml", "cluster.yaml", "experiment.yaml", "paper.yaml"])
 def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Path) -> None:
     settings = load_run(ROOT / "examples" / example)
     assert settings.pipeline == ("data-selection" if example == "alpaca-rated.yaml" else "experiment")
@@ -454,6 +454,6 @@ def test_what_the_pipelines_do_not_do_is_refused_before_they_start(
     tmp_path: Path, change: tuple[str, str], said: str
 ) -> None:
     path = tmp_path / "settings.yaml"
-    path.write_text((ROOT / "examples" / "demo.yaml").read_text().replace(*change))
+    path.write_text((ROOT / "components/tamis/demo/settings.yaml").read_text().replace(*change))
     with pytest.raises(SettingsError, match=said):
         load_run(path)

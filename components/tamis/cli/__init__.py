@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tamis import __version__
-from tamis.cli import cluster, kubeflow, runs, stages, starting, tools
+from tamis.cli import cluster, demo, kubeflow, runs, stages, starting, tools
 from tamis.core.errors import TamisError
 from tamis.core.secrets import shown
 
@@ -37,8 +37,9 @@ class _Teaching(click.Group):
 @click.group(
     cls=_Teaching,
     epilog="\b\nExamples:\n  tamis init                          write a first settings file, by questions\n"
-    "  tamis doctor examples/demo.yaml     check everything before anything is spent\n"
-    "  tamis run examples/demo.yaml        the whole chain on this machine\n"
+    "  tamis demo                          the whole chain on small models and data that come with Tamis\n"
+    "  tamis doctor settings.yaml          check everything before anything is spent\n"
+    "  tamis run settings.yaml             the whole chain on this machine\n"
     "  tamis curate --help                 one stage and its settings",
 )
 @click.version_option(__version__, prog_name="tamis")
@@ -54,6 +55,7 @@ def main(verbose: bool) -> None:
     set_up_logging(verbose)
 
 
+main.add_command(demo.demo)
 main.add_command(starting.init)
 for _name, _stage in stages.STAGES.items():
     main.add_command(stages.stage_command(_name, _stage))

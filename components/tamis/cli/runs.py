@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _SUBSETS = 12  # whose files are named at the end of a run
 
 
-@click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis run examples/demo.yaml --set work_dir=/data/demo")
+@click.command(cls=SettingsFileCommand, epilog="\b\nExample:\n  tamis run settings.yaml --set work_dir=/data/demo")
 @takes_run_settings
 @click.option("--force", is_flag=True, help="Start although a check of `tamis doctor` failed.")
 def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
@@ -59,8 +59,8 @@ def _told(report: Path, cells: list[str]) -> str:
 
 @click.command(
     cls=SettingsFileCommand,
-    epilog="\b\nExamples:\n  tamis doctor examples/demo.yaml\n"
-    "  tamis doctor examples/demo.yaml --try 1     also rates one sample, and shows what was asked and answered",
+    epilog="\b\nExamples:\n  tamis doctor settings.yaml\n"
+    "  tamis doctor settings.yaml --try 1     also rates one sample, and shows what was asked and answered",
 )
 @takes_run_settings
 @click.option(

@@ -17,7 +17,7 @@ from tamis.evaluation.checks import check_room
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.suite import SUITES, Entry, draw, index_of, load_entries, open_suite
 
-DEMO = Path(__file__).parents[3] / "examples" / "demo"
+DEMO = Path(__file__).parents[3] / "components/tamis/demo"
 COLOURS = [{"question": f"Colour number {i}?", "choices": ["red", "blue"], "answer": i % 2} for i in range(30)]
 
 

@@ -13,6 +13,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from tamis.core.errors import InputError
+
 MODULES = (
     "argparse", "base64", "bisect", "calendar", "codecs", "collections", "configparser", "contextlib", "copy", "csv",
     "datetime", "decimal", "difflib", "enum", "fnmatch", "fractions", "functools", "glob", "gzip", "hashlib",
@@ -57,10 +59,18 @@ def candidates() -> list[tuple[str, str, str]]:
     return sorted(texts.values())
 
 
+def require() -> None:
+    """Check that this Python has docstrings.
+
+    Raises:
+        InputError: when it was started without them.
+    """
+    if sys.flags.optimize >= 2:
+        raise InputError("this Python runs without docstrings", action="start it without -OO and PYTHONOPTIMIZE")
+
+
 def pairs(count: int = 60, seed: int = 42) -> list[dict[str, Any]]:
     """`count` samples, in the order of their names, without a grade: nobody graded these texts."""
-    if sys.flags.optimize >= 2:
-        sys.exit("this Python leaves docstrings out; to do: run it without -OO and PYTHONOPTIMIZE")
     generator = random.Random(seed)
     chosen = sorted(generator.sample(candidates(), count))
     return [

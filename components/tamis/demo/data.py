@@ -1,0 +1,91 @@
+"""The demo's data and settings, written into a folder of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tamis.demo import docstrings
+
+FOLDER = "tamis-demo"  # where the settings in this package look for data and models
+SETTINGS = "settings.yaml"
+_HERE = Path(__file__).parent
+_GRADES_FOR_CURATION = 100
+
+
+def prepare_data(folder: Path) -> Iterator[Path]:
+    """Write the pool's two files, the settings and the suite into `folder`; each appears whole or not at all.
+
+    Pool files that are there are kept. Settings and suite are written again where they differ from this package's.
+
+    Yields:
+        each file that was written.
+
+    Raises:
+        InputError: when this Python has no docstrings.
+    """
+    for name, make in (("written.jsonl", written), ("docstrings.jsonl", documentation)):
+        if not (folder / name).is_file():
+            yield _write(folder / name, make())
+    for name, text in _settings(folder).items():
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
+            yield _write(folder / name, text)
+
+
+def written() -> str:
+    """The samples in `pool/`, one JSON object a line, in the order of the files' names.
+
+    Each grade is also in a second field: `checked` for a drawn part, which curation gets, `held_out` for all others.
+    """
+    files = sorted((_HERE / "pool").glob("written_*.jsonl"))
+    samples = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line]
+    drawn = sorted(samples, key=lambda sample: hashlib.sha256(sample["key"].encode()).digest())[:_GRADES_FOR_CURATION]
+    checked = {sample["key"] for sample in drawn}
+    for sample in samples:
+        sample["checked" if sample["key"] in checked else "held_out"] = sample["grade"]
+    return _lines(samples)
+
+
+def documentation() -> str:
+    """Questions about Python's standard library with docstrings as answers, one JSON object a line.
+
+    A fresh process reads them: in this one, logging has replaced objects of the library by some without docstrings.
+
+    Raises:
+        InputError: when this Python has no docstrings.
+    """
+    docstrings.require()
+    code = "import json; from tamis.demo import docstrings; print(json.dumps(docstrings.pairs()))"
+    read = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, env=_with_this_path())
+    return _lines(json.loads(read.stdout))
+
+
+def _with_this_path() -> dict[str, str]:
+    """The environment for a process that finds modules where this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """The texts of the settings, for data and models in `folder`, and of the suite with its tasks, by relative path."""
+    template = (_HERE / SETTINGS).read_text(encoding="utf-8")
+    here = json.dumps(f"{folder.as_posix()}/", ensure_ascii=False)[:-1]  # quoted as YAML, which takes JSON's strings
+    suite = [_HERE / "suite.yaml", *sorted((_HERE / "tasks").iterdir())]
+    texts = {file.relative_to(_HERE).as_posix(): file.read_text(encoding="utf-8") for file in suite}
+    return {SETTINGS: template.replace(f'"{FOLDER}/', here)} | texts
+
+
+def _lines(samples: list[dict[str, object]]) -> str:
+    return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+
+
+def _write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, file)
+    return file
