@@ -29,7 +29,7 @@ from hypothesis import settings
 
 from tests.artifacts import conversation, make_pool
 
-pytest_plugins = ["tests.skipping"]
+pytest_plugins = ["tests.skipping", "tests.tiers"]
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
 settings.load_profile("tamis")

@@ -19,6 +19,8 @@ _ALONE = {
 }
 # Folders to which pages link; the site leads to the first page of what they hold.
 _FOLDERS = {"docs/decisions": "decisions/", "benchmarks/results": "benchmarks/", "examples": "examples/"}
+_FOLDERS["examples/extension"] = "examples/extension-"
+_LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", "": "text"}
 
 
 def pages() -> dict[str, str]:
@@ -30,15 +32,19 @@ def pages() -> dict[str, str]:
         found[_path(file)] = f"benchmarks/{file.stem}.md"
     for file in sorted([*ROOT.glob("examples/*.yaml"), ROOT / "components/tamis/demo/settings.yaml"]):
         found[_path(file)] = f"examples/{'demo' if file.stem == 'settings' else file.stem}.md"
+    for file in sorted(
+        [*ROOT.glob("examples/extension/*.toml"), *ROOT.glob("examples/extension/tamis_extension/[!_]*.py")]
+    ):
+        found[_path(file)] = f"examples/extension-{file.stem}.md"
     return found
 
 
 def text_of(source: str) -> str:
-    """The Markdown of a page: the file's text; settings and the licence as a code block under a heading."""
+    """The Markdown of a page: the file's text; settings, code and the licence as a block under a heading."""
     text = (ROOT / source).read_text(encoding="utf-8")
     if source.endswith(".md"):
         return text
-    title, language = (source, "yaml") if source.endswith(".yaml") else ("Licence", "text")
+    title, language = "Licence" if source == "LICENSE" else source, _LANGUAGES[Path(source).suffix]
     return f"# {title}\n\n```{language}\n{text}```\n"
 
 

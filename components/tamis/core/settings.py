@@ -82,7 +82,7 @@ def parse(model: type[Model], values: Mapping[str, Any], *, where: str) -> Model
         model: a pydantic model.
         values: field names to values, as read from YAML or a pipeline parameter. Text that begins with "~/" is a path
             below the user's home.
-        where: what the values are called in an error, as in "examples/demo.yaml".
+        where: what the values are called in an error, as in "settings.yaml".
 
     Raises:
         SettingsError: naming each wrong field, the value seen and what is allowed.
@@ -260,7 +260,7 @@ def filled(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
 
     Args:
         values: the content of a settings file, which may have the section.
-        where: what the values are called in an error, as in "examples/demo.yaml".
+        where: what the values are called in an error, as in "settings.yaml".
 
     Raises:
         SettingsError: when the section is no mapping, or a variable is not defined.
