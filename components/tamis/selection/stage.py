@@ -140,6 +140,9 @@ def _select(step: Step[SelectionSettings]) -> None:
         _write_table(step.out / f"{file}.parquet", scores, candidates, rows, first)
     characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows, scores)
     step.rows = len(choice.rows)
+    for scores_of in step.inputs("scores"):  # for the report, which sees no scores
+        if reasons := scores_of.manifest.facts.get("not_scored"):
+            step.facts["not_scored"] = reasons
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
 
 
