@@ -64,12 +64,14 @@ def _measure(step: Step[InfluenceSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
     check_lora(settings.warmup, settings.model, settings.revision, where="influence.warmup", head=True)
     work = _Work(settings)
-    tasks = [read_task(task, work.encoder) for task in settings.tasks]
+    tasks = [read_task(task, work.encoder, settings.max_left_out_share) for task in settings.tasks]
     check_samples(settings, pool, work.encoder)
     samples = warmup_samples(settings, pool, work.encoder)
     checkpoints = warm_up(settings, work.model, samples, step.scratch / "warm-up")
     step.facts.update(warmup_samples=len(samples), tasks=[task.name for task in tasks])
     step.facts["examples"] = {task.name: sum(map(len, task.subtasks.values())) for task in tasks}
+    if lost := {task.name: task.lost for task in tasks if task.lost}:
+        step.facts["fields_lost"] = lost
     del samples
     rates = []
     for number, checkpoint in enumerate(checkpoints):

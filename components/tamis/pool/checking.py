@@ -21,7 +21,7 @@ from tamis.pool.rejects import Reject
 from tamis.pool.rows import matches
 from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings, Source
-from tamis.pool.side import Side, told
+from tamis.core.side import Side, told
 from tamis.pool.sources import files_at
 
 Files: TypeAlias = Sequence[tuple[str, Location]]

@@ -23,7 +23,7 @@ from tamis.pool.openings import Fields
 from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject, Rejected
 from tamis.pool.settings import PoolSettings
-from tamis.pool.side import TAUGHT, Side
+from tamis.core.side import TAUGHT, Side
 from tamis.pool.sources import Resolved
 
 BLOCK_ROWS = 8192

@@ -25,7 +25,7 @@ from tamis.pool.keyset import KeySet
 from tamis.pool.rejects import RejectsWriter
 from tamis.pool.rows import BLOCK_ROWS, SourceRows
 from tamis.pool.settings import PoolSettings
-from tamis.pool.side import Side, told
+from tamis.core.side import Side, told
 from tamis.pool.sources import Resolved, resolve
 
 log = logging.getLogger(__name__)
