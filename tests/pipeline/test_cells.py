@@ -82,7 +82,9 @@ def test_scores_that_cannot_be_made_leave_the_subsets_that_do_without(
     ended = tamis("run", write(tmp_path, continued_run))
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of the results could not be made" in ended.stderr
-    assert re.search(r"selection of 'clear': the scores 'perplexity' could not be made: .*2 of 42 samples", ended.stderr)
+    assert re.search(
+        r"selection of 'clear': the scores 'perplexity' could not be made: .*2 of 42 samples", ended.stderr
+    )
     assert sorted(path.name for path in (tmp_path / "work/selections").iterdir()) == ["long", "some"]
     said = (tmp_path / "work/report/results.md").read_text()
     assert re.search(r"\| clear \| .*perplexity.* \| selection \| perplexity \| ", said), said

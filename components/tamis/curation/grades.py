@@ -96,7 +96,8 @@ def read_grades(
 
     Raises:
         SettingsError: when `settings.column` or `settings.key` is set and there is no `pool`.
-        InputError: when fewer grades than `settings.min_matched_share` are of the graph's samples, a grade is no number or outside the scale, no scale is set and the grades seem to be on another
+        InputError: when fewer grades than `settings.min_matched_share` are of the graph's samples, a grade is no
+            number or outside the scale, no scale is set and the grades seem to be on another
             than 1 to 10, a weight is below 1, a grader graded a sample twice, no sample has a grade, or the graph has
             none of those that have one.
         StorageError: when a file cannot be read.

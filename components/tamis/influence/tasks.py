@@ -15,7 +15,6 @@ from tamis.core.side import OF_ANSWERS, Side, told
 from tamis.core.storage import locate, read_bytes
 from tamis.influence.settings import TaskSettings
 
-
 log = logging.getLogger(__name__)
 
 
@@ -61,14 +60,14 @@ def _check_side(side: Side, examples: int, settings: TaskSettings, most: float) 
     if not side.lost:
         return
     problem = (
-        f"task {settings.name}: {settings.path}: {side.samples:,} of {examples:,} examples have fields that change what "
-        f"is taught and are not read: {told(side.lost)}"
+        f"task {settings.name}: {settings.path}: {side.samples:,} of {examples:,} examples have fields that change "
+        f"what is taught and are not read: {told(side.lost)}"
     )
     if side.samples > most * examples:
         raise InputError(
             problem,
             allowed=f"{most:.1%} of them at most (influence.max_left_out_share)",
-            action="write a system prompt as the first of the messages; prepare the others beforehand, or raise the limit",
+            action="write a system prompt as the first of the messages; prepare the others, or raise the limit",
         )
     log.warning("%s", problem)
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from tamis.core.errors import InputError
 from tamis.core.samples import FIELDS, FIELDS_OF_A_MESSAGE, Message, fault_of
+from tamis.core.side import OF_ANSWERS
 from tamis.pool.openings import Fields
 from tamis.pool.rejects import Reject
 from tamis.pool.settings import Source, candidates
-from tamis.core.side import OF_ANSWERS
 
 # What other data sets call the roles, in lower case.
 ROLES = {

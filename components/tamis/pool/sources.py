@@ -143,8 +143,7 @@ def files_at(path: str) -> list[tuple[str, Location]]:
 
 
 def count_rows(path: str, settings: PoolSettings) -> int:
-    """Rows of the local files at `path`; lines of JSONL that are not blank, and rows of Parquet, are counted without being
-    read as such.
+    """Rows of the local files at `path`. Lines of JSONL that are not blank, and rows of Parquet, are only counted.
 
     Raises:
         InputError: when a file cannot be read.

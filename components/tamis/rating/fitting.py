@@ -27,7 +27,7 @@ _ROWS = 2_000  # samples whose texts are in memory at once
 
 
 def text_columns(pool: Artifact) -> dict[str, list[str]]:
-    """By source of the pool, the fields that its conversations were made from; all usual ones where that is not told."""
+    """By source of the pool, the fields that its conversations were made from; all usual ones where none is told."""
     facts = pool.manifest.facts.get("sources", {})
     renamed = {source.get("name"): source.get("fields") or {} for source in pool.manifest.config.get("sources", [])}
     found = {}
@@ -50,7 +50,9 @@ def start_of(value: Any) -> tuple[str, ...]:
         return ()
     texts = []
     for turn in value[:_TURNS]:
-        text = next((turn[name] for name in ("content", "value") if name in turn), "") if isinstance(turn, dict) else turn
+        text = (
+            next((turn[name] for name in ("content", "value") if name in turn), "") if isinstance(turn, dict) else turn
+        )
         texts += start_of(text) if isinstance(text, str) else ()
     return tuple(texts)
 
@@ -94,8 +96,8 @@ def check_texts(
         start += len(batch)
     if differ > most * checked:
         raise InputError(
-            f"{file.path}: of {checked:,} rows with texts, {differ:,} have other ones than the samples at these rows of "
-            f"the pool's source: its order is another, or it lacks rows; the first (rows count from 0): {first}",
+            f"{file.path}: of {checked:,} rows with texts, {differ:,} have other ones than the samples at these rows "
+            f"of the pool's source: its order is another, or it lacks rows; the first (rows count from 0): {first}",
             allowed=f"a share of {most:g} (backend.max_text_mismatch_share)",
             action="give the ratings in the source's order, or match them by an id (by: metadata); where these columns "
             "are not the data's own texts, set the limit to 1",

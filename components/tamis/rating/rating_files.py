@@ -66,7 +66,7 @@ class RatingsFile:
         return self._columns[column]
 
     def texts(self, column: str, row: int) -> tuple[str, ...]:
-        """How the texts of a column begin in a row (`fitting.start_of`); none of a column that was not read for that."""
+        """How the texts of a column begin in a row (`fitting.start_of`); none of other columns."""
         return self._columns[column][row] if column in self._texts else ()
 
     def rating(self, sample: str, row: int) -> Rating:

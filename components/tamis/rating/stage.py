@@ -238,7 +238,11 @@ class _Rater:
         wanted = None if self.shard is None else self.shard.has
         if compact:
             self.store.compact()
-        self.stored = self.store.read(wanted).beside(named.read(wanted)).anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
+        self.stored = (
+            self.store.read(wanted)
+            .beside(named.read(wanted))
+            .anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
+        )
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
         """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""
@@ -292,7 +296,7 @@ class _Rater:
 
 
 def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str, object]:
-    """What ratings depend on beside the sample: ratings with equal keys are worth the same, whoever they are called by."""
+    """What ratings depend on beside the sample: ratings with equal keys are worth the same."""
     sampling: dict[str, object] = {"temperature": settings.temperature}
     if settings.temperature > 0:
         sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}

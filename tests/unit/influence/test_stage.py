@@ -265,7 +265,9 @@ def test_what_a_task_s_examples_lose_is_counted_and_limited(
     with pytest.raises(InputError) as error:
         read_task(task, encoder, 0.05)
     assert error.value.code == "input"
-    assert f"1 of 4 examples have fields that change what is taught and are not read: {field} (1)" in error.value.problem
+    assert (
+        f"1 of 4 examples have fields that change what is taught and are not read: {field} (1)" in error.value.problem
+    )
     assert read_task(task, encoder, 0.25).lost == {field: 1}
 
 
