@@ -90,6 +90,7 @@ def run(settings: RunSettings) -> Path:
             try:
                 PIPELINES[settings.pipeline](shape_of(settings))(**arguments)
             except RuntimeError:  # whose words are of Kubeflow's tasks
+                screen.repeat_warnings()
                 why = reason.read_text() or (
                     f"the step '{screen.step}' ended without a word; one that needs more memory than there is ends so"
                 )

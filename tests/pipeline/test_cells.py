@@ -69,3 +69,22 @@ def test_a_subset_that_cannot_be_made_leaves_the_others(continued_run: dict[str,
     assert "selection of 'all': " in ended.stderr
     assert [path.name for path in (tmp_path / "work/selections").iterdir()] == ["few"]
     assert re.search(r"\| all \| .* \| selection \| random \| 42 \|", (tmp_path / "work/report/results.md").read_text())
+
+
+def test_scores_that_cannot_be_made_leave_the_subsets_that_do_without(
+    continued_run: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    subsets = {"clear": "perplexity", "some": "random", "long": "length"}
+    continued_run["subsets"] = [{"name": name, "strategy": kind, "size": 5} for name, kind in subsets.items()]
+    # Two questions are longer than what a sample may have: 5 % of the samples.
+    continued_run["perplexity"] = {"measure": {"model": str(tiny), "format": "tulu"}, "max_tokens": 128}
+    continued_run["perplexity"]["max_left_out_share"] = 0.01
+    ended = tamis("run", write(tmp_path, continued_run))
+    assert ended.returncode == 1, ended.stderr
+    assert "error: 1 of the results could not be made" in ended.stderr
+    assert re.search(
+        r"selection of 'clear': the scores 'perplexity' could not be made: .*2 of 42 samples", ended.stderr
+    )
+    assert sorted(path.name for path in (tmp_path / "work/selections").iterdir()) == ["long", "some"]
+    said = (tmp_path / "work/report/results.md").read_text()
+    assert re.search(r"\| clear \| .*perplexity.* \| selection \| perplexity \| ", said), said

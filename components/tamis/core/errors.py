@@ -133,6 +133,9 @@ _OS_CAUSES = {
     errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (ulimit -f), or choose another folder"),
     errno.EMFILE: ("this process has too many files open", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("this machine has too many files open", "raise the limit (sysctl fs.file-max)"),
+    errno.ETIMEDOUT: ("the file system did not answer in time", "check the server that it is mounted from"),
+    errno.ENOTCONN: ("the file system has lost its server", "check the server, and mount it again"),
+    errno.EBUSY: ("it is in use by another process", "end that process, or choose another path"),
     errno.ENOMEM: ("no memory is left", "give the process more memory"),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from tamis.core.errors import explained_os_errors
 from tamis.core.secrets import masked_values, shown
 from tamis.core.settings import Settings, canonical_json
 from tamis.core.storage import read_bytes, write_bytes
@@ -34,7 +35,12 @@ def failure_in(path: str | Path) -> Failure | None:
 
 
 def leave_failure(path: str | Path, failure: Failure) -> None:
-    """Write `failure` in place of the artifact at `path`, without a manifest. Secrets are masked."""
-    Path(path).mkdir(parents=True, exist_ok=True)
+    """Write `failure` in place of the artifact at `path`, without a manifest. Secrets are masked.
+
+    Raises:
+        StorageError: when it cannot be written.
+    """
+    with explained_os_errors(f"writing {path}"):
+        Path(path).mkdir(parents=True, exist_ok=True)
     told = masked_values(failure.model_dump(mode="json")) | {"reason": shown(failure.reason)}
     write_bytes(Path(path) / _FILE, canonical_json(told).encode())

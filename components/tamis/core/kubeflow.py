@@ -150,15 +150,21 @@ def execute_cell(
     source: str | None,
     out: dsl.Artifact,
     metrics: dsl.Metrics,
+    name: str = "",
     **inputs: Any,
 ) -> None:
     """Like `execute`, for a step of one cell of an experiment: a failure does not end the other cells.
 
     Any error is written into `out` as `failure.json`, without a manifest, and goes on to the steps behind it in place
     of their own work; `require_whole` ends the run with it when the rest is done. Faults of storage, installation and
-    the operating system, and kills from outside, still end the pod, because another try may succeed.
+    the operating system still end the pod, because another try may succeed; on one machine, where there is none, they
+    are the cell's failure too. Kills from outside end the step everywhere.
 
-    `source` is the cell's artifact that this step works on, after which it is named; None: the settings name it.
+    `source` is the cell's artifact that this step works on, after which it is named; None: `name`, or the settings,
+    name it.
+
+    Raises:
+        SystemExit: when the step ends here, or its failure cannot be written.
     """
     if looking():  # raises what it has seen
         run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
@@ -171,24 +177,30 @@ def execute_cell(
         if failure is None:
             _described(run(parsed, out=out.path, **inputs), out, metrics)
             return
-    except (StorageError, StoppedError, MissingExtraError) as error:
-        raise _ended_by(error, _named(out.name, _cell_of(source, known))) from error
+    except StoppedError as error:
+        raise _ended_by(error, _named(out.name, _cell_of(source, known, name))) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # libraries raise OSError for much else
-            what = _named(out.name, _cell_of(source, known))
+        what = _named(out.name, _cell_of(source, known, name))
+        if isinstance(error, (StorageError, MissingExtraError)) and not _on_one_machine():
+            raise _ended_by(error, what) from error
+        # Libraries raise OSError without a number for much else.
+        if isinstance(error, OSError) and error.errno is not None and not _on_one_machine():
             _leave_reason(f"making {what} failed: {UnexpectedError.of(error, out.name)}")
             raise
         if not isinstance(error, TamisError):
             log.exception("%s: an error that Tamis does not know", out.name)
             error = UnexpectedError.of(error, out.name)
-        name = _cell_of(source, known)
-        failure = failure or Failure(name=name, stage=out.name, code=error.code, reason=str(error))
+        cell = _cell_of(source, known, name)
+        failure = failure or Failure(name=cell, stage=out.name, code=error.code, reason=str(error))
         log.error("making %s failed, the others go on: %s", _named(failure.stage, failure.name), failure.reason)
     else:
         why = f"its {failure.stage} could not be made"
         log.error("%s is left out: %s", _named(out.name, failure.name), why)
     failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
-    leave_failure(out.path, failure)
+    try:
+        leave_failure(out.path, failure)
+    except TamisError as error:
+        raise _ended_by(error, _named(failure.stage, failure.name)) from error
     out.metadata.update({"name": failure.name, "failed": failure.stage})
     metrics.log_metric("failed", 1)
 
@@ -205,8 +217,7 @@ def require_whole(failures: Sequence[Failure]) -> None:
         problem = (
             f"{len(failures)} of the results could not be made; everything else is done and in the report:\n{cells}"
         )
-        here = RUNNER_PID in os.environ
-        action = "mend the cause" if here else "mend the cause; on Kubeflow, submit again with --no-cache"
+        action = "mend the cause" if _on_one_machine() else "mend the cause; on Kubeflow, submit again with --no-cache"
         raise _ended_by(TamisError(problem, action=action))
 
 
@@ -246,10 +257,15 @@ def _named(artifact: str, name: object) -> str:
     return f"{artifact} of '{name}'" if name else artifact
 
 
-def _cell_of(source: str | None, settings: dict[str, Any]) -> str:
-    """The cell that a step works for: named by what it works on, or by the settings."""
+def _cell_of(source: str | None, settings: dict[str, Any], name: str) -> str:
+    """The cell that a step works for: named by what it works on, by `name` if there is one, or by the settings."""
     manifest = manifest_of(source) if source else None
-    return manifest.name if manifest else str(settings.get("name", "base"))
+    return manifest.name if manifest else name or str(settings.get("name", "base"))
+
+
+def _on_one_machine() -> bool:
+    """Whether `tamis run` started this step, so that nobody tries it again."""
+    return RUNNER_PID in os.environ
 
 
 def _ended_by(error: TamisError, what: str = "") -> SystemExit:

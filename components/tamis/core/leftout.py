@@ -46,7 +46,7 @@ def check_left_out(reasons: Mapping[str, int], samples: int, most: float, *, sta
         reasons: samples that cannot be used, by reason.
         samples: all, these included.
         most: share that may be left out.
-        stage: the stage's section in the settings.
+        stage: the section of a run's settings.
 
     Raises:
         InputError: when there are more than that, with what helps against each reason.

@@ -125,7 +125,12 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first)
+            # Its own rate and time left count failures, which are quick.
+            form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+            form = form if self._total is not None else "{desc}: {n_fmt}{unit} [{elapsed}{postfix}]"
+            self._bar = tqdm(
+                total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first, bar_format=form
+            )
         else:
             threading.Thread(target=self._remind, daemon=True).start()
         return self
@@ -150,22 +155,29 @@ class Progress:
             while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW_SECONDS:
                 self._marks.popleft()
         if self._bar is not None:
-            self._bar.set_postfix_str(self._note, refresh=False)
+            rate, left = self._rate_and_left(*self._marks[0])
+            self._bar.set_postfix_str(f"{rate:.1f}/s{left}{', ' if self._note else ''}{self._note}", refresh=False)
             self._bar.update(count)
         elif now >= self._next_line and self._done != self._total:  # the end is said at the end
             self._next_line = now + _LINE_EVERY_SECONDS
             self._say(*self._marks[0])
 
+    def _rate_and_left(self, since: float, before: int) -> tuple[float, str]:
+        """The rate since the time `since`, when `before` units had been finished well, and the time left in words."""
+        seconds = time.monotonic() - since
+        rate = (self._well - before) / seconds if seconds > 0 else 0.0
+        if self._total is None or rate <= 0 or self._done >= self._total:
+            return rate, ""
+        return rate, f", {_duration((self._total - self._done) / rate)} left"
+
     def _say(self, since: float, before: int) -> None:
         """One line; the rate is that since the time `since`, when `before` units had been finished well."""
         self._last_line = time.monotonic()
-        seconds = time.monotonic() - since
-        rate = (self._well - before) / seconds if seconds > 0 else 0.0
+        rate, left = self._rate_and_left(since, before)
         note = f", {self._note}" if self._note else ""
         if self._total is None:
             self._log.info("%s: %d %s, %.1f/s%s", self._title, self._done, self._unit, rate, note)
             return
-        left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
         share = 100 * self._done / max(self._total, 1)
         seen = f"{self._title}: {self._done} of {self._total} {self._unit} ({share:.0f} %), {rate:.1f}/s"
         self._log.info("%s%s%s", seen, note, left)

@@ -9,6 +9,15 @@ from typing import Any, TypedDict
 
 ROLES = ("system", "user", "assistant")
 
+# The fields of each schema by their usual names. "system" has none: it is read where `fields` names it.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "role", "content", "system"),
+    "conversations": ("conversations", "from", "value", "system"),
+    "instruction": ("instruction", "input", "output", "system"),
+    "prompt_completion": ("prompt", "completion", "system"),
+}
+FIELDS_OF_A_MESSAGE = {"role", "content", "from", "value"}  # of them, those that lie inside messages
+
 
 class Message(TypedDict):
     """One turn of a conversation."""

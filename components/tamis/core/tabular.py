@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,12 @@ def local_copy(path: str, folder: Path) -> Path:
 
 
 def read_columns(
-    path: Path, columns: Sequence[str], *, shown: str, optional: Sequence[str] = ()
+    path: Path,
+    columns: Sequence[str],
+    *,
+    shown: str,
+    optional: Sequence[str] = (),
+    kept_as: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> dict[str, list[Any]]:
     """The values of some columns, row by row; None where a row has none.
 
@@ -46,6 +51,8 @@ def read_columns(
         columns: names of the columns, one or more.
         shown: what the file is called in errors.
         optional: names of columns that the file may lack; the result then lacks them, too.
+        kept_as: what is kept of each value of a column, so that long texts need not be in memory; all of it if a column
+            is not named.
 
     Raises:
         InputError: when the file is of another kind, cannot be read, is empty, or lacks a column.
@@ -58,7 +65,7 @@ def read_columns(
             if reader is not _read_parquet:
                 with path.open("rb") as file:
                     check_encoding(file.read(START), shown)
-            values, present = reader(path, [*columns, *optional])
+            values, present = reader(path, [*columns, *optional], kept_as or {})
     except UnicodeDecodeError as error:
         raise InputError(
             f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}",
@@ -80,18 +87,29 @@ def read_columns(
 
 
 _Columns = tuple[dict[str, list[Any]], list[str]]  # the wanted columns' values, and the names of all columns
+_KeptAs = Mapping[str, Callable[[Any], Any]]
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> _Columns:
+def _read_parquet(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Columns:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         present = file.schema_arrow.names
-        table = file.read([column for column in columns if column in present])
-    return {name: table[name].to_pylist() for name in table.column_names}, present
+        for column in columns:
+            if present.count(column) > 1:
+                raise ValueError(f"it has the column '{column}' {present.count(column)} times")
+        values: dict[str, list[Any]] = {column: [] for column in columns if column in present}
+        for batch in file.iter_batches(columns=list(values)):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                values[name] += _kept(column.to_pylist(), name, kept_as)
+    return values, present
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> _Columns:
+def _kept(values: list[Any], name: str, kept_as: _KeptAs) -> list[Any]:
+    return list(map(kept_as[name], values)) if name in kept_as else values
+
+
+def _read_csv(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Columns:
     csv.field_size_limit(_LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
@@ -109,14 +127,14 @@ def _read_csv(path: Path, columns: Sequence[str]) -> _Columns:
                 if len(row) != len(header):
                     raise ValueError(f"row {number} (the first is 0) has {len(row)} fields, the header {len(header)}")
                 for column, place in places.items():
-                    values[column].append(row[place])
+                    values[column] += _kept([row[place]], column, kept_as)
                 number += 1
         except csv.Error as error:
             raise ValueError(f"line {rows.line_num} is not CSV: {error}") from None
     return values, header
 
 
-def _read_jsonl(path: Path, columns: Sequence[str]) -> _Columns:
+def _read_jsonl(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Columns:
     values: dict[str, list[Any]] = {column: [] for column in columns}
     present: dict[str, None] = {}
     with path.open(encoding="utf-8-sig") as file:
@@ -131,11 +149,11 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> _Columns:
                 raise ValueError(f"line {number} is no JSON object but {line.strip()[:40]!r}")
             present.update(dict.fromkeys(row))
             for column in columns:
-                values[column].append(row.get(column))
+                values[column] += _kept([row.get(column)], column, kept_as)
     return values, list(present)
 
 
-_READERS: dict[str, Callable[[Path, Sequence[str]], _Columns]] = {
+_READERS: dict[str, Callable[[Path, Sequence[str], _KeptAs], _Columns]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".csv": _read_csv,

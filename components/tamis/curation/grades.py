@@ -96,7 +96,8 @@ def read_grades(
 
     Raises:
         SettingsError: when `settings.column` or `settings.key` is set and there is no `pool`.
-        InputError: when a grade is no number or outside the scale, no scale is set and the grades seem to be on another
+        InputError: when fewer grades than `settings.min_matched_share` are of the graph's samples, a grade is no
+            number or outside the scale, no scale is set and the grades seem to be on another
             than 1 to 10, a weight is below 1, a grader graded a sample twice, no sample has a grade, or the graph has
             none of those that have one.
         StorageError: when a file cannot be read.
@@ -119,6 +120,15 @@ def read_grades(
     rows = positions(samples, ids)
     known = rows >= 0
     unknown = int((~known)[places].sum()) + found.unknown
+    shares = known.sum() / (len(samples) + found.unknown), known.sum() / len(ids)
+    if known.any() and max(shares) < settings.min_matched_share:
+        raise InputError(
+            f"{source}: {int(known.sum()):,} of {len(samples) + found.unknown:,} graded samples are among the "
+            f"{len(ids):,} of the neighbour graph",
+            allowed=f"{settings.min_matched_share:.0%} of the graded samples, or of the graph's, at least "
+            "(grades.min_matched_share)",
+            action="give the grades of this pool's samples, or lower the limit",
+        )
     if unknown and known.any():
         warnings.append(f"{source}: {unknown} grades are of samples that the neighbour graph does not have")
     if not known.any():

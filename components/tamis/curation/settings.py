@@ -43,6 +43,9 @@ class GradesSettings(Settings):
         description="the scale that the grades are on, {lowest: 1, highest: 5} say; it is stretched to 1..10; 1 to 10 "
         "if not given, unless the grades look like another",
     )
+    min_matched_share: float = Field(
+        0.5, ge=0, le=1, description="share of the graded samples, or of the pool's, that must find each other"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> GradesSettings:

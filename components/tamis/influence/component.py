@@ -9,8 +9,11 @@ from tamis.influence.description import INFLUENCE
 @component(INFLUENCE)
 def influence(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Score every sample of the pool by its influence on the tasks."""
-    from tamis.core.kubeflow import execute
+    from tamis.core.kubeflow import execute_cell
     from tamis.influence.settings import InfluenceSettings
     from tamis.influence.stage import run
 
-    execute(run, InfluenceSettings, settings, out=scores, metrics=metrics, pool=pool.path)
+    # Subsets of other strategies do without it.
+    execute_cell(
+        run, InfluenceSettings, settings, source=None, name="less", out=scores, metrics=metrics, pool=pool.path
+    )

@@ -22,6 +22,7 @@ from tamis.core.ids import pack, tie_breaks
 from tamis.core.leftout import check_left_out
 from tamis.core.lora import check_lora
 from tamis.core.models import revision_of, vocabulary_of
+from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import SCORES, PartsWriter
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 SCHEMA = pa.schema([*SCORES, pa.field("tasks", pa.list_(pa.float32()))])
+_READ = 1_000  # samples whose texts are in memory at once
 PART = pa.schema(
     [pa.field("id", pa.string()), pa.field("status", pa.string()), pa.field("subtasks", pa.list_(pa.float64()))]
 )
@@ -62,11 +64,14 @@ def _measure(step: Step[InfluenceSettings]) -> None:
     settings, pool = step.settings, step.input("pool")
     check_lora(settings.warmup, settings.model, settings.revision, where="influence.warmup", head=True)
     work = _Work(settings)
-    tasks = [read_task(task, work.encoder) for task in settings.tasks]
+    tasks = [read_task(task, work.encoder, settings.max_left_out_share) for task in settings.tasks]
+    check_samples(settings, pool, work.encoder)
     samples = warmup_samples(settings, pool, work.encoder)
     checkpoints = warm_up(settings, work.model, samples, step.scratch / "warm-up")
     step.facts.update(warmup_samples=len(samples), tasks=[task.name for task in tasks])
     step.facts["examples"] = {task.name: sum(map(len, task.subtasks.values())) for task in tasks}
+    if lost := {task.name: task.lost for task in tasks if task.lost}:
+        step.facts["fields_lost"] = lost
     del samples
     rates = []
     for number, checkpoint in enumerate(checkpoints):
@@ -136,6 +141,21 @@ class _Work:
         return by_length([len(tokens.input_ids) for tokens in samples], self._settings.batch_tokens)
 
 
+def check_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder) -> None:
+    """Count the samples that cannot be learnt from, before anything is trained or measured.
+
+    Raises:
+        InputError: when they are more than `max_left_out_share`.
+    """
+    reasons = Counter[str]()
+    with Progress("influence: reading the samples", pool.manifest.rows) as progress:
+        for batch in pool.batches(["messages"], rows=_READ):
+            encoded = encode_all(encoder, batch["messages"].to_pylist())
+            reasons.update(reason for reason in encoded if isinstance(reason, str))
+            progress.advance(batch.num_rows)
+    check_left_out(reasons, pool.manifest.rows, settings.max_left_out_share, stage="influence")
+
+
 def warmup_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder) -> list[Tokens]:
     """The pool's samples for the warm-up, drawn by the seed whatever the pool's order, those that can be learnt from.
 
@@ -157,7 +177,7 @@ def warmup_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder
         encoded = encode_all(encoder, batch.filter(pa.array(here))["messages"].to_pylist())
         found += [(int(tie), t) for tie, t in zip(order, encoded, strict=True) if not isinstance(t, str)]
         reasons.update(reason for reason in encoded if isinstance(reason, str))
-    check_left_out(reasons, number, 1.0, stage="influence")  # of few; all samples are looked at later
+    check_left_out(reasons, number, 1.0, stage="influence")  # of all samples they were counted before
     return [tokens for _, tokens in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -192,4 +212,3 @@ def _write(step: Step[InfluenceSettings], tasks: Sequence[Task], shares: NDArray
     step.rows = parts.rows
     step.facts["scored"] = reasons.pop("ok", 0)
     step.facts["not_scored"] = dict(sorted(reasons.items()))
-    check_left_out(reasons, step.rows, step.settings.max_left_out_share, stage="influence")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 from tamis.core.conversations import Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
 from tamis.core.leftout import cure_of
 from tamis.core.samples import Message, fault_of
+from tamis.core.side import OF_ANSWERS, Side, told
 from tamis.core.storage import locate, read_bytes
 from tamis.influence.settings import TaskSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,16 +24,19 @@ class Task:
 
     name: str
     subtasks: dict[str, list[Tokens]]
+    lost: dict[str, int] = field(default_factory=dict)  # fields that change what is taught and are not read
 
 
-def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
+def read_task(settings: TaskSettings, encoder: Encoder, max_left_out_share: float = 1.0) -> Task:
     """Read and tokenise a task's examples.
 
     Raises:
-        InputError: naming the line that cannot be used; every example counts in a small set.
+        InputError: naming the line that cannot be used, as every example counts in a small set; or when more than
+            `max_left_out_share` of the examples have fields that change what is taught and are not read.
         StorageError: when the file cannot be read.
     """
     subtasks: dict[str, list[Tokens]] = {}
+    side = Side(frozenset(("subtask",)))
     try:
         text = read_bytes(locate(settings.path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,17 +45,34 @@ def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
         if not line.strip():
             continue
         where = f"task {settings.name}: {settings.path}, line {number}"
-        subtask, messages = _example(line, where)
+        subtask, messages = _example(line, where, side)
         try:
             subtasks.setdefault(subtask, []).append(encoder.encode(messages))
         except Unusable as reason:
             raise InputError(f"{where}: {reason}", action=cure_of(str(reason), "influence")) from None
     if not subtasks:
         raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one line")
-    return Task(settings.name, subtasks)
+    _check_side(side, sum(map(len, subtasks.values())), settings, max_left_out_share)
+    return Task(settings.name, subtasks, dict(sorted(side.lost.items())))
 
 
-def _example(line: str, where: str) -> tuple[str, list[Message]]:
+def _check_side(side: Side, examples: int, settings: TaskSettings, most: float) -> None:
+    if not side.lost:
+        return
+    problem = (
+        f"task {settings.name}: {settings.path}: {side.samples:,} of {examples:,} examples have fields that change "
+        f"what is taught and are not read: {told(side.lost)}"
+    )
+    if side.samples > most * examples:
+        raise InputError(
+            problem,
+            allowed=f"{most:.1%} of them at most (influence.max_left_out_share)",
+            action="write a system prompt as the first of the messages; prepare the others, or raise the limit",
+        )
+    log.warning("%s", problem)
+
+
+def _example(line: str, where: str, side: Side) -> tuple[str, list[Message]]:
     allowed = '{"messages": [...]} or {"prompt": "...", "completion": "..."}, with "subtask" if there are several'
     try:
         row: Any = json.loads(line)
@@ -57,6 +81,7 @@ def _example(line: str, where: str) -> tuple[str, list[Message]]:
     if not isinstance(row, dict):
         raise InputError(f"{where} is no JSON object", allowed=allowed)
     messages: Any = row.get("messages")
+    read = ("messages",) if messages is not None else ("prompt", "completion")
     if messages is None and {"prompt", "completion"} <= row.keys():
         messages = [
             {"role": "user", "content": row["prompt"]},
@@ -65,4 +90,16 @@ def _example(line: str, where: str) -> tuple[str, list[Message]]:
     fault = fault_of(messages)
     if fault is not None:
         raise InputError(f"{where}: {fault}", allowed=allowed)
+    side.add(row, tuple(row), read, _beside(messages), messages)
     return str(row.get("subtask", "")), messages  # `fault_of` has looked at it
+
+
+def _beside(messages: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """What the turns have beside role and content: "messages.name" to values."""
+    beside: dict[str, list[Any]] = {}
+    for turn in messages:
+        for name, value in turn.items():
+            if name not in ("role", "content") and value is not None:
+                values = beside.setdefault(f"messages.{name}", [])
+                values += [value] if turn["role"] == "assistant" or name not in OF_ANSWERS else []
+    return beside

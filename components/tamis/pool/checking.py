@@ -12,6 +12,7 @@ from typing import TypeAlias
 from tamis.core import storage
 from tamis.core.errors import InputError
 from tamis.core.samples import Message
+from tamis.core.side import Side, told
 from tamis.core.storage import Location
 from tamis.core.tabular import key_of
 from tamis.pool.hub import DatasetReader
@@ -21,7 +22,6 @@ from tamis.pool.rejects import Reject
 from tamis.pool.rows import matches
 from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings, Source
-from tamis.pool.side import Side, told
 from tamis.pool.sources import files_at
 
 Files: TypeAlias = Sequence[tuple[str, Location]]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tamis.core.errors import InputError
-from tamis.core.samples import Message, fault_of
+from tamis.core.samples import FIELDS, FIELDS_OF_A_MESSAGE, Message, fault_of
+from tamis.core.side import OF_ANSWERS
 from tamis.pool.openings import Fields
 from tamis.pool.rejects import Reject
-from tamis.pool.settings import FIELDS, Source, candidates
-from tamis.pool.side import OF_ANSWERS
+from tamis.pool.settings import Source, candidates
 
 # What other data sets call the roles, in lower case.
 ROLES = {
@@ -34,7 +34,6 @@ _REQUIRED = {
     "prompt_completion": ("prompt", "completion"),
 }
 OPTIONAL = ("system", "input")  # fields that not every row needs to have, where rows may differ
-_OF_A_MESSAGE = {"role", "content", "from", "value"}
 _USUAL = (("role", "content"), ("from", "value"))  # OpenAI's and ShareGPT's names; each is found under the other's list
 
 
@@ -48,7 +47,7 @@ class Mapping:
     @property
     def columns(self) -> list[str]:
         """The row's fields that are read."""
-        return [name for field, name in self.fields.items() if field not in _OF_A_MESSAGE]
+        return [name for field, name in self.fields.items() if field not in FIELDS_OF_A_MESSAGE]
 
     def messages(self, row: Fields) -> list[Message]:
         """The conversation in `row`.
@@ -123,7 +122,7 @@ def check_columns(source: Source, mapping: Mapping, columns: Sequence[str], unif
             `OPTIONAL` may be missing.
     """
     required = [mapping.fields[name] for name in _REQUIRED[mapping.schema]]
-    elsewhere = _OF_A_MESSAGE if uniform else {*_OF_A_MESSAGE, *OPTIONAL}
+    elsewhere = FIELDS_OF_A_MESSAGE if uniform else {*FIELDS_OF_A_MESSAGE, *OPTIONAL}
     named = [name for field, name in source.fields.items() if field not in elsewhere]
     wanted = [*required, *named, *source.where, *(source.keep if uniform else ())]
     missing = [name for name in dict.fromkeys(wanted) if name not in columns]

@@ -16,6 +16,7 @@ from tamis.core import storage
 from tamis.core.errors import InputError
 from tamis.core.progress import Progress
 from tamis.core.samples import Message, sample_id
+from tamis.core.side import TAUGHT, Side
 from tamis.core.tables import POOL
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import OPTIONAL, Mapping, check_columns, mapping_of, metadata_of
@@ -23,7 +24,6 @@ from tamis.pool.openings import Fields
 from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject, Rejected
 from tamis.pool.settings import PoolSettings
-from tamis.pool.side import TAUGHT, Side
 from tamis.pool.sources import Resolved
 
 BLOCK_ROWS = 8192

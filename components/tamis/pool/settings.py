@@ -7,18 +7,11 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from tamis.core.references import DataPath, HubDataset
+from tamis.core.samples import FIELDS
 from tamis.core.settings import Settings, StageSettings
 from tamis.pool import recipes
 
 Schema = Literal["auto", "messages", "conversations", "instruction", "prompt_completion"]
-
-# The fields of each schema by their usual names. "system" has none: it is read where `fields` names it.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "role", "content", "system"),
-    "conversations": ("conversations", "from", "value", "system"),
-    "instruction": ("instruction", "input", "output", "system"),
-    "prompt_completion": ("prompt", "completion", "system"),
-}
 
 
 class Source(Settings):

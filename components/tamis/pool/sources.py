@@ -143,7 +143,7 @@ def files_at(path: str) -> list[tuple[str, Location]]:
 
 
 def count_rows(path: str, settings: PoolSettings) -> int:
-    """Rows of the local files at `path`; lines of JSONL and rows of Parquet are counted without being read as such.
+    """Rows of the local files at `path`. Lines of JSONL that are not blank, and rows of Parquet, are only counted.
 
     Raises:
         InputError: when a file cannot be read.
@@ -157,10 +157,16 @@ def count_rows(path: str, settings: PoolSettings) -> int:
 def _rows_of(file: Path, settings: PoolSettings) -> int:
     if file.name.endswith(".jsonl"):
         with explained_os_errors(f"reading {file}"), file.open("rb") as lines:
-            count, last = 0, b"\n"
+            count, empty = 0, True  # lines that hold something; whether the one that a block ends in does not
             while block := lines.read(_COUNTED):
-                count, last = count + block.count(b"\n"), block[-1:]
-            return count + (last != b"\n")  # the last line may have no end
+                first, *others = block.split(b"\n")
+                empty = empty and not first.strip()
+                if others:
+                    count += not empty
+                    *whole, last = others
+                    count += sum(1 for line in whole if line.strip())
+                    empty = not last.strip()
+            return count + (not empty)  # the last line may have no end
     reader = reader_of(file, settings.max_json_mib, settings.max_row_mib)
     return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 

@@ -16,6 +16,7 @@ from tamis.core.artifacts import Manifest
 from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.ids import pack
 from tamis.core.settings import hash_of
+from tamis.core.side import Side, told
 from tamis.core.steps import Step, Uri, run_step
 from tamis.core.tables import POOL, PartsWriter
 from tamis.pool.checking import look_into
@@ -25,7 +26,6 @@ from tamis.pool.keyset import KeySet
 from tamis.pool.rejects import RejectsWriter
 from tamis.pool.rows import BLOCK_ROWS, SourceRows
 from tamis.pool.settings import PoolSettings
-from tamis.pool.side import Side, told
 from tamis.pool.sources import Resolved, resolve
 
 log = logging.getLogger(__name__)

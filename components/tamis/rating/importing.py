@@ -15,6 +15,7 @@ from tamis.core.own_ids import ids_by_field, some
 from tamis.core.steps import Step
 from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
 from tamis.core.tabular import integer_of, key_of
+from tamis.rating.fitting import check_texts, text_columns
 from tamis.rating.parsing import UnparsableError
 from tamis.rating.rating_files import RatingsFile, key_column, refuse_repeated_rows
 from tamis.rating.settings import ImportSettings, RatingSettings
@@ -30,13 +31,15 @@ def import_ratings(step: Step[RatingSettings]) -> None:
     """Write one rating per sample of the pool, from the file that the settings name.
 
     Raises:
-        InputError: when the file cannot be used: a column is missing, a key occurs twice, no row matches a sample, or
-            more than `max_failure_share` of the matching rows have a score outside the scale.
+        InputError: when the file cannot be used: a column is missing, a key occurs twice, no row matches a sample, its
+            texts are not those of the samples, or more than `max_failure_share` of the matching rows have a score
+            outside the scale.
         StorageError: when it is not there.
     """
     settings, pool = step.settings, step.input("pool")
     assert isinstance(settings.backend, ImportSettings)
-    file = RatingsFile(settings.backend, step.scratch)
+    texts = text_columns(pool) if settings.backend.by == "row" else {}
+    file = RatingsFile(settings.backend, step.scratch, [column for columns in texts.values() for column in columns])
     keys, wanted = _MATCHERS[settings.backend.by](file, pool)
     refuse_repeated_rows(file, keys, _shown)
     places = pc.index_in(pa.array(wanted, pa.string()), value_set=pa.array(keys, pa.string()), skip_nulls=True)
@@ -58,6 +61,7 @@ def import_ratings(step: Step[RatingSettings]) -> None:
             "(backend.min_matched_share)",
             action="check backend.by, backend.key and backend.source, or lower the limit",
         )
+    checked, differ = check_texts(file, pool, rows, texts, settings.backend.max_text_mismatch_share)
     summary = Summary()
     ids = pool.table(["id"])["id"].to_pylist()
     with PartsWriter(step.out, RATINGS) as parts:
@@ -82,8 +86,10 @@ def import_ratings(step: Step[RatingSettings]) -> None:
         "rows_without_key": sum(key is None for key in keys),
         "rows_not_in_pool": len(keys) - matched - sum(key is None for key in keys),
         "samples_without_row": len(ids) - matched,
+        "texts_checked": checked,
+        "texts_that_differ": differ,
     }
-    for fact in ("rows_without_key", "rows_not_in_pool", "samples_without_row"):
+    for fact in ("rows_without_key", "rows_not_in_pool", "samples_without_row", "texts_that_differ"):
         if step.facts[fact]:
             why = _not_kept(pool) if fact == "rows_not_in_pool" else ""
             log.warning("rater '%s': %s: %d%s", settings.name, fact.replace("_", " "), step.facts[fact], why)
@@ -121,7 +127,7 @@ def _by_row(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
         named = [settings.source or sources[0]] * file.rows
     if settings.key is None:
         _refuse_too_few(file, Counter(named), table)
-    numbers = _counted(named) if settings.key is None else _row_numbers(file, settings.key)
+    numbers = list(_counted(named)) if settings.key is None else _from_zero(file, settings.key, named, pool)
     pairs = zip(named, numbers, strict=True)
     keys = [None if source is None or row is None else f"{source}{_BETWEEN}{row}" for source, row in pairs]
     wanted = zip(table["source"].to_pylist(), table["origin"].to_pylist(), strict=True)
@@ -149,6 +155,52 @@ def _counted(sources: Keys) -> Iterator[int]:
         yield seen[source]
 
 
+def _from_zero(file: RatingsFile, column: str, named: Keys, pool: Artifact) -> list[int | None]:
+    """The numbers of rows in a column, counted from 0 as the pool counts them.
+
+    Raises:
+        InputError: when a number is none or, where the settings do not say from what they count, they seem to count
+            from 1.
+    """
+    numbers, first = _row_numbers(file, column), file.settings.first_row
+    if first is None:
+        _refuse_from_one(file, column, named, numbers, pool)
+    if first == 1 and 0 in numbers:
+        raise InputError(
+            f"{file.path}: the column '{column}' has the row 0",
+            allowed="row numbers from 1 on (backend.first_row: 1)",
+            action="set backend.first_row: 0",
+        )
+    return [None if number is None else number - (first or 0) for number in numbers]
+
+
+def _refuse_from_one(
+    file: RatingsFile, column: str, named: Keys, numbers: Sequence[int | None], pool: Artifact
+) -> None:
+    """Numbers of which none is 0, and one is 1 or the number of a source's rows, may be counted from 1.
+
+    Then every rating would go to the next sample.
+    """
+    seen: dict[str, list[int]] = {}
+    for source, number in zip(named, numbers, strict=True):
+        if source is not None and number is not None:
+            seen.setdefault(source, []).append(number)
+    if any(min(those) <= 0 for those in seen.values()):
+        return
+    table = pool.table(["source", "origin"]).group_by("source").aggregate([("origin", "max")])
+    last = dict(zip(table["source"].to_pylist(), table["origin_max"].to_pylist(), strict=True))
+    facts = pool.manifest.facts.get("sources", {})
+    for source, those in seen.items():
+        rows = facts.get(source, {}).get("read", last.get(source, -1) + 1)
+        if min(those) == 1 or max(those) == rows:
+            raise InputError(
+                f"{file.path}: the column '{column}' has row numbers from {min(those):,} to {max(those):,} for the "
+                f"source '{source}', which has {rows:,} rows, and none is 0: they may count from 0 or from 1",
+                allowed="backend.first_row: 1 where the source's first row has the number 1, or 0",
+                action="set backend.first_row; wrongly counted, every rating would go to the next sample",
+            )
+
+
 def _row_numbers(file: RatingsFile, column: str) -> list[int | None]:
     numbers = []
     for row, value in enumerate(file.values(column)):
@@ -156,7 +208,7 @@ def _row_numbers(file: RatingsFile, column: str) -> list[int | None]:
             numbers.append(integer_of(column, value))
         except UnparsableError as error:
             raise InputError(
-                f"{file.path}: row {row}: {error.problem}", allowed="row numbers in the pool's source, from 0"
+                f"{file.path}: row {row}: {error.problem}", allowed="numbers of rows in the pool's source"
             ) from None
     return numbers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tamis.core.own_ids import refuse_repeats
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.tables import MISSING
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
+from tamis.rating.fitting import start_of
 from tamis.rating.parsing import UnparsableError
 from tamis.rating.records import Rating
 from tamis.rating.settings import ImportSettings, RatingSettings
@@ -26,7 +27,8 @@ _NO_SAMPLE = "0" * 32
 class RatingsFile:
     """A file of ratings, row by row."""
 
-    def __init__(self, settings: ImportSettings, scratch: Path) -> None:
+    def __init__(self, settings: ImportSettings, scratch: Path, texts: Iterable[str] = ()) -> None:
+        """Read the columns that the settings name and, of those in `texts` that the file has, how each text begins."""
         self.settings, self.path = settings, settings.path
         self.scale = settings.scale if isinstance(settings.scale, Scale) else _SCALES[settings.scale or "1-10"]
         self.fractions = isinstance(settings.scale, Scale)
@@ -37,7 +39,15 @@ class RatingsFile:
         others = (settings.expected, key_column(settings), settings.source_column)
         wanted = [*self._scores.values(), *(column for column in others if column is not None)]
         local = local_copy(self.path, scratch)
-        self._columns = read_columns(local, list(dict.fromkeys(wanted)), shown=self.path)
+        self._texts = [column for column in dict.fromkeys(texts) if column not in wanted]
+        self._columns = read_columns(
+            local,
+            list(dict.fromkeys(wanted)),
+            shown=self.path,
+            optional=self._texts,
+            kept_as=dict.fromkeys(self._texts, start_of),
+        )
+        self._texts = [column for column in self._texts if column in self._columns]
         self.rows = len(self._columns[settings.overall])
         self.lowest, self.highest = math.inf, -math.inf  # of the overall scores seen, in or out of the scale
         self.whole = True  # whether those in the scale are whole numbers from its lowest
@@ -54,6 +64,10 @@ class RatingsFile:
     def values(self, column: str) -> list[Any]:
         """One of the columns that the settings name."""
         return self._columns[column]
+
+    def texts(self, column: str, row: int) -> tuple[str, ...]:
+        """How the texts of a column begin in a row (`fitting.start_of`); none of other columns."""
+        return self._columns[column][row] if column in self._texts else ()
 
     def rating(self, sample: str, row: int) -> Rating:
         """The rating of a sample that has the row number `row`; -1 means that it has none."""

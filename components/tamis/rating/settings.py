@@ -63,6 +63,11 @@ class ImportSettings(Settings):
     source_column: str | None = Field(
         None, description="with by: row, the file's column with the pool's source; rows then count within each source"
     )
+    first_row: Literal[0, 1] | None = Field(
+        None,
+        description="with by: row and key, the number of a source's first row in that column; 0 if not given, unless "
+        "the numbers look counted from 1",
+    )
     overall: str = Field("overall", min_length=1, description="column with the overall rating")
     rarity: str | None = Field(None, description="column, if there is one")
     complexity: str | None = Field(None, description="column, if there is one")
@@ -77,6 +82,13 @@ class ImportSettings(Settings):
     min_matched_share: float = Field(
         0.5, ge=0, le=1, description="share of the rows given, or of the pool's samples, that must find each other"
     )
+    max_text_mismatch_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="with by: row, fail when the file has the data's texts (instruction, output, messages, …) and more "
+        "than this share of them are not those of the samples at their rows",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ImportSettings:
@@ -87,6 +99,8 @@ class ImportSettings(Settings):
         for name in ("source", "source_column"):
             if self.by != "row" and getattr(self, name) is not None:
                 raise ValueError(f"'{name}' has a meaning only with by: row; leave it out")
+        if self.first_row is not None and (self.by != "row" or self.key is None):
+            raise ValueError("'first_row' has a meaning only with by: row and a key; leave it out")
         if self.source is not None and self.source_column is not None:
             raise ValueError("give 'source' or 'source_column', not both")
         if self.scale == "classes" and self.expected is not None:

@@ -33,7 +33,7 @@ from tamis.core.references import folders_in
 from tamis.core.samples import as_text
 from tamis.core.settings import hash_of
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.storage import fingerprint, is_remote
+from tamis.core.storage import exists, fingerprint, is_remote
 from tamis.core.store import Store, Writer, spare_places
 from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
 from tamis.rating.backends import make_backend
@@ -228,14 +228,21 @@ class _Rater:
         self.drawn = drawn
         self.settings, self.prompt = settings, load_prompt(settings.prompt)
         self.backend: Backend = make_backend(settings, self.prompt)
-        self.store = Store(store, _key(settings, self.prompt, self.backend), RECORDS, spare)
-        if hasattr(self.backend, "remember_in"):
-            self.backend.remember_in(Journal(self.store.journal))
+        key = _key(settings, self.prompt, self.backend)
+        self.store = Store(store, key, RECORDS, spare)
+        # Earlier versions had the rater's name in the key: what was paid for then is not paid for again.
+        named = Store(store, {"rater": settings.name} | key, RECORDS, spare)
+        if hasattr(self.backend, "remember_in"):  # batches that are under way are noted where they were
+            self.backend.remember_in(Journal((named if exists(named.journal) else self.store).journal))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
         if compact:
             self.store.compact()
-        self.stored = self.store.read(wanted).anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
+        self.stored = (
+            self.store.read(wanted)
+            .beside(named.read(wanted))
+            .anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
+        )
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
         """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""
@@ -293,7 +300,7 @@ def _key(settings: RatingSettings, prompt: Prompt, backend: Backend) -> dict[str
     sampling: dict[str, object] = {"temperature": settings.temperature}
     if settings.temperature > 0:
         sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}
-    return {"rater": settings.name, "prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
+    return {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
 
 
 def _place(settings: RatingSettings) -> Uri:
@@ -305,7 +312,7 @@ def _rate(step: Step[RatingSettings]) -> None:
     place = _place(settings)
     where = str(place) if is_remote(place) else str(Path(place).resolve())
     about = [pool.manifest.content_hash, settings.shard]
-    asked = [settings.name, settings.prompt, settings.backend.kind, getattr(settings.backend, "model", None)]
+    asked = [settings.prompt, settings.backend.kind, getattr(settings.backend, "model", None)]
     with one_at_a_time(f"rater '{settings.name}'", where, about, asked):
         _rate_alone(step, place, hash_of(about))
 

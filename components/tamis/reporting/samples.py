@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.ids import pack
 from tamis.core.samples import Message, instruction_of, response_of
+from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.reporting.scripts import SCRIPTS, dominant_scripts
 
 if TYPE_CHECKING:
     from tamis.reporting.settings import ReportingSettings
 
+log = logging.getLogger(__name__)
 CLASSES = 6  # score classes 0..5
 _ROWS = 2_000  # samples whose texts are in memory at once
 NO_GROUP = "(none)"
@@ -38,7 +41,8 @@ class Samples:
         length: (n,) characters of all messages.
         answer: (n,) characters of the answers, the assistant's messages.
         turns: how many samples have so many messages.
-        grade: (n,) the field `truth`, 1..10, NaN where a sample has none; None when no such field was asked for.
+        grade: (n,) the field `truth` on its own scale, NaN where a sample has none; None when no such field was asked
+            for. `rated` (n,) is the rating of 1..10 that it comes to, -1 where there is none.
         groups: values of the field `group`, by size; `group` (n,) indexes them. Empty when none was asked for.
         languages: values of the first of the fields `LANGUAGE` that any sample has, or else scripts, by size;
             `language` (n,) indexes them.
@@ -51,6 +55,7 @@ class Samples:
     answer: NDArray[np.int32]
     turns: Counter[int]
     grade: NDArray[np.float32] | None
+    rated: NDArray[np.int8] | None
     groups: list[str]
     group: NDArray[np.int32]
     languages: list[str]
@@ -64,10 +69,9 @@ class Samples:
 
     def truth(self, lowest: int, highest: int) -> NDArray[np.int8]:
         """(n,) the grade as a score class, as curation makes one of a rating; -1 where a sample has no grade."""
-        if self.grade is None:
+        if self.rated is None:
             return np.full(len(self), -1, np.int8)
-        classes = np.clip(np.floor(np.nan_to_num(self.grade) + 0.5), lowest, highest) - lowest
-        return np.where(np.isnan(self.grade), -1, classes).astype(np.int8)
+        return np.where(self.rated < 0, -1, np.clip(self.rated, lowest, highest) - lowest).astype(np.int8)
 
     def positions(self, ids: pa.Array, artifact: Artifact) -> NDArray[np.int64]:
         """Places in the pool of `ids`, which `artifact` holds.
@@ -91,9 +95,10 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
     """Go through the pool once, in batches.
 
     Raises:
-        InputError: when the field `truth` or `group` is in no sample's metadata, or `truth` is no number of 1..10.
+        InputError: when the field `truth` or `group` is in no sample's metadata, `truth` is no number on its scale, or
+            no scale is set and it seems to be on another than 1 to 10.
     """
-    keys, lengths, answers, sources, groups, grades = [], [], [], _Names(), _Names(), []
+    keys, lengths, answers, sources, groups, truths = [], [], [], _Names(), _Names(), []
     turns: Counter[int] = Counter()
     seen_fields: set[str] = set()
     tongues = _Tongues()
@@ -116,7 +121,7 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
             if settings.group:
                 groups.add(_as_name(found.get(settings.group)) for found in fields)
             if settings.truth:
-                grades.append(_grades(fields, settings.truth, batch["id"]))
+                truths.append(_grades(fields, settings, batch["id"]))
     for option, name in (("truth", settings.truth), ("group", settings.group)):
         if name is not None and name not in seen_fields:
             raise InputError(
@@ -124,6 +129,9 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
                 allowed=", ".join(sorted(seen_fields)) or "nothing: the pool keeps no metadata",
                 action="correct the name, or let the pool stage keep the field",
             )
+    grade = np.concatenate([grades for grades, _ in truths]) if truths else None
+    if grade is not None:
+        _question_scale(grade[~np.isnan(grade)], settings)
     all_keys = np.concatenate(keys)
     order = np.argsort(all_keys, kind="stable")
     source_names, source_codes = sources.by_size()
@@ -135,7 +143,8 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
         length=np.concatenate(lengths),
         answer=np.concatenate(answers),
         turns=turns,
-        grade=np.concatenate(grades) if grades else None,
+        grade=grade,
+        rated=np.concatenate([rated for _, rated in truths]) if truths else None,
         groups=group_names,
         group=group_codes,
         languages=languages,
@@ -242,17 +251,43 @@ def _as_name(value: Any) -> str:
     return NO_GROUP if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _grades(fields: list[dict[str, Any]], name: str, ids: pa.Array) -> NDArray[np.float32]:
-    grades = np.full(len(fields), np.nan, np.float32)
+def _grades(
+    fields: list[dict[str, Any]], settings: ReportingSettings, ids: pa.Array
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """The field `truth` of some samples, NaN where there is none, and the ratings of 1..10 that it comes to, or -1."""
+    name, scale = settings.truth, settings.truth_scale or Scale()
+    assert name is not None
+    grades, rated = np.full(len(fields), np.nan, np.float32), np.full(len(fields), -1, np.int8)
     for row, found in enumerate(fields):
         value = found.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 10:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not scale.has(value):
             raise InputError(
                 f"the sample {ids[row].as_py()} has {value!r} in its metadata field '{name}'",
-                allowed="a number from 1 to 10, or null",
-                action="correct report.truth, or bring the field to that scale before the pool is made",
+                allowed=f"a number from {scale}, or null",
+                action="correct report.truth, or set report.truth_scale to the scale that it is on",
             )
-        grades[row] = value
-    return grades
+        grades[row], rated[row] = value, scale.rating(scale.as_meant(value))
+    return grades, rated
+
+
+def _question_scale(grades: NDArray[np.float32], settings: ReportingSettings) -> None:
+    """Warn where the field `truth` has values in the lower half of its scale only.
+
+    Raises:
+        InputError: when no scale is set and they seem to be on another than 1 to 10.
+    """
+    if not len(grades):
+        return
+    lowest, highest, number = float(grades.min()), float(grades.max()), len(grades)
+    within = f"the {number} values of the pool's field '{settings.truth}' go from {lowest:g} to {highest:g}"
+    if settings.truth_scale is None and seem_on_another(lowest, highest, number):
+        raise InputError(
+            f"{within}: these seem to be on another scale than 1 to 10",
+            allowed="the scale, as in truth_scale: {lowest: 1, highest: 5}; {lowest: 1, highest: 10} if it is that one",
+            action="set report.truth_scale",
+        )
+    scale = settings.truth_scale or Scale()
+    if in_lower_half(highest, number, scale):
+        log.warning("%s, the scale from %s: is that its scale?", within, scale)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from tamis.core.scales import Scale
 from tamis.core.settings import StageSettings
 
 
@@ -18,8 +19,13 @@ class ReportingSettings(StageSettings):
     truth: str | None = Field(
         None,
         min_length=1,
-        description="numeric field of the pool's metadata on the scale 1..10, such as an author's grade; raw and "
-        "curated scores are compared with it",
+        description="numeric field of the pool's metadata, such as an author's grade; raw and curated scores are "
+        "compared with it",
+    )
+    truth_scale: Scale | None = Field(
+        None,
+        description="the scale of that field, {lowest: 1, highest: 5} say, which is stretched to 1..10; 1 to 10 if not "
+        "given, unless its values look like another",
     )
     group: str | None = Field(
         None, min_length=1, description="field of the pool's metadata to break down by, such as a topic"

@@ -52,7 +52,7 @@ def _score(step: Step[ScoringSettings]) -> None:
     step.rows = parts.rows
     step.facts["scored"] = reasons.pop("ok", 0)
     step.facts["not_scored"] = dict(sorted(reasons.items()))
-    check_left_out(reasons, step.rows, limit, stage="scoring")  # of those that were looked at
+    check_left_out(reasons, step.rows, limit, stage=measure.kind)  # of those that were looked at
     found = np.concatenate(scores)
     step.facts["quantiles"] = {
         str(share): float(np.quantile(found, share)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

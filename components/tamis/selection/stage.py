@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
-from tamis.core.errors import SettingsError
+from tamis.core.errors import ArtifactError, SettingsError
+from tamis.core.failures import failure_in
 from tamis.core.ids import unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
@@ -59,6 +60,7 @@ def run(
 
     Raises:
         SettingsError: when an input that the strategy needs is not given, or a setting does not fit the inputs.
+        ArtifactError: when the scores that the strategy needs could not be made.
         InputError: when exactly the number asked for cannot be had.
     """
     needed, strategy = _columns(settings), strategy_of(settings)
@@ -71,8 +73,8 @@ def run(
     if "embedded" in needed:
         inputs["embeddings"] = Input(_given(embeddings, "embeddings", settings), "embeddings")
     if "model_scores" in needed:
-        named = (uri for uri in scores if Artifact.open(uri, "scores").name == strategy.scores)
-        inputs["scores"] = Input(_given(next(named, None), "scores", settings), "scores")
+        named = _scores_called(strategy.scores, scores)
+        inputs["scores"] = Input(_given(named, "scores", settings), "scores")
     files = {uri: fingerprint(uri) for uri in settings.exclude} | STRATEGIES.origin(settings.strategy)
     return run_step(
         "selection", "selection", settings, _select, out=out, inputs=inputs, files=files, name=settings.name
@@ -88,6 +90,21 @@ def _columns(settings: SelectionSettings) -> set[Column]:
     if "scores" in columns:
         columns.add("raw_scores")  # which tell what was never rated
     return columns
+
+
+def _scores_called(name: str, scores: Sequence[Uri]) -> Uri | None:
+    """The scores of this name, if they are given.
+
+    Raises:
+        ArtifactError: when they are those that could not be made.
+    """
+    for uri in scores:
+        failure = failure_in(uri)
+        if failure is not None and failure.name == name:
+            raise ArtifactError(f"the scores '{name}' could not be made: {failure.reason}")
+        if failure is None and Artifact.open(uri, "scores").name == name:
+            return uri
+    return None
 
 
 def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
@@ -123,6 +140,9 @@ def _select(step: Step[SelectionSettings]) -> None:
         _write_table(step.out / f"{file}.parquet", scores, candidates, rows, first)
     characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows, scores)
     step.rows = len(choice.rows)
+    for scores_of in step.inputs("scores"):  # for the report, which sees no scores
+        if reasons := scores_of.manifest.facts.get("not_scored"):
+            step.facts["not_scored"] = reasons
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
 
 

@@ -13,7 +13,7 @@ import pytest
 from kfp import dsl
 
 from tamis.core.artifacts import Manifest
-from tamis.core.errors import MissingExtraError, ModelError, StorageError, TamisError
+from tamis.core.errors import MissingExtraError, ModelError, StoppedError, StorageError, TamisError
 from tamis.core.failures import failure_in
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, execute, execute_cell, require_whole
 from tamis.core.settings import StageSettings
@@ -122,6 +122,46 @@ def test_a_fault_of_the_operating_system_ends_the_pod_and_is_told(
     with pytest.raises(SystemExit):  # a kind that is known is told in plain words
         cell(tmp_path / "model", selection, OSError(errno.ESTALE, "stale file handle"))
     assert failure_in(tmp_path / "model") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StorageError("no answer", action="look at it"), "storage"),
+        (MissingExtraError("no package 'trl'"), "missing-extra"),
+        (FileNotFoundError(errno.ENOENT, "no such file", "/nowhere/weights"), "unexpected"),
+        (OSError(errno.EREMOTEIO, "remote I/O error"), "unexpected"),
+    ],
+)
+def test_on_one_machine_where_there_is_no_other_try_each_error_is_the_cell_s_failure(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    monkeypatch.setenv(RUNNER_PID, str(os.getppid()))
+    cell(tmp_path / "model", selection, error)
+    failure = failure_in(tmp_path / "model")
+    assert failure is not None
+    assert (failure.name, failure.stage, failure.code) == ("best", "model", code)
+    assert str(error).splitlines()[0] in failure.reason
+
+
+def test_on_one_machine_a_stop_and_a_disk_that_takes_no_failure_end_the_step(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = tmp_path / "reason"
+    reason.touch()
+    monkeypatch.setenv(REASON_FILE, str(reason))
+    monkeypatch.setenv(RUNNER_PID, str(os.getppid()))
+    with pytest.raises(SystemExit):
+        cell(tmp_path / "model", selection, StoppedError("ended"))
+    assert failure_in(tmp_path / "model") is None
+
+    def full(*_: object) -> None:
+        raise StorageError("no space left on the device")
+
+    monkeypatch.setattr("tamis.core.failures.write_bytes", full)
+    with pytest.raises(SystemExit):
+        cell(tmp_path / "model", selection, ModelError("the loss is not finite"))
+    assert "no space left" in reason.read_text()
 
 
 SPILL = """

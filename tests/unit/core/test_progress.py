@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import sys
 
 import pytest
 
@@ -57,6 +59,22 @@ def test_what_failed_is_done_but_does_not_shorten_the_time_left(
             work.advance(101, failed=100)
         assert _said(caplog)[0] == (303, 1.0, "12 min")
         work.advance(596)
+
+
+def test_a_bar_s_time_left_counts_successes(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("work", 1_000) as work:
+        for second in range(1, 4):
+            clock[0] = second
+            work.advance(101, failed=100)
+        assert work._bar is not None
+        assert work._bar.postfix == "1.0/s, 12 min left"  # 697 of 1,000 are left
+        work._bar.refresh()
+    assert "303/1000" in terminal.getvalue()
+    assert "it/s" not in terminal.getvalue()
+    assert "samples/s" not in terminal.getvalue()
 
 
 def test_what_both_packages_say_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

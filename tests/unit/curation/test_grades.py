@@ -119,12 +119,24 @@ def test_several_files_are_read_together(tmp_path: Path) -> None:
 
 def test_grades_of_other_samples_are_counted_and_are_an_error_where_there_are_no_others(tmp_path: Path) -> None:
     other = {"id": "f" * 32, "grade": 5}
-    grades = read(tmp_path, other | {"grader": "a"}, other | {"grader": "b"}, row(0, 5))
+    grades = read(tmp_path, other | {"grader": "a"}, other | {"grader": "b"}, row(0, 5))  # half of the samples
     assert (grades.unknown, grades.graded) == (2, 1)
     with pytest.raises(InputError, match=f"none of the 1 samples with a grade is in the neighbour graph.*{'f' * 32}"):
         read(tmp_path, other)
     with pytest.raises(InputError, match="entry 1 is 'mine'"):
         read(tmp_path, {"id": "mine", "grade": 5})
+
+
+def test_grades_of_which_most_are_of_other_samples_are_refused(tmp_path: Path) -> None:
+    rows = [row(0, 5), *({"id": f"{number:032x}", "grade": 9} for number in range(1, 100))]
+    with pytest.raises(InputError) as error:
+        read(tmp_path, *rows)
+    assert error.value.code == "input"
+    assert "1 of 100 graded samples are among the 8" in error.value.problem
+    assert "grades.min_matched_share" in error.value.allowed
+    grades = read(tmp_path, *rows, min_matched_share=0.01)
+    assert (grades.graded, grades.unknown, len(grades.warnings)) == (1, 99, 1)
+    assert read(tmp_path, *rows[:1]).graded == 1  # all of them
 
 
 def test_a_sheet_that_nobody_filled_in_is_refused(tmp_path: Path) -> None:

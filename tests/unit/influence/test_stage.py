@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tamis.core.artifacts import Artifact
+from tamis.core.conversations import Encoder, chat_tokenizer
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.settings import parse
+from tamis.influence import stage
 from tamis.influence.settings import InfluenceSettings, TaskSettings
 from tamis.influence.stage import run, warmup_samples
 from tamis.influence.tasks import read_task
@@ -220,6 +222,53 @@ def test_a_sample_without_an_answer_within_the_limit_is_null_and_counted(
     assert (last["score"], last["tasks"], last["status"]) == (None, None, "no token of an answer within max_tokens")
     assert manifest.facts["not_scored"] == {last["status"]: 1}
     assert manifest.facts["scored"] == 8
+
+
+@pytest.mark.parametrize(("max_tokens", "helps"), [(120, "influence.max_tokens")])
+def test_more_left_out_than_is_allowed_is_an_error_before_anything_is_trained(
+    max_tokens: int, helps: str, tiny: Path, tasks: list[dict[str, str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def never(*_: Any) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(stage, "warm_up", never)
+    pool = make_pool(tmp_path / "pool", [*SUMS, conversation("word " * 300, "Yes.")])  # 1 of 9
+    with pytest.raises(InputError) as error:
+        run(settings_of(tiny, tasks, max_tokens=max_tokens), pool=pool, out=tmp_path / "out")
+    assert error.value.code == "input"
+    assert "1 of 9 samples are left out" in error.value.problem
+    assert helps in error.value.action
+    assert "5.0%" in error.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("more", "of_answer", "field"),
+    [
+        ({"system": "Answer in verse."}, {}, "system"),
+        ({"tools": [{"name": "search"}]}, {}, "tools"),
+        ({"weight": 0}, {}, "weight"),
+        ({}, {"weight": 0}, "messages.weight"),
+        ({}, {"tool_calls": [{"name": "search"}]}, "messages.tool_calls"),
+    ],
+)
+def test_what_a_task_s_examples_lose_is_counted_and_limited(
+    more: dict[str, Any], of_answer: dict[str, Any], field: str, tiny: Path, tmp_path: Path
+) -> None:
+    encoder = Encoder(chat_tokenizer(str(tiny), None, "chat"), 120, 1 << 20)
+    question, answer = conversation("What?", "That.")
+    rows = [{"messages": [question, answer | of_answer], "uid": 1, "subtask": "s"} | more]
+    rows += [{"messages": conversation(f"Add {n}.", f"{n}.")} for n in range(3)]
+    path = tmp_path / "task.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TaskSettings(name="t", path=str(path))
+    with pytest.raises(InputError) as error:
+        read_task(task, encoder, 0.05)
+    assert error.value.code == "input"
+    assert (
+        f"1 of 4 examples have fields that change what is taught and are not read: {field} (1)" in error.value.problem
+    )
+    assert read_task(task, encoder, 0.25).lost == {field: 1}
 
 
 @pytest.mark.parametrize(

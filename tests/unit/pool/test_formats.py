@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.errors import InputError, StorageError
+from tamis.pool import sources
+from tamis.pool.settings import PoolSettings
 from tests.unit.pool.making import (
     Row,
     make,
@@ -223,3 +225,14 @@ def test_columns_of_csv_without_a_name_are_called_by_their_places(tmp_path: Path
     assert turns(make(tmp_path / "pool", source)[1][0]) == [("user", "Q"), ("assistant", "A")]
     _, rows = make(tmp_path / "kept", source | {"keep": ["column 1", "column 3"]})
     assert json.loads(rows[0]["metadata"]) == {"column 1": "0", "column 3": "x"}
+
+
+def test_blank_lines_are_not_counted_as_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PoolSettings.model_validate({"sources": [{"name": "a", "path": "a"}]})
+    file = tmp_path / "rows.jsonl"
+    row = b'{"instruction": "What?", "output": "That."}'
+    for text in (row * 0, row, row + b"\n", b"\n\r\n  \n" + row + b"\n\n" + row, b"\n".join([row] * 20) + b"\n\n"):
+        file.write_bytes(text)
+        for block in (1, 7, len(row), 1 << 20):
+            monkeypatch.setattr(sources, "_COUNTED", block)
+            assert sources.count_rows(str(file), settings) == text.count(b"What"), (text, block)

@@ -344,6 +344,98 @@ def test_blank_lines_move_no_rating_to_another_sample(tmp_path: Path) -> None:
     assert column(tmp_path / "pool", "overall") == given
 
 
+def rows_of(count: int) -> list[dict[str, Any]]:
+    return [{"instruction": f"Question {n}?", "output": f"Answer {n}.", "overall": n % 10 + 1} for n in range(count)]
+
+
+def made_of(path: Path, **source: Any) -> Path:
+    """A pool as the pool stage makes it of a file, which keeps the right ratings."""
+    settings = {"sources": [{"name": "mine", "path": str(path), "keep": ["overall"], **source}]}
+    make_pool_of(parse(PoolSettings, settings, where="here"), out=path.parent / "pool")
+    return path.parent / "pool"
+
+
+def right(pool: Path) -> list[int]:
+    return [json.loads(text)["overall"] for text in Artifact.open(pool).table(["metadata"])["metadata"].to_pylist()]
+
+
+@pytest.mark.parametrize("kept", [range(20), range(3, 20), range(12)])
+def test_row_numbers_that_may_count_from_one_are_asked_about(tmp_path: Path, kept: range) -> None:
+    rows = rows_of(20)
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    numbered = write(tmp_path / "r.csv", [{"no": n + 1, "overall": rows[n]["overall"]} for n in kept])
+    with pytest.raises(InputError) as error:
+        bring(pool, numbered, by="row", key="no")
+    assert error.value.code == "input"
+    assert "backend.first_row: 1" in error.value.allowed
+    assert not (tmp_path / "out").exists()
+    facts = bring(pool, numbered, by="row", key="no", first_row=1).facts
+    assert column(pool, "overall") == [score if n in kept else None for n, score in enumerate(right(pool))]
+    assert (facts["rows_in_pool"], facts["rows_not_in_pool"]) == (len(kept), 0)
+
+
+def test_row_numbers_without_the_first_row_may_count_from_zero(tmp_path: Path) -> None:
+    rows = rows_of(20)
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    numbered = write(tmp_path / "r.csv", [{"no": n, "overall": rows[n]["overall"]} for n in range(1, 20)])
+    bring(pool, numbered, by="row", key="no", first_row=0)
+    assert column(pool, "overall") == [None, *right(pool)[1:]]
+    later = write(tmp_path / "later.csv", [{"no": n, "overall": rows[n]["overall"]} for n in range(2, 20)])
+    shutil.rmtree(tmp_path / "out")
+    bring(pool, later, by="row", key="no")  # cannot count from 1: then a row would be missing at the end, too
+    assert column(pool, "overall") == [None, None, *right(pool)[2:]]
+
+
+def test_a_row_zero_is_refused_where_rows_count_from_one(pool: Path) -> None:
+    path = write(pool.parent / "r.csv", [{"n": n, "overall": n + 1} for n in range(COUNT)])
+    with pytest.raises(InputError) as error:
+        bring(pool, path, by="row", key="n", first_row=1)
+    assert "the row 0" in error.value.problem
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("wrong", ["order", "shift"])
+def test_texts_of_the_file_show_that_ratings_are_of_other_samples(tmp_path: Path, suffix: str, wrong: str) -> None:
+    rows = rows_of(20)
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    good = bring(pool, write(tmp_path / f"good{suffix}", rows), by="row").facts
+    assert (good["texts_checked"], good["texts_that_differ"]) == (20, 0)
+    assert column(pool, "overall") == right(pool)
+    shutil.rmtree(tmp_path / "out")
+    moved = rows[::-1] if wrong == "order" else [rows[-1], *rows[:-1]]
+    path = write(tmp_path / f"moved{suffix}", moved)
+    with pytest.raises(InputError) as error:
+        bring(pool, path, by="row")
+    assert error.value.code == "input"
+    assert "of 20 rows with texts, 20 have other ones" in error.value.problem
+    assert "max_text_mismatch_share" in error.value.allowed
+    assert not (tmp_path / "out").exists()
+    facts = bring(pool, path, by="row", max_text_mismatch_share=1).facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (20, 20)
+
+
+def test_texts_are_known_by_the_names_that_the_source_gives_them(tmp_path: Path) -> None:
+    rows = [{"q": f"Question {n}?", "a": f"Answer  {n}.\n" + "long " * 50, "overall": n % 10 + 1} for n in range(40)]
+    named = {"schema": "prompt_completion", "fields": {"prompt": "q", "completion": "a"}}
+    pool = made_of(write(tmp_path / "data.jsonl", rows), **named)
+    one_wrong = [*rows[:-1], rows[-1] | {"q": "Another?"}]
+    noisy = [row | {"output": "Score: 7"} for row in one_wrong]  # no field of this source
+    facts = bring(pool, write(tmp_path / "r.jsonl", noisy), by="row").facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (40, 1)
+
+
+def test_conversations_in_a_file_of_ratings_are_compared(tmp_path: Path) -> None:
+    talks = [conversation(f"Question {n}?", f"Answer {n}.", "And?", f"Nothing {n}.") for n in range(12)]
+    rows = [{"messages": talk, "overall": n % 10 + 1} for n, talk in enumerate(talks)]
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    assert bring(pool, write(tmp_path / "r.parquet", rows), by="row").facts["texts_that_differ"] == 0
+    shutil.rmtree(tmp_path / "out")
+    as_text = [{"messages": json.dumps(row["messages"]), "overall": row["overall"]} for row in rows[::-1]]
+    with pytest.raises(InputError) as error:
+        bring(pool, write(tmp_path / "r.csv", as_text), by="row")
+    assert "of 12 rows with texts, 12 have other ones" in error.value.problem
+
+
 def test_a_file_by_rows_that_is_too_short_is_refused(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": 5} for _ in range(COUNT - 1)])
     with pytest.raises(InputError, match=r"has 5 rows for the source '.*', of which the pool has the row 5"):

@@ -14,6 +14,7 @@ import yaml
 from tamis.core.errors import ModelError
 from tamis.core.machine import place_of_answers, store_of_run, user_data
 from tamis.core.settings import parse
+from tamis.rating import stage
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
@@ -67,6 +68,26 @@ def test_tolerating_more_failures_pays_for_nothing_twice(pool: Path) -> None:
             server, pool, "other", max_failure_share=0.7, max_cost=9.0, price={"input": 1, "output": 1}, backend=backend
         )
     assert (other["asked"], len(server.asked)) == (0, 200)
+
+
+@pytest.mark.parametrize("named_before", [False, True])
+def test_a_rater_of_another_name_pays_for_nothing_twice(
+    pool: Path, named_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till = Till()
+    with Server(till) as server:
+        if named_before:  # as versions did whose keys had the rater's name
+            own_key = stage._key
+            with monkeypatch.context() as older:
+                older.setattr(stage, "_key", lambda settings, *other: {"rater": "mini"} | own_key(settings, *other))
+                rate(server, pool, "one")
+        else:
+            rate(server, pool, "one")
+        assert till.answers == 200
+        name = "mini" if named_before else "other"
+        facts = rate(server, pool, "two", name=name, max_failure_share=0.06)
+    assert till.answers == 200
+    assert (facts["reused"], facts["asked"], facts["ok"]) == (200, 0, 200)
 
 
 def test_the_command_finds_what_a_stopped_one_has_paid_for(pool: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, InputError
+from tamis.core.scales import Scale
 from tamis.reporting.numbers import DASH, MINUS
+from tamis.reporting.samples import read_samples
 from tamis.reporting.settings import ReportingSettings
 from tamis.reporting.stage import run
 from tamis.selection.settings import SelectionSettings
@@ -177,6 +179,34 @@ def test_a_truth_that_is_no_grade_is_an_error_with_the_value(value: object, tmp_
     with pytest.raises(InputError, match="in its metadata field 'grade'") as raised:
         run(ReportingSettings(truth="grade"), pool=pool, out=tmp_path / "out")
     assert repr(value) in raised.value.problem
+
+
+@pytest.mark.parametrize("grades", [[1, 2, 3, 4, 5] * 2, [0, 1, 2, 3, 4, 5] * 2, [1, 7, 5] * 10])
+def test_a_truth_that_looks_like_another_scale_is_asked_about(grades: list[int], tmp_path: Path) -> None:
+    samples = [conversation(f"Question {i}?", f"Answer {i}.") for i in range(len(grades))]
+    pool = make_pool(tmp_path / "pool", samples, metadata=[{"grade": grade} for grade in grades])
+    low, high = min(grades), max(grades)
+    with pytest.raises(InputError) as error:
+        read_samples(Artifact.open(pool), ReportingSettings(truth="grade"))
+    assert error.value.code == "input"
+    assert "truth_scale" in error.value.action
+    assert low == 0 or "another scale" in error.value.problem
+    scaled = ReportingSettings(truth="grade", truth_scale=Scale(lowest=low, highest=high))
+    classes = read_samples(Artifact.open(pool), scaled).truth(4, 9)
+    assert {grade: int(one) for grade, one in zip(grades, classes, strict=True)} == {
+        grade: min(max(Scale(lowest=low, highest=high).rating(grade), 4), 9) - 4 for grade in grades
+    }
+    assert (classes[grades.index(low)], classes[grades.index(high)]) == (0, 5)
+
+
+def test_a_truth_in_the_lower_half_of_its_scale_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples = [conversation(f"Question {i}?", f"Answer {i}.") for i in range(30)]
+    pool = make_pool(tmp_path / "pool", samples, metadata=[{"grade": 0.1 * (i % 5)} for i in range(30)])
+    settings = ReportingSettings(truth="grade", truth_scale=Scale(lowest=0, highest=1, step=0.1))
+    read = read_samples(Artifact.open(pool), settings)
+    assert read.rated is not None
+    assert read.rated[:5].tolist() == [1, 2, 3, 4, 5]  # 1 + 0.9 a step, rounded half up
+    assert any("go from 0 to 0.4" in record.getMessage() for record in caplog.records)
 
 
 def truth_text(tmp_path: Path, grades: Sequence[int], raw: Sequence[int], score: Sequence[int]) -> str:

@@ -169,6 +169,20 @@ def test_what_cannot_be_scored_is_null_and_counted_never_a_middle_value(tiny: Pa
 
 
 @pytest.mark.parametrize("kind", ["perplexity", "deita"])
+def test_more_left_out_than_is_allowed_is_an_error_that_names_the_run_s_settings(
+    kind: str, tiny: Path, tmp_path: Path
+) -> None:
+    pool = make_pool(tmp_path / "pool", [*SAMPLES, conversation("why " * 300, "on " * 300)])
+    measure = deita_of(tiny) if kind == "deita" else perplexity_of(tiny)
+    with pytest.raises(InputError) as error:
+        run(settings_of(measure, max_tokens=120), pool=pool, out=tmp_path / "out")
+    assert error.value.code == "input"
+    assert "1 of 7 samples are left out" in error.value.problem
+    assert f"{kind}.max_left_out_share" in error.value.allowed
+    assert f"{kind}.max_tokens" in error.value.action
+
+
+@pytest.mark.parametrize("kind", ["perplexity", "deita"])
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(
     kind: str, tiny: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

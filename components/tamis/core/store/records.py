@@ -90,6 +90,13 @@ class Stored(Generic[R]):
         table = pa.concat_tables([self._table, pa.Table.from_pylist(changed, schema=self._table.schema)])
         return Stored(self._records, table.combine_chunks(), self.damaged)
 
+    def beside(self, older: Stored[R]) -> Stored[R]:
+        """These records and `older` ones, which count as written before."""
+        if not older._table.num_rows:
+            return self
+        table = pa.concat_tables([older._table, self._table], promote_options="default").combine_chunks()
+        return Stored(self._records, table, self.damaged + older.damaged)
+
     def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the table with the records of `ids`, and which of `ids` have one."""
         wanted = pack(ids, where="what is asked")

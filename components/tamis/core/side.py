@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tamis.core.samples import Message
-from tamis.pool.openings import Fields
 
 # What is said to a model, or by it, in the layouts of OpenAI, TRL, LLaMA-Factory, axolotl and others. All other fields
 # (an id, a category, a score) describe a sample and do not change it.
@@ -66,7 +65,7 @@ class Side:
 
     def add(
         self,
-        row: Fields,
+        row: Mapping[str, Any],
         columns: tuple[str, ...],
         read: Collection[str],
         turns: Mapping[str, list[Any]],
