@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.jsonrows import json_of
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
 from tamis.core.storage import download, locate, missing
@@ -83,11 +83,17 @@ _Columns = tuple[dict[str, list[Any]], list[str]]  # the wanted columns' values,
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> _Columns:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        present = file.schema_arrow.names
-        table = file.read([column for column in columns if column in present])
+    try:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            table = file.read([column for column in columns if column in present])
+    except (OSError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) is not None:  # of the system; one of damaged content has no number
+            raise
+        raise ValueError(f"it is no Parquet file, or damaged: {error}") from None
     return {name: table[name].to_pylist() for name in table.column_names}, present
 
 
@@ -124,7 +130,7 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> _Columns:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json_of(line)
             except ValueError as error:
                 raise ValueError(f"line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from tamis.core.conversations import Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
+from tamis.core.jsonrows import json_rows
 from tamis.core.leftout import cure_of
 from tamis.core.samples import Message, fault_of
 from tamis.core.storage import locate, read_bytes
@@ -26,19 +26,12 @@ def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
     """Read and tokenise a task's examples.
 
     Raises:
-        InputError: naming the line that cannot be used; every example counts in a small set.
+        InputError: naming the line that cannot be used, for every example counts in a small set.
         StorageError: when the file cannot be read.
     """
     subtasks: dict[str, list[Tokens]] = {}
-    try:
-        text = read_bytes(locate(settings.path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"task {settings.name}: {settings.path} is not UTF-8: {error.reason}") from None
-    for number, line in enumerate(text.split("\n"), 1):  # JSON's strings may hold what Unicode takes for ends of lines
-        if not line.strip():
-            continue
-        where = f"task {settings.name}: {settings.path}, line {number}"
-        subtask, messages = _example(line, where)
+    for where, row in json_rows(read_bytes(locate(settings.path)), f"task {settings.name}: {settings.path}"):
+        subtask, messages = example_of(row, where)
         try:
             subtasks.setdefault(subtask, []).append(encoder.encode(messages))
         except Unusable as reason:
@@ -48,12 +41,13 @@ def read_task(settings: TaskSettings, encoder: Encoder) -> Task:
     return Task(settings.name, subtasks)
 
 
-def _example(line: str, where: str) -> tuple[str, list[Message]]:
+def example_of(row: Any, where: str) -> tuple[str, list[Message]]:
+    """The subtask and the conversation of one row of a task's file.
+
+    Raises:
+        InputError: when the row at `where` is no example.
+    """
     allowed = '{"messages": [...]} or {"prompt": "...", "completion": "..."}, with "subtask" if there are several'
-    try:
-        row: Any = json.loads(line)
-    except ValueError:
-        row = None
     if not isinstance(row, dict):
         raise InputError(f"{where} is no JSON object", allowed=allowed)
     messages: Any = row.get("messages")

@@ -227,7 +227,9 @@ def test_a_sample_without_an_answer_within_the_limit_is_null_and_counted(
     [
         ("", "has no examples"),
         ("{}\n", "line 1: no messages|line 1: "),
-        ('{"prompt": "a", "completion": "b"}\nnonsense\n', "line 2 is no JSON object"),
+        ('{"prompt": "a", "completion": "b"}\nnonsense\n', "line 2: not JSON"),
+        ("[1]\n", "row 0 is no JSON object"),
+        ('{"prompt": "a", "completion": "b"}\n' + '{"prompt":' + "[" * 100_000, "line 2: not JSON"),
         ('{"prompt": "a"}\n', "line 1: "),
         ('{"prompt": "a", "completion": " "}\n', "line 1: message 2"),
     ],
