@@ -8,6 +8,7 @@ from tamis_pipelines.checks.benchmarks import benchmarks
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.data import data
 from tamis_pipelines.checks.files import files
+from tamis_pipelines.checks.given import given
 from tamis_pipelines.checks.machine import machine
 from tamis_pipelines.checks.models import models
 from tamis_pipelines.checks.money import money
@@ -22,7 +23,14 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
 
     With `quick`, what takes the time to load PyTorch is not looked at where an earlier run has made all models.
     """
-    checks = [*packages(settings), *data(settings), *models(settings), *files(settings), *asked(settings)]
+    checks = [
+        *packages(settings),
+        *data(settings),
+        *models(settings),
+        *files(settings),
+        *given(settings),
+        *asked(settings),
+    ]
     if not (quick and is_laid_out(settings)):
         checks += [
             Check.refused(where, found) if isinstance(found, TamisError) else Check.of(where, True, found)

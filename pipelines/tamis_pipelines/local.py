@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
-from tamis.core.errors import StoppedError, StorageError, TamisError, explained_os_errors
+from tamis.core.errors import StoppedError, StorageError, TamisError, make_folder
 from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
 from tamis.core.machine import STORE, store_of_run
 from tamis.core.processes import stopped_by, stops_children
@@ -66,8 +66,7 @@ def run(settings: RunSettings) -> Path:
     work = settings.work_dir.resolve()
     home = work / ".tamis"
     runs, results = home / "runs", Results(settings.results.resolve(), home)
-    with explained_os_errors(f"writing {work}"):
-        home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     with _only_one(home / "lock", work):
         results.make_room(settings)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/

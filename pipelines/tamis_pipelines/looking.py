@@ -12,13 +12,13 @@ from typing import Any
 
 from tamis.core.errors import InputError, SettingsError, StorageError, TamisError
 from tamis.core.samples import Message
+from tamis.core.saved import is_saved
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
 from tamis.pool.checking import first_samples, look_at, look_into, samples_in
 from tamis.pool.hub import DatasetReader, opened_as_stream
 from tamis.pool.mapping import mapping_of
 from tamis.pool.readers import reader_of
-from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import count_rows, files_at
 from tamis.reporting.numbers import clipped

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from tamis.core.artifacts import manifest_of
-from tamis.pool.saved import is_saved
+from tamis.core.saved import is_saved
 from tamis.pool.sources import files_at
 from tamis_pipelines.budget import Share, shares_of
 from tamis_pipelines.plan_lines import Line, Planner

@@ -18,8 +18,11 @@ import pytest
 import yaml
 
 from tamis.core.artifacts import Artifact
+from tamis.core.errors import StorageError
 from tamis.rating.parsing import Scores
 from tamis.rating.parsing import write as write_scores
+from tamis_pipelines.local import run
+from tamis_pipelines.settings import load_run
 from tests.llm_server import Asked, Reaction, Server, Till, completion, error
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
@@ -195,6 +198,14 @@ def test_a_failing_step_ends_the_run_with_its_own_words_and_no_report(
     assert list(temporary.iterdir()) == []
     assert list((home / "scratch").iterdir()) == []
     assert {path.name for path in home.iterdir()}.isdisjoint({"runs", "temporary", "reason", "stop"})
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc")
+def test_a_working_folder_that_cannot_be_made_is_an_error(settings_file: Path) -> None:
+    settings = load_run(settings_file).model_copy(update={"work_dir": Path("/proc/x/y")})
+    with pytest.raises(StorageError) as refused:
+        run(settings)
+    assert refused.value.code == "storage"
 
 
 def test_a_failing_step_leaves_what_is_finished_and_the_earlier_report(

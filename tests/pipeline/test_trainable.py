@@ -60,6 +60,41 @@ def test_all_that_does_not_fit_is_found_in_one_go(settings: dict[str, Any], tiny
     }
 
 
+def test_models_that_answer_or_score_are_looked_at_as_those_that_are_trained(
+    settings: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny, tmp_path / "base")
+    (base / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content + 1 }}{% endfor %}")
+    small = shutil.copytree(tiny, tmp_path / "small")
+    config = (small / "config.json").read_text()
+    (small / "config.json").write_text(config.replace('"vocab_size": 49152', '"vocab_size": 49000'))
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Why?"}\n')
+    model = {"kind": "model", "model": str(base)}
+    settings["raters"] = [
+        *settings["raters"],
+        {"name": "broken", "backend": {"kind": "transformers", "model": str(base)}},
+        {"name": "small", "backend": {"kind": "transformers", "model": str(small)}},
+    ]
+    settings["judging"] = {
+        "prompts": [{"name": "p", "path": str(tmp_path / "prompts.jsonl")}],
+        "judge": {"backend": {"kind": "transformers", "model": str(tiny)}},
+        "against": model | {"format": "tulu"},
+        "opponents": {"other": model},
+    }
+    settings["subsets"] = [{"name": "d", "strategy": "deita", "size": 5}]
+    settings["deita"] = {"measure": {"complexity_model": str(small), "quality_model": str(tiny)}}
+    found = looked_at(tmp_path, settings)
+    codes = {where: problem.code for where, problem in found.items() if isinstance(problem, TamisError)}
+    assert codes == {
+        "raters.broken.backend: tokenizer": "model",
+        "judging.opponents.other: tokenizer": "model",
+    }
+    for where in ("raters.small.backend", "deita.complexity_model"):
+        assert str(found[f"{where}: tokenizer"]).startswith("152 of 49,152 tokens")
+    for where in ("judging.judge.backend", "judging.against", "deita.quality_model"):
+        assert "all of them known" in str(found[f"{where}: tokenizer"])
+
+
 @pytest.mark.parametrize(
     "task",
     [

@@ -13,7 +13,7 @@ from tamis.core.errors import ModelError, SettingsError
 from tamis.core.leftout import BEYOND, NOT_PLAIN, REFUSED, REWRITTEN, TOO_LONG
 from tamis.core.models import load_tokenizer
 from tamis.core.samples import Message
-from tamis.core.templates import PlainWords, Unmarkable, render
+from tamis.core.templates import PlainWords, Unmarkable, is_fault, render, unusable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +27,8 @@ _TULU = (
     "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+
+_PLAIN = (Message(role="user", content="a"), Message(role="assistant", content="b"))
 
 
 class Unusable(Exception):
@@ -49,7 +51,7 @@ def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTraine
 
     Raises:
         ModelError: when it cannot be loaded, does not tell where in the text its tokens lie, or has no end token for
-            Tulu's answers, or a chat template that is no valid Jinja.
+            Tulu's answers, or a chat template with a fault.
         SettingsError: when the model's own template is asked for and it has none.
     """
     tokenizer = load_tokenizer(model, revision)
@@ -78,18 +80,22 @@ def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTraine
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
-    """Tell a template that is broken from one that refuses some conversations."""
-    from jinja2 import TemplateError, TemplateSyntaxError
+    """Tell a template that is broken from one that refuses some conversations.
 
-    try:
-        render(tokenizer, [Message(role="user", content="a")])
-    except TemplateSyntaxError as error:
-        raise ModelError(
-            f"the chat template of '{model}' is no valid Jinja: {error.message} (line {error.lineno})",
-            action="correct chat_template.jinja beside the model, or set format: tulu",
-        ) from None
-    except TemplateError:
-        pass  # of this conversation; samples are counted
+    Raises:
+        ModelError: when it has a fault with every plain conversation.
+    """
+    from jinja2 import TemplateError
+
+    faults = []
+    for turns in (_PLAIN[:1], _PLAIN):
+        try:
+            render(tokenizer, turns)
+        except TemplateError as error:
+            faults += [error] if is_fault(error) else []  # what is refused is counted, sample by sample
+    if len(faults) > 1:
+        action = "correct chat_template.jinja beside the model, or set format: tulu"
+        raise unusable(model, faults[0], action=action) from None
 
 
 class Encoder:

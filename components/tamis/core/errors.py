@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,22 @@ _OS_CAUSES = {
     errno.EBUSY: ("it is in use by another process", "end that process, or choose another path"),
     errno.ENOMEM: ("no memory is left", "give the process more memory"),
 }
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        StorageError: when the system refuses it, also where no folder can be made at all, as in /proc.
+    """
+    with explained_os_errors(f"writing {folder}"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(folder):  # else another process has removed it at this moment
+                raise
+        except FileNotFoundError:
+            raise StorageError(f"no folder can be made at {folder}", action="choose another place") from None
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
+
+from tamis.core.jsonrows import json_of
 
 # By the model's name, the first that fits; a finetuned model is of its base's family.
 _NAMES = (
@@ -34,7 +35,7 @@ def family_of(model: str) -> str | None:
     if not config.is_file():
         return _by_name(model)  # the organisation, as in "mistralai/…"
     try:
-        return _by_name(str(json.loads(config.read_text(encoding="utf-8")).get("model_type", "")))
+        return _by_name(str(json_of(config.read_text(encoding="utf-8")).get("model_type", "")))
     except (ValueError, AttributeError):
         return None
 

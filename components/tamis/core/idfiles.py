@@ -40,7 +40,7 @@ def read_ids(uri: str, *, setting: str) -> Keys:
             ids = _of_rows(where, data)
         else:
             ids = _of_table(where, suffix, data)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # the second of damaged pages; it is read from memory
         raise InputError(f"{where} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
     return np.unique(pack(ids, where=where))
 

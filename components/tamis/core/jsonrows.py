@@ -1,4 +1,4 @@
-"""Rows of a JSON file that is held in memory: an array, or one value a line."""
+"""JSON that others wrote, and rows of such a file that is held in memory: an array, or one value a line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from typing import Any
 
 from tamis.core.errors import InputError
 from tamis.core.texts import text_of
+
+
+def json_of(text: str | bytes) -> Any:
+    """The value of a JSON text that somebody else wrote.
+
+    Raises:
+        ValueError: when it is not JSON, or nests deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests deeper than can be read") from None
 
 
 def json_rows(data: bytes, shown: str) -> Iterator[tuple[str, Any]]:
@@ -40,8 +52,8 @@ def json_rows(data: bytes, shown: str) -> Iterator[tuple[str, Any]]:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json_of(text)
+    except ValueError as error:
         raise InputError(
             f"{place}: not JSON: {error}",
             allowed="an array of objects, or one object a line",

@@ -150,7 +150,7 @@ def execute_cell(
     source: str | None,
     out: dsl.Artifact,
     metrics: dsl.Metrics,
-    name: str = "",
+    name: str | None = None,
     **inputs: Any,
 ) -> None:
     """Like `execute`, for a step of one cell of an experiment: a failure does not end the other cells.
@@ -257,7 +257,7 @@ def _named(artifact: str, name: object) -> str:
     return f"{artifact} of '{name}'" if name else artifact
 
 
-def _cell_of(source: str | None, settings: dict[str, Any], name: str) -> str:
+def _cell_of(source: str | None, settings: dict[str, Any], name: str | None) -> str:
     """The cell that a step works for: named by what it works on, by `name` if there is one, or by the settings."""
     manifest = manifest_of(source) if source else None
     return manifest.name if manifest else name or str(settings.get("name", "base"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.network import check_network
 from tamis.core.progress import load_packages, loading, told
 from tamis.core.storage import fingerprint
 
@@ -197,15 +198,22 @@ def _load(auto_class: str, model: str, **options: Any) -> Any:
         return getattr(transformers, auto_class).from_pretrained(model, **options)
 
 
+def _looked_in(model: str) -> str:
+    relative = not Path(model).is_dir() and not Path(model).is_absolute()
+    return f" (looked for in {Path.cwd()}, where the command was started)" if relative else ""
+
+
 @contextmanager
 def _explained(model: str) -> Iterator[None]:
-    """Turn what transformers raises for what it cannot load into a `ModelError`."""
+    """Turn what transformers raises for a model into a `ModelError`, or a `SettingsError` on the network."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
+        if not Path(model).is_dir():
+            check_network()
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"cannot load the model '{model}': {first}",
-            allowed="a folder in Hugging Face layout, or a name on the hub",
+            allowed=f"a folder in Hugging Face layout{_looked_in(model)}, or a name on the hub",
             action="check the path or name; offline, give a folder; a gated model needs HF_TOKEN",
         ) from None

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, Typ
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from tamis.core.errors import SettingsError
+from tamis.core.errors import InputError, SettingsError
 from tamis.core.registry import yaml_files
 from tamis.core.secrets import know_setting, shown, shown_input
 from tamis.core.storage import looked_for
+from tamis.core.texts import text_of
 
 if TYPE_CHECKING:
     import yaml
@@ -114,12 +115,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
             f"no settings file at {looked_for(path)}", action="check the path; `examples/` holds files to start from"
         )
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _loader())
+        values = yaml.load(text_of(path.read_bytes(), str(path)), _loader())
+    except InputError as error:
+        raise SettingsError(error.problem, allowed=error.allowed, action=error.action) from None
     except yaml.composer.ComposerError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise SettingsError(f"{path}, line {line}: {error.problem}", action="correct the file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}", action=_cure(error)) from None
+    except RecursionError:
+        raise SettingsError(f"{path} nests deeper than can be read", action="correct the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds a {type(values).__name__}", allowed="a mapping of settings")
     return values
@@ -196,7 +201,7 @@ def shipped_or_own(folder: Path, name: str, *, kind: str, where: str, group: str
         path = files.get(name, path)
     if not path.is_file():
         raise SettingsError(
-            f"{where}: there is no {kind} '{name}', and no file of that name",
+            f"{where}: there is no {kind} '{name}', and no file {looked_for(name)}",
             allowed=f"{', '.join(names)}, or the path of a YAML file",
         )
     return path
@@ -250,7 +255,7 @@ def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str,
                 raise SettingsError(f"--set {override}: '{parent}' is not a section", allowed="section.name=value")
         try:
             place[last] = yaml.load(text, _loader())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise SettingsError(f"--set {override}: '{text}' is not a YAML value") from None
     return merged
 

@@ -40,7 +40,7 @@ from tamis.core.artifacts import (
     manifest_of,
     versions,
 )
-from tamis.core.errors import ArtifactError, TamisError, explained_os_errors
+from tamis.core.errors import ArtifactError, TamisError, explained_os_errors, make_folder
 from tamis.core.hardware import hardware
 from tamis.core.outlook import LookedAtError, Outlook, looking
 from tamis.core.processes import ended_in_order
@@ -375,12 +375,9 @@ def _unless_empty(scratch: Path) -> Iterator[None]:
 def _opened(lock: Path) -> IO[str]:
     """The lock's file in its folder, both made anew where a process that ends removes them at this moment."""
     while True:
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(lock.parent)
+        with suppress(FileNotFoundError):
             return lock.open("w")
-        except (FileNotFoundError, FileExistsError):
-            if lock.parent.is_file():
-                raise
 
 
 def _remove(scratch: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.jsonrows import json_of
 from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
 from tamis.core.storage import download, locate, missing
@@ -91,17 +91,23 @@ _KeptAs = Mapping[str, Callable[[Any], Any]]
 
 
 def _read_parquet(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Columns:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        present = file.schema_arrow.names
-        for column in columns:
-            if present.count(column) > 1:
-                raise ValueError(f"it has the column '{column}' {present.count(column)} times")
-        values: dict[str, list[Any]] = {column: [] for column in columns if column in present}
-        for batch in file.iter_batches(columns=list(values)):
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                values[name] += _kept(column.to_pylist(), name, kept_as)
+    try:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            for column in columns:
+                if present.count(column) > 1:
+                    raise ValueError(f"it has the column '{column}' {present.count(column)} times")
+            values: dict[str, list[Any]] = {column: [] for column in columns if column in present}
+            for batch in file.iter_batches(columns=list(values)):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    values[name] += _kept(column.to_pylist(), name, kept_as)
+    except (OSError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) is not None:  # of the system; one of damaged content has no number
+            raise
+        raise ValueError(f"it is no Parquet file, or damaged: {error}") from None
     return values, present
 
 
@@ -142,7 +148,7 @@ def _read_jsonl(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Column
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json_of(line)
             except ValueError as error:
                 raise ValueError(f"line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):

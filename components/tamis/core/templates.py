@@ -8,9 +8,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tamis.core.errors import ModelError
 from tamis.core.samples import Message
 
 if TYPE_CHECKING:
+    from jinja2 import TemplateError
     from transformers import PreTrainedTokenizerBase
 
 _DAY = datetime(2024, 7, 26)
@@ -31,11 +33,34 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, p
     """A conversation in the tokenizer's chat template, with a `prompt` for an answer at its end if so asked.
 
     Raises:
-        jinja2.TemplateError: when the template refuses the conversation.
+        jinja2.TemplateError: when the template refuses the conversation; one of its subclasses when it has a fault.
     """
+    from jinja2 import TemplateError, TemplateRuntimeError
+
     turns = [{"role": message["role"], "content": message["content"]} for message in messages]
-    rendered: Any = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **PINNED)
+    try:
+        rendered: Any = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **PINNED)
+    except TemplateError:
+        raise
+    except Exception as error:  # of Python, as when a template adds text and numbers
+        raise TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
     return str(rendered)
+
+
+def is_fault(error: TemplateError) -> bool:
+    """Whether a template is wrong, and does not merely refuse a conversation by `raise_exception`."""
+    from jinja2 import TemplateError
+
+    return type(error) is not TemplateError
+
+
+def unusable(model: str, error: TemplateError, *, action: str) -> ModelError:
+    """The error that a chat template cannot be used, which says why and, where that is known, at which line."""
+    line = getattr(error, "lineno", None)
+    words = " ".join(str(error.message or error).split())
+    what = "has a fault" if is_fault(error) else "refuses a user's message"
+    where = f" (line {line})" if line is not None else ""
+    return ModelError(f"the chat template of '{model}' {what}: {words}{where}", action=action)
 
 
 class Unmarkable(Exception):

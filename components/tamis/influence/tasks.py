@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 from tamis.core.conversations import Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
+from tamis.core.jsonrows import json_rows
 from tamis.core.leftout import cure_of
 from tamis.core.samples import Message, fault_of
 from tamis.core.side import OF_ANSWERS, Side, told
@@ -36,16 +36,9 @@ def read_task(settings: TaskSettings, encoder: Encoder, max_left_out_share: floa
         StorageError: when the file cannot be read.
     """
     subtasks: dict[str, list[Tokens]] = {}
-    side = Side(frozenset(("subtask",)))
-    try:
-        text = read_bytes(locate(settings.path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"task {settings.name}: {settings.path} is not UTF-8: {error.reason}") from None
-    for number, line in enumerate(text.split("\n"), 1):  # JSON's strings may hold what Unicode takes for ends of lines
-        if not line.strip():
-            continue
-        where = f"task {settings.name}: {settings.path}, line {number}"
-        subtask, messages = _example(line, where, side)
+    side = fields_beside()
+    for where, row in json_rows(read_bytes(locate(settings.path)), f"task {settings.name}: {settings.path}"):
+        subtask, messages = example_of(row, where, side)
         try:
             subtasks.setdefault(subtask, []).append(encoder.encode(messages))
         except Unusable as reason:
@@ -54,6 +47,11 @@ def read_task(settings: TaskSettings, encoder: Encoder, max_left_out_share: floa
         raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one line")
     _check_side(side, sum(map(len, subtasks.values())), settings, max_left_out_share)
     return Task(settings.name, subtasks, dict(sorted(side.lost.items())))
+
+
+def fields_beside() -> Side:
+    """Counts what examples have beside their conversations, for `example_of`."""
+    return Side(frozenset(("subtask",)))
 
 
 def _check_side(side: Side, examples: int, settings: TaskSettings, most: float) -> None:
@@ -72,12 +70,13 @@ def _check_side(side: Side, examples: int, settings: TaskSettings, most: float) 
     log.warning("%s", problem)
 
 
-def _example(line: str, where: str, side: Side) -> tuple[str, list[Message]]:
+def example_of(row: Any, where: str, side: Side) -> tuple[str, list[Message]]:
+    """The subtask and the conversation of one row of a task's file; `side` counts what it has beside them.
+
+    Raises:
+        InputError: when the row at `where` is no example.
+    """
     allowed = '{"messages": [...]} or {"prompt": "...", "completion": "..."}, with "subtask" if there are several'
-    try:
-        row: Any = json.loads(line)
-    except ValueError:
-        row = None
     if not isinstance(row, dict):
         raise InputError(f"{where} is no JSON object", allowed=allowed)
     messages: Any = row.get("messages")

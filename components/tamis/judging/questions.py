@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.errors import InputError
+from tamis.core.hub import Wanted, load_split
 from tamis.core.jsonrows import json_rows
 from tamis.core.samples import Message, sample_id
 from tamis.core.storage import locate, read_bytes
 from tamis.judging.settings import AnswersContestant, PromptSet
 
 log = logging.getLogger(__name__)
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can hold it, and UTF-8 cannot
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,14 @@ def _lines(path: str, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _hub_rows(prompts: PromptSet, where: str) -> Iterator[tuple[str, Any]]:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError.of("datasets", "hub") from None
-    try:
-        rows = datasets.load_dataset(prompts.dataset, prompts.config, split=prompts.split, revision=prompts.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    default = PromptSet.model_fields["split"].default
+    split = None if prompts.split == default else prompts.split
+    wanted = Wanted(where, str(prompts.dataset), prompts.config, split, prompts.revision, usual=default)
+    rows, taken, _ = load_split(wanted)
+    if split is None and taken not in (None, default):  # the only one of a folder that `save_to_disk` wrote
         raise InputError(
-            f"{where}: cannot load {prompts.dataset}: {str(error).strip().splitlines()[0]}",
-            allowed="a data set of the hub, or a folder with its files",
-            action="check dataset, config and split; offline, give a file by path",
-        ) from None
+            f"{where}: {prompts.dataset} has no split '{default}'", allowed=str(taken), action="name it by `split`"
+        )
     for number, row in enumerate(rows):
         yield f"{where}: {prompts.dataset}, row {number}", row
 
@@ -123,6 +122,8 @@ def _text_at(row: Any, field: str, place: str) -> str:
     value = _at(row, field, place)
     if not isinstance(value, str):
         raise _fault(place, f"'{field}' is no text")
+    if _HALF.search(value):
+        raise _fault(place, f"'{field}' holds half of a surrogate pair, which is no character")
     return value.strip()
 
 

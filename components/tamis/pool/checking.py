@@ -12,6 +12,7 @@ from typing import TypeAlias
 from tamis.core import storage
 from tamis.core.errors import InputError
 from tamis.core.samples import Message
+from tamis.core.saved import is_saved
 from tamis.core.side import Side, told
 from tamis.core.storage import Location
 from tamis.core.tabular import key_of
@@ -20,7 +21,6 @@ from tamis.pool.mapping import Mapping, check_columns, mapping_of
 from tamis.pool.readers import Reader, reader_of
 from tamis.pool.rejects import Reject
 from tamis.pool.rows import matches
-from tamis.pool.saved import is_saved
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import files_at
 

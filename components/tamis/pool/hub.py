@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tamis.core.errors import InputError, MissingExtraError, StorageError
+from tamis.core.hub import Wanted, first_line, load_split
+from tamis.core.network import check_network
 from tamis.core.progress import load_packages
 from tamis.core.storage import fingerprint
 from tamis.pool.openings import Rows
 from tamis.pool.readers import ARROW_ROWS, rows_of_arrow
-from tamis.pool.saved import is_saved, load_saved
 
 if TYPE_CHECKING:
     from tamis.pool.settings import Source
@@ -42,6 +43,9 @@ def as_last_seen(commits: Mapping[str, str]) -> Iterator[None]:
 def revision_of(dataset: str, revision: str | None) -> str:
     """What identifies the content of `dataset`: a fingerprint of a local folder, the commit on the hub, or, where the
     hub cannot be asked, the name of the branch.
+
+    Raises:
+        SettingsError: when a proxy or a certificate of the environment cannot be used.
     """
     if Path(dataset).is_dir():
         return f"sha256:{fingerprint(dataset)}"
@@ -57,6 +61,7 @@ def _commit(dataset: str, revision: str | None) -> str | None:
         from huggingface_hub import HfApi
     except ImportError:
         raise MissingExtraError.of("datasets", "hub") from None
+    check_network()
     try:
         sha: str | None = HfApi().dataset_info(dataset, revision=revision, timeout=_TIMEOUT).sha
     except Exception as error:
@@ -86,7 +91,8 @@ class DatasetReader:
     def __init__(self, source: Source, revision: str) -> None:
         # A branch stays what the user called it, so that the cache finds it when there is no network.
         pinned = revision if _COMMIT.fullmatch(revision) else source.revision
-        self._data, split, others = _load(source, pinned)
+        wanted = Wanted(f"source '{source.name}'", str(source.dataset), source.config, source.split, pinned)
+        self._data, split, others = load_split(wanted)
         self.taken: dict[str, Any] = ({"split": split} if split else {}) | ({"other_splits": others} if others else {})
         if others:
             log.warning(
@@ -133,7 +139,9 @@ def opened_as_stream(source: Source) -> StreamReader:
         StorageError: when it cannot be reached, or there is none of this name: no more can be told without a network.
         InputError: when it is there, and has no such split or configuration, or cannot be read.
         MissingExtraError: when `datasets` is not installed.
+        SettingsError: when a proxy or a certificate of the environment cannot be used.
     """
+    check_network()
     try:
         load_packages("datasets")
         import datasets
@@ -145,57 +153,10 @@ def opened_as_stream(source: Source) -> StreamReader:
         info = (data.info.splits or {}).get(split)
         return StreamReader(data, getattr(info, "num_examples", None) or None)
     except (OSError, datasets.exceptions.DatasetsError) as error:  # ConnectionError and FileNotFoundError among them
-        raise StorageError(f"the hub does not give the data set '{name}': {_first_line(error)}") from None
+        raise StorageError(f"the hub does not give the data set '{name}': {first_line(error)}") from None
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"cannot load the data set '{name}' (split {split}): {_first_line(error)}",
+            f"cannot load the data set '{name}' (split {split}): {first_line(error)}",
             allowed="a data set on the hub, or a folder with its files",
             action="correct the name, or begin without it and add it to the file with its `split` and `config`",
         ) from None
-
-
-def _load(source: Source, revision: str | None) -> tuple[Any, str | None, list[str]]:
-    """Load the split that `source` names.
-
-    Returns:
-        A data set, the split it is, and those that are there too where the source names none.
-
-    Raises:
-        InputError: when the data set, its configuration or its split does not exist or cannot be reached or read.
-        MissingExtraError: when `datasets` is not installed.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError.of("datasets", "hub") from None
-    name, split = str(source.dataset), source.split or "train"
-    if is_saved(name):
-        return load_saved(source)
-    try:
-        local = Path(name).is_dir()
-        data = datasets.load_dataset(name, source.config, split=split, revision=None if local else revision)
-        others = [str(other) for other in data.info.splits or () if str(other) != split and source.split is None]
-        return data, split, others
-    except datasets.exceptions.DatasetsError as error:
-        problem, action = _first_line(error), "check the name; a gated data set needs HF_TOKEN"
-        if isinstance(error, datasets.exceptions.DatasetGenerationError):
-            problem = f"{problem} ({_first_line(error.__cause__ or error)})"
-            action = "correct its files, or give them as `path`, which rejects single bad rows"
-    except FileNotFoundError as error:
-        problem, action = _first_line(error), "check the name; a gated data set needs HF_TOKEN"
-    except ValueError as error:  # an unknown split or configuration
-        problem, action = _first_line(error), "correct the source's `split`, `config` or `revision`"
-    except RuntimeError as error:  # a loading script
-        problem, action = _first_line(error), "try the hub's own conversion, `revision: refs/convert/parquet`"
-    except ConnectionError as error:
-        problem = f"{_first_line(error)}, and it is not in the local cache"
-        action = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; without network, give files as `path`"
-    raise InputError(
-        f"source '{source.name}': cannot load the data set '{name}' (split {split}): {problem}",
-        allowed="a data set on the hub, or a folder with its files",
-        action=action,
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tamis.core.errors import InputError
+from tamis.core.jsonrows import json_of
 from tamis.core.samples import FIELDS, FIELDS_OF_A_MESSAGE, Message, fault_of
 from tamis.core.side import OF_ANSWERS
 from tamis.pool.openings import Fields
@@ -180,8 +181,8 @@ def _turns(value: Any, names: _Names, beside: dict[str, list[Any]]) -> list[Mess
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            value = json_of(value)
+        except ValueError as error:
             raise Reject("wrong type", f"the messages are text, and that is no JSON: {error}") from None
     if isinstance(value, dict):
         role, content = names.in_turn(value)

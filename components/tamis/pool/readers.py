@@ -8,7 +8,6 @@ fields, or a `Reject` in their place.
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.jsonrows import json_of
 from tamis.core.texts import START, check_encoding, text_of
 from tamis.pool.csvs import CsvReader
 from tamis.pool.openings import MIB, Fields, Rows, opened, too_long
@@ -108,8 +108,8 @@ class JsonArrayReader:
             )
         try:
             with opened(path) as file:
-                self._values = json.loads(text_of(file.read(), str(path)))
-        except (ValueError, RecursionError) as error:
+                self._values = json_of(text_of(file.read(), str(path)))
+        except ValueError as error:
             raise InputError(f"{path} is not JSON: {error}", action="correct the file, or get it again") from None
         if not isinstance(self._values, list):
             raise InputError(f"{path} holds JSON of type {type(self._values).__name__}", allowed="an array of objects")
@@ -197,10 +197,10 @@ def _skip_line(file: IO[bytes], piece: int) -> None:
 
 def _object_of(text: bytes) -> Fields | Reject:
     try:
-        value = json.loads(text.decode())
+        value = json_of(text.decode())
     except UnicodeDecodeError as error:
         return Reject("not UTF-8", f"the line is not UTF-8: byte {error.start}")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return Reject("broken JSON", f"no JSON: {error}")
     return _fields_of(value)
 

@@ -14,11 +14,12 @@ from pydantic import Field
 from tamis.core import storage
 from tamis.core.artifacts import MANIFEST, Artifact
 from tamis.core.errors import InputError, SettingsError, StorageError, explained_os_errors
+from tamis.core.hub import Wanted
+from tamis.core.saved import DESCRIPTIONS, is_saved, load_saved
 from tamis.core.settings import Settings, parse
 from tamis.core.storage import Location
 from tamis.pool import hub, recipes
 from tamis.pool.readers import SUFFIXES, reader_of
-from tamis.pool.saved import DESCRIPTIONS, is_saved, load_saved
 from tamis.pool.settings import PoolSettings, Source
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def count_rows(path: str, settings: PoolSettings) -> int:
         StorageError: when nothing is there.
     """
     if is_saved(path):
-        return int(load_saved(Source(name=path, dataset=path))[0].num_rows)
+        return int(load_saved(Wanted(path, path))[0].num_rows)
     return sum(_rows_of(Path(str(file)), settings) for _, file in files_at(path))
 
 

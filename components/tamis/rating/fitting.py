@@ -48,7 +48,7 @@ def start_of(value: Any) -> tuple[str, ...]:
         return (_plain(value),) if value.strip() else ()
     if not isinstance(value, list):
         return ()
-    texts = []
+    texts: list[str] = []
     for turn in value[:_TURNS]:
         text = (
             next((turn[name] for name in ("content", "value") if name in turn), "") if isinstance(turn, dict) else turn

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,9 +22,11 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.jsonrows import json_of
 from tamis.core.progress import Progress
 from tamis.core.steps import Uri
 from tamis.core.storage import locate, read_bytes, write_bytes
+from tamis.core.texts import text_of
 from tamis.selection.markdown import table
 from tamis.selection.runs import FEWEST, Numbers, Runs, Texts
 
@@ -162,18 +163,18 @@ def _records(file: str) -> Iterator[Any]:
     if suffix not in {".jsonl", ".json", ".csv", ".txt"}:
         raise SettingsError(f"{file} ends in '{suffix}'", allowed=_FORMATS, action="convert or rename it")
     try:
-        text = read_bytes(locate(file)).decode("utf-8-sig")
+        text = text_of(read_bytes(locate(file)), file)
         if suffix == ".jsonl":
-            yield from (json.loads(line) for line in text.split("\n") if line.strip())
+            yield from (json_of(line) for line in text.split("\n") if line.strip())
         elif suffix == ".json":
-            value = json.loads(text)
+            value = json_of(text)
             lists = [item for item in value.values() if isinstance(item, list)] if isinstance(value, dict) else [value]
             yield from lists[0] if len(lists) == 1 and isinstance(lists[0], list) else [value]
         elif suffix == ".csv":
             yield from (row for row in csv.reader(io.StringIO(text, newline="")) if row)  # a header may be data, too
         else:
             yield from (line for line in text.split("\n") if line.strip())
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{file} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
 
 

@@ -6,21 +6,30 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tamis.core.conversations import Encoder, Format, Unusable, chat_tokenizer
 from tamis.core.errors import SettingsError, TamisError
 from tamis.core.leftout import cure_of
+from tamis.core.llm.backends.encoding import around, asking_tokenizer
+from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.lora import Lora, check_lora
-from tamis.core.models import load_config, vocabulary_of
+from tamis.core.models import load_config, load_tokenizer, vocabulary_of
+from tamis.core.references import walk
 from tamis.core.samples import Message
 from tamis.evaluation.checks import check_room
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.suite import Places, Suite, load_entries, open_suite, own_index
 from tamis.finetuning.conversations import check_tokenizer
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.judging.settings import ModelContestant
 from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.checks.models import in_cache
+from tamis_pipelines.checks.services import asked_of
 from tamis_pipelines.settings import RunSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Look = Callable[[], str]
 _ANSWERED = [Message(role="user", content="One and one?"), Message(role="assistant", content="Two.")]
@@ -62,11 +71,18 @@ def _looks(settings: RunSettings) -> Iterator[tuple[str, Look]]:
         if find_spec("peft") is not None:
             where = "influence.warmup"
             yield f"{where}.targets", partial(_lora, less.warmup, less.model, less.revision, where)
+    yield from _looks_at_answering(settings)
     for name in settings.scores:
         section = getattr(settings, name)
         tried = section.measure.tokenizer() if isinstance(section, ScoringSettings) else None
         if tried is not None and _is_here(tried[0]):
             yield f"{name}.model: tokenizer", partial(_tokens, *tried, name)
+
+
+def _looks_at_answering(settings: RunSettings) -> Iterator[tuple[str, Look]]:
+    for where, model, revision, style in _answering(settings):
+        if _is_here(model):
+            yield f"{where}: tokenizer", partial(_asked, model, revision, style)
 
 
 def _is_here(model: str) -> bool:
@@ -87,6 +103,32 @@ def _tokens(model: str, revision: str | None, style: Format, stage: str) -> str:
             f"'{model}' cannot take a plain question and answer in the format {style}: {reason}",
             action=cure_of(str(reason), stage),
         ) from None
+    return _sizes(tokenizer, known)
+
+
+def _asked(model: str, revision: str | None, style: Format | None) -> str:
+    """Look at a model that answers, in the chat template of `style`; None: in no template."""
+    tokenizer = load_tokenizer(model, revision) if style is None else asking_tokenizer(model, revision, style)
+    if style is not None and tokenizer.chat_template:  # that there is none is said elsewhere
+        around(tokenizer)
+    return _sizes(tokenizer, vocabulary_of(model, revision))
+
+
+def _answering(settings: RunSettings) -> Iterator[tuple[str, str, str | None, Format | None]]:
+    """The dotted place, model, revision and format of every model of this machine that is asked, or scores."""
+    for where, one in asked_of(settings).items():
+        if isinstance(one, ModelContestant | LocalModelSettings):
+            yield where, one.model, one.revision, one.format if isinstance(one, ModelContestant) else "chat"
+    for name in settings.scores:
+        section = getattr(settings, name)
+        if isinstance(section, ScoringSettings) and section.measure.tokenizer() is None:  # else looked at as trained
+            for field in walk(section.measure, name):
+                if field.reference is not None and field.reference.to == "model":
+                    revision = getattr(field.owner, field.where.rpartition(".")[2].replace("model", "revision"), None)
+                    yield field.where, str(field.value), revision, None
+
+
+def _sizes(tokenizer: PreTrainedTokenizerBase, known: int) -> str:
     beyond = sorted(word for word, number in tokenizer.get_vocab().items() if number >= known)
     if not beyond:
         return f"{len(tokenizer):,} tokens, all of them known to the model"

@@ -9,7 +9,17 @@ import pytest
 from pydantic import Field
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import Settings, hash_of, load, load_yaml, parse, said, understood, with_overrides
+from tamis.core.settings import (
+    Settings,
+    hash_of,
+    load,
+    load_yaml,
+    parse,
+    said,
+    shipped_or_own,
+    understood,
+    with_overrides,
+)
 
 
 class Cat(Settings):
@@ -83,6 +93,38 @@ def test_a_file_that_holds_no_settings_says_why(tmp_path: Path, text: str | None
         file.write_text(text)
     with pytest.raises(SettingsError, match=words):
         load(House, file)
+
+
+@pytest.mark.parametrize(
+    ("data", "action"),
+    [
+        ("rooms: 1\n".encode("utf-16"), "iconv -f UTF-16"),
+        ("rooms: 1\n".encode("utf-16-le"), "iconv -f UTF-16LE"),
+        ("name: Größe\n".encode("latin-1"), "iconv"),
+        (b"rooms: " + b"[" * 100_000, "correct"),
+    ],
+)
+def test_a_file_in_another_encoding_or_too_deep_says_what_to_do(tmp_path: Path, data: bytes, action: str) -> None:
+    (tmp_path / "house.yaml").write_bytes(data)
+    with pytest.raises(SettingsError) as refused:
+        load(House, tmp_path / "house.yaml")
+    assert refused.value.code == "settings"
+    assert action in refused.value.action
+
+
+def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "house.yaml").write_text("rooms: 2\n", encoding="utf-8-sig")
+    assert load(House, tmp_path / "house.yaml").rooms == 2
+
+
+def test_an_own_file_that_is_nowhere_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError) as refused:
+        shipped_or_own(tmp_path, "own/prompt.yaml", kind="prompt", where="prompt")
+    assert refused.value.code == "settings"
+    assert str(tmp_path) in refused.value.problem
 
 
 def test_overrides_reach_into_sections_and_are_yaml() -> None:

@@ -252,6 +252,14 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, body: C
     assert body.calls == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc")
+@pytest.mark.parametrize("out", ["/proc/x", "/proc/x/y"])
+def test_a_place_where_no_folder_can_be_made_is_an_error_and_not_waited_for(body: Counter, out: str) -> None:
+    with pytest.raises(StorageError) as refused:
+        run_step("test", "pool", Words(), body, out=out)
+    assert (refused.value.code, body.calls) == ("storage", 0)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

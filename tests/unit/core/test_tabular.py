@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.errors import InputError, StorageError
+from tamis.core.idfiles import read_ids
 from tamis.core.tabular import local_copy, read_columns
 
 
@@ -41,3 +42,41 @@ def test_a_file_in_utf_16_is_told_how_to_convert_it(tmp_path: Path, suffix: str)
     with pytest.raises(InputError) as error:
         read_columns(path, ["a"], shown="a")
     assert (error.value.allowed, "iconv" in error.value.action) == ("UTF-8", True)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("line", [DEEP, f'{{"a": {DEEP}', "{"])
+def test_a_line_that_is_no_json_or_nests_too_deep_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"a": 1}}\n{line}\n')
+    with pytest.raises(InputError) as refused:
+        read_columns(path, ["a"], shown="it")
+    assert refused.value.code == "input"
+    assert "line 2" in refused.value.problem
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd"])
+def test_a_damaged_page_of_a_parquet_file_is_the_file_s_fault(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": [f"{i:032x}" for i in range(5000)]}), path, compression=compression)
+    data = bytearray(path.read_bytes())
+    data[200:2000] = b"\xff" * 1800
+    path.write_bytes(data)
+    with pytest.raises(InputError) as refused:
+        read_columns(path, ["a"], shown="it")
+    assert (refused.value.code, refused.value.problem.startswith("it: ")) == ("input", True)
+    with pytest.raises(InputError) as refused:
+        read_ids(write_ids(path), setting="exclude")
+    assert refused.value.code == "input"
+
+
+def write_ids(damaged: Path) -> str:
+    """The same damage in a file of ids."""
+    path = damaged.with_name("ids.parquet")
+    pq.write_table(pa.table({"id": [f"{i * 7919:032x}" for i in range(5000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[200:2000] = b"\xff" * 1800
+    path.write_bytes(data)
+    return str(path)

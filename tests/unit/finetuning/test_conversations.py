@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable, chat_tokenizer
 from tamis.core.errors import InputError, ModelError, SettingsError
+from tamis.core.leftout import REFUSED
 from tamis.core.samples import Message
 from tamis.finetuning.conversations import write_tokens
 from tamis.finetuning.settings import FinetuningSettings
@@ -187,14 +188,30 @@ def test_the_chat_format_needs_a_chat_template(smollm2: str, tmp_path: Path) -> 
         chat_tokenizer(str(tmp_path), None, "chat")
 
 
-def test_a_chat_template_that_is_no_jinja_is_the_model_s_fault(smollm2: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content }}",
+        "{% for m in messages %}{{ m.content.no.such }}{% endfor %}",
+        "{% for m in messages %}{{ m.content + 1 }}{% endfor %}",
+    ],
+)
+def test_a_chat_template_with_a_fault_is_the_model_s_fault(smollm2: str, tmp_path: Path, template: str) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}"
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as refused:
         chat_tokenizer(str(tmp_path), None, "chat")
+    assert refused.value.code == "model"
+
+
+def test_a_fault_with_one_sample_alone_leaves_that_sample_out(smollm2: str, tmp_path: Path) -> None:
+    encoder = Encoder(tokenizer_of(smollm2, "{% for m in messages %}{{ 1 // (9 - m.content|length) }}{% endfor %}"), 64)
+    with pytest.raises(Unusable) as left_out:
+        encoder.encode(conversation("Nine char", "1"))
+    assert str(left_out.value) == REFUSED
 
 
 def write_subset(path: Path, samples: Sequence[Sequence[Message]]) -> Path:

@@ -276,7 +276,9 @@ def test_what_a_task_s_examples_lose_is_counted_and_limited(
     [
         ("", "has no examples"),
         ("{}\n", "line 1: no messages|line 1: "),
-        ('{"prompt": "a", "completion": "b"}\nnonsense\n', "line 2 is no JSON object"),
+        ('{"prompt": "a", "completion": "b"}\nnonsense\n', "line 2: not JSON"),
+        ("[1]\n", "row 0 is no JSON object"),
+        ('{"prompt": "a", "completion": "b"}\n' + '{"prompt":' + "[" * 100_000, "line 2: not JSON"),
         ('{"prompt": "a"}\n', "line 1: "),
         ('{"prompt": "a", "completion": " "}\n', "line 1: message 2"),
     ],

@@ -60,6 +60,20 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, seen: str) -> None:
         questions_of(PromptSet(name="test", path=str(tmp_path / "set.jsonl")))
 
 
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00 x"])
+def test_half_of_a_surrogate_pair_is_refused_in_prompts_and_in_answers(tmp_path: Path, half: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f'{{"prompt": "Good?", "answer": "Yes {half}"}}\n')
+    with pytest.raises(InputError) as refused:
+        given_answers(AnswersContestant(name="other", path=str(file)))
+    assert refused.value.code == "input"
+    assert "line 1: 'answer'" in refused.value.problem
+    file.write_text(f'{{"prompt": "Good? {half}"}}\n')
+    with pytest.raises(InputError) as refused:
+        questions_of(PromptSet(name="test", path=str(file)))
+    assert "line 1: 'prompt'" in refused.value.problem
+
+
 def test_a_file_that_is_empty_or_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no line"):
         questions_of(prompt_set(tmp_path, []))
@@ -118,3 +132,34 @@ def test_a_file_in_which_no_row_has_an_answer_is_an_error(tmp_path: Path) -> Non
     (tmp_path / "answers.jsonl").write_text('{"prompt": "Q", "answer": null}')
     with pytest.raises(InputError):
         given_answers(AnswersContestant(name="a", path=str(tmp_path / "answers.jsonl")))
+
+
+def test_a_folder_of_save_to_disk_is_read_and_its_splits_are_told(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra 'hub'")
+    rows = datasets.Dataset.from_dict({"prompt": ["One?", "Two?"]})
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": rows.select([0]), "test": rows.select([1])}).save_to_disk(tmp_path / "two")
+    datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "other")
+
+    def texts(folder: str, **given: Any) -> list[str]:
+        return [one.text for one in questions_of(PromptSet(name="test", dataset=str(tmp_path / folder), **given))]
+
+    assert texts("one") == ["One?", "Two?"]
+    assert texts("two") == ["Two?"]
+    assert texts("two", split="train") == ["One?"]
+    assert texts("other", split="train[:1]") == ["One?"]
+    for folder, given in (("other", {}), ("two", {"split": "validation"})):
+        with pytest.raises(InputError) as refused:
+            texts(folder, **given)
+        assert (refused.value.code, "train" in refused.value.allowed) == ("input", True)
+        assert "`split`" in refused.value.action
+
+
+def test_a_loading_script_says_how_to_read_the_set_without_it(tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="needs the extra 'hub'")
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text("raise SystemExit('run')")
+    with pytest.raises(InputError) as refused:
+        questions_of(PromptSet(name="test", dataset=str(tmp_path / "script")))
+    assert refused.value.code == "input"
+    assert "refs/convert/parquet" in refused.value.action

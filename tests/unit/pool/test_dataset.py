@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, SettingsError
+from tamis.core.hub import Wanted, load_split
 from tamis.pool import hub
+from tamis.pool.settings import Source
 from tests.unit.pool.making import make, pairs, turns, write_csv, write_jsonl
 
 datasets = pytest.importorskip("datasets", reason="needs the extra 'hub'")
@@ -110,6 +112,27 @@ def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path, source: d
     assert "not in the local cache" in error.value.problem
     assert "give files as `path`" in error.value.action
     assert not (tmp_path / "pool").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("HTTPS_PROXY", "bogus://x"), ("SSL_CERT_FILE", "/no/such/file.pem")])
+def test_a_network_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for other in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.upper(), raising=False)
+    monkeypatch.setenv(name, value)
+    for reading in (
+        lambda: make(tmp_path / "pool", {"dataset": "tatsu-lab/alpaca"}),
+        lambda: hub.opened_as_stream(Source(name="s", dataset="tatsu-lab/alpaca")),
+        lambda: load_split(Wanted("here", "tatsu-lab/alpaca")),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            reading()
+        assert refused.value.code == "settings"
+        assert name in refused.value.problem
+        assert value in refused.value.problem
+    make(tmp_path / "local", {"dataset": str(folder_with_splits(tmp_path / "data"))})  # which needs none
 
 
 def test_a_commit_is_its_own_revision_and_a_branch_that_nobody_resolves_too() -> None:

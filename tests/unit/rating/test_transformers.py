@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import ModelError
+from tamis.core.leftout import BEYOND
 from tamis.core.llm.backend import Answer, Request
 from tamis.core.llm.backends.encoding import shorten_middle
 from tamis.core.llm.backends.sampling import Sampling
@@ -254,6 +255,56 @@ def test_a_model_without_a_chat_template_is_refused(copy_of_the_model: Path) -> 
     (copy_of_the_model / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="no chat template"):
         TransformersBackend(TransformersSettings(model=str(copy_of_the_model)), PROMPT, Sampling())
+
+
+BROKEN = (
+    "{% for m in messages %}{{ m.content ",  # TemplateSyntaxError
+    "{% for m in messages %}{{ m.content.no.such }}{% endfor %}",  # UndefinedError
+    "{% for m in messages %}{{ m.content + 1 }}{% endfor %}",  # TypeError
+    "{{ raise_exception('not like this') }}",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", BROKEN)
+def test_a_chat_template_with_a_fault_is_an_error_of_the_model(copy_of_the_model: Path, template: str) -> None:
+    (copy_of_the_model / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError) as refused:
+        TransformersBackend(TransformersSettings(model=str(copy_of_the_model)), PROMPT, Sampling())
+    assert refused.value.code == "model"
+    assert str(copy_of_the_model) in refused.value.problem
+    assert "chat_template.jinja" in refused.value.action
+
+
+def with_vocabulary(folder: Path, tokens: int) -> TransformersBackend:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": tokens}))
+    return TransformersBackend(TransformersSettings(model=str(folder)), PROMPT, Sampling())
+
+
+@pytest.mark.slow
+def test_samples_with_tokens_that_the_model_does_not_know_are_not_asked_about(copy_of_the_model: Path) -> None:
+    whole = with_vocabulary(copy_of_the_model, 49152)
+    ids = [max(encoded.ids) for encoded in whole._encoding.encode(TEXTS)]
+    most = max(*whole._encoding.head, *whole._encoding.tail, *ids)
+    words = (whole._tokenizer.decode([token]) for token in range(49151, most, -1))
+    rare = next(word for word in words if max(whole._ids_of(f"a {word}"), default=0) > most)
+    texts = [*TEXTS, f"a {rare}"]
+    smaller = with_vocabulary(copy_of_the_model, most + 1)
+    assert [size.unknown for size in smaller.measure(texts)] == [False] * len(TEXTS) + [True]
+    ((answer,),) = smaller.answer(iter([[Request("b" * 32, texts[-1])]]))
+    assert (answer.id, answer.problem, answer.error, answer.text) == ("b" * 32, "refused", BEYOND, "")
+    with pytest.raises(ModelError) as refused:
+        with_vocabulary(copy_of_the_model, max(whole._encoding.head))
+    assert refused.value.code == "model"
+
+
+def test_a_model_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as refused:
+        TransformersBackend(TransformersSettings(model="models/nowhere"), PROMPT, Sampling())
+    assert refused.value.code == "model"
+    assert str(tmp_path) in refused.value.allowed
 
 
 def test_a_model_that_is_nowhere_is_a_clear_error(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ class Size:
     """How much a sample asks of a backend: tokens of the whole prompt, and whether it must be shortened, or cannot.
 
     `completion_tokens` are those that an answer is thought to take, `most_completion_tokens` those that it may take.
+    `unknown` says that the sample has a token that the model does not know.
     """
 
     prompt_tokens: int
@@ -93,6 +94,12 @@ class Size:
     shortened: bool = False
     too_long: bool = False
     most_completion_tokens: int = 0
+    unknown: bool = False
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why it cannot be asked about; None where it can."""
+        return "too_long" if self.too_long else "refused" if self.unknown else None
 
 
 class Backend(Protocol):

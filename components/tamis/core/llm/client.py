@@ -15,11 +15,11 @@ from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
 from tamis.core.llm.health import Course, Health
 from tamis.core.llm.limits import Amounts, Gate, RateLimits, happens_within
-from tamis.core.llm.network import check_network, uses_socks
 from tamis.core.llm.replies import Reply, reply_of
 from tamis.core.llm.settings import ServiceSettings
 from tamis.core.llm.usage import Usage, usage_in
 from tamis.core.llm.wordings import cure_of
+from tamis.core.network import check_network, uses_socks
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from tamis.core.conversations import Format, chat_tokenizer
 from tamis.core.errors import ModelError
+from tamis.core.leftout import BEYOND, cure_of
 from tamis.core.llm.backend import Prompt, Size
 from tamis.core.models import load_tokenizer
 from tamis.core.samples import Message
-from tamis.core.templates import PlainWords, render
+from tamis.core.templates import PlainWords, render, unusable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +24,7 @@ _BLOCK = 1000  # texts handed to the tokenizer at once
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A sample's token ids and its size. The ids are empty where it is too long."""
+    """A sample's token ids and its size. The ids are empty where it cannot be asked about."""
 
     ids: list[int]
     size: Size
@@ -41,27 +42,30 @@ class PromptEncoding:
         context: most tokens that the model can take; None where it names no limit.
         answer: most tokens that the answer takes.
         limit: most tokens of a sample.
+        vocabulary: number of tokens that the model knows; None: all that the tokenizer has.
 
     Raises:
-        ModelError: when the tokenizer has no usable chat template, or the context has no room beside the prompt.
+        ModelError: when the tokenizer has no usable chat template, the prompt has tokens that the model does not know,
+            or the context has no room beside the prompt.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, context: int | None, answer: int, limit: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Prompt,
+        *,
+        context: int | None,
+        answer: int,
+        limit: int,
+        vocabulary: int | None = None,
     ) -> None:
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"the model '{tokenizer.name_or_path}' has no chat template, so it cannot be asked",
-                allowed="a chat (instruct) model",
-                action="name the instruct version of the model",
-            )
-        asked = Message(role="user", content=prompt.before + _PLACE + prompt.after)
-        head, place, tail = render(tokenizer, [asked], prompt=True).partition(_PLACE)
-        if not place:
-            raise ModelError(f"the chat template of '{tokenizer.name_or_path}' leaves the user's message out")
+        head, tail = around(tokenizer, prompt.before, prompt.after)
         self._words = PlainWords(tokenizer)
         self.head: list[int] = tokenizer(head, add_special_tokens=False)["input_ids"]
         self.tail: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"]
+        self._vocabulary = vocabulary
+        if not self._knows([*self.head, *self.tail]):
+            raise ModelError(f"the prompt of '{tokenizer.name_or_path}' has {BEYOND}", action=cure_of(BEYOND, ""))
         self._marker = None if prompt.marker is None else self._ids_of([f"\n\n{prompt.marker}\n\n"])[0]
         self._around = len(self.head) + len(self.tail)
         self._whole = None if prompt.form else _Whole(tokenizer, self._words, head, tail, self.head, self.tail)
@@ -82,7 +86,9 @@ class PromptEncoding:
         return self._around + self._limit
 
     def complaint(self, size: Size) -> str:
-        """Why a sample of this size is too long."""
+        """Why a sample of this size cannot be asked about."""
+        if size.unknown:
+            return BEYOND
         what = "the model's context" if self._marker else "max_sample_tokens, or the model's context"
         return f"longer than {what}: {size.prompt_tokens} tokens"
 
@@ -93,8 +99,13 @@ class PromptEncoding:
             ids = self._ids_of(block)
             yield from map(self._fitted, ids if self._whole is None else map(self._whole.ids, block, ids))
 
+    def _knows(self, ids: Sequence[int]) -> bool:
+        return self._vocabulary is None or max(ids, default=0) < self._vocabulary
+
     def _fitted(self, ids: list[int]) -> Encoded:
         tokens = len(self.head) + len(ids) + len(self.tail)
+        if not self._knows(ids):
+            return Encoded([], Size(tokens, unknown=True))
         if tokens <= self.longest_prompt:
             return Encoded(ids, Size(tokens))
         if self._marker is None or self._limit - len(self._marker) < _LEAST:
@@ -135,6 +146,32 @@ class _Whole:
                 return list(whole[len(self.head) :])
         head, tail = self._apart
         return [*head[len(self.head) :], *alone, *tail]
+
+
+def around(tokenizer: PreTrainedTokenizerBase, before: str = "", after: str = "") -> tuple[str, str]:
+    """What the chat template, and a prompt's own words in it, put in front of a sample and behind it.
+
+    Raises:
+        ModelError: when there is no chat template, or it has a fault, or it refuses or leaves out a user's message.
+    """
+    from jinja2 import TemplateError
+
+    name = tokenizer.name_or_path
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the model '{name}' has no chat template, so it cannot be asked",
+            allowed="a chat (instruct) model",
+            action="name the instruct version of the model",
+        )
+    try:
+        text = render(tokenizer, [Message(role="user", content=before + _PLACE + after)], prompt=True)
+    except TemplateError as error:
+        action = "correct chat_template.jinja beside the model, or name another model"
+        raise unusable(name, error, action=action) from None
+    head, place, tail = text.partition(_PLACE)
+    if not place:
+        raise ModelError(f"the chat template of '{name}' leaves the user's message out")
+    return head, tail
 
 
 def asking_tokenizer(model: str, revision: str | None, style: Format) -> PreTrainedTokenizerBase:

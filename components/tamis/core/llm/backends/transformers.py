@@ -82,6 +82,7 @@ class TransformersBackend:
             context=getattr(config.get_text_config(), "max_position_embeddings", None),
             answer=longest,
             limit=settings.max_sample_tokens,
+            vocabulary=getattr(config.get_text_config(), "vocab_size", None),
         )
         # A branch of the hub moves; the commit that it stands for today is what the ratings belong to.
         self._revision = getattr(config, "_commit_hash", None) or settings.revision
@@ -125,15 +126,15 @@ class TransformersBackend:
 
     def _answer(self, requests: list[Request]) -> Iterator[list[Answer]]:
         items: list[_Item] = []
-        too_long: list[Answer] = []
+        unasked: list[Answer] = []
         for request, encoded in zip(requests, self._encoding.encode([r.text for r in requests]), strict=True):
-            if encoded.size.too_long:
+            if (problem := encoded.size.problem) is not None:
                 error = self._encoding.complaint(encoded.size)
-                too_long.append(Answer(request.id, problem="too_long", error=error))
+                unasked.append(Answer(request.id, problem=problem, error=error))
             else:
                 items.append((request, encoded))
-        if too_long:
-            yield too_long
+        if unasked:
+            yield unasked
         # Free text may become as long as it is allowed to; an answer of numbers is short.
         extra = len(self._encoding.tail) + (self._settings.max_new_tokens if self._form is None else 0)
         for places in batches([len(encoded.ids) + extra for _, encoded in items], self._batch_tokens):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -81,6 +81,7 @@ class VllmBackend:
             context=longest if isinstance(longest, int) else context,
             answer=settings.max_new_tokens,
             limit=settings.max_sample_tokens,
+            vocabulary=getattr(config.get_text_config(), "vocab_size", None),
         )
         self._revision = getattr(config, "_commit_hash", None) or settings.revision
 
@@ -112,7 +113,7 @@ class VllmBackend:
         """The sizes of samples, exact by the model's tokenizer but for the answer's tokens."""
         sizes = (encoded.size for encoded in self._encoding.encode(texts))
         tokens = answer_tokens(self._form, self._settings.max_new_tokens)
-        return [Size(size.prompt_tokens, tokens, size.shortened, size.too_long) for size in sizes]
+        return [replace(size, completion_tokens=tokens) for size in sizes]
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
         """Ask; an answer comes as soon as it is there.
@@ -121,15 +122,15 @@ class VllmBackend:
             ModelError: when the engine cannot be started, or dies.
             MissingExtraError: when vLLM is not installed.
         """
-        too_long: list[Answer] = []
+        unasked: list[Answer] = []
 
         def jobs() -> Iterator[_Job]:
             for group in groups:
                 for request in group:
                     (encoded,) = self._encoding.encode([request.text])
-                    if encoded.size.too_long:
+                    if (problem := encoded.size.problem) is not None:
                         error = self._encoding.complaint(encoded.size)
-                        too_long.append(Answer(request.id, problem="too_long", error=error))
+                        unasked.append(Answer(request.id, problem=problem, error=error))
                     else:
                         yield _Job(request, encoded)
 
@@ -139,9 +140,9 @@ class VllmBackend:
                 answer_of(job.request, reply, shortened=job.encoded.size.shortened, form=self._form)
                 for job, reply in outcomes
             ]
-            yield answers + too_long
-            too_long.clear()
-        yield too_long
+            yield answers + unasked
+            unasked.clear()
+        yield unasked
 
     def close(self) -> None:
         """End the engine, if it was started."""

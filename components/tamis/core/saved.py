@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from tamis.core.errors import InputError, MissingExtraError, explained_os_errors
 
 if TYPE_CHECKING:
-    from tamis.pool.settings import Source
+    from tamis.core.hub import Wanted
 
 _OF_ONE, _OF_SPLITS = "state.json", "dataset_dict.json"
 # Files that say what a data set is, and hold no rows.
 DESCRIPTIONS = (_OF_ONE, _OF_SPLITS, "dataset_info.json", "dataset_infos.json")
-_USUAL = "train"
 
 
 def is_saved(path: str) -> bool:
@@ -24,8 +23,8 @@ def is_saved(path: str) -> bool:
     return described or (folder / _OF_SPLITS).is_file()
 
 
-def load_saved(source: Source) -> tuple[Any, str | None, list[str]]:
-    """The rows that `source` names of the folder `source.dataset`.
+def load_saved(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
+    """The rows that `wanted` names of the folder `wanted.dataset`.
 
     Returns:
         A data set, the split it is (None where it has no name), and the other splits of the folder.
@@ -39,34 +38,34 @@ def load_saved(source: Source) -> tuple[Any, str | None, list[str]]:
         import datasets
     except ImportError:
         raise MissingExtraError.of("datasets", "hub") from None
-    folder = str(source.dataset)
+    folder = wanted.dataset
     try:
         with explained_os_errors(f"reading {folder}"):
             found = datasets.load_from_disk(folder)
     except IndexError:  # of a split that was saved without a part
         raise InputError(
-            f"source '{source.name}': {folder} holds a split without rows, which `datasets` cannot load",
+            f"{wanted.shown}: {folder} holds a split without rows, which `datasets` cannot load",
             action="save it again without that split, or give the folder of one split",
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"source '{source.name}': {folder} is no whole folder of `save_to_disk`: {error}", action="save it again"
+            f"{wanted.shown}: {folder} is no whole folder of `save_to_disk`: {error}", action="save it again"
         ) from None
     splits = dict(found) if isinstance(found, dict) else {_name_of(found, Path(folder)): found}
-    _check_config(source, {data.info.config_name for data in splits.values()} - {None})
+    _check_config(wanted, {data.info.config_name for data in splits.values()} - {None})
     names = [name for name in splits if name]
-    if source.split is not None:
-        return _selected(source, splits), source.split, []
+    if wanted.split is not None:
+        return _selected(wanted, splits), wanted.split, []
     if len(splits) == 1:
         name, data = next(iter(splits.items()))
         return data, name or None, []
-    if _USUAL not in splits:
+    if wanted.usual not in splits:
         raise InputError(
-            f"source '{source.name}': {folder} has several splits, and none of them is '{_USUAL}'",
+            f"{wanted.shown}: {folder} has several splits, and none of them is '{wanted.usual}'",
             allowed=", ".join(names),
             action="name one of them: give the folder as `dataset`, and `split`",
         )
-    return splits[_USUAL], _USUAL, [name for name in names if name != _USUAL]
+    return splits[wanted.usual], wanted.usual, [name for name in names if name != wanted.usual]
 
 
 def _name_of(data: Any, folder: Path) -> str:
@@ -77,26 +76,26 @@ def _name_of(data: Any, folder: Path) -> str:
     return str(data.split or "")
 
 
-def _check_config(source: Source, configs: set[str]) -> None:
-    if source.config is not None and source.config not in configs:
+def _check_config(wanted: Wanted, configs: set[str]) -> None:
+    if wanted.config is not None and wanted.config not in configs:
         raise InputError(
-            f"source '{source.name}': {source.dataset} has no configuration '{source.config}'",
+            f"{wanted.shown}: {wanted.dataset} has no configuration '{wanted.config}'",
             allowed=", ".join(sorted(configs)) or "none: what is saved there names no configuration",
             action="leave `config` out, or give the folder of that configuration",
         )
 
 
-def _selected(source: Source, splits: dict[str, Any]) -> Any:
-    """What `source.split` says of the splits, which may be a part of one or several: "train[:100]", "train+test"."""
+def _selected(wanted: Wanted, splits: dict[str, Any]) -> Any:
+    """What `wanted.split` says of the splits, which may be a part of one or several: "train[:100]", "train+test"."""
     import datasets
 
     names = [name for name in splits if name]
     try:
-        wanted = datasets.ReadInstruction.from_spec(source.split)
-        parts = wanted.to_absolute({name: splits[name].num_rows for name in names})
+        asked = datasets.ReadInstruction.from_spec(wanted.split)
+        parts = asked.to_absolute({name: splits[name].num_rows for name in names})
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"source '{source.name}': {source.dataset} has no split '{source.split}': {error}",
+            f"{wanted.shown}: {wanted.dataset} has no split '{wanted.split}': {error}",
             allowed=", ".join(names) or "none: one data set was saved there, and it has no name",
             action="correct `split`, or leave it out",
         ) from None

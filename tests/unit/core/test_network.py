@@ -8,8 +8,8 @@ import pytest
 
 from tamis.core.errors import SettingsError
 from tamis.core.llm.client import connect, connect_for_files
-from tamis.core.llm.network import uses_socks
 from tamis.core.llm.settings import ServiceSettings
+from tamis.core.network import uses_socks
 
 pytest.importorskip("openai")
 SERVICE = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1", api_key_env=None)
@@ -54,7 +54,7 @@ def test_a_good_proxy_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_socks_proxy_without_its_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.core.llm.network.find_spec", lambda name: None)
+    monkeypatch.setattr("tamis.core.network.find_spec", lambda name: None)
     monkeypatch.setenv("ALL_PROXY", "socks5h://proxy:1080")
     with pytest.raises(SettingsError, match="socksio"):
         connect(SERVICE)

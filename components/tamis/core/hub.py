@@ -1,0 +1,83 @@
+"""Splits of data sets: of the Hugging Face hub, or of folders that the `datasets` library loads or has written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.network import check_network
+from tamis.core.saved import is_saved, load_saved
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read.
+
+    Attributes:
+        shown: who asks for it, for errors, as in "source 'flan'".
+        dataset: a name on the hub, or a folder of this machine.
+        config: its configuration, where it has several.
+        split: its split, or parts of it, as in "train[:100]"; None for the usual one.
+        revision: a commit, branch or tag; it has no meaning for a folder.
+        usual: the split that is meant where none is named.
+    """
+
+    shown: str
+    dataset: str
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    usual: str = "train"
+
+
+def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
+    """Load a split.
+
+    Returns:
+        A data set, the split it is (None where it has no name), and those that are there too where none was named.
+
+    Raises:
+        InputError: when the data set, its configuration or its split does not exist or cannot be reached or read.
+        MissingExtraError: when `datasets` is not installed.
+        SettingsError: when a proxy or a certificate of the environment cannot be used.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError.of("datasets", "hub") from None
+    name, split = wanted.dataset, wanted.split or wanted.usual
+    if is_saved(name):
+        return load_saved(wanted)
+    local = Path(name).is_dir()
+    if not local:
+        check_network()
+    try:
+        data = datasets.load_dataset(name, wanted.config, split=split, revision=None if local else wanted.revision)
+        others = [str(other) for other in data.info.splits or () if str(other) != split and wanted.split is None]
+        return data, split, others
+    except datasets.exceptions.DatasetsError as error:
+        problem, action = first_line(error), "check the name; a gated data set needs HF_TOKEN"
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):
+            problem = f"{problem} ({first_line(error.__cause__ or error)})"
+            action = "correct its files, or give them as `path`, which rejects single bad rows"
+    except FileNotFoundError as error:
+        problem, action = first_line(error), "check the name; a gated data set needs HF_TOKEN"
+    except ValueError as error:  # an unknown split or configuration
+        problem, action = first_line(error), "correct `split`, `config` or `revision`"
+    except RuntimeError as error:  # a loading script
+        problem, action = first_line(error), "try the hub's own conversion, `revision: refs/convert/parquet`"
+    except ConnectionError as error:
+        problem = f"{first_line(error)}, and it is not in the local cache"
+        action = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; without network, give files as `path`"
+    raise InputError(
+        f"{wanted.shown}: cannot load the data set '{name}' (split {split}): {problem}",
+        allowed="a data set on the hub, or a folder with its files",
+        action=action,
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
