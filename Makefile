@@ -7,6 +7,10 @@ BENCHMARKS ?= curation selection rating
 REGISTRY ?= ghcr.io/tamis
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' components/tamis/__init__.py)
 
+TEST := $(BIN)/pytest -q --numprocesses auto --dist worksteal
+OF_DEEPSPEED := tests/unit/finetuning/test_deepspeed.py
+OF_VLLM := tests/unit/rating/test_vllm.py tests/unit/judging/test_models.py tests/unit/evaluation/test_stage.py
+
 # Packages are installed without byte code; the first import writes it. Where that is forbidden, every process would
 # compile them anew: some 10 seconds each time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,8 +32,23 @@ help: ## list the targets
 demo: .venv/.user ## the whole chain on small real models, ends with a report
 	$(BIN)/tamis demo build/demo
 
-test: .venv/.dev ## the test suite
-	$(BIN)/pytest -q --numprocesses auto --dist worksteal
+check: lint ## formatting, lint, types, and the short tests
+	$(TEST) --tier check
+
+test: .venv/.dev ## the test suite, but for its long tests
+	$(TEST) --tier test
+
+test-long: .venv/.dev ## the long tests, which `make test` leaves out
+	$(TEST) --tier long
+
+test-engines: .venv/.dev ## the tests of DeepSpeed and of vLLM on a CPU, each in an environment of its own below build/
+	.ci/engine deepspeed && build/with-deepspeed/bin/python -m pytest -q $(OF_DEEPSPEED)
+	.ci/engine vllm && build/with-vllm/bin/python -m pytest -q $(OF_VLLM)
+
+test-all: test test-long test-engines ## every test that needs no cluster
+
+durations: .venv/.dev ## run all tests, and write down how long each takes: that decides what `check` and `test` leave out
+	TAMIS_WRITE_DURATIONS=1 $(TEST)
 
 golden: .venv/.dev ## write down what the stages make, where a stage's OUTPUT_REVISION was raised
 	TAMIS_WRITE_GOLDEN=1 $(BIN)/pytest -q tests/golden
@@ -70,4 +89,4 @@ cluster-test: .venv/.dev ## tests on a real cluster: docs/testing-on-a-cluster.m
 clean: ## remove what was built, the virtual environment too
 	rm -rf build dist .venv
 
-.PHONY: help demo test golden lint format bench tables docs wheel packages version images cluster-test clean
+.PHONY: help demo check test test-long test-engines test-all durations golden lint format bench tables docs wheel packages version images cluster-test clean

@@ -23,7 +23,7 @@ from tests.pipeline.conftest import tamis
 from tests.pipeline.server import KubeflowServer
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.timeout(1800)]
 
 
 def values_for(storage: Seaweed) -> dict[str, Any]:

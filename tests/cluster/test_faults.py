@@ -26,7 +26,7 @@ from tests.kubernetes.conftest import Objects
 from tests.llm_server import Reaction, Server, completion
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("namespace", "volume")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("namespace", "volume")]
 
 
 def pool_settings(storage: Seaweed, count: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tamis.core.kubeflow import image
 from tests.kubernetes.binaries import ROOT
 from tests.pipeline.conftest import write_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.timeout(1800)]
 IMAGES = ["cpu", "rating", "training", "evaluation"]
 RUN = "/cache/run"
 MODELS = "/cache/hf/models"

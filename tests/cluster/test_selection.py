@@ -15,7 +15,7 @@ from tests.cluster.conftest import NAMESPACE, Cluster, parts_in_the_store, ratin
 from tests.pipeline.conftest import tamis, write_settings
 from tests.storage.seaweed import BUCKET, Seaweed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.timeout(1800)]
 JOBS = ["pool", "embed", "neighbors", "rate-llama", "curate", "select-ds2", "select-random", "report"]
 
 

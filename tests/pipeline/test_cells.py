@@ -14,7 +14,6 @@ from tamis_pipelines.settings import load_run
 from tests.pipeline.conftest import tamis, write
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -26,8 +26,6 @@ from tamis_pipelines.settings import load_run
 from tests.llm_server import Asked, Reaction, Server, Till, completion, error
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
-pytestmark = pytest.mark.slow
-
 
 def steps_done(output: str) -> list[str]:
     return re.findall(r"tamis\.core\.steps (\w+): done", output)

@@ -276,7 +276,6 @@ def files_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.mark.slow
 def test_after_a_run_all_is_there_and_a_changed_setting_leaves_only_the_steps_that_it_concerns(
     continued_run: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -300,7 +299,6 @@ def test_after_a_run_all_is_there_and_a_changed_setting_leaves_only_the_steps_th
     assert files_of(tmp_path) == before, "a plan writes nothing"
 
 
-@pytest.mark.slow
 def test_ratings_that_the_store_has_are_not_paid_again(
     continued_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +324,6 @@ def test_ratings_that_the_store_has_are_not_paid_again(
     assert "12 ratings" in line.unknown, "which of them are of the new pool is not known before it is there"
 
 
-@pytest.mark.slow
 def test_what_is_measured_is_the_model_and_nothing_is_kept(
     continued_run: dict[str, Any], tiny: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,6 @@ from tests.pipeline.conftest import write, write_settings
 from tests.unit.evaluation.test_suite import write_suite
 
 pytest.importorskip("kfp")
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.artifacts import make_pool
 from tests.killing import RUNS, run_with_kills, samples_for_kills
 
 pytest.importorskip("openai")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240 * (RUNS + 1))]
+pytestmark = [pytest.mark.timeout(240 * (RUNS + 1))]
 
 
 def test_kills_lose_nothing_and_repeat_nothing_durable(tmp_path: Path) -> None:

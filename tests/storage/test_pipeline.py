@@ -25,7 +25,6 @@ from tests.pipeline.conftest import FinishedRun, tamis
 from tests.pipeline.conftest import settings_file as settings_file  # a fixture
 
 
-@pytest.mark.slow
 def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
     remote: str, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
@@ -45,7 +44,6 @@ def test_a_run_elsewhere_with_its_data_in_object_storage_gives_the_same_bytes(
         assert here.content_hash == there.content_hash, kind
 
 
-@pytest.mark.slow
 def test_a_run_reads_its_data_from_object_storage_and_keeps_its_answers_there(
     remote: str, settings_file: Path, tmp_path: Path
 ) -> None:
@@ -101,7 +99,6 @@ def test_every_stage_of_a_run_writes_to_object_storage_what_it_writes_here(
         assert there.manifest.content_hash == here.manifest.content_hash, kind
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You may be attemping")
 def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_failure(
     remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

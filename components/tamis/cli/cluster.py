@@ -84,7 +84,7 @@ def wait(artifacts: tuple[str, ...], timeout: float, every: float) -> None:
 @click.argument("place", metavar="PATH")
 @click.option("--create-bucket", is_flag=True, help="Make the S3 bucket first, if it is not there.")
 def probe(place: str, create_bucket: bool) -> None:
-    """Try whether a folder or s3://… can be written and read."""
+    """Try whether a folder, or a place in object storage, can be written and read."""
     load("tamis.cluster.probe").probe(place, create_bucket=create_bucket)
 
 

@@ -74,7 +74,11 @@ def stage_command(name: str, stage: Stage) -> click.Command:
     options += [
         click.Option(["--settings"], type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."),
         click.Option(["--set", "overrides"], multiple=True, metavar="NAME=VALUE", help="One setting; over the file's."),
-        click.Option(["--out"], metavar="PATH", help="Where the result goes: a folder or s3://…  [required]"),
+        click.Option(
+            ["--out"],
+            metavar="PATH",
+            help="Where the result goes: a folder, or a place in object storage as in s3://…  [required]",
+        ),
     ]
     if stage.planned:
         options.append(click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."))

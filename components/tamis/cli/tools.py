@@ -37,7 +37,7 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
 def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, common: int) -> None:
     """Find samples that share words with evaluation data.
 
-    FILE is jsonl, json, csv (whose first row counts, too) or txt, local or s3://.
+    FILE is jsonl, json, csv (whose first row counts, too) or txt, local or in object storage.
     """
     report = load("tamis.selection.decontamination").report
     click.echo(report(list(files), pool=pool, out=out, words=words, common=common))

@@ -27,7 +27,7 @@ class GradesSettings(Settings):
         None,
         min_length=1,
         description="file with the columns id and grade, and grader, note and weight where there are any: .jsonl, .csv "
-        "or .parquet, local or s3://…; or a list of such files",
+        "or .parquet, local or in object storage; or a list of such files",
     )
     key: str | None = Field(
         None,

@@ -28,8 +28,8 @@ class TaskSettings(Settings):
 
     name: str = Field(description="what the task is called", min_length=1)
     path: DataPath = Field(
-        description='JSONL, local or s3://: {"messages", "subtask"} or {"prompt", "completion", "subtask"} a line; '
-        "subtask may be left out",
+        description="JSONL, local or in object storage; a line has messages, or prompt and completion, and may have "
+        "subtask",
         min_length=1,
     )
 

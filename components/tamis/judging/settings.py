@@ -37,7 +37,7 @@ class PromptSet(Settings):
 
     name: str = Field(min_length=1, description="what tables call the set")
     path: DataPath | None = Field(
-        None, min_length=1, description="JSON file, local or s3://: one object a line, or an array"
+        None, min_length=1, description="JSON file, local or in object storage: one object a line, or an array"
     )
     dataset: HubDataset | None = Field(
         None, min_length=1, description="instead of path: a hub name, or a folder that the library datasets loads"
@@ -82,7 +82,10 @@ class ArtifactContestant(Settings):
     """A model that Tamis trained, local or in object storage; it answers in this process, in the format it knows."""
 
     kind: Literal["artifact"] = Field("artifact", description="a model artifact writes the answers")
-    path: DataPath = Field(min_length=1, description="the artifact that `finetune` made: a folder or s3://…")
+    path: DataPath = Field(
+        min_length=1,
+        description="the artifact that `finetune` made: a folder, or a place in object storage as in s3://…",
+    )
 
 
 class ServiceContestant(ServiceSettings):
@@ -105,7 +108,9 @@ class AnswersContestant(Settings):
 
     kind: Literal["answers"] = Field("answers", description="the answers exist already")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="what tables call it")
-    path: DataPath = Field(min_length=1, description="JSON file, local or s3://: one object a line, or an array")
+    path: DataPath = Field(
+        min_length=1, description="JSON file, local or in object storage: one object a line, or an array"
+    )
     fields: list[str] = Field(["prompt"], min_length=1, description="where the prompt's text is, as in a prompt set")
     answer: str = Field("answer", min_length=1, description="where the answer is, as in choices.0.turns.0")
     written_by: str | None = Field(
@@ -202,7 +207,7 @@ class JudgingSettings(StageSettings):
     store: StoreUri | None = Field(
         None,
         min_length=1,
-        description="folder or s3:// prefix that keeps every answer and verdict, for this and later runs; "
+        description="place, local or in object storage, that keeps every answer and verdict, for this and later runs; "
         "if not given, a folder in the user's data that all runs share; on a cluster, name one",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")

@@ -21,7 +21,9 @@ class Source(Settings):
 
     name: str = Field(min_length=1, description="what the samples' column `source` says; unique in the pool")
     path: DataPath | None = Field(
-        None, min_length=1, description="file, folder or glob, or an s3:// file or folder; see the README for formats"
+        None,
+        min_length=1,
+        description="file, folder or glob, or a file or folder in object storage; see the README for formats",
     )
     dataset: HubDataset | None = Field(
         None, min_length=1, description="data set on the hub, or a folder that `datasets` loads"

@@ -47,7 +47,7 @@ class ImportSettings(Settings):
     """Ratings from a JSONL, CSV or Parquet file, local or in object storage."""
 
     kind: Literal["import"] = Field("import", description="the ratings exist already")
-    path: DataPath = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or s3://…")
+    path: DataPath = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or in object storage")
     by: Literal["id", "row", "metadata"] = Field(
         description="how rows find their samples: by sample id, by row in the sample's source, or by a kept field"
     )
@@ -148,7 +148,7 @@ class RatingSettings(StageSettings):
     store: StoreUri | None = Field(
         None,
         min_length=1,
-        description="folder or s3:// prefix that keeps every finished rating, for this and later runs; "
+        description="folder, or prefix in object storage, that keeps every finished rating, for this and later runs; "
         "if not given, a folder in the user's data that all runs share; on a cluster, name one",
     )
 

@@ -11,8 +11,6 @@ from tamis.core.errors import ModelError, SettingsError
 from tamis.core.lora import check_lora
 from tamis.finetuning.settings import LoraSettings
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,8 +16,6 @@ from tamis.core.llm.backends.encoding import PromptEncoding
 from tamis.core.templates import PlainWords, render
 from tests.artifacts import conversation
 
-pytestmark = pytest.mark.slow
-
 # Like DeepSeek's: added tokens around turns that the tokenizer does not call special.
 FRAMES = (
     "{% for m in messages %}{% if m.role == 'user' %}{{ '<User>' + m.content }}{% else %}"

@@ -15,8 +15,6 @@ from tamis.embedding.settings import EmbeddingSettings
 from tamis.embedding.stage import run
 from tests.artifacts import conversation, make_pool
 
-pytestmark = pytest.mark.slow
-
 
 def vectors_of(out: Path) -> np.ndarray:
     return np.load(out / "vectors.npy").astype(np.float32)

@@ -18,7 +18,6 @@ from tests.conftest import shared_data
 from tests.unit.evaluation.benchmarks import LANGUAGES, lay_out, read_lines
 from tests.unit.evaluation.test_stage import command_line, scores_in, stringified
 
-pytestmark = pytest.mark.slow
 SMALL = {"mmlu": "mmlu_anatomy", "bbh": "bbh_cot_fewshot_navigate", "tydiqa_goldp_mean": "tydiqa_goldp_en"}
 
 

@@ -24,8 +24,6 @@ from tests.artifacts import NoSettings, make
 from tests.unit.evaluation.benchmarks import read_lines
 from tests.unit.evaluation.test_suite import DEMO, write_suite
 
-pytestmark = pytest.mark.slow
-
 
 def scores_in(out: Path) -> list[dict[str, Any]]:
     table = pq.read_table(out / "scores.parquet")

@@ -73,13 +73,11 @@ def test_the_demo_s_questions_are_distinct_and_their_right_answers_evenly_spread
     assert Counter(row["answer"] for row in rows) == {0: 15, 1: 15, 2: 15, 3: 15}
 
 
-@pytest.mark.slow
 def test_a_suite_s_own_tasks_are_loaded_with_its_number_of_examples(tmp_path: Path) -> None:
     (entry,) = entries_of(write_suite(tmp_path, tasks=[{"task": "colours", "metric": "acc", "num_fewshot": 2}]))
     assert (entry.name, entry.tasks[0].config.num_fewshot, len(entry.tasks[0].eval_docs)) == ("colours", 2, 30)
 
 
-@pytest.mark.slow
 def test_data_can_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = write_suite(tmp_path / "suite")
     (tmp_path / "data").mkdir()
@@ -92,7 +90,6 @@ def test_data_can_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert Path.cwd() == tmp_path
 
 
-@pytest.mark.slow
 def test_the_drawn_rows_are_those_of_random_sample_in_ascending_order(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, tasks=[{"task": "colours", "metric": "acc", "samples": 7}])
     entries = entries_of(suite)
@@ -103,7 +100,6 @@ def test_the_drawn_rows_are_those_of_random_sample_in_ascending_order(tmp_path: 
     assert draw(entries, EvaluationSettings(samples=30)) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "seen"),
     [
@@ -127,7 +123,6 @@ GENERATED = {
 EXACT = {"tasks": [{"task": "colours", "metric": "exact_match"}]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [
@@ -163,7 +158,6 @@ def test_a_task_whose_data_lack_what_it_names_is_refused_before_the_work(tmp_pat
     assert "colours" in caught.value.problem
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [

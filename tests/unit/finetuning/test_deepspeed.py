@@ -23,7 +23,6 @@ from tests.unit.finetuning.test_stage import ROOT, logits_of
 from tests.unit.finetuning.test_training import settings_of
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(600),  # the first start compiles
     pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed"),
 ]

@@ -9,8 +9,6 @@ import pytest
 from tamis.core.errors import ModelError
 from tamis.finetuning.merging import check_adapter
 
-pytestmark = pytest.mark.slow
-
 
 def write_adapter(folder: Path, a: list[float], b: list[float]) -> Path:
     import torch

@@ -123,7 +123,6 @@ def test_every_error_comes_back_as_it_was_told(kind: type[TamisError]) -> None:
     assert str(error) == str(kind("seen", allowed="this", action="do"))
 
 
-@pytest.mark.slow
 def test_the_error_of_a_process_is_raised_by_the_command_that_started_it(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +134,6 @@ def test_the_error_of_a_process_is_raised_by_the_command_that_started_it(
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one_does(tiny: Path, tmp_path: Path) -> None:
     # Eleven samples: the last step of an epoch is short, and one process has less to learn in it.
     selection = make_selection(tmp_path / "selection", samples(11))

@@ -27,7 +27,6 @@ from tests.artifacts import conversation, make_selection
 from tests.unit.finetuning.conftest import samples
 from tests.unit.finetuning.test_training import settings_of
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 
 

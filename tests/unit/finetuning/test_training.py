@@ -91,7 +91,6 @@ def test_seed_and_epoch_change_the_order() -> None:
     assert list(first) != before
 
 
-@pytest.mark.slow
 def test_the_loss_on_a_cpu_is_that_of_trl(tiny: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
@@ -118,7 +117,6 @@ def test_the_loss_on_a_cpu_is_that_of_trl(tiny: Path) -> None:
         torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_micro_batch_of_blanks_adds_nothing_and_reaches_every_weight(tiny: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
@@ -132,7 +130,6 @@ def test_a_micro_batch_of_blanks_adds_nothing_and_reaches_every_weight(tiny: Pat
     assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())
 
 
-@pytest.mark.slow
 def test_micro_batches_do_not_change_training(tiny: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
     from torch.testing import assert_close
@@ -146,7 +143,6 @@ def test_micro_batches_do_not_change_training(tiny: Path, tmp_path: Path) -> Non
         assert_close(weight, weights[1][name], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.slow
 def test_packed_samples_do_not_see_each_other(tiny: Path, tmp_path: Path) -> None:
     whole = {"batch_size": 12, "micro_batch_size": 12, "lora": {"rank": 4, "dropout": 0}, "max_tokens": 256}
     apart = trained(settings_of(tiny, **whole), tmp_path / "apart")
@@ -156,7 +152,6 @@ def test_packed_samples_do_not_see_each_other(tiny: Path, tmp_path: Path) -> Non
     assert packed[0]["gradient_norm"] == pytest.approx(apart[0]["gradient_norm"], rel=1e-3)
 
 
-@pytest.mark.slow
 def test_only_the_last_layers_get_an_adapter_if_so_asked(tiny: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 
@@ -165,13 +160,11 @@ def test_only_the_last_layers_get_an_adapter_if_so_asked(tiny: Path, tmp_path: P
         assert {name.split(".layers.")[1].split(".")[0] for name in file.keys()} == {"1"}  # noqa: SIM118
 
 
-@pytest.mark.slow
 def test_a_few_steps_are_not_spent_on_warming_up(tiny: Path, tmp_path: Path) -> None:
     rates = [row["learning_rate"] for row in trained(settings_of(tiny), tmp_path / "out")]
     np.testing.assert_allclose(rates, [0.01, 0.01 * 2 / 3, 0.01 / 3])
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_training(tiny: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -222,7 +215,6 @@ def test_a_preset_gives_what_is_not_given() -> None:
     assert parse(FinetuningSettings, alpaca.model_dump(), where="test") == alpaca
 
 
-@pytest.mark.slow
 def test_half_precision_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors.numpy import load_file
 
 from tamis.selection.settings import SelectionSettings
@@ -19,7 +18,6 @@ from tests.conftest import ROOT
 _MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
 
-@pytest.mark.slow
 def test_trl_trains_on_a_subset_by_the_code_of_the_docs(tiny: Path, tmp_path: Path) -> None:
     samples = [conversation(f"Tell me of {i}.", f"It is {i}.\u2028Yes.", "And more?", f"No {i}.") for i in range(8)]
     samples.append(conversation("Do you hear me?", "Yes.", "Good."))  # ends with a question

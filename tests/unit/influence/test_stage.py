@@ -20,8 +20,6 @@ from tamis.influence.tasks import read_task
 from tests.artifacts import conversation, make_pool
 from tests.conftest import shared_data
 
-pytestmark = pytest.mark.slow
-
 SUMS = [conversation(f"What is {i} + {i + 3}?", f"{i} + {i + 3} = {2 * i + 3}") for i in range(1, 9)]
 VERSE = [
     conversation(f"Write a line of verse about {s}.", f"O {s}, you shine above the silent sea of grey.")

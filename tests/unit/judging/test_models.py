@@ -23,7 +23,6 @@ from tamis.judging.stage import plan, run
 from tests.conftest import ROOT
 from tests.unit.judging.matches import write_lines
 
-pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 PROMPTS = ("What is copper?", "Name two rivers.", "Why do owls fly at night?")
 

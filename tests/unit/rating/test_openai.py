@@ -15,7 +15,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError, SettingsError
 from tamis.core.llm.backend import Request
 from tamis.core.llm.backends.logprobs import last_probabilities, probabilities_of_ids
-from tamis.core.llm.backends.openai import OpenAIBackend, answer_of
+from tamis.core.llm.backends.openai import OpenAIBackend, OpenAISettings, answer_of
 from tamis.core.llm.backends.sampling import Sampling
 from tamis.core.llm.faults import Fault
 from tamis.core.llm.first import UnreadableError
@@ -25,7 +25,7 @@ from tamis.rating.merging import run as merge
 from tamis.rating.parsing import FORM, Scores, write
 from tamis.rating.prompts import load_prompt
 from tamis.rating.records import rating_of
-from tamis.rating.settings import MergeSettings, OpenAISettings, RatingSettings
+from tamis.rating.settings import MergeSettings, RatingSettings
 from tamis.rating.stage import plan, run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import GOOD, Asked, Reaction, Server, completion, error, hostile

@@ -225,7 +225,6 @@ def test_many_scores_of_the_lower_half_are_questioned(
     assert len(caplog.records) == questioned
 
 
-@pytest.mark.slow
 def test_a_real_model_answers_on_the_scale(models: Path, tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", [conversation("Name a metal.", "Copper."), conversation("Hi", "Hello!")])
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import SettingsError
+from tamis.core.llm.backends.transformers import TransformersSettings
 from tamis.core.settings import parse, shipped
 from tamis.rating import prompts, raters
 from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt
-from tamis.rating.settings import ImportSettings, RatingSettings, TransformersSettings
+from tamis.rating.settings import ImportSettings, RatingSettings
 
 LOCAL = {"kind": "transformers", "model": "m"}
 

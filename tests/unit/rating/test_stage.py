@@ -18,8 +18,6 @@ from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import plan, run
 from tests.artifacts import conversation, make_pool
 
-pytestmark = pytest.mark.slow
-
 
 def values(models: Path, **own: Any) -> dict[str, Any]:
     backend = {"kind": "transformers", "model": str(models / "smollm2")} | own.pop("backend", {})

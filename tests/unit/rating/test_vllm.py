@@ -19,7 +19,6 @@ from tamis.rating.settings import RatingSettings
 from tests.artifacts import conversation, make_pool
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
 _CODE = (
     "import json, sys\n"
     "from tamis.rating.settings import RatingSettings\n"

@@ -14,8 +14,6 @@ import pytest
 
 from tests.unit.reporting.conftest import Made
 
-pytestmark = pytest.mark.slow
-
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = [
     "--headless",

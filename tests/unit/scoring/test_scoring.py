@@ -21,8 +21,6 @@ from tamis.scoring.settings import ScoringSettings
 from tamis.scoring.stage import run
 from tests.artifacts import conversation, make_pool
 
-pytestmark = pytest.mark.slow
-
 SAMPLES: list[list[Message]] = [
     conversation("Name a metal.", "Copper."),
     conversation("What is bread made of?", "Flour, water, salt and yeast. " * 6),

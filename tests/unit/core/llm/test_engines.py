@@ -38,7 +38,6 @@ def test_an_answer_of_another_form_is_none(answer: str, reason: str) -> None:
         VERDICT.read(answer)
 
 
-@pytest.mark.slow
 def test_rows_that_have_ended_can_be_left_out_and_the_others_go_on_as_before(tiny: Path) -> None:
     torch = pytest.importorskip("torch")
     from tamis.core.llm.backends.sequences import Sequences, head_cache
