@@ -27,6 +27,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _LIMIT = "limit"
 MoneyLimit: TypeAlias = Annotated[float | None, _LIMIT]
 """A setting that may end a step early and changes nothing of its result: it is no part of the step's key."""
+Pace: TypeAlias = Annotated[bool, _LIMIT]
+"""A setting of how soon a step may ask for all answers, which changes nothing of its result: no part of the key."""
 _NULL = "<null>"  # in a parameter of a pipeline, for which kfp knows no null
 # Of pydantic's own words, those that only a programmer understands.
 _SECTION = "a section is wanted, as in {setting: value}"
@@ -60,10 +62,20 @@ class StageSettings(Settings):
     OUTPUT_REVISION: ClassVar[int]
 
     def for_key(self) -> dict[str, Any]:
-        """The settings as JSON values for the key of a step: limits of money are as if they were not set."""
-        fields = type(self).model_fields
-        unset = {name: field.default for name, field in fields.items() if _LIMIT in field.metadata}
-        return self.model_copy(update=unset).model_dump(mode="json")
+        """The settings as JSON values for the key of a step: limits of money and paces are as if they were not set."""
+        return _without_limits(self).model_dump(mode="json")
+
+
+def _without_limits(settings: Model) -> Model:
+    """A copy with the default of every setting that is no part of a key, in sections too."""
+    unset: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if _LIMIT in field.metadata:
+            unset[name] = field.default
+        elif isinstance(value, Settings):
+            unset[name] = _without_limits(value)
+    return settings.model_copy(update=unset)
 
 
 def canonical_json(value: Any) -> str:

@@ -183,6 +183,11 @@ def pool(tmp_path: Path) -> Path:
     return make_pool(tmp_path / "pool", [conversation(f"What is {n}?", f"A number, {n}.") for n in range(25)])
 
 
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    return make_pool(tmp_path / "pool", [conversation(f"What is {n}?", f"A number, {n}.") for n in range(250)])
+
+
 def rate(server: Server, pool: Path, out: str, **own: Any) -> Manifest:
     backend = {"kind": "openai-batch", "model": "m", "base_url": server.url, "api_key_env": None, "poll": 0.02}
     backend |= {"batch_requests": 10, "tries": 1} | own.pop("backend", {})
@@ -205,6 +210,58 @@ def test_a_pool_goes_through_in_batches_of_so_many_requests(pool: Path) -> None:
     assert journal(pool) == ["ended"] * 3
     ids = Artifact.open(pool.parent / "out", "ratings").table(["id"])["id"].to_pylist()
     assert ids == Artifact.open(pool).table(["id"])["id"].to_pylist()
+
+
+def sizes(service: BatchService) -> list[int]:
+    """Requests of each batch."""
+    return [len(service.files[batch["input_file_id"]].splitlines()) for batch in service.batches.values()]
+
+
+def test_a_rater_whose_answers_never_parse_is_stopped_after_the_first_hundred(many: Path) -> None:
+    service = BatchService()
+    service.text = "hm"
+    with Server(service) as server:
+        with pytest.raises(ModelError) as raised:
+            rate(server, many, "out", backend={"batch_requests": 50_000})
+        assert raised.value.code == "unreadable-answers"
+        assert sizes(service) == [100]
+        with pytest.raises(ModelError):
+            rate(server, many, "out", backend={"batch_requests": 50_000, "first_alone": False}, max_attempts=3)
+    assert sizes(service) == [100, 250]
+
+
+def test_the_rest_is_sent_when_a_first_answer_can_be_read(many: Path) -> None:
+    service = BatchService()
+    texts = iter(["hm"] * 99)
+    service.answer = lambda: completion(next(texts, GOOD))  # type: ignore[method-assign]
+    with Server(service) as server:
+        assert rate(server, many, "out", backend={"batch_requests": 50_000}).facts["ok"] == 250
+    assert sizes(service) == [100, 150 + 99]
+
+
+def test_without_a_first_batch_all_is_sent_at_once_and_the_step_is_the_same(many: Path) -> None:
+    service = BatchService()
+    with Server(service) as server:
+        own = {"batch_requests": 50_000, "first_alone": False}
+        manifest = rate(server, many, "out", backend=own)
+        assert sizes(service) == [250]
+        del own["first_alone"]
+        assert rate(server, many, "other", backend=own).key == manifest.key
+        assert rate(server, many, "out", backend=own).rows == 250
+    assert len(service.batches) == 1
+
+
+def test_what_an_earlier_run_has_sent_is_taken_up_at_once(many: Path) -> None:
+    """Two batches are at work and a third is noted: none of them waits for another, as first ones would."""
+    service = BatchService()
+    service.refuse_after = 2
+    with Server(service) as server:
+        with pytest.raises(ModelError, match="unauthorised"):
+            rate(server, many, "out", backend={"batch_requests": 90, "first_alone": False})
+        service.refuse_after = None
+        assert rate(server, many, "again", backend={"batch_requests": 90}).facts["ok"] == 250
+    assert sizes(service) == [90, 90, 70]
+    assert set(service.paid.values()) == {1}
 
 
 def test_on_azure_a_batch_waits_until_its_file_has_been_read(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol, TypeVar
@@ -11,6 +12,7 @@ from tamis.core.llm.backend import Answer, Backend, Request
 from tamis.core.llm.first import FirstAnswers
 from tamis.core.store import PASSING
 
+log = logging.getLogger(__name__)
 # Fields of every answer and record; the last two are parts of the first two.
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
@@ -106,11 +108,17 @@ def ask(
     earlier: dict[str, R] = {}
     again: list[Request] = []
     held = ended = False
-    # What was read by an engine that is not eager can still be left; a small first batch would take a day as others do.
-    holds = first is not None and backend.eager and not hasattr(backend, "remember_in")
+    # What was read by an engine that is not eager can still be left.
+    holds = first is not None and backend.eager and getattr(backend, "first_alone", True)
 
     def is_enough() -> bool:
         return enough() or (first is not None and first.failed)
+
+    def must_wait(request: Request) -> bool:
+        """Whether the first answers are waited for; what an earlier run has sent is paid for already."""
+        if first is None or not holds or first.allows(len(waiting)):
+            return False
+        return not (hasattr(backend, "sent_already") and backend.sent_already(request))
 
     def next_group() -> Iterator[Request] | None:
         if held or ended:
@@ -126,16 +134,25 @@ def ask(
 
     def sent(group: list[Request]) -> Iterator[Request]:
         nonlocal held, ended
+        left: list[Request] = []
         for place, request in enumerate(group):
             if is_enough():
                 ended = True
                 return
-            if (holds and first and not first.allows(len(waiting))) or not admit(request):
-                held, ended = bool(waiting), not waiting
-                again[:0] = group[place:]
-                return
+            if must_wait(request):
+                left.append(request)
+                continue
+            if not admit(request):
+                ended = not waiting
+                left += group[place:]
+                break
             waiting[request.id] = request
             yield request
+        if left:
+            held = not ended
+            again[:0] = left
+            if hasattr(backend, "remember_in"):
+                log.info("%d requests are sent; others follow when these are answered", len(waiting))
 
     while not is_enough() and (group := next_group()) is not None:
         for answers in backend.answer(chain([group], iter(next_group, None))):

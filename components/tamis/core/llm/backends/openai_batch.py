@@ -24,6 +24,7 @@ from tamis.core.llm.backends.openai import Job, OpenAIBackend, OpenAISettings
 from tamis.core.llm.client import ServiceError, connect_for_files, service_error
 from tamis.core.llm.faults import Fault, fault_of_status, shortened
 from tamis.core.llm.replies import Reply, reply_in
+from tamis.core.settings import Pace
 
 if TYPE_CHECKING:
     from openai.types import Batch, FileObject
@@ -54,6 +55,12 @@ class OpenAIBatchSettings(OpenAISettings):
     batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="most bytes of a batch's file")
     open_batches: int = Field(8, ge=1, le=100, description="most batches at work at once")
     poll: float = Field(60.0, gt=0, description="seconds between two looks at the batches")
+    first_alone: Pace = Field(
+        True,
+        exclude_if=lambda alone: alone is True,  # as before there was this setting
+        description="a first batch of 100 requests is waited for, and the rest sent when one of its answers can be "
+        "read; false: all are sent at once, also to a model whose answers turn out to be of no use",
+    )
 
     def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
         """See `BackendSettings.open`."""
@@ -78,6 +85,11 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._heard = False  # whether the journal was read
         self._known: dict[str, Entry] = {}  # where requests are, that were sent by this or another run
         self._refused = Counter[str]()  # by token, since a batch was taken in
+
+    @property
+    def first_alone(self) -> bool:
+        """Whether the first answers are waited for before all are asked."""
+        return self._batch.first_alone
 
     def remember_in(self, journal: Journal) -> None:
         """Where steps are noted."""
