@@ -148,4 +148,4 @@ def ask_all(
 def _remember(backend: Backend, store: Store[R]) -> None:
     """Give an engine that is asked by long jobs the place where it notes them."""
     if hasattr(backend, "remember_in"):
-        backend.remember_in(Journal(store.journal))
+        backend.remember_in(Journal(store.journal, store.same_folder))

@@ -233,7 +233,8 @@ class _Rater:
         # Earlier versions had the rater's name in the key: what was paid for then is not paid for again.
         named = Store(store, {"rater": settings.name} | key, RECORDS, spare)
         if hasattr(self.backend, "remember_in"):  # batches that are under way are noted where they were
-            self.backend.remember_in(Journal((named if exists(named.journal) else self.store).journal))
+            place = (named if exists(named.journal) else self.store).journal
+            self.backend.remember_in(Journal(place, self.store.same_folder))
         self.shard = Shard.read(settings.shard) if settings.shard else None
         wanted = None if self.shard is None else self.shard.has
         if compact:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email.parser
 import email.policy
+import errno
 import gc
 import json
+import os
 import time
 import tracemalloc
 from collections import Counter
@@ -22,6 +24,7 @@ from tamis.core.llm.backends import openai_batch
 from tamis.core.llm.backends.journal import Journal
 from tamis.core.llm.replies import Reply
 from tamis.core.settings import parse
+from tamis.core.storage import local
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
@@ -487,6 +490,58 @@ def test_an_outage_beyond_patience_says_what_was_waited_for(pool: Path) -> None:
         service.spoil = lambda asked, reaction: reaction
         assert rate(server, pool, "out").facts["ok"] == 25
     assert set(service.paid.values()) == {1}
+
+
+class Failing:
+    """Lets so many writings of the journal fail, from the one with that number on: before or after they are done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: OSError, at: int, times: int, *, done: bool) -> None:
+        self.left, seen = times, 0
+
+        def failing(write: Callable[[Path, bytes], Any]) -> Callable[[Path, bytes], Any]:
+            def tried(path: Path, data: bytes) -> Any:
+                nonlocal seen
+                ours = path.parent.name.endswith("-journal")
+                seen += ours
+                fails = ours and seen > at and self.left > 0
+                result = None if fails and not done else write(path, data)
+                if fails:
+                    self.left -= 1
+                    raise error
+                return result
+
+            return tried
+
+        for name in ("write", "create"):
+            monkeypatch.setattr(local, name, failing(getattr(local, name)))
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_journal_that_cannot_be_written_is_waited_for(
+    at: int, done: bool, pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second entry, or a step of the first or second one."""
+    monkeypatch.setattr("tamis.core.store.waits._AGAIN_AFTER", 0.01)
+    service, error = BatchService(), OSError(errno.EIO, os.strerror(errno.EIO))
+    failing = Failing(monkeypatch, error, at, 3, done=done)
+    with Server(service) as server:
+        assert rate(server, pool, "out").facts["ok"] == 25
+    assert failing.left == 0
+    assert sizes(service) == [10, 10, 5]
+    assert set(service.paid.values()) == {1}
+
+
+def test_a_journal_that_never_can_be_written_ends_the_run_before_anything_is_sent(
+    pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, error = BatchService(), OSError(errno.EROFS, os.strerror(errno.EROFS))
+    Failing(monkeypatch, error, 0, 1_000_000, done=False)
+    monkeypatch.setattr("tamis.core.llm.backends.journal.PATIENCE", 0.05)
+    with Server(service) as server, pytest.raises(StorageError) as raised:
+        rate(server, pool, "out")
+    assert raised.value.code == "storage"
+    assert not service.batches
 
 
 @pytest.mark.parametrize("spoiled", ["{", '{"token": "x"}', "unknown"])

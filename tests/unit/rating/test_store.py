@@ -268,7 +268,7 @@ class Failing(Store):
 
 
 def test_a_store_that_is_gone_for_a_while_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.core.store.writer._AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("tamis.core.store.waits._AGAIN_AFTER", 0.02)
     store = Failing(tmp_path, {2, 3, 4, 5, 6, 9})
     with Writer(store, seconds=0.01, count=10, most=30) as writer:
         for number in range(300):
@@ -281,7 +281,7 @@ def test_a_store_that_is_gone_for_a_while_loses_nothing(tmp_path: Path, monkeypa
 
 
 def test_a_store_that_stays_away_stops_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.core.store.writer._AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("tamis.core.store.waits._AGAIN_AFTER", 0.02)
     store = Failing(tmp_path, set(range(2, 1000)))
 
     def use() -> None:

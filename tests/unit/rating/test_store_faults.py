@@ -50,7 +50,7 @@ def parts(folder: Path) -> list[Path]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store is tried again in a moment, and not for long."""
-    monkeypatch.setattr("tamis.core.store.writer._AGAIN_AFTER", 0.05)
+    monkeypatch.setattr("tamis.core.store.waits._AGAIN_AFTER", 0.05)
     monkeypatch.setitem(Writer.__init__.__kwdefaults__, "seconds", 0.05)
     monkeypatch.setitem(Writer.__init__.__kwdefaults__, "patience", 0.3)
 

@@ -6,20 +6,17 @@ import json
 import logging
 import math
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 from tamis.core.errors import StorageError
 from tamis.core.storage import Location, children, read_bytes, remove, write_bytes
-from tamis.core.store import StoreGoneError
+from tamis.core.store import PATIENCE, tried_again
 
 log = logging.getLogger(__name__)
 _FIELDS = ("may_have_spent_without_a_record", "largest_answer")
-_AGAIN_AFTER = 1.0  # seconds between two tries to write
-_PATIENCE = 600.0  # seconds that storage which has failed is tried
-_PATIENCE_AT_END = 5.0  # likewise, when the work has ended; the earlier note stays, which is too large at worst
+_PATIENCE_AT_END = 5.0  # seconds that storage is tried when the work has ended; the note is too large at worst
 
 
 class Ledger:
@@ -91,23 +88,15 @@ class Ledger:
         except StorageError as error:  # no more than what ended the run; the earlier note is too large at worst
             log.warning("what was spent stays noted as before: %s", error)
 
-    def _write(self, amount: float, patience: float = _PATIENCE) -> None:
+    def _write(self, amount: float, patience: float = PATIENCE) -> None:
         data = json.dumps(dict(zip(_FIELDS, (amount, self._largest), strict=True))).encode()
-        give_up = time.monotonic() + (patience if self._written else 0.0)
-        while True:
-            try:
-                self._check()
-                write_bytes(self._place, data)
-            except StoreGoneError:
-                raise
-            except StorageError as error:
-                if time.monotonic() >= give_up:
-                    raise
-                log.warning("what may be spent cannot be noted, trying again: %s", error)
-                time.sleep(_AGAIN_AFTER)
-            else:
-                self._written = True
-                return
+
+        def write() -> None:
+            self._check()
+            write_bytes(self._place, data)
+
+        tried_again(write, "what may be spent cannot be noted", patience if self._written else 0.0)
+        self._written = True
 
 
 def _read(note: Location) -> tuple[float, float]:

@@ -18,6 +18,19 @@ next run reads it there, and brings it in.
 
 from tamis.core.store.folder import Store, StoreGoneError, spare_places
 from tamis.core.store.records import ATTEMPTS, PASSING, TOKENS, Records, Stored
+from tamis.core.store.waits import PATIENCE, tried_again
 from tamis.core.store.writer import Writer
 
-__all__ = ["ATTEMPTS", "PASSING", "TOKENS", "Records", "Store", "StoreGoneError", "Stored", "Writer", "spare_places"]
+__all__ = [
+    "ATTEMPTS",
+    "PASSING",
+    "PATIENCE",
+    "TOKENS",
+    "Records",
+    "Store",
+    "StoreGoneError",
+    "Stored",
+    "Writer",
+    "spare_places",
+    "tried_again",
+]

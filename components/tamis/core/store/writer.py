@@ -14,9 +14,9 @@ from typing import Generic
 from tamis.core.errors import StorageError
 from tamis.core.store.folder import Store, StoreGoneError
 from tamis.core.store.records import R
+from tamis.core.store.waits import FAULTS, PATIENCE, Waits
 
 log = logging.getLogger(__name__)
-_AGAIN_AFTER, _LONGEST_WAIT = 1.0, 16.0  # seconds between two tries to write: the first time, and later
 _AT_END = 5.0  # seconds that writing is tried for when the work is being ended; a pod that is evicted has 30
 _SHORTEST = 0.5  # seconds that records are gathered for, however slow writing is
 
@@ -41,7 +41,7 @@ class Writer(Generic[R]):
         seconds: float = 3.0,
         count: int = 1000,
         most: int = 10_000,
-        patience: float = 600.0,
+        patience: float = PATIENCE,
         durable: Callable[[Sequence[R]], None] = lambda records: None,
     ) -> None:
         self._durable = durable
@@ -101,20 +101,19 @@ class Writer(Generic[R]):
                 return
 
     def _append(self, batch: list[R]) -> None:
-        give_up, wait = time.monotonic() + (self._patience if self._written else 0.0), _AGAIN_AFTER
+        waits = Waits(self._patience if self._written else 0.0)
         while True:
             start = time.monotonic()
             try:
                 self._store.append(batch)
             except StoreGoneError:
                 raise
-            except (StorageError, OSError, MemoryError) as error:
+            except FAULTS as error:
                 with self._changed:
-                    if time.monotonic() >= min(give_up, self._end_by):
+                    if waits.over or time.monotonic() >= self._end_by:
                         raise
                     log.warning("the store cannot be written, trying again: %s", error or type(error).__name__)
-                    self._changed.wait(min(wait, self._end_by - time.monotonic()))
-                    wait = min(2 * wait, _LONGEST_WAIT)
+                    self._changed.wait(min(waits.next(), self._end_by - time.monotonic()))
             else:
                 self._written, self._took = True, time.monotonic() - start
                 self._durable(batch)
@@ -160,7 +159,7 @@ class Writer(Generic[R]):
         count = len(self._waiting)
         try:
             place, found_again = self._store.leave(self._waiting)
-        except (StorageError, OSError, MemoryError) as error:
+        except FAULTS as error:
             return f"{count} answers in hand are lost, they could be written nowhere else: {error}"
         if found_again:
             self._durable(self._waiting)

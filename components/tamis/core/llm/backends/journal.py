@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Callable, Collection
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tamis.core.errors import StorageError
-from tamis.core.storage import Location, children, create_bytes, read_bytes, write_bytes
+from tamis.core.storage import Location, children, create_bytes, exists, missing, read_bytes, write_bytes
+from tamis.core.store import PATIENCE, tried_again
 
+_TO_READ = 30.0  # seconds that reading is tried for; nothing is lost where it is given up
+T = TypeVar("T")
 State = Literal["prepared", "uploaded", "created", "ended"]
 
 
@@ -54,11 +57,17 @@ class Entry(BaseModel):
 class Journal:
     """Entries in a folder, local or in object storage, one file each, written whole.
 
-    Two runs cannot add entries at once without one of them knowing of the other's.
+    Two runs cannot add entries at once without one of them knowing of the other's. Storage that fails once it has
+    worked is tried again for as long as a store's is, ten minutes.
+
+    Args:
+        folder: of the entries.
+        check: called before each writing; raises where the folder's storage is another one than at the start.
     """
 
-    def __init__(self, folder: Location) -> None:
-        self._folder, self._last = folder, 0
+    def __init__(self, folder: Location, check: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._last, self._check = folder, 0, check
+        self._worked = False
 
     def read(self, known: Collection[str] = ()) -> list[Entry]:
         """All entries but those whose files' names are `known`, in no order that means anything.
@@ -66,8 +75,9 @@ class Journal:
         Raises:
             StorageError: when the folder cannot be read, or what is in it: to leave an entry out is to pay twice.
         """
-        there = [one for one in children(self._folder) if one.name.endswith(".json") and one.name not in known]
-        found = [_entry(location) for location in there if not location.name.startswith(".")]  # "." is being written
+        names = self._tried(lambda: children(self._folder), _TO_READ)
+        there = [one for one in names if one.name.endswith(".json") and one.name not in known]
+        found = [self._read(location) for location in there if not location.name.startswith(".")]  # is being written
         self._last = max([self._last, *(entry.number or 0 for entry in found)])
         return found
 
@@ -78,7 +88,14 @@ class Journal:
             StorageError: when it cannot be written.
         """
         entry.number = self._last + 1
-        added = create_bytes(self.place(entry), entry.model_dump_json().encode())
+        place, data = self.place(entry), entry.model_dump_json().encode()
+
+        def create() -> bool:
+            self._check()
+            # A try that met a fault may have been made all the same.
+            return create_bytes(place, data) or read_bytes(place) == data
+
+        added = self._tried(create, PATIENCE)
         self._last += added
         return added
 
@@ -88,7 +105,7 @@ class Journal:
         Raises:
             StorageError: when it cannot be read.
         """
-        for name, value in _entry(self.place(entry)):
+        for name, value in self._read(self.place(entry)):
             setattr(entry, name, value)
         return entry
 
@@ -98,16 +115,40 @@ class Journal:
         Raises:
             StorageError: when it cannot be written.
         """
-        write_bytes(self.place(entry), entry.model_dump_json().encode())
+        data = entry.model_dump_json().encode()
+
+        def write() -> None:
+            self._check()
+            write_bytes(self.place(entry), data)
+
+        self._tried(write, PATIENCE)
 
     def place(self, entry: Entry) -> Location:
         """The file of an entry."""
         return self._folder / (f"{entry.token}.json" if entry.number is None else f"{entry.number:06d}.json")
 
+    def _read(self, location: Location) -> Entry:
+        def read() -> bytes | None:
+            try:
+                return read_bytes(location)
+            except StorageError:
+                if exists(location):
+                    raise
+                return None  # it does not come back by waiting
 
-def _entry(location: Location) -> Entry:
+        return _entry(location, self._tried(read, _TO_READ))
+
+    def _tried(self, do: Callable[[], T], patience: float) -> T:
+        done = tried_again(do, "the journal of batches cannot be used", patience if self._worked else 0.0)
+        self._worked = True
+        return done
+
+
+def _entry(location: Location, data: bytes | None) -> Entry:
+    if data is None:
+        raise missing(str(location))
     try:
-        return Entry.model_validate_json(read_bytes(location))
+        return Entry.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
