@@ -132,6 +132,7 @@ class RunSettings(_UpToScores):
             if twice:
                 raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
         self._raters_are_known()
+        self._raters_are_different()
         sharding.check(self.raters, self.kubeflow.rating_shards)
         check_prices(self)
         self._nodes_fit()
@@ -155,6 +156,19 @@ class RunSettings(_UpToScores):
             for base in base_models(self):
                 self.judging.of(base.model)
         return self
+
+    def _raters_are_different(self) -> None:
+        """No two raters have the same answers, which curation would take for agreement."""
+        for place, rater in enumerate(self.raters):
+            for other in self.raters[:place]:
+                if rater.answers_known_by() == other.answers_known_by():
+                    raise ValueError(
+                        f"the raters '{other.name}' and '{rater.name}' have the same answers: they differ in nothing "
+                        "that answers depend on (name, limits, prices and `sample` are no part of it, and `seed` is "
+                        "one only with a temperature above 0), and curation would take this for perfect agreement; "
+                        "leave one out, or give it another model or prompt, or both a temperature above 0 and "
+                        "different seeds"
+                    )
 
     def _the_graph_is_large_enough(self) -> None:
         """The neighbour graph has as many neighbours as those who use it want; said before it is made."""

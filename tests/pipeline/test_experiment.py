@@ -260,3 +260,41 @@ def test_subsets_and_grids_may_use_the_scores_of_all_raters_together() -> None:
     assert [cell.subset.rater for cell in made.cells] == ["combined", "combined", "gpt"]
     with pytest.raises(SettingsError, match=r"no rater 'combined'(.|\n)*allowed: llama, gpt"):
         settings(**sections)
+
+
+def service(name: str, **own: Any) -> dict[str, Any]:
+    backend = {"kind": "openai", "model": "m", "base_url": "http://here/v1"} | own.pop("backend", {})
+    return {"name": name, "backend": backend} | own
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        ({}, {}, False),
+        ({}, {"seed": 1}, False),
+        ({}, {"sample": 0.5}, False),
+        ({}, {"backend": {"concurrency": 3, "patience": 5}, "max_failure_share": 0.5}, False),
+        ({}, {"backend": {"kind": "openai-batch", "poll": 5}}, False),
+        ({"store": "s"}, {"store": "s", "backend": {"base_url": "http://there/v1"}}, False),
+        ({"temperature": 1}, {"temperature": 1, "seed": 1}, True),
+        ({}, {"temperature": 0.5}, True),
+        ({}, {"prompt": "other"}, True),
+        ({}, {"backend": {"model": "other"}}, True),
+        ({}, {"backend": {"base_url": "http://there/v1"}}, True),
+        ({}, {"backend": {"extra": {"a": 1}}}, True),
+        ({"backend": {"structured": "none"}}, {}, True),
+    ],
+)
+def test_raters_that_have_the_same_answers_are_refused(
+    one: dict[str, Any], other: dict[str, Any], differ: bool
+) -> None:
+    """Curation would take them for raters who agree in everything."""
+    subsets = [{"name": "any", "strategy": "random", "size": 10}]
+    raters = [service("one", **one), service("other", **other)]
+    if differ:
+        assert len(settings(subsets=subsets, raters=raters).raters) == 2
+        return
+    with pytest.raises(SettingsError) as raised:
+        settings(subsets=subsets, raters=raters)
+    assert raised.value.code == "settings"
+    assert "'one' and 'other'" in raised.value.problem

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions, repeated, unpack
+from tamis.core.settings import hash_of
 from tamis.core.tables import NOT_ASKED, POSSIBLE
 from tamis.curation.classes import Reachable, reachable_of, to_classes
 from tamis.curation.settings import COMBINED, CurationSettings
@@ -74,6 +75,7 @@ def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -
 
     Raises:
         InputError: when there is none, two are of one rater, or one of them is unusable.
+        SettingsError: when two raters were asked the same, and so share their answers.
     """
     if not artifacts:
         raise InputError("no ratings were given", action="give the ratings of one rater or more")
@@ -85,6 +87,7 @@ def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -
                 f"{names.count(name)} of the given ratings are by the rater '{name}'",
                 action="give each rater's ratings once, or name the raters apart in their settings",
             )
+    _refuse_same_answers(artifacts)
     if settings.combine and (len(names) < 2 or COMBINED in names):
         raise InputError(
             f"combine: the ratings are by {', '.join(names)}",
@@ -92,6 +95,26 @@ def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -
             action="give more raters' ratings, or leave combine out",
         )
     return found
+
+
+def _refuse_same_answers(artifacts: list[Artifact]) -> None:
+    """Two raters that differ only in their name share their answers, which would pass for perfect agreement."""
+    seen: dict[str, str] = {}
+    for artifact in artifacts:
+        facts, config = artifact.manifest.facts, artifact.manifest.config
+        if not {"prompt", "backend"} <= set(facts) or "temperature" not in config:
+            continue  # imported, or put together of shards
+        drawn = ("seed", "top_p", "top_k") if config["temperature"] > 0 else ()
+        asked = [config.get(name) for name in ("temperature", "store", *drawn)]
+        address = None if config.get("store") else config.get("backend", {}).get("base_url")
+        other = seen.setdefault(hash_of([facts["prompt"]["hash"], facts["backend"], asked, address]), artifact.name)
+        if other != artifact.name:
+            raise SettingsError(
+                f"the raters '{other}' and '{artifact.name}' have the same answers: their model, prompt and sampling "
+                "are the same, and curation would take this for perfect agreement",
+                action="leave one out, or rate by another model or prompt, or with a temperature above 0 and another "
+                "seed",
+            )
 
 
 def _refuse_repeats(keys: Keys, rater: str) -> None:

@@ -201,6 +201,14 @@ class RatingSettings(StageSettings):
             raise ValueError("'also' needs 'sample': without it all samples are rated")
         return self
 
+    def answers_known_by(self) -> dict[str, Any]:
+        """What ratings depend on beside the samples, as far as settings tell: raters with equal ones share them."""
+        drawn = ("top_p", "top_k", "seed") if self.temperature > 0 else ()
+        names = {"prompt", "temperature", "store", *drawn}
+        # Each address has a store of its own, unless the settings name one for all.
+        no_part = {*getattr(self.backend, "NOT_OF_ANSWERS", ()), *(["base_url"] if self.store else [])}
+        return self.model_dump(include=names) | {"backend": self.backend.model_dump(exclude=no_part)}
+
     def asked(self, samples: int) -> int:
         """How many of a pool's `samples` are rated, without those of `also`.
 

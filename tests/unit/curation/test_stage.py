@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
+from pydantic import Field
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.ids import pack
 from tamis.core.samples import Message, sample_id
-from tamis.core.settings import parse
+from tamis.core.settings import StageSettings, parse
+from tamis.core.steps import Step, run_step
+from tamis.core.storage import link_tree
 from tamis.core.tables import CURATION, RATINGS, PartsWriter, curation_with_posterior
 from tamis.curation import curate as on_arrays
 from tamis.curation.component import curate
@@ -52,6 +55,55 @@ def graph_of(folder: Path, pool: Pool) -> Path:
 def rows_of(out: Path, rater: str = "r") -> pa.Table:
     table = Artifact.open(out, "curation").table()
     return table.filter(pa.compute.equal(table["rater"], rater))
+
+
+class Asked(StageSettings):
+    """What curation reads of a rater's settings."""
+
+    OUTPUT_REVISION: ClassVar[int] = 1
+
+    temperature: float = 0.0
+    seed: int = 0
+    store: str | None = None
+    backend: dict[str, str] = Field({})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "model", "differ"),
+    [
+        (Asked(), Asked(), "m", False),
+        (Asked(), Asked(seed=1), "m", False),
+        (Asked(temperature=1), Asked(temperature=1, seed=1), "m", True),
+        (Asked(), Asked(backend={"base_url": "http://there/v1"}), "m", True),
+        (Asked(store="s"), Asked(store="s", backend={"base_url": "http://there/v1"}), "m", False),
+        (Asked(), Asked(), "n", True),
+    ],
+)
+def test_ratings_of_two_raters_that_share_their_answers_are_refused(
+    one: Asked, other: Asked, model: str, differ: bool, pool: Pool, tmp_path: Path
+) -> None:
+    graph, ids = graph_of(tmp_path, pool), names(len(pool.true))
+    values = [int(RATINGS_OF_CLASSES[score]) for score in pool.scores]
+
+    def ratings(name: str, asked: Asked, model: str) -> Path:
+        def write(step: Step[Asked]) -> None:
+            kept = Artifact.open(make_ratings(tmp_path / f"{name}-made", name, ids, values))
+            link_tree(kept.folder, step.out)
+            (step.out / "manifest.json").unlink()
+            step.rows = kept.manifest.rows
+            step.facts |= {"prompt": {"hash": "p"}, "backend": {"model": model}}
+
+        run_step("rating", "ratings", asked, write, out=tmp_path / name, name=name)
+        return tmp_path / name
+
+    given = [ratings("a", one, "m"), ratings("b", other, model)]
+    if differ:
+        assert run(CurationSettings(), ratings=given, neighbors=graph, out=tmp_path / "out").facts["raters"] == 2
+        return
+    with pytest.raises(SettingsError) as raised:
+        run(CurationSettings(), ratings=given, neighbors=graph, out=tmp_path / "out")
+    assert raised.value.code == "settings"
+    assert "'a' and 'b'" in raised.value.problem
 
 
 def test_combined_scores_are_no_ratings_that_are_counted(pool: Pool, tmp_path: Path) -> None:

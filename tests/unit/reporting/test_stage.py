@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ArtifactError, InputError
 from tamis.core.scales import Scale
+from tamis.core.steps import Step, run_step
+from tamis.core.tables import SELECTION
 from tamis.reporting.numbers import DASH, MINUS
 from tamis.reporting.samples import read_samples
 from tamis.reporting.settings import ReportingSettings
@@ -19,7 +23,7 @@ from tamis.selection.settings import SelectionSettings
 from tamis.selection.stage import run as select
 from tests.artifacts import conversation, make_curation, make_pool, make_ratings
 from tests.unit.reporting.conftest import SETTINGS, Made
-from tests.unit.reporting.example import about, make_evaluation
+from tests.unit.reporting.example import Strategy, about, make_evaluation
 from tests.unit.reporting.markup import Page
 
 PLAIN = ReportingSettings()
@@ -125,6 +129,32 @@ def test_picked_samples_that_were_never_rated_are_counted(small_pool: Path, tmp_
     header, *described = page_of(tmp_path / "of-2").rows("Subsets and the pool that they come from")
     column = header.index("never rated")
     assert [(row[0], row[column]) for row in described] == [("whole pool", DASH), ("random", DASH), ("ds2", "2")]
+
+
+def test_samples_that_have_no_score_to_be_picked_by_are_counted_by_reason(small_pool: Path, tmp_path: Path) -> None:
+    def subset(name: str, facts: dict[str, Any]) -> Path:
+        ids = ids_of(small_pool)[:3]
+
+        def write(step: Step[Strategy]) -> None:
+            rows = [{"id": i, "rank": rank, "score": 1.0, "diversity": None} for rank, i in enumerate(ids)]
+            pq.write_table(pa.Table.from_pylist(rows, schema=SELECTION), step.out / "selection.parquet")
+            step.rows, step.facts = len(ids), facts
+
+        run_step("selection", "selection", Strategy(strategy=name, size=3), write, out=tmp_path / name, name=name)
+        return tmp_path / name
+
+    subsets = [subset("random", {}), subset("perplexity", {"not_scored": {"too_long": 2, "empty": 0, "refused": 1}})]
+    for number in (1, 2):
+        run(PLAIN, pool=small_pool, selections=subsets[:number], out=tmp_path / f"of-{number}")
+    table = "Subsets and the pool that they come from"
+    assert "not scored" not in page_of(tmp_path / "of-1").rows(table)[0]
+    page = page_of(tmp_path / "of-2")
+    header, *described = page.rows(table)
+    column = header.index("not scored")
+    assert [(row[0], row[column]) for row in described] == [("whole pool", DASH), ("random", DASH), ("perplexity", "3")]
+    assert "1 refused and 2 too long" in (tmp_path / "of-2/report.html").read_text()
+    results = (tmp_path / "of-2/results.csv").read_text()
+    assert 'perplexity,"samples without a score, too long",2' in results
 
 
 def test_samples_outside_a_rater_s_part_of_the_pool_are_counted_apart(small_pool: Path, tmp_path: Path) -> None:

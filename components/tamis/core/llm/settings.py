@@ -31,12 +31,14 @@ class BackendSettings(Settings, ABC):
     Attributes:
         PACKAGES: packages that it imports, to the extras of Tamis that bring them; `tamis doctor` looks for them.
         PRICED: whether its tokens cost money.
+        NOT_OF_ANSWERS: names of settings on which answers do not depend; they are no part of `Backend.identity`.
         JOURNALED: whether it answers much later, by jobs that go on when this process ends. The engine then has
             `remember_in`, which takes the journal that it notes them in.
     """
 
     PACKAGES: ClassVar[Mapping[str, str]] = {}
     PRICED: ClassVar[bool] = False
+    NOT_OF_ANSWERS: ClassVar[frozenset[str]] = frozenset()
     JOURNALED: ClassVar[bool] = False
 
     kind: str

@@ -62,6 +62,8 @@ def _overview(evidence: Evidence, section: Section) -> Table:
     raters = list(curation.raters.values()) if curation else []
     predicted = {subset.name: subset.artifact.manifest.facts.get("predicted") for subset in evidence.subsets}
     some_predicted = any(predicted.values())
+    unscored = {subset.name: _not_scored(subset) for subset in evidence.subsets}
+    some_unscored = any(unscored.values())
     rows: list[list[Cell | str]] = []
     for name, strategy, positions in _rows(evidence):
         section.measured(name, "samples", len(positions))
@@ -72,6 +74,11 @@ def _overview(evidence: Evidence, section: Section) -> Table:
             row.append(count(predicted.get(name)))
         if predicted.get(name):
             section.measured(name, "samples never rated, with a predicted class", predicted[name])
+        if some_unscored:
+            left = unscored.get(name, {})
+            row.append(count(sum(left.values())) if left else DASH)
+            for reason, number in left.items():
+                section.measured(name, f"samples without a score, {reason}", number)
         for rater in raters:
             mean, _ = _mean(np.where(rater.score >= 0, rater.score, np.nan)[positions])
             row.append(decimal(mean))
@@ -87,15 +94,26 @@ def _overview(evidence: Evidence, section: Section) -> Table:
         rows.append(row)
     columns = ["subset", "strategy", "samples", "median characters"]
     columns += ["never rated"] if some_predicted else []
+    columns += ["not scored"] if some_unscored else []
     columns += [f"mean class, {rater.rater}" for rater in raters]
     columns += ["mean diversity"] if curation else []
     notes = []
     if some_predicted:
         notes.append("Never rated: samples that were picked by a class that curation predicted.")
+    if some_unscored:
+        reasons = {(reason, number) for left in unscored.values() for reason, number in left.items()}
+        told = listed([f"{count(number)} {reason}" for reason, number in sorted(reasons)])
+        notes.append(f"Not scored: samples that could not be picked, since they have no score: {told}.")
     if samples.grade is not None:
         columns.append(f"mean {evidence.settings.truth}")
         notes.append(f"Mean {evidence.settings.truth} over the samples that have one, ± its standard error.")
     return Table("Subsets and the pool that they come from", columns, rows, words=("strategy",), note=" ".join(notes))
+
+
+def _not_scored(subset: Subset) -> dict[str, int]:
+    """How many samples of the pool have none of the scores that a subset was picked by, by reason."""
+    reasons = subset.artifact.manifest.facts.get("not_scored") or {}
+    return {reason.replace("_", " "): number for reason, number in reasons.items() if number}
 
 
 def _mean(values: NDArray[np.generic]) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,21 @@ _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can
 
 class OpenAISettings(ServiceSettings, BackendSettings):
     """A service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
+
+    NOT_OF_ANSWERS: ClassVar[frozenset[str]] = frozenset(
+        {
+            "kind",
+            "azure",
+            "api_key_env",
+            "limits",
+            "concurrency",
+            "timeout",
+            "tries",
+            "patience",
+            "answer_limit",
+            "seeded",
+        }
+    )
 
     kind: Literal["openai"] = Field("openai", description="a service answers")
     structured: Literal["json_schema", "json_object", "none"] = Field(

@@ -47,6 +47,13 @@ class OpenAIBatchSettings(OpenAISettings):
     """The Batch API of OpenAI or Azure OpenAI: half the price, answers within a day."""
 
     JOURNALED: ClassVar[bool] = True
+    NOT_OF_ANSWERS: ClassVar[frozenset[str]] = OpenAISettings.NOT_OF_ANSWERS | {
+        "batch_requests",
+        "batch_bytes",
+        "open_batches",
+        "poll",
+        "first_alone",
+    }
 
     kind: Literal["openai-batch"] = Field(  # type: ignore[assignment]
         "openai-batch", description="a service answers in batches, within a day"

@@ -37,6 +37,8 @@ class TransformersSettings(LocalModelSettings):
 
     PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
+    NOT_OF_ANSWERS: ClassVar[frozenset[str]] = frozenset({"batch_tokens"})
+
     kind: Literal["transformers"] = Field("transformers", description="a local model answers")
     structured: bool = Field(
         True, description="Tamis writes the JSON and the model chooses the numbers only, so that every answer parses"

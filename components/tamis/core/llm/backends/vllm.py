@@ -33,6 +33,8 @@ class VllmSettings(LocalModelSettings):
 
     PACKAGES: ClassVar[Mapping[str, str]] = {"vllm": "vllm"}
 
+    NOT_OF_ANSWERS: ClassVar[frozenset[str]] = frozenset({"tensor_parallel", "data_parallel", "concurrency"})
+
     kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
     quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
     structured: bool = Field(True, description="the engine holds the answer to the JSON schema")
