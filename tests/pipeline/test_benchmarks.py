@@ -39,13 +39,15 @@ def lists(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return asked
 
 
-def examined(folder: Path, *tasks: dict[str, Any], **suite: Any) -> list[Check]:
+def examined(
+    folder: Path, *tasks: dict[str, Any], model: str | Path = "some/model", max_length: int | None = None, **suite: Any
+) -> list[Check]:
     file = folder / "suite.yaml"
     file.write_text(yaml.safe_dump({"version": "1", "tasks": list(tasks)} | suite))
-    return list(checks.benchmarks(settings_of(folder, file)))
+    return list(checks.benchmarks(settings_of(folder, file, str(model), max_length)))
 
 
-def settings_of(folder: Path, suite: Path) -> RunSettings:
+def settings_of(folder: Path, suite: Path, model: str, max_length: int | None) -> RunSettings:
     data = folder / "data.jsonl"
     data.write_text('{"prompt": "a", "completion": "b"}\n')
     settings = {
@@ -53,8 +55,8 @@ def settings_of(folder: Path, suite: Path) -> RunSettings:
         "pool": {"sources": [{"name": "mine", "path": str(data)}]},
         "raters": [{"name": "one", "backend": {"kind": "transformers", "model": "some/model"}}],
         "subsets": [{"name": "best", "strategy": "ds2", "size": 1}],
-        "finetuning": {"model": "some/model"},
-        "evaluation": {"model": "some/model", "suite": str(suite)},
+        "finetuning": {"model": model},
+        "evaluation": {"model": model, "suite": str(suite), "max_length": max_length},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
     return load_run(folder / "run.yaml")
@@ -116,6 +118,23 @@ def test_splits_fields_and_metrics_of_data_that_are_here_are_looked_at(
     checked = examined(own, {"task": "sums", "metric": metric}, include_path="tasks")
     assert [check.level for check in checked] == ["ok", level]
     assert lists == []  # lm-eval's own are not needed
+
+
+@pytest.mark.parametrize(("tokens", "level"), [(63, "ok"), (64, "failed"), (4096, "failed")])
+@pytest.mark.parametrize("by", ["max_length", "model"])
+def test_answers_that_leave_the_model_no_room_for_a_question_fail(
+    own: Path, lists: list[bool], tokens: int, level: str, by: str
+) -> None:
+    write_task(own, generation_kwargs={"max_gen_toks": tokens})
+    model = own / "model"
+    model.mkdir()
+    context = 64 if by == "model" else 2048
+    (model / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": context}))
+    limit = {} if by == "model" else {"max_length": 64}
+    checked = examined(own, {"task": "sums", "metric": "exact_match"}, include_path="tasks", model=model, **limit)
+    assert [check.level for check in checked] == ["ok", level]
+    assert checked[1].code == ("settings" if level == "failed" else "")
+    assert ("max_gen_toks" in checked[1].action) == (level == "failed")
 
 
 def test_groups_and_tags_have_the_data_of_what_is_in_them() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,27 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
         allowed="a data set on the hub, or a folder with its files",
         action=action,
     )
+
+
+@contextmanager
+def from_cache() -> Iterator[None]:
+    """Let the libraries of the hub take what is in this machine's cache, and nothing else."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def is_prepared(dataset: str) -> bool:
+    """Whether a data set of the hub was loaded on this machine before, so that its rows can be read at once."""
+    from datasets import config
+
+    return (Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")).is_dir()
 
 
 def first_line(error: BaseException) -> str:

@@ -141,7 +141,8 @@ def opened_as_stream(source: Source) -> StreamReader:
         MissingExtraError: when `datasets` is not installed.
         SettingsError: when a proxy or a certificate of the environment cannot be used.
     """
-    check_network()
+    if not Path(str(source.dataset)).is_dir():
+        check_network()
     try:
         load_packages("datasets")
         import datasets

@@ -63,14 +63,7 @@ def resolve(source: Source) -> Resolved:
         InputError: when a path names no file that can be read.
         StorageError: when there is nothing at the path.
     """
-    recipe = None
-    if source.recipe is not None:
-        recipe = recipe_of(source.recipe)
-        own = source.model_dump(by_alias=True, exclude_unset=True, exclude={"recipe"})
-        known = dict(recipe.source)
-        if "limit" in own and own["limit"] is None:
-            known.pop("seed", None)  # it draws the recipe's limit, which the user takes away
-        source = parse(Source, known | own, where=f"source '{source.name}' (recipe {source.recipe})")
+    source, recipe = filled_in(source)
     if source.path is not None and is_saved(source.path):
         source = source.model_copy(update={"path": None, "dataset": source.path})
     if source.dataset is not None:
@@ -85,6 +78,22 @@ def resolve(source: Source) -> Resolved:
     with explained_os_errors(f"reading {source.path}"):
         files = files_at(source.path)
         return Resolved(source, tuple(files), {name: storage.fingerprint(str(place)) for name, place in files})
+
+
+def filled_in(source: Source) -> tuple[Source, Recipe | None]:
+    """The settings of `source` with those of its recipe, and the recipe, if there is one.
+
+    Raises:
+        SettingsError: when what is set does not fit the source's recipe.
+    """
+    if source.recipe is None:
+        return source, None
+    recipe = recipe_of(source.recipe)
+    own = source.model_dump(by_alias=True, exclude_unset=True, exclude={"recipe"})
+    known = dict(recipe.source)
+    if "limit" in own and own["limit"] is None:
+        known.pop("seed", None)  # it draws the recipe's limit, which the user takes away
+    return parse(Source, known | own, where=f"source '{source.name}' (recipe {source.recipe})"), recipe
 
 
 def recipe_of(name: str) -> Recipe:

@@ -6,15 +6,16 @@ Nothing is downloaded: what cannot be looked at is said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from tamis.core.errors import InputError, TamisError
+from tamis.core.hub import from_cache, is_prepared
+from tamis.evaluation.checks import check_room
 from tamis.evaluation.listing import Listed, datasets_of, listed, nearest, tasks_of_lm_eval
 from tamis.evaluation.suite import Places, Suite, SuiteTask, index_of, load_entries, open_suite, own_index
 from tamis_pipelines.checks.check import Check
-from tamis_pipelines.checks.trainable import LOCAL
+from tamis_pipelines.checks.trainable import LOCAL, contexts
 from tamis_pipelines.settings import RunSettings
 
 _NAMES, _DATA = "evaluation.suite: names of its tasks", "evaluation.suite: data of lm-eval's tasks"
@@ -40,7 +41,7 @@ def benchmarks(settings: RunSettings) -> Iterator[Check]:
     if away := [line for line in lines if line not in here]:
         yield _not_here(away, known, places)
     if here:
-        yield _fit(here, suite, places)
+        yield _fit(here, suite, places, contexts(settings))
 
 
 def _known(suite: Suite, own: dict[str, Listed]) -> tuple[dict[str, Listed], list[str]]:
@@ -73,19 +74,22 @@ def _not_here(lines: list[SuiteTask], known: Mapping[str, Listed], places: Place
     return Check(_DATA, "note", f"not checked: {names}, because {why}", "the run downloads them; see that it can")
 
 
-def _fit(lines: list[SuiteTask], suite: Suite, places: Places) -> Check:
+def _fit(lines: list[SuiteTask], suite: Suite, places: Places, most: list[int]) -> Check:
     names = ", ".join(line.task for line in lines)
     wanted = suite.model_copy(update={"tasks": lines})
     try:
-        with _without_network():
-            load_entries(index_of(wanted, places), wanted, places)
+        with from_cache():
+            entries = load_entries(index_of(wanted, places), wanted, places)
+        for task in (task for entry in entries for task in entry.tasks if task.OUTPUT_TYPE == "generate_until"):
+            for context in most:
+                check_room(task.task_name, task.config.generation_kwargs or {}, context, places.file)
     except InputError as error:
         return Check(
             _DATA, "note", f"not checked: {names}, because {error.problem}", "the run downloads what is missing"
         )
     except TamisError as error:
         return Check.refused(_DATA, error)
-    return Check.of(_DATA, True, f"{names}: splits, fields and metrics fit")
+    return Check.of(_DATA, True, f"{names}: splits, fields, metrics and answers fit")
 
 
 def _is_here(dataset: str | None, places: Places) -> bool:
@@ -94,23 +98,6 @@ def _is_here(dataset: str | None, places: Places) -> bool:
         return False
     if dataset in LOCAL or ((places.data or Path()) / dataset).exists():
         return True
-    from datasets import config
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    prepared = Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")
-    fetched = Path(HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
-    return any(place.is_dir() for place in (prepared, fetched))
-
-
-@contextmanager
-def _without_network() -> Iterator[None]:
-    """Let the libraries of the hub take what is in their cache, and nothing else."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+    return is_prepared(dataset) or (Path(HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}").is_dir()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from tamis.core.errors import InputError, SettingsError, StorageError, TamisError
+from tamis.core.hub import from_cache, is_prepared
+from tamis.core.saved import is_saved
 from tamis.core.storage import exists, is_remote, locate, looked_for
 from tamis.curation.grades import check_files
 from tamis.curation.settings import GradesSettings
-from tamis.pool.checking import check_own_ids, look_into
+from tamis.pool.checking import FirstRows, check_own_ids, look_at, look_into
+from tamis.pool.hub import DatasetReader, opened_as_stream
 from tamis.pool.settings import PoolSettings, Source
-from tamis.pool.sources import count_rows, files_at
+from tamis.pool.sources import count_rows, files_at, filled_in
 from tamis.rating.rating_files import checked_file
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.checks.check import Check
@@ -60,10 +64,13 @@ def _folder(where: str, path: str) -> Check:
 
 
 def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
-    """Whether the first rows of a local source become samples."""
+    """Whether the first rows of a source on this machine become samples."""
     where = f"pool.sources.{source.name}"
     try:
-        found = look_into(source, settings)
+        source, _ = filled_in(source)
+        found = look_into(source, settings) if _in_files(source) else _first_rows_of_dataset(source)
+        if isinstance(found, str):
+            return Check(where, "note", f"not looked at: {found}", "the run reads it; see that it can")
         if found is not None:
             found.check_shares(source.name, settings)
             found.check_kept(source)
@@ -81,6 +88,35 @@ def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
         action = "look whether later rows have it; without one in any row the run will not start"
         return Check(where, "note", f"{found}; no row among them has {', '.join(unseen)}, which is to be kept", action)
     return Check(where, "ok", str(found))
+
+
+def _in_files(source: Source) -> bool:
+    place = source.path or str(source.dataset)
+    return not is_remote(place) and (source.dataset is None or is_saved(place))
+
+
+def _first_rows_of_dataset(source: Source) -> FirstRows | str | None:
+    """The first rows of a data set that is in this machine's cache or a folder of it; else why they are not seen.
+
+    Raises:
+        InputError: as `look_at`, and when a folder has not what is asked for.
+    """
+    if source.path is not None:
+        return f"{source.path} lies in object storage"
+    name = str(source.dataset)
+    if find_spec("datasets") is None:
+        return None  # said elsewhere
+    local = Path(name).is_dir()
+    if not local and not is_prepared(name):
+        return f"{name} is not in this machine's cache"
+    with from_cache():
+        try:
+            reader = opened_as_stream(source) if local else DatasetReader(source, "")
+        except (StorageError, InputError) as error:
+            if local and isinstance(error, InputError):
+                raise
+            return error.problem
+        return look_at(source, [(name, reader)])
 
 
 def _ratings(rater: RatingSettings) -> Check | None:

@@ -54,11 +54,9 @@ def _elsewhere(where: str, name: str, what: str, file: str) -> Check:
     if _is_path(name):
         action = MAKE_DEMO if name.startswith(DEMO) else f"correct {where}, or make the {what} first"
         return Check.of(where, False, f"no folder {name}", action, error=ModelError)
-    from huggingface_hub import get_token
-
     if in_cache(name, file) is not None:
         return Check.of(where, True, f"{name}, in this machine's hub cache")
-    return _to_download(where, name, "" if get_token() else "; no HF_TOKEN is set, which gated models need", ModelError)
+    return _to_download(where, name, "models", ModelError)
 
 
 def _dataset(where: str, name: str) -> Check:
@@ -70,13 +68,17 @@ def _dataset(where: str, name: str) -> Check:
 
     if (Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}").is_dir():
         return Check.of(where, True, f"{name}, in this machine's hub cache")
-    return _to_download(where, name, "", InputError)
+    return _to_download(where, name, "data sets", InputError)
 
 
-def _to_download(where: str, name: str, more: str, error: type[TamisError]) -> Check:
+def _to_download(where: str, name: str, what: str, error: type[TamisError]) -> Check:
+    from huggingface_hub import get_token
+
+    more = "" if get_token() else f"; no HF_TOKEN is set, which gated {what} need"
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
     seen = f"{name} is not in this machine's hub cache" + (" and the hub is off (HF_HUB_OFFLINE)" if offline else "")
-    action = f"hf download {name}, or give a folder"
+    dataset = "--repo-type dataset " if what == "data sets" else ""
+    action = f"hf download {dataset}{name}, or give a folder"
     return Check.of(where, not offline, f"{seen}; it will be downloaded{more}", action, error=error)
 
 

@@ -179,6 +179,15 @@ def _own_tasks(
     return f"{len(local)} with data in files; splits, fields and answers fit"
 
 
+def contexts(settings: RunSettings) -> list[int]:
+    """Most tokens that each model takes which is evaluated, where that is known on this machine."""
+    if settings.evaluation is None or find_spec("transformers") is None:
+        return []
+    trained = {cell.finetuning.model: cell.finetuning.revision for cell in settings.cells if cell.finetuning}
+    here = {model: revision for model, revision in trained.items() if _is_here(model)}
+    return _contexts(settings.evaluation, here)
+
+
 def _contexts(settings: EvaluationSettings, models: dict[str, str | None]) -> list[int]:
     """Most tokens that each model takes, where that is known."""
     if settings.max_length is not None:
