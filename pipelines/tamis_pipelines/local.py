@@ -32,6 +32,7 @@ _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)\S* ")
 # What kfp says of a task that begins, its name in colours; some tasks are kfp's housekeeping, no steps of a run.
 _TASK = re.compile(r"(\d\d:\d\d:\d\d)\.\d+ - INFO - Executing task \S*?'([a-z-]+?)(?:-\d+)?'")
 _ENDED = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.step error: ")
+_GOING_ON = re.compile(r" tamis\.progress .*: (\d+) of (?!\1 )\d+ ")  # the last one of a step stays
 _TEMPORARY = "tamis-run-"
 _NO_STEPS = ("note-outcome", "require-all-cells")
 _MOST_WARNINGS = 20  # repeated at the end
@@ -87,7 +88,8 @@ def run(settings: RunSettings) -> Path:
             os.environ |= {REASON_FILE: str(reason), STOP_FILE: str(temporary / "stop")}
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
             try:
-                PIPELINES[settings.pipeline](shape_of(settings))(**arguments)
+                with screen.line_removed():
+                    PIPELINES[settings.pipeline](shape_of(settings))(**arguments)
             except RuntimeError:  # whose words are of Kubeflow's tasks
                 screen.repeat_warnings()
                 why = reason.read_text() or (
@@ -182,6 +184,7 @@ class _Screen:
         self._log, self._terminal, self._rest = log_file, terminal, ""
         self._showing, self._indent = False, 0
         self._brief = False  # whether only the message's first line is shown: the run's own error tells all of it
+        self._in_place = 0  # characters of a line of progress that the next line replaces
         self._warning: list[str] = []  # the lines of the warning that may go on
         self.warnings: dict[str, None] = {}
         self.step = ""
@@ -192,7 +195,7 @@ class _Screen:
             self._log.write(line + "\n")
             if (begun := _TASK.search(line)) is not None and begun[2] not in _NO_STEPS:
                 self.step = begun[2]
-                print(f"{begun[1]} tamis.run step {self.step}", file=self._terminal, flush=True)
+                self._show(f"{begun[1]} tamis.run step {self.step}")
             own = _OWN_LINE.match(line)
             if own is not None:
                 self._showing, self._indent = True, len(line) - len(line.lstrip())  # kfp indents what steps print
@@ -201,7 +204,7 @@ class _Screen:
             goes_on = bool(line.strip()) and line.startswith(" " * (self._indent + 2))
             self._showing = own is not None or (self._showing and goes_on and not self._brief)
             if self._showing:
-                print(line[self._indent :].rstrip(), file=self._terminal, flush=True)
+                self._show(line[self._indent :].rstrip(), in_place=_GOING_ON.search(line) is not None)
             if own is not None or not self._showing:
                 self._end_warning()
             if own is not None and line[own.end() :].startswith(WARNING):
@@ -210,6 +213,29 @@ class _Screen:
                 self._warning.append(line[self._indent :].rstrip())
         self._log.flush()
         return len(text)
+
+    def _show(self, line: str, *, in_place: bool = False) -> None:
+        """Show a line; on a terminal, one that is `in_place` stays until there is another line."""
+        self._end_line()
+        if in_place and self._terminal.isatty():
+            line = line[: shutil.get_terminal_size().columns - 1]
+            self._in_place = len(line)
+            print(line, end="", file=self._terminal, flush=True)
+        else:
+            print(line, file=self._terminal, flush=True)
+
+    @contextmanager
+    def line_removed(self) -> Iterator[None]:
+        """At the end of this context, however it comes, no line of progress is left where others write."""
+        try:
+            yield
+        finally:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if self._in_place:
+            print(f"\r{' ' * self._in_place}\r", end="", file=self._terminal, flush=True)
+            self._in_place = 0
 
     def _end_warning(self) -> None:
         if self._warning:

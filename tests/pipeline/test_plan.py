@@ -108,7 +108,7 @@ def test_a_rater_s_part_of_the_pool_is_what_it_takes_and_the_plan_says_what_that
     raters = [
         {"name": "local", "backend": {"kind": "transformers", "model": "org/Rater-8B"}, "sample": 0.1},
         {"name": "service", "backend": {"kind": "openai", "model": "m"}, "sample": 250},
-        {"name": "all", "backend": {"kind": "openai", "model": "m"}, "sample": 5_000},
+        {"name": "all", "backend": {"kind": "openai", "model": "n"}, "sample": 5_000},
     ]
     rates = RATES | {"rated_per_second": 0.1, "prompt_tokens": 0, "answer_tokens": 0, "input_price": 1000}
     made = planned(raters=raters, experiment={"strategies": ["random"], "sizes": [5]}, rates=rates)
@@ -125,7 +125,8 @@ def test_samples_that_files_name_are_rated_beside_the_part(tmp_path: Path) -> No
     (tmp_path / "ids.txt").write_text("".join(f"{number:032x}\n" for number in range(40)))
     rater = {"name": "service", "backend": {"kind": "openai", "model": "m"}, "sample": 250}
     rates = RATES | {"prompt_tokens": 0, "answer_tokens": 0, "input_price": 1000}
-    more = rater | {"name": "more", "also": str(tmp_path / "ids.txt")}
+    other = {"backend": {"kind": "openai", "model": "n"}}
+    more = rater | other | {"name": "more", "also": str(tmp_path / "ids.txt")}
     made = planned(raters=[rater, more], experiment={"strategies": ["random"], "sizes": [5]}, rates=rates)
     lines = {line.step: line for line in made.lines}
     assert lines["rate by more"].money == pytest.approx(lines["rate by service"].money * 290 / 250)

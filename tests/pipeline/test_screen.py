@@ -68,6 +68,53 @@ def test_own_lines_are_shown_with_what_belongs_to_them_and_warnings_are_repeated
     ]
 
 
+PROGRESS = """12:00:01 tamis.progress rater 'x': 10 of 400 samples (2 %), 3.0/s, 130 s left
+    12:00:11 tamis.progress rater 'x': 120 of 400 samples (30 %), 11.0/s
+12:00:12 tamis.rating a word
+12:00:21 tamis.progress rater 'x': 300 of 400 samples (75 %), 11.0/s, and what else there is to be said of it, at length
+12:00:31 tamis.progress rater 'x': 400 of 400 samples (100 %), 11.0/s
+12:00:41 tamis.progress rater 'y': 1 of 11 samples (9 %), 3.0/s
+"""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_progress_stays_in_one_line_and_the_end_of_a_step_remains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tamis_pipelines.local import _Screen
+
+    monkeypatch.setenv("COLUMNS", "90")
+    terminal, log = Terminal(), io.StringIO()
+    screen = _Screen(log, terminal)
+    screen.write(PROGRESS)
+    assert not terminal.getvalue().endswith("\n")
+    with pytest.raises(KeyboardInterrupt), screen.line_removed():
+        raise KeyboardInterrupt
+    assert log.getvalue() == PROGRESS
+    shown = [[part.rstrip() for part in line.split("\r")] for line in terminal.getvalue().split("\n")]
+    assert max(len(part) for line in shown for part in line) == 89
+    assert [line[-1] for line in shown] == [
+        "12:00:12 tamis.rating a word",
+        "12:00:31 tamis.progress rater 'x': 400 of 400 samples (100 %), 11.0/s",
+        "",
+    ]
+    assert [part for line in shown for part in line if " 120 of 400 " in part]
+
+
+def test_elsewhere_each_line_of_progress_is_a_line() -> None:
+    from tamis_pipelines.local import _Screen
+
+    terminal = io.StringIO()
+    screen = _Screen(io.StringIO(), terminal)
+    with screen.line_removed():
+        screen.write(PROGRESS)
+    assert terminal.getvalue() == PROGRESS.replace("    12", "12")
+
+
 def test_a_step_that_begins_is_said_and_housekeeping_is_not() -> None:
     from tamis_pipelines.local import _Screen
 
