@@ -220,7 +220,7 @@ def test_a_local_run_keeps_to_its_budget_and_a_raised_one_goes_on(
     whole = 42 * till.price_of(50)
     with Server(till) as server:
         backend = SERVICE | {"base_url": server.url, "concurrency": 2}
-        raters = [{"name": name, "backend": backend, "price": PRICE} for name in ("one", "two")]
+        raters = [{"name": name, "backend": backend | {"model": name}, "price": PRICE} for name in ("one", "two")]
         subset = {"name": "best", "strategy": "ds2", "size": 10, "rater": "one"}
         values |= {"raters": raters, "subsets": [subset]}
         ended = tamis("run", write(tmp_path, values | {"budget": {"max_cost": whole}}))
