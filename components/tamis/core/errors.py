@@ -151,7 +151,8 @@ def make_folder(folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            if os.path.lexists(folder):  # else another process has removed it at this moment
+            # Else another process has removed it at this moment, and perhaps made it again.
+            if os.path.lexists(folder) and not folder.is_dir():
                 raise
         except FileNotFoundError:
             raise StorageError(f"no folder can be made at {folder}", action="choose another place") from None
