@@ -86,11 +86,11 @@ def import_ratings(step: Step[RatingSettings]) -> None:
         "rows_without_key": sum(key is None for key in keys),
         "rows_not_in_pool": len(keys) - matched - sum(key is None for key in keys),
         "samples_without_row": len(ids) - matched,
-        "texts_checked": checked,
-        "texts_that_differ": differ,
     }
+    if checked:
+        step.facts |= {"texts_checked": checked, "texts_that_differ": differ}
     for fact in ("rows_without_key", "rows_not_in_pool", "samples_without_row", "texts_that_differ"):
-        if step.facts[fact]:
+        if step.facts.get(fact):
             why = _not_kept(pool) if fact == "rows_not_in_pool" else ""
             log.warning("rater '%s': %s: %d%s", settings.name, fact.replace("_", " "), step.facts[fact], why)
 
