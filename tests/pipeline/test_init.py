@@ -263,6 +263,7 @@ def test_a_scale_that_scores_are_not_on_is_refused_or_asked_for_again() -> None:
         (["--data", "data.jsonl", "--rater", "local", "--scale", "1-5"], "settings"),
         (["--data", "data.jsonl", "--prompt-field", "instruction"], "settings"),
         (["--data", "data.jsonl", "--ratings", "data.jsonl"], "unknown-scores"),
+        (["--data", "data.jsonl", "--ratings", "a.csv", "--ratings", "b.csv"], "settings"),
         (["--data", "data.jsonl", "--ratings", "data.jsonl", "--score-column", "uid", "--scale", "5-1"], "settings"),
         (["--data", "data.jsonl", "--base-url", "http://user:KEY@somewhere/v1"], "settings"),
     ],

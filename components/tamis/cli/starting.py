@@ -30,6 +30,16 @@ def _several(text: str) -> list[str]:
         return [text]
 
 
+def _only_one(paths: tuple[str, ...]) -> str | None:
+    if len(paths) > 1:
+        raise SettingsError(
+            f"--ratings is given {len(paths)} times",
+            allowed="the ratings of one rater",
+            action="begin with one, and add the others to the file under `raters`",
+        )
+    return paths[0] if paths else None
+
+
 @click.command(
     epilog="\b\nExamples:\n  tamis init\n"
     "  tamis init --data 'data/*.jsonl' --size 1000 --work-dir runs/first\n"
@@ -51,7 +61,13 @@ def _several(text: str) -> list[str]:
 @click.option("--model", metavar="NAME", help="The rater's model: a hub name, a folder, or the service's name for it.")
 @click.option("--base-url", metavar="URL", help="Address of the service, up to /v1. [default: OpenAI's]")
 @click.option("--api-key-env", metavar="NAME", help="Variable with the service's key; none: it wants none.")
-@click.option("--ratings", metavar="FILE", help="Ratings that are there already.")
+@click.option(
+    "--ratings",
+    metavar="FILE",
+    multiple=True,
+    callback=lambda _context, _option, paths: _only_one(paths),
+    help="Ratings that are there already, of one rater; add others to the file.",
+)
 @click.option("--score-column", metavar="NAME", help="Their column with the score. [default: one of the usual names]")
 @click.option(
     "--by-field",

@@ -97,8 +97,11 @@ class FirstRows:
     def __str__(self) -> str:
         parts = [f"the first {self.rows:,} rows of {self.files:,} {'file' if self.files == 1 else 'files'}"]
         parts += [self.mapping.schema] if self.mapping else []
-        parts += [f"cannot be used: {told(self.rejected)}; the first: {self.example}"] if self.rejected else []
-        parts += [f"not read: {told(self.side.lost)} of {self.side.samples:,} rows"] if self.side.lost else []
+        if self.rejected:
+            count = self.rejected.total()
+            parts.append(f"{count:,} of them cannot be used: {told(self.rejected)}; the first: {self.example}")
+        if self.side.lost:
+            parts.append(f"{self.side.samples:,} of them have fields that are not read: {told(self.side.lost)}")
         return ", ".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis.selection.similarity import Embeddings
 from tamis.selection.strategies import STRATEGIES
 
+log = logging.getLogger(__name__)
 _BLOCK = 1 << 20  # rows of the table that are written at once
 _SCORE_CLASSES = 6
 
@@ -136,6 +138,8 @@ def _select(step: Step[SelectionSettings]) -> None:
         quotas=settings.sources,
     )
     scores = candidates.column(strategy.score) if strategy.score else None
+    if scores is not None:
+        _warn_of_the_lowest(settings, scores, choice.rows)
     for file, rows, first in (("selection", choice.rows, 0), ("missed", choice.missed, len(choice.rows))):
         _write_table(step.out / f"{file}.parquet", scores, candidates, rows, first)
     characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows, scores)
@@ -144,6 +148,25 @@ def _select(step: Step[SelectionSettings]) -> None:
         if reasons := scores_of.manifest.facts.get("not_scored"):
             step.facts["not_scored"] = reasons
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
+
+
+def _warn_of_the_lowest(settings: SelectionSettings, scores: NDArray[Any], rows: NDArray[np.int64]) -> None:
+    """Say that samples of the lowest score were picked, for want of better ones."""
+    known = scores[scores >= 0] if scores.dtype.kind == "i" else scores[np.isfinite(scores)]  # -1: no class
+    if not len(known):
+        return
+    lowest = known.min()
+    picked, there = int((scores[rows] == lowest).sum()), int((known == lowest).sum())
+    if picked and picked < there < len(known):
+        log.warning(
+            "subset '%s': %d of its %d samples have the lowest score of all (%g), for only %d have a higher one and "
+            "may be picked: ask for fewer (size), or set min_score",
+            settings.name,
+            picked,
+            len(rows),
+            lowest,
+            len(rows) - picked,
+        )
 
 
 def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[np.bool_]]]:

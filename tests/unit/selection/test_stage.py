@@ -146,6 +146,15 @@ def test_ds2_follows_the_curated_scores_and_ds2_raw_the_raters(pool: Path, curat
         ]
 
 
+@pytest.mark.parametrize(("strategy", "size", "warned"), [("ds2", 21, True), ("ds2", 20, False), ("random", 21, False)])
+def test_samples_of_the_lowest_score_are_picked_with_a_warning(
+    pool: Path, curation: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, strategy: str, size: int, warned: bool
+) -> None:
+    """Of 24 samples three are of the lowest class, and one has no score."""
+    run(settings_of(strategy, size=size), pool=pool, curation=curation, out=tmp_path / "out")
+    assert ("1 of its 21 samples" in caplog.text) == warned
+
+
 def test_the_manifest_gives_an_account(pool: Path, curation: Path, tmp_path: Path) -> None:
     (tmp_path / "no.txt").write_text(f"{IDS[3]}\n{IDS[4]}\n{'0' * 32}\n")
     settings = settings_of("ds2", size=5, exclude=str(tmp_path / "no.txt"))
