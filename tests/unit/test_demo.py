@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,12 @@ def prepare(folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def refused(folder: str, part: str = "data") -> str:
+    result = CliRunner().invoke(main, ["demo", folder, "--prepare", part])
+    assert result.exit_code == 1
+    return result.output
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
@@ -49,12 +56,38 @@ def test_the_same_bytes_are_made_every_time(prepared: Path, tmp_path: Path, monk
 
 
 def test_data_that_is_there_is_kept_and_settings_are_written_again(tmp_path: Path) -> None:
-    for name in ("written.jsonl", "settings.yaml"):
-        (tmp_path / name).write_text("mine")
-    assert "written" not in prepare(tmp_path)
+    prepare(tmp_path)
+    (tmp_path / "written.jsonl").write_text("mine")
+    settings = (tmp_path / "settings.yaml").read_text()
+    (tmp_path / "settings.yaml").write_text(settings + "# of an earlier release\n")
+    assert prepare(tmp_path) == f"wrote {tmp_path / 'settings.yaml'}\n"
     assert (tmp_path / "written.jsonl").read_text() == "mine"
-    assert (tmp_path / "settings.yaml").read_text() != "mine"
+    assert (tmp_path / "settings.yaml").read_text() == settings
     assert prepare(tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "suite.yaml"])
+@pytest.mark.parametrize("content", [b"work_dir: mine\n", b"", b"\xff", None], ids=["text", "empty", "bytes", "folder"])
+def test_files_that_the_demo_has_not_written_are_kept_and_nothing_is_written(
+    name: str, content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.mkdir() if content is None else file.write_bytes(content)
+    assert "code:    storage" in refused(str(tmp_path))
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.is_dir() if content is None else file.read_bytes() == content
+
+
+@pytest.mark.parametrize("prepared_part", ["data", "models"])
+@pytest.mark.parametrize("place", ["s3://bucket/x", "/proc/x", b"\xff", "file/x"])
+def test_a_place_that_cannot_be_written_is_told(
+    place: str | bytes, prepared_part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "require_packages", lambda: None)
+    (tmp_path / "file").touch()
+    assert "code:    storage" in refused(os.fsdecode(place), prepared_part)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_settings_name_data_and_models_in_the_folder_whatever_its_name(tmp_path: Path) -> None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import click
 
 from tamis.cli.runs import run
 
-_FOLDER = Path("tamis-demo")
+_FOLDER = "tamis-demo"
 
 
 @click.command(
     epilog="\b\nExamples:\n  tamis demo\n"
     "  tamis demo /data/demo --prepare all     writes data, models and settings, and runs nothing"
 )
-@click.argument("folder", default=_FOLDER, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", default=_FOLDER, type=click.Path(file_okay=False))
 @click.option(
     "--prepare",
     type=click.Choice(["all", "data", "models"]),
     help="Only write these into FOLDER: the data with the settings, the models, or both. Run nothing.",
 )
 @click.pass_context
-def demo(context: click.Context, folder: Path, prepare: str | None) -> None:
+def demo(context: click.Context, folder: str, prepare: str | None) -> None:
     """Run the whole chain on two small models and 400 samples.
 
     Writes data, models and settings into FOLDER (default: tamis-demo), runs them, and ends with a report. This needs no
@@ -33,15 +32,16 @@ def demo(context: click.Context, folder: Path, prepare: str | None) -> None:
     """
     from tamis.demo import data, models
 
+    place = data.folder_at(folder)
     if prepare != "data":
         models.require_packages()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' progress bars are for terminals
     if prepare != "models":
-        for file in data.prepare_data(folder):
+        for file in data.prepare_data(place):
             click.echo(f"wrote {file}")
     if prepare != "data":
-        for model in models.prepare_models(folder / "models"):
+        for model in models.prepare_models(place / "models"):
             click.echo(f"wrote {model}")
     if prepare is None:
-        context.invoke(run, settings=folder / data.SETTINGS, overrides=(), force=False)
+        context.invoke(run, settings=place / data.SETTINGS, overrides=(), force=False)

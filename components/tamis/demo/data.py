@@ -10,31 +10,69 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tamis.core.errors import StorageError
+from tamis.core.storage import is_remote, write_bytes
+from tamis.core.storage.errors import explained
 from tamis.demo import docstrings
 
 FOLDER = "tamis-demo"  # where the settings in this package look for data and models
 SETTINGS = "settings.yaml"
 _HERE = Path(__file__).parent
 _GRADES_FOR_CURATION = 100
+_OWN_LINES = 3  # at a file's beginning, by which it is known as the demo's, also as an earlier release wrote it
+
+
+def folder_at(place: str) -> Path:
+    """The folder that the demo is to write to.
+
+    Raises:
+        StorageError: when it is in object storage, or its name cannot stand in the settings.
+    """
+    if is_remote(place):
+        raise StorageError(f"the demo cannot be written to {place}", allowed="a folder on this machine")
+    if not place.isprintable():
+        raise StorageError(f"the demo cannot be written to {place!a}", allowed="a name in printable UTF-8")
+    return Path(place)
 
 
 def prepare_data(folder: Path) -> Iterator[Path]:
     """Write the pool's two files, the settings and the suite into `folder`; each appears whole or not at all.
 
     Pool files that are there are kept. Settings and suite are written again where they differ from this package's.
+    Nothing is written where a file of such a name is not the demo's own.
 
     Yields:
         each file that was written.
 
     Raises:
         InputError: when this Python has no docstrings.
+        StorageError: when a file of such a name is not the demo's own, or the folder cannot be written.
     """
+    changed = {name: text for name, text in _settings(folder).items() if _is_to_write(folder / name, text)}
     for name, make in (("written.jsonl", written), ("docstrings.jsonl", documentation)):
         if not (folder / name).is_file():
             yield _write(folder / name, make())
-    for name, text in _settings(folder).items():
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
-            yield _write(folder / name, text)
+    for name, text in changed.items():
+        yield _write(folder / name, text)
+
+
+def _is_to_write(file: Path, text: str) -> bool:
+    """Whether `file` is not there, or the demo's own with another content than `text`.
+
+    Raises:
+        StorageError: when it is something else, which is not overwritten.
+    """
+    with explained(f"reading {file}"):
+        if not os.path.lexists(file):
+            return True
+        there = file.read_bytes() if file.is_file() else b""
+    wanted = text.encode()
+    if there.splitlines()[:_OWN_LINES] != wanted.splitlines()[:_OWN_LINES]:
+        raise StorageError(
+            f"{file} is there, and `tamis demo` has not written it; it is kept, and nothing was written",
+            action="choose another folder for the demo",
+        )
+    return there != wanted
 
 
 def written() -> str:
@@ -84,8 +122,5 @@ def _lines(samples: list[dict[str, object]]) -> str:
 
 
 def _write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, file)
+    write_bytes(file, text.encode())
     return file

