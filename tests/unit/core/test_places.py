@@ -10,7 +10,20 @@ from pydantic import Field
 
 from tamis.core.errors import MissingExtraError, SettingsError, StorageError
 from tamis.core.settings import Settings, load_yaml, parse
-from tamis.core.storage import ObjectPath, below, fingerprint, locate, places, read_bytes
+from tamis.core.storage import (
+    ObjectPath,
+    below,
+    create_bytes,
+    download,
+    fingerprint,
+    locate,
+    places,
+    read_bytes,
+    remove,
+    size_of,
+    upload,
+    write_bytes,
+)
 from tamis.core.storage.errors import CURES
 from tamis.core.tabular import local_copy
 from tests.unit.pool.making import make, pairs, write_jsonl
@@ -116,6 +129,34 @@ def test_what_names_no_place_in_storage_is_refused(uri: str) -> None:
     with pytest.raises(StorageError) as error:
         locate(uri)
     assert error.value.allowed
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://b#a/x", "az://b?a/x", "gs://a b/x", "s3://b%20/x", "s3://ü/x", "s3://u:p@b/x", "s3:/b/x", "gs:x"]
+)
+def test_what_would_be_another_bucket_or_a_local_folder_is_refused(uri: str) -> None:
+    with pytest.raises(StorageError) as error:
+        locate(uri)
+    assert (error.value.code, bool(error.value.allowed)) == ("storage", True)
+    assert str(locate("az://$root/x")) == "az://$root/x"
+    assert locate("./s3:/x") == Path("s3:/x")
+
+
+def test_a_bucket_is_no_file(tmp_path: Path) -> None:
+    bucket = ObjectPath("s3", "bucket")
+    (tmp_path / "file").touch()
+    for act in (
+        lambda: read_bytes(bucket),
+        lambda: size_of(bucket),
+        lambda: write_bytes(bucket, b"x"),
+        lambda: create_bytes(bucket, b"x"),
+        lambda: remove(bucket),
+        lambda: upload(tmp_path / "file", bucket),
+        lambda: download(bucket, tmp_path / "copy"),
+    ):
+        with pytest.raises(StorageError) as error:
+            act()
+        assert error.value.allowed == "s3://bucket/folder/file"
 
 
 def test_a_path_in_storage_is_like_one_on_a_disk() -> None:

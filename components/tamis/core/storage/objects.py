@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from tamis.core.errors import StorageError
 from tamis.core.storage.clients import store_of
 from tamis.core.storage.places import ObjectPath
 
@@ -30,26 +31,42 @@ _TRIES = 3  # of creating an object whose server answers nothing
 
 def read(path: ObjectPath) -> bytes:
     """All bytes of an object."""
-    return _heard(lambda: bytes(store_of(path).get(path.key).bytes()))
+    key = _key(path)
+    return _heard(lambda: bytes(store_of(path).get(key).bytes()))
+
+
+def _key(path: ObjectPath) -> str:
+    """The key of a file.
+
+    Raises:
+        StorageError: when `path` is a bucket.
+    """
+    if not path.key:
+        raise StorageError(f"{path} is a bucket, not a file", allowed=f"{path}folder/file")
+    return path.key
 
 
 def size(path: ObjectPath) -> int:
     """Bytes of an object."""
-    return _heard(lambda: store_of(path).head(path.key)["size"])
+    key = _key(path)
+    return _heard(lambda: store_of(path).head(key)["size"])
 
 
 def write(path: ObjectPath, data: bytes) -> None:
     """Write an object by one request, over what is there."""
-    _heard(lambda: store_of(path).put(path.key, data, use_multipart=False))
+    key = _key(path)
+    _heard(lambda: store_of(path).put(key, data, use_multipart=False))
 
 
 def create(path: ObjectPath, data: bytes) -> bool:
     """Write an object that is not there yet; whether it was not there. `data` is unlike that of all others who try."""
     from obstore.exceptions import AlreadyExistsError, GenericError
 
+    key = _key(path)
+
     def once() -> None:
         with suppress(AlreadyExistsError):
-            store_of(path).put(path.key, data, mode="create")
+            store_of(path).put(key, data, mode="create")
 
     for attempt in range(_TRIES):
         try:
@@ -127,7 +144,8 @@ def remove(paths: Sequence[ObjectPath]) -> None:
     """Remove objects of one bucket; those that are not there are left."""
     for start in range(0, len(paths), _MOST_AT_ONCE):
         some = paths[start : start + _MOST_AT_ONCE]
-        store, keys = store_of(some[0]), [path.key for path in some]
+        keys = [_key(path) for path in some]
+        store = _heard(partial(store_of, some[0]))
         try:
             _heard(partial(store.delete, keys))
         except FileNotFoundError:  # Azure and Google say so, and may have stopped there
@@ -138,16 +156,18 @@ def remove(paths: Sequence[ObjectPath]) -> None:
 
 def upload(source: Path, target: ObjectPath) -> None:
     """Copy a local file to an object; large ones go in parts, and appear when the last one is there."""
+    key = _key(target)
     part = max(_PART, -(-source.stat().st_size // _MOST_PARTS))
-    _heard(lambda: store_of(target).put(target.key, source, chunk_size=part))
+    _heard(lambda: store_of(target).put(key, source, chunk_size=part))
 
 
 def download(source: ObjectPath, target: Path) -> None:
     """Copy an object to a local file."""
+    key = _key(source)
 
     def fetch() -> None:
         with target.open("wb") as file:
-            for block in store_of(source).get(source.key).stream(min_chunk_size=_BLOCK):
+            for block in store_of(source).get(key).stream(min_chunk_size=_BLOCK):
                 file.write(block)
 
     _heard(fetch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from tamis.core.errors import MissingExtraError, StorageError
 # The packages that each storage needs, and the extra of Tamis that brings them.
 _EXTRAS = {"s3": ("s3", ("obstore", "botocore")), "az": ("azure", ("obstore",)), "gs": ("gcs", ("obstore",))}
 SCHEMES = tuple(_EXTRAS)
+_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 
 @total_ordering
@@ -101,10 +103,14 @@ def locate(uri: str | Path) -> Location:
     """Turn a local path or a URI into a path object. Storage is not asked.
 
     Raises:
-        StorageError: when the URI is none of a known storage, or only this machine is to be looked at (`only_local`).
+        StorageError: when the URI is none of a known storage, names no bucket that can exist, or only this machine is to be looked at (`only_local`).
         MissingExtraError: when the client of that storage is not installed.
     """
     if not is_remote(uri):
+        if str(uri).partition(":")[0] in _EXTRAS and ":" in str(uri):
+            raise StorageError(
+                f"{uri} is neither a local path nor a URI", allowed="scheme://bucket/folder/file, or ./name for a file"
+            )
         return Path(os.path.expanduser(uri))
     if _only_local.get() is not None:
         raise StorageError(f"{uri} is in object storage, which is not asked here")
@@ -117,10 +123,11 @@ def locate(uri: str | Path) -> Location:
             raise MissingExtraError.of(package, extra)
     bucket, *names = rest.split("/")
     names = [name for name in names if name]
-    if not bucket or not set(names).isdisjoint({".", ".."}) or not rest.isprintable():
+    if not _BUCKET.fullmatch(bucket) or not set(names).isdisjoint({".", ".."}) or not rest.isprintable():
         raise StorageError(
             f"{uri!r} names no place in object storage",
-            allowed=f"{scheme}://bucket/folder/file, without '.', '..' and control characters",
+            allowed=f"{scheme}://bucket/folder/file, without '.', '..' and control characters; a bucket's name is of "
+            "letters, digits, '.', '_' and '-'",
         )
     return ObjectPath(scheme, bucket, "/".join(names))
 
