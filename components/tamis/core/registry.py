@@ -9,6 +9,7 @@ from functools import cached_property, reduce
 from importlib import metadata
 from operator import or_
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
@@ -108,23 +109,32 @@ def added(group: str) -> Iterator[tuple[str, Any, str]]:
         package, version = (point.dist.name, point.dist.version) if point.dist else ("a package", "unknown")
         place = f"{point.value} (entry point '{point.name}' of {package})"
         try:
-            yield place, point.load(), f"{package} {version}"
-        except Exception as error:
+            one = point.load()
+        except (Exception, SystemExit) as error:
             raise RegistryError(
                 f"{place} cannot be loaded: {type(error).__name__}: {error}",
                 action="correct the package, or uninstall it",
             ) from error
+        yield place, one, f"{package} {version}"
 
 
 def yaml_files(folder: Path, group: str) -> dict[str, Path]:
     """The YAML files of a kind by name: those in `folder`, and those beside the packages that `group` names.
 
     Raises:
-        RegistryError: when an entry point cannot be loaded, or two files have one name.
+        RegistryError: when an entry point cannot be loaded or names no module, or two files have one name.
     """
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     for place, module, _ in added(group):
-        for path in sorted(Path(module.__file__).parent.glob("*.yaml")):
+        if not isinstance(module, ModuleType):
+            raise RegistryError(
+                f"{place} is no module",
+                allowed=f"entry points of the group {group} that name a package with YAML files",
+                action="correct the package's entry point, or uninstall the package",
+            )
+        # A folder without an __init__.py has no __file__, and a module that is a file has no __path__.
+        folders = getattr(module, "__path__", None) or [Path(str(module.__file__)).parent]
+        for path in sorted(path for one in folders for path in Path(one).glob("*.yaml")):
             if files.setdefault(path.stem, path) != path:
                 raise RegistryError(
                     f"{place} has a file {path.name}, and so has {files[path.stem].parent}", action="rename the file"

@@ -70,11 +70,12 @@ def test_nothing_is_imported_before_something_is_looked_up(folder: Path) -> None
     ("module", "point", "told"),
     [
         ("raise OSError('no')", "any = exotic:KIWI", ["'any' of exotic", "OSError: no"]),
+        ("raise SystemExit(3)", "any = exotic:KIWI", ["'any' of exotic", "SystemExit: 3"]),
         ("", "any = exotic:KIWI", ["'any' of exotic", "KIWI"]),
         ("KIWI = 7\n", "any = exotic:KIWI", ["'any' of exotic", "fruits.test"]),
         ("KIWI = 'pear'\n", "any = exotic:KIWI", ["'any' of exotic", "fruits.pear.FRUIT", "'pear'"]),
     ],
-    ids=["it fails", "it lacks the object", "another kind", "the name is taken"],
+    ids=["it fails", "it exits", "it lacks the object", "another kind", "the name is taken"],
 )
 def test_an_entry_point_that_cannot_be_used_is_named_with_its_package(
     folder: Path, module: str, point: str, told: list[str]
@@ -103,3 +104,19 @@ def test_yaml_files_are_found_in_the_folder_and_beside_the_packages_that_entry_p
     with pytest.raises(RegistryError) as caught:
         yaml_files(shipped, "fruits.test")
     assert "pear.yaml" in str(caught.value)
+
+
+def test_yaml_files_are_found_in_a_folder_without_an_init_file_and_beside_a_module(folder: Path) -> None:
+    (folder / "kiwis").mkdir()
+    (folder / "kiwis/green.yaml").touch()
+    adds(folder, "exotic", "KIWI = 'kiwi'\n", "any = kiwis", "beside = exotic")
+    (folder / "lime.yaml").touch()
+    found = yaml_files(folder / "fruits", "fruits.test")
+    assert found == {"green": folder / "kiwis/green.yaml", "lime": folder / "lime.yaml"}
+
+
+def test_an_entry_point_for_yaml_files_that_names_no_module_is_refused(folder: Path) -> None:
+    adds(folder, "exotic", "KIWI = 'kiwi'\n", "any = exotic:KIWI")
+    with pytest.raises(RegistryError) as caught:
+        yaml_files(folder / "fruits", "fruits.test")
+    assert "fruits.test" in caught.value.allowed
