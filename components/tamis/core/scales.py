@@ -28,12 +28,11 @@ Numbers = TypeVar("Numbers", float, "NDArray[np.float64]")
 class Scale(Settings):
     """The scale that scores are on. It is stretched to 1..10 by a straight line."""
 
-    lowest: float = Field(float(LOWEST), allow_inf_nan=False, description="the worst score that can be given")
-    highest: float = Field(float(HIGHEST), allow_inf_nan=False, description="the best score that can be given")
+    lowest: float = Field(float(LOWEST), description="the worst score that can be given")
+    highest: float = Field(float(HIGHEST), description="the best score that can be given")
     step: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
         description="distance between two scores that can be given, 0.1 say; not given: nothing is said of it",
     )
 

@@ -40,9 +40,11 @@ _PATTERNS = {
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen, and an unknown field is an error."""
+    """Base of every settings model: frozen; an unknown field, infinity and what is not a number are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="after")
     def _secrets_known(self) -> Self:
@@ -154,11 +156,25 @@ def _cure(error: Exception) -> str:
 def _loader() -> type[yaml.SafeLoader]:
     """PyYAML's safe loader, to which a date is text (2024-10-21 is a version of an API), and so is every name.
 
-    A name that stands twice in a mapping is an error: PyYAML takes the last one.
+    A name that stands twice in a mapping is an error: PyYAML takes the last one. So is what holds itself by an alias.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def __init__(self, stream: Any) -> None:
+            super().__init__(stream)
+            self._around: list[str | None] = []  # anchors of what is being read
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            event: Any = self.peek_event()
+            if isinstance(event, yaml.AliasEvent) and event.anchor in self._around:
+                said = f"'*{event.anchor}' stands within what it names"
+                raise yaml.composer.ComposerError(None, None, said, event.start_mark)
+            self._around.append(event.anchor)
+            node = super().compose_node(parent, index)
+            self._around.pop()
+            return node
+
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
             lines: dict[str, int] = {}

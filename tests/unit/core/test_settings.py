@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
 from tamis.core.errors import SettingsError
+from tamis.core.llm.settings import PriceSettings
 from tamis.core.settings import (
     Settings,
     hash_of,
@@ -20,6 +21,10 @@ from tamis.core.settings import (
     understood,
     with_overrides,
 )
+from tamis.judging.settings import JudgingSettings
+from tamis.rating.settings import RatingSettings
+from tamis_pipelines.budget import BudgetSettings
+from tamis_pipelines.rates import RatesSettings
 
 
 class Cat(Settings):
@@ -192,3 +197,36 @@ def test_what_is_merged_may_be_overridden(tmp_path: Path) -> None:
         "other": {"a": 3, "b": 2},
         "third": {"a": 1, "b": 4},
     }
+
+
+@pytest.mark.parametrize("text", ["a: &a [1, *a]", "a: &a {b: {c: *a}}", "a: &a {<<: *a}", "&a {b: *a}"])
+def test_what_holds_itself_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.yaml").write_text(f"# settings\n{text}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_yaml(tmp_path / "s.yaml")
+    assert "s.yaml, line 2: '*a'" in caught.value.problem
+    with pytest.raises(SettingsError):
+        with_overrides({}, [f"x={{{text}}}"])
+    (tmp_path / "s.yaml").write_text("a: &a [1]\nb: {c: *a, d: *a}\n")
+    assert load_yaml(tmp_path / "s.yaml") == {"a": [1], "b": {"c": [1], "d": [1]}}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("model", "values", "name"),
+    [
+        (BudgetSettings, {}, "max_cost"),
+        (RatingSettings, {"name": "r", "backend": {"kind": "import", "path": "x", "by": "id"}}, "max_cost"),
+        (JudgingSettings, {}, "max_cost"),
+        (PriceSettings, {"input": 1, "output": 1}, "input"),
+        (PriceSettings, {"input": 1, "output": 1}, "output"),
+        (PriceSettings, {"input": 1, "output": 1}, "cached_input"),
+        (PriceSettings, {"input": 1, "output": 1}, "reasoning"),
+        (RatesSettings, {}, "gpu_hour"),
+        (RatesSettings, {}, "input_price"),
+    ],
+)
+def test_money_is_finite(model: type[Settings], values: dict[str, Any], name: str, value: float) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(model, values | {name: value}, where="s.yaml")
+    assert f"  {name}: seen {value}; input should be a finite number" in caught.value.problem
