@@ -166,10 +166,11 @@ def _loader() -> type[yaml.SafeLoader]:
             self._around: list[str | None] = []  # anchors of what is being read
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-            event: Any = self.peek_event()
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             if isinstance(event, yaml.AliasEvent) and event.anchor in self._around:
                 said = f"'*{event.anchor}' stands within what it names"
-                raise yaml.composer.ComposerError(None, None, said, event.start_mark)
+                mark: Any = event.start_mark
+                raise yaml.composer.ComposerError(None, None, said, mark)
             self._around.append(event.anchor)
             node = super().compose_node(parent, index)
             self._around.pop()

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tamis.core import secrets
 from tamis.core.errors import StorageError
-from tamis.core.storage.clients import check_address, client_options, retries
+from tamis.core.storage.clients import address_of, check_address, client_options, retries
 from tamis.core.storage.errors import CURES
 
 if TYPE_CHECKING:
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
 # Names that `az` and other tools read, and what obstore calls their values.
 _ALSO = {"AZURE_STORAGE_ACCOUNT": "account_name", "AZURE_STORAGE_KEY": "account_key"}
+# Of the names that obstore reads itself, those whose values may come from a file, with a line break at the end.
+_STRIPPED = {
+    "AZURE_STORAGE_ACCOUNT_NAME": "account_name",
+    "AZURE_STORAGE_ACCOUNT_KEY": "account_key",
+    "AZURE_STORAGE_ACCESS_KEY": "account_key",
+    "AZURE_STORAGE_SAS_TOKEN": "sas_key",
+    "AZURE_STORAGE_SAS_KEY": "sas_key",
+    "AZURE_STORAGE_TOKEN": "token",
+    "AZURE_STORAGE_ENDPOINT": "endpoint",
+    "AZURE_ENDPOINT": "endpoint",
+    "AZURE_CLIENT_ID": "client_id",
+    "AZURE_CLIENT_SECRET": "client_secret",
+    "AZURE_TENANT_ID": "tenant_id",
+}
 _SIGNATURES = ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
 
 
@@ -31,14 +45,19 @@ def store(container: str) -> AzureStore:
     """The client of a container."""
     from obstore.store import AzureStore
 
-    config: AzureConfig = {known: os.environ[name] for name, known in _ALSO.items() if os.environ.get(name)}  # type: ignore[assignment]
+    given = {name: value.strip() for name, value in os.environ.items()}
+    stripped = {known: given[name] for name, known in _STRIPPED.items() if given.get(name) != os.environ.get(name)}
+    also = {known: given[name] for name, known in _ALSO.items() if given.get(name)}
+    config: AzureConfig = stripped | also  # type: ignore[assignment]
     for name in _SIGNATURES:
-        _know(os.environ.get(name, ""))
+        _know(given.get(name, ""))
     if connection := os.environ.get(_CONNECTION):
         config |= of_connection(connection)
+    account = config.get("account_name") or given.get("AZURE_STORAGE_ACCOUNT_NAME")
+    endpoint = config.get("endpoint") or given.get("AZURE_STORAGE_ENDPOINT") or given.get("AZURE_ENDPOINT")
+    if endpoint:
+        address_of("az", endpoint)
     made = AzureStore(container, config=config, client_options=client_options(), retry_config=retries())
-    account = config.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    endpoint = config.get("endpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT")
     if endpoint or account:
         check_address("az", endpoint or f"https://{account}.blob.core.windows.net")
     return made
@@ -55,7 +74,7 @@ def of_connection(text: str) -> AzureConfig:
     Raises:
         StorageError: when it says neither an account nor an endpoint.
     """
-    said = dict(part.partition("=")[::2] for part in text.strip().split(";") if part)
+    said = dict(part.strip().partition("=")[::2] for part in text.split(";") if part.strip())
     key, signature = said.get("AccountKey", ""), said.get("SharedAccessSignature", "").removeprefix("?")
     secrets.know(text, key)
     _know(signature)

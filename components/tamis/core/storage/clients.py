@@ -11,9 +11,10 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tamis.core.errors import StorageError
+from tamis.core.secrets import shown
 from tamis.core.storage.errors import CURES
 from tamis.core.storage.places import ObjectPath
 
@@ -53,7 +54,7 @@ def _store(scheme: str, bucket: str, process: int, told: object, attempts: int) 
     makers: dict[str, Callable[[str], ObjectStore]] = {"s3": s3.store, "az": azure.store, "gs": gcs.store}
     try:
         return makers[scheme](bucket)
-    except ValueError as error:  # how obstore refuses what the environment says
+    except (ValueError, OverflowError) as error:  # how obstore refuses what the environment says
         raise StorageError(f"{scheme}://{bucket} cannot be reached: {error}", action=CURES[scheme]) from error
 
 
@@ -81,12 +82,33 @@ def client_options(*bundles: str | None) -> ClientConfig:
 
 
 def retries(attempts: int | None = None) -> RetryConfig:
-    """How often and when a request is sent again."""
+    """How often and when a request is sent again.
+
+    Raises:
+        StorageError: when `attempts`, the user's own number, is below 0.
+    """
+    if attempts is not None and attempts < 0:
+        raise StorageError(f"requests are to be sent {attempts} times", allowed="AWS_MAX_ATTEMPTS of 1 or more")
     return {
         "max_retries": (attempts or ATTEMPTS) - 1,
         "retry_timeout": _GIVE_UP,
         "backoff": {"init_backoff": _FIRST_WAIT, "max_backoff": _LONGEST_WAIT, "base": 3},
     }
+
+
+def address_of(scheme: str, endpoint: str) -> SplitResult:
+    """The parts of an endpoint, as the user has given it.
+
+    Raises:
+        StorageError: when it is no address of a server.
+        ValueError: when its port is none.
+    """
+    address = urlsplit(endpoint.strip())
+    if address.scheme not in ("http", "https") or not address.hostname:
+        problem = f"{scheme}://: the endpoint needs http:// or https:// and a server; seen: {shown(endpoint.strip())}"
+        raise StorageError(problem, action=CURES[scheme])
+    _ = address.port
+    return address
 
 
 def check_address(scheme: str, endpoint: str) -> None:

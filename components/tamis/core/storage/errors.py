@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from tamis.core.errors import StorageError, explained_os_errors
 from tamis.core.storage.places import Location, missing
@@ -77,6 +79,15 @@ def _certified(words: str) -> str:
     return "name the authority of the server's certificate in SSL_CERT_FILE, for s3:// in AWS_CA_BUNDLE"
 
 
+def _by_proxy(server: str) -> str:
+    """The proxy that `server`, a URL, is reached through, in words; empty where there is none."""
+    address, proxies = urlsplit(server), urllib.request.getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if not proxy or not address.hostname or urllib.request.proxy_bypass(address.hostname):
+        return ""
+    return f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or proxy}"
+
+
 def cause_of(error: Exception) -> str:
     """Why obstore failed, in one line: the server's own code and message, or what is wrong with the connection."""
     words, _, debug = str(error).partition(_DEBUG)
@@ -90,7 +101,7 @@ def cause_of(error: Exception) -> str:
     if "error sending request" in words or "kind: " in debug:
         for pattern, meaning in _CONNECTION:
             if found := pattern.search(debug):
-                return f"no connection to {server}: {meaning or found[1]}"
+                return f"no connection to {server}{_by_proxy(server)}: {meaning or found[1]}"
     status = _STATUS.search(words)
     line = _QUERY.sub("", " ".join(words.split()))
     return f"{status[1]} ({line[:300]})" if status else line[:500]

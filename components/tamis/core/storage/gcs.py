@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tamis.core.storage.clients import check_address, client_options, retries
+from tamis.core.storage.clients import address_of, check_address, client_options, retries
 
 if TYPE_CHECKING:
     from obstore.store import GCSConfig, GCSStore
@@ -23,6 +23,7 @@ def store(bucket: str) -> GCSStore:
 
     config: GCSConfig = {}
     if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # as a rule without "http://"; it takes any token
-        config = {"base_url": emulator if "://" in emulator else f"http://{emulator}", "bearer_token": "none"}
+        address = address_of("gs", emulator if "://" in emulator else f"http://{emulator.strip()}")
+        config = {"base_url": address.geturl(), "bearer_token": "none"}
     check_address("gs", config.get("base_url", _ADDRESS))
     return GCSStore(bucket, config=config, client_options=client_options(), retry_config=retries())

@@ -174,7 +174,22 @@ def download(source: ObjectPath, target: Path) -> None:
 
 
 def _heard(work: Callable[[], T]) -> T:
-    """What `work` returns. The client hears no signals until it has its answer; so that Ctrl-C does, it waits aside."""
+    """What `work` returns. The client hears no signals until it has its answer; so that Ctrl-C does, it waits aside.
+
+    Raises:
+        obstore.exceptions.BaseError: when the client panics, as it does for settings that it has not checked.
+    """
+    try:
+        return _waited_for(work)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # not an Exception, and its class cannot be imported
+            raise
+        from obstore.exceptions import BaseError
+
+        raise BaseError(f"the client of object storage has failed: {error}") from error
+
+
+def _waited_for(work: Callable[[], T]) -> T:
     if threading.current_thread() is not threading.main_thread():
         return work()
     outcome = Future[T]()

@@ -103,7 +103,8 @@ def locate(uri: str | Path) -> Location:
     """Turn a local path or a URI into a path object. Storage is not asked.
 
     Raises:
-        StorageError: when the URI is none of a known storage, names no bucket that can exist, or only this machine is to be looked at (`only_local`).
+        StorageError: when the URI is none of a known storage, names no bucket that can exist, or only this machine is
+            to be looked at (`only_local`).
         MissingExtraError: when the client of that storage is not installed.
     """
     if not is_remote(uri):

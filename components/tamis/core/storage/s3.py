@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from tamis.core.storage.clients import check_address, client_options, retries
+from tamis.core.storage.clients import address_of, check_address, client_options, retries
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential, S3Store
@@ -27,10 +26,10 @@ def store(bucket: str) -> S3Store:
 
     session = session_of()
     told = session.get_config_variable
-    region = told("region") or os.environ.get("AWS_REGION") or FIRST_REGION
+    region = (told("region") or os.environ.get("AWS_REGION") or "").strip() or FIRST_REGION
     endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
     virtual = (told("s3") or {}).get("addressing_style") == "virtual"
-    address = urlsplit(endpoint or f"https://s3.{region}.amazonaws.com")
+    address = address_of("s3", endpoint or f"https://s3.{region}.amazonaws.com")
     host = f"{bucket}.{address.netloc}" if virtual else address.netloc
     check_address("s3", f"{address.scheme}://{host}")
     return S3Store(
@@ -66,8 +65,9 @@ class _Credentials:
     def __call__(self) -> S3Credential:
         frozen = self._credentials.get_frozen_credentials()
         return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token or None,
+            # Files of secrets end in a line break, which no request can hold.
+            "access_key_id": frozen.access_key.strip(),
+            "secret_access_key": frozen.secret_key.strip(),
+            "token": (frozen.token or "").strip() or None,
             "expires_at": datetime.now(UTC) + _ASK_AGAIN,
         }
