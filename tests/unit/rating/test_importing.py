@@ -374,6 +374,18 @@ def test_row_numbers_that_may_count_from_one_are_asked_about(tmp_path: Path, kep
     assert (facts["rows_in_pool"], facts["rows_not_in_pool"]) == (len(kept), 0)
 
 
+def test_row_numbers_of_one_source_say_nothing_of_anothers(tmp_path: Path) -> None:
+    rows = {name: [row | {"output": name} for row in rows_of(20)] for name in ("a", "b")}
+    files = {name: str(write(tmp_path / f"{name}.jsonl", those)) for name, those in rows.items()}
+    values = {"sources": [{"name": name, "path": path} for name, path in files.items()]}
+    make_pool_of(parse(PoolSettings, values, where="here"), out=tmp_path / "pool")
+    numbered = [{"no": n + (name == "b"), "of": name, "overall": n % 10 + 1} for name in rows for n in range(20)]
+    with pytest.raises(InputError) as error:
+        bring(tmp_path / "pool", write(tmp_path / "r.csv", numbered), by="row", key="no", source_column="of")
+    assert "the source 'b'" in error.value.problem
+    assert "backend.first_row" in error.value.allowed
+
+
 def test_row_numbers_without_the_first_row_may_count_from_zero(tmp_path: Path) -> None:
     rows = rows_of(20)
     pool = made_of(write(tmp_path / "data.jsonl", rows))
