@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, get_args
 
@@ -80,9 +80,9 @@ def _without_limits(settings: Model) -> Model:
     return settings.model_copy(update=unset)
 
 
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+def canonical_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text; `default` converts what JSON has not."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=default)
 
 
 def hash_of(value: Any) -> str:

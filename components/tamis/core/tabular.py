@@ -17,6 +17,7 @@ from tamis.core.storage import download, locate, missing
 from tamis.core.texts import START, check_encoding
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})\.0+")  # as a float is written that is a whole number
 _LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
 
 
@@ -108,6 +109,8 @@ def _read_parquet(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Colu
         if getattr(error, "errno", None) is not None:  # of the system; one of damaged content has no number
             raise
         raise ValueError(f"it is no Parquet file, or damaged: {error}") from None
+    except OverflowError as error:  # a time after the year 9999, say
+        raise ValueError(f"a value cannot be read: {error}") from None
     return values, present
 
 
@@ -168,16 +171,31 @@ _READERS: dict[str, Callable[[Path, Sequence[str], _KeptAs], _Columns]] = {
 
 
 def key_of(value: Any) -> str | None:
-    """A value as text to match by: 5, 5.0, "5" and " 5" are the same; None where there is none."""
+    """A value as text to match by; None where there is none.
+
+    5, 5.0, "5", "5.0" and " 5" are the same; "005" is another. Dates and times are in ISO 8601, as the pool keeps them;
+    what is not valid Unicode, as half of a surrogate pair, is escaped.
+    """
     if isinstance(value, str):
-        return value.strip() or None
+        text = _unicode(value.strip())
+        return str(int(text.partition(".")[0])) if _WHOLE.fullmatch(text) else text or None
     if value is None or value != value:  # NaN is how pandas writes "nothing"
         return None
     if isinstance(value, bytes):
         return value.decode(errors="replace").strip() or None
     if isinstance(value, (float, Decimal)):
         return str(int(value)) if float(value).is_integer() else str(value)
-    return canonical_json(value)
+    if isinstance(value, (bool, int, list, tuple, dict)):
+        return _unicode(canonical_json(value, default=_as_text))
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def number_of(name: str, value: Any) -> float | None:

@@ -12,16 +12,21 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+_GZIP = b"\x1f\x8b"
 START = 4  # bytes that are enough to tell
 
 
 def check_encoding(start: bytes, shown: str) -> None:
-    """Refuse a text file in UTF-16 or UTF-32, by its first `START` bytes; other encodings show in single rows only.
+    """Refuse a text file in UTF-16 or UTF-32, or a compressed one, by its first `START` bytes.
+
+    Other encodings show in single rows only.
 
     Raises:
         InputError: with how to convert it; `shown` is what the file is called.
     """
     start = start[:START]
+    if start.startswith(_GZIP):
+        raise InputError(f"{shown} is compressed with gzip", allowed="text in UTF-8", action="decompress it: gunzip")
     found = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     if found is None and b"\0" in start:
         found = "UTF-16LE" if start[1:2] == b"\0" else "UTF-16BE"  # without a mark

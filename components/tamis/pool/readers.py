@@ -165,19 +165,28 @@ def _parquet_faults_named(path: Path) -> Iterator[None]:
 
 
 def rows_of_arrow(batch: pa.RecordBatch | pa.Table, first: int) -> Rows:
-    """The rows of an Arrow batch, numbered from `first`; a row with text that is not UTF-8 is a `Reject`.
+    """The rows of an Arrow batch, numbered from `first`; a row that Python cannot hold is a `Reject`.
+
+    Such are text that is not UTF-8, a map with a key twice, and a time after the year 9999.
 
     A map becomes an object, as the turns of a conversation are in some files.
     """
     try:
         values = batch.to_pylist(maps_as_pydicts="strict")
-    except (UnicodeDecodeError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
         if batch.num_rows == 1:
-            twice = Reject("wrong type", f"a map of the row has a key twice: {error}")
-            values = [Reject("not UTF-8", "the row is not UTF-8") if isinstance(error, UnicodeDecodeError) else twice]
+            values = [_unreadable(error)]
         else:
             values = [value for i in range(batch.num_rows) for _, value in rows_of_arrow(batch.slice(i, 1), i)]
     yield from enumerate(values, first)
+
+
+def _unreadable(error: Exception) -> Reject:
+    if isinstance(error, UnicodeDecodeError):
+        return Reject("not UTF-8", "the row is not UTF-8")
+    if isinstance(error, KeyError):
+        return Reject("wrong type", f"a map of the row has a key twice: {error}")
+    return Reject("wrong type", f"a value of the row is out of range: {error}")
 
 
 def _first_byte(path: Path) -> bytes:

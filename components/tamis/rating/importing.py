@@ -185,12 +185,12 @@ def _refuse_from_one(
     for source, number in zip(named, numbers, strict=True):
         if source is not None and number is not None:
             seen.setdefault(source, []).append(number)
-    if any(min(those) <= 0 for those in seen.values()):
-        return
     table = pool.table(["source", "origin"]).group_by("source").aggregate([("origin", "max")])
     last = dict(zip(table["source"].to_pylist(), table["origin_max"].to_pylist(), strict=True))
     facts = pool.manifest.facts.get("sources", {})
     for source, those in seen.items():
+        if min(those) <= 0:
+            continue
         rows = facts.get(source, {}).get("read", last.get(source, -1) + 1)
         if min(those) == 1 or max(those) == rows:
             raise InputError(

@@ -12,7 +12,7 @@ from tamis.core.own_ids import refuse_repeats
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.tables import MISSING
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
-from tamis.rating.fitting import start_of
+from tamis.rating.fitting import digests_of
 from tamis.rating.parsing import UnparsableError
 from tamis.rating.records import Rating
 from tamis.rating.settings import ImportSettings, RatingSettings
@@ -28,7 +28,7 @@ class RatingsFile:
     """A file of ratings, row by row."""
 
     def __init__(self, settings: ImportSettings, scratch: Path, texts: Iterable[str] = ()) -> None:
-        """Read the columns that the settings name and, of those in `texts` that the file has, how each text begins."""
+        """Read the columns that the settings name and, of those in `texts` that the file has, digests of each text."""
         self.settings, self.path = settings, settings.path
         self.scale = settings.scale if isinstance(settings.scale, Scale) else _SCALES[settings.scale or "1-10"]
         self.fractions = isinstance(settings.scale, Scale)
@@ -45,7 +45,7 @@ class RatingsFile:
             list(dict.fromkeys(wanted)),
             shown=self.path,
             optional=self._texts,
-            kept_as=dict.fromkeys(self._texts, start_of),
+            kept_as=dict.fromkeys(self._texts, digests_of),
         )
         self._texts = [column for column in self._texts if column in self._columns]
         self.rows = len(self._columns[settings.overall])
@@ -65,9 +65,13 @@ class RatingsFile:
         """One of the columns that the settings name."""
         return self._columns[column]
 
-    def texts(self, column: str, row: int) -> tuple[str, ...]:
-        """How the texts of a column begin in a row (`fitting.start_of`); none of other columns."""
-        return self._columns[column][row] if column in self._texts else ()
+    def has_texts(self, column: str) -> bool:
+        """Whether the texts of a column were read."""
+        return column in self._texts
+
+    def texts(self, column: str, row: int) -> bytes:
+        """The digests of a column's texts in a row (`fitting.digests_of`); none of other columns."""
+        return self._columns[column][row] if column in self._texts else b""
 
     def rating(self, sample: str, row: int) -> Rating:
         """The rating of a sample that has the row number `row`; -1 means that it has none."""

@@ -239,9 +239,10 @@ class _Rater:
         wanted = None if self.shard is None else self.shard.has
         if compact:
             self.store.compact()
+        self.named = named
         self.stored = (
-            self.store.read(wanted)
-            .beside(named.read(wanted))
+            named.read(wanted)  # of two ratings that are worth the same, the rater's own counts
+            .beside(self.store.read(wanted))
             .anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
         )
 
@@ -343,7 +344,7 @@ def _rate_alone(step: Step[RatingSettings], place: Uri, about: str) -> None:
         reused=reused,
         backend=rater.backend,
         before=known.tokens,
-        ledger=ledger_of(allowance, rater.backend, rater.store, about),
+        ledger=ledger_of(allowance, rater.backend, rater.store, about, older=[rater.named]),
     )
     with (
         Progress(f"rater '{settings.name}'", samples, done=reused) as progress,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +14,7 @@ import pytest
 
 from tamis.core.errors import InputError, StorageError
 from tamis.core.idfiles import read_ids
-from tamis.core.tabular import local_copy, read_columns
+from tamis.core.tabular import key_of, local_copy, read_columns
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -80,3 +84,41 @@ def write_ids(damaged: Path) -> str:
     data[200:2000] = b"\xff" * 1800
     path.write_bytes(data)
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (7, "7"),
+        (7.0, "7"),
+        (Decimal("7.00"), "7"),
+        ("7.0", "7"),
+        ("-7.00", "-7"),
+        ("-0.0", "0"),
+        ("007", "007"),
+        ("007.0", "007.0"),
+        ("7.5", "7.5"),
+        (True, "true"),
+        (b"x", "x"),
+        (date(2024, 1, 2), "2024-01-02"),
+        (datetime(2024, 1, 2, 3, tzinfo=UTC), "2024-01-02T03:00:00+00:00"),
+        (time(3, 4), "03:04:00"),
+        (timedelta(hours=1), "1:00:00"),
+        ([date(2024, 1, 2)], '["2024-01-02"]'),
+        ("\ud800x", "\\ud800x"),
+        ({"a": "\ud800"}, '{"a":"\\ud800"}'),
+        (" ", None),
+        (float("nan"), None),
+    ],
+)
+def test_values_of_all_types_are_keys_as_text(value: Any, key: str | None) -> None:
+    assert key_of(value) == key
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_compressed_file_is_told_as_such(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(gzip.compress(b"a\n1\n"))
+    with pytest.raises(InputError) as raised:
+        read_columns(path, ["a"], shown="it")
+    assert "gzip" in raised.value.problem

@@ -160,6 +160,16 @@ def test_a_line_ends_a_record_where_strict_csv_says_so(text: str, cut: int) -> N
     assert _ends_a_record([line[:cut], line[cut:]]) == whole
 
 
+def test_a_row_of_parquet_with_a_time_after_the_year_9999_is_rejected_alone(tmp_path: Path) -> None:
+    times = pa.array([0, 1 << 50, 2], pa.timestamp("s"))
+    table = pa.table({"prompt": ["Q0", "Q1", "Q2"], "completion": ["A", "A", "A"], "at": times})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    source = {"path": str(tmp_path / "rows.parquet"), "keep": ["at"]}
+    _, rows = make(tmp_path / "pool", source, max_reject_share=0.5)
+    assert [row["origin"] for row in rows] == [0, 2]
+    assert [row["row"] for row in rejects_of(tmp_path / "pool")] == [1]
+
+
 def test_a_row_of_parquet_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
     raw = pa.array([b"Q0", b"Q\xff", b"Q2"], pa.binary())
     text = pa.StringArray.from_buffers(3, *raw.buffers()[1:])

@@ -374,6 +374,18 @@ def test_row_numbers_that_may_count_from_one_are_asked_about(tmp_path: Path, kep
     assert (facts["rows_in_pool"], facts["rows_not_in_pool"]) == (len(kept), 0)
 
 
+def test_row_numbers_of_one_source_say_nothing_of_anothers(tmp_path: Path) -> None:
+    rows = {name: [row | {"output": name} for row in rows_of(20)] for name in ("a", "b")}
+    files = {name: str(write(tmp_path / f"{name}.jsonl", those)) for name, those in rows.items()}
+    values = {"sources": [{"name": name, "path": path} for name, path in files.items()]}
+    make_pool_of(parse(PoolSettings, values, where="here"), out=tmp_path / "pool")
+    numbered = [{"no": n + (name == "b"), "of": name, "overall": n % 10 + 1} for name in rows for n in range(20)]
+    with pytest.raises(InputError) as error:
+        bring(tmp_path / "pool", write(tmp_path / "r.csv", numbered), by="row", key="no", source_column="of")
+    assert "the source 'b'" in error.value.problem
+    assert "backend.first_row" in error.value.allowed
+
+
 def test_row_numbers_without_the_first_row_may_count_from_zero(tmp_path: Path) -> None:
     rows = rows_of(20)
     pool = made_of(write(tmp_path / "data.jsonl", rows))
@@ -422,6 +434,72 @@ def test_texts_are_known_by_the_names_that_the_source_gives_them(tmp_path: Path)
     noisy = [row | {"output": "Score: 7"} for row in one_wrong]  # no field of this source
     facts = bring(pool, write(tmp_path / "r.jsonl", noisy), by="row").facts
     assert (facts["texts_checked"], facts["texts_that_differ"]) == (40, 1)
+
+
+def test_texts_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    long = "Read the review and say whether its sentiment is positive or negative. " * 4
+    rows = [{"instruction": f"{long}{n}", "output": ("no", "yes")[n % 2], "overall": n % 10 + 1} for n in range(40)]
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    with pytest.raises(InputError) as error:
+        bring(pool, write(tmp_path / "r.jsonl", rows[::-1]), by="row")
+    assert "of 40 rows with texts, 40 have other ones" in error.value.problem
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    facts = bring(pool, write(tmp_path / "right.jsonl", rows), by="row").facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (40, 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs"),
+    [
+        ("caf\u00e9 {n}", "cafe\u0301 {n}"),
+        ('a < b & "c" {n}', "a &lt; b &amp; &quot;c&quot; {n}"),
+        ("it\u2019s {n}", "it's {n}"),
+        ("x\u00a0y {n}", "x  y\n{n}"),
+        ("x\u200by {n}", "xy {n}"),
+        ("{n} is a long text with an end", "{n} is a long\u2026"),
+        ("{n} is a long text with an end", "{n} is a lo..."),
+        ("{n} ends so...", "{n} ends so..."),
+        ('["a {n}", "b"]', '["a {n}", "b"]'),
+    ],
+)
+def test_texts_that_programs_have_changed_on_their_way_are_the_same(tmp_path: Path, own: str, theirs: str) -> None:
+    rows = rows_of(20)
+    pool = made_of(write(tmp_path / "data.jsonl", [row | {"output": own.format(n=n)} for n, row in enumerate(rows)]))
+    given = [{"output": theirs.format(n=n), "overall": row["overall"]} for n, row in enumerate(rows)]
+    facts = bring(pool, write(tmp_path / "r.jsonl", given), by="row").facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (20, 0)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(InputError):
+        bring(pool, write(tmp_path / "other.jsonl", given[::-1]), by="row")
+
+
+def test_instruction_and_input_are_parts_of_a_prompt(tmp_path: Path) -> None:
+    rows = [row | {"input": f"Context {n}" if n % 2 else ""} for n, row in enumerate(rows_of(20))]
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    facts = bring(pool, write(tmp_path / "r.jsonl", rows), by="row").facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (20, 0)
+
+
+def test_a_column_that_is_no_text_of_the_data_is_left_out_beside_one_that_is(tmp_path: Path) -> None:
+    rows = rows_of(20)
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    said = [row | {"output": f"I give this a {row['overall']}, for {n} reasons"} for n, row in enumerate(rows)]
+    facts = bring(pool, write(tmp_path / "r.jsonl", said), by="row").facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (20, 0)
+    shutil.rmtree(tmp_path / "out")
+    sorted_labels = [row | {"output": "no" if n < 11 else "yes"} for n, row in enumerate(rows)]
+    shutil.rmtree(pool)
+    pool = made_of(write(tmp_path / "labels.jsonl", sorted_labels))
+    with pytest.raises(InputError):  # few different texts show nothing of the order
+        bring(pool, write(tmp_path / "shifted.jsonl", [sorted_labels[-1], *sorted_labels[:-1]]), by="row")
+
+
+def test_rows_with_the_text_of_most_rows_are_not_compared(tmp_path: Path) -> None:
+    rows = [row | {"output": "Yes." if n < 12 else f"No, {n}."} for n, row in enumerate(rows_of(20))]
+    pool = made_of(write(tmp_path / "data.jsonl", rows))
+    given = [{"output": row["output"], "overall": row["overall"]} for row in rows]
+    facts = bring(pool, write(tmp_path / "r.jsonl", given), by="row").facts
+    assert (facts["texts_checked"], facts["texts_that_differ"]) == (8, 0)
 
 
 def test_conversations_in_a_file_of_ratings_are_compared(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError
 from tamis.core.machine import place_of_answers, store_of_run, user_data
-from tamis.core.settings import parse
+from tamis.core.settings import hash_of, parse
 from tamis.rating import stage
+from tamis.rating.parsing import Scores, write
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
@@ -88,6 +90,34 @@ def test_a_rater_of_another_name_pays_for_nothing_twice(
         facts = rate(server, pool, "two", name=name, max_failure_share=0.06)
     assert till.answers == 200
     assert (facts["reused"], facts["asked"], facts["ok"]) == (200, 0, 200)
+
+
+def test_an_upgrade_keeps_a_raters_own_answers_and_counts_the_money_that_it_may_have_spent(
+    pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions whose keys had the rater's name left answers and notes of money under these keys."""
+    own_key, score, store = stage._key, [2], pool.parent / "store"
+    paid = {"price": {"input": 1, "output": 1}, "store": str(store), "max_cost": 9.0}
+
+    def with_name(settings: RatingSettings, *other: Any) -> dict[str, object]:
+        return {"rater": settings.name} | own_key(settings, *other)
+
+    with Server(lambda _: Reaction(completion(write(Scores(*score * 4))))) as server:
+        with monkeypatch.context() as older:
+            older.setattr(stage, "_key", with_name)
+            cost = rate(server, pool, "one", **paid)["cost"]
+        (named,) = [one.parent for one in store.rglob("key.json")]
+        score[:] = [7]
+        rate(server, pool, "theirs", name="another", **paid)
+        scope = hash_of([Artifact.open(pool).manifest.content_hash, None])[:32]
+        note = named.with_name(f"{named.name}-journal") / "money" / f"{scope}-killed.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text('{"may_have_spent_without_a_record": 0.5, "largest_answer": 0.001}')
+        facts = rate(server, pool, "two", **paid)
+    assert len(server.asked) == 400
+    ratings = [Artifact.open(pool.parent / out, "ratings").table(["overall"])["overall"] for out in ("one", "two")]
+    assert [set(column.to_pylist()) for column in ratings] == [{2}, {2}]
+    assert facts["cost"] == pytest.approx(cost + 0.5)
 
 
 def test_the_command_finds_what_a_stopped_one_has_paid_for(pool: Path) -> None:

@@ -102,15 +102,24 @@ def at_once(backend: Any) -> int | None:
     return None if getattr(backend, "JOURNALED", False) else getattr(backend, "concurrency", None)
 
 
-def ledger_of(allowance: Allowance, backend: Backend, store: Store[Any], scope: str) -> Ledger | None:
+def ledger_of(
+    allowance: Allowance, backend: Backend, store: Store[Any], scope: str, *, older: Sequence[Store[Any]] = ()
+) -> Ledger | None:
     """The notes of what is spent from this allowance; None where it has no limit, or the engine's jobs outlive a kill.
 
     Args:
         scope: what is asked about, as a hash.
+        older: stores of earlier versions, whose notes are read, too.
     """
     if allowance.max_cost is None or not allowance.limited or hasattr(backend, "remember_in"):
         return None
-    return Ledger(store.journal / "money", scope[:32], step=_NOTED * allowance.max_cost, check=store.same_folder)
+    return Ledger(
+        store.journal / "money",
+        scope[:32],
+        step=_NOTED * allowance.max_cost,
+        check=store.same_folder,
+        older=[one.journal / "money" for one in older],
+    )
 
 
 class Budget:

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tamis.core.errors import StorageError
@@ -29,6 +29,8 @@ class Ledger:
         folder: of the store's notes.
         scope: what the money is for, as the hash of a pool: notes of other scopes are not read.
         step: money that is noted at a time; what a kill makes the note too large by, at most.
+        check: raises where the folder is not the one any more that it was.
+        older: folders with notes of earlier versions, which are read and not written.
 
     `lost` is what those notes hold, `seen` what the largest answer of these runs has cost.
 
@@ -36,14 +38,23 @@ class Ledger:
         StorageError: when the folder cannot be read, or a note in it.
     """
 
-    def __init__(self, folder: Location, scope: str, *, step: float, check: Callable[[], None] = lambda: None) -> None:
-        self._check = check  # raises where the store is not the one any more that it was
+    def __init__(
+        self,
+        folder: Location,
+        scope: str,
+        *,
+        step: float,
+        check: Callable[[], None] = lambda: None,
+        older: Sequence[Location] = (),
+    ) -> None:
+        self._check = check
         self._place = folder / f"{scope}-{uuid.uuid4().hex}.json"
         self._step = step
         self._granted = self._recorded = 0.0
         self._unrecorded: dict[tuple[str, int], float] = {}  # what answers cost whose record is not yet durable
         self._lock, self._written = threading.Lock(), False
-        notes = [one for one in children(folder) if one.name.startswith(f"{scope}-") and one.name.endswith(".json")]
+        left = [one for place in (folder, *older) for one in children(place)]
+        notes = [one for one in left if one.name.startswith(f"{scope}-") and one.name.endswith(".json")]
         self._largest = 0.0
         earlier = [_read(note) for note in notes]
         self.lost = math.fsum(lost for lost, _ in earlier)

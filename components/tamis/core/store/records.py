@@ -92,8 +92,6 @@ class Stored(Generic[R]):
 
     def beside(self, older: Stored[R]) -> Stored[R]:
         """These records and `older` ones, which count as written before."""
-        if not older._table.num_rows:
-            return self
         table = pa.concat_tables([older._table, self._table], promote_options="default").combine_chunks()
         return Stored(self._records, table, self.damaged + older.damaged)
 
