@@ -371,6 +371,48 @@ def test_ratings_are_read_as_a_run_reads_them(
     assert checked(tmp_path, settings)["raters.r.backend"].startswith(level)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "backend", "limit", "level"),
+    [
+        (range(42), {}, None, "ok"),
+        (range(41), {}, None, "FAIL"),  # too few
+        (range(41), {}, 20, "ok"),
+        (range(1, 43), {"key": "n"}, None, "FAIL"),  # from 0 or from 1?
+        (range(1, 43), {"key": "n", "first_row": 1}, None, "ok"),
+        (range(42), {"key": "n"}, None, "ok"),
+    ],
+)
+def test_rows_that_are_not_those_of_the_source_are_found_before_the_run(
+    settings: dict[str, Any], tmp_path: Path, numbers: range, backend: dict[str, Any], limit: int | None, level: str
+) -> None:
+    settings["pool"]["sources"][0] |= {"limit": limit}
+    file = tmp_path / "scores.jsonl"
+    file.write_text("".join(json.dumps({"n": n, "overall": 1 + n % 10}) + "\n" for n in numbers))
+    settings["raters"] = [{"name": "r", "backend": {"kind": "import", "path": str(file), "by": "row"} | backend}]
+    assert checked(tmp_path, settings)["raters.r.backend"].startswith(level)
+
+
+@pytest.mark.parametrize(("backend", "level"), [({}, "FAIL"), ({"key": "n", "first_row": 0}, "NOTE")])
+def test_ratings_out_of_the_scale_may_be_of_samples_that_the_pool_has_not(
+    settings: dict[str, Any], tmp_path: Path, backend: dict[str, Any], level: str
+) -> None:
+    file = tmp_path / "scores.jsonl"
+    scores = [-1 if n % 5 == 0 else 1 + n % 10 for n in range(42)]
+    file.write_text("".join(json.dumps({"n": n, "overall": score}) + "\n" for n, score in enumerate(scores)))
+    settings["raters"] = [{"name": "r", "backend": {"kind": "import", "path": str(file), "by": "row"} | backend}]
+    assert checked(tmp_path, settings)["raters.r.backend"].startswith(level)
+
+
+def test_a_folder_where_a_file_is_read_is_found_before_the_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "scores.jsonl"
+    folder.mkdir()
+    settings["raters"] = [{"name": "r", "backend": {"kind": "import", "path": str(folder), "by": "row"}}]
+    settings["subsets"] = [{"name": "best", "strategy": "ds2", "size": 9, "exclude": [str(folder)]}]
+    found = checked(tmp_path, settings)
+    assert found["raters.r.backend"].startswith("FAIL")
+    assert found["best: exclude"].startswith("FAIL")
+
+
 def test_two_ratings_with_one_key_are_found_before_the_run(settings: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "scores.jsonl"
     file.write_text('{"uid": "a", "overall": 7}\n{"uid": "a", "overall": 9}\n')

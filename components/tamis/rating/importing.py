@@ -110,10 +110,49 @@ def _by_id(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
     return [key_of(value) for value in file.values(column)], pool.table(["id"])["id"].to_pylist()
 
 
+def check_rows(file: RatingsFile, sources: Mapping[str, int | None]) -> None:
+    """Before there is a pool: whether the rows of a file that is matched by rows can be those of its sources.
+
+    Args:
+        file: that is to be imported.
+        sources: of the pool, each with the number of its rows; None where it is not known, or the pool takes a part.
+
+    Raises:
+        InputError: when a file without row numbers has fewer rows than its source, the numbers seem to count from 1, or
+            the settings do not say which source the file is about.
+    """
+    settings = file.settings
+    if settings.by != "row":
+        return
+    named = _sources_of(file, sorted(sources))
+    if settings.key is None:
+        _refuse_too_few(file, named, sources)
+    elif settings.first_row is None:
+        _refuse_from_one(file, settings.key, named, _row_numbers(file, settings.key), sources)
+
+
 def _by_row(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
     settings = file.settings
     table = pool.table(["source", "origin"])
-    sources = sorted(pc.unique(table["source"]).to_pylist())
+    last = table.group_by("source").aggregate([("origin", "max")])
+    taken = dict(zip(last["source"].to_pylist(), (n + 1 for n in last["origin_max"].to_pylist()), strict=True))
+    named = _sources_of(file, sorted(taken))
+    if settings.key is None:
+        _refuse_too_few(file, named, taken)
+        numbers: Sequence[int | None] = list(_counted(named))
+    else:
+        facts = pool.manifest.facts.get("sources", {})
+        rows = {source: facts.get(source, {}).get("read", count) for source, count in taken.items()}
+        numbers = _from_zero(file, settings.key, named, rows)
+    pairs = zip(named, numbers, strict=True)
+    keys = [None if source is None or row is None else f"{source}{_BETWEEN}{row}" for source, row in pairs]
+    wanted = zip(table["source"].to_pylist(), table["origin"].to_pylist(), strict=True)
+    return keys, [f"{source}{_BETWEEN}{row}" for source, row in wanted]
+
+
+def _sources_of(file: RatingsFile, sources: Sequence[str]) -> Keys:
+    """The source that each row of the file is about, of those in the pool."""
+    settings = file.settings
     if settings.source is not None and settings.source not in sources:
         raise InputError(f"the pool has no source '{settings.source}'", allowed=", ".join(sources))
     if settings.source is None and settings.source_column is None and len(sources) > 1:
@@ -122,26 +161,18 @@ def _by_row(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
             allowed=f"backend.source: one of {', '.join(sources)}; or backend.source_column",
         )
     if settings.source_column is not None:
-        named: Keys = [key_of(value) for value in file.values(settings.source_column)]
-    else:
-        named = [settings.source or sources[0]] * file.rows
-    if settings.key is None:
-        _refuse_too_few(file, Counter(named), table)
-    numbers = list(_counted(named)) if settings.key is None else _from_zero(file, settings.key, named, pool)
-    pairs = zip(named, numbers, strict=True)
-    keys = [None if source is None or row is None else f"{source}{_BETWEEN}{row}" for source, row in pairs]
-    wanted = zip(table["source"].to_pylist(), table["origin"].to_pylist(), strict=True)
-    return keys, [f"{source}{_BETWEEN}{row}" for source, row in wanted]
+        return [key_of(value) for value in file.values(settings.source_column)]
+    return [settings.source or sources[0]] * file.rows
 
 
-def _refuse_too_few(file: RatingsFile, rows: Mapping[str | None, int], pool: pa.Table) -> None:
+def _refuse_too_few(file: RatingsFile, named: Keys, sources: Mapping[str, int | None]) -> None:
     """A file that has a row for each row of a source has as many: a shorter one was cut, or is another's."""
-    last = pool.group_by("source").aggregate([("origin", "max")])
-    for source, origin in zip(last["source"].to_pylist(), last["origin_max"].to_pylist(), strict=True):
-        if source in rows and origin >= rows[source]:
+    rows = Counter(named)
+    for source, least in sources.items():
+        if source in rows and least is not None and least > rows[source]:
             raise InputError(
                 f"{file.path} has {rows[source]:,} rows for the source '{source}', of which the pool has the row "
-                f"{origin:,} (counted from 0)",
+                f"{least - 1:,} (counted from 0)",
                 allowed="a row for each row of the source, in its order",
                 action="give the whole file, or backend.key: a column with the rows' numbers",
             )
@@ -155,7 +186,7 @@ def _counted(sources: Keys) -> Iterator[int]:
         yield seen[source]
 
 
-def _from_zero(file: RatingsFile, column: str, named: Keys, pool: Artifact) -> list[int | None]:
+def _from_zero(file: RatingsFile, column: str, named: Keys, sources: Mapping[str, int | None]) -> list[int | None]:
     """The numbers of rows in a column, counted from 0 as the pool counts them.
 
     Raises:
@@ -164,7 +195,7 @@ def _from_zero(file: RatingsFile, column: str, named: Keys, pool: Artifact) -> l
     """
     numbers, first = _row_numbers(file, column), file.settings.first_row
     if first is None:
-        _refuse_from_one(file, column, named, numbers, pool)
+        _refuse_from_one(file, column, named, numbers, sources)
     if first == 1 and 0 in numbers:
         raise InputError(
             f"{file.path}: the column '{column}' has the row 0",
@@ -175,7 +206,7 @@ def _from_zero(file: RatingsFile, column: str, named: Keys, pool: Artifact) -> l
 
 
 def _refuse_from_one(
-    file: RatingsFile, column: str, named: Keys, numbers: Sequence[int | None], pool: Artifact
+    file: RatingsFile, column: str, named: Keys, numbers: Sequence[int | None], sources: Mapping[str, int | None]
 ) -> None:
     """Numbers of which none is 0, and one is 1 or the number of a source's rows, may be counted from 1.
 
@@ -185,17 +216,15 @@ def _refuse_from_one(
     for source, number in zip(named, numbers, strict=True):
         if source is not None and number is not None:
             seen.setdefault(source, []).append(number)
-    table = pool.table(["source", "origin"]).group_by("source").aggregate([("origin", "max")])
-    last = dict(zip(table["source"].to_pylist(), table["origin_max"].to_pylist(), strict=True))
-    facts = pool.manifest.facts.get("sources", {})
     for source, those in seen.items():
         if min(those) <= 0:
             continue
-        rows = facts.get(source, {}).get("read", last.get(source, -1) + 1)
+        rows = sources.get(source)
         if min(those) == 1 or max(those) == rows:
             raise InputError(
                 f"{file.path}: the column '{column}' has row numbers from {min(those):,} to {max(those):,} for the "
-                f"source '{source}', which has {rows:,} rows, and none is 0: they may count from 0 or from 1",
+                f"source '{source}'{'' if rows is None else f', which has {rows:,} rows'}, and none is 0: they may "
+                "count from 0 or from 1",
                 allowed="backend.first_row: 1 where the source's first row has the number 1, or 0",
                 action="set backend.first_row; wrongly counted, every rating would go to the next sample",
             )

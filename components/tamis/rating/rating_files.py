@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class RatingsFile:
         )
         self._texts = [column for column in self._texts if column in self._columns]
         self.rows = len(self._columns[settings.overall])
-        self.lowest, self.highest = math.inf, -math.inf  # of the overall scores seen, in or out of the scale
+        self.lowest, self.highest, self._on_scale = self._overall_of_all()
         self.whole = True  # whether those in the scale are whole numbers from its lowest
         self.usable = self.bad = 0  # ratings that were read so far
         self._first_bad = ""
@@ -60,6 +61,18 @@ class RatingsFile:
         if self.settings.scale == "classes":
             return tuple(range(_SHIFT, _SHIFT + int(self.scale.highest) + 1))
         return (self.scale.in_steps_of(1.0) if self.whole else self.scale).ratings()
+
+    def _overall_of_all(self) -> tuple[float, float, int]:
+        """The lowest and highest overall score of all rows, in or out of the scale, and how many are on it."""
+        lowest, highest, on_scale = math.inf, -math.inf, 0
+        for given in self._columns[self.settings.overall]:
+            with suppress(UnparsableError):
+                value = number_of(self.settings.overall, given)
+                if value is not None and (self.fractions or value.is_integer()):
+                    value = self.scale.as_meant(value)
+                    lowest, highest = min(lowest, value), max(highest, value)
+                    on_scale += self.scale.lowest <= value <= self.scale.highest and self.scale.has(value)
+        return lowest, highest, on_scale
 
     def values(self, column: str) -> list[Any]:
         """One of the columns that the settings name."""
@@ -130,10 +143,10 @@ class RatingsFile:
     @property
     def lower_half_only(self) -> bool:
         """Whether many scores are all in the lower half of the scale, which another scale may be the reason for."""
-        return bool(self.usable) and in_lower_half(self.highest, self.usable, self.scale)
+        return bool(self.usable) and in_lower_half(self.highest, self._on_scale, self.scale)
 
     def _refuse_another_scale(self) -> None:
-        if self.settings.scale is None and seem_on_another(self.lowest, self.highest, self.usable):
+        if self.settings.scale is None and seem_on_another(self.lowest, self.highest, self._on_scale):
             raise InputError(
                 f"{self.path}: {self.seen}: these seem to be scores on another scale than 1 to 10",
                 allowed='the scale, as in scale: {lowest: 1, highest: 5}; "1-10" if it is that one; classes for the '
@@ -147,8 +160,6 @@ class RatingsFile:
         if value is None:
             return None
         value = self.scale.as_meant(value)
-        if column == self.settings.overall:
-            self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
         self._check_range(column, value)
         self._check_step(column, value)
         if column == self.settings.overall and not float(value - self.scale.lowest).is_integer():
@@ -178,8 +189,10 @@ def key_column(settings: ImportSettings) -> str | None:
     return settings.key or ("id" if settings.by == "id" else None)
 
 
-def checked_file(settings: RatingSettings) -> RatingsFile:
+def checked_file(settings: RatingSettings, *, all_in_pool: bool = True) -> RatingsFile:
     """A local file of ratings, all of which were read and can be used, whatever the pool.
+
+    Where not all of its rows need be in the pool, any share of them may be wrong.
 
     Raises:
         InputError: when it cannot be read, lacks a column that the settings name, has a key twice, or its ratings
@@ -191,7 +204,7 @@ def checked_file(settings: RatingSettings) -> RatingsFile:
         refuse_repeated_rows(file, [key_of(value) for value in file.values(column)])
     for row in range(file.rows):
         file.rating(_NO_SAMPLE, row)
-    file.refuse_unusable(file.rows, settings.max_failure_share)
+    file.refuse_unusable(file.rows, settings.max_failure_share if all_in_pool else 1.0)
     return file
 
 

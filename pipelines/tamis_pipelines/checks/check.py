@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tamis.core.errors import TamisError
+from tamis.core.errors import InputError, TamisError
 
 _MARKS = {"ok": "ok  ", "note": "NOTE", "failed": "FAIL"}
 
@@ -43,6 +43,11 @@ class Check:
     def __str__(self) -> str:
         action = f"\n        to do: {self.action}" if self.action and self.level != "ok" else ""
         return f"{_MARKS[self.level]}  {self.what}: {self.seen}{action}"
+
+
+def no_file(what: str, path: str) -> Check:
+    """The failed check of a folder where a file is read."""
+    return Check.of(what, False, f"{path} is a folder", "name the file in it", error=InputError)
 
 
 def _allowed(error: TamisError) -> str:

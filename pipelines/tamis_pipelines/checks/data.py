@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -19,9 +20,10 @@ from tamis.pool.checking import FirstRows, check_own_ids, look_at, look_into
 from tamis.pool.hub import DatasetReader, opened_as_stream
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import count_rows, files_at, filled_in
+from tamis.rating.importing import check_rows
 from tamis.rating.rating_files import checked_file
 from tamis.rating.settings import ImportSettings, RatingSettings
-from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.check import Check, no_file
 from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.checks.models import DEMO, MAKE_DEMO
 from tamis_pipelines.settings import RunSettings
@@ -34,7 +36,7 @@ def data(settings: RunSettings) -> Iterator[Check]:
     yield from (_data(where, path) for where, path in referring(settings, "data"))
     yield from (_folder(where, path) for where, path in referring(settings, "folder"))
     found = [_first_rows(source, settings.pool) for source in settings.pool.sources]
-    found += [_ratings(rater) for rater in settings.raters]
+    found += [_ratings(rater, settings.pool) for rater in settings.raters]
     found += [_field_of_ratings(rater, settings.pool) for rater in settings.raters]
     if settings.curation.grades is not None:
         found += [_grades(settings.curation.grades), _field_of_grades(settings.curation.grades, settings.pool)]
@@ -119,22 +121,39 @@ def _first_rows_of_dataset(source: Source) -> FirstRows | str | None:
         return look_at(source, [(name, reader)])
 
 
-def _ratings(rater: RatingSettings) -> Check | None:
+def _ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
     """Whether ratings to import can be used, and which scores they have; a large file is left for the run."""
     backend = rater.backend
-    if not isinstance(backend, ImportSettings) or is_remote(backend.path) or not Path(backend.path).is_file():
-        return None
-    if Path(backend.path).stat().st_size > _LARGE:
+    if not isinstance(backend, ImportSettings) or is_remote(backend.path):
         return None
     where = f"raters.{rater.name}.backend"
+    if Path(backend.path).is_dir():
+        return no_file(where, backend.path)
+    if not Path(backend.path).is_file() or Path(backend.path).stat().st_size > _LARGE:
+        return None
+    in_part = any(source.limit is not None or source.where for source in pool.sources)
     try:
-        file = checked_file(rater)
+        file = checked_file(rater, all_in_pool=backend.by == "row" and backend.key is None and not in_part)
+        check_rows(file, _rows_of_sources(pool))
     except TamisError as error:
         return Check.refused(where, error)
     seen = f"{file.usable:,} ratings in {file.rows:,} rows; {file.seen}, on the scale from {file.scale}"
+    if file.bad > rater.max_failure_share * file.rows:
+        bad = f"{seen}; {file.bad:,} rows cannot be used"
+        return Check(where, "note", bad, "the run fails if too many of them are of samples in the pool; correct them")
     if file.lower_half_only:
         return Check(where, "note", seen, "look whether that is the scale of these scores")
     return Check.of(where, True, seen)
+
+
+def _rows_of_sources(pool: PoolSettings) -> dict[str, int | None]:
+    """How many rows each source has; None where that is not known before the run, or the pool takes a part."""
+    rows: dict[str, int | None] = dict.fromkeys(source.name for source in pool.sources)
+    if _bytes_of(pool):
+        for source in (source for source in pool.sources if source.limit is None and not source.where):
+            with suppress(TamisError):  # that they cannot be read is said elsewhere
+                rows[source.name] = count_rows(str(source.path), pool)
+    return rows
 
 
 def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
@@ -147,6 +166,9 @@ def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None
 
 def _grades(grades: GradesSettings) -> Check | None:
     """Whether files of human grades can be read as a run reads them; large and remote ones are left for the run."""
+    for path in grades.paths:
+        if not is_remote(path) and Path(path).is_dir():
+            return no_file("curation.grades", path)
     if not grades.paths or any(is_remote(path) or not Path(path).is_file() for path in grades.paths):
         return None
     if sum(Path(path).stat().st_size for path in grades.paths) > _LARGE:

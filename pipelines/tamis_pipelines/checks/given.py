@@ -13,7 +13,7 @@ from tamis.core.storage import is_remote, locate, read_bytes
 from tamis.influence.tasks import example_of, fields_beside
 from tamis.judging.questions import given_answers, questions_of
 from tamis.judging.settings import AnswersContestant, PromptSet
-from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.check import Check, no_file
 from tamis_pipelines.settings import RunSettings
 
 _LARGE = 1 << 28  # bytes of files that are not read beforehand
@@ -22,6 +22,9 @@ _LARGE = 1 << 28  # bytes of files that are not read beforehand
 def given(settings: RunSettings) -> Iterator[Check]:
     """Whether every such file can be read as the run will; a line says which were not looked at."""
     for where, path, look in _looks(settings):
+        if not is_remote(path) and Path(path).is_dir():
+            yield no_file(where, path)
+            continue
         if not is_remote(path) and not Path(path).is_file():
             continue  # said elsewhere
         if is_remote(path) or Path(path).stat().st_size > _LARGE:

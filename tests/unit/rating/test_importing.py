@@ -219,6 +219,17 @@ def test_a_scale_of_seven_is_asked_about_and_a_lower_half_is_warned_of(
     assert any("goes from 1 to 7" in record.message for record in caplog.records)
 
 
+def test_the_scale_shows_in_all_rows_of_the_file_not_only_in_those_of_the_pool(pool: Path) -> None:
+    low = [{"id": sample, "overall": 1 + n % 5} for n, sample in enumerate(ids_of(pool))]
+    path = write(pool.parent / "r.jsonl", [*low, {"id": "of another pool", "overall": 10}])
+    bring(pool, path, by="id")
+    assert column(pool, "overall") == [1, 2, 3, 4, 5, 1]
+    shutil.rmtree(pool.parent / "out")
+    with pytest.raises(InputError) as error:
+        bring(pool, write(path, low), by="id")
+    assert "another scale" in error.value.problem
+
+
 def test_a_class_of_six_is_refused(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": n + 1} for n in range(COUNT)])
     with pytest.raises(InputError, match=r"row 5: out of range: overall is 6, allowed 0 to 5"):
@@ -281,7 +292,7 @@ def test_a_bad_score_beside_a_good_overall_one_spoils_the_rating(pool: Path) -> 
 
 def test_missing_ratings_are_counted_and_do_not_use_up_the_budget(pool: Path) -> None:
     rows = [{"id": sample, "overall": 5} for sample in ids_of(pool)[:2]]
-    rows += [{"id": "of another pool", "overall": 5}, {"id": None, "overall": 5}, {"id": None, "overall": 5}]
+    rows += [{"id": "of another pool", "overall": 9}, {"id": None, "overall": 5}, {"id": None, "overall": 5}]
     manifest = bring(pool, write(pool.parent / "r.jsonl", rows), by="id", share=0, min_matched_share=0.3)
     assert column(pool, "status") == ["ok", "ok", *["missing"] * 4]
     wanted = {"rows_in_file": 5, "rows_without_key": 2, "rows_not_in_pool": 1, "samples_without_row": 4}
