@@ -111,7 +111,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     parameters = ir["root"]["inputDefinitions"]["parameters"]
     scores = set(SCORE_PODS)
     by_cell = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
-    sections = set(RunSettings.model_fields) - {"work_dir", "name", "kubeflow", "rates"} - by_cell - scores
+    sections = set(RunSettings.model_fields) - {"work_dir", "name", "kubeflow", "rates", "budget"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
     sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
