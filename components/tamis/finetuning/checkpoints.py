@@ -16,7 +16,7 @@ from tamis.finetuning.processes import World
 from tamis.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    pass
 
 _COMPLETE = "complete"  # file in a checkpoint that was written to its end: the number of processes that wrote it
 
@@ -38,11 +38,13 @@ def newest_checkpoint(folder: Path, processes: int) -> Path | None:
     return newest
 
 
-def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> TrainerCallback:
+def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
     """Progress, checkpoints by steps and by time, and an end to training whose loss is no number."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
+        _progress: Progress | None = None
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self._saved = time.monotonic()
             if world.rank == 0:
@@ -50,7 +52,7 @@ def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Trai
                 self._progress.__enter__()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if world.rank == 0:
+            if self._progress is not None:
                 self._progress.advance()
             due = time.monotonic() - self._saved >= 60 * settings.save_every_minutes
             if settings.save_every_steps is not None:
@@ -87,8 +89,13 @@ def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Trai
                     shutil.rmtree(older)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if world.rank == 0:
+            self.close()
+
+        def close(self) -> None:
+            """Tell no more progress, also where training has failed."""
+            if self._progress is not None:
                 self._progress.__exit__(None, None, None)
+                self._progress = None
 
     return Watch()
 

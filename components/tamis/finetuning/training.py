@@ -176,7 +176,12 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
     trainer = _trainer(settings, tokenizer, folder, here)
     if resumed_from is not None:
         log.info("going on from %s", resumed_from.name)
-    trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if hasattr(callback, "close"):  # that of `watch`
+                callback.close()
     trainer.save_model(str(folder / "trained"))
     if settings.deepspeed is not None:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from kfp.dsl import Dataset, Metrics, Model
 
 from tamis.cli import main
+from tamis.core import references
 from tamis.core.artifacts import Artifact, manifest_of
 from tamis.core.errors import SettingsError
 from tamis.core.failures import failure_in
@@ -258,7 +259,7 @@ def test_without_rights_or_a_cluster_it_says_what_is_missing(
 def test_a_pipeline_s_pod_hands_the_selection_on_and_fetches_the_model(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_trainer, "_MOUNTED", str(tmp_path))  # stands for a claim that all pods mount
+    monkeypatch.setattr(references, "MOUNTED", str(tmp_path))  # stands for a claim that all pods mount
     monkeypatch.setattr(on_trainer, "TrainJobs", partial(TrainJobs, every=0.1))
     monkeypatch.setenv("KFP_POD_NAME", "step")
     monkeypatch.setenv("KFP_POD_UID", "1234")
