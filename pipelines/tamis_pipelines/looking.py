@@ -22,11 +22,11 @@ from tamis.pool.readers import reader_of
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import count_rows, files_at
 from tamis.reporting.numbers import clipped
+from tamis_pipelines.pool_size import LARGE
 
 SOURCE = "mine"  # what the pool's source is called where it is the only one
 SHOWN = 100  # characters of a text of the user's, which a terminal must not obey
 HUB = "hub:"  # before the name of a data set of the hub
-_LARGE = 1 << 28  # bytes of files that are not counted
 _MOST_SOURCES = 20  # that one folder or pattern may become
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Usual names of a question and its answer that the pool does not know by itself, in lower case.
@@ -377,6 +377,6 @@ def _counted(path: str, settings: PoolSettings) -> int | None:
     """Rows at `path`, None where they are many or no rows of files."""
     try:
         size = sum(Path(str(file)).stat().st_size for _, file in files_at(path))
-        return count_rows(path, settings) if size <= _LARGE else None
+        return count_rows(path, settings) if size <= LARGE else None
     except TamisError:
         return None

@@ -12,6 +12,8 @@ from tamis.pool.sources import count_rows, recipe_of
 if TYPE_CHECKING:
     from tamis_pipelines.settings import RunSettings
 
+LARGE = 1 << 28  # bytes of files that are not read before a run
+
 
 def counted(settings: RunSettings) -> int:
     """Samples at most: as the settings say (`rates.samples`), else the rows of all sources.

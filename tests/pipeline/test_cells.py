@@ -35,9 +35,10 @@ def experiment(continued_run: dict[str, Any], tiny: Path, tmp_path: Path) -> Pat
     return write(tmp_path, settings)
 
 
+@pytest.mark.timeout(660)
 def test_a_failed_cell_leaves_the_others(experiment: Path) -> None:
     work = experiment.parent / "work"
-    ended = tamis("run", experiment)
+    ended = tamis("run", experiment, timeout=600)
 
     assert ended.returncode == 1, ended.stderr
     assert "error: 1 of the results could not be made" in ended.stderr

@@ -8,15 +8,14 @@ import sys
 import click
 
 from tamis.cli.runs import run
-
-_FOLDER = "tamis-demo"
+from tamis.demo import FOLDER
 
 
 @click.command(
     epilog="\b\nExamples:\n  tamis demo\n"
     "  tamis demo /data/demo --prepare all     writes data, models and settings, and runs nothing"
 )
-@click.argument("folder", default=_FOLDER, type=click.Path(file_okay=False))
+@click.argument("folder", default=FOLDER, type=click.Path(file_okay=False))
 @click.option(
     "--prepare",
     type=click.Choice(["all", "data", "models"]),

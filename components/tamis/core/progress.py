@@ -132,7 +132,7 @@ class Progress:
                 total=self._total, desc=self._title, unit=f" {self._unit}", initial=self._first, bar_format=form
             )
         else:
-            threading.Thread(target=self._remind, daemon=True).start()
+            threading.Thread(target=self._remind, name=f"progress of {self._title}", daemon=True).start()
         return self
 
     def _remind(self) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 from tamis.core.errors import StorageError
 from tamis.core.storage import is_remote, write_bytes
 from tamis.core.storage.errors import explained
-from tamis.demo import docstrings
+from tamis.demo import FOLDER, docstrings
 
-FOLDER = "tamis-demo"  # where the settings in this package look for data and models
 SETTINGS = "settings.yaml"
 _HERE = Path(__file__).parent
 _GRADES_FOR_CURATION = 100

@@ -39,7 +39,10 @@ def newest_checkpoint(folder: Path, processes: int) -> Path | None:
 
 
 def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
-    """Progress, checkpoints by steps and by time, and an end to training whose loss is no number."""
+    """A callback: progress, checkpoints by steps and by time, an end to training whose loss is no number.
+
+    Its `close` ends the progress, also where training fails.
+    """
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):

@@ -173,15 +173,14 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
 
     here, checkpoints = world(), folder / "checkpoints"
     resumed_from = newest_checkpoint(checkpoints, here.size)
-    trainer = _trainer(settings, tokenizer, folder, here)
+    watcher = watch(settings, checkpoints, here)
+    trainer = _trainer(settings, tokenizer, folder, here, watcher)
     if resumed_from is not None:
         log.info("going on from %s", resumed_from.name)
     try:
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     finally:
-        for callback in trainer.callback_handler.callbacks:
-            if hasattr(callback, "close"):  # that of `watch`
-                callback.close()
+        watcher.close()
     trainer.save_model(str(folder / "trained"))
     if settings.deepspeed is not None:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -221,7 +220,9 @@ def free_memory() -> None:
     torch.cuda.empty_cache()
 
 
-def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path, here: World) -> SFTTrainer:
+def _trainer(
+    settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path, here: World, watcher: Any
+) -> SFTTrainer:
     import pyarrow.compute as pc
 
     load_packages("torch", "datasets", "trl.trainer.sft_trainer")
@@ -250,7 +251,7 @@ def _trainer(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, f
         train_dataset=Dataset.from_file(str(folder / "tokens.arrow")),
         processing_class=tokenizer,
         peft_config=None if settings.method == "full" else lora_config(settings.lora, layers),
-        callbacks=[watch(settings, folder / "checkpoints", here)],
+        callbacks=[watcher],
     )
     trainer.remove_callback(PrinterCallback)
     if settings.method == "qlora":

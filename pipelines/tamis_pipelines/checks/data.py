@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,23 +26,23 @@ from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis_pipelines.checks.check import Check, no_file
 from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.checks.models import DEMO, MAKE_DEMO
+from tamis_pipelines.pool_size import LARGE
 from tamis_pipelines.settings import RunSettings
-
-_LARGE = 1 << 28  # bytes of files that are not read beforehand
 
 
 def data(settings: RunSettings) -> Iterator[Check]:
     """Everything that is read from files."""
     yield from (_data(where, path) for where, path in referring(settings, "data"))
     yield from (_folder(where, path) for where, path in referring(settings, "folder"))
+    rows = _rows(settings.pool)
     found = [_first_rows(source, settings.pool) for source in settings.pool.sources]
-    found += [_ratings(rater, settings.pool) for rater in settings.raters]
+    found += [_ratings(rater, settings.pool, rows) for rater in settings.raters]
     found += [_field_of_ratings(rater, settings.pool) for rater in settings.raters]
     if settings.curation.grades is not None:
         found += [_grades(settings.curation.grades), _field_of_grades(settings.curation.grades, settings.pool)]
     yield from (check for check in found if check is not None)
     yield from _own_ids(settings)
-    yield from _sizes(settings)
+    yield from _sizes(settings, rows)
 
 
 def _data(where: str, path: str) -> Check:
@@ -121,7 +121,7 @@ def _first_rows_of_dataset(source: Source) -> FirstRows | str | None:
         return look_at(source, [(name, reader)])
 
 
-def _ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
+def _ratings(rater: RatingSettings, pool: PoolSettings, rows: Mapping[str, int | None]) -> Check | None:
     """Whether ratings to import can be used, and which scores they have; a large file is left for the run."""
     backend = rater.backend
     if not isinstance(backend, ImportSettings) or is_remote(backend.path):
@@ -129,28 +129,28 @@ def _ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
     where = f"raters.{rater.name}.backend"
     if Path(backend.path).is_dir():
         return no_file(where, backend.path)
-    if not Path(backend.path).is_file() or Path(backend.path).stat().st_size > _LARGE:
+    if not Path(backend.path).is_file() or Path(backend.path).stat().st_size > LARGE:
         return None
-    in_part = any(source.limit is not None or source.where for source in pool.sources)
+    in_part = {source.name for source in pool.sources if source.limit is not None or source.where}
     try:
         file = checked_file(rater, all_in_pool=backend.by == "row" and backend.key is None and not in_part)
-        check_rows(file, _rows_of_sources(pool))
+        check_rows(file, {name: None if name in in_part else count for name, count in rows.items()})
     except TamisError as error:
         return Check.refused(where, error)
     seen = f"{file.usable:,} ratings in {file.rows:,} rows; {file.seen}, on the scale from {file.scale}"
+    seen += f"; {file.bad:,} rows cannot be used" if file.bad else ""
     if file.bad > rater.max_failure_share * file.rows:
-        bad = f"{seen}; {file.bad:,} rows cannot be used"
-        return Check(where, "note", bad, "the run fails if too many of them are of samples in the pool; correct them")
+        return Check(where, "note", seen, "the run fails if too many of them are of samples in the pool; correct them")
     if file.lower_half_only:
         return Check(where, "note", seen, "look whether that is the scale of these scores")
     return Check.of(where, True, seen)
 
 
-def _rows_of_sources(pool: PoolSettings) -> dict[str, int | None]:
-    """How many rows each source has; None where that is not known before the run, or the pool takes a part."""
+def _rows(pool: PoolSettings) -> dict[str, int | None]:
+    """How many rows each source has; None where that is not known before the run."""
     rows: dict[str, int | None] = dict.fromkeys(source.name for source in pool.sources)
     if _bytes_of(pool):
-        for source in (source for source in pool.sources if source.limit is None and not source.where):
+        for source in pool.sources:
             with suppress(TamisError):  # that they cannot be read is said elsewhere
                 rows[source.name] = count_rows(str(source.path), pool)
     return rows
@@ -171,7 +171,7 @@ def _grades(grades: GradesSettings) -> Check | None:
             return no_file("curation.grades", path)
     if not grades.paths or any(is_remote(path) or not Path(path).is_file() for path in grades.paths):
         return None
-    if sum(Path(path).stat().st_size for path in grades.paths) > _LARGE:
+    if sum(Path(path).stat().st_size for path in grades.paths) > LARGE:
         return None
     try:
         return Check.of("curation.grades", True, f"{check_files(grades, Path()):,} grades")
@@ -218,18 +218,13 @@ def _bytes_of(pool: PoolSettings) -> int:
         size = sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path))
     except TamisError:
         return 0  # that the data are missing is said elsewhere
-    return size if len(paths) == len(pool.sources) and size <= _LARGE else 0
+    return size if len(paths) == len(pool.sources) and size <= LARGE else 0
 
 
-def _sizes(settings: RunSettings) -> Iterator[Check]:
-    """Subsets that are larger than the pool can be, where all of it comes from local files that are not large."""
-    if not _bytes_of(settings.pool):
-        return
-    try:
-        samples = sum(count_rows(str(source.path), settings.pool) for source in settings.pool.sources)
-    except TamisError:
-        return  # that they cannot be read is said elsewhere
-    for cell in settings.cells:
-        if cell.subset.size is not None and cell.subset.size > samples:
-            seen = f"{cell.subset.size:,} samples are asked of {samples:,} at most"
+def _sizes(settings: RunSettings, rows: Mapping[str, int | None]) -> Iterator[Check]:
+    """Subsets that are larger than the pool can be, where the rows of all its sources are known."""
+    counts = [count for count in rows.values() if count is not None]
+    for cell in settings.cells if len(counts) == len(rows) else ():
+        if cell.subset.size is not None and cell.subset.size > sum(counts):
+            seen = f"{cell.subset.size:,} samples are asked of {sum(counts):,} at most"
             yield Check.of(f"subset {cell.name}", False, seen, "choose a smaller size, or add sources")

@@ -14,9 +14,8 @@ from tamis.influence.tasks import example_of, fields_beside
 from tamis.judging.questions import given_answers, questions_of
 from tamis.judging.settings import AnswersContestant, PromptSet
 from tamis_pipelines.checks.check import Check, no_file
+from tamis_pipelines.pool_size import LARGE
 from tamis_pipelines.settings import RunSettings
-
-_LARGE = 1 << 28  # bytes of files that are not read beforehand
 
 
 def given(settings: RunSettings) -> Iterator[Check]:
@@ -27,7 +26,7 @@ def given(settings: RunSettings) -> Iterator[Check]:
             continue
         if not is_remote(path) and not Path(path).is_file():
             continue  # said elsewhere
-        if is_remote(path) or Path(path).stat().st_size > _LARGE:
+        if is_remote(path) or Path(path).stat().st_size > LARGE:
             why = "in object storage" if is_remote(path) else "large"
             yield Check(where, "note", f"{path}: content not looked at, for it is {why}")
             continue

@@ -23,9 +23,11 @@ from tamis.core.samples import Message, sample_id
 from tamis.core.settings import StageSettings, parse
 from tamis.core.steps import Step, run_step
 from tamis.core.tables import CURATION, curation_with_posterior
+from tamis.curation.grade_draw import Scores, draw, expected_loss, read_scores
+from tamis.curation.grade_sheets import plain_cell
 from tamis.curation.grades import read_grades
 from tamis.curation.settings import GradesSettings
-from tamis.curation.to_grade import Scores, draw, expected_loss, next_to_grade, plain_cell, read_scores
+from tamis.curation.to_grade import next_to_grade
 from tests.artifacts import conversation, make_curation, make_pool
 
 ASKED = [conversation(f"question {i}", f"answer {i}") for i in range(60)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,10 @@ def test_a_loss_that_is_no_number_ends_training(tiny: Path, tmp_path: Path) -> N
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "broken")
     with pytest.raises(ModelError, match="in step 1 the loss is nan"):
         trained(settings_of(tmp_path / "broken"), tmp_path / "out")
+    for thread in threading.enumerate():
+        if thread.name == "progress of finetuning":  # it tells no more of what has ended
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
