@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' components/tamis/__in
 
 TEST := $(BIN)/pytest -q --numprocesses auto --dist worksteal
 OF_DEEPSPEED := tests/unit/finetuning/test_deepspeed.py
-OF_VLLM := tests/unit/rating/test_vllm.py tests/unit/judging/test_models.py tests/unit/evaluation/test_stage.py
+OF_VLLM := tests/unit/llm/test_vllm.py tests/unit/judging/test_models.py tests/unit/evaluation/test_stage.py
 
 # Packages are installed without byte code; the first import writes it. Where that is forbidden, every process would
 # compile them anew: some 10 seconds each time.
@@ -53,8 +53,8 @@ durations: .venv/.dev ## run all tests, and write down how long each takes: that
 golden: .venv/.dev ## write down what the stages make, where a stage's OUTPUT_REVISION was raised
 	TAMIS_WRITE_GOLDEN=1 $(BIN)/pytest -q tests/golden
 
-lint: .venv/.dev ## formatting, lint, types
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+lint: .venv/.dev ## formatting, lint, imports, types
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 format: .venv/.dev ## put the code into form
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

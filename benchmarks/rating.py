@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 import pyarrow as pa  # noqa: E402
 
-from tamis.core.llm.backend import Answer, Request, Size  # noqa: E402
 from tamis.core.settings import parse  # noqa: E402
 from tamis.core.tables import POOL, PartsWriter  # noqa: E402
+from tamis.llm.backend import Answer, Request, Size  # noqa: E402
 from tamis.rating.settings import RatingSettings  # noqa: E402
 from tests.artifacts import make  # noqa: E402
 from tests.llm_server import GOOD  # noqa: E402

@@ -42,10 +42,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from rating import keep, write_pool  # noqa: E402
 
 from tamis.core.artifacts import Artifact  # noqa: E402
-from tamis.core.llm.backend import Request  # noqa: E402
 from tamis.core.samples import as_text  # noqa: E402
 from tamis.core.settings import parse  # noqa: E402
 from tamis.demo.docstrings import MODULES  # noqa: E402
+from tamis.llm.backend import Request  # noqa: E402
 from tamis.rating.backends import make_backend  # noqa: E402
 from tamis.rating.prompts import load_prompt  # noqa: E402
 from tamis.rating.settings import RatingSettings  # noqa: E402
@@ -380,7 +380,7 @@ def reference(model: str, pool: Path) -> tuple[float, int]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tamis.core.llm.forms import UnparsableError
+    from tamis.llm.forms import UnparsableError
 
     prompt = load_prompt("ds2-v1")
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")

@@ -26,7 +26,7 @@ _WORKER = "TAMIS_TEST_WORKER"
 RUNS = int(os.environ.get("TAMIS_TEST_KILLS", "0"))  # whole runs on each storage; without them, one short one
 # Workers are real processes, forked from one that has imported what they need: no kill is spent on an import.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.killing", "tamis.core.llm.backends.openai", "openai", "botocore", "obstore"])
+_FORKS.set_forkserver_preload(["tests.killing", "tamis.llm.backends.openai", "openai", "botocore", "obstore"])
 _LOOK = threading.Lock()
 
 

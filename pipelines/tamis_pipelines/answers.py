@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tamis.core.errors import ModelError, TamisError
-from tamis.core.store import spare_places
 from tamis.judging.settings import JudgingSettings
+from tamis.llm.store import spare_places
 from tamis.rating.settings import RatingSettings
 from tamis_pipelines.reuse import Found, Reuse
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tamis.core.llm.settings import BackendSettings
 from tamis.core.settings import Settings
 from tamis.judging.settings import ServiceContestant
+from tamis.llm.settings import BackendSettings
 from tamis_pipelines import costs
 from tamis_pipelines.pool_size import counted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tamis.core.llm.settings import BackendSettings, PriceSettings
+from tamis.llm.settings import BackendSettings, PriceSettings
 
 if TYPE_CHECKING:
     from tamis.judging.settings import JudgingSettings, ServiceContestant

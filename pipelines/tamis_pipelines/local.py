@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
 from tamis.core.errors import StoppedError, StorageError, TamisError, make_folder
-from tamis.core.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
-from tamis.core.machine import STORE, store_of_run
 from tamis.core.processes import stopped_by, stops_children
 from tamis.core.progress import WARNING, load_packages
 from tamis.core.secrets import shown
+from tamis.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
+from tamis.llm.machine import STORE, store_of_run
 from tamis_pipelines.budget import by_payer, shares_of
 from tamis_pipelines.results import Results
 from tamis_pipelines.settings import RunSettings

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError, SettingsError
+from tamis.core.errors import InputError, SettingsError, UnparsableError
 from tamis.core.ids import USUAL_NAMES
-from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
 from tamis.core.tabular import number_of, read_columns

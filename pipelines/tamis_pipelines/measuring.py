@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import TamisError
-from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.samples import Message, as_text, sample_id
 from tamis.core.settings import Settings
 from tamis.embedding.settings import EmbeddingSettings
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.llm.settings import LocalModelSettings
 from tamis.pool.checking import first_samples
 from tamis.rating.settings import RatingSettings
 from tamis.scoring.settings import ScoringSettings
@@ -112,7 +112,7 @@ def _blocks(pool: Artifact) -> Iterator[tuple[int, pa.Array]]:
 
 
 def _rating(settings: RatingSettings, samples: Samples, of: str) -> Speed:
-    from tamis.core.llm.backend import Request
+    from tamis.llm.backend import Request
     from tamis.rating.backends import make_backend
     from tamis.rating.prompts import load_prompt
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tamis.core.idfiles import read_ids
-from tamis.core.llm.settings import BackendSettings, LocalModelSettings
 from tamis.core.settings import Settings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import ServiceContestant
+from tamis.llm.settings import BackendSettings, LocalModelSettings
 from tamis.rating.settings import RatingSettings
 from tamis_pipelines import costs
 from tamis_pipelines.answers import Matches, stored_in_matches, stored_ratings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tamis.core.llm.settings import LimitSettings
+from tamis.llm.settings import LimitSettings
 from tamis.rating.settings import ImportSettings, RatingSettings
 
 

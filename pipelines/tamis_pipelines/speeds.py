@@ -10,8 +10,8 @@ from typing import Any
 
 from tamis.core.artifacts import Manifest, manifest_in
 from tamis.core.hardware import hardware
-from tamis.core.llm.settings import LimitSettings
 from tamis.core.settings import Settings
+from tamis.llm.settings import LimitSettings
 
 Key = tuple[Any, ...]
 _FAR = 10  # times the work of the step that a speed is of; what such a step took to begin with counts too often then

@@ -16,7 +16,7 @@ import yaml
 
 import tamis
 from tamis.core.artifacts import Artifact
-from tamis.core.kubeflow import image
+from tamis.kubeflow import image
 from tests.kubernetes.binaries import ROOT
 from tests.pipeline.conftest import write_settings
 

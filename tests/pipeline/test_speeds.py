@@ -9,8 +9,8 @@ import pytest
 
 from tamis.core.artifacts import MANIFEST, Execution, Manifest
 from tamis.core.hardware import hardware
-from tamis.core.llm.backends.openai import OpenAISettings
-from tamis.core.llm.backends.openai_batch import OpenAIBatchSettings
+from tamis.llm.backends.openai import OpenAISettings
+from tamis.llm.backends.openai_batch import OpenAIBatchSettings
 from tamis_pipelines.speeds import Speed, Speeds, Time, as_words, key_of, sum_of, within_limits
 
 ENCODER = {"model": "m", "precision": "auto", "max_tokens": 512}

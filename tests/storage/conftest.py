@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from tamis.core.storage import clients
+from tamis.core.storage import connecting
 from tests.certificates import private_certificate
 from tests.pipeline.conftest import finished_run as finished_run  # a fixture
 from tests.storage import azurite, seaweed
@@ -82,4 +82,4 @@ def reach(server: Server, monkeypatch: pytest.MonkeyPatch, endpoint: str | None 
     for name, value in server.environment(endpoint).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(attempts))
-    monkeypatch.setattr(clients, "ATTEMPTS", attempts)
+    monkeypatch.setattr(connecting, "ATTEMPTS", attempts)

@@ -14,7 +14,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
 from tamis.core.settings import parse
 from tamis.core.storage import Location, children, locate, names_in, write_bytes
-from tamis.core.store import Store, Writer, compaction, reading
+from tamis.llm.store import Store, Writer, compaction, reading
 from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run

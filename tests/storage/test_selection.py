@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tamis.comparison.subsets import compare_report
 from tamis.core.artifacts import Artifact
 from tamis.core.settings import parse
 from tamis.core.storage import exists, locate, read_bytes, upload, write_bytes
 from tamis.rating.drawing import draw
 from tamis.rating.settings import RatingSettings
-from tamis.selection.compare import compare_report
 from tamis.selection.settings import SelectionSettings
 from tamis.selection.stage import run
 from tamis.selection.to_rate import next_ratings

@@ -53,7 +53,7 @@ def trainjob(
     Makes a TrainJob, says how it goes with the first node's log, fails with the failed pods' last words, and removes it
     at the end. Started again, it follows the TrainJob that is there, or goes on from the last checkpoint.
     """
-    on_trainer, trainjobs = load("tamis.finetuning.on_trainer"), load("tamis.finetuning.trainjobs")
+    on_trainer, trainjobs = load("tamis.finetuning.on_trainer"), load("tamis.cluster.trainjobs")
     parsed = settings_from(STAGES["finetune"].settings_model, settings, overrides)
     job = on_trainer.trainjob(parsed, on_trainer.TrainerSettings(**nodes), selection=selection, out=out, name=name)
     if dry_run:

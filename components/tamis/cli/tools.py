@@ -19,7 +19,7 @@ from tamis.cli.loading import load
 @click.option("--out", required=True, metavar="FOLDER", help="Where tables and plot go.")
 def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: str) -> None:
     """Compare subsets: overlap, sources, lengths, scores."""
-    text = load("tamis.selection.compare").compare_report(list(selections), pool=pool, curation=curation, out=out)
+    text = load("tamis.comparison.subsets").compare_report(list(selections), pool=pool, curation=curation, out=out)
     click.echo(text)
 
 
@@ -39,7 +39,7 @@ def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, commo
 
     FILE is jsonl, json, csv (whose first row counts, too) or txt, local or in object storage.
     """
-    report = load("tamis.selection.decontamination").report
+    report = load("tamis.decontamination.matching").report
     click.echo(report(list(files), pool=pool, out=out, words=words, common=common))
 
 
@@ -135,5 +135,5 @@ def compare_reports(first: str, second: str, out: Path) -> None:
 
     Every number of both, and the difference.
     """
-    click.echo(f"{load('tamis.reporting.compare').compare_reports(first, second, out=out)}")
+    click.echo(f"{load('tamis.comparison.reports').compare_reports(first, second, out=out)}")
     click.echo(f"comparison: {out / 'comparison.html'}")

@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Output, PipelineTaskFinalStatus
 
-from tamis.core.kubeflow import step
+from tamis.kubeflow import step
 
 
 @step("base")
@@ -24,7 +24,7 @@ def require_all_cells(
 ) -> None:
     """Fail if a cell has no result: after the report, so that all others are done."""
     from tamis.core.failures import failure_in
-    from tamis.core.kubeflow import require_whole
+    from tamis.kubeflow import require_whole
 
     paths = [artifact.path for artifact in [*(bases or []), *results, *(judgements or [])]]
     failures = [failure for path in paths if (failure := failure_in(path))]

@@ -85,6 +85,12 @@ class StoppedError(TamisError):
     code = "stopped"
 
 
+class UnparsableError(TamisError):
+    """An answer is not in its form. Its text is "kind" or "kind: detail"; the kinds are few, for counting."""
+
+    code = "unparsable"
+
+
 class UnexpectedError(TamisError):
     """An error that Tamis does not know, of a library or its own."""
 

@@ -9,9 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError, explained_os_errors
+from tamis.core.errors import InputError, UnparsableError, explained_os_errors
 from tamis.core.jsonrows import json_of
-from tamis.core.llm.forms import UnparsableError
 from tamis.core.settings import canonical_json
 from tamis.core.storage import download, locate, missing
 from tamis.core.texts import START, check_encoding

@@ -4,8 +4,8 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component
 from tamis.curation.description import CURATE
+from tamis.kubeflow import component
 
 
 @component(CURATE)
@@ -19,9 +19,9 @@ def curate(
     embeddings: Input[Dataset] = None,
 ) -> None:
     """Find and correct the raters' errors."""
-    from tamis.core.kubeflow import execute
     from tamis.curation.settings import CurationSettings
     from tamis.curation.stage import run
+    from tamis.kubeflow import execute
 
     paths = [rating.path for rating in ratings]
     execute(

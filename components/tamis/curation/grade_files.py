@@ -15,9 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, UnparsableError
 from tamis.core.ids import Keys, pack, unpack
-from tamis.core.llm.forms import UnparsableError
 from tamis.core.own_ids import ids_by_field, some
 from tamis.core.tabular import key_of, local_copy, number_of, read_columns
 from tamis.curation.settings import GradesSettings

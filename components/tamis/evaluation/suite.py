@@ -18,12 +18,13 @@ from tamis.core.progress import load_packages, loading
 from tamis.core.settings import Settings, load, shipped_or_own
 from tamis.evaluation.checks import check_fields
 from tamis.evaluation.listing import nearest
-from tamis.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
+
+    from tamis.evaluation.settings import EvaluationSettings
 
 SUITES = Path(__file__).parent / "suites"
 

@@ -2,17 +2,17 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
-from tamis.core.kubeflow import component, step
 from tamis.finetuning.description import FINETUNE
 from tamis.finetuning.settings import FinetuningSettings
+from tamis.kubeflow import component, step
 
 
 @component(FINETUNE)
 def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], metrics: Output[Metrics]) -> None:
     """Train a base model on a subset."""
-    from tamis.core.kubeflow import execute_cell
     from tamis.finetuning.settings import FinetuningSettings
     from tamis.finetuning.stage import run
+    from tamis.kubeflow import execute_cell
 
     subset = selection.path
     execute_cell(run, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)
@@ -25,9 +25,9 @@ def finetune_on_trainer(
     """Train a base model on a subset by a TrainJob, which this pod makes, follows and removes."""
     from functools import partial
 
-    from tamis.core.kubeflow import execute_cell
     from tamis.finetuning.on_trainer import run
     from tamis.finetuning.settings import FinetuningSettings
+    from tamis.kubeflow import execute_cell
 
     stage, subset = partial(run, trainer=trainer), selection.path
     execute_cell(stage, FinetuningSettings, settings, source=subset, out=model, metrics=metrics, selection=subset)

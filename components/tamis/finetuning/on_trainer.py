@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic import Field
 
+from tamis.cluster.trainjobs import GROUP, ORDER, VERSION, TrainJobError, TrainJobs
 from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import SettingsError
 from tamis.core.references import MOUNTED, Reference, StoreUri, reaches_pods, walk
 from tamis.core.settings import Settings, hash_of, parse, understood
 from tamis.core.steps import Uri, deliver
 from tamis.finetuning.settings import FinetuningSettings
-from tamis.finetuning.trainjobs import GROUP, ORDER, VERSION, TrainJobError, TrainJobs
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME = 40  # the names of a TrainJob's pods are longer by some twenty characters

@@ -2,16 +2,16 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component
 from tamis.influence.description import INFLUENCE
+from tamis.kubeflow import component
 
 
 @component(INFLUENCE)
 def influence(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Score every sample of the pool by its influence on the tasks."""
-    from tamis.core.kubeflow import execute_cell
     from tamis.influence.settings import InfluenceSettings
     from tamis.influence.stage import run
+    from tamis.kubeflow import execute_cell
 
     # Subsets of other strategies do without it.
     execute_cell(

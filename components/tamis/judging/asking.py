@@ -10,18 +10,18 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from tamis.core.llm.asking import TOKENS, ask, is_final
-from tamis.core.llm.backend import Answer, Backend
-from tamis.core.llm.backends.journal import Journal
-from tamis.core.llm.budget import Allowance, Budget, Words, ledger_of
-from tamis.core.llm.first import FirstAnswers
-from tamis.core.llm.readings import anew
-from tamis.core.llm.tally import Speed, Tally
-from tamis.core.machine import one_at_a_time
 from tamis.core.progress import Progress
 from tamis.core.settings import hash_of
-from tamis.core.store import Store, Writer
 from tamis.judging.records import Judged, Text
+from tamis.llm.asking import TOKENS, ask, is_final
+from tamis.llm.backend import Answer, Backend
+from tamis.llm.backends.journal import Journal
+from tamis.llm.budget import Allowance, Budget, Words, ledger_of
+from tamis.llm.first import FirstAnswers
+from tamis.llm.machine import one_at_a_time
+from tamis.llm.readings import anew
+from tamis.llm.store import Store, Writer
+from tamis.llm.tally import Speed, Tally
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", Text, Judged)

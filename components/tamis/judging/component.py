@@ -2,8 +2,8 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
-from tamis.core.kubeflow import component
 from tamis.judging.description import JUDGE
+from tamis.kubeflow import component
 
 
 @component(JUDGE)
@@ -15,9 +15,9 @@ def judge(
     against: Input[Model] = None,
 ) -> None:
     """Compare a trained model's answers with an opponent's, by a language model that judges in both orders."""
-    from tamis.core.kubeflow import execute_cell
     from tamis.judging.settings import JudgingSettings
     from tamis.judging.stage import run
+    from tamis.kubeflow import execute_cell
 
     paths = {"model": model.path if model else None, "against": against.path if against else None}
     execute_cell(run, JudgingSettings, settings, source=paths["model"], out=judgement, metrics=metrics, **paths)

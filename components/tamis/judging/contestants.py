@@ -10,12 +10,6 @@ from typing import Any
 from tamis.core.artifacts import Artifact
 from tamis.core.conversations import Format
 from tamis.core.errors import SettingsError
-from tamis.core.llm.backend import Backend
-from tamis.core.llm.backends.openai import OpenAISettings
-from tamis.core.llm.backends.transformers import TransformersSettings
-from tamis.core.llm.backends.vllm import VllmSettings
-from tamis.core.llm.forms import Form
-from tamis.core.llm.settings import PriceSettings, ServiceSettings
 from tamis.core.settings import hash_of
 from tamis.core.steps import Uri
 from tamis.core.storage import fingerprint
@@ -28,6 +22,12 @@ from tamis.judging.settings import (
     ModelContestant,
     ServiceContestant,
 )
+from tamis.llm.backend import Backend
+from tamis.llm.backends.openai import OpenAISettings
+from tamis.llm.backends.transformers import TransformersSettings
+from tamis.llm.backends.vllm import VllmSettings
+from tamis.llm.forms import Form
+from tamis.llm.settings import PriceSettings, ServiceSettings
 
 Choice = ModelContestant | ServiceContestant | AnswersContestant
 
@@ -123,7 +123,7 @@ def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: A
     if isinstance(chosen, AnswersContestant):
         given = given_answers(chosen)
         return Contestant(name, chosen.written_by or "", given, {"answers": hash_of(sorted(given.items()))})
-    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.llm.backends.sampling import Sampling
 
     sampling = Sampling(answers.temperature, answers.top_p, answers.top_k, answers.seed)
     key: dict[str, Any] = {"temperature": answers.temperature}

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tamis.core.artifacts import Artifact
-from tamis.core.llm.backend import Backend
-from tamis.core.machine import place_of_answers
 from tamis.core.samples import Message, sample_id
-from tamis.core.store import Store
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import Contestant, choice_of, open_contestant
 from tamis.judging.prompts import load_prompt
 from tamis.judging.questions import Question
 from tamis.judging.records import TEXTS, VERDICTS, Text, text_of
 from tamis.judging.settings import JudgingSettings
+from tamis.llm.backend import Backend
+from tamis.llm.machine import place_of_answers
+from tamis.llm.store import Store
 
 
 class Match:
@@ -30,7 +30,7 @@ class Match:
             for which in ("model", "against")
         ]
 
-        from tamis.core.llm.backends.sampling import Sampling
+        from tamis.llm.backends.sampling import Sampling
 
         judge = settings.judge
         sampling = Sampling(judge.temperature, judge.top_p, judge.top_k, judge.seed)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from tamis.core.artifacts import Artifact
-from tamis.core.llm.backend import Backend
 from tamis.core.steps import Uri
 from tamis.judging.asking import known_of
 from tamis.judging.contestants import artifact_of, choice_of, open_contestant
@@ -18,6 +17,7 @@ from tamis.judging.match import Match, texts_there
 from tamis.judging.questions import all_questions
 from tamis.judging.records import verdict_of
 from tamis.judging.settings import JudgingSettings
+from tamis.llm.backend import Backend
 
 
 @dataclass(frozen=True, slots=True)

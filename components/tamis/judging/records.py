@@ -7,15 +7,15 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tamis.core.llm.asking import summed
-from tamis.core.llm.backend import Answer
-from tamis.core.llm.faults import storable
-from tamis.core.llm.forms import UnparsableError
-from tamis.core.llm.readings import failed, forgiven, no_answer, unparsable
-from tamis.core.llm.thoughts import split
-from tamis.core.store import ATTEMPTS, TOKENS, Records
+from tamis.core.errors import UnparsableError
 from tamis.judging.comparison import Verdict
 from tamis.judging.prompts import JudgePrompt
+from tamis.llm.asking import summed
+from tamis.llm.backend import Answer
+from tamis.llm.faults import storable
+from tamis.llm.readings import failed, forgiven, no_answer, unparsable
+from tamis.llm.store import ATTEMPTS, TOKENS, Records
+from tamis.llm.thoughts import split
 
 Status = Literal["ok", "unparsable", "refused", "too_long", "failed"]
 _COMMON = [

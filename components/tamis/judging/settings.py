@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from tamis.core.conversations import Format
-from tamis.core.llm.backends import BACKENDS
-from tamis.core.llm.settings import BackendSettings, BudgetShare, PriceSettings, ServiceSettings
 from tamis.core.models import Precision
 from tamis.core.references import DataPath, HubDataset, HubModel, Reference, StoreUri
 from tamis.core.registry import one_of
 from tamis.core.settings import MoneyLimit, Settings, StageSettings
 from tamis.judging.prompts import load_prompt
+from tamis.llm.backends import BACKENDS
+from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings, ServiceSettings
 
 # What a judge's backend has unless its settings say otherwise: two answers are longer than one sample of a pool, and
 # nobody reads the probabilities of its numbers.

@@ -6,16 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tamis.core.artifacts import Artifact, Manifest
-from tamis.core.llm.asking import TOKENS
-from tamis.core.llm.backends import BACKENDS
-from tamis.core.llm.budget import Allowance, Words, at_once, limit_of
-from tamis.core.llm.readings import counted
-from tamis.core.llm.settings import BackendSettings, LocalModelSettings, PriceSettings, ServiceSettings
 from tamis.core.models import revision_of
 from tamis.core.references import folders_in
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
-from tamis.core.store import spare_places
 from tamis.core.tables import JUDGEMENT, PartsWriter
 from tamis.judging.asking import Asked, ask_all
 from tamis.judging.contestants import Contestant, artifact_of, choice_of, file_of, name_of
@@ -26,6 +20,12 @@ from tamis.judging.questions import Question, all_questions
 from tamis.judging.records import Judged, Text, text_of, verdict_of
 from tamis.judging.result import facts_of, log_result, rows_of
 from tamis.judging.settings import JudgingSettings
+from tamis.llm.asking import TOKENS
+from tamis.llm.backends import BACKENDS
+from tamis.llm.budget import Allowance, Words, at_once, limit_of
+from tamis.llm.readings import counted
+from tamis.llm.settings import BackendSettings, LocalModelSettings, PriceSettings, ServiceSettings
+from tamis.llm.store import spare_places
 
 __all__ = ["plan", "run"]
 

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component
+from tamis.kubeflow import component
 from tamis.neighbors.description import NEIGHBORS
 
 
@@ -11,7 +11,7 @@ def find_neighbors(
     embeddings: Input[Dataset], settings: dict, neighbors: Output[Dataset], metrics: Output[Metrics]
 ) -> None:
     """Find the nearest neighbours of every sample."""
-    from tamis.core.kubeflow import execute
+    from tamis.kubeflow import execute
     from tamis.neighbors.settings import NeighborsSettings
     from tamis.neighbors.stage import run
 

@@ -2,14 +2,14 @@
 
 from kfp.dsl import Dataset, Metrics, Output
 
-from tamis.core.kubeflow import component
+from tamis.kubeflow import component
 from tamis.pool.description import POOL
 
 
 @component(POOL)
 def pool(settings: dict, pool: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Assemble the pool out of its sources."""
-    from tamis.core.kubeflow import execute
+    from tamis.kubeflow import execute
     from tamis.pool.settings import PoolSettings
     from tamis.pool.stage import run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tamis.core.llm.backend import Backend
+from tamis.llm.backend import Backend
 from tamis.rating.prompts import Prompt
 from tamis.rating.settings import ImportSettings, RatingSettings
 
@@ -14,7 +14,7 @@ def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
         ModelError: when its model cannot be used.
         MissingExtraError: when its packages are not installed.
     """
-    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.llm.backends.sampling import Sampling
 
     if isinstance(settings.backend, ImportSettings):
         raise TypeError("imported ratings ask no rater")

@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component, step
+from tamis.kubeflow import component, step
 from tamis.rating.description import RATE
 from tamis.rating.settings import RatingSettings
 
@@ -12,7 +12,7 @@ from tamis.rating.settings import RatingSettings
 @component(RATE)
 def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Rate every sample of the pool with one rater, or import the rater's scores."""
-    from tamis.core.kubeflow import execute
+    from tamis.kubeflow import execute
     from tamis.rating.settings import RatingSettings
     from tamis.rating.stage import run
 
@@ -26,7 +26,7 @@ def gather_ratings(
     metrics: Output[Metrics],
 ) -> None:
     """Put what all pods have rated into one artifact, which a loop over raters can take."""
-    from tamis.core.kubeflow import execute
+    from tamis.kubeflow import execute
     from tamis.rating.merging import gather
     from tamis.rating.settings import MergeSettings
 
@@ -38,7 +38,7 @@ def merge_ratings(
     pool: Input[Dataset], parts: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]
 ) -> None:
     """Make of what the pods of one rater have rated the ratings that one pod would have made."""
-    from tamis.core.kubeflow import execute
+    from tamis.kubeflow import execute
     from tamis.rating.merging import merge_one
     from tamis.rating.settings import RatingSettings
 

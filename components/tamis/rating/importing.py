@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tamis.core.artifacts import Artifact
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, UnparsableError
 from tamis.core.own_ids import ids_by_field, some
 from tamis.core.steps import Step
 from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
 from tamis.core.tabular import integer_of, key_of
 from tamis.rating.fitting import check_texts, text_columns
-from tamis.rating.parsing import UnparsableError
 from tamis.rating.rating_files import RatingsFile, key_column, refuse_repeated_rows
 from tamis.rating.settings import ImportSettings, RatingSettings
 from tamis.rating.summary import Summary

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any
 
 from tamis.core.errors import MissingExtraError, SettingsError
-from tamis.core.llm.budget import Budget
 from tamis.core.tables import STATUSES
+from tamis.llm.budget import Budget
 from tamis.rating.records import Rating
 
 PORT = "TAMIS_METRICS_PORT"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tamis.core.llm.forms import Form, UnparsableError
+from tamis.core.errors import UnparsableError
+from tamis.llm.forms import Form
 
 __all__ = ["FORM", "HIGH", "KEYS", "LOW", "Scores", "UnparsableError", "write"]
 KEYS = ("Rarity", "Complexity", "Informativeness", "Overall rating")

@@ -8,13 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, UnparsableError
 from tamis.core.own_ids import refuse_repeats
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.tables import MISSING
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
 from tamis.rating.fitting import digests_of
-from tamis.rating.parsing import UnparsableError
 from tamis.rating.records import Rating
 from tamis.rating.settings import ImportSettings, RatingSettings
 

@@ -7,13 +7,14 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tamis.core.llm.asking import summed
-from tamis.core.llm.backend import Answer
-from tamis.core.llm.readings import failed, forgiven, unparsable
+from tamis.core.errors import UnparsableError
 from tamis.core.scales import Scale
-from tamis.core.store import ATTEMPTS, TOKENS, Records
 from tamis.core.tables import NOT_ASKED, RATINGS
-from tamis.rating.parsing import HIGH, LOW, UnparsableError
+from tamis.llm.asking import summed
+from tamis.llm.backend import Answer
+from tamis.llm.readings import failed, forgiven, unparsable
+from tamis.llm.store import ATTEMPTS, TOKENS, Records
+from tamis.rating.parsing import HIGH, LOW
 from tamis.rating.scaling import expected_of, scores_in
 
 Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "missing", "not_asked"]

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from tamis.core.llm.forms import Form
 from tamis.core.scales import HIGHEST, LOWEST, Scale, in_lower_half
+from tamis.llm.forms import Form
 from tamis.rating.parsing import KEYS, Scores
 
 log = logging.getLogger(__name__)

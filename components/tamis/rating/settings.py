@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tamis.core.llm.backends import BACKENDS
-from tamis.core.llm.settings import BackendSettings, BudgetShare, PriceSettings
 from tamis.core.references import DataPath, Reference, StoreUri
 from tamis.core.registry import one_of
 from tamis.core.scales import Scale
 from tamis.core.settings import MoneyLimit, Settings, StageSettings
+from tamis.llm.backends import BACKENDS
+from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings
 from tamis.rating import raters, shards
 from tamis.rating.prompts import load_prompt
 

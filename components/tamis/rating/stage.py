@@ -17,16 +17,6 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Kind, Manifest
 from tamis.core.errors import SettingsError
-from tamis.core.llm.asking import TOKENS, ask, is_final
-from tamis.core.llm.backend import Answer, Backend
-from tamis.core.llm.backends import BACKENDS
-from tamis.core.llm.backends.journal import Journal
-from tamis.core.llm.budget import Allowance, Budget, Words, at_once, ledger_of, limit_of
-from tamis.core.llm.first import FirstAnswers
-from tamis.core.llm.readings import anew
-from tamis.core.llm.settings import LocalModelSettings
-from tamis.core.llm.tally import Speed
-from tamis.core.machine import one_at_a_time, place_of_answers
 from tamis.core.models import revision_of
 from tamis.core.progress import Progress
 from tamis.core.references import folders_in
@@ -34,8 +24,18 @@ from tamis.core.samples import as_text
 from tamis.core.settings import hash_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import exists, fingerprint, is_remote
-from tamis.core.store import Store, Writer, spare_places
 from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
+from tamis.llm.asking import TOKENS, ask, is_final
+from tamis.llm.backend import Answer, Backend
+from tamis.llm.backends import BACKENDS
+from tamis.llm.backends.journal import Journal
+from tamis.llm.budget import Allowance, Budget, Words, at_once, ledger_of, limit_of
+from tamis.llm.first import FirstAnswers
+from tamis.llm.machine import one_at_a_time, place_of_answers
+from tamis.llm.readings import anew
+from tamis.llm.settings import LocalModelSettings
+from tamis.llm.store import Store, Writer, spare_places
+from tamis.llm.tally import Speed
 from tamis.rating.backends import make_backend
 from tamis.rating.drawing import Drawn, draw
 from tamis.rating.importing import import_ratings

@@ -6,8 +6,8 @@ import logging
 from collections import Counter
 from typing import Any
 
-from tamis.core.llm.tally import Tally
 from tamis.core.tables import NOT_ASKED, STATUSES
+from tamis.llm.tally import Tally
 from tamis.rating.parsing import HIGH, LOW
 from tamis.rating.records import Rating
 

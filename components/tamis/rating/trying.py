@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.backend import Request
-from tamis.core.llm.faults import storable
 from tamis.core.samples import Message, as_text, sample_id
+from tamis.llm.backend import Request
+from tamis.llm.faults import storable
 from tamis.rating.backends import make_backend
 from tamis.rating.prompts import load_prompt
 from tamis.rating.records import Rating, rating_of

@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035  kfp reads typing.List only
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
-from tamis.core.kubeflow import component
+from tamis.kubeflow import component
 from tamis.reporting.description import REPORT
 
 
@@ -28,7 +28,7 @@ def report(
     from pathlib import Path
 
     from tamis.core.failures import failure_in
-    from tamis.core.kubeflow import execute
+    from tamis.kubeflow import execute
     from tamis.reporting.settings import ReportingSettings
     from tamis.reporting.stage import run
 

@@ -2,14 +2,14 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component
+from tamis.kubeflow import component
 from tamis.scoring.description import SCORE
 
 
 @component(SCORE)
 def score(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Score every sample of the pool by token probabilities."""
-    from tamis.core.kubeflow import execute_cell
+    from tamis.kubeflow import execute_cell
     from tamis.scoring.settings import ScoringSettings
     from tamis.scoring.stage import run
 

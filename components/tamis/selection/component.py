@@ -2,7 +2,7 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.core.kubeflow import component, function_from
+from tamis.kubeflow import component, function_from
 from tamis.selection.description import SELECT
 from tamis.selection.strategies import STRATEGIES
 
@@ -20,7 +20,7 @@ _SOURCE = f'''def select(
     embeddings: Input[Dataset] = None,
 {"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}) -> None:
     """Choose a subset of the pool."""
-    from tamis.core.kubeflow import execute_cell
+    from tamis.kubeflow import execute_cell
     from tamis.selection.settings import SelectionSettings
     from tamis.selection.stage import run
 

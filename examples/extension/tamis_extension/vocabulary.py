@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tamis.core.llm.backend import Answer, Backend, Prompt, Request, Size
-from tamis.core.llm.settings import BackendSettings
+from tamis.llm.backend import Answer, Backend, Prompt, Request, Size
+from tamis.llm.settings import BackendSettings
 
 if TYPE_CHECKING:
     from tamis.core.conversations import Format
-    from tamis.core.llm.backends.sampling import Sampling
+    from tamis.llm.backends.sampling import Sampling
 
 
 class VocabularySettings(BackendSettings):
@@ -28,7 +28,7 @@ class VocabularySettings(BackendSettings):
 
 
 class VocabularyBackend:
-    """Answers in the form that the prompt asks for (`core.llm.backend.Backend`)."""
+    """Answers in the form that the prompt asks for (`llm.backend.Backend`)."""
 
     deterministic, eager = True, False
 

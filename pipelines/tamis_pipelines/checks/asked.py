@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.settings import LocalModelSettings
 from tamis.judging.settings import ModelContestant
+from tamis.llm.settings import LocalModelSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.models import in_cache
 from tamis_pipelines.checks.services import asked_of

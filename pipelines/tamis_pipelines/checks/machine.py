@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tamis.core.errors import TamisError
-from tamis.core.machine import store_of_run
 from tamis.core.models import weight_bytes
 from tamis.core.references import Setting
 from tamis.core.storage import is_remote, locate, remove, write_bytes
+from tamis.llm.machine import store_of_run
 from tamis.rating.settings import ImportSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, referring

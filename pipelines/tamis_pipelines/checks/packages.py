@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from tamis.core.errors import install
-from tamis.core.llm.backends import BACKENDS
 from tamis.core.stages import all_stages
 from tamis.core.storage import extra_of
+from tamis.llm.backends import BACKENDS
 from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import referring

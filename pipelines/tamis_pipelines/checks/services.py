@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 
 from tamis.core.errors import TamisError
-from tamis.core.llm.client import connect_for_files
-from tamis.core.llm.faults import shortened
-from tamis.core.llm.settings import BackendSettings, LocalModelSettings, ServiceSettings
+from tamis.llm.client import connect_for_files
+from tamis.llm.faults import shortened
+from tamis.llm.settings import BackendSettings, LocalModelSettings, ServiceSettings
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.settings import RunSettings
 

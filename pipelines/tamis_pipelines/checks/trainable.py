@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from tamis.core.conversations import Encoder, Format, Unusable, chat_tokenizer
 from tamis.core.errors import SettingsError, TamisError
 from tamis.core.leftout import cure_of
-from tamis.core.llm.backends.encoding import around, asking_tokenizer
-from tamis.core.llm.settings import LocalModelSettings
 from tamis.core.lora import Lora, check_lora
 from tamis.core.models import load_config, load_tokenizer, vocabulary_of
 from tamis.core.references import walk
@@ -23,6 +21,8 @@ from tamis.evaluation.suite import Places, Suite, load_entries, open_suite, own_
 from tamis.finetuning.conversations import check_tokenizer
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import ModelContestant
+from tamis.llm.backends.encoding import around, asking_tokenizer
+from tamis.llm.settings import LocalModelSettings
 from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.checks.models import in_cache
 from tamis_pipelines.checks.services import asked_of

@@ -10,9 +10,9 @@ import pytest
 from tamis.core.errors import InputError, TamisError, UnexpectedError
 
 RAISED_ELSEWHERE = (
-    *("tamis.core.llm.client", "tamis.core.llm.forms", "tamis.finetuning.trainjobs"),
-    *("tamis.core.store", "tamis_pipelines.local", "tamis_pipelines.looking", "tamis_pipelines.remote"),
-    *("tamis_pipelines.looking_at_ratings", "tamis.core.llm.budget", "tamis.core.llm.first"),
+    *("tamis.llm.client", "tamis.llm.forms", "tamis.cluster.trainjobs"),
+    *("tamis.llm.store", "tamis_pipelines.local", "tamis_pipelines.looking", "tamis_pipelines.remote"),
+    *("tamis_pipelines.looking_at_ratings", "tamis.llm.budget", "tamis.llm.first"),
 )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.client import connect, connect_for_files
-from tamis.core.llm.settings import ServiceSettings
 from tamis.core.network import uses_socks
+from tamis.llm.client import connect, connect_for_files
+from tamis.llm.settings import ServiceSettings
 
 pytest.importorskip("openai")
 SERVICE = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1", api_key_env=None)

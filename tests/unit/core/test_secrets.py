@@ -17,9 +17,9 @@ import pytest
 
 from tamis.core.errors import SettingsError, UnexpectedError
 from tamis.core.failures import Failure, leave_failure
-from tamis.core.llm.backends.openai import OpenAISettings
 from tamis.core.secrets import Formatter, know, looks_like_key, masked, masked_values, shown
 from tamis.core.settings import parse
+from tamis.llm.backends.openai import OpenAISettings
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, completion, error
 

@@ -9,7 +9,6 @@ import pytest
 from pydantic import Field
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.settings import PriceSettings
 from tamis.core.settings import (
     Settings,
     hash_of,
@@ -22,6 +21,7 @@ from tamis.core.settings import (
     with_overrides,
 )
 from tamis.judging.settings import JudgingSettings
+from tamis.llm.settings import PriceSettings
 from tamis.rating.settings import RatingSettings
 from tamis_pipelines.budget import BudgetSettings
 from tamis_pipelines.rates import RatesSettings

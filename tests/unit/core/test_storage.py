@@ -14,7 +14,17 @@ from obstore.exceptions import GenericError
 
 from tamis.core.errors import StorageError
 from tamis.core.secrets import masked
-from tamis.core.storage import ObjectPath, clients, create_bytes, exists, extra_of, locate, objects, read_bytes, remove
+from tamis.core.storage import (
+    ObjectPath,
+    connecting,
+    create_bytes,
+    exists,
+    extra_of,
+    locate,
+    objects,
+    read_bytes,
+    remove,
+)
 from tamis.core.storage.azure import of_connection
 from tamis.core.storage.errors import CURES, explained
 
@@ -101,7 +111,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in list(os.environ):
         if name.upper().startswith(("AWS_", "AZURE_", "STORAGE_", "HTTP", "ALL_PROXY", "NO_PROXY")):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(clients, "ATTEMPTS", 1)
+    monkeypatch.setattr(connecting, "ATTEMPTS", 1)
     return monkeypatch
 
 

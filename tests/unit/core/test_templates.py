@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tamis.core.conversations import IGNORED, Encoder, Unusable, chat_tokenizer
 from tamis.core.leftout import NOT_PLAIN
-from tamis.core.llm.backends.encoding import PromptEncoding
 from tamis.core.templates import PlainWords, render
+from tamis.llm.backends.encoding import PromptEncoding
 from tests.artifacts import conversation
 
 # Like DeepSeek's: added tokens around turns that the tokenizer does not call special.

@@ -8,7 +8,6 @@ import pytest
 
 from tamis.core.samples import Message
 from tests.artifacts import conversation, make_selection
-from tests.kubernetes.conftest import kubectl as kubectl  # a fixture
 
 ANSWERS = (
     ("Name a metal.", "Copper is a metal."),

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tamis.core.artifacts import Artifact
-from tamis.core.llm.backend import Request
-from tamis.core.llm.backends.sampling import Sampling
-from tamis.core.llm.backends.transformers import TransformersBackend, TransformersSettings
 from tamis.core.settings import parse
 from tamis.judging.contestants import _Plain
 from tamis.judging.settings import JudgingSettings
 from tamis.judging.stage import plan, run
+from tamis.llm.backend import Request
+from tamis.llm.backends.sampling import Sampling
+from tamis.llm.backends.transformers import TransformersBackend, TransformersSettings
 from tests.conftest import ROOT
 from tests.unit.judging.matches import write_lines
 

@@ -37,7 +37,7 @@ PAIRS = {
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.core.llm.client._FIRST_WAIT", 0.02)
+    monkeypatch.setattr("tamis.llm.client._FIRST_WAIT", 0.02)
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ def test_a_verdict_that_was_not_understood_is_read_by_a_later_version_without_as
     with Server(behave) as server:
         own: dict[str, Any] = {"store": str(tmp_path / "store"), "max_failure_share": 0.9, "judge": {"max_attempts": 1}}
         with monkeypatch.context() as earlier:
-            earlier.setattr("tamis.core.llm.forms._objects", lambda text: ([], text, []))
+            earlier.setattr("tamis.llm.forms._objects", lambda text: ([], text, []))
             with pytest.raises(ModelError):
                 run(settings(tmp_path, server, PAIRS, **own), out=tmp_path / "out")
         before = len(server.asked)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import ModelError
-from tamis.core.llm.asking import ask
-from tamis.core.llm.backend import Answer, Request, Size
-from tamis.core.llm.budget import Words
-from tamis.core.llm.first import FirstAnswers, UnreadableError
+from tamis.llm.asking import ask
+from tamis.llm.backend import Answer, Request, Size
+from tamis.llm.budget import Words
+from tamis.llm.first import FirstAnswers, UnreadableError
 from tamis.rating.parsing import Scores, write
 from tamis.rating.records import Rating, rating_of
 from tamis.rating.summary import Summary

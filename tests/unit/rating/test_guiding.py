@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tamis.core.errors import ModelError
-from tamis.core.llm.backends.sampling import Sampling
-from tamis.core.llm.backends.skeleton import Skeleton
+from tamis.llm.backends.sampling import Sampling
+from tamis.llm.backends.skeleton import Skeleton
 from tamis.rating.parsing import FORM, Scores, write
 
 torch = pytest.importorskip("torch")

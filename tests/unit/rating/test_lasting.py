@@ -13,15 +13,15 @@ import yaml
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError
-from tamis.core.machine import place_of_answers, store_of_run, user_data
 from tamis.core.settings import hash_of, parse
+from tamis.llm.machine import place_of_answers, store_of_run, user_data
 from tamis.rating import stage
 from tamis.rating.parsing import Scores, write
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, Till, completion
-from tests.unit.rating.test_openai_batch import PaidBatches
+from tests.unit.llm.test_openai_batch import PaidBatches
 
 pytest.importorskip("openai")
 

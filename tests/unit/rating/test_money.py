@@ -20,12 +20,12 @@ from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import GOOD, Server, Till
-from tests.unit.rating.test_openai_batch import PaidBatches
+from tests.unit.llm.test_openai_batch import PaidBatches
 
 pytest.importorskip("openai")
 # Workers are forked from a process that has imported what they need: no kill is spent on an import.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.unit.rating.test_money", "tamis.core.llm.backends.openai", "openai"])
+_FORKS.set_forkserver_preload(["tests.unit.rating.test_money", "tamis.llm.backends.openai", "openai"])
 
 
 @pytest.fixture

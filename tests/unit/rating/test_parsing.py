@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.core.llm.forms import Form
+from tamis.core.errors import UnparsableError
 from tamis.core.scales import Scale
-from tamis.rating.parsing import KEYS, Scores, UnparsableError, write
+from tamis.llm.forms import Form
+from tamis.rating.parsing import KEYS, Scores, write
 from tamis.rating.prompts import load_prompt
 from tamis.rating.scaling import scores_in
 

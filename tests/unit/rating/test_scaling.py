@@ -10,11 +10,11 @@ import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError, SettingsError
-from tamis.core.llm.backend import Answer
-from tamis.core.llm.backends.logprobs import last_probabilities
-from tamis.core.llm.backends.skeleton import Skeleton
 from tamis.core.scales import Scale
 from tamis.core.settings import parse
+from tamis.llm.backend import Answer
+from tamis.llm.backends.logprobs import last_probabilities
+from tamis.llm.backends.skeleton import Skeleton
 from tamis.rating import prompts
 from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import SettingsError
-from tamis.core.llm.backends.transformers import TransformersSettings
 from tamis.core.settings import parse, shipped
+from tamis.llm.backends.transformers import TransformersSettings
 from tamis.rating import prompts, raters
 from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt

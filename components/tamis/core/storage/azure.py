@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tamis.core import secrets
 from tamis.core.errors import StorageError
-from tamis.core.storage.clients import address_of, check_address, client_options, retries
+from tamis.core.storage.connecting import address_of, check_address, client_options, retries
 from tamis.core.storage.errors import CURES
 
 if TYPE_CHECKING:

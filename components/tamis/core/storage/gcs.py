@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tamis.core.storage.clients import address_of, check_address, client_options, retries
+from tamis.core.storage.connecting import address_of, check_address, client_options, retries
 
 if TYPE_CHECKING:
     from obstore.store import GCSConfig, GCSStore

@@ -10,7 +10,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tamis.core.storage.clients import address_of, check_address, client_options, retries
+from tamis.core.storage.connecting import address_of, check_address, client_options, retries
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential, S3Store

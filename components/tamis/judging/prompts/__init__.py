@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tamis.core.llm.forms import Form
 from tamis.core.settings import Settings, hash_of, load, shipped_or_own
+from tamis.llm.forms import Form
 
 FOLDER = Path(__file__).parent
 _PLACES = ("{question}", "{first}", "{second}")

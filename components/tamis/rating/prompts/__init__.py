@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
-from tamis.core.llm.forms import Form
 from tamis.core.scales import Scale
 from tamis.core.settings import Settings, hash_of, load, shipped_or_own
+from tamis.llm.forms import Form
 from tamis.rating.parsing import KEYS
 from tamis.rating.scaling import form_of
 

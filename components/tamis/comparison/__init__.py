@@ -1,0 +1,1 @@
+"""Subsets side by side, and reports side by side."""

@@ -1,0 +1,1 @@
+"""Samples of a pool or subset that share text with benchmarks."""

@@ -1,0 +1,359 @@
+"""One chat request at a time to a service: sent within the limits, again after faults that may pass, then given up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.network import check_network, uses_socks
+from tamis.llm.faults import Fault, fault_of_status, shortened
+from tamis.llm.health import Course, Health
+from tamis.llm.limits import Amounts, Gate, RateLimits, happens_within
+from tamis.llm.replies import Reply, reply_of
+from tamis.llm.settings import ServiceSettings
+from tamis.llm.usage import Usage, usage_in
+from tamis.llm.wordings import cure_of
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+_PATH = "/chat/completions"
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two sendings
+_DENIED_TRIES = 3  # sendings of a request that is denied while others are answered
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.
+
+    Attributes:
+        body: without the model.
+        input_tokens: that it is thought to take.
+        output_tokens: that its answer is thought to take.
+        most_output_tokens: that its answer may take.
+    """
+
+    body: Mapping[str, Any]
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    most_output_tokens: float = 0.0
+
+
+class ServiceError(ModelError):
+    """A service that answers nobody: a wrong key, a model that is not there, a quota that is used up."""
+
+    code = "service"
+
+
+class ChatClient:
+    """Asks a service. Make and use it inside one event loop, as an asynchronous context manager.
+
+    Raises:
+        MissingExtraError: when the package openai is not installed.
+        SettingsError: when the key's environment variable is not set.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._client = connect(settings)
+        self._gate, self._limits = Gate(settings.concurrency), RateLimits(settings.limits)
+        self._health = Health(_address(settings), settings.patience)
+        self._news = asyncio.Event()  # set while the service is not thought to be away
+        self._news.set()
+        self._closed = asyncio.Event()  # set when the service turned out to be hopeless
+        self._probe: Call | None = None  # the shortest that was answered
+        self._of_probes: Usage | None = None  # what probes took and no outcome has told yet
+
+    async def __aenter__(self) -> ChatClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    @property
+    def at_once(self) -> int:
+        """How many requests may be under way soon."""
+        return self._gate.within_reach
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether requests are still to come; set by whoever hands them over, from any thread."""
+        return self._health.expects_more
+
+    @expects_more.setter
+    def expects_more(self, value: bool) -> None:
+        self._health.expects_more = value
+
+    async def ask(self, call: Call) -> Reply | Fault:
+        """The answer, or the last fault when the request was given up.
+
+        Raises:
+            ServiceError: when no request will be answered. Requests under way still end well; none is sent any more.
+        """
+        course, fault = self._health.begin(), None
+        try:
+            while True:
+                async with self._gate:
+                    await self._wait_while_away()
+                    if fault is not None and self._health.resigned:
+                        return self._telling(_given_up(fault, course))
+                    self._raise_if_closed()
+                    if self._probe is not None and self._health.wants_probe:
+                        alone_at_fault = await self._send_probe(self._probe)
+                        self._raise_if_closed()
+                        if fault is not None and alone_at_fault and self._tried(fault, course):
+                            return self._telling(_given_up(fault, course))
+                        continue
+                    # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
+                    taken = await self._acquire(call)
+                    self._health.sending(course)
+                    outcome = await self._send(call.body)
+                    self._settle(call, taken, outcome, course)
+                if isinstance(outcome, Reply):
+                    if self._probe is None or call.input_tokens < self._probe.input_tokens:
+                        self._probe = call
+                    return self._telling(outcome)
+                fault, wait = outcome, self._wait_after(outcome, course)
+                self._raise_if_closed()
+                if wait is None:
+                    return self._telling(_given_up(fault, course))
+                await self._sleep(wait)
+        finally:
+            self._health.end(course)
+
+    async def _wait_while_away(self) -> None:
+        """Wait for the time of the next request to a service that is away, or until it answers another one."""
+        while not self._closed.is_set() and not self._news.is_set() and (wait := self._health.wait()):
+            await happens_within(self._news, wait)
+
+    async def _acquire(self, call: Call) -> Amounts:
+        taken = await self._limits.acquire(call.input_tokens, call.output_tokens, call.most_output_tokens, self._closed)
+        self._raise_if_closed()
+        return taken
+
+    async def _send_probe(self, call: Call) -> bool:
+        """Send a request that was answered before; whether it is dealt with, and there was no outage."""
+        taken = await self._acquire(call)
+        course = self._health.begin()
+        self._health.sending(course)
+        outcome = await self._send(call.body)
+        if isinstance(outcome, Reply):
+            taken_by = usage_in(outcome)
+            if taken_by.prompt_tokens is None:
+                taken_by = replace(taken_by, prompt_tokens=ceil(call.input_tokens))
+            if taken_by.completion_tokens is None:
+                taken_by = replace(taken_by, completion_tokens=ceil(call.most_output_tokens))
+            self._of_probes = taken_by if self._of_probes is None else self._of_probes + taken_by
+        return self._settle(call, taken, outcome, course, probe=True)
+
+    def _telling(self, outcome: Reply | Fault) -> Reply | Fault:
+        """The outcome of a request, with what probes took that were sent for it and others, since that is paid, too."""
+        if self._of_probes is None or (
+            isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens)
+        ):  # such a reply's are estimated later
+            return outcome
+        of_probes, self._of_probes = self._of_probes, None
+        return replace(outcome, **asdict(usage_in(outcome) + of_probes))
+
+    async def _send(self, body: Mapping[str, Any]) -> Reply | Fault:
+        import httpx2  # what the package openai speaks
+        import openai
+
+        settings = self._settings
+        whole = {"model": settings.asked_model, **body}
+        try:
+            # The package's own limit is per read, which a server that sends a byte now and then never meets.
+            async with asyncio.timeout(settings.timeout):
+                response = await self._client.post(_PATH, body=whole, cast_to=httpx2.Response)
+        except TimeoutError:
+            return Fault("timeout", f"no whole answer within {settings.timeout:g} s")
+        except openai.APIStatusError as error:
+            return fault_of_status(
+                error.status_code, error.response.headers, error.body, frozenset(body), settings.patience
+            )
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            return _connection_fault(error)
+        return reply_of(response.content, frozenset(body), settings.patience)
+
+    def _settle(
+        self, call: Call, taken: Amounts, outcome: Reply | Fault, course: Course, *, probe: bool = False
+    ) -> bool:
+        """Tell health, gate and limits how it went; of a probe, whether others fail by themselves."""
+        told = False
+        if probe:
+            told = self._health.probed(course, outcome if isinstance(outcome, Fault) else None)
+        elif isinstance(outcome, Reply):
+            self._health.answered(course)
+        else:
+            self._health.failed(course, outcome)
+        if isinstance(outcome, Reply):
+            self._gate.went_well()
+            self._limits.settle(taken, call.input_tokens, outcome.prompt_tokens, outcome.completion_tokens)
+        else:
+            if outcome.overload and not self._health.alone:
+                self._gate.overloaded()
+            if outcome.retry_after is not None and outcome.again:
+                self._limits.close_for(outcome.retry_after)
+        self._heed_health()
+        self._close_if_hopeless()
+        return told
+
+    def _heed_health(self) -> None:
+        self._gate.alone = self._health.alone
+        if self._health.alone and self._health.hopeless is None and not self._health.resigned:
+            self._news.clear()
+        else:
+            self._news.set()
+
+    def _wait_after(self, fault: Fault, course: Course) -> float | None:
+        """Seconds until the request may be sent again; None: it is given up."""
+        health = self._health
+        if fault.passing and health.alone:
+            return 0.0  # its place in the queue says when
+        wait = _wait_before(course.tries, fault.retry_after)
+        late = time.monotonic() + wait > health.patient_until(course)
+        tried = self._tried(fault, course) and not health.undecided(course, fault)
+        if fault.passing and not late and not tried:
+            return wait
+        if health.doubts(course, fault):  # also where patience is over: an outage may end just then
+            self._heed_health()
+            return 0.0
+        if not fault.about_text:
+            health.gave_up(course, fault)
+            self._close_if_hopeless()
+        return None
+
+    def _tried(self, fault: Fault, course: Course) -> bool:
+        """Whether a request was sent often enough."""
+        tries = self._settings.tries if fault.again else min(self._settings.tries, _DENIED_TRIES)
+        # Being told to come later is no fault of the request; only its patience counts then.
+        return course.tries >= tries and fault.kind != "rate limited"
+
+    def _close_if_hopeless(self) -> None:
+        if self._health.hopeless is not None:
+            self._closed.set()
+            self._news.set()
+
+    def _raise_if_closed(self) -> None:
+        if self._health.hopeless is not None:
+            raise service_error(self._settings, self._health.hopeless)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but no longer than the service is thought to answer at all."""
+        if await happens_within(self._closed, seconds):
+            self._raise_if_closed()
+
+
+def connect(settings: ServiceSettings) -> AsyncOpenAI:
+    """The package's client for a service; it never sends twice by itself.
+
+    Raises:
+        MissingExtraError: when the package openai is not installed.
+        SettingsError: when the key's environment variable is not set, or a proxy or certificate cannot be used.
+    """
+    openai, options = _package(), _options(settings)
+    options["http_client"] = _many_connections(openai, settings)
+    if settings.azure is not None:
+        return openai.AsyncAzureOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+    return openai.AsyncOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+
+
+def connect_for_files(settings: ServiceSettings) -> OpenAI:
+    """The package's blocking client, for few and large requests; it never sends twice by itself.
+
+    Raises:
+        MissingExtraError: when the package openai is not installed.
+        SettingsError: when the key's environment variable is not set, or a proxy or certificate cannot be used.
+    """
+    openai, options = _package(), _options(settings)
+    if settings.azure is not None:
+        return openai.AzureOpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+    return openai.OpenAI(**options, max_retries=0)  # type: ignore[no-any-return]
+
+
+def _many_connections(openai: Any, settings: ServiceSettings) -> Any:
+    """What carries the requests: aiohttp, whose effort for one does not grow with their number, as httpx2's does."""
+    import httpx2
+
+    most = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
+    # aiohttp speaks to no SOCKS proxy.
+    make = openai.DefaultAsyncHttpxClient if uses_socks() else openai.DefaultAioHttpClient
+    return make(limits=most, timeout=settings.timeout)
+
+
+def _package() -> Any:
+    try:
+        import openai
+    except ImportError:
+        raise MissingExtraError.of("openai", "openai") from None
+    return openai
+
+
+def _options(settings: ServiceSettings) -> dict[str, Any]:
+    check_network()
+    options = {"api_key": settings.api_key(), "timeout": settings.timeout}
+    if settings.azure is not None:
+        return options | {"azure_endpoint": settings.base_url, "api_version": settings.azure.api_version}
+    # Named even if it is the default: an OPENAI_BASE_URL in the environment must not redirect samples and key.
+    return options | {"base_url": settings.base_url or "https://api.openai.com/v1"}
+
+
+def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
+    """What a user is told when a service answers nobody."""
+    actions = {
+        "unauthorised": f"check the key in {settings.api_key_env}, and that it belongs to this service"
+        if settings.api_key_env
+        else "name the environment variable with the service's key in 'api_key_env'",
+        "forbidden": "check what the key may do, and the account",
+        "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
+        "quota used up": "add credit to the account, then start again",
+        "wants to wait": "start again later, or raise 'patience'",
+        "parameter refused": cure_of(fault.detail),
+    }
+    waited = f"; it was waited for, for up to {settings.patience:g} s ('patience')" if fault.absent else ""
+    return ServiceError(
+        f"{_address(settings)} does not answer for the model '{settings.model}': {fault}",
+        action=actions.get(fault.kind, f"see whether the service works{waited}") + "; finished answers are kept",
+    )
+
+
+def _address(settings: ServiceSettings) -> str:
+    return settings.base_url or "OpenAI"
+
+
+def _given_up(fault: Fault, course: Course) -> Fault:
+    if fault.kind == "parameter refused":
+        return Fault(fault.kind, f"{fault.detail}; to do: {cure_of(fault.detail)}")
+    return Fault(fault.kind, f"{fault.detail} (sent {course.sent} times)") if fault.passing else fault
+
+
+def _connection_fault(error: BaseException) -> Fault:
+    """The fault behind an error of the package or of what carries its requests, by the first cause of all."""
+    import aiohttp
+    import httpx2
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    words = next((str(one) for one in reversed(causes) if str(one)), "")
+    detail = shortened(f"{type(causes[-1]).__name__}: {words}")
+    if any(isinstance(one, (aiohttp.ClientConnectorError, httpx2.ConnectError, httpx2.ProxyError)) for one in causes):
+        return Fault("no connection", detail)
+    if any(isinstance(one, TimeoutError) for one in causes):
+        return Fault("timeout", "the connection took too long")
+    return Fault("connection lost", detail)
+
+
+def _wait_before(sent: int, retry_after: float | None) -> float:
+    """Seconds before the next sending: exponential with full jitter, so that clients that failed together part."""
+    wait = random.uniform(0.1, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(sent - 1, 10))
+    return wait if retry_after is None else retry_after + min(wait, 1.0)

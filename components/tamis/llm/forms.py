@@ -1,0 +1,267 @@
+"""The form of an answer: one JSON object of named numbers. Written, described to engines, and read.
+
+An answer that can mean one thing only is taken, however it is dressed; every such leniency has a name, by which it is
+counted. What could mean two things is not: guessing once turned bad answers into lowest scores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from math import isfinite
+from typing import Any, NamedTuple
+
+from tamis.core.errors import UnparsableError
+from tamis.llm.thoughts import split
+
+_FENCED = re.compile(r"```(?:json)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
+_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+_WHOLE = re.compile(r"\s*(\d{1,9})(?:\.0+)?\s*")
+_FRACTION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*")
+_BETWEEN_WORDS = re.compile(r"[\s_-]+")
+_BOM = "\ufeff"
+_MOST_BRACES = 100  # of an answer that is looked through for its object
+_SHOWN = 40  # characters of a wrong value in a reason
+STRICT = frozenset({"code fence", "thoughts"})  # what an answer may have that is as it was asked for
+
+
+class Reading(NamedTuple):
+    """What an answer says: the values in the order of the form's keys, and the names of what was forgiven.
+
+    Values are whole numbers of the form's last decimal: of a form with one decimal, 0.7 is 7.
+    """
+
+    values: tuple[int, ...]
+    leniencies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Form:
+    """One JSON object with exactly these keys, in this order, each with a number from `low` to `high`.
+
+    Attributes:
+        keys: of the object.
+        low, high: the least and the greatest number, in units of the last decimal: with one decimal, 10 is 1.0.
+        step: distance between two numbers, in the same units.
+        decimals: digits behind the point.
+    """
+
+    keys: tuple[str, ...]
+    low: int
+    high: int
+    step: int = 1
+    decimals: int = 0
+
+    @property
+    def values(self) -> range:
+        """What each number can be, in units of the last decimal."""
+        return range(self.low, self.high + 1, self.step)
+
+    def said(self, value: int) -> str:
+        """A value as an answer has it, with all decimals: 1.0."""
+        return str(Decimal(value).scaleb(-self.decimals))
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer."""
+        kind, numbers = "integer", list[float](self.values)
+        if self.decimals:
+            kind, numbers = "number", [float(self.said(value)) for value in self.values]
+        return {
+            "type": "object",
+            "properties": {key: {"type": kind, "enum": numbers} for key in self.keys},
+            "required": list(self.keys),
+            "additionalProperties": False,
+        }
+
+    def write(self, values: Sequence[int]) -> str:
+        """The answer that says `values`, as a model is asked to write it."""
+        pairs = zip(self.keys, values, strict=True)
+        return "{" + ", ".join(f"{json.dumps(key)}: {self.said(value)}" for key, value in pairs) + "}"
+
+    def read(self, answer: str) -> Reading:
+        """Read an answer.
+
+        Forgiven are (by these names): "byte order mark", "thoughts" before the answer, a "code fence" around it, "words
+        around" the object, an object "said twice", a "trailing comma", "key spelling" (case, spaces, underscores),
+        "extra keys", a "number as text" ("7"), a "fraction of zero" (7.0), and a "bare number" where the form has one
+        key. Of several objects that name keys of the form all must say the same. "7/10" and words are no numbers, 7.5
+        is one only where the form has decimals.
+
+        Raises:
+            UnparsableError: with the reason.
+        """
+        thoughts, text = split(answer)
+        forgiven = {"thoughts": bool(thoughts.strip()), "byte order mark": _BOM in answer}
+        text = text.replace(_BOM, "").strip()
+        if not text:
+            raise UnparsableError("thoughts without an answer" if forgiven["thoughts"] else "empty answer")
+        if fenced := _FENCED.fullmatch(text):
+            text, forgiven["code fence"] = fenced[1].strip(), True
+        if len(self.keys) == 1 and (_FRACTION if self.decimals else _WHOLE).fullmatch(text):
+            reading = self._values(dict.fromkeys(self._plain_keys, text.strip()), {"bare number"})
+        else:
+            reading = self._one_of(*_objects(text))
+        names = [name for name, applies in forgiven.items() if applies]
+        return Reading(reading.values, (*names, *(name for name in reading.leniencies if name not in names)))
+
+    def _one_of(self, objects: list[_Object], rest: str, broken: list[str]) -> Reading:
+        """The reading of the one object that is meant, among those of a text; `broken` begin like objects."""
+        named = [one for one in objects if not self._plain_key_set.isdisjoint(one.plain_keys)]
+        spoilt = any(key in _plain(piece) for piece in broken for key in self._plain_keys)
+        if not named:
+            if not objects and not broken:
+                raise UnparsableError(f"not a JSON object: it begins with {_shown(rest)}")
+            if spoilt or not objects:
+                raise UnparsableError("not JSON")
+            raise UnparsableError(f"wrong keys: {', '.join(_shown(key) for key, _ in objects[0].pairs[:6]) or 'none'}")
+        if spoilt:
+            raise UnparsableError("several objects: one of them is not JSON")
+        readings = [self._reading(one) for one in named[:1]]
+        if len(named) > 1:
+            try:
+                readings += [self._reading(one) for one in named[1:]]
+            except UnparsableError:
+                raise UnparsableError("several objects: they differ") from None
+            if len({reading.values for reading in readings}) > 1:
+                raise UnparsableError("several objects: they differ")
+        names = dict.fromkeys(name for reading in readings for name in reading.leniencies)
+        if rest:
+            names["words around"] = None
+        if len(named) > 1:
+            names["said twice"] = None
+        return Reading(readings[0].values, tuple(names))
+
+    def _reading(self, one: _Object) -> Reading:
+        names = {"trailing comma"} if one.mended else set()
+        wanted = {plain: value for (_, value), plain in zip(one.pairs, one.plain_keys, strict=True)}
+        ours = [plain for plain in one.plain_keys if plain in self._plain_key_set]
+        if sorted(ours) != sorted(self._plain_keys):
+            raise UnparsableError(f"wrong keys: {', '.join(_shown(key) for key, _ in one.pairs[:6]) or 'none'}")
+        if len(one.pairs) > len(ours):
+            names.add("extra keys")
+        if not {key for key, _ in one.pairs}.issuperset(self.keys):
+            names.add("key spelling")
+        return self._values(wanted, names)
+
+    def _values(self, found: dict[str, Any], names: set[str]) -> Reading:
+        values = tuple(
+            self._value(key, found[plain], names) for key, plain in zip(self.keys, self._plain_keys, strict=True)
+        )
+        return Reading(values, tuple(sorted(names)))
+
+    def _value(self, key: str, value: Any, names: set[str]) -> int:
+        number = self._fraction(key, value, names) if self.decimals else self._whole(key, value, names)
+        if not self.low <= number <= self.high:
+            raise UnparsableError(f"out of range: {key} is {_shown(number)}")
+        if number not in self.values:
+            raise UnparsableError(f"not on the scale: {key} is {self.said(number)}")
+        return number
+
+    def _fraction(self, key: str, value: Any, names: set[str]) -> int:
+        """The value in units of the last decimal, by its digits and not by the nearest number of floating point."""
+        given = None
+        if isinstance(value, str) and (number := _FRACTION.fullmatch(value)):
+            if "bare number" not in names:
+                names.add("number as text")
+            given = Decimal(number[1])
+        elif type(value) is int or (type(value) is float and isfinite(value)):
+            given = Decimal(repr(value))
+        if given is None:
+            raise UnparsableError(f"not a number: {key} is {_shown(value)}")
+        if not self.low <= (scaled := given.scaleb(self.decimals)) <= self.high:
+            raise UnparsableError(f"out of range: {key} is {_shown(value)}")
+        if scaled % 1:
+            raise UnparsableError(f"not on the scale: {key} is {_shown(value)}")
+        return int(scaled)
+
+    def _whole(self, key: str, value: Any, names: set[str]) -> int:
+        if isinstance(value, str) and (whole := _WHOLE.fullmatch(value)):
+            if "bare number" not in names:
+                names.add("number as text")
+            if "." in value:
+                names.add("fraction of zero")
+            value = int(whole[1])
+        elif isinstance(value, float) and value.is_integer():
+            names.add("fraction of zero")
+            value = int(value)
+        if type(value) is not int:
+            raise UnparsableError(f"not an integer: {key} is {_shown(value)}")
+        return value
+
+    @cached_property
+    def _plain_keys(self) -> tuple[str, ...]:
+        return tuple(map(_plain, self.keys))
+
+    @cached_property
+    def _plain_key_set(self) -> frozenset[str]:
+        return frozenset(self._plain_keys)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as its pairs, so that a key given twice is seen."""
+
+
+@dataclass(frozen=True)
+class _Object:
+    pairs: _Pairs
+    mended: bool
+
+    @cached_property
+    def plain_keys(self) -> list[str]:
+        return [_plain(key) for key, _ in self.pairs]
+
+
+def _objects(text: str) -> tuple[list[_Object], str, list[str]]:
+    """The JSON objects in a text, what stands around them, and what begins like one up to the next brace."""
+    found: list[_Object] = []
+    around: list[str] = []
+    broken: list[str] = []
+    for _ in range(_MOST_BRACES):
+        before, brace, rest = text.partition("{")
+        around.append(before)
+        if not brace:
+            break
+        decoded = _decoded(brace + rest)
+        if decoded is None:
+            broken.append(re.split("[{}]", rest, maxsplit=1)[0])
+            around.append(brace)
+            text = rest
+        else:
+            one, text = decoded
+            found.append(one)
+    else:
+        if "{" in text:
+            raise UnparsableError("not JSON")
+    return found, "".join(around).strip(), broken
+
+
+def _decoded(text: str) -> tuple[_Object, str] | None:
+    """The object that a text begins with, and the text behind it."""
+    for mended in (False, True):
+        tried = _TRAILING_COMMA.sub(r"\1", text) if mended else text
+        try:
+            pairs, end = _DECODER.raw_decode(tried)
+        except (ValueError, RecursionError):  # the decoder also refuses integers of thousands of digits
+            continue
+        return _Object(pairs, mended), tried[end:]
+    return None
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
+
+
+def _plain(key: str) -> str:
+    """A key without its case and what is between its words."""
+    return _BETWEEN_WORDS.sub("", key).casefold()
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "an object" if isinstance(value, _Pairs) else "an array"
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
