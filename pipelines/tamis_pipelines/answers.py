@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from tamis.core.errors import ModelError, TamisError
 from tamis.judging.settings import JudgingSettings
 from tamis.llm.store import spare_places
-from tamis.rating.settings import RatingSettings
+from tamis.rating.settings import AskedRater
 from tamis_pipelines.reuse import Found, Reuse
 
 
-def stored_ratings(reuse: Reuse, rater: RatingSettings) -> tuple[int, int] | str:
+def stored_ratings(reuse: Reuse, rater: AskedRater) -> tuple[int, int] | str:
     """How many samples the rater is to rate and of how many the store has the final rating; or why that is not known.
 
     Which of the store's ratings are of this pool is known when there is a pool. Empty: none can be.
     """
-    from tamis.rating.stage import known
+    from tamis.rating.planning import known
 
     pool = reuse.of("pool")
     try:

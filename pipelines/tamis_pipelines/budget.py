@@ -16,6 +16,7 @@ from pydantic import Field
 from tamis.core.settings import Settings
 from tamis.judging.settings import ServiceContestant
 from tamis.llm.settings import BackendSettings
+from tamis.rating.settings import AskedRater
 from tamis_pipelines import costs
 from tamis_pipelines.pool_size import counted
 
@@ -56,7 +57,7 @@ def check_prices(settings: RunSettings) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    payers = {f"raters.{rater.name}": rater.budget_share for rater in settings.raters}
+    payers = {f"raters.{rater.name}": rater.budget_share for rater in _asked(settings)}
     payers |= {} if settings.judging is None else {"judging": settings.judging.budget_share}
     if given := [name for name, share in payers.items() if share is not None]:
         raise ValueError(
@@ -64,7 +65,7 @@ def check_prices(settings: RunSettings) -> None:
         )
     if settings.budget is None:
         return
-    services = {f"raters.{rater.name}.price": rater.price for rater in settings.raters if _is_paid(rater.backend)}
+    services = {f"raters.{rater.name}.price": rater.price for rater in _asked(settings) if _is_paid(rater.backend)}
     if (judging := settings.judging) is not None:
         if _is_paid(judging.judge.backend):
             services["judging.price"] = judging.price
@@ -115,6 +116,10 @@ def by_payer(shares: Sequence[Share]) -> Mapping[str, float]:
     return {share.payer: share.money for share in shares}
 
 
+def _asked(settings: RunSettings) -> list[AskedRater]:
+    return [rater for rater in settings.raters if isinstance(rater, AskedRater)]
+
+
 def _is_paid(backend: object) -> bool:
     return isinstance(backend, BackendSettings) and backend.PRICED
 
@@ -122,11 +127,10 @@ def _is_paid(backend: object) -> bool:
 def _payers(settings: RunSettings) -> Iterator[Share]:
     """Everybody who asks services, with what that costs; of a service without a price nothing is known."""
     rates, judging = settings.rates, settings.judging
-    asked = [rater for rater in settings.raters if _is_paid(rater.backend)]
+    asked = [rater for rater in _asked(settings) if _is_paid(rater.backend)]
     matches = [cell for cell in settings.cells if judging is not None and cell.finetuning is not None]
     samples = counted(settings) if asked else 0
     for rater in asked:
-        assert isinstance(rater.backend, BackendSettings)
         cost = rater.asked(samples) * costs.rating(rater, rater.backend, rates).price
         yield Share(f"raters.{rater.name}", cost, rater.max_cost)
     for cell in matches:

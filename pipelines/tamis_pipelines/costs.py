@@ -9,7 +9,7 @@ from tamis.llm.settings import BackendSettings, PriceSettings
 
 if TYPE_CHECKING:
     from tamis.judging.settings import JudgingSettings, ServiceContestant
-    from tamis.rating.settings import RatingSettings
+    from tamis.rating.settings import AskedRater
     from tamis_pipelines.rates import RatesSettings
 
 
@@ -22,7 +22,7 @@ class Request:
     price: float
 
 
-def rating(rater: RatingSettings, service: BackendSettings, rates: RatesSettings) -> Request:
+def rating(rater: AskedRater, service: BackendSettings, rates: RatesSettings) -> Request:
     """The rating of one sample."""
     sent = rates.prompt_tokens + rates.tokens_per_sample
     return _request(sent, rates.answer_tokens + _thoughts(service), _price(service, rater.price), rates)

@@ -13,7 +13,7 @@ from tamis.core.storage import is_remote
 from tamis.core.tabular import number_of, read_columns
 from tamis.pool.settings import PoolSettings
 from tamis.rating.rating_files import checked_file
-from tamis.rating.settings import RatingSettings
+from tamis.rating.settings import ImportedRater
 from tamis_pipelines.looking import SOURCE, Data, columns_of, rows_of
 
 _SCORES = ("overall", "score", "rating", "quality", "grade", "stars")  # usual names of a column with ratings
@@ -78,7 +78,7 @@ def look_at_ratings(
             )
         found |= {"by": "row", "source": data[0].source["name"]}
     found |= {"overall": column} | _scale_of(path, column, scale)
-    checked_file(parse(RatingSettings, {"name": SOURCE, "backend": found}, where="the ratings"))
+    checked_file(parse(ImportedRater, {"name": SOURCE, "backend": found}, where="the ratings"))
     return found | {"keep": keep}
 
 

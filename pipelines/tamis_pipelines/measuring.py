@@ -20,7 +20,7 @@ from tamis.embedding.settings import EmbeddingSettings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.llm.settings import LocalModelSettings
 from tamis.pool.checking import first_samples
-from tamis.rating.settings import RatingSettings
+from tamis.rating.settings import AskedRater
 from tamis.scoring.settings import ScoringSettings
 from tamis_pipelines.reuse import Reuse
 from tamis_pipelines.settings import RunSettings
@@ -64,7 +64,7 @@ def _models(settings: RunSettings, reuse: Reuse) -> Iterator[tuple[str, Settings
         return reuse.of(step, number).state != "there"
 
     for number, rater in enumerate(settings.raters):
-        if isinstance(rater.backend, LocalModelSettings) and is_left("rate", number):
+        if isinstance(rater, AskedRater) and isinstance(rater.backend, LocalModelSettings) and is_left("rate", number):
             yield "rating", rater, lambda samples, of, rater=rater: _rating(rater, samples, of)  # type: ignore[misc]
     if is_left("embed"):
         yield "embedding", settings.embedding, lambda samples, of: _embedding(settings.embedding, samples, of)
@@ -111,7 +111,7 @@ def _blocks(pool: Artifact) -> Iterator[tuple[int, pa.Array]]:
         start += len(batch)
 
 
-def _rating(settings: RatingSettings, samples: Samples, of: str) -> Speed:
+def _rating(settings: AskedRater, samples: Samples, of: str) -> Speed:
     from tamis.llm.backend import Request
     from tamis.rating.backends import make_backend
     from tamis.rating.prompts import load_prompt

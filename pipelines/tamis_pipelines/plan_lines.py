@@ -10,8 +10,8 @@ from tamis.core.idfiles import read_ids
 from tamis.core.settings import Settings
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.judging.settings import ServiceContestant
-from tamis.llm.settings import BackendSettings, LocalModelSettings
-from tamis.rating.settings import RatingSettings
+from tamis.llm.settings import LocalModelSettings
+from tamis.rating.settings import AskedRater, RatingSettings
 from tamis_pipelines import costs
 from tamis_pipelines.answers import Matches, stored_in_matches, stored_ratings
 from tamis_pipelines.rates import RatesSettings, relative
@@ -137,8 +137,8 @@ class Planner:
 
     def _rating(self, number: int, rater: RatingSettings) -> Line:
         """Pods are those of a run on a cluster; they share the work, and the GPU hours."""
-        step, backend, found = f"rate by {rater.name}", rater.backend, self._reuse.of("rate", number)
-        if not isinstance(backend, BackendSettings):
+        step, found = f"rate by {rater.name}", self._reuse.of("rate", number)
+        if not isinstance(rater, AskedRater):
             time = self._time("rating", rater, self._samples)
             return self._steps(step, "imported", [_Part(found, 0, time)])
         asked, stored, unknown = self._answers_of(rater, found)
@@ -147,7 +147,7 @@ class Planner:
         sample = f" of {self._samples:,}" if asked < self._samples else ""
         rates, pods = self._rates, self._settings.kubeflow.rating_shards.get(rater.name, 1)
         answers = (stored, asked) if stored else None
-        model = backend.model
+        backend, model = rater.backend, rater.backend.model
         if isinstance(backend, LocalModelSettings):
             each, time = relative(model) / rates.rated_per_second / 3600, self._time("rating", rater, left)
             price = each * rates.gpu_hour
@@ -176,7 +176,7 @@ class Planner:
         recorded = self._time(stage, settings, count)
         return limited if limited.seconds is not None or recorded.seconds is None else recorded
 
-    def _answers_of(self, rater: RatingSettings, found: Found) -> tuple[int, int, str]:
+    def _answers_of(self, rater: AskedRater, found: Found) -> tuple[int, int, str]:
         """How many samples are to be rated, how many of these the store has rated, and why that is not known."""
         if found.manifest is not None:
             rated = int(found.manifest.facts["asked"]) + int(found.manifest.facts["reused"])
@@ -316,7 +316,7 @@ class _Part:
     time: Time
 
 
-def _asked(rater: RatingSettings, samples: int) -> int:
+def _asked(rater: AskedRater, samples: int) -> int:
     """How many samples are rated, those of `also` counted as if none of them were drawn anyway."""
     also = sum(len(read_ids(file, setting=f"raters.{rater.name}.also")) for file in rater.also)
     return min(rater.asked(samples) + also, samples)

@@ -6,6 +6,7 @@ from tamis.core.errors import SettingsError
 from tamis.core.references import MOUNTED, reaches_pods
 from tamis.core.secrets import masked_values
 from tamis.core.storage import is_remote
+from tamis.rating.settings import AskedRater
 from tamis_pipelines.checks.fields import fields_of
 from tamis_pipelines.settings import RunSettings
 
@@ -42,7 +43,7 @@ def check_reachable(settings: RunSettings) -> None:
     stores = {
         f"raters.{rater.name}.store": rater.store
         for rater in settings.raters
-        if getattr(rater.backend, "PRICED", False) or shards.get(rater.name, 1) > 1
+        if isinstance(rater, AskedRater) and (rater.backend.PRICED or shards.get(rater.name, 1) > 1)
     }
     if (judging := settings.judging) is not None:
         asked = (judging.judge.backend, judging.against, *judging.opponents.values())

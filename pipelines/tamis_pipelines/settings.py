@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, create_model, field_validator, model_validator
 
 from tamis.core.errors import SettingsError
 from tamis.core.references import WorkFolder
@@ -58,7 +58,7 @@ class _UpToCuration(Settings):
         description="results of a local run lie in work_dir/runs/NAME, beside those of others; left out: in work_dir",
     )
     pool: PoolSettings = Field(description="where the samples come from")
-    raters: list[RatingSettings] = Field(
+    raters: list[SerializeAsAny[RatingSettings]] = Field(
         min_length=1, description="one or more; each rates the whole pool, or a `sample`"
     )
     embedding: EmbeddingSettings = Field(EmbeddingSettings(), description="one vector a sample")

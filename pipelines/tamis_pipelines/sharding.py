@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from tamis.llm.settings import LimitSettings
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import AskedRater, ImportedRater, RatingSettings
 
 
 def check(raters: Sequence[RatingSettings], shards: Mapping[str, int]) -> None:
@@ -16,7 +16,7 @@ def check(raters: Sequence[RatingSettings], shards: Mapping[str, int]) -> None:
     """
     by_name = {rater.name: rater for rater in raters}
     for rater in raters:
-        if rater.shard is not None:
+        if isinstance(rater, AskedRater) and rater.shard is not None:
             raise ValueError(
                 f"raters.{rater.name}.shard: a run rates all shards; kubeflow.rating_shards gives a rater several pods"
             )
@@ -24,7 +24,7 @@ def check(raters: Sequence[RatingSettings], shards: Mapping[str, int]) -> None:
         where = f"kubeflow.rating_shards.{name}"
         if name not in by_name:
             raise ValueError(f"{where}: no rater '{name}'; allowed: {', '.join(by_name)}")
-        if isinstance(by_name[name].backend, ImportSettings):
+        if isinstance(by_name[name], ImportedRater):
             raise ValueError(f"{where} has no effect on imported ratings; leave it out")
         for limit, value in _limits(by_name[name]):
             if value < pods:

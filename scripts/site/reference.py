@@ -21,7 +21,7 @@ sys.path[:0] = [path for name in ("components", "pipelines") if (path := str(ROO
 from pydantic import BaseModel  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 
-from tamis.core.settings import models_in  # noqa: E402
+from tamis.core.settings import all_fields, models_in  # noqa: E402
 
 _PYTHON = {
     "tamis": ("load",),
@@ -69,8 +69,8 @@ def _model(model: type[BaseModel], where: str, level: int) -> Iterator[str]:
     kinds = get_args(kind.annotation) if kind is not None else ()
     yield f"{'#' * min(level, 5)} {where}" + (f", kind {' or '.join(kinds)}" if kinds else "")
     yield _doc(model)
-    yield _table(model.model_fields, {})
-    for name, field in model.model_fields.items():
+    yield _table(all_fields(model), {})
+    for name, field in all_fields(model).items():
         for inner in models_in(field.annotation):
             yield from _model(inner, f"{where}.{field.alias or name}", level + 1)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 pytest.importorskip("kfp")
 
 from tamis.core.references import references_of
-from tamis.core.settings import Settings, models_in
+from tamis.core.settings import Settings, all_fields, models_in
 from tamis_pipelines.settings import RunSettings
 
 # Settings that are texts and nothing more. A new one that names a file, a folder, a model or a data set belongs to a
@@ -40,7 +40,7 @@ PLAIN = {
     # What vLLM takes; a file or folder in these is vLLM's own affair.
     *("VllmSettings.quantization", "VllmSettings.engine", "AnswerSettings.engine_arguments"),
     *("FinetuningSettings.preset", "LoraSettings.targets", "WarmupSettings.targets"),
-    *("RatingSettings.shard", "NeighborsSettings.shard", "RatesSettings.currency"),
+    *("AskedRater.shard", "NeighborsSettings.shard", "RatesSettings.currency"),
     "CellsJudging.opponents",
     *("TrainerSettings.runtime", "TrainerSettings.queue", "TrainerSettings.image", "TrainerSettings.cpu"),
     *("TrainerSettings.memory", "TrainerSettings.gpu_type", "TrainerSettings.node_selector"),
@@ -80,8 +80,8 @@ def models_below(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator
         return
     seen.add(model)
     yield model
-    for field in model.model_fields.values():
-        for inner in models_in(field.annotation):
+    for field in all_fields(model).values():
+        for inner in (*vars(model).get("VARIANTS", ()), *models_in(field.annotation)):
             yield from models_below(inner, seen)
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from tamis.core.outlook import LookedAtError, only_looking
 from tamis.core.references import references_of, walk
-from tamis.core.settings import StageSettings, models_in, parse
+from tamis.core.settings import StageSettings, all_fields, models_in, parse
 from tamis.curation import stage as curation
 from tamis.curation.settings import CurationSettings
 from tamis.embedding import stage as embedding
@@ -228,7 +228,7 @@ def referring(model: type[BaseModel]) -> set[str]:
 def models_below(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
     if model not in seen:
         seen.add(model)
-        for field in model.model_fields.values():
-            for inner in models_in(field.annotation):
+        for field in all_fields(model).values():
+            for inner in (*vars(model).get("VARIANTS", ()), *models_in(field.annotation)):
                 models_below(inner, seen)
     return seen

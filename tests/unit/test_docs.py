@@ -13,7 +13,7 @@ import yaml
 
 from tamis.cli import main
 from tamis.core.errors import TamisError
-from tamis.core.settings import models_in
+from tamis.core.settings import all_fields, models_in
 from tamis_pipelines.settings import RunSettings
 from tests.conftest import ROOT
 
@@ -53,8 +53,8 @@ def test_nothing_is_loaded_from_another_host(site: Path) -> None:
 
 def test_the_reference_has_every_setting(site: Path) -> None:
     def missing(model: type, text: str) -> list[str]:
-        names = [field.alias or name for name, field in model.model_fields.items()]
-        inner = [one for field in model.model_fields.values() for one in models_in(field.annotation)]
+        names = [field.alias or name for name, field in all_fields(model).items()]
+        inner = [one for field in all_fields(model).values() for one in models_in(field.annotation)]
         found = [name for name in names if f"<code>{name}</code>" not in text]
         return found + [name for one in inner for name in missing(one, text)]
 

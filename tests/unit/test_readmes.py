@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from scripts import tables
 
-from tamis.core.settings import models_in
+from tamis.core.settings import all_fields, models_in
 from tamis.core.stages import Stage, all_stages
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def text_of(stage: Stage) -> str:
 
 
 def settings_in(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
+    for name, field in all_fields(model).items():
         yield prefix + name, field
         for inner in models_in(field.annotation):
             yield from settings_in(inner, f"{prefix}{name}.")
@@ -74,7 +74,7 @@ def test_every_setting_of_a_table_is_one_and_has_the_default_that_is_told(stage:
 def test_every_setting_of_a_stage_stands_in_its_readme(stage: Stage) -> None:
     text = text_of(stage)
     missing = [
-        name for name, field in stage.settings_model.model_fields.items()
+        name for name, field in all_fields(stage.settings_model).items()
         if f"`{name}`" not in text and f"`{name}." not in text
     ]  # fmt: skip
     assert missing == []

@@ -100,10 +100,10 @@ def describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
 
     Where the settings of a section depend on its `kind`, each kind has a row of its own before them.
     """
-    from tamis.core.settings import models_in
+    from tamis.core.settings import all_fields, models_in
 
     rows: list[tuple[str, str]] = []
-    for plain_name, field in model.model_fields.items():
+    for plain_name, field in all_fields(model).items():
         name = f"{prefix}{field.alias or plain_name}"
         needed = (
             "required" if field.is_required() else f"default: {_plain(field.get_default(call_default_factory=True))}"

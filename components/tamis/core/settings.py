@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.registry import yaml_files
@@ -40,11 +41,16 @@ _PATTERNS = {
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen; an unknown field, infinity and what is not a number are errors."""
+    """Base of every settings model: frozen; an unknown field, infinity and what is not a number are errors.
+
+    `VARIANTS` lists the classes that a class without instances of its own stands for.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True, allow_inf_nan=False
     )
+
+    VARIANTS: ClassVar[tuple[type[BaseModel], ...]] = ()
 
     @model_validator(mode="after")
     def _secrets_known(self) -> Self:
@@ -357,6 +363,14 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     return shown("\n".join(lines))
 
 
+def all_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a settings class; of one that stands for several (`VARIANTS`), also those that only some have."""
+    fields = dict(model.model_fields)
+    for variant in vars(model).get("VARIANTS", ()):
+        fields |= {name: field for name, field in variant.model_fields.items() if name not in fields}
+    return fields
+
+
 def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The pydantic models inside an annotation such as `X`, `list[X]`, `X | None` or a union of several."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -371,7 +385,7 @@ def _at(model: type[BaseModel], location: Iterable[int | str]) -> tuple[list[typ
         fields = [
             field.annotation
             for candidate in here
-            for name, field in candidate.model_fields.items()
+            for name, field in all_fields(candidate).items()
             if part in (name, field.alias)
         ]
         of_kind = [c for c in here if any(part in get_args(field.annotation) for field in c.model_fields.values())]
@@ -399,4 +413,4 @@ def _suggestion(model: type[BaseModel], location: Sequence[int | str]) -> str:
 
 
 def _settings_of(models: Iterable[type[BaseModel]]) -> list[str]:
-    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))
+    return list(dict.fromkeys(field.alias or name for model in models for name, field in all_fields(model).items()))

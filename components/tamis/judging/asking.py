@@ -1,27 +1,23 @@
-"""Asking durably: what the store has is not asked again, and what comes is kept within seconds."""
+"""Answers and verdicts: which of them the store has, and asking for the others."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from tamis.core.progress import Progress
 from tamis.core.settings import hash_of
 from tamis.judging.records import Judged, Text
-from tamis.llm.asking import TOKENS, ask, is_final
+from tamis.llm.asking import TOKENS, is_final
 from tamis.llm.backend import Answer, Backend
-from tamis.llm.backends.journal import Journal
-from tamis.llm.budget import Allowance, Budget, Words, ledger_of
-from tamis.llm.first import FirstAnswers
-from tamis.llm.machine import one_at_a_time
+from tamis.llm.budget import Allowance, Words
+from tamis.llm.durable import DurableAsking, Earlier
 from tamis.llm.readings import anew
-from tamis.llm.store import Store, Writer
-from tamis.llm.tally import Speed, Tally
+from tamis.llm.store import Store
+from tamis.llm.tally import Tally
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", Text, Judged)
@@ -44,7 +40,7 @@ class Asked(Generic[R]):
     records: dict[str, R]
     reused: int
     damaged: int
-    tally: Tally
+    tally: Tally[R]
     cost: float | None
     facts: Mapping[str, float | int]  # of the cost
 
@@ -81,71 +77,35 @@ def ask_all(
             or money is used up.
         StorageError: when the store cannot be read or written.
     """
-    about = hash_of(sorted(texts))
-    with one_at_a_time(words.who, str(store.journal), about):
-        store.compact()
+    asking: DurableAsking[R] = DurableAsking(backend, store, words, scope=hash_of(sorted(texts)))
+    tally: Tally[R] = Tally()
+    with asking:
         known: Known[R] = known_of(backend, store, texts, max_attempts, read)
-        if known.final:
-            log.info("%s: %d of %d %ss are in the store already", words.who, len(known.final), len(texts), words.answer)
-        _remember(backend, store)
-        records, tally, speed = dict(known.final), Tally(), Speed()
+        records = dict(known.final)
         for record in known.final.values():
-            tally.count(record)
-        stored = [*known.final.values(), *known.others.values()]
-        read_before = sum(record.status == "ok" for record in stored)
-        unread = sum(record.attempts for record in stored if record.status == "unparsable")
-        first = FirstAnswers(words, read=read_before, unread=unread)
-        before = {name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS}
-        budget = Budget(
-            allowance,
-            words,
-            len(texts),
-            tally,
-            reused=len(known.final),
-            backend=backend,
-            before=before,
-            ledger=ledger_of(allowance, backend, store, about),
-        )
+            tally.add(record)
         left = [(key, text, known.others.get(key)) for key, text in texts.items() if key not in known.final]
         groups = iter([left[start : start + _GROUP] for start in range(0, len(left), _GROUP)])
-        if left:
-            store.prepare()
-        store.bring_in()
-
-        def read_and_pay(answer: Answer, attempt: int, earlier: R | None) -> R:
-            budget.pay(answer)
-            return read(answer, attempt, earlier)
-
-        with (
-            Progress(words.who, len(texts), unit=words.samples, done=len(records)) as progress,
-            closing(budget),
-            Writer(store, durable=budget.recorded) as writer,
+        for finished in asking.ask(
+            _earlier(known, len(texts)),
+            lambda: next(groups, []),
+            read=read,
+            max_attempts=max_attempts,
+            allowance=allowance,
+            tally=tally,
         ):
-            asked = ask(
-                backend,
-                lambda: next(groups, []),
-                read=read_and_pay,
-                max_attempts=max_attempts,
-                keep=writer.add,
-                first=first,
-                admit=budget.admit,
-                enough=lambda: budget.failed() or writer.failed(),
-            )
-            for finished in asked:
-                for record in finished:
-                    records[record.id] = record
-                    tally.count(record)
-                    budget.finish()
-                note = ", ".join(filter(None, (speed.after(finished), budget.note())))
-                progress.advance(len(finished), note, failed=sum(record.status != "ok" for record in finished))
-        first.check()
-        budget.check()
-        if tally.failures:
-            log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
-        return Asked(records, len(known.final), known.damaged, tally, budget.cost, budget.facts())
+            records |= {record.id: record for record in finished}
+    if tally.failures:
+        log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
+    return Asked(records, len(known.final), known.damaged, tally, asking.budget.cost, asking.budget.facts())
 
 
-def _remember(backend: Backend, store: Store[R]) -> None:
-    """Give an engine that is asked by long jobs the place where it notes them."""
-    if hasattr(backend, "remember_in"):
-        backend.remember_in(Journal(store.journal, store.same_folder))
+def _earlier(known: Known[R], samples: int) -> Earlier:
+    stored = [*known.final.values(), *known.others.values()]
+    return Earlier(
+        samples=samples,
+        final=len(known.final),
+        tokens={name: sum(getattr(record, name) or 0 for record in stored) for name in TOKENS},
+        read=sum(record.status == "ok" for record in stored),
+        unread=sum(record.attempts for record in stored if record.status == "unparsable"),
+    )

@@ -1,11 +1,11 @@
-"""Asking an engine: each sample once, and again while its answer does not parse and attempts are left."""
+"""Asking an engine: once per sample, and again while the answer cannot be read and attempts are left."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from tamis.core.errors import ModelError
 from tamis.llm.backend import Answer, Backend, Request
@@ -87,92 +87,121 @@ def ask(
     """Ask about samples.
 
     Args:
-        backend: who is asked.
-        more: gives the next samples: id, text, and what earlier attempts came to, if there were some. None means that
-            there are no more, or none before those that were given are answered.
-        read: makes the record of an answer, the number of its attempt, and the record of the attempts before it.
-        max_attempts: most attempts at one sample, earlier ones included.
-        keep: gets every record that must not be lost, also those of attempts that another one follows.
-        first: watches whether the first answers can be read; when it has failed no more is asked.
-        admit: gets each request before it is asked. One that is refused is held back until all that are under way are
-            answered, and offered once more; refused with none under way, it ends the asking.
-        enough: when to ask no more at once; an engine that has not begun with what it read leaves that.
+        backend: the engine that answers.
+        more: returns the next samples: id, text, and the record of earlier attempts, if there is one. An empty group
+            means that there are no more samples, or none until earlier ones are answered.
+        read: makes a record from an answer, the number of its attempt, and the record of the attempts before it.
+        max_attempts: most attempts at one sample, including earlier ones.
+        keep: receives every record that must not be lost, including records of attempts that are followed by another.
+        first: checks that the first answers can be read; when it has failed, nothing more is asked.
+        admit: decides on each request before it is sent. A refused request waits until all open requests are answered,
+            and is then offered again. If it is refused while none is open, asking ends.
+        enough: returns whether to stop asking at once. Engines that have not started on a request then leave it.
 
     Yields:
-        Those of the records that came together that no other attempt follows; one per sample in the end.
+        Groups of final records, one record per sample in total.
 
     Raises:
         ModelError: when the backend leaves a request without an answer.
     """
-    waiting: dict[str, Request] = {}
-    earlier: dict[str, R] = {}
-    again: list[Request] = []
-    held = ended = False
-    # What was read by an engine that is not eager can still be left.
-    holds = first is not None and backend.eager and getattr(backend, "first_alone", True)
+    return _Asking(backend, more, read, max_attempts, keep, first, admit, enough).records()
 
-    def is_enough() -> bool:
-        return enough() or (first is not None and first.failed)
 
-    def must_wait(request: Request) -> bool:
-        """Whether the first answers are waited for; what an earlier run has sent is paid for already."""
-        if first is None or not holds or first.allows(len(waiting)):
-            return False
-        return not (hasattr(backend, "sent_already") and backend.sent_already(request))
+class _Asking(Generic[R]):
+    """The state of `ask`: which requests are open, which follow, and whether more may be sent."""
 
-    def next_group() -> Iterator[Request] | None:
-        if held or ended:
+    def __init__(
+        self,
+        backend: Backend,
+        more: Callable[[], Sequence[tuple[str, str, R | None]]],
+        read: Callable[[Answer, int, R | None], R],
+        max_attempts: int,
+        keep: Callable[[R], None],
+        first: FirstAnswers | None,
+        admit: Callable[[Request], bool],
+        enough: Callable[[], bool],
+    ) -> None:
+        self._backend, self._more, self._read, self._max_attempts = backend, more, read, max_attempts
+        self._keep, self._first, self._admit, self._enough = keep, first, admit, enough
+        self._waiting: dict[str, Request] = {}  # read by the backend, and not answered
+        self._earlier: dict[str, R] = {}  # records of the attempts before these
+        self._again: list[Request] = []  # to be sent before any new sample
+        self._held = False  # nothing is sent until all that waits is answered
+        self._ended = False
+        # An engine that is not eager can still drop what it has read.
+        self._first_alone = first is not None and backend.eager and getattr(backend, "first_alone", True)
+
+    def records(self) -> Iterator[list[R]]:
+        """See `ask`."""
+        while not self._is_enough() and (group := self._next_group()) is not None:
+            for answers in self._backend.answer(chain([group], iter(self._next_group, None))):
+                yield self._finished(answers)
+                if not self._backend.eager and self._is_enough():
+                    return
+            self._held = False
+            if self._waiting:
+                raise ModelError(
+                    f"the model gave no answer to {len(self._waiting)} samples, the first is "
+                    f"{next(iter(self._waiting))}"
+                )
+
+    def _is_enough(self) -> bool:
+        return self._enough() or (self._first is not None and self._first.failed)
+
+    def _next_group(self) -> Iterator[Request] | None:
+        """The next requests; None when there are none, or none may be sent now."""
+        if self._held or self._ended:
             return None
-        group = list(again)
-        again.clear()
+        group, self._again = self._again, []
         if not group:
-            for sample, text, known in more():
+            for sample, text, known in self._more():
                 if known is not None:
-                    earlier[sample] = known
+                    self._earlier[sample] = known
                 group.append(Request(sample, text, known.attempts + 1 if known else 1))
-        return sent(group) if group else None
+        return self._sent(group) if group else None
 
-    def sent(group: list[Request]) -> Iterator[Request]:
-        nonlocal held, ended
+    def _sent(self, group: list[Request]) -> Iterator[Request]:
+        """Those of a group that may be sent now; the others go first in a later group."""
         left: list[Request] = []
         for place, request in enumerate(group):
-            if is_enough():
-                ended = True
+            if self._is_enough():
+                self._ended = True
                 return
-            if must_wait(request):
+            if self._must_wait(request):
                 left.append(request)
                 continue
-            if not admit(request):
-                ended = not waiting
+            if not self._admit(request):
+                self._ended = not self._waiting
                 left += group[place:]
                 break
-            waiting[request.id] = request
+            self._waiting[request.id] = request
             yield request
         if left:
-            held = not ended
-            again[:0] = left
-            if hasattr(backend, "remember_in"):
-                log.info("%d requests are sent; others follow when these are answered", len(waiting))
+            self._held = not self._ended
+            self._again[:0] = left
+            if hasattr(self._backend, "remember_in"):
+                log.info("%d requests are sent; the rest follow when these are answered", len(self._waiting))
 
-    while not is_enough() and (group := next_group()) is not None:
-        for answers in backend.answer(chain([group], iter(next_group, None))):
-            finished = []
-            for answer in answers:
-                request = waiting.pop(answer.id)
-                record = read(answer, request.attempt, earlier.pop(answer.id, None))
-                if first is not None:
-                    first.count(answer, record.status, record.error)
-                passing = record.status in PASSING
-                if not passing or answer.prompt_tokens is not None:  # what was paid for is counted by later runs too
-                    keep(record)
-                if passing or is_final(record, backend, max_attempts):
-                    finished.append(record)
-                else:
-                    earlier[answer.id] = record
-                    again.append(Request(answer.id, request.text, request.attempt + 1))
-            yield finished
-            if not backend.eager and is_enough():
-                return
-        held = False
-        if waiting:
-            raise ModelError(f"the model gave no answer to {len(waiting)} samples, the first is {next(iter(waiting))}")
+    def _must_wait(self, request: Request) -> bool:
+        """Whether a request waits until the first answers are read. What an earlier run has sent is already paid."""
+        if self._first is None or not self._first_alone or self._first.allows(len(self._waiting)):
+            return False
+        return not (hasattr(self._backend, "sent_already") and self._backend.sent_already(request))
+
+    def _finished(self, answers: Sequence[Answer]) -> list[R]:
+        """Read answers that came together; keep the records, and return the final ones."""
+        finished = []
+        for answer in answers:
+            request = self._waiting.pop(answer.id)
+            record = self._read(answer, request.attempt, self._earlier.pop(answer.id, None))
+            if self._first is not None:
+                self._first.count(answer, record.status, record.error)
+            passing = record.status in PASSING
+            if not passing or answer.prompt_tokens is not None:  # later runs count what was paid for
+                self._keep(record)
+            if passing or is_final(record, self._backend, self._max_attempts):
+                finished.append(record)
+            else:
+                self._earlier[answer.id] = record
+                self._again.append(Request(answer.id, request.text, request.attempt + 1))
+        return finished

@@ -145,7 +145,7 @@ class Budget:
         allowance: Allowance,
         words: Words,
         samples: int,
-        tally: Tally,
+        tally: Tally[Any],
         *,
         reused: int,
         backend: Backend,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from tamis.llm.asking import TOKENS, Record
 
+R = TypeVar("R", bound=Record)
 
-class Tally:
+
+class Tally(Generic[R]):
     """Counts records as they come."""
 
     def __init__(self) -> None:
@@ -18,7 +21,7 @@ class Tally:
         self._examples: dict[tuple[str, str], str] = {}
         self.tokens: Counter[str] = Counter()
 
-    def count(self, record: Record) -> None:
+    def add(self, record: R) -> None:
         """Count one record."""
         self.statuses[record.status] += 1
         for name in TOKENS:

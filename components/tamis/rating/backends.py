@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tamis.llm.backend import Backend
 from tamis.rating.prompts import Prompt
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import AskedRater
 
 
-def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
+def make_backend(settings: AskedRater, prompt: Prompt) -> Backend:
     """The engine that `settings.backend` asks for.
 
     Raises:
@@ -16,7 +16,5 @@ def make_backend(settings: RatingSettings, prompt: Prompt) -> Backend:
     """
     from tamis.llm.backends.sampling import Sampling
 
-    if isinstance(settings.backend, ImportSettings):
-        raise TypeError("imported ratings ask no rater")
     sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.seed)
     return settings.backend.open(prompt, sampling)

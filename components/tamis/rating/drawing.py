@@ -14,7 +14,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.idfiles import read_ids
 from tamis.core.ids import Keys, pack, positions, tie_breaks
-from tamis.rating.settings import RatingSettings
+from tamis.rating.settings import AskedRater
 from tamis.rating.spreading import spread_order
 
 _ROWS = 100_000  # read together
@@ -71,7 +71,7 @@ class Drawn:
         return facts if self.also is None else facts | {"also": asdict(self.also)}
 
 
-def draw(settings: RatingSettings, pool: Artifact, embeddings: Artifact | None = None) -> Drawn | None:
+def draw(settings: AskedRater, pool: Artifact, embeddings: Artifact | None = None) -> Drawn | None:
     """The part of `pool` that `settings.sample` and `settings.also` ask for; None where that is all of it.
 
     All samples of a pool have one order, and the part is its beginning: so a larger part holds every smaller one. Of a

@@ -17,7 +17,7 @@ from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
 from tamis.core.tabular import integer_of, key_of
 from tamis.rating.fitting import check_texts, text_columns
 from tamis.rating.rating_files import RatingsFile, key_column, refuse_repeated_rows
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import ImportedRater
 from tamis.rating.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _BETWEEN = "\x1f"  # between a source's name and a row number in a key
 Keys = Sequence[str | None]
 
 
-def import_ratings(step: Step[RatingSettings]) -> None:
+def import_ratings(step: Step[ImportedRater]) -> None:
     """Write one rating per sample of the pool, from the file that the settings name.
 
     Raises:
@@ -36,7 +36,6 @@ def import_ratings(step: Step[RatingSettings]) -> None:
         StorageError: when it is not there.
     """
     settings, pool = step.settings, step.input("pool")
-    assert isinstance(settings.backend, ImportSettings)
     texts = text_columns(pool) if settings.backend.by == "row" else {}
     file = RatingsFile(settings.backend, step.scratch, [column for columns in texts.values() for column in columns])
     keys, wanted = _MATCHERS[settings.backend.by](file, pool)

@@ -15,7 +15,7 @@ from tamis.core.tables import MISSING
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
 from tamis.rating.fitting import digests_of
 from tamis.rating.records import Rating
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import ImportedRater, ImportSettings
 
 # Classes are the paper's compression of ratings: all up to 4 became 0, all from 9 became 5 (section 4.1). They are kept
 # as the ratings 4 to 9.
@@ -188,7 +188,7 @@ def key_column(settings: ImportSettings) -> str | None:
     return settings.key or ("id" if settings.by == "id" else None)
 
 
-def checked_file(settings: RatingSettings, *, all_in_pool: bool = True) -> RatingsFile:
+def checked_file(settings: ImportedRater, *, all_in_pool: bool = True) -> RatingsFile:
     """A local file of ratings, all of which were read and can be used, whatever the pool.
 
     Where not all of its rows need be in the pool, any share of them may be wrong.
@@ -197,7 +197,6 @@ def checked_file(settings: RatingSettings, *, all_in_pool: bool = True) -> Ratin
         InputError: when it cannot be read, lacks a column that the settings name, has a key twice, or its ratings
             cannot be used (`RatingsFile.refuse_unusable`).
     """
-    assert isinstance(settings.backend, ImportSettings)
     file = RatingsFile(settings.backend, Path())
     if settings.backend.by != "row" and (column := key_column(settings.backend)) is not None:
         refuse_repeated_rows(file, [key_of(value) for value in file.values(column)])

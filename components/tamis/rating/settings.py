@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from tamis.core.references import DataPath, Reference, StoreUri
 from tamis.core.registry import one_of
@@ -16,6 +17,8 @@ from tamis.llm.backends import BACKENDS
 from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings
 from tamis.rating import raters, shards
 from tamis.rating.prompts import load_prompt
+
+log = logging.getLogger(__name__)
 
 
 def _part(value: Any) -> int | float:
@@ -32,10 +35,8 @@ def _files(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _prompt_read(settings: RatingSettings) -> str:
-    """Read the prompt; imported ratings have none."""
-    if isinstance(settings.backend, ImportSettings):
-        return ""
+def _prompt_read(settings: AskedRater) -> str:
+    """Read the prompt."""
     return f"{settings.prompt}, version {load_prompt(settings.prompt).version}"
 
 
@@ -109,8 +110,10 @@ class ImportSettings(Settings):
 
 
 if TYPE_CHECKING:
+    AskedBackend: TypeAlias = BackendSettings
     RaterBackend: TypeAlias = BackendSettings | ImportSettings
 else:
+    AskedBackend = one_of(*BACKENDS.values())
     RaterBackend = one_of(*BACKENDS.values(), ImportSettings)
 
 
@@ -118,7 +121,9 @@ class RatingSettings(StageSettings):
     """One rater: who rates, how it is asked and what is tolerated (paper section 3.1).
 
     The extra key `rater` names a rater that ships with Tamis, or a YAML file of one: its settings are taken, and those
-    that stand beside `rater` override them.
+    beside `rater` override them.
+
+    Validating these settings makes an `AskedRater`, or an `ImportedRater` if the backend has the kind "import".
     """
 
     OUTPUT_REVISION: ClassVar[int] = 1
@@ -127,6 +132,30 @@ class RatingSettings(StageSettings):
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
     )
     backend: RaterBackend = Field(description=f"what answers: kind: {', '.join(BACKENDS)} or import")
+    max_failure_share: float = Field(
+        0.05, ge=0, le=1, description="fail when more than this share of the samples gets no rating"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_backend(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        if isinstance(values, dict) and "rater" in values:
+            values = raters.merged(values)
+        if cls is not RatingSettings or isinstance(values, RatingSettings):
+            return handler(values)
+        backend = values.get("backend") if isinstance(values, dict) else None
+        kind = backend.get("kind") if isinstance(backend, dict) else getattr(backend, "kind", None)
+        return (ImportedRater if kind == "import" else AskedRater).model_validate(values)
+
+    def answers_known_by(self) -> dict[str, Any]:
+        """What ratings depend on besides the samples, as far as settings tell. Raters with equal ones share ratings."""
+        return {"backend": self.backend.model_dump()}
+
+
+class AskedRater(RatingSettings):
+    """A rater that is a language model, in this process or behind a service."""
+
+    backend: AskedBackend = Field(description=f"what answers: kind: {', '.join(BACKENDS)}")
     prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
         "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one"
     )
@@ -136,9 +165,6 @@ class RatingSettings(StageSettings):
     seed: int = Field(0, ge=0, description="draws depend on this and the sample's id, not on batches or shards")
     max_attempts: int = Field(
         3, ge=1, le=20, description="how often a sample is asked before its answer counts as unparsable"
-    )
-    max_failure_share: float = Field(
-        0.05, ge=0, le=1, description="fail when more than this share of the samples gets no rating"
     )
     price: PriceSettings | None = Field(None, description="what the tokens cost; for projections and max_cost")
     max_cost: MoneyLimit = Field(
@@ -179,20 +205,8 @@ class RatingSettings(StageSettings):
     def _check_shard(cls, value: str | None) -> str | None:
         return value if value is None else str(shards.Shard.read(value))
 
-    @model_validator(mode="before")
-    @classmethod
-    def _start_from_a_rater(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "rater" in values:
-            return raters.merged(values)
-        return values
-
     @model_validator(mode="after")
-    def _nothing_without_effect(self) -> RatingSettings:
-        if isinstance(self.backend, ImportSettings):
-            unused = ("prompt", "temperature", "top_p", "top_k", "max_attempts", "price", "max_cost", "budget_share")
-            for name in (*unused, "store", "sample", "sample_seed", "also", "shard"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
+    def _complete(self) -> Self:
         if self.max_cost is not None and self.price is None:
             raise ValueError("'max_cost' needs 'price', what the tokens cost")
         if self.sample is None and self.sample_seed:
@@ -202,11 +216,11 @@ class RatingSettings(StageSettings):
         return self
 
     def answers_known_by(self) -> dict[str, Any]:
-        """What ratings depend on beside the samples, as far as settings tell: raters with equal ones share them."""
+        """See `RatingSettings.answers_known_by`."""
         drawn = ("top_p", "top_k", "seed") if self.temperature > 0 else ()
         names = {"prompt", "temperature", "store", *drawn}
         # Each address has a store of its own, unless the settings name one for all.
-        no_part = {*getattr(self.backend, "NOT_OF_ANSWERS", ()), *(["base_url"] if self.store else [])}
+        no_part = {*self.backend.NOT_OF_ANSWERS, *(["base_url"] if self.store else [])}
         return self.model_dump(include=names) | {"backend": self.backend.model_dump(exclude=no_part)}
 
     def asked(self, samples: int) -> int:
@@ -218,6 +232,51 @@ class RatingSettings(StageSettings):
             return samples
         part = self.sample if self.sample >= 1 else math.ceil(Fraction(str(self.sample)) * samples)
         return min(int(part), samples)
+
+
+class ImportedRater(RatingSettings):
+    """A rater whose ratings exist already, in a file."""
+
+    backend: ImportSettings = Field(description="the file: kind: import")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_without_effect(cls, values: Any) -> Any:
+        """Leave out settings of asked raters that have their default, and refuse others."""
+        if not isinstance(values, dict):
+            return values
+        own = {}
+        for name, value in values.items():
+            if name in cls.model_fields or name not in AskedRater.model_fields:
+                own[name] = value
+            elif name == "seed":  # earlier versions took any
+                log.warning("rater '%s': 'seed' has no effect on imported ratings; leave it out", values.get("name"))
+            elif (tuple(value) if isinstance(value, list) else value) != AskedRater.model_fields[name].default:
+                raise ValueError(f"'{name}' has no effect on imported ratings; leave it out")
+        return own
+
+    def for_key(self) -> dict[str, Any]:
+        """The settings as JSON values for the key of a step, with those that it held when imports could set them."""
+        return _ONCE_IN_KEYS | super().for_key()
+
+
+RatingSettings.VARIANTS = (AskedRater, ImportedRater)
+# Imported ratings keep the keys that they had in version 0.4.
+_ONCE_IN_KEYS = {
+    "prompt": "ds2-v1",
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "seed": 0,
+    "max_attempts": 3,
+    "price": None,
+    "max_cost": None,
+    "store": None,
+    "sample": None,
+    "sample_seed": 0,
+    "also": [],
+    "shard": None,
+}
 
 
 class MergeSettings(StageSettings):

@@ -14,7 +14,7 @@ from tamis.rating.records import Rating
 log = logging.getLogger(__name__)
 
 
-class Summary(Tally):
+class Summary(Tally[Rating]):
     """Counts ratings as they come."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Summary(Tally):
         if rating.status == NOT_ASKED:
             self._not_asked += 1
             return
-        self.count(rating)
+        super().add(rating)
         self._shortened += rating.shortened
         self._lenient.update(rating.lenient.split(", ") if rating.lenient else ())
         if rating.overall is not None:

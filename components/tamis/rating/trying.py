@@ -12,7 +12,7 @@ from tamis.llm.faults import storable
 from tamis.rating.backends import make_backend
 from tamis.rating.prompts import load_prompt
 from tamis.rating.records import Rating, rating_of
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import AskedRater, RatingSettings
 
 _SHOWN = 2_000  # characters of a sample or an answer
 
@@ -52,7 +52,7 @@ def try_ratings(settings: RatingSettings, samples: Sequence[Sequence[Message]]) 
         SettingsError: when the ratings are imported, or asked by batches, which may take a day.
         ModelError: when the rater cannot be used.
     """
-    if isinstance(settings.backend, ImportSettings) or settings.backend.JOURNALED:
+    if not isinstance(settings, AskedRater) or settings.backend.JOURNALED:
         raise SettingsError(f"rater '{settings.name}': {settings.backend.kind} has nothing to try")
     prompt = load_prompt(settings.prompt)
     backend = make_backend(settings, prompt)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tamis.core.settings import load, load_yaml, parse
 from tamis.rating import prompts, raters
 from tamis.rating.prompts import Prompt, load_prompt
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import AskedRater, ImportedRater, RatingSettings
 
 
 def shipped() -> list[Path]:
@@ -27,8 +27,9 @@ def describe(path: Path) -> str:
         return f"{path.name}: prompt, version {prompt.version}, hash {prompt.hash[:12]}"
     given = {"rater": str(path)} if "settings" in values else values
     settings = parse(RatingSettings, given, where=str(path))
-    if isinstance(settings.backend, ImportSettings):
+    if isinstance(settings, ImportedRater):
         return f"{path.name}: rater '{settings.name}', imported from {settings.backend.path}"
+    assert isinstance(settings, AskedRater)
     prompt = load_prompt(settings.prompt)
     backend = settings.backend
     return (

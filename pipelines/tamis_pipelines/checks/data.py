@@ -22,7 +22,7 @@ from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import count_rows, files_at, filled_in
 from tamis.rating.importing import check_rows
 from tamis.rating.rating_files import checked_file
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import ImportedRater, RatingSettings
 from tamis_pipelines.checks.check import Check, no_file
 from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.checks.models import DEMO, MAKE_DEMO
@@ -123,9 +123,9 @@ def _first_rows_of_dataset(source: Source) -> FirstRows | str | None:
 
 def _ratings(rater: RatingSettings, pool: PoolSettings, rows: Mapping[str, int | None]) -> Check | None:
     """Whether ratings to import can be used, and which scores they have; a large file is left for the run."""
-    backend = rater.backend
-    if not isinstance(backend, ImportSettings) or is_remote(backend.path):
+    if not isinstance(rater, ImportedRater) or is_remote(rater.backend.path):
         return None
+    backend = rater.backend
     where = f"raters.{rater.name}.backend"
     if Path(backend.path).is_dir():
         return no_file(where, backend.path)
@@ -158,9 +158,9 @@ def _rows(pool: PoolSettings) -> dict[str, int | None]:
 
 def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
     """Whether the sources keep the field by which imported ratings find their samples."""
-    backend = rater.backend
-    if not isinstance(backend, ImportSettings) or backend.by != "metadata":
+    if not isinstance(rater, ImportedRater) or rater.backend.by != "metadata":
         return None
+    backend = rater.backend
     return _kept(f"raters.{rater.name}.backend.key", backend.field or backend.key, pool, "rating")
 
 
@@ -198,7 +198,7 @@ def _kept(where: str, field: str | None, pool: PoolSettings, lost: str) -> Check
 
 def _own_ids(settings: RunSettings) -> Iterator[Check]:
     """Fields by which ratings or grades find their samples, and which two samples share."""
-    backends = [rater.backend for rater in settings.raters if isinstance(rater.backend, ImportSettings)]
+    backends = [rater.backend for rater in settings.raters if isinstance(rater, ImportedRater)]
     fields = {backend.field or backend.key for backend in backends if backend.by == "metadata"}
     if settings.curation.grades is not None and settings.curation.grades.column is None:
         fields.add(settings.curation.grades.pool_field)

@@ -13,6 +13,7 @@ from tamis.core.storage import is_remote, locate, read_bytes
 from tamis.influence.tasks import example_of, fields_beside
 from tamis.judging.questions import given_answers, questions_of
 from tamis.judging.settings import AnswersContestant, PromptSet
+from tamis.rating.settings import AskedRater
 from tamis_pipelines.checks.check import Check, no_file
 from tamis_pipelines.pool_size import LARGE
 from tamis_pipelines.settings import RunSettings
@@ -50,7 +51,12 @@ def _looks(settings: RunSettings) -> Iterator[tuple[str, str, Callable[[], str]]
         for task in settings.influence.tasks:
             where = f"influence.tasks.{task.name}"
             yield where, task.path, partial(_examples, task.path, where)
-    lists = {path: f"raters.{rater.name}.also" for rater in settings.raters for path in rater.also}
+    lists = {
+        path: f"raters.{rater.name}.also"
+        for rater in settings.raters
+        if isinstance(rater, AskedRater)
+        for path in rater.also
+    }
     lists |= {path: f"{cell.name}: exclude" for cell in settings.cells for path in cell.subset.exclude}
     for path, where in lists.items():
         yield where, path, partial(_ids, path, where)

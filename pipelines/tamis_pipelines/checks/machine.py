@@ -12,7 +12,7 @@ from tamis.core.models import weight_bytes
 from tamis.core.references import Setting
 from tamis.core.storage import is_remote, locate, remove, write_bytes
 from tamis.llm.machine import store_of_run
-from tamis.rating.settings import ImportSettings
+from tamis.rating.settings import AskedRater
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import fields_of, referring
 from tamis_pipelines.checks.models import GIB
@@ -35,7 +35,7 @@ def machine(settings: RunSettings) -> Iterator[Check]:
 
 def _store(settings: RunSettings) -> Iterator[Check]:
     """The place of answers for which the settings name none."""
-    stores = [rater.store for rater in settings.raters if not isinstance(rater.backend, ImportSettings)]
+    stores = [rater.store for rater in settings.raters if isinstance(rater, AskedRater)]
     stores += [settings.judging.store] if settings.judging is not None else []
     if None in stores:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tamis.core.errors import InputError
 from tamis.pool.checking import first_samples
-from tamis.rating.settings import ImportSettings
+from tamis.rating.settings import AskedRater
 from tamis.rating.trying import try_ratings
 from tamis_pipelines.settings import RunSettings
 
@@ -25,7 +25,7 @@ def tried(settings: RunSettings, count: int) -> Iterator[str]:
             action="add one that has, or rate a few samples by `tamis rate`",
         )
     for rater in settings.raters:
-        if isinstance(rater.backend, ImportSettings) or rater.backend.JOURNALED:
+        if not isinstance(rater, AskedRater) or rater.backend.JOURNALED:
             yield f"rater '{rater.name}': not tried ({rater.backend.kind})"
             continue
         for trial in try_ratings(rater, samples):

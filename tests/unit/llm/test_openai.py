@@ -292,7 +292,7 @@ def test_ratings_come_with_scores_probabilities_and_tokens(tmp_path: Path) -> No
 
 def test_blocks_are_rated_without_a_pause_and_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first sample's answer comes last of all; blocks of ten go on meanwhile."""
-    monkeypatch.setattr("tamis.rating.stage.BLOCK", 10)
+    monkeypatch.setattr("tamis.rating.rater.BLOCK", 10)
     pool = pool_of(60, tmp_path)
     with Server(lambda asked: Reaction(completion(), delay=3 if asked.number == 0 else 0)) as server:
         run(settings(server, backend={"concurrency": 4, "timeout": 9}), pool=pool, out=tmp_path / "out")

@@ -24,7 +24,7 @@ _CODE = (
     "from tamis.rating.settings import RatingSettings\n"
     "from tamis.rating.stage import run\n"
     "if __name__ == '__main__':\n"
-    "    run(RatingSettings(**json.loads(sys.argv[1])), pool=sys.argv[2], out=sys.argv[3])\n"
+    "    run(RatingSettings.model_validate(json.loads(sys.argv[1])), pool=sys.argv[2], out=sys.argv[3])\n"
 )
 
 

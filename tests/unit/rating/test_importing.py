@@ -17,8 +17,9 @@ from tamis.core.errors import InputError, StorageError
 from tamis.core.settings import parse
 from tamis.pool.settings import PoolSettings
 from tamis.pool.stage import run as make_pool_of
+from tamis.rating.planning import Plan
 from tamis.rating.settings import RatingSettings
-from tamis.rating.stage import Plan, plan, run
+from tamis.rating.stage import plan, run
 from tests.artifacts import conversation, make_pool
 from tests.conftest import shared_data
 

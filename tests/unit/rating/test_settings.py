@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from tamis.core.errors import SettingsError
-from tamis.core.settings import parse, shipped
+from tamis.core.settings import hash_of, parse, said, shipped
 from tamis.llm.backends.transformers import TransformersSettings
 from tamis.rating import prompts, raters
 from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt
-from tamis.rating.settings import ImportSettings, RatingSettings
+from tamis.rating.settings import AskedRater, ImportedRater, ImportSettings, RatingSettings
 
 LOCAL = {"kind": "transformers", "model": "m"}
+FILE = {"kind": "import", "path": "x.jsonl", "by": "row"}
 
 
 def settings(**values: Any) -> RatingSettings:
@@ -29,6 +30,41 @@ def test_limits_of_money_are_no_part_of_a_step_s_key() -> None:
     for limits in ({"max_cost": 5}, {"budget_share": 2}, {"max_cost": 5, "budget_share": 2}):
         assert plain.model_copy(update=limits).for_key() == plain.for_key()
     assert settings(price={"input": 2, "output": 1}).for_key() != plain.for_key()
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"backend": FILE}, "ed1a2d1a1a2ceefa6813df6bc26adabdc82d5ffe65e0114adfe4edfc9ae15961"),
+        (
+            {"backend": {"kind": "import", "path": "r.csv", "by": "metadata", "key": "k"}
+             | {"scale": {"lowest": 1, "highest": 5}}, "max_failure_share": 0.2, "also": [], "prompt": "ds2-v1"},
+            "3b641797a133412bb1f9c6e5305f01bdd5c4ca28ae1c27d2ddc4af72ccb1f3b7",
+        ),
+        ({"backend": LOCAL}, "f9359063fbde67a57b15b36d0dfc0a5ea8a5d75ed02d146f06ec30c58f9a0723"),
+        (
+            {"name": "b", "backend": {"kind": "openai", "model": "m"}, "price": {"input": 1, "output": 2}}
+            | {"max_cost": 3, "sample": 0.5, "also": "ids.txt", "shard": "2/4", "temperature": 0.7, "seed": 3},
+            "ac97120c998a80812cc52cf69909793998ed55ab61bdac7e4f5fb7aaf5cbca70",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_have_the_keys_of_version_0_4(values: dict[str, Any], key: str) -> None:
+    assert hash_of(settings(**{"name": "a"} | values).for_key()) == key
+
+
+def test_the_backend_decides_whether_a_rater_is_asked_or_imported() -> None:
+    assert type(settings()) is AskedRater
+    assert type(settings(backend=FILE)) is ImportedRater
+    assert not hasattr(settings(backend=FILE), "temperature")
+
+
+def test_an_import_may_repeat_the_defaults_of_asked_raters() -> None:
+    """Files that were valid when there was one class for both stay valid."""
+    own = {"prompt": "ds2-v1", "temperature": 0, "also": [], "price": None, "max_attempts": 3.0, "seed": 7}
+    imported = settings(backend=FILE, **own)
+    assert imported == settings(backend=FILE)
+    assert said(imported) == {"name": "r", "backend": FILE}
 
 
 def test_two_lines_describe_a_rater() -> None:

@@ -49,7 +49,7 @@ class Store(Generic[R]):
     """
 
     def __init__(self, place: Uri, key: Mapping[str, Any], records: Records[R], spare: Sequence[Path] = ()) -> None:
-        self._records = records
+        self._records, self.place = records, place
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(masked_values(key)) + "\n").encode()
         # One key may have several stores, of services that call different models by one name.
