@@ -1,4 +1,4 @@
-"""Answers and verdicts: which of them the store has, and asking for the others."""
+"""Looks up answers and verdicts in the store, and asks for the others."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from tamis.llm.tally import Tally
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", Text, Judged)
-_GROUP = 1000  # requests that an engine which batches may order as it likes
+_GROUP = 1000  # requests in a group; an engine with batches may order a group freely
 
 
 @dataclass(frozen=True)
 class Known(Generic[R]):
-    """What the store has of the wanted records."""
+    """The records in the store, by id."""
 
     final: dict[str, R]
-    others: dict[str, R]  # those that may be asked about again
+    others: dict[str, R]  # need another request
     damaged: int
 
 
 @dataclass(frozen=True)
 class Asked(Generic[R]):
-    """All records that were wanted, by id, and how they were come by."""
+    """All requested records by id, and how they were obtained."""
 
     records: dict[str, R]
     reused: int
     damaged: int
     tally: Tally[R]
     cost: float | None
-    facts: Mapping[str, float | int]  # of the cost
+    facts: Mapping[str, float | int]  # about the cost
 
 
 def known_of(
@@ -52,7 +52,7 @@ def known_of(
     max_attempts: int,
     read: Callable[[Answer, int, R | None], R],
 ) -> Known[R]:
-    """Look up what the store has of `texts`, which are by id; `read` reads what was not understood, once more."""
+    """Look up the records of `texts`, by id. Answers that earlier versions could not read are read again by `read`."""
     stored = store.read()
     found: dict[str, R | None] = dict(zip(texts, stored.find(pa.array(list(texts), pa.string())), strict=True))
     there = {key: anew(record, read) for key, record in found.items() if record is not None}
@@ -70,11 +70,11 @@ def ask_all(
     allowance: Allowance,
     words: Words,
 ) -> Asked[R]:
-    """A record of each of `texts`, which are by id.
+    """Get a record for each of `texts`, by id.
 
     Raises:
-        ModelError: when the engine cannot be used, none of its first answers can be read, or the allowance for failures
-            or money is used up.
+        ModelError: when the engine cannot be used, none of its first answers can be read, or a limit on failures or
+            cost is reached.
         StorageError: when the store cannot be read or written.
     """
     asking: DurableAsking[R] = DurableAsking(backend, store, words, scope=hash_of(sorted(texts)))
@@ -96,7 +96,7 @@ def ask_all(
         ):
             records |= {record.id: record for record in finished}
     if tally.failures:
-        log.warning("%s: %ss without a usable end:\n%s", words.who, words.answer, tally.table_of_errors())
+        log.warning("%s: %ss that failed:\n%s", words.who, words.answer, tally.table_of_errors())
     return Asked(records, len(known.final), known.damaged, tally, asking.budget.cost, asking.budget.facts())
 
 

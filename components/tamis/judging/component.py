@@ -1,4 +1,4 @@
-"""Kubeflow face of the judging stage."""
+"""The Kubeflow component of the judging stage."""
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 

@@ -1,4 +1,4 @@
-"""The two whose answers are compared: what is known of them, and what writes their answers."""
+"""The contestants, whose answers are compared: their names and models, and the backends that write the answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Choice = ModelContestant | ServiceContestant | AnswersContestant
 
 @dataclass(frozen=True)
 class _Plain:
-    """A prompt that is nothing but the question, answered in free text. A question that is too long is not asked."""
+    """A prompt that is only the question, answered in free text. A question that is too long is not asked."""
 
     before: str = ""
     after: str = ""
@@ -44,14 +44,14 @@ class _Plain:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of the two.
+    """One of the two models that are compared.
 
     Attributes:
-        name: what tables call it.
-        model: the model behind it, by which its family is known.
-        given: its answers by question, where they exist already.
-        key: all that its answers depend on beside the question.
-        price: of a service's tokens.
+        name: name in tables.
+        model: name of the model, which tells its family.
+        given: existing answers by question id; None if they are to be written.
+        key: everything that the answers depend on besides the question.
+        price: price of a service's tokens.
     """
 
     name: str
@@ -63,35 +63,35 @@ class Contestant:
 
     @property
     def backend(self) -> Backend:
-        """What writes its answers, if they are not given."""
+        """The engine that writes its answers, unless they are given."""
         assert self._backend is not None
         return self._backend
 
 
 def artifact_of(settings: JudgingSettings, which: str, given: Uri | None) -> Uri | None:
-    """Where the model artifact of the contestant `which` lies, "model" or "against": as given, or as the setting says.
+    """The model artifact of the contestant `which`, "model" or "against": the one given, or the one in the settings.
 
     Raises:
-        SettingsError: when neither an artifact nor the setting is given, or both are.
+        SettingsError: unless exactly one of artifact and setting is given.
     """
     chosen = getattr(settings, which)
     if (chosen is None) == (given is None):
         raise SettingsError(
-            f"{which}: {'nothing is given' if chosen is None else 'an artifact and a setting are given'}",
+            f"{which}: {'neither' if chosen is None else 'both'} of artifact and setting given",
             allowed=f"a model artifact (--{which} PATH), or the setting '{which}'",
-            action="give one of the two",
+            action="give exactly one of them",
         )
     return chosen.path if isinstance(chosen, ArtifactContestant) else given
 
 
 def choice_of(settings: JudgingSettings, which: str) -> Choice | None:
-    """The settings of the contestant `which`; None where an artifact stands for it."""
+    """The settings of the contestant `which`; None if it is an artifact."""
     chosen = getattr(settings, which)
     return None if isinstance(chosen, ArtifactContestant) else chosen
 
 
 def name_of(chosen: Choice | None, artifact: Artifact | None) -> str:
-    """What a contestant is called."""
+    """The name of a contestant."""
     if chosen is None:
         assert artifact is not None
         return artifact.name or "model"
@@ -102,7 +102,7 @@ def name_of(chosen: Choice | None, artifact: Artifact | None) -> str:
 
 
 def file_of(chosen: Choice | None) -> str | None:
-    """Fingerprint of what a contestant is made of beside its settings; None where these tell all."""
+    """Fingerprint of the file or model behind a contestant; None if its settings are all that is known."""
     if isinstance(chosen, AnswersContestant):
         return fingerprint(chosen.path)
     if isinstance(chosen, ModelContestant):
@@ -113,7 +113,7 @@ def file_of(chosen: Choice | None) -> str | None:
 
 
 def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: AnswerSettings) -> Contestant:
-    """Get a contestant ready. No weights are loaded yet.
+    """Prepare a contestant. No weights are loaded yet.
 
     Raises:
         ModelError: when its model cannot be used.
@@ -131,7 +131,7 @@ def open_contestant(chosen: Choice | None, artifact: Artifact | None, answers: A
         key |= {"top_p": answers.top_p, "top_k": answers.top_k, "seed": answers.seed}
     if isinstance(chosen, ServiceContestant):
         backend = _service(chosen, answers).open(_Plain(), sampling)
-        # Servers of a user's own often give all that they serve one name: the address is part of who answers.
+        # Local servers often serve different models under one name, so the address is part of the key.
         asked = {"address": chosen.base_url, "name": chosen.asked_model}
         key = {"sampling": key, "service": asked, **backend.identity}
         return Contestant(name, chosen.model, key=key, price=chosen.price, _backend=backend)

@@ -1,4 +1,4 @@
-"""What the rest of Tamis knows of this stage."""
+"""What the rest of Tamis knows about this stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ JUDGE = Stage(
     "judge",
     "JudgingSettings",
     makes="judgement",
-    help="Let a model judge answers against an opponent's. It is asked in both orders.",
+    help="Let a model compare two models' answers, in both orders.",
     inputs=(
         StageInput("model", required=False),
         StageInput("against", required=False, help="The opponent: a model artifact", kind="model"),

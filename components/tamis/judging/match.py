@@ -1,4 +1,4 @@
-"""A match: two contestants and their judge, with the stores of what they said."""
+"""A match: two contestants and their judge, with the stores of their answers and verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tamis.llm.store import Store
 
 
 class Match:
-    """The two contestants and their judge, with the stores of what they said."""
+    """Two contestants and their judge, with the stores of their answers and verdicts."""
 
     def __init__(
         self, settings: JudgingSettings, artifacts: Mapping[str, Artifact | None], spare: Sequence[Path] = ()
@@ -44,28 +44,28 @@ class Match:
         self.verdicts = Store(place, key, VERDICTS, spare)
 
     def texts_of(self, contestant: Contestant) -> Store[Text]:
-        """Where the answers of a contestant are kept."""
+        """The store of a contestant's answers."""
         return texts_of(self.settings, contestant, self._spare)
 
     def comparisons(self, question: Question, one: str, other: str) -> dict[str, str]:
-        """What the judge is asked of two answers, by id, in both orders; nothing where they are equal."""
+        """The texts that the judge sees for two answers, by id, in both orders; none if the answers are equal."""
         return {} if one == other else dict(self.shown(question, one, other))
 
     def shown(self, question: Question, one: str, other: str) -> list[tuple[str, str]]:
-        """Id and text of both orders."""
+        """The id and the text of each order."""
         longest = self.settings.judge.max_answer_characters
         texts = (self.prompt.shown(question.text, *pair, longest) for pair in ((one, other), (other, one)))
         return [(sample_id([Message(role="user", content=text)]), text) for text in texts]
 
 
 def texts_of(settings: JudgingSettings, contestant: Contestant, spare: Sequence[Path] = ()) -> Store[Text]:
-    """Where the answers of a contestant are kept."""
-    place = place_of_answers("judging", settings.store)  # the keys of services' answers hold their address
+    """The store of a contestant's answers."""
+    place = place_of_answers("judging", settings.store)  # the key of a service's answers contains its address
     return Store(place, {"answers": dict(contestant.key)}, TEXTS, spare)
 
 
 def texts_there(settings: JudgingSettings, contestant: Contestant, questions: Sequence[Question]) -> dict[str, str]:
-    """The answers of a contestant that need not be written any more, by question."""
+    """The finished answers of a contestant by question id."""
     wanted = {question.id: question.text for question in questions}
     if contestant.given is not None:
         return {key: contestant.given[key] for key in wanted if key in contestant.given}

@@ -1,4 +1,4 @@
-"""What judging would do, found without asking anybody."""
+"""`tamis judge --dry-run`: what a run would do, without sending requests."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tamis.llm.backend import Backend
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do, found without asking anybody.
+    """What a run would do.
 
     Attributes:
-        prompts: in all sets.
-        written: of each contestant, the answers that are there already.
-        comparisons: two a prompt.
-        judged: of them, those whose verdict is in the store.
-        prompt_tokens: that the judge would read; answers that are not written yet count as long as they may be.
-        completion_tokens: of its answers.
-        cost: of these tokens; None where the settings name no price.
+        prompts: number of prompts in all sets.
+        written: number of finished answers of each contestant.
+        comparisons: number of comparisons, two per prompt.
+        judged: number of comparisons with a verdict in the store.
+        prompt_tokens: tokens of the judge's prompts; answers that are not written yet count with their largest length.
+        completion_tokens: tokens of the judge's answers.
+        cost: cost of these tokens; None if the settings have no price.
     """
 
     prompts: int
@@ -45,20 +45,20 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"prompts:           {self.prompts:>15,}"]
         lines += [
-            f"answers of {who}: {count:,} there, {self.prompts - count:,} to be written"
+            f"answers of {who}: {count:,} exist, {self.prompts - count:,} to be written"
             for who, count in self.written.items()
         ]
         lines += [
-            f"comparisons:       {self.comparisons:>15,}  (each prompt in both orders)",
-            f"judged already:    {self.judged:>15,}",
+            f"comparisons:       {self.comparisons:>15,}  (both orders of each prompt)",
+            f"already judged:    {self.judged:>15,}",
             f"judge's prompts:   {self.prompt_tokens:>15,}  tokens, at most",
-            f"judge's answers:   {self.completion_tokens:>15,}  tokens (one attempt at each)",
+            f"judge's answers:   {self.completion_tokens:>15,}  tokens (one attempt each)",
         ]
         return "\n".join(lines if self.cost is None else [*lines, f"judge's cost:      {self.cost:>15,.2f}  at most"])
 
 
 def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | None = None) -> Plan:
-    """What `run` would do. Asks nobody and loads no weights."""
+    """What `run` would do. Sends no request and loads no weights."""
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         places = {"model": artifact_of(settings, "model", model), "against": artifact_of(settings, "against", against)}
         artifacts = {
@@ -91,9 +91,9 @@ def plan(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | 
 
 
 def opponent_there(settings: JudgingSettings) -> tuple[int, int]:
-    """How many prompts there are, and to how many of them the answers of `settings.against` are there already.
+    """The number of prompts, and of finished answers of `settings.against`.
 
-    Asks nobody and loads no weights.
+    Sends no request and loads no weights.
     """
     place, questions = artifact_of(settings, "against", None), all_questions(settings.prompts)
     artifact = None if place is None else Artifact.open(place, "model")
@@ -102,7 +102,7 @@ def opponent_there(settings: JudgingSettings) -> tuple[int, int]:
 
 
 def _of_length(backend: Backend, tokens: int) -> str:
-    """A text that is about so many tokens long by the backend's own count."""
+    """A text of about `tokens` tokens, as the backend counts them."""
     word, count = "word ", 100
     none, some = (size.prompt_tokens for size in backend.measure(["", word * count]))
     return word * math.ceil(tokens * count / max(some - none, 1))

@@ -1,4 +1,4 @@
-"""Questions out of prompt sets, and answers that exist already."""
+"""Reads questions from prompt sets, and existing answers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tamis.core.storage import locate, read_bytes
 from tamis.judging.settings import AnswersContestant, PromptSet
 
 log = logging.getLogger(__name__)
-_HALF = re.compile("[\ud800-\udfff]")  # JSON can hold it, and UTF-8 cannot
+_HALF = re.compile("[\ud800-\udfff]")  # allowed in JSON, but not in UTF-8
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One prompt: `id` depends on its text alone, so that answers and verdicts are found again by other runs."""
+    """One prompt. `id` depends only on its text, so other runs find its answers and verdicts."""
 
     id: str
     text: str
@@ -31,10 +31,10 @@ class Question:
 
 
 def questions_of(prompts: PromptSet) -> list[Question]:
-    """The set's questions in the order of its file, each text once.
+    """The questions of a set, in the order of its file, each text once.
 
     Raises:
-        InputError: when a row is no JSON object, lacks a field, or holds no text there; or nothing is left.
+        InputError: when a row is not a JSON object, or has no text in a field; or there are no questions.
         StorageError: when the file cannot be read.
         MissingExtraError: when `datasets` is not installed and the set is on the hub.
     """
@@ -42,7 +42,7 @@ def questions_of(prompts: PromptSet) -> list[Question]:
     texts = dict.fromkeys(_joined(row, prompts.fields, place) for place, row in _rows(prompts, where))
     found = [Question(_id_of(text), text, prompts.name) for text in texts]
     if not found:
-        raise InputError(f"{where}: {prompts.path or prompts.dataset} holds no line")
+        raise InputError(f"{where}: {prompts.path or prompts.dataset} is empty")
     if prompts.limit is None or prompts.limit >= len(found):
         return found
     chosen = np.random.default_rng(prompts.seed).choice(len(found), prompts.limit, replace=False)
@@ -50,7 +50,7 @@ def questions_of(prompts: PromptSet) -> list[Question]:
 
 
 def all_questions(sets: Sequence[PromptSet]) -> list[Question]:
-    """The questions of all sets; one that is in several belongs to the first."""
+    """The questions of all sets; a question in several sets belongs to the first."""
     found: dict[str, Question] = {}
     for prompts in sets:
         for question in questions_of(prompts):
@@ -59,12 +59,12 @@ def all_questions(sets: Sequence[PromptSet]) -> list[Question]:
 
 
 def given_answers(contestant: AnswersContestant) -> dict[str, str]:
-    """The answers in a contestant's file, by the question's id; of two to one question the first counts.
+    """The answers in a contestant's file by question id; of several answers to one question the first counts.
 
-    A row without an answer, or with an empty one, is said, and is none of them.
+    Rows without an answer, or with an empty one, are left out with a warning.
 
     Raises:
-        InputError: when a row is no JSON object, or lacks a field; or no row has an answer.
+        InputError: when a row is not a JSON object, or lacks a field; or no row has an answer.
         StorageError: when the file cannot be read.
     """
     found: dict[str, str] = {}
@@ -79,7 +79,8 @@ def given_answers(contestant: AnswersContestant) -> dict[str, str]:
             empty += 1
     if not found:
         raise InputError(
-            f"{where}: {contestant.path} has no answer in {rows:,} rows", action="check the file and `answer`"
+            f"{where}: none of the {rows:,} rows of {contestant.path} has an answer",
+            action="check the file and the setting `answer`",
         )
     if empty:
         log.warning("%s: %s of %s rows have no answer in '%s'", where, f"{empty:,}", f"{rows:,}", contestant.answer)
@@ -103,9 +104,9 @@ def _hub_rows(prompts: PromptSet, where: str) -> Iterator[tuple[str, Any]]:
     split = None if prompts.split == default else prompts.split
     wanted = Wanted(where, str(prompts.dataset), prompts.config, split, prompts.revision, usual=default)
     rows, taken, _ = load_split(wanted)
-    if split is None and taken not in (None, default):  # the only one of a folder that `save_to_disk` wrote
+    if split is None and taken not in (None, default):  # the only split in a folder written by `save_to_disk`
         raise InputError(
-            f"{where}: {prompts.dataset} has no split '{default}'", allowed=str(taken), action="name it by `split`"
+            f"{where}: {prompts.dataset} has no split '{default}'", allowed=str(taken), action="set `split`"
         )
     for number, row in enumerate(rows):
         yield f"{where}: {prompts.dataset}, row {number}", row
@@ -121,9 +122,9 @@ def _joined(row: Any, fields: Sequence[str], place: str) -> str:
 def _text_at(row: Any, field: str, place: str) -> str:
     value = _at(row, field, place)
     if not isinstance(value, str):
-        raise _fault(place, f"'{field}' is no text")
+        raise _fault(place, f"'{field}' is not text")
     if _HALF.search(value):
-        raise _fault(place, f"'{field}' holds half of a surrogate pair, which is no character")
+        raise _fault(place, f"'{field}' contains half of a surrogate pair, which is not a character")
     return value.strip()
 
 
@@ -133,13 +134,13 @@ def _at(row: Any, field: str, place: str) -> Any:
         try:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, ValueError, TypeError):
-            names = ", ".join(row) if isinstance(row, dict) else "none: it is no object"
-            raise _fault(place, f"there is no '{field}'; its fields: {names}") from None
+            names = ", ".join(row) if isinstance(row, dict) else "none, because it is not an object"
+            raise _fault(place, f"there is no field '{field}'; fields: {names}") from None
     return value
 
 
 def _fault(place: str, problem: str) -> InputError:
     return InputError(
         f"{place}: {problem}",
-        action="correct the file, or name its fields: fields: [instruction, instances.0.input]",
+        action="correct the file, or name its fields, as in fields: [instruction, instances.0.input]",
     )

@@ -1,4 +1,4 @@
-"""What the store keeps of a comparison: the answers that were written, and the judge's verdicts."""
+"""The records of a comparison in the store: the contestants' answers, and the judge's verdicts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COMMON = [
 
 
 class _Asked(BaseModel):
-    """What both kinds have. Tokens are summed over the attempts: what was computed or paid."""
+    """Fields of both kinds. Tokens are summed over all attempts, because all of them are computed or paid."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,12 +45,12 @@ class _Asked(BaseModel):
     completion_tokens: int | None = TOKENS
     cached_tokens: int | None = TOKENS
     reasoning_tokens: int | None = TOKENS
-    lenient: str | None = None  # names of what was forgiven in reading the answer
-    raw: str | None = None  # what was paid for and not understood: the answer's text, or else a service's whole body
+    lenient: str | None = None  # names of the lenient readings of the answer
+    raw: str | None = None  # an answer that was paid for but not understood: its text, or a service's whole response
 
 
 class Text(_Asked):
-    """A contestant's answer to one question, whose id it has. One of a local model, or of a file, may be empty."""
+    """A contestant's answer to the question with the same id. Answers of local models and files may be empty."""
 
     text: str | None = None
     cut: bool = False
@@ -63,7 +63,7 @@ class Text(_Asked):
 
 
 class Judged(_Asked):
-    """What a judge said of two answers in one order; its id is of all that the judge was shown."""
+    """A judge's verdict on two answers in one order. The id is a hash of the text that the judge sees."""
 
     verdict: Verdict | None = None
     first: int | None = Field(None, ge=1, le=10, strict=True)
@@ -92,7 +92,7 @@ VERDICTS = Records(
 
 
 def text_of(answer: Answer, attempt: int, earlier: Text | None) -> Text:
-    """Read a contestant's answer: whatever it wrote behind its thoughts, if it had some. Thoughts alone are none."""
+    """Read a contestant's answer: the text after its thoughts, if any. Thoughts alone are not an answer."""
     common = _common(answer, attempt, earlier)
     if answer.problem is not None:
         return Text.model_validate(common | failed(answer))
@@ -104,7 +104,7 @@ def text_of(answer: Answer, attempt: int, earlier: Text | None) -> Text:
 
 
 def verdict_of(prompt: JudgePrompt, answer: Answer, attempt: int, earlier: Judged | None) -> Judged:
-    """Read a judge's answer by the form that its prompt asks for."""
+    """Read a judge's answer in the form that its prompt asks for."""
     common = _common(answer, attempt, earlier)
     if answer.problem is not None:
         return Judged.model_validate(common | failed(answer))

@@ -1,4 +1,4 @@
-"""What came of a match: the rows of the judgement and its facts."""
+"""The result of a match: the rows of the judgement, and its facts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tamis.judging.records import Judged, Text
 from tamis.judging.settings import JudgingSettings
 
 log = logging.getLogger(__name__)
-_MOST_FLIPS = 0.5  # share of the pairs with opposite winners, beyond which ties are the judge's
-# A verdict by place, as the model's or its opponent's, in the first order and in the second; and back.
+_MOST_FLIPS = 0.5  # share of pairs with opposite winners from which ties say more about the judge than the models
+# Maps a verdict on places to a verdict on the model or its opponent, for the first and the second order; and back.
 _SEEN: tuple[dict[Verdict, str], ...] = (
     {"first": "model", "second": "against", "tie": "tie"},
     {"first": "against", "second": "model", "tie": "tie"},
@@ -60,10 +60,10 @@ def rows_of(
 def facts_of(
     settings: JudgingSettings, questions: Sequence[Question], rows: Sequence[dict[str, Any]], match: Match
 ) -> dict[str, Any]:
-    """What came out, over all prompts and for each set.
+    """The results over all prompts and for each set.
 
     Raises:
-        ModelError: when too many prompts, or all, could not be judged.
+        ModelError: when too many prompts, or all of them, could not be judged.
     """
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
     judged = [pair for pair in pairs if _whole(pair)]
@@ -73,8 +73,8 @@ def facts_of(
         table = "\n".join(f"  {count:>7}  {reason}" for reason, count in reasons.most_common())
         raise ModelError(
             f"{lost} of {len(pairs)} prompts could not be judged\n{table}",
-            allowed=f"{settings.max_failure_share:.1%} of the prompts (max_failure_share), and not all",
-            action="remove the cause, or raise max_failure_share; what is finished stays in the store",
+            allowed=f"at most {settings.max_failure_share:.1%} of the prompts (max_failure_share), and not all",
+            action="remove the cause, or raise max_failure_share; finished answers and verdicts stay in the store",
         )
     whole = _compared(settings, judged)
     sets = {
@@ -107,7 +107,7 @@ def facts_of(
 
 
 def _of_the_judge(judge: str, found: Comparison, judged: Sequence[tuple[dict[str, Any], ...]]) -> list[str]:
-    """What the verdicts show of the judge itself, where that is more than chance."""
+    """Warnings about the judge itself, where its verdicts show a bias beyond chance."""
     asked = sum(pair[0]["attempts"] > 0 for pair in judged)
     if not asked:
         return []
@@ -133,7 +133,7 @@ def _whole(pair: tuple[dict[str, Any], dict[str, Any]]) -> bool:
 
 
 def _reason(pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
-    """Why a prompt was not judged, as a kind that can be counted."""
+    """The kind of reason why a prompt was not judged."""
     row = next(row for row in pair if row["status"] != "ok")
     error = str(row["error"] or "no reason given")
     if row["status"] == "no_answer":
@@ -168,7 +168,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def log_result(facts: Mapping[str, Any]) -> None:
-    """Say how it went."""
+    """Log the result."""
     low, high = facts["intervals"]["net"]
     log.info(
         "%s against %s, %d prompts: win %.1f %%, tie %.1f %%, lose %.1f %%; net %+.1f (%+.1f to %+.1f), flips %.1f %%",
@@ -183,4 +183,9 @@ def log_result(facts: Mapping[str, Any]) -> None:
     for warning in facts["warnings"]:
         log.warning("%s", warning)
     if facts["not_judged"]:
-        log.warning("%d of %d prompts are in no share: %s", facts["not_judged"], facts["prompts"], facts["reasons"])
+        log.warning(
+            "%d of %d prompts could not be judged and are not in the shares: %s",
+            facts["not_judged"],
+            facts["prompts"],
+            facts["reasons"],
+        )

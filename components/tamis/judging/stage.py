@@ -1,4 +1,4 @@
-"""The judging stage: two models in, which of them answers better out."""
+"""The judging stage: lets a language model compare the answers of two models."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ __all__ = ["plan", "run"]
 
 
 def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | None = None, out: Uri) -> Manifest:
-    """Compare `model` with `against`, model artifacts; without one, the setting of that name stands for it.
+    """Compare the model artifacts `model` and `against`. In place of either, the setting of the same name may be used.
 
-    The artifact at `out` has two rows per prompt, one for each order of the answers; win, tie and lose with their
-    intervals, and what the judge brings in, are in the manifest's facts.
+    The artifact at `out` has two rows per prompt, one for each order of the answers. The shares of wins, ties and
+    losses with their intervals, and the biases of the judge, are in the manifest's facts.
 
     Raises:
-        SettingsError: when a contestant is missing or given twice, or the judge's prompt is not known.
+        SettingsError: when a contestant is missing or given twice, or the judge's prompt is unknown.
         InputError: when prompts or given answers cannot be read.
-        ModelError: when a model cannot be used, or more than `max_failure_share` of the prompts cannot be judged, or
+        ModelError: when a model cannot be used, more than `max_failure_share` of the prompts cannot be judged, or
             `max_cost` is reached.
         StorageError: when the store cannot be read or written.
     """
@@ -51,7 +51,7 @@ def run(settings: JudgingSettings, *, model: Uri | None = None, against: Uri | N
     files["prompt"] = load_prompt(settings.judge.prompt).hash
     backend = settings.judge.backend
     files |= BACKENDS.origin(backend.kind)
-    if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
+    if isinstance(backend, LocalModelSettings):  # of a service's model only the name is known
         files["judge"] = revision_of(backend.model, backend.revision)
     return run_step(
         "judging",
@@ -124,7 +124,7 @@ def _given(contestant: Contestant, questions: Sequence[Question]) -> dict[str, T
 def _write(
     match: Match, which: str, contestant: Contestant, questions: Sequence[Question], spent: float
 ) -> Asked[Text]:
-    """Let a contestant answer all questions, and let go of its model."""
+    """Let a contestant answer all questions, then release its model."""
     chosen = getattr(match.settings, which, None)
     allowance = _allowance(match.settings, contestant.price, spent, at_once(chosen))
     backend = contestant.backend
@@ -172,7 +172,7 @@ def _allowance(settings: JudgingSettings, price: PriceSettings | None, spent: fl
 
 
 def _services_can_be_asked(settings: JudgingSettings) -> None:
-    """Look for keys before hours are spent on answers.
+    """Check the keys of services before hours are spent on answers.
 
     Raises:
         SettingsError: when a key's environment variable is not set.

@@ -1,5 +1,6 @@
-"""Asking language models that are services: within limits, through faults, and never longer than told.
+"""The engines that answer prompts, and the store that keeps their answers.
 
-`settings` says which service and within what limits; `limits` keeps to them; `faults` reads what went wrong; `client`
-asks one request until it is answered or given up; `stream` asks many at once from a plain iterator.
+`durable` is the entry point for stages: it asks about samples, stores every answer, and enforces limits on failures and
+cost. `backends` has the engines. For services, `limits` keeps to rate limits, `faults` classifies errors, `client`
+sends one request until it is answered or given up, and `stream` sends many at once from a plain iterator.
 """

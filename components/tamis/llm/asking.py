@@ -18,11 +18,11 @@ TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_toke
 
 
 class Record(Protocol):
-    """What became of a sample: a rating, a verdict, a text."""
+    """The result of a request about a sample: a rating, a verdict, a text."""
 
     @property
     def id(self) -> str:
-        """The sample's."""
+        """Id of the sample."""
 
     @property
     def status(self) -> str:
@@ -30,41 +30,41 @@ class Record(Protocol):
 
     @property
     def error(self) -> str | None:
-        """The reason, where the status is not "ok"."""
+        """The reason if the status is not "ok"."""
 
     @property
     def attempts(self) -> int:
-        """How often it was asked about."""
+        """Number of attempts."""
 
     @property
     def prompt_tokens(self) -> int | None:
-        """Of all attempts."""
+        """Prompt tokens of all attempts."""
 
     @property
     def completion_tokens(self) -> int | None:
-        """Of all attempts; reasoning included."""
+        """Answer tokens of all attempts, including reasoning."""
 
     @property
     def cached_tokens(self) -> int | None:
-        """Of all attempts' prompts, those that a service had in its cache."""
+        """Prompt tokens of all attempts that a service had in its cache."""
 
     @property
     def reasoning_tokens(self) -> int | None:
-        """Of all attempts' answers, those of reasoning."""
+        """Reasoning tokens of all attempts."""
 
 
 R = TypeVar("R", bound=Record)
 
 
 def is_final(record: Record, backend: Backend, max_attempts: int) -> bool:
-    """Whether asking again would be useless or is not allowed."""
+    """Whether a sample with this record needs no further request, because it would be useless or is not allowed."""
     if record.status == "unparsable":
         return backend.deterministic or record.attempts >= max_attempts
     return record.status not in PASSING
 
 
 def summed(answer: Answer, earlier: Record | None) -> dict[str, int | None]:
-    """The tokens of an attempt and of those before it, by field; None where no attempt says."""
+    """The tokens of this attempt and of those before it, by field; None if unknown for all."""
     found: dict[str, int | None] = {}
     for name in TOKENS:
         new = None if answer.prompt_tokens is None else getattr(answer, name)

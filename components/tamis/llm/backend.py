@@ -1,4 +1,4 @@
-"""What every engine offers: prompts in, answers out. Nothing here knows of storage, limits or money."""
+"""The interface of engines: prompts in, answers out. Engines know nothing about storage, limits or cost."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ Problem = Literal["refused", "too_long", "failed"]
 
 
 class Prompt(Protocol):
-    """The wording around the samples of one kind of question."""
+    """The text around a sample, and the form of the answer."""
 
     @property
     def before(self) -> str:
-        """The text in front of every sample."""
+        """The text before every sample."""
 
     @property
     def after(self) -> str:
-        """The text behind every sample."""
+        """The text after every sample."""
 
     @property
     def marker(self) -> str | None:
-        """What stands where the middle of a long sample is left out; None: such a sample is too long."""
+        """Replaces the middle of a long sample; None: long samples are not shortened, but refused as too long."""
 
     @property
     def form(self) -> Form | None:
-        """The form of an answer; None: free text, of which every end is a good one."""
+        """The form of an answer; None: free text of any form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample that is asked about: its id, its text, and which attempt this is, from 1.
+    """A request about one sample: its id, its text, and the number of the attempt, from 1.
 
-    A backend that samples derives its random numbers from the id and the attempt, never from the request's place.
+    Backends that sample derive their random numbers from the id and the attempt, never from the order of requests.
     """
 
     id: str
@@ -45,23 +45,23 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said to one request, before anybody has read it.
+    """A model's answer to one request, not parsed yet.
 
     Attributes:
-        id: the request's.
-        text: the answer; empty when there is a problem.
-        problem: why there is no answer, else None; `error` is then "kind" or "kind: detail".
-        probabilities: of the values of the form's last number, summing to 1, where the backend knows them.
+        id: id of the request.
+        text: the answer; empty if there is a problem.
+        problem: the kind of problem if there is no answer, else None; `error` is then "kind" or "kind: detail".
+        probabilities: probabilities of the values of the form's last number, with sum 1; None if unknown.
         shortened: whether the middle of the sample was left out.
-        cut: whether the answer ends because it had all the tokens that it may have.
-        thought: whether the model thought before it answered, or instead, where that is not in the text.
-        leniencies: names of what was forgiven already, to get this text.
-        raw: what a service sent and was paid for, where it is not understood.
-        prompt_tokens: tokens of the whole prompt; None where the backend does not know.
-        completion_tokens: tokens of the answer, reasoning included; None where the backend does not know.
-        cached_tokens: of the prompt's, those that a service had in its cache.
-        reasoning_tokens: of the answer's, those of reasoning.
-        estimated: whether a service did not say in a known way what it counted; tokens are those that it may have been.
+        cut: whether the answer ended at its limit of tokens.
+        thought: whether the model wrote thoughts that are not in the text.
+        leniencies: names of the lenient readings that led to this text.
+        raw: the response of a service that was paid for but not understood.
+        prompt_tokens: tokens of the whole prompt; None if unknown.
+        completion_tokens: tokens of the answer, including reasoning; None if unknown.
+        cached_tokens: prompt tokens that a service had in its cache.
+        reasoning_tokens: answer tokens that are reasoning.
+        estimated: whether the token counts are upper estimates, because the service did not report them.
     """
 
     id: str
@@ -83,9 +83,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much a sample asks of a backend: tokens of the whole prompt, and whether it must be shortened, or cannot.
+    """The size of a request: tokens of the whole prompt, and whether the sample is shortened or too long.
 
-    `completion_tokens` are those that an answer is thought to take, `most_completion_tokens` those that it may take.
+    `completion_tokens` is the expected length of the answer, `most_completion_tokens` the longest possible one.
     `unknown` says that the sample has a token that the model does not know.
     """
 
@@ -98,7 +98,7 @@ class Size:
 
     @property
     def problem(self) -> Problem | None:
-        """Why it cannot be asked about; None where it can."""
+        """Why the sample cannot be sent; None if it can."""
         return "too_long" if self.too_long else "refused" if self.unknown else None
 
 
@@ -107,26 +107,27 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that answers depend on beside prompt, sample and sampling: JSON values, `model` among them."""
+        """Everything that answers depend on besides prompt, sample and sampling: JSON values, with `model`."""
 
     @property
     def deterministic(self) -> bool:
-        """Whether another attempt at the same sample can only give the same answer."""
+        """Whether another attempt at a sample would always give the same answer."""
 
     @property
     def eager(self) -> bool:
-        """Whether requests that were read are under way already (and paid for), so that they are worth waiting for."""
+        """Whether requests are sent (and paid for) as soon as they are read, so their answers should be awaited."""
 
     def close(self) -> None:
-        """Let go of what it holds; asked again, it starts anew."""
+        """Release all resources. The backend may be used again."""
 
     def measure(self, texts: Sequence[str]) -> list[Size]:
-        """The sizes of samples, without asking anything."""
+        """The sizes of samples. Sends no request."""
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[Sequence[Answer]]:
-        """Ask; give exactly one answer per request that was read, in any order: at once those that came together.
+        """Send requests, and yield exactly one answer for each one read, in any order; answers that arrive together are
+        yielded together.
 
         Args:
-            groups: requests, some thousands in a group, which an engine that batches may order as it likes. Read it no
-                further ahead than is needed: what is read will be asked, and a group may depend on earlier answers.
+            groups: groups of some thousand requests, which an engine may reorder within a group. Read no further ahead
+                than necessary: every request read is sent, and a group may depend on earlier answers.
         """

@@ -1,4 +1,4 @@
-"""When it is enough: too many samples without an answer, or the money is spent."""
+"""Limits on failures and cost: stops a run with too many failures, or before it costs too much."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tamis.llm.settings import PriceSettings
 from tamis.llm.store import Store
 from tamis.llm.tally import Tally
 
-_NOTED = 0.01  # share of the limit that is noted as spent at a time
+_NOTED = 0.01  # share of the limit that the ledger notes at a time
 log = logging.getLogger(__name__)
 
 
 class FailuresError(ModelError):
-    """More samples than are tolerated got no answer."""
+    """More samples than allowed got no answer."""
 
     code = "failures"
 
 
 class SpentError(ModelError):
-    """The money is spent."""
+    """The limit on cost is reached."""
 
     code = "budget"
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is tolerated and what may be spent.
+    """The limits of a run.
 
     Attributes:
-        max_failure_share: most of the samples that may get no answer.
-        price: of tokens, where it is known.
-        max_cost: most money for all samples.
-        max_cost_is: what the user is told that this is.
-        raised_by: the setting that allows more.
-        at_once: most requests that are asked at once; None where the engine knows no such limit.
+        max_failure_share: largest share of the samples that may get no answer.
+        price: price of tokens; None if unknown.
+        max_cost: highest cost of all samples; None for no limit.
+        max_cost_is: name of this limit in errors.
+        raised_by: the setting that raises it.
+        at_once: most concurrent requests; None if the engine has no such limit.
     """
 
     max_failure_share: float
@@ -54,13 +54,13 @@ class Allowance:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit to what may be spent."""
+        """Whether the cost is limited."""
         return self.max_cost is not None and self.price is not None
 
 
 @dataclass(frozen=True)
 class Words:
-    """What errors call things, as in "rater 'x': 3 of 10 samples got no rating"."""
+    """Words for logs and errors, as in "rater 'x': 3 of 10 samples got no rating"."""
 
     who: str
     samples: str
@@ -69,7 +69,7 @@ class Words:
 
 
 class Limited(Protocol):
-    """Settings of a stage that asks services for money."""
+    """Settings of a stage whose services cost money."""
 
     @property
     def max_cost(self) -> float | None:
@@ -77,12 +77,12 @@ class Limited(Protocol):
 
     @property
     def budget_share(self) -> float | None:
-        """Its share of the run's budget."""
+        """The stage's share of the run's budget."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The money that a stage may spend: none where `most` is None."""
+    """A limit on the cost of a stage; no limit if `most` is None."""
 
     most: float | None
     called: str
@@ -98,18 +98,18 @@ def limit_of(settings: Limited) -> Limit:
 
 
 def at_once(backend: Any) -> int | None:
-    """How many requests the engine with these settings is asked at once; None: all of them, or nobody knows."""
+    """Most concurrent requests of the engine with these settings; None for batches, or if it has no such limit."""
     return None if getattr(backend, "JOURNALED", False) else getattr(backend, "concurrency", None)
 
 
 def ledger_of(
     allowance: Allowance, backend: Backend, store: Store[Any], scope: str, *, older: Sequence[Store[Any]] = ()
 ) -> Ledger | None:
-    """The notes of what is spent from this allowance; None where it has no limit, or the engine's jobs outlive a kill.
+    """The ledger for this allowance; None if the cost is not limited, or the engine has a journal instead.
 
     Args:
-        scope: what is asked about, as a hash.
-        older: stores of earlier versions, whose notes are read, too.
+        scope: hash of the samples.
+        older: stores of earlier versions, whose notes are read too.
     """
     if allowance.max_cost is None or not allowance.limited or hasattr(backend, "remember_in"):
         return None
@@ -123,21 +123,21 @@ def ledger_of(
 
 
 class Budget:
-    """Watches the failures and the cost of asking.
+    """Counts failures and cost, and decides which requests may be sent.
 
-    Every attempt is counted as its answer is read, also those that another one follows. Until a few answers have shown
-    what they cost, only a few requests are let through. From then on a request is, if the largest answer that it may
-    get still fits, beside what is set aside for all that are under way (`estimates.Estimates`).
+    Every attempt is counted when its answer is read. Until a few answers have shown what they cost, only a few requests
+    are admitted. After that, a request is admitted if its largest possible answer still fits in the limit, next to what
+    is set aside for all requests under way (`estimates.Estimates`).
 
     Args:
         allowance: the limits.
-        words: for errors.
-        samples: that are to be asked about in all.
-        tally: of the records so far; those of earlier runs count as well, so that a killed run does not begin anew.
-        reused: samples of which an earlier run's record counts.
-        backend: who is asked.
-        before: tokens that earlier runs took for these samples, finished or not, by the fields `asking.TOKENS`.
-        ledger: notes what may be spent before it is, where there is a limit.
+        words: words for errors.
+        samples: number of samples that need an answer.
+        tally: counts of the records so far, including those of earlier runs.
+        reused: number of samples whose records are from earlier runs.
+        backend: the engine.
+        before: tokens that earlier runs used for these samples, finished or not, by the fields in `asking.TOKENS`.
+        ledger: notes money before it is spent; None without a limit.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Budget:
         self._allowance, self._words, self._samples, self._tally = allowance, words, samples, tally
         self._reused, self._backend, self._ledger = reused, backend, ledger
         if allowance.limited and hasattr(backend, "ahead"):
-            # What is read ahead is paid for, too, when answers turn out to cost more than was thought.
+            # Requests that are read ahead must be paid for too, even if answers cost more than expected.
             backend.ahead = 1
         price = allowance.price or PriceSettings(input=0, output=0)
         self.lost = ledger.lost if ledger is not None else 0.0
@@ -165,10 +165,10 @@ class Budget:
         self._estimates = Estimates(price, self._few, ledger.seen if ledger is not None else 0.0)
         self._under_way: dict[str, tuple[Request, Thought]] = {}
         self._spent = False
-        self.estimated = 0  # answers of which the service did not say in a known way what they took
+        self.estimated = 0  # number of answers without reported token counts
 
     def admit(self, request: Request) -> bool:
-        """Whether a request can be paid for; if so, its cost is set aside until `pay`."""
+        """Whether the limit allows a request; if so, its cost is set aside until `pay`."""
         most = self._allowance.max_cost
         if most is None or not self._allowance.limited:
             return True
@@ -179,10 +179,10 @@ class Budget:
             if not estimates.measured and len(self._under_way) >= self._few:
                 return False
             spend = self._paid + estimates.set_aside() + estimates.largest(one)
-            # What is ahead of the requests that a service is asked at once can wait until more is known.
+            # Requests beyond the concurrent ones can wait until more is known about costs.
             ahead = max(0, len(self._under_way) + 1 - (self._allowance.at_once or self._samples))
             if self._before + spend + ahead * estimates.excess(one) > most:
-                self._spent = not self._under_way  # else what is under way may cost less than is set aside for it
+                self._spent = not self._under_way  # otherwise requests under way may cost less than what is set aside
                 return False
             if self._ledger is not None:
                 self._ledger.cover(spend, estimates.seen)
@@ -191,9 +191,9 @@ class Budget:
         return True
 
     def pay(self, answer: Answer) -> None:
-        """Count what an answer cost."""
+        """Count the cost of an answer."""
         request, one = self._under_way.pop(answer.id, (None, None))
-        if one is None:  # nothing was set aside, for there is no limit
+        if one is None:  # without a limit nothing was set aside
             one = Thought(0.0, 0.0)
             self._estimates.begin(one)
         cost = self._estimates.end(one, answer)
@@ -205,19 +205,19 @@ class Budget:
             self.estimated += 1
             if self.estimated == 1:
                 log.warning(
-                    "%s: the service does not say in a known way what answers take (no `usage` with prompt_tokens and "
-                    "completion_tokens); the most that they may take is counted",
+                    "%s: the service does not report token counts (`usage` with prompt_tokens and completion_tokens); "
+                    "the largest possible counts are used",
                     self._words.who,
                 )
 
     def recorded(self, records: Sequence[Record]) -> None:
-        """Take note that records are durable; called by the thread that writes them."""
+        """Note that records are durable. Called by the thread that writes them."""
         if self._ledger is not None:
             for record in records:
                 self._ledger.recorded(record.id, record.attempts)
 
     def close(self) -> None:
-        """Leave a note of money that no record shows; to be called when the last record is durable, also by an error.
+        """Note the money that no record shows. Call it when the last record is durable, also after an error.
 
         Raises:
             StorageError: when the note cannot be written.
@@ -226,16 +226,16 @@ class Budget:
             self._ledger.close(self._paid, self._estimates.set_aside() if self._under_way else 0.0)
 
     def finish(self) -> None:
-        """Count a sample that this run asks no more about; the tally has its record."""
+        """Count a sample as finished; its record is in the tally."""
         self._finished += 1
 
     @property
     def cost(self) -> float | None:
-        """Of all answers so far; None where no price is known."""
+        """The cost of all answers so far; None if no price is known."""
         return None if self._allowance.price is None else self._before + self._paid
 
     def facts(self) -> dict[str, float | int]:
-        """The cost, for the manifest, and what of it is not known for certain."""
+        """The cost for the manifest, and how much of it is uncertain."""
         facts: dict[str, float | int] = {} if self.cost is None else {"cost": round(self.cost, 6)}
         if self.lost:
             facts["cost_of_lost_answers"] = round(self.lost, 6)
@@ -244,41 +244,40 @@ class Budget:
         return facts
 
     def note(self) -> str:
-        """The cost for the progress, and what it will be at the end."""
+        """The cost so far and the expected total, for the progress line."""
         if self.cost is None or not self._finished:
             return ""
         left = self._samples - self._reused - self._finished
-        return f"cost {self.cost:.2f}, in all {self.cost + left * self._paid / self._finished:.2f}"
+        return f"cost {self.cost:.2f}, expected total {self.cost + left * self._paid / self._finished:.2f}"
 
     def failed(self) -> bool:
-        """Whether more samples than are tolerated got no answer."""
+        """Whether more samples than allowed got no answer."""
         return self._tally.failures > self._allowance.max_failure_share * self._samples
 
     def check(self) -> None:
-        """Raise if a limit was what ended the run.
+        """Raise an error if a limit ended the run.
 
         Raises:
             FailuresError: when too many samples got no answer.
-            SpentError: when another answer would cost too much.
+            SpentError: when another answer might exceed the limit on cost.
         """
         words, allowance, tally = self._words, self._allowance, self._tally
         if self.failed():
             raise FailuresError(
                 f"{words.who}: {tally.failures} of {self._samples} {words.samples} got no {words.answer}\n"
                 f"{tally.table_of_errors()}",
-                allowed=f"{allowance.max_failure_share:.1%} of the {words.samples} (max_failure_share)",
-                action=f"remove the cause, or raise max_failure_share; {words.answer}s that are finished stay in the "
-                "store",
+                allowed=f"at most {allowance.max_failure_share:.1%} of the {words.samples} (max_failure_share)",
+                action=f"remove the cause, or raise max_failure_share; finished {words.answer}s stay in the store",
             )
         if self._spent:
             raise SpentError(
                 f"{words.who}: {self._reused + self._finished} of {self._samples} {words.samples} are "
-                f"{words.answered} and cost {self.cost:.4f}; another would cost too much"
+                f"{words.answered} and cost {self.cost:.4f}; another one might exceed the limit"
                 + (
-                    f"\n  {self.lost:.4f} of it may have been spent on answers that were lost at kills"
+                    f"\n  {self.lost:.4f} of this may have been spent on answers that were lost when a run was killed"
                     if self.lost
                     else ""
                 ),
                 allowed=f"{allowance.max_cost} ({allowance.max_cost_is})",
-                action=f"raise {allowance.raised_by} to go on; {words.answer}s that are finished stay in the store",
+                action=f"to continue, raise {allowance.raised_by}; finished {words.answer}s stay in the store",
             )

@@ -1,4 +1,4 @@
-"""One chat request at a time to a service: sent within the limits, again after faults that may pass, then given up."""
+"""Sends chat requests to a service: within rate limits, with retries after temporary faults."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
 _PATH = "/chat/completions"
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two sendings
-_DENIED_TRIES = 3  # sendings of a request that is denied while others are answered
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds between two tries
+_DENIED_TRIES = 3  # tries of a request that is denied while others are answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Call:
     """One request.
 
     Attributes:
-        body: without the model.
-        input_tokens: that it is thought to take.
-        output_tokens: that its answer is thought to take.
-        most_output_tokens: that its answer may take.
+        body: JSON body without the model.
+        input_tokens: estimated prompt tokens.
+        output_tokens: estimated answer tokens.
+        most_output_tokens: largest possible number of answer tokens.
     """
 
     body: Mapping[str, Any]
@@ -47,13 +47,13 @@ class Call:
 
 
 class ServiceError(ModelError):
-    """A service that answers nobody: a wrong key, a model that is not there, a quota that is used up."""
+    """A service answers no request at all: for example, a wrong key, an unknown model, or no quota left."""
 
     code = "service"
 
 
 class ChatClient:
-    """Asks a service. Make and use it inside one event loop, as an asynchronous context manager.
+    """A client of one service. Make and use it inside one event loop, as an asynchronous context manager.
 
     Raises:
         MissingExtraError: when the package openai is not installed.
@@ -65,11 +65,11 @@ class ChatClient:
         self._client = connect(settings)
         self._gate, self._limits = Gate(settings.concurrency), RateLimits(settings.limits)
         self._health = Health(_address(settings), settings.patience)
-        self._news = asyncio.Event()  # set while the service is not thought to be away
+        self._news = asyncio.Event()  # cleared while the service seems to be down
         self._news.set()
-        self._closed = asyncio.Event()  # set when the service turned out to be hopeless
-        self._probe: Call | None = None  # the shortest that was answered
-        self._of_probes: Usage | None = None  # what probes took and no outcome has told yet
+        self._closed = asyncio.Event()  # set when no request will be answered any more
+        self._probe: Call | None = None  # the shortest request that was answered
+        self._of_probes: Usage | None = None  # tokens of probes that no outcome has reported yet
 
     async def __aenter__(self) -> ChatClient:
         return self
@@ -81,12 +81,12 @@ class ChatClient:
 
     @property
     def at_once(self) -> int:
-        """How many requests may be under way soon."""
+        """Most concurrent requests in the near future."""
         return self._gate.within_reach
 
     @property
     def expects_more(self) -> bool:
-        """Whether requests are still to come; set by whoever hands them over, from any thread."""
+        """Whether more requests will come; the caller sets it, from any thread."""
         return self._health.expects_more
 
     @expects_more.setter
@@ -94,10 +94,10 @@ class ChatClient:
         self._health.expects_more = value
 
     async def ask(self, call: Call) -> Reply | Fault:
-        """The answer, or the last fault when the request was given up.
+        """The answer, or the last fault if the request was given up.
 
         Raises:
-            ServiceError: when no request will be answered. Requests under way still end well; none is sent any more.
+            ServiceError: when no request will be answered. Open requests may still be answered; no more are sent.
         """
         course, fault = self._health.begin(), None
         try:
@@ -113,7 +113,7 @@ class ChatClient:
                         if fault is not None and alone_at_fault and self._tried(fault, course):
                             return self._telling(_given_up(fault, course))
                         continue
-                    # Waiting for its turn within the limits takes a place too: what is behind it would wait as long.
+                    # A request keeps its place while it waits for rate limits: those behind it would wait as long.
                     taken = await self._acquire(call)
                     self._health.sending(course)
                     outcome = await self._send(call.body)
@@ -131,7 +131,7 @@ class ChatClient:
             self._health.end(course)
 
     async def _wait_while_away(self) -> None:
-        """Wait for the time of the next request to a service that is away, or until it answers another one."""
+        """While the service is down, wait until the next request may be sent, or another one is answered."""
         while not self._closed.is_set() and not self._news.is_set() and (wait := self._health.wait()):
             await happens_within(self._news, wait)
 
@@ -141,7 +141,7 @@ class ChatClient:
         return taken
 
     async def _send_probe(self, call: Call) -> bool:
-        """Send a request that was answered before; whether it is dealt with, and there was no outage."""
+        """Send a request that was answered before. Returns whether the service works, so faults belong to requests."""
         taken = await self._acquire(call)
         course = self._health.begin()
         self._health.sending(course)
@@ -156,22 +156,22 @@ class ChatClient:
         return self._settle(call, taken, outcome, course, probe=True)
 
     def _telling(self, outcome: Reply | Fault) -> Reply | Fault:
-        """The outcome of a request, with what probes took that were sent for it and others, since that is paid, too."""
+        """The outcome of a request, plus the tokens of probes, which are paid for too."""
         if self._of_probes is None or (
             isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens)
-        ):  # such a reply's are estimated later
+        ):  # token counts of such a reply are estimated later
             return outcome
         of_probes, self._of_probes = self._of_probes, None
         return replace(outcome, **asdict(usage_in(outcome) + of_probes))
 
     async def _send(self, body: Mapping[str, Any]) -> Reply | Fault:
-        import httpx2  # what the package openai speaks
+        import httpx2  # the HTTP library of the package openai
         import openai
 
         settings = self._settings
         whole = {"model": settings.asked_model, **body}
         try:
-            # The package's own limit is per read, which a server that sends a byte now and then never meets.
+            # The timeout of the package is per read; a server that sends single bytes would never exceed it.
             async with asyncio.timeout(settings.timeout):
                 response = await self._client.post(_PATH, body=whole, cast_to=httpx2.Response)
         except TimeoutError:
@@ -187,7 +187,7 @@ class ChatClient:
     def _settle(
         self, call: Call, taken: Amounts, outcome: Reply | Fault, course: Course, *, probe: bool = False
     ) -> bool:
-        """Tell health, gate and limits how it went; of a probe, whether others fail by themselves."""
+        """Report the outcome to health, gate and limits; for a probe, return whether others fail by themselves."""
         told = False
         if probe:
             told = self._health.probed(course, outcome if isinstance(outcome, Fault) else None)
@@ -215,16 +215,16 @@ class ChatClient:
             self._news.set()
 
     def _wait_after(self, fault: Fault, course: Course) -> float | None:
-        """Seconds until the request may be sent again; None: it is given up."""
+        """Seconds until the request may be sent again; None to give it up."""
         health = self._health
         if fault.passing and health.alone:
-            return 0.0  # its place in the queue says when
+            return 0.0  # the queue decides when
         wait = _wait_before(course.tries, fault.retry_after)
         late = time.monotonic() + wait > health.patient_until(course)
         tried = self._tried(fault, course) and not health.undecided(course, fault)
         if fault.passing and not late and not tried:
             return wait
-        if health.doubts(course, fault):  # also where patience is over: an outage may end just then
+        if health.doubts(course, fault):  # even if patience is over, because an outage may be ending
             self._heed_health()
             return 0.0
         if not fault.about_text:
@@ -233,9 +233,9 @@ class ChatClient:
         return None
 
     def _tried(self, fault: Fault, course: Course) -> bool:
-        """Whether a request was sent often enough."""
+        """Whether a request has used all its tries."""
         tries = self._settings.tries if fault.again else min(self._settings.tries, _DENIED_TRIES)
-        # Being told to come later is no fault of the request; only its patience counts then.
+        # A rate limit is not a fault of the request, so only its patience counts.
         return course.tries >= tries and fault.kind != "rate limited"
 
     def _close_if_hopeless(self) -> None:
@@ -248,13 +248,13 @@ class ChatClient:
             raise service_error(self._settings, self._health.hopeless)
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, but no longer than the service is thought to answer at all."""
+        """Wait, but stop as soon as no request will be answered any more."""
         if await happens_within(self._closed, seconds):
             self._raise_if_closed()
 
 
 def connect(settings: ServiceSettings) -> AsyncOpenAI:
-    """The package's client for a service; it never sends twice by itself.
+    """The asynchronous client of the package openai, without its own retries.
 
     Raises:
         MissingExtraError: when the package openai is not installed.
@@ -268,7 +268,7 @@ def connect(settings: ServiceSettings) -> AsyncOpenAI:
 
 
 def connect_for_files(settings: ServiceSettings) -> OpenAI:
-    """The package's blocking client, for few and large requests; it never sends twice by itself.
+    """The blocking client of the package openai, for few and large requests, without its own retries.
 
     Raises:
         MissingExtraError: when the package openai is not installed.
@@ -281,11 +281,11 @@ def connect_for_files(settings: ServiceSettings) -> OpenAI:
 
 
 def _many_connections(openai: Any, settings: ServiceSettings) -> Any:
-    """What carries the requests: aiohttp, whose effort for one does not grow with their number, as httpx2's does."""
+    """The HTTP client: aiohttp, because the cost of a request in httpx2 grows with the number of open requests."""
     import httpx2
 
     most = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
-    # aiohttp speaks to no SOCKS proxy.
+    # aiohttp does not support SOCKS proxies.
     make = openai.DefaultAsyncHttpxClient if uses_socks() else openai.DefaultAioHttpClient
     return make(limits=most, timeout=settings.timeout)
 
@@ -303,26 +303,26 @@ def _options(settings: ServiceSettings) -> dict[str, Any]:
     options = {"api_key": settings.api_key(), "timeout": settings.timeout}
     if settings.azure is not None:
         return options | {"azure_endpoint": settings.base_url, "api_version": settings.azure.api_version}
-    # Named even if it is the default: an OPENAI_BASE_URL in the environment must not redirect samples and key.
+    # Always set, so that an OPENAI_BASE_URL in the environment cannot redirect samples and key.
     return options | {"base_url": settings.base_url or "https://api.openai.com/v1"}
 
 
 def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
-    """What a user is told when a service answers nobody."""
+    """The error for a service that answers no request."""
     actions = {
-        "unauthorised": f"check the key in {settings.api_key_env}, and that it belongs to this service"
+        "unauthorised": f"check that the key in {settings.api_key_env} is valid for this service"
         if settings.api_key_env
-        else "name the environment variable with the service's key in 'api_key_env'",
-        "forbidden": "check what the key may do, and the account",
+        else "set 'api_key_env' to the environment variable with the service's key",
+        "forbidden": "check the permissions of the key, and the account",
         "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
         "quota used up": "add credit to the account, then start again",
         "wants to wait": "start again later, or raise 'patience'",
         "parameter refused": cure_of(fault.detail),
     }
-    waited = f"; it was waited for, for up to {settings.patience:g} s ('patience')" if fault.absent else ""
+    waited = f"; requests were retried for up to {settings.patience:g} s ('patience')" if fault.absent else ""
     return ServiceError(
-        f"{_address(settings)} does not answer for the model '{settings.model}': {fault}",
-        action=actions.get(fault.kind, f"see whether the service works{waited}") + "; finished answers are kept",
+        f"{_address(settings)} does not answer requests to the model '{settings.model}': {fault}",
+        action=actions.get(fault.kind, f"check that the service works{waited}") + "; finished answers are kept",
     )
 
 
@@ -337,7 +337,7 @@ def _given_up(fault: Fault, course: Course) -> Fault:
 
 
 def _connection_fault(error: BaseException) -> Fault:
-    """The fault behind an error of the package or of what carries its requests, by the first cause of all."""
+    """The fault behind an error of the package openai or its HTTP client, by the root cause."""
     import aiohttp
     import httpx2
 
@@ -354,6 +354,6 @@ def _connection_fault(error: BaseException) -> Fault:
 
 
 def _wait_before(sent: int, retry_after: float | None) -> float:
-    """Seconds before the next sending: exponential with full jitter, so that clients that failed together part."""
+    """Seconds before the next try: exponential backoff with jitter, so clients that failed together spread out."""
     wait = random.uniform(0.1, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(sent - 1, 10))
     return wait if retry_after is None else retry_after + min(wait, 1.0)

@@ -1,4 +1,4 @@
-"""What requests that are under way will cost, as far as earlier answers tell."""
+"""Estimates the cost of requests under way from the answers so far."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from tamis.llm.backend import Answer, Size
 from tamis.llm.settings import PriceSettings
 
-FEW = 20  # answers by which costs are measured before many requests go out
-_DEVIATIONS = 3.0  # standard deviations that are set aside beyond what is expected
+FEW = 20  # answers that measure costs before many requests are sent
+_DEVIATIONS = 3.0  # standard deviations set aside above the expected cost
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """What a request is thought to cost before it is answered: its prompt, and the largest answer that it may have."""
+    """The estimated cost of a request: its prompt, and its largest possible answer."""
 
     prompt: float
     most: float
@@ -26,12 +26,12 @@ class Thought:
 
 
 class Estimates:
-    """Sums over requests under way and answers; costs in the money of the price.
+    """Sums of estimates over the requests under way, in the currency of the price.
 
-    Before `enough` answers have come, a request counts as the largest that it may become. From then on prompts are
-    corrected by how much their sizes were wrong, and answers count as the mean so far, both with a margin for chance.
-    The largest answer so far is the least that the largest possible one may be: services have been seen to go beyond
-    the limit that a request states, by tokens of reasoning.
+    Until `enough` answers have arrived, a request counts with its largest possible cost. After that, prompts are
+    corrected by the observed ratio of actual to estimated size, and answers count with the observed mean, both with a
+    margin for chance. The largest possible answer is never estimated below the largest answer seen: some services
+    exceed the limit in a request by reasoning tokens.
     """
 
     def __init__(self, price: PriceSettings, enough: int, seen: float = 0.0) -> None:
@@ -39,15 +39,15 @@ class Estimates:
         self.under_way = 0
         self._prompts = self._largest = 0.0  # of the requests under way
         self._ratio, self._answer = _Mean(), _Mean()
-        self.seen = seen  # the largest answer, as far as is known
+        self.seen = seen  # cost of the largest answer seen
 
     @property
     def measured(self) -> bool:
-        """Whether enough answers have come."""
+        """Whether enough answers have arrived."""
         return self._answer.count >= self._enough
 
     def of(self, size: Size) -> Thought:
-        """What a request of this size is thought to cost."""
+        """The estimate for a request of this size."""
         if size.too_long:
             return Thought(0.0, 0.0)
         most = max(size.completion_tokens, size.most_completion_tokens)
@@ -60,7 +60,7 @@ class Estimates:
         self._largest += thought.largest
 
     def end(self, thought: Thought, answer: Answer) -> float:
-        """Count a request's answer, or the lack of one, which says nothing about what answers cost; what it cost."""
+        """Count the answer of a request, and return its cost; a failed request tells nothing about costs."""
         self.under_way -= 1
         self._prompts -= thought.prompt
         self._largest -= thought.largest
@@ -77,25 +77,25 @@ class Estimates:
         return prompt + written
 
     def largest(self, thought: Thought) -> float:
-        """The most that a request may cost."""
+        """The largest possible cost of a request."""
         ratio = max(1.0, self._ratio.high) if self.measured else 1.0
         return ratio * thought.prompt + max(thought.most, self.seen)
 
     def set_aside(self) -> float:
-        """For all requests under way."""
+        """The money to set aside for all requests under way."""
         if not self.measured:
             return max(self._largest, self._prompts + self.under_way * self.seen)
         chance = _DEVIATIONS * self._answer.deviation * math.sqrt(self.under_way)
         return self._ratio.high * self._prompts + self.under_way * self._answer.high + chance
 
     def excess(self, thought: Thought) -> float:
-        """How much more than expected a request may cost."""
+        """By how much a request may exceed its expected cost."""
         expected = self._ratio.high * thought.prompt + self._answer.high if self.measured else 0.0
         return max(0.0, self.largest(thought) - expected)
 
 
 class _Mean:
-    """Mean and deviation of numbers that come one by one (Welford 1962)."""
+    """Running mean and standard deviation (Welford 1962)."""
 
     def __init__(self) -> None:
         self.count, self._mean, self._squares = 0, 0.0, 0.0
@@ -112,5 +112,5 @@ class _Mean:
 
     @property
     def high(self) -> float:
-        """The mean, and what it may be above that by chance."""
+        """An upper bound for the mean."""
         return self._mean + _DEVIATIONS * self.deviation / math.sqrt(self.count) if self.count else 1.0

@@ -1,4 +1,4 @@
-"""What went wrong with a request: its kind, and what to do about it."""
+"""Classifies why a request failed, and whether a retry may help."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ _DENIED = {"unauthorised", "not found", "quota used up", "wants to wait"}
 _HOPELESS = _DENIED | {"forbidden", "parameter refused"}
 _ABOUT_TEXT = {"too long", "content filter"}
 _OVERLOAD = _AGAIN - {"bad response"}
-_LATER = {408, 409, 425, 429, 503}  # statuses that ask to come again
-_CONTENT = {"messages", "prompt", "input"}  # fields of a request that no other has alike
-_SHOWN = 200  # characters of a service's own words
+_LATER = {408, 409, 425, 429, 503}  # statuses that ask for a retry
+_CONTENT = {"messages", "prompt", "input"}  # fields that differ between requests
+_SHOWN = 200  # characters of a service's message
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why one sending of a request gave no answer.
+    """Why one try of a request failed.
 
     Attributes:
-        kind: one of few, for counting.
-        detail: the service's own words, or the network's; short, without any key.
-        retry_after: seconds that the service asks to wait; None where it does not.
-        prompt_tokens: paid for in finding out that the request fails and not the service; None where nothing was.
+        kind: one of a few kinds, for counting.
+        detail: short message of the service or the network, without keys.
+        retry_after: seconds that the service asks to wait, or None.
+        prompt_tokens: tokens of the probes that showed that the request fails and not the service, or None.
         completion_tokens: likewise.
-        cached_tokens: those of the prompt that the service had in its cache.
-        reasoning_tokens: those of the answer that are thoughts.
+        cached_tokens: prompt tokens that the service had in its cache.
+        reasoning_tokens: answer tokens that are reasoning.
     """
 
     kind: Kind
@@ -71,32 +71,32 @@ class Fault:
 
     @property
     def hopeless(self) -> bool:
-        """Whether every other request would fail the same way, if it was not this one's text that caused it."""
+        """Whether all requests would fail in the same way, unless the text of this one is the cause."""
         return self.kind in _HOPELESS
 
     @property
     def denied(self) -> bool:
-        """Whether it is about the account, and hardly ever about a text."""
+        """Whether it concerns the account, and hardly ever a text."""
         return self.kind in _DENIED
 
     @property
     def absent(self) -> bool:
-        """Whether it is what a service shows that is away or out of order."""
+        """Whether it looks like a service that is down."""
         return self.kind in _ABSENT
 
     @property
     def about_text(self) -> bool:
-        """Whether it is about this request's text by the service's own words."""
+        """Whether the service says that the text of this request is the cause."""
         return self.kind in _ABOUT_TEXT
 
     @property
     def passing(self) -> bool:
-        """Whether it may be gone a moment later. A firewall, or a balancer between services, may be in its bad hour."""
+        """Whether it may be temporary; firewalls and load balancers also deny requests for a while."""
         return self.again or self.denied or self.kind == "forbidden"
 
     @property
     def overload(self) -> bool:
-        """Whether fewer requests at once may help."""
+        """Whether fewer concurrent requests may help."""
         return self.kind in _OVERLOAD
 
     def __str__(self) -> str:
@@ -109,19 +109,19 @@ def fault_of_status(
     """The fault behind an HTTP status.
 
     Args:
-        status: 400 or more.
-        headers: of the response, by lower-case name.
+        status: 400 or higher.
+        headers: headers of the response, by lower-case name.
         body: parsed JSON of the response, or its text.
-        parameters: names of the request's fields. Of one that all requests have alike, a 400 may say that the service
-            has no such parameter; one about the messages is about this request alone.
-        patience: seconds; a service that wants to be left alone for longer is not waited for.
+        parameters: names of the request's fields. A 400 about a field that all requests share means that the service
+            does not support it; a 400 about the messages concerns only this request.
+        patience: seconds; if the service asks for a longer wait, the fault is "wants to wait".
     """
     said = said_in(body)
     detail = f"{status} {shortened(said.message)}".strip()
     wait = retry_after(headers)
     if said.of_quota:
         return Fault("quota used up", detail)
-    # Some servers answer a request that is too long, or moderated, by a 500.
+    # Some servers respond with a 500 to a request that is too long or moderated.
     if status not in _LATER and status != 401:
         if said.of_moderation or (status == 403 and said.of_moderation_with_reasons):
             return Fault("content filter", detail)
@@ -133,7 +133,7 @@ def fault_of_status(
         return Fault("rate limited" if status == 429 else "server error", detail, wait)
     if status == 401:
         return Fault("unauthorised", detail)
-    if status == 403 and "logprobs" in said.message:  # allowed for some models only
+    if status == 403 and "logprobs" in said.message:  # only some models allow it
         return Fault("parameter refused", detail)
     if status in (402, 403):
         return Fault("forbidden", detail)
@@ -147,13 +147,13 @@ def fault_of_status(
 
 
 def fault_in_answer(body: Any, parameters: frozenset[str], patience: float) -> Fault:
-    """The fault behind an error that came with the status 200: by the status that it names, or else by its words."""
+    """The fault behind an error with the HTTP status 200, by the status or the message in its body."""
     error = body.get("error") if isinstance(body, Mapping) else None
     named = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
     status = int(str(named)) if re.fullmatch(r"[45]\d\d", str(named)) else 400
     fault = fault_of_status(status, {}, body, parameters, patience)
     if status == 400 and fault.kind == "bad request" and str(named) != "400":
-        return Fault("server error", fault.detail.removeprefix("400 "))  # nothing says that it is this request's own
+        return Fault("server error", fault.detail.removeprefix("400 "))  # nothing shows that this request is the cause
     return fault
 
 
@@ -184,19 +184,19 @@ def _number(text: str | None) -> float | None:
 
 
 def _names_a_parameter(named: str, message: str, parameters: frozenset[str]) -> bool:
-    """Whether a 400 is about a parameter that every request has, and not about this request's content."""
+    """Whether a 400 concerns a parameter that all requests share, and not the content of this request."""
     if named.partition(".")[0] in parameters:
         return True
-    # "model" stands in too many sentences to mean the parameter.
+    # "model" occurs in too many messages that do not mean the parameter.
     return any(re.search(rf"\b{re.escape(name)}\b", message) for name in parameters - {"model"})
 
 
 def storable(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    """The text without halves of surrogate pairs, which JSON allows but UTF-8 does not."""
     return text.encode("utf-8", "replace").decode()
 
 
 def shortened(text: str) -> str:
-    """The beginning of `text`, in one line, without secrets: services repeat the key that they refuse."""
+    """The beginning of `text` in one line, without secrets, because services repeat the key that they refuse."""
     line = shown(" ".join(storable(text).split()))
     return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."

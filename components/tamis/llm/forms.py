@@ -1,7 +1,7 @@
-"""The form of an answer: one JSON object of named numbers. Written, described to engines, and read.
+"""The form of an answer: one JSON object of named numbers. Writes and reads answers, and makes their JSON schema.
 
-An answer that can mean one thing only is taken, however it is dressed; every such leniency has a name, by which it is
-counted. What could mean two things is not: guessing once turned bad answers into lowest scores.
+An unambiguous answer is accepted even if its form is not quite right. Each such leniency has a name and is counted. An
+ambiguous answer is rejected, because a guess could turn a bad answer into a low score.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _WHOLE = re.compile(r"\s*(\d{1,9})(?:\.0+)?\s*")
 _FRACTION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*")
 _BETWEEN_WORDS = re.compile(r"[\s_-]+")
 _BOM = "\ufeff"
-_MOST_BRACES = 100  # of an answer that is looked through for its object
+_MOST_BRACES = 100  # opening braces at which an object is searched in an answer
 _SHOWN = 40  # characters of a wrong value in a reason
-STRICT = frozenset({"code fence", "thoughts"})  # what an answer may have that is as it was asked for
+STRICT = frozenset({"code fence", "thoughts"})  # leniencies that do not count as deviations
 
 
 class Reading(NamedTuple):
-    """What an answer says: the values in the order of the form's keys, and the names of what was forgiven.
+    """The values in an answer, in the order of the form's keys, and the names of leniencies.
 
-    Values are whole numbers of the form's last decimal: of a form with one decimal, 0.7 is 7.
+    Values are in units of the form's last decimal: with one decimal, 0.7 is 7.
     """
 
     values: tuple[int, ...]
@@ -44,10 +44,10 @@ class Form:
     """One JSON object with exactly these keys, in this order, each with a number from `low` to `high`.
 
     Attributes:
-        keys: of the object.
-        low, high: the least and the greatest number, in units of the last decimal: with one decimal, 10 is 1.0.
+        keys: keys of the object.
+        low, high: lowest and highest number, in units of the last decimal: with one decimal, 10 is 1.0.
         step: distance between two numbers, in the same units.
-        decimals: digits behind the point.
+        decimals: digits after the decimal point.
     """
 
     keys: tuple[str, ...]
@@ -58,11 +58,11 @@ class Form:
 
     @property
     def values(self) -> range:
-        """What each number can be, in units of the last decimal."""
+        """The possible values of a number, in units of the last decimal."""
         return range(self.low, self.high + 1, self.step)
 
     def said(self, value: int) -> str:
-        """A value as an answer has it, with all decimals: 1.0."""
+        """A value as it is written in an answer, with all decimals: 1.0."""
         return str(Decimal(value).scaleb(-self.decimals))
 
     @property
@@ -79,18 +79,18 @@ class Form:
         }
 
     def write(self, values: Sequence[int]) -> str:
-        """The answer that says `values`, as a model is asked to write it."""
+        """The answer with `values`, in the form that a model is asked for."""
         pairs = zip(self.keys, values, strict=True)
         return "{" + ", ".join(f"{json.dumps(key)}: {self.said(value)}" for key, value in pairs) + "}"
 
     def read(self, answer: str) -> Reading:
         """Read an answer.
 
-        Forgiven are (by these names): "byte order mark", "thoughts" before the answer, a "code fence" around it, "words
-        around" the object, an object "said twice", a "trailing comma", "key spelling" (case, spaces, underscores),
-        "extra keys", a "number as text" ("7"), a "fraction of zero" (7.0), and a "bare number" where the form has one
-        key. Of several objects that name keys of the form all must say the same. "7/10" and words are no numbers, 7.5
-        is one only where the form has decimals.
+        Accepted leniencies, by name: a "byte order mark", "thoughts" before the answer, a "code fence" around it,
+        "words around" the object, an object "said twice", a "trailing comma", "key spelling" (case, spaces,
+        underscores), "extra keys", a "number as text" ("7"), a "fraction of zero" (7.0), and a "bare number" if the
+        form has one key. If several objects have keys of the form, all must have the same values. "7/10" and words are
+        not numbers; 7.5 is a number only if the form has decimals.
 
         Raises:
             UnparsableError: with the reason.
@@ -110,7 +110,7 @@ class Form:
         return Reading(reading.values, (*names, *(name for name in reading.leniencies if name not in names)))
 
     def _one_of(self, objects: list[_Object], rest: str, broken: list[str]) -> Reading:
-        """The reading of the one object that is meant, among those of a text; `broken` begin like objects."""
+        """The reading of the object that is the answer; the texts in `broken` begin like objects."""
         named = [one for one in objects if not self._plain_key_set.isdisjoint(one.plain_keys)]
         spoilt = any(key in _plain(piece) for piece in broken for key in self._plain_keys)
         if not named:
@@ -217,7 +217,7 @@ class _Object:
 
 
 def _objects(text: str) -> tuple[list[_Object], str, list[str]]:
-    """The JSON objects in a text, what stands around them, and what begins like one up to the next brace."""
+    """The JSON objects in a text, the text around them, and texts that only begin like an object."""
     found: list[_Object] = []
     around: list[str] = []
     broken: list[str] = []
@@ -241,7 +241,7 @@ def _objects(text: str) -> tuple[list[_Object], str, list[str]]:
 
 
 def _decoded(text: str) -> tuple[_Object, str] | None:
-    """The object that a text begins with, and the text behind it."""
+    """The object at the beginning of a text, and the rest of the text."""
     for mended in (False, True):
         tried = _TRAILING_COMMA.sub(r"\1", text) if mended else text
         try:
@@ -256,7 +256,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
 def _plain(key: str) -> str:
-    """A key without its case and what is between its words."""
+    """A key in lower case, without separators between its words."""
     return _BETWEEN_WORDS.sub("", key).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Whether a service answers at all: judged by how many requests fail while none succeeds, not by any one of them."""
+"""Detects outages of a service: by how many requests fail while none succeeds, never by a single request."""
 
 from __future__ import annotations
 
@@ -11,86 +11,85 @@ from dataclasses import dataclass
 from tamis.llm.faults import Fault
 
 log = logging.getLogger(__name__)
-_DIFFERENT = 5  # requests that fail with no sign of life in between: it is not their texts
-_DENIALS = 3  # of key, model or account, with no answer in between
-_SURE = 1.0  # seconds that both have to last: what is shorter is no outage
-_IN_A_ROW = 20  # requests given up with no answer in between: more of them would be too
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two requests to a service that is away
-_FIRST_WORD, _RAREST_WORD = 60.0, 600.0  # seconds between two lines of the log about it
+_DIFFERENT = 5  # different requests that fail in a row, so their texts are not the cause
+_DENIALS = 3  # denials of key, model or account in a row
+_SURE = 1.0  # seconds that both must last to count as an outage
+_IN_A_ROW = 20  # requests given up in a row, after which no more are sent
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two requests during an outage
+_FIRST_WORD, _RAREST_WORD = 60.0, 600.0  # seconds between two log messages about it
 
 
 @dataclass(slots=True, eq=False)
 class Course:
-    """How one request has fared.
+    """The history of one request.
 
     Attributes:
-        sent: how often it was sent.
-        tries: how many of these failed while the service was thought to answer.
-        since: from when on its patience counts.
+        sent: number of times it was sent.
+        tries: number of these that failed outside of outages.
+        since: time from which its patience counts.
     """
 
     sent: int = 0
     tries: int = 0
     since: float = 0.0
     _sent_at: float = 0.0
-    _failed_at: float | None = None  # for the first time since the last outage
-    _last_failures: tuple[float, float] = (0.0, 0.0)  # when it failed last but one, and last
+    _failed_at: float | None = None  # first failure since the last outage
+    _last_failures: tuple[float, float] = (0.0, 0.0)  # times of the last two failures
     _outages: int = 0
 
 
 @dataclass(slots=True)
 class _Row:
-    """Failures with no sign of life in between."""
+    """Failures in a row, with no sign that the service works in between."""
 
     since: float
     courses: set[Course]
     count: int = 0
-    proved: bool = False  # a request that had been answered before failed too
+    proved: bool = False  # a request that was answered before has failed too
 
 
 class Health:
-    """Tells a service that is away from requests that fail by themselves.
+    """Distinguishes an outage of the service from requests that fail because of their own text.
 
-    A request that fails again though another one, sent after its first failure, was dealt with, does so by its own text
-    and says nothing about the service. `_DIFFERENT` others in a row mean that the service is away; one is enough where
-    there is no connection. Then requests are to be sent one at a time, as `wait` says, and their failures are not their
-    own. A service that is away for longer than `patience`, that denies everybody, or under which `_IN_A_ROW` requests
-    were given up, is `hopeless` - but not where no other request is left to be asked: then those that fail are given up
-    as they are.
+    If a request fails again although another one, sent after its first failure, was processed, its own text is the
+    cause. `_DIFFERENT` other failures in a row mean that the service is down; without a connection, one is enough.
+    During an outage, requests are sent one at a time, when `wait` allows it, and failures are not counted against them.
+    If an outage lasts longer than `patience`, all requests are denied, or `_IN_A_ROW` requests were given up, the
+    service is `hopeless`. The exception is that no other requests are left: then only the failing ones are given up.
 
-    Requests that fail by their own texts may come in a row, too. Only one that was answered before can tell them from
-    an outage. So once there is one, it is sent again before the service counts as away, and as long as it does, where
-    `wants_probe` says so; `probed` gets what came of it.
+    Requests that fail because of their own text may also come in a row. Only a request that was answered before can
+    distinguish them from an outage. Such a request, once there is one, is sent as a probe before the service counts as
+    down, and during the outage, whenever `wants_probe` is true; `probed` receives the outcome.
 
     Args:
-        name: of the service, for the log.
-        patience: seconds that it is waited for.
-        clock: seconds.
+        name: name of the service, for the log.
+        patience: longest outage, in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, name: str, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._name, self._patience, self._clock = name, patience, clock
         self.hopeless: Fault | None = None
-        self.expects_more = True  # whether there are requests that have not begun
-        self.resigned = False  # whether those that failed are to be given up
+        self.expects_more = True  # whether more requests will come
+        self.resigned = False  # whether failing requests are given up
         self._absent: _Row | None = None
         self._denied: _Row | None = None
         self._away = self._doubted = self._answered = self._unsure = False
         self._unsent = 0  # requests that were never sent
         self._outages = self._given_up = 0
-        self._dealt_with = float("-inf")  # when the last was sent of those that were dealt with
-        self._last_answered = float("-inf")  # likewise, of those that were answered
+        self._dealt_with = float("-inf")  # when the latest processed request was sent
+        self._last_answered = float("-inf")  # when the latest answered request was sent
         self._back = 0.0  # when the last outage ended
         self._pause = self._next = self._next_word = 0.0
 
     @property
     def alone(self) -> bool:
-        """Whether requests are to be sent one at a time."""
+        """Whether requests must be sent one at a time."""
         return self._away or self._doubted or self._unsure
 
     @property
     def wants_probe(self) -> bool:
-        """Whether a request that was answered before is to be sent again, before any other."""
+        """Whether a probe, a request that was answered before, must be sent before any other."""
         return (self._away or self._unsure) and self._answered
 
     def wait(self) -> float:
@@ -98,12 +97,12 @@ class Health:
         return max(0.0, self._next - self._clock()) if self.alone else 0.0
 
     def begin(self) -> Course:
-        """A request that waits for its turn."""
+        """Register a request that waits to be sent."""
         self._unsent += 1
         return Course()
 
     def sending(self, course: Course) -> None:
-        """It is sent, for the first time or again."""
+        """Note that a request is sent, for the first time or again."""
         if not course.sent:
             self._unsent -= 1
             course.since = self._clock()
@@ -111,12 +110,12 @@ class Health:
         course._sent_at = self._clock()
 
     def end(self, course: Course) -> None:
-        """Nothing more will come of it."""
+        """Note that a request has ended."""
         if not course.sent:
             self._unsent -= 1
 
     def patient_until(self, course: Course) -> float:
-        """When a request's patience ends; outages do not count."""
+        """When the patience of a request ends; the time of outages does not count."""
         return max(course.since, self._back) + self._patience
 
     def answered(self, course: Course) -> None:
@@ -130,20 +129,20 @@ class Health:
         self._last_answered = max(self._last_answered, course._sent_at)
 
     def _lives(self, course: Course) -> None:
-        """The service dealt with a request, though perhaps by a refusal."""
+        """Note that the service processed a request, perhaps by refusing it."""
         self._dealt_with = max(self._dealt_with, course._sent_at)
         if self._away:
             assert self._absent is not None
             if course._sent_at < self._absent.since:
-                return  # its answer was on the way
-            log.warning("%s answers again, after %.0f s", self._name, self._clock() - self._absent.since)
+                return  # it was sent before the outage
+            log.warning("%s answers again after %.0f s", self._name, self._clock() - self._absent.since)
             self._away, self._back = False, self._clock()
             self._outages += 1
         self._absent, self._unsure, self.resigned = None, False, False
 
     def failed(self, course: Course, fault: Fault) -> None:
-        """A sending failed."""
-        if course._outages != self._outages:  # what was then says nothing about it
+        """Note that a request failed."""
+        if course._outages != self._outages:  # failures before the last outage do not count
             course._outages, course._failed_at = self._outages, None
         own = course._failed_at is not None and self._dealt_with > course._failed_at
         if course._failed_at is None:
@@ -159,27 +158,27 @@ class Health:
             course.tries += 1
 
     def undecided(self, course: Course, fault: Fault) -> bool:
-        """Whether a failure may turn out to be the service's in a moment."""
+        """Whether a failure may soon turn out to be part of an outage."""
         row = self._absent
         return fault.absent and row is not None and course in row.courses and self._clock() - row.since < _SURE
 
     def doubts(self, course: Course, fault: Fault) -> bool:
-        """Whether a request that is to be given up may fail for an outage that only a probe can tell."""
+        """Whether a probe must show first that a failing request is not the victim of an outage."""
         if not fault.absent or not self._answered or self._dealt_with > course._last_failures[0]:
             return False
         self._suspect()
         return True
 
     def _suspect(self) -> None:
-        """Let a request that was answered before tell whether the service is away."""
+        """Ask for a probe."""
         if not self._away and not self._unsure:
             self._unsure, self._pause, self._next = True, _FIRST_PAUSE, 0.0
 
     def probed(self, course: Course, fault: Fault | None) -> bool:
-        """A request that was answered before was sent again, and failed by `fault`, if any.
+        """Note the outcome of a probe: `fault`, or None if it was answered.
 
         Returns:
-            Whether the service deals with others as it did: those that fail do so by themselves.
+            Whether the service works, so that other failures are caused by the requests.
         """
         if fault is not None and (fault.absent or fault.denied):
             unsure, self._unsure = self._unsure, False
@@ -197,16 +196,16 @@ class Health:
         if not outage:
             if self._away:
                 log.warning(
-                    "%s answers what it answered before: the requests that fail do so by themselves", self._name
+                    "%s still answers earlier requests: the failing requests are the cause themselves", self._name
                 )
             self._away, self._back = False, self._clock()
         self._lives(course)
         return not outage
 
     def gave_up(self, course: Course, fault: Fault) -> None:
-        """A request came to nothing, by a fault that does not name its text as the reason."""
+        """Note that a request was given up, by a fault that does not name its text as the cause."""
         if fault.absent and course._failed_at is not None and self._last_answered > course._failed_at:
-            return  # another was answered between its failures: they are its own
+            return  # another request was answered in between: its own text is the cause
         self._given_up += 1
         if self._given_up >= _IN_A_ROW and self._others_left:
             self.hopeless = self.hopeless or fault
@@ -235,7 +234,7 @@ class Health:
         self._away, self._pause, self._next = True, _FIRST_PAUSE, 0.0
         self._next_word = self._clock() + _FIRST_WORD
         log.warning(
-            "%s does not answer (%s); waiting for it for up to %g s ('patience'), with one request at a time",
+            "%s does not answer (%s); retrying for up to %g s ('patience'), with one request at a time",
             self._name, fault, self._patience,
         )  # fmt: skip
 
@@ -255,14 +254,14 @@ class Health:
         return self.expects_more or self._unsent > 0
 
     def _end(self, fault: Fault, *, sure: bool) -> None:
-        """Ask no more; but where no other request is left, these may be the ones that fail by their texts."""
+        """Send no more requests; if no others are left, only give up the failing ones, whose texts may be the cause."""
         if sure or self._others_left:
             self.hopeless = self.hopeless or fault
         else:
             self.resigned = True
 
     def _plan_next(self, most: float) -> None:
-        """When the next request may go out: later each time, but not past `most` seconds from now."""
-        if self._clock() >= self._next:  # else it is one that was under way already
+        """Plan the next request: with growing pauses, but at most `most` seconds from now."""
+        if self._clock() >= self._next:  # otherwise it was already under way
             self._next = self._clock() + min(self._pause * random.uniform(0.8, 1.0), max(most, 0.0))
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""What a run may have spent that no record shows: for answers that were not yet stored when it was killed."""
+"""Notes the money that a run may have spent on answers that were not yet stored when it was killed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tamis.llm.store import PATIENCE, tried_again
 
 log = logging.getLogger(__name__)
 _FIELDS = ("may_have_spent_without_a_record", "largest_answer")
-_PATIENCE_AT_END = 5.0  # seconds that storage is tried when the work has ended; the note is too large at worst
+_PATIENCE_AT_END = 5.0  # seconds of retries at the end; if they fail, the note is only too large
 
 
 class Ledger:
-    """A note beside a store, written before money is spent, so that a kill at any moment leaves it too large at worst.
+    """A note next to a store, written before money is spent. If a run is killed, its note is never too small.
 
-    Each run has a file of its own; those that its predecessors have left are counted as spent. A run that ends well
-    leaves none, unless it paid for answers of which no record is kept.
+    Each run has its own file. Files left by earlier runs count as spent. A run that ends normally leaves no file,
+    unless it paid for answers without a record.
 
     Args:
-        folder: of the store's notes.
-        scope: what the money is for, as the hash of a pool: notes of other scopes are not read.
-        step: money that is noted at a time; what a kill makes the note too large by, at most.
-        check: raises where the folder is not the one any more that it was.
-        older: folders with notes of earlier versions, which are read and not written.
+        folder: folder of the notes.
+        scope: what the money is for, such as the hash of a pool; notes of other scopes are not read.
+        step: amount noted at a time; after a kill the note is too large by at most this amount.
+        check: raises an error if the folder has been replaced.
+        older: folders with notes of earlier versions, which are read but not written.
 
-    `lost` is what those notes hold, `seen` what the largest answer of these runs has cost.
+    `lost` is the sum of the notes, `seen` the cost of the largest answer of those runs.
 
     Raises:
-        StorageError: when the folder cannot be read, or a note in it.
+        StorageError: when the folder, or a note in it, cannot be read.
     """
 
     def __init__(
@@ -61,34 +61,34 @@ class Ledger:
         self.seen = max((largest for _, largest in earlier), default=0.0)
 
     def cover(self, spent: float, largest: float) -> None:
-        """Make sure that the note covers `spent`, by this run and with what is set aside.
+        """Make sure that the note covers `spent`.
 
         Args:
-            spent: money.
-            largest: what the largest answer so far has cost, for the run that comes after this one.
+            spent: money spent by this run, plus what is set aside.
+            largest: cost of the largest answer so far, for the next run.
 
         Raises:
-            StorageError: when it cannot be written for ten minutes.
+            StorageError: when the note cannot be written for ten minutes.
         """
         if spent > self._granted:
             self._granted, self._largest = spent + self._step, largest
             self._write(self._granted - self._recorded)
 
     def paid(self, sample: str, attempt: int, cost: float) -> None:
-        """An answer has come."""
+        """Count an answer without a durable record."""
         with self._lock:
             self._unrecorded[sample, attempt] = cost
 
     def recorded(self, sample: str, attempt: int) -> None:
-        """An answer's record is durable. May be called by another thread."""
+        """Note that an answer's record is durable. May be called by another thread."""
         with self._lock:
             self._recorded += self._unrecorded.pop((sample, attempt), 0.0)
 
     def close(self, paid: float, under_way: float) -> None:
-        """Leave what of the money has no record: of answers, and of requests that nobody waits for any more.
+        """Leave a note of the money without a record: for answers, and for requests that are no longer awaited.
 
         Raises:
-            StorageError: when it cannot be written for ten minutes.
+            StorageError: when the note cannot be written for ten minutes.
         """
         left = paid - self._recorded + under_way
         try:
@@ -96,8 +96,8 @@ class Ledger:
                 self._write(left, _PATIENCE_AT_END)
             elif self._written:
                 remove(self._place)
-        except StorageError as error:  # no more than what ended the run; the earlier note is too large at worst
-            log.warning("what was spent stays noted as before: %s", error)
+        except StorageError as error:  # the earlier note stays; it is only too large
+            log.warning("the note of what was spent could not be updated and stays as it is: %s", error)
 
     def _write(self, amount: float, patience: float = PATIENCE) -> None:
         data = json.dumps(dict(zip(_FIELDS, (amount, self._largest), strict=True))).encode()
@@ -106,7 +106,7 @@ class Ledger:
             self._check()
             write_bytes(self._place, data)
 
-        tried_again(write, "what may be spent cannot be noted", patience if self._written else 0.0)
+        tried_again(write, "the note of what may be spent cannot be written", patience if self._written else 0.0)
         self._written = True
 
 
@@ -120,7 +120,7 @@ def _read(note: Location) -> tuple[float, float]:
     except (ValueError, LookupError, TypeError):
         pass
     raise StorageError(
-        f"{note} does not say how much money an earlier run may have spent",
+        f"{note} cannot be read; it should say how much money an earlier run may have spent",
         allowed=json.dumps(dict.fromkeys(_FIELDS, "NUMBER")),
-        action="delete it if that money need not count towards max_cost",
+        action="delete the file if that money need not count towards max_cost",
     )

@@ -1,4 +1,4 @@
-"""Limits: what may be sent per minute, and how many requests at once a service can bear."""
+"""Rate limits per minute, and the number of concurrent requests that a service can handle."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from types import TracebackType
 
 from tamis.llm.settings import LimitSettings
 
-_SAFETY = 0.99  # requests take different times to arrive; what was sent evenly comes in a little bunched
-_CUT = 0.7  # share of the concurrency that is left when the service cannot keep up
-_CUT_EVERY = 1.0  # seconds; the requests of one burst fail together and count once
-_FIRST = 16  # requests at once to begin with
-_ROUNDS = 2  # after which the increase doubles
-_TO_LEARN = 16  # answers after which it is known what requests take
-_UNKNOWN_SHARE = 2.0  # tokens of a prompt for each that was estimated, at most, before that is known
-_LOOK_AGAIN = 1.0  # seconds; what is to be waited for changes as answers come
+_SAFETY = 0.99  # requests that are sent evenly arrive slightly bunched
+_CUT = 0.7  # factor for the concurrency when the service is overloaded
+_CUT_EVERY = 1.0  # seconds; failures of one burst count once
+_FIRST = 16  # concurrent requests at the start
+_ROUNDS = 2  # rounds after which the increase doubles
+_TO_LEARN = 16  # answers after which token counts are learned
+_UNKNOWN_SHARE = 2.0  # before that, the largest expected ratio of actual to estimated prompt tokens
+_LOOK_AGAIN = 1.0  # seconds after which a wait is computed again, because answers change it
 
 
 class Bucket:
-    """A token bucket that in no minute gives out more than `per_minute`.
+    """A token bucket that never gives out more than `per_minute` in any minute.
 
-    It holds a second's worth, or the largest amount asked for so far if that is more, and refills at the rate that is
-    left of the limit. A debt (an amount that was larger than thought) is waited for.
+    Its capacity is the limit for one second, or the largest amount requested so far if that is more. It refills at the
+    rest of the limit. After a debt (an amount that was larger than estimated), the next amount has to wait.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = per_minute, clock
-        # Never all of the limit: nothing would be left to refill at.
+        # Never the whole limit, so that a refill rate remains.
         self._capacity = self._level = min(max(per_minute / 60, 1.0), per_minute / 2)
         self._seen, self._last_taken = clock(), float("-inf")
 
     def wait(self, amount: float) -> float:
-        """Seconds until `amount` may be taken; 0 is now. More than the limit may be taken by itself."""
+        """Seconds until `amount` may be taken; 0: now. An amount above the limit may be taken alone."""
         if amount > self._capacity:
             self._capacity = min(amount, self._limit / 2)
         rate = (self._limit - self._capacity) / 60 * _SAFETY
         now = self._clock()
         self._level = min(self._capacity, self._level + rate * (now - self._seen))
         self._seen = now
-        # What is more than the bucket can hold is taken beyond it: not in one minute with what was taken before.
+        # An amount above the capacity must not fall into the same minute as the amount before it.
         alone = self._last_taken + 60 / _SAFETY - now if amount > self._capacity else 0.0
         return max(0.0, alone, (min(amount, self._capacity) - self._level) / rate)
 
     def take(self, amount: float) -> None:
-        """Take `amount`; less than 0 gives back."""
+        """Take `amount`; a negative amount is given back."""
         self._level -= amount
         if amount > 0:
             self._last_taken = self._clock()
 
     def forget(self) -> None:
-        """Hold no more than a second's worth again: the amounts to come are smaller than those that were asked for."""
+        """Reset the capacity to the limit for one second, because later amounts are smaller."""
         self._capacity = min(max(self._limit / 60, 1.0), self._limit / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Tokens that were set aside for a request."""
+    """Tokens set aside for a request."""
 
     input: float
     output: float
 
 
 class Expected:
-    """How many tokens to set aside for requests: as many as the largest that were answered took.
+    """How many tokens to set aside for a request: as many as the largest one so far used.
 
-    What is set aside and not used comes back with the answer, so that too much costs little; too little is noticed only
-    when the limit is exceeded, by all that is under way. Until `_TO_LEARN` answers have come, twice the tokens of the
-    prompt as estimated and all that the answer may have are set aside.
+    Unused tokens come back with the answer, so setting aside too many costs little. Too few would only be noticed when
+    all requests under way exceed the limit. Until `_TO_LEARN` answers have arrived, twice the estimated prompt tokens
+    and the largest possible answer are set aside.
     """
 
     def __init__(self) -> None:
@@ -78,18 +78,18 @@ class Expected:
 
     @property
     def learned(self) -> bool:
-        """Whether enough answers have come."""
+        """Whether enough answers have arrived."""
         return self._answers >= _TO_LEARN
 
     def amounts(self, input_tokens: float, output_tokens: float, most_output_tokens: float) -> Amounts:
-        """What to set aside for a request that is thought to take so much."""
+        """What to set aside for a request with these estimates."""
         if self.learned:
             return Amounts(input_tokens * self._input_share, self._output)
         share = max(_UNKNOWN_SHARE, self._input_share)
         return Amounts(input_tokens * share, max(output_tokens, most_output_tokens, self._output))
 
     def learn(self, thought: float, input_tokens: float, output_tokens: float) -> None:
-        """What a request, whose prompt was thought to have `thought` tokens, took."""
+        """Learn the tokens of a request whose prompt was estimated at `thought` tokens."""
         self._answers += 1
         self._output = max(self._output, output_tokens)
         if thought:
@@ -97,10 +97,10 @@ class Expected:
 
 
 class RateLimits:
-    """All limits per minute of one service, kept in the order of asking."""
+    """All rate limits of one service; requests are admitted in order."""
 
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        given = (  # with what each counts of (request, input tokens, output tokens)
+        given = (  # with the weights of (requests, input tokens, output tokens)
             (settings.requests_per_minute, (1, 0, 0)),
             (settings.tokens_per_minute, (0, 1, 1)),
             (settings.input_tokens_per_minute, (0, 1, 0)),
@@ -114,10 +114,10 @@ class RateLimits:
     async def acquire(
         self, input_tokens: float, output_tokens: float, most_output_tokens: float, ended: asyncio.Event
     ) -> Amounts:
-        """Wait until a request may be sent that is thought to take so many tokens, or until `ended`: none is any more.
+        """Wait until a request with these estimates may be sent, or until `ended` is set.
 
         Returns:
-            What was set aside for it, for `settle`.
+            The tokens set aside for it, for `settle`.
         """
         async with self._turn:
             while not ended.is_set():
@@ -128,7 +128,7 @@ class RateLimits:
         return Amounts(0, 0)
 
     def take_now(self, input_tokens: float, output_tokens: float, most_output_tokens: float) -> Amounts | None:
-        """As `acquire`, if there is nothing to wait for."""
+        """Like `acquire`, but None if the request would have to wait."""
         amounts, wait = self._foreseen(input_tokens, output_tokens, most_output_tokens)
         if wait > 0:
             return None
@@ -136,19 +136,19 @@ class RateLimits:
         return amounts
 
     def _foreseen(self, *thought: float) -> tuple[Amounts, float]:
-        """What to set aside for a request, and in how many seconds that can be had."""
+        """The tokens to set aside for a request, and the seconds until they are available."""
         amounts = self._expected.amounts(*thought)
         waits = [bucket.wait(_weighed(w, 1, amounts.input, amounts.output)) for bucket, w in self._buckets]
         return amounts, max([self._closed_until - self._clock(), *waits])
 
     def settle(self, taken: Amounts, thought: float, input_tokens: int | None, output_tokens: int | None) -> None:
-        """An answer came: take what it took instead of what was set aside.
+        """Replace the tokens set aside for a request by those that it used.
 
         Args:
-            taken: what was set aside for it.
-            thought: tokens that its prompt was thought to have.
-            input_tokens: that the prompt had; None where the service does not say, as with the next.
-            output_tokens: that the answer had.
+            taken: tokens set aside for it.
+            thought: estimated prompt tokens.
+            input_tokens: actual prompt tokens; None if unknown.
+            output_tokens: actual answer tokens; None if unknown.
         """
         if input_tokens is None or output_tokens is None:
             return
@@ -160,7 +160,7 @@ class RateLimits:
         self._take(0, input_tokens - taken.input, output_tokens - taken.output)
 
     def close_for(self, seconds: float) -> None:
-        """Send nothing for so long: the service said so."""
+        """Send nothing for `seconds`, because the service asked for it."""
         self._closed_until = max(self._closed_until, self._clock() + seconds)
 
     def _take(self, requests: float, input_tokens: float, output_tokens: float) -> None:
@@ -169,7 +169,7 @@ class RateLimits:
 
 
 async def happens_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait so long at most for an event; whether it came."""
+    """Wait at most `seconds` for an event; return whether it happened."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()
@@ -182,11 +182,11 @@ def _weighed(weights: tuple[int, int, int], *amounts: float) -> float:
 
 
 class Gate:
-    """How many requests are under way at once: more while all goes well, fewer when the service cannot keep up.
+    """Limits concurrent requests: raises the limit while all goes well, and lowers it when the service is overloaded.
 
-    Doubles until the first sign of overload. From then on multiplicative decrease, and an increase that begins at one a
-    round and doubles every `_ROUNDS` rounds without another sign, as binary searches for a lost rate do in TCP's
-    successors: a service that is full is tried carefully, one that has recovered is at its old rate in few rounds.
+    The limit doubles until the first sign of overload. After that it falls by a factor, and rises by one per round at
+    first, with an increase that doubles every `_ROUNDS` rounds without overload. A busy service is thus probed
+    carefully, and a recovered one is back at its old rate within a few rounds.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -198,17 +198,17 @@ class Gate:
 
     @property
     def limit(self) -> int:
-        """How many may be under way now."""
+        """Most concurrent requests now."""
         return 1 if self._alone else int(self._limit)
 
     @property
     def within_reach(self) -> int:
-        """How many may be under way soon."""
+        """Most concurrent requests in the near future."""
         return max(int(self._limit), min(self._most, _FIRST))
 
     @property
     def alone(self) -> bool:
-        """Whether one at a time is let in, as the service is away; after that all begins anew."""
+        """Whether only one request at a time is admitted during an outage; afterwards the limit starts anew."""
         return self._alone
 
     @alone.setter
@@ -224,7 +224,7 @@ class Gate:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn  # whoever lets it in counts it
+            await turn  # counted by `_leave`
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._leave()
@@ -244,13 +244,13 @@ class Gate:
                 turn.set_result(None)
 
     def went_well(self) -> None:
-        """A request was answered."""
-        self._rounds += 1 / self._limit  # as many answers as may be under way are a round
+        """Note that a request was answered."""
+        self._rounds += 1 / self._limit  # a round has as many answers as the limit
         more = 1.0 if self._probing else min(1.0, 2.0 ** int(self._rounds / _ROUNDS) / self._limit)
         self._limit = min(self._most, self._limit + more)
 
     def overloaded(self) -> None:
-        """A request was not answered because there are too many."""
+        """Note that a request failed because of overload."""
         self._probing, self._rounds = False, 0.0
         if self._clock() - self._last_cut >= _CUT_EVERY:
             self._last_cut = self._clock()

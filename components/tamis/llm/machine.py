@@ -1,4 +1,4 @@
-"""What the runs of a machine's user share: the store of answers, and whose turn it is to ask."""
+"""What all runs of a user on one machine share: the store of answers, and locks so that equal runs take turns."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ from tamis.core.settings import hash_of
 from tamis.core.steps import Uri
 
 log = logging.getLogger(__name__)
-STORE = "TAMIS_STORE"  # names a folder for the answers of all runs whose settings name none
+STORE = "TAMIS_STORE"  # environment variable: the default folder for answers
 
 
 def place_of_answers(kind: Literal["ratings", "judging"], given: str | None, address: str | None = None) -> Uri:
-    """Where answers outlive the run that paid for them: what the settings say, else a folder for all runs.
+    """The folder of the store: the one in the settings, or else a folder for all runs.
 
-    That is `$TAMIS_STORE/<kind>`, else `$TAMIS_HOME/<kind>` (pods), else `tamis/<kind>` in the user's data
-    (`$XDG_DATA_HOME`, or `~/.local/share`): no cache, since answers cost money.
+    The latter is `$TAMIS_STORE/<kind>`, else `$TAMIS_HOME/<kind>` (in pods), else `tamis/<kind>` in the user's data
+    folder (`$XDG_DATA_HOME`, or `~/.local/share`). It is not a cache folder, because answers cost money.
 
     Args:
-        kind: of the answers.
-        given: what the settings say.
-        address: of the service that answers, where settings name one. Servers of a user's own often give all that they
-            serve one name: in the folder for all runs, each address has a folder of its own.
+        kind: kind of the answers.
+        given: the store in the settings.
+        address: address of the service in the settings. Local servers often serve different models under one name, so
+            in the folder for all runs each address has its own folder.
 
     Raises:
-        StorageError: when the user has no home.
+        StorageError: when the user has no home folder.
     """
     if given is not None:
         return given
     folder = os.path.expanduser(os.environ.get(STORE, ""))
     if not folder and (home := os.environ.get("TAMIS_HOME")):
         return Path(home, kind)
-    parts = [kind] if address is None else [kind, hash_of(address)[:16]]  # an address may hold what is secret
+    parts = (
+        [kind] if address is None else [kind, hash_of(address)[:16]]
+    )  # hashed, because an address may contain secrets
     return "/".join([folder, *parts]) if folder and "://" in folder else Path(folder or user_data(), *parts)
 
 
 def store_of_run(home: Path) -> str | None:
-    """Where a whole run on this machine keeps answers, unless its settings name a place: where all runs do.
+    """The store of a whole run on this machine, unless its settings name one: the folder for all runs.
 
-    None: in the run's own folder `home`, as version 0.1 did. They were paid for: such a run stays with them.
+    None means the run's own folder `home`, if version 0.1 has left answers there that were paid for.
 
     Raises:
-        StorageError: when the user has no home.
+        StorageError: when the user has no home folder.
     """
     if given := os.environ.get(STORE):
         return os.path.expanduser(given)
@@ -56,10 +58,10 @@ def store_of_run(home: Path) -> str | None:
 
 
 def user_data() -> Path:
-    """The folder of this user's data on this machine.
+    """The folder for this user's data on this machine.
 
     Raises:
-        StorageError: when the user has no home.
+        StorageError: when the user has no home folder.
     """
     if folder := os.environ.get("XDG_DATA_HOME"):
         return Path(folder).expanduser() / "tamis"
@@ -67,19 +69,19 @@ def user_data() -> Path:
         return Path.home() / ".local" / "share" / "tamis"
     except RuntimeError:
         raise StorageError(
-            "this user has no home folder, where answers that are paid for would be kept",
-            action=f"set {STORE} to a folder that lasts, or the setting 'store'",
+            "this user has no home folder to keep answers in",
+            action=f"set {STORE} to a permanent folder, or set 'store'",
         ) from None
 
 
 @contextmanager
 def one_at_a_time(who: str, *what: Any) -> Iterator[None]:
-    """Let one process of this machine at a time ask about something; the others find it answered when it is their turn.
+    """Let equal runs on this machine take turns, so that later ones find the answers of the first in the store.
 
-    The system ends the turn of a process that dies. Where this user has no folder for locks, nobody waits.
+    The system releases the lock of a process that dies. Without a folder for locks, nothing is locked.
 
     Args:
-        who: for the log.
+        who: name for the log.
         what: JSON values that are equal for equal work.
     """
     with ExitStack() as stack:
@@ -90,8 +92,8 @@ def one_at_a_time(who: str, *what: Any) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("%s: another run asks the same; waiting for its answers (%s)", who, file.name)
+                log.info("%s: an equal run is in progress; waiting for it to end (%s)", who, file.name)
                 fcntl.flock(file, fcntl.LOCK_EX)
         except (OSError, StorageError) as error:  # no home, or a file system without locks
-            log.warning("%s: an equal run at the same time would pay twice, nothing can be locked: %s", who, error)
+            log.warning("%s: no lock is possible, so an equal run at the same time would pay twice: %s", who, error)
         yield

@@ -1,4 +1,4 @@
-"""What a record says of an answer that was read, or could not be; and those that were not understood, read anew."""
+"""Fields of records for failed and unreadable answers, and reading stored answers again with a newer version."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tamis.llm.backend import Answer
 from tamis.llm.replies import Reply, reply_of
 from tamis.llm.thoughts import ADVICE, split
 
-_LONGEST = 20_000  # characters of an answer that is kept to be read anew; a part of one could say something else
+_LONGEST = 20_000  # characters of an unreadable answer that is stored; a part of a longer one could mean something else
 _USED_UP = f"thoughts took all tokens: {ADVICE}"
 R = TypeVar("R", bound=BaseModel)
 
 
 def failed(answer: Answer) -> dict[str, Any]:
-    """The fields of a record of which there is no answer."""
+    """The fields of a record without an answer."""
     return {"status": answer.problem, "error": answer.error, "raw": answer.raw}
 
 
 def unparsable(answer: Answer, error: UnparsableError) -> dict[str, Any]:
-    """The fields of a record whose answer is not in its form; its text is kept."""
+    """The fields of a record whose answer cannot be read; its text is stored."""
     reason = error.problem
     if answer.cut:
         reason = _USED_UP if _only_thoughts(answer) else f"cut off: {reason}"
@@ -33,7 +33,7 @@ def unparsable(answer: Answer, error: UnparsableError) -> dict[str, Any]:
 
 
 def no_answer(answer: Answer, finish: str = "stop") -> str:
-    """Why there is nothing in an answer of free text."""
+    """Why an answer of free text is empty."""
     if not answer.cut:
         said = "thoughts only" if _only_thoughts(answer) else "nothing"
         return f"no answer: {said} (finish_reason {finish})"
@@ -41,17 +41,17 @@ def no_answer(answer: Answer, finish: str = "stop") -> str:
 
 
 def forgiven(answer: Answer, leniencies: Iterable[str]) -> str | None:
-    """The names of all that was forgiven, for a record."""
+    """The names of all leniencies, for a record."""
     return ", ".join(dict.fromkeys((*answer.leniencies, *leniencies))) or None
 
 
 def counted(lenient: Iterable[str | None]) -> dict[str, int]:
-    """How many answers each leniency was for, of the fields that `forgiven` made."""
+    """The number of answers by leniency, from fields made by `forgiven`."""
     return dict(sorted(Counter(chain.from_iterable(one.split(", ") for one in lenient if one)).items()))
 
 
 def anew(record: R, read: Callable[[Answer, int, R | None], R]) -> R:
-    """The record, as this version reads what it holds; unchanged where that is nothing, or is still not understood."""
+    """Read the stored answer of a record again; the same record if it has none, or it is still unreadable."""
     kept: Any = record
     answer = _held(kept)
     if answer is None:
@@ -59,7 +59,7 @@ def anew(record: R, read: Callable[[Answer, int, R | None], R]) -> R:
     found: Any = read(answer, kept.attempts, None)
     if found.status != "ok":
         return record
-    # What it took stays what it was.
+    # Token counts and attempts stay as they were.
     stays = {
         name for name in type(record).model_fields if name.endswith("_tokens") or name in ("attempts", "shortened")
     }

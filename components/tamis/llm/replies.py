@@ -1,4 +1,4 @@
-"""What a service sent, read for what it is: an answer, an error, or what was paid for and is not understood."""
+"""Reads the responses of services: answers, errors, and paid responses that are not understood."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tamis.core.secrets import masked
 from tamis.llm.faults import Fault, fault_in_answer, shortened, storable
 from tamis.llm.usage import usage_of
 
-# What services call the end of an answer that their moderation stopped, and of one that a fault of theirs stopped.
+# Values of finish_reason for answers that were stopped by moderation, and by a fault of the service.
 _MODERATED = {"content_filter", "sensitive", "safety", "prohibited_content", "blocklist", "moderation", "refusal"}
 _BROKEN_OFF = {"error", "insufficient_system_resource", "abort"}
-_LONGEST_RAW = 50_000  # characters of a body that is kept as it came
+_LONGEST_RAW = 50_000  # characters of a response that is stored unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,16 @@ class Reply:
     """A service's answer.
 
     Attributes:
-        text: what the model wrote; may be empty.
+        text: the answer; may be empty.
         finish: why it ended: "stop", "length", "content_filter", …
-        refusal: the words of a refusal, where the service marks one.
-        logprobs: one entry per token of the answer with `token`, `logprob`, `top_logprobs`; empty if not asked for.
-        prompt_tokens: as counted by the service; None where it does not say.
-        completion_tokens: likewise; those of thoughts included.
-        cached_tokens: tokens of the prompt that the service had in its cache.
-        reasoning_tokens: tokens of the answer that are thoughts.
-        thoughts: what the model thought before it answered, where the service gives that apart from the answer.
-        raw: the body as it came, where it was paid for and holds no answer that is understood.
+        refusal: text of a refusal, if the service marks one.
+        logprobs: one entry per token of the answer with `token`, `logprob`, `top_logprobs`; empty if not requested.
+        prompt_tokens: as counted by the service; None if not reported.
+        completion_tokens: likewise, including reasoning.
+        cached_tokens: prompt tokens that the service had in its cache.
+        reasoning_tokens: answer tokens that are reasoning.
+        thoughts: the model's thoughts, if the service returns them separately.
+        raw: the response, if it was paid for but has no answer that is understood.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Reply:
 
     @property
     def moderated(self) -> bool:
-        """Whether the service's moderation left no answer, or not the whole of it."""
+        """Whether moderation removed the answer, or a part of it."""
         return self.refusal is not None or self.finish.lower() in _MODERATED
 
 
@@ -71,7 +71,7 @@ def reply_of(content: bytes, parameters: frozenset[str] = frozenset(), patience:
 
 def reply_in(body: Any, parameters: frozenset[str] = frozenset(), patience: float = inf) -> Reply | Fault:
     """Read a chat completion, as parsed JSON."""
-    if isinstance(body, list) and len(body) == 1:  # as Gemini sends its errors
+    if isinstance(body, list) and len(body) == 1:  # the form of Gemini's errors
         body = body[0]
     if not isinstance(body, Mapping):
         return Fault("bad response", "JSON, but no chat completion")
@@ -91,7 +91,7 @@ def reply_in(body: Any, parameters: frozenset[str] = frozenset(), patience: floa
         return Fault("server error", f"the answer was broken off: finish_reason {shortened(finish)}")
     if not choice and not body.get("usage"):
         return Fault("bad response", "JSON, but no chat completion")
-    # Null is no answer. What stands there else, and gives no text, is an answer that we cannot read.
+    # Null is no answer. Other content without text is an answer that cannot be read.
     if not known or (not message and content is None and choices != []):
         return Reply("", finish, raw=_raw(body), **counts)
     if not choice:
@@ -106,11 +106,11 @@ def reply_in(body: Any, parameters: frozenset[str] = frozenset(), patience: floa
     )
 
 
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")  # fields of a message, by the kind of server
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")  # names of this field by kind of server
 
 
 def _raw(body: Mapping[str, Any]) -> str:
-    """A body as text; without probabilities, which may be a hundred times as long as the answer."""
+    """A response as text, without probabilities, which may be a hundred times as long as the answer."""
     choices = body.get("choices")
     if isinstance(choices, list):
         short = [
@@ -126,16 +126,16 @@ def _kept(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Text, or that of an object around it."""
+    """A text, or the text inside an object."""
     if isinstance(value, Mapping):
         value = next((value[name] for name in ("text", "content", "value") if isinstance(value.get(name), str)), None)
     return value if isinstance(value, str) else ""
 
 
 def _parts(content: Any) -> tuple[str, str, str, bool]:
-    """Answer, thoughts and refusal in a message's content, which is text, one part, or a list of parts, or nothing.
+    """Answer, thoughts and refusal in a message's content, which is text, a part, a list of parts, or null.
 
-    The last is whether there is none among them of which nothing is known, or text in spite of it.
+    The last value is false if there are parts of unknown kinds and no text.
     """
     found: dict[str, list[str]] = {"answer": [], "thoughts": [], "refusal": []}
     known = True
@@ -164,7 +164,7 @@ def _logprobs(value: Any) -> list[dict[str, Any]]:
 
 
 def _blocked(body: Mapping[str, Any]) -> bool:
-    """Whether a body without a choice tells that moderation is why."""
+    """Whether a response without a choice says that moderation is the reason."""
     feedback = body.get("promptFeedback") or body.get("prompt_feedback")
     if isinstance(feedback, Mapping) and (feedback.get("blockReason") or feedback.get("block_reason")):
         return True

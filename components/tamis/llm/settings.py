@@ -1,4 +1,4 @@
-"""Who is asked: what every backend says of itself, models that run here, services and their limits."""
+"""Settings of the engines that answer prompts: base classes for all backends, local models and services."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class BackendSettings(Settings, ABC):
-    """Base of the settings of every backend; what the class says of it is all that the rest of Tamis knows of it.
+    """Base class of the settings of every backend. The rest of Tamis knows a backend only by this class.
 
-    A subclass has `kind`, a Literal of its name. One whose model runs here is a `LocalModelSettings`, one with OpenAI's
-    interface a `ServiceSettings`, too.
+    A subclass has `kind`, a Literal with its name. A backend whose model runs in this process is a
+    `LocalModelSettings`; one with OpenAI's interface is also a `ServiceSettings`.
 
     Attributes:
-        PACKAGES: packages that it imports, to the extras of Tamis that bring them; `tamis doctor` looks for them.
+        PACKAGES: the packages that it imports, mapped to the extras of Tamis that install them, for `tamis doctor`.
         PRICED: whether its tokens cost money.
-        NOT_OF_ANSWERS: names of settings on which answers do not depend; they are no part of `Backend.identity`.
-        JOURNALED: whether it answers much later, by jobs that go on when this process ends. The engine then has
-            `remember_in`, which takes the journal that it notes them in.
+        NOT_OF_ANSWERS: names of settings that do not affect answers; `Backend.identity` does not contain them.
+        JOURNALED: whether it answers by jobs that may take a day and continue when this process ends. The engine then
+            has a method `remember_in`, which takes the journal for these jobs.
     """
 
     PACKAGES: ClassVar[Mapping[str, str]] = {}
@@ -46,7 +46,7 @@ class BackendSettings(Settings, ABC):
 
     @abstractmethod
     def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
-        """The engine that answers; `style` is the chat template of models that run here.
+        """Open the engine; `style` is the chat template of local models.
 
         Raises:
             ModelError: when its model cannot be used.
@@ -54,35 +54,39 @@ class BackendSettings(Settings, ABC):
         """
 
     def check(self) -> None:
-        """Look for what a request needs, such as a key, before anything is spent.
+        """Check what a request needs, such as a key, before anything is spent.
 
         Raises:
-            TamisError: when it is not there.
+            TamisError: when something is missing.
         """
 
 
 class LocalModelSettings(BackendSettings, ABC):
-    """Base of the settings of backends whose model runs in this process: its files enter a step's key."""
+    """Base class of backends whose model runs in this process; the model's files are part of a step's key."""
 
-    model: HubModel = Field(min_length=1, description="chat model: a hub name, or a folder in Hugging Face layout")
-    revision: str | None = Field(None, description="commit or tag of the hub model")
+    model: HubModel = Field(
+        min_length=1, description="chat model: a name on the Hugging Face Hub, or a folder in its layout"
+    )
+    revision: str | None = Field(None, description="commit or tag of a model on the hub")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
 
 
 class LimitSettings(Settings):
-    """What the service allows in any minute; null is no limit."""
+    """Rate limits of a service, per minute; null: no limit."""
 
-    requests_per_minute: int | None = Field(None, ge=1, description="requests, those that fail included")
+    requests_per_minute: int | None = Field(None, ge=1, description="requests, including failed ones")
     tokens_per_minute: int | None = Field(None, ge=1, description="tokens of prompts and answers together")
     input_tokens_per_minute: int | None = Field(None, ge=1, description="tokens of prompts")
     output_tokens_per_minute: int | None = Field(None, ge=1, description="tokens of answers")
 
 
 class AzureSettings(Settings):
-    """What Azure OpenAI wants beside the endpoint, which is `base_url`."""
+    """Settings for Azure OpenAI, in addition to the endpoint in `base_url`."""
 
-    api_version: str = Field(min_length=1, description="as in 2024-10-21")
-    deployment: str | None = Field(None, min_length=1, description="name of the deployment; the model's if not given")
+    api_version: str = Field(min_length=1, description="version of the API, such as 2024-10-21")
+    deployment: str | None = Field(
+        None, min_length=1, description="name of the deployment; default: the name of the model"
+    )
 
 
 class ServiceSettings(Settings):
@@ -91,60 +95,63 @@ class ServiceSettings(Settings):
     PACKAGES: ClassVar[Mapping[str, str]] = {"openai": "openai"}
     PRICED: ClassVar[bool] = True
 
-    model: str = Field(min_length=1, description="the model's name at the service")
+    model: str = Field(min_length=1, description="name of the model at the service")
     base_url: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="address up to and with /v1, Azure's endpoint with azure; OpenAI's if not given",
+        description="address of the endpoint, including /v1, or with azure the Azure endpoint; default: OpenAI's",
     )
-    azure: AzureSettings | None = Field(None, description="given for Azure OpenAI")
+    azure: AzureSettings | None = Field(None, description="settings for Azure OpenAI; null for other services")
     api_key_env: str | None = Field(
         "OPENAI_API_KEY",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="NAME of the environment variable with the key; null where the service wants none",
+        description="NAME of the environment variable with the key; null if the service needs none",
     )
-    limits: LimitSettings = Field(LimitSettings(), description="what the service allows in any minute")
+    limits: LimitSettings = Field(LimitSettings(), description="rate limits of the service, per minute")
     concurrency: int = Field(
-        64, ge=1, le=4096, description="most requests under way at once; fewer while the service cannot keep up"
+        64, ge=1, le=4096, description="most concurrent requests; fewer are sent while the service is overloaded"
     )
     timeout: float = Field(
-        120.0, gt=0, description="seconds that one request may take, from its start to its last byte"
+        120.0, gt=0, description="seconds that one request may take, up to the last byte of its answer"
     )
     tries: int = Field(
         8,
         ge=1,
         le=100,
-        description="how often a request is sent that meets technical faults while others are answered; batches know "
-        "patience only",
+        description="how often a request is sent that fails for technical reasons while others are answered; does not "
+        "apply to batches",
     )
     patience: float = Field(
         600.0,
         ge=0,
-        description="seconds that a request waits through faults and limits, and the whole run for a service away",
+        description="seconds that a request is retried after technical faults, and that a run waits for a service that "
+        "is down",
     )
 
     max_thinking_tokens: int | None = Field(
         None,
         ge=0,
-        description="tokens that a model may think for, beside those of its answer; if not given, 4096 for models that "
-        "are known by name to think first, unless `extra` stops them, and 0 for others",
+        description="tokens for reasoning, in addition to the answer; default: 4096 for models whose name is known to "
+        "be that of a reasoning model, unless `extra` turns reasoning off, and 0 for others",
     )
 
     @model_validator(mode="after")
     def _reachable(self) -> ServiceSettings:
         if self.base_url is not None and "@" in self.base_url.partition("://")[2].partition("/")[0]:
-            raise ValueError("'base_url' holds a user or a password, which artifacts would show; use api_key_env")
+            raise ValueError(
+                "'base_url' contains a user or a password, which would appear in artifacts; use api_key_env"
+            )
         if self.azure is not None and self.base_url is None:
-            raise ValueError("with azure, 'base_url' must name the endpoint, as in https://NAME.openai.azure.com")
+            raise ValueError("with azure, 'base_url' must be the endpoint, as in https://NAME.openai.azure.com")
         return self
 
     @property
     def asked_model(self) -> str:
-        """What the request names as its model: on Azure the deployment."""
+        """The model in a request: on Azure the deployment."""
         return self.azure.deployment or self.model if self.azure else self.model
 
     def check(self) -> None:
-        """Look for the key and the package.
+        """Check for the key and the package.
 
         Raises:
             SettingsError: when the key's environment variable is not set.
@@ -158,40 +165,39 @@ class ServiceSettings(Settings):
         """The key from the environment.
 
         Raises:
-            SettingsError: when the variable is not set, or holds what cannot be a key.
+            SettingsError: when the variable is not set, or its value cannot be a key.
         """
         if self.api_key_env is None:
             return "none"
         key = os.environ.get(self.api_key_env, "").strip()
-        if not key.isalpha():  # a word such as "anything", for a server that wants any key, stands in many texts
+        if not key.isalpha():  # a word such as "anything" is no secret, and occurs in many texts
             know(key)
         if not key:
             raise SettingsError(
-                f"the environment variable {self.api_key_env} (api_key_env), which holds the key of the service, is "
-                "not set",
-                allowed="the NAME of a variable that holds the key, or null for a service that wants none",
-                action=f"set {self.api_key_env}; in a cluster, from a Secret",
+                f"the environment variable {self.api_key_env} (api_key_env) for the key of the service is not set",
+                allowed="the NAME of a variable with the key, or null for a service that needs none",
+                action=f"set {self.api_key_env}; on a cluster, from a Secret",
             )
         if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
-            # Else the network's library shows the header that it refuses, key and all.
+            # Otherwise the HTTP library would show the invalid header, including the key.
             raise SettingsError(
-                f"the environment variable {self.api_key_env} (api_key_env) holds what no key can be: white space, "
-                "line breaks or letters beyond ASCII",
-                action="look for a second line, or quotation marks, in the file or Secret that it comes from",
+                f"the environment variable {self.api_key_env} (api_key_env) contains characters that no key has: white "
+                "space, line breaks or non-ASCII letters",
+                action="check the file or Secret that it comes from for a second line or quotation marks",
             )
         return key
 
 
 class PriceSettings(Settings):
-    """What a service takes, in US dollars or any other money."""
+    """Prices of a service, in US dollars or any other currency."""
 
-    input: float = Field(ge=0, description="for 1,000,000 tokens of prompts")
-    output: float = Field(ge=0, description="for 1,000,000 tokens of answers")
+    input: float = Field(ge=0, description="price of 1,000,000 prompt tokens")
+    output: float = Field(ge=0, description="price of 1,000,000 answer tokens")
     cached_input: float | None = Field(
-        None, ge=0, description="for 1,000,000 tokens of prompts that the service has in its cache; null: as input"
+        None, ge=0, description="price of 1,000,000 cached prompt tokens; null: as input"
     )
     reasoning: float | None = Field(
-        None, ge=0, description="for 1,000,000 tokens of reasoning; null: as output, whose part they are"
+        None, ge=0, description="price of 1,000,000 reasoning tokens, which are part of the answer; null: as output"
     )
 
     def of(
@@ -201,7 +207,7 @@ class PriceSettings(Settings):
         cached_tokens: float = 0,
         reasoning_tokens: float = 0,
     ) -> float:
-        """The price of so many tokens: cached ones are a part of the prompt's, reasoning a part of the answer's."""
+        """The price of these tokens; cached tokens are part of the prompt, reasoning tokens are part of the answer."""
         cached = self.input if self.cached_input is None else self.cached_input
         reasoning = self.output if self.reasoning is None else self.reasoning
         prompt = (prompt_tokens - cached_tokens) * self.input + cached_tokens * cached
@@ -209,7 +215,7 @@ class PriceSettings(Settings):
 
     @property
     def highest_output(self) -> float:
-        """For 1,000,000 tokens of an answer of which nothing is known."""
+        """The highest price of 1,000,000 answer tokens of any kind."""
         return max(self.output, self.reasoning or 0.0)
 
 
@@ -218,7 +224,7 @@ BudgetShare = Annotated[
     Field(
         gt=0,
         exclude_if=lambda share: share is None,
-        description="its share of a run's `budget`, which the run sets; it holds as max_cost does",
+        description="share of a run's `budget`, set by the run; works like max_cost",
     ),
 ]
-"""Of a rater, or of a match."""
+"""The share of the run's budget for a rater or a match."""

@@ -1,4 +1,4 @@
-"""Many requests at once, from a plain iterator to a plain iterator; the event loop runs in a thread of its own."""
+"""Sends many concurrent requests, from a plain iterator to a plain iterator; the event loop runs in its own thread."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Job = TypeVar("Job")
 Request = TypeVar("Request", contravariant=True)
 Outcome = TypeVar("Outcome")
 Answered = TypeVar("Answered", covariant=True)
-_TOGETHER = 16  # requests handed over at once: waking the other thread costs more than a request's own work here
+_TOGETHER = 16  # requests handed over together, because waking the other thread costs more than a request
 
 
 class Asker(Protocol[Request, Answered]):
-    """Answers one request at a time, many at once. Made and used inside one event loop."""
+    """Answers requests, many of them concurrently. Made and used inside one event loop."""
 
     async def __aenter__(self) -> Any:
-        """Get ready."""
+        """Prepare."""
 
     async def __aexit__(self, *details: Any) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
     async def ask(self, request: Request, /) -> Answered:
         """The answer to one request."""
@@ -36,12 +36,12 @@ class Asker(Protocol[Request, Answered]):
 def stream(
     settings: ServiceSettings, jobs: Iterator[Job], call: Callable[[Job], Call], ahead: int = 2
 ) -> Iterator[list[tuple[Job, Reply | Fault]]]:
-    """Ask a service for all of `jobs`, many at once, of which `ahead` are read for each that may be under way.
+    """Send all of `jobs` to a service; `ahead` jobs are read per concurrent request.
 
     See `Asking.stream`.
 
     Raises:
-        ServiceError: when the service answers nobody; what was answered until then has been yielded.
+        ServiceError: when the service answers no request; earlier answers have been yielded.
         MissingExtraError: when the package openai is not installed.
         SettingsError: when the key's environment variable is not set.
     """
@@ -56,12 +56,12 @@ def stream(
         clients[0].expects_more = False
 
     with Asking[Call, "Reply | Fault"](make) as asking:
-        # Few are read before it is known how many at once the service bears, and whether its answers are of use.
+        # At first only few jobs are read: it is unknown how many the service can handle, and whether its answers help.
         yield from asking.stream(all_jobs(), call, ahead=lambda: ahead * clients[0].at_once)
 
 
 class Asking(Generic[Request, Outcome]):
-    """A thread with an event loop and an asker in it. A context manager; or `start`, and `close` some time."""
+    """A thread with an event loop and an asker in it. Use it as a context manager, or call `start` and `close`."""
 
     def __init__(self, make: Callable[[], Asker[Request, Outcome]]) -> None:
         self._make = make
@@ -73,22 +73,22 @@ class Asking(Generic[Request, Outcome]):
     def stream(
         self, jobs: Iterator[Job], call: Callable[[Job], Request], *, ahead: Callable[[], int]
     ) -> Iterator[list[tuple[Job, Outcome]]]:
-        """Ask for all of `jobs`.
+        """Send all of `jobs`.
 
-        `jobs` is read in the caller's thread and only as far as requests can be sent soon, so that it may depend on
-        answers that came before and may end early.
+        `jobs` is read in the caller's thread, and only as far as requests can be sent soon. It may therefore depend on
+        earlier answers, and end early.
 
         Args:
-            jobs: what is asked, of the caller's own kind.
+            jobs: jobs of any type.
             call: makes the request of a job; called in the caller's thread.
-            ahead: gives how many jobs may be read that are not answered.
+            ahead: returns how many unanswered jobs may be read.
 
         Yields:
-            Jobs with their outcomes, in the order of answering: at once those that came together.
+            Jobs with their outcomes, in the order of arrival; outcomes that arrive together are yielded together.
 
         Raises:
-            ServiceError: when the asker did, once all that was under way has been yielded.
-            Exception: whatever else the asker raised, at once.
+            ServiceError: if the asker raised it, after all requests under way have been yielded.
+            Exception: any other exception of the asker, at once.
         """
         pending, failure, ended = 0, None, False
         while True:
@@ -121,10 +121,10 @@ class Asking(Generic[Request, Outcome]):
             raise failure
 
     def start(self) -> None:
-        """Make the asker.
+        """Start the thread, and make the asker.
 
         Raises:
-            Exception: what making it raised.
+            Exception: if the asker cannot be made.
         """
         self._thread.start()
         if (error := self._ready.get()) is not None:
@@ -132,7 +132,7 @@ class Asking(Generic[Request, Outcome]):
             raise error
 
     def close(self) -> None:
-        """End what is under way, and the thread."""
+        """Cancel all requests under way, and end the thread."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -162,7 +162,7 @@ class Asking(Generic[Request, Outcome]):
     def _begin(self, group: Sequence[tuple[Any, Request]]) -> None:
         for job, request in group:
             task = self._loop.create_task(self._ask(job, request))
-            self._tasks.add(task)  # the loop itself holds them weakly
+            self._tasks.add(task)  # the loop holds only weak references
             task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, job: Any, request: Request) -> None:
@@ -175,7 +175,7 @@ class Asking(Generic[Request, Outcome]):
         self._done.put((job, outcome))
 
     def _take(self) -> Iterator[tuple[Any, Outcome | BaseException]]:
-        """What is done; waits for the first."""
+        """The finished requests; waits for the first one."""
         yield self._done.get()
         while not self._done.empty():
             yield self._done.get()

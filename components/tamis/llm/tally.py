@@ -1,4 +1,4 @@
-"""What became of samples that a model was asked about: counts by status and by kind of error, and the tokens."""
+"""Counts of records by status and by kind of error, and of tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Tally(Generic[R]):
-    """Counts records as they come."""
+    """Counts records as they arrive."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -34,38 +34,38 @@ class Tally(Generic[R]):
 
     @property
     def total(self) -> int:
-        """Samples, answered or not."""
+        """Number of samples, answered or not."""
         return self.statuses.total()
 
     @property
     def failures(self) -> int:
-        """Samples without an answer."""
+        """Number of samples without an answer."""
         return self.total - self.statuses["ok"]
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of all prompts."""
+        """Number of prompt tokens."""
         return self.tokens["prompt_tokens"]
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens of all answers."""
+        """Number of answer tokens."""
         return self.tokens["completion_tokens"]
 
     def table_of_errors(self) -> str:
-        """One line per kind of error: how many, the status, and an example; the most frequent first."""
+        """One line per kind of error, most frequent first: the count, the status and an example."""
         ordered = sorted(self.errors.items(), key=lambda item: (-item[1], item[0]))
         return "\n".join(f"  {count:>7}  {kind[0]:<10}  {self._examples[kind]}" for kind, count in ordered)
 
 
 class Speed:
-    """Tokens per second since it was made."""
+    """Tokens per second since this object was made."""
 
     def __init__(self) -> None:
         self._start, self._tokens = time.monotonic(), 0
 
     def after(self, records: Sequence[Record]) -> str:
-        """The speed, so many records later; empty where the backend counts no tokens."""
+        """The speed including `records`, in words; empty if the backend counts no tokens."""
         self._tokens += sum((record.prompt_tokens or 0) + (record.completion_tokens or 0) for record in records)
         seconds = time.monotonic() - self._start
         return f"{self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""

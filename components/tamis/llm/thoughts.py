@@ -1,4 +1,4 @@
-"""Models that think before they answer: where their thoughts end, and which models they are."""
+"""Reasoning models: recognizes them by name, and separates their thoughts from their answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-TOKENS = 4096  # that a model may think for, where nothing else is said
+TOKENS = 4096  # default limit of reasoning tokens
 ADVICE = (
     "give it more by max_thinking_tokens (or max_new_tokens), or stop it from thinking where the server can: "
     "extra: {chat_template_kwargs: {enable_thinking: false}}"
@@ -16,7 +16,7 @@ _OPEN = re.compile(
     re.I,
 )
 _FINAL = "<|channel|>final<|message|>"  # before the answer, in the format of gpt-oss
-_BARE = "</think>"  # where the chat template has written the opening tag, it is not in the answer
+_BARE = "</think>"  # if the chat template contains the opening tag, the answer does not
 _THINKING = re.compile(
     r"\bo[1345](?![\w.])|gpt-5|gpt-oss|deepseek-?r\d|\br1\b|qwq|qwen-?3|magistral|gemini-?(?:2\.5|[3-9])|glm-(?:4\.[5-9]|z1)"
     r"|kimi-k2\.?\d*-thinking|minimax-m\d|grok-(?:3-mini|4)|seed-oss|nemotron|think|reason",
@@ -28,7 +28,7 @@ _NOT_THINKING = re.compile(
 
 
 def split(text: str) -> tuple[str, str]:
-    """The thoughts in front of an answer, and the answer behind them; it is empty where the thoughts do not end."""
+    """The thoughts and the answer after them; the answer is empty if the thoughts do not end."""
     if _FINAL in text:
         thoughts, _, answer = text.partition(_FINAL)
         return thoughts, answer.partition("<|")[0]
@@ -43,7 +43,7 @@ def split(text: str) -> tuple[str, str]:
 
 
 def thinks(model: str, extra: Mapping[str, Any]) -> bool:
-    """Whether a model is known by its name to think first, and the request's `extra` fields do not stop it."""
+    """Whether a model is a reasoning model by its name, and the request's `extra` fields do not turn reasoning off."""
     template = extra.get("chat_template_kwargs")
     reasoning, thinking = extra.get("reasoning"), extra.get("thinking")
     stopped = (

@@ -1,4 +1,4 @@
-"""What a service says an answer took: its `usage`, in the forms that services give it."""
+"""Reads the token counts that services report (`usage`), in their different forms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-_MOST = 100_000_000  # tokens of one request that are believed; more is no count
+_MOST = 100_000_000  # tokens of one request; a higher count is ignored
 _PROMPT, _COMPLETION = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 _OF_PROMPT = ("prompt_tokens_details", "input_tokens_details")
 _OF_COMPLETION = ("completion_tokens_details", "output_tokens_details")
@@ -17,10 +17,10 @@ class Usage:
     """Tokens of one request.
 
     Attributes:
-        prompt_tokens: of the prompt, cached ones included; None where it is not said, or in no known way.
-        completion_tokens: of the answer, its reasoning included; likewise.
-        cached_tokens: of the prompt, those that the service had in its cache; never more than the prompt's.
-        reasoning_tokens: of the answer, those of its reasoning; never more than the answer's.
+        prompt_tokens: prompt tokens, including cached ones; None if not reported in a known form.
+        completion_tokens: answer tokens, including reasoning; likewise.
+        cached_tokens: prompt tokens that the service had in its cache; at most the prompt tokens.
+        reasoning_tokens: answer tokens that are reasoning; at most the answer tokens.
     """
 
     prompt_tokens: int | None = None
@@ -29,7 +29,7 @@ class Usage:
     reasoning_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        """That of two requests; what one of them does not say counts as nothing."""
+        """The sum of two requests; unknown counts are 0."""
         return Usage(
             (self.prompt_tokens or 0) + (other.prompt_tokens or 0),
             (self.completion_tokens or 0) + (other.completion_tokens or 0),
@@ -39,16 +39,16 @@ class Usage:
 
 
 def usage_in(outcome: Any) -> Usage:
-    """The tokens of a reply, a fault or an answer, which have the fields of `Usage`."""
+    """The token counts of a reply, a fault or an answer."""
     return Usage(*(getattr(outcome, field.name) for field in fields(Usage)))
 
 
 def usage_of(said: Any) -> Usage:
-    """Read the `usage` of a chat completion. What is not understood is None; nothing is ever an error.
+    """Read the `usage` of a chat completion. Counts that are not understood are None; there are no errors.
 
-    Services differ in whether the tokens of the answer hold those of its reasoning. They do not where the reasoning
-    has more, or where `total_tokens` has room for them beside prompt and answer; what else a total holds is reasoning
-    that is not named.
+    Some services include reasoning in the answer tokens, others do not. Reasoning is not included if it has more tokens
+    than the answer, or if `total_tokens` also contains it in addition to prompt and answer. Other tokens in the total
+    count as reasoning that is not reported separately.
     """
     if not isinstance(said, Mapping):
         return Usage()

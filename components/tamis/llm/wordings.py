@@ -1,4 +1,4 @@
-"""How services word their errors: where the words stand in a body, and what they are about."""
+"""Reads the error messages of services: where they are in a response, and what they mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILTERED_WORDS = re.compile(
     r"|content violates usage guidelines|content management policy",
     re.I,
 )
-_MODERATED = {"flagged_input", "reasons"}  # in the metadata of OpenRouter's 403 about one sample
+_MODERATED = {"flagged_input", "reasons"}  # keys in the metadata of OpenRouter's 403 about one sample
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "request_too_large", "string_above_max_length"}
 _TOO_LONG_WORDS = re.compile(
     r"context[ _](length|size|window|limit)|maximum context|too many tokens|string too long"
@@ -33,7 +33,7 @@ _TOO_LONG_WORDS = re.compile(
     r"|`?inputs`? (must have less than|tokens \+)|input length should be|longer than the model's",
     re.I,
 )
-_CURES = {  # by the parameter, those first whose names stand in other words too
+_CURES = {  # by parameter; longer names first, because they contain shorter ones
     "top_logprobs": "set logprobs: false",
     "logprobs": "set logprobs: false",
     "max_completion_tokens": "set answer_limit to the name that the service knows, max_tokens or max_completion_tokens",
@@ -45,18 +45,18 @@ _CURES = {  # by the parameter, those first whose names stand in other words too
     "top_k": "set top_k: 0",
     "seed": "set seeded: false",
 }
-_DEPTH = 3  # bodies within bodies
+_DEPTH = 3  # levels of nested bodies
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the body of an error says.
+    """The content of an error response.
 
     Attributes:
-        message: the service's own words; empty where there are none.
-        codes: whatever names the kind of error, in lower case.
-        parameter: the field of the request that it names; empty where it names none.
-        metadata: what else stands beside the words.
+        message: the message; may be empty.
+        codes: all codes for the kind of error, in lower case.
+        parameter: the field of the request that it names, or empty.
+        metadata: other fields next to the message.
     """
 
     message: str = ""
@@ -66,27 +66,27 @@ class Said:
 
     @property
     def of_quota(self) -> bool:
-        """Whether the account has nothing left."""
+        """Whether the quota of the account is used up."""
         return not self.codes.isdisjoint(_QUOTA)
 
     @property
     def of_moderation(self) -> bool:
-        """Whether the service refuses this one request for its content."""
+        """Whether the service refuses this request because of its content."""
         return not self.codes.isdisjoint(_FILTERED) or bool(_FILTERED_WORDS.search(self.message))
 
     @property
     def of_moderation_with_reasons(self) -> bool:
-        """Whether what stands beside the words tells why the content was refused."""
+        """Whether the metadata tells why the content was refused."""
         return not self.metadata.keys().isdisjoint(_MODERATED)
 
     @property
     def of_length(self) -> bool:
-        """Whether this one request has more tokens than the model takes."""
+        """Whether this request has more tokens than the model accepts."""
         return not self.codes.isdisjoint(_TOO_LONG) or bool(_TOO_LONG_WORDS.search(self.message))
 
 
 def cure_of(words: str) -> str:
-    """What to set where a service refuses a parameter of the request, which its words name."""
+    """The setting to change if a service refuses a parameter that its message names."""
     cures = [cure for name, cure in _CURES.items() if re.search(rf"\b{name}\b", words)]
     return cures[0] if cures else f"change the setting behind that parameter: {'; '.join(_CURES.values())}"
 
@@ -133,7 +133,7 @@ def _message(body: Mapping[str, Any], depth: int) -> str:
 
 
 def _complaint(one: Any, depth: int) -> str:
-    """One of several complaints; FastAPI's names the field that it is about."""
+    """The message of one of several errors, with the field that FastAPI names."""
     words = _said(one, depth).message
     place = one.get("loc") if isinstance(one, Mapping) else None
     named = ".".join(str(part) for part in place) if isinstance(place, list) else ""

@@ -8,7 +8,7 @@ from tamis.rating.settings import AskedRater
 
 
 def make_backend(settings: AskedRater, prompt: Prompt) -> Backend:
-    """The engine that `settings.backend` asks for.
+    """Open the engine that `settings.backend` describes.
 
     Raises:
         ModelError: when its model cannot be used.

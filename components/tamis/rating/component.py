@@ -1,4 +1,4 @@
-"""Kubeflow face of the rating stage."""
+"""The Kubeflow components of the rating stage."""
 
 from typing import List  # noqa: UP035  (kfp reads this spelling only)
 

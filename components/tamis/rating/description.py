@@ -1,4 +1,4 @@
-"""What the rest of Tamis knows of these stages."""
+"""What the rest of Tamis knows about these stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RATE = Stage(
     help="Rate every sample with a model, or import ratings.",
     inputs=(
         StageInput("pool"),
-        StageInput("embeddings", required=False, help="Embeddings, over which `sample` is spread evenly"),
+        StageInput("embeddings", required=False, help="Embeddings; `sample` is spread evenly over them"),
     ),
     example="tamis rate --pool work/pool --settings rater.yaml --out work/ratings/llama",
     place="ratings",
@@ -24,7 +24,7 @@ MERGE_RATINGS = Stage(
     "merge-ratings",
     "MergeSettings",
     makes="ratings",
-    help="Put the shards of one rater's ratings together.",
+    help="Merge the shards of one rater's ratings.",
     inputs=(StageInput("pool"), StageInput("ratings", many=True)),
     example="tamis merge-ratings --pool work/pool --ratings work/shards/1 --ratings work/shards/2 \\\n"
     "      --out work/ratings/llama",

@@ -1,4 +1,4 @@
-"""Which samples of a pool are rated, where only a part of them is: drawn evenly from every source."""
+"""The setting `sample`: draws the part of a pool that is rated, evenly from every source."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SALT = "sample"
 
 @dataclass(frozen=True)
 class Also:
-    """Samples that files name, to be rated beside those that are drawn.
+    """Samples listed in files, which are rated in addition to those that are drawn.
 
     Attributes:
-        ids: how many different ones the files name.
-        unknown: of these, how many the pool does not have.
-        added: how many of the pool's are not drawn anyway.
-        digest: of the ids, whatever their order and files, 16 hex digits.
+        ids: number of different ids in the files.
+        unknown: number of these that are not in the pool.
+        added: number of samples that were not already drawn.
+        digest: hash of the set of ids, 16 hex digits.
     """
 
     ids: int
@@ -43,10 +43,10 @@ class Drawn:
     """The part of a pool that is rated.
 
     Attributes:
-        mask: (n,) of the pool's samples, in its order, those that are rated.
-        sources: names of the pool's sources to how many of their samples are rated, and how many they have.
-        by: what the part is even over: "source", or "source and embedding".
-        also: what files add to it, which is even over nothing; None where there are none.
+        mask: (n,) bool; whether each sample of the pool, in its order, is rated.
+        sources: for each source of the pool, how many of its samples are rated, and how many it has.
+        by: what the draw is even over: "source", or "source and embedding".
+        also: the samples that files add, which are not spread evenly; None without files.
     """
 
     mask: NDArray[np.bool_]
@@ -57,11 +57,12 @@ class Drawn:
     def __str__(self) -> str:
         asked, of, added = int(self.mask.sum()), len(self.mask), ""
         if self.also is not None:
-            added = f" but for {self.also.added:,} that 'also' adds"
+            added = f" except for {self.also.added:,} added by 'also'"
             if self.also.unknown:
                 added += f" ({self.also.unknown:,} of its {self.also.ids:,} ids are not in the pool)"
         return (
-            f"{asked:,} of the pool's {of:,} samples are asked about, even by {self.by}{added}; {of - asked:,} are not"
+            f"{asked:,} of the pool's {of:,} samples are rated, spread evenly by {self.by}{added}; "
+            f"{of - asked:,} are not"
         )
 
     def facts(self) -> dict[str, object]:
@@ -72,17 +73,18 @@ class Drawn:
 
 
 def draw(settings: AskedRater, pool: Artifact, embeddings: Artifact | None = None) -> Drawn | None:
-    """The part of `pool` that `settings.sample` and `settings.also` ask for; None where that is all of it.
+    """The part of `pool` that `settings.sample` and `settings.also` select; None if that is all of it.
 
-    All samples of a pool have one order, and the part is its beginning: so a larger part holds every smaller one. Of a
-    source of n samples the one with the rank r, from 0, has the place r / n. A share s of the pool is what lies before
-    s: of each source ceil(s n), one at least. A number is so many in the order, of equal places those of the largest
-    source first: each source gives the same share, rounded up, that adds up to the number (Adams' apportionment). Ranks
-    are by a hash of the seed and the id, or with `embeddings` by `spreading.spread_order`.
+    All samples of a pool have one order, and the part is its beginning, so a larger part contains every smaller one. In
+    a source of n samples, the sample with rank r, from 0, has the place r / n. A share s of the pool is every sample
+    whose place is below s: ceil(s n) of each source, and at least one. A number takes that many samples in the order;
+    of equal places, those of the largest source come first. Each source thus gives the same share, rounded up, such
+    that the total is the number (Adams' apportionment). Ranks follow a hash of the seed and the id or, with
+    `embeddings`, `spreading.spread_order`.
 
     Raises:
-        InputError: when `embeddings` lack a sample of the pool, or it has none of those of `settings.also`.
-        SettingsError: when a file of `settings.also` is of no known kind.
+        InputError: when `embeddings` lack a sample of the pool, or none of the samples in `settings.also` is in it.
+        SettingsError: when a file in `settings.also` is of an unknown kind.
         StorageError: when one cannot be read.
     """
     if settings.sample is None:
@@ -103,19 +105,19 @@ def draw(settings: AskedRater, pool: Artifact, embeddings: Artifact | None = Non
 
 
 def _add(files: Sequence[str], keys: Keys, mask: NDArray[np.bool_]) -> Also:
-    """Set `mask` (n,) at the samples `keys` (n,) that the files name.
+    """Set `mask` (n,) for those of the samples `keys` (n,) that are in the files.
 
     Raises:
-        InputError: when they name samples, but none of these.
+        InputError: when the files have ids, but none of these samples.
     """
     named = np.unique(np.concatenate([read_ids(file, setting="also") for file in files]))
     places = positions(named, keys)
     found = places[places >= 0]
     if len(named) and not len(found):
         raise InputError(
-            f"also: none of the {len(named):,} samples that {', '.join(files)} name is in the pool",
-            allowed="ids of the pool's column `id`",
-            action="give files that `tamis rating next` wrote for this pool, or leave `also` out",
+            f"also: none of the {len(named):,} ids in {', '.join(files)} is in the pool",
+            allowed="ids from the pool's column `id`",
+            action="use files that `tamis rating next` wrote for this pool, or leave out `also`",
         )
     drawn = int(mask.sum())
     mask[found] = True
@@ -132,7 +134,7 @@ def _ranks(codes: NDArray[np.int64], hashes: NDArray[np.uint64], sizes: NDArray[
 
 
 def _read(pool: Artifact) -> tuple[Keys, NDArray[np.int64], list[str]]:
-    """Of each sample its key and the number of its source, both (n,), and the sources' names, the largest first."""
+    """The key of each sample and the number of its source, both (n,), and the sources' names, largest first."""
     keys, codes, numbers = [np.empty(0, "S16")], [np.empty(0, np.int64)], dict[str, int]()
     for block in pool.batches(["id", "source"], rows=_ROWS):
         keys.append(pack(block["id"], where="the pool"))

@@ -1,7 +1,7 @@
-"""Whether a file of ratings that is matched by rows is about the samples it is matched to: by the texts that it holds.
+"""Checks by its texts that a file of ratings matched by rows rates the samples that it is matched to.
 
-A file that is in another order, or lacks a row, matches without a word: every row has a sample. Such files often carry
-the data's own texts beside the scores, and these show it.
+A file in another order, or with a missing row, would match without an error: every row has a sample. Such files often
+have the data's texts next to the scores, and these texts reveal it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from tamis.rating.rating_files import RatingsFile
 
 _ROWS = 2_000  # samples whose texts are in memory at once
-_TURNS = 16  # of a conversation that are compared
-_SEEMS_OTHER, _SEEMS_SAME = 0.05, 0.8  # shares of rows that match, of a column that is no text of the data, and of one
-_SAME, _DIFFERS = 1, 2  # what a row's text in a column is; 0 where there is nothing to compare
+_TURNS = 16  # turns of a conversation that are compared
+# A column whose share of matching rows is at most the first is not text of the data; from the second on, it is.
+_SEEMS_OTHER, _SEEMS_SAME = 0.05, 0.8
+_SAME, _DIFFERS = 1, 2  # result of comparing a cell; 0: nothing to compare
 _PACKED = struct.Struct("<IQIQ")
 
 
 class Digest(NamedTuple):
-    """What is kept of a text: its length and hash in plain form and, where it ends with dots, those of what is before.
+    """Length and hash of a text in plain form and, if it ends with dots, of the part before the dots.
 
-    Lengths are in characters; the last two are 0 where the text does not seem to be cut.
+    Lengths are in characters. The last two are 0 if the text does not seem to be cut.
     """
 
     length: int
@@ -47,9 +48,9 @@ class Digest(NamedTuple):
     cut: int
 
     def is_of(self, text: str, role: str) -> bool:
-        """Whether the text is a message with this plain text, its beginning where it is cut, or a part of a prompt.
+        """Whether this is the digest of a message with the plain text `text`, of its beginning if cut, or of a part.
 
-        An instruction and its input become one message of the user: the one begins it, the other ends it.
+        An instruction and its input become one user message: the instruction begins it, and the input ends it.
         """
         length = self.length
         if len(text) == length:
@@ -63,7 +64,7 @@ class Digest(NamedTuple):
 
 
 def text_columns(pool: Artifact) -> dict[str, list[str]]:
-    """By source of the pool, the fields that its conversations were made from; all usual ones where none is told."""
+    """For each source of the pool, the fields that its conversations were made from; if unknown, all usual ones."""
     facts = pool.manifest.facts.get("sources", {})
     renamed = {source.get("name"): source.get("fields") or {} for source in pool.manifest.config.get("sources", [])}
     found = {}
@@ -76,8 +77,8 @@ def text_columns(pool: Artifact) -> dict[str, list[str]]:
 
 
 def digests_of(value: Any) -> bytes:
-    """The packed `Digest` of a text, or of each of the first turns of a conversation; nothing of other values."""
-    if isinstance(value, str) and value.lstrip().startswith("["):  # as CSV holds a list
+    """The packed `Digest` of a text, or of each of the first turns of a conversation; empty for other values."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a CSV cell
         with suppress(ValueError, RecursionError):
             turns = json.loads(value)
             if all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in turns):
@@ -98,21 +99,21 @@ def check_texts(
 ) -> tuple[int, int]:
     """Compare the texts of the file with those of the samples.
 
-    A text that most rows have in its column tells nothing and is not compared. A column that fits hardly any sample,
-    while another one that tells samples apart fits most, holds no text of the data and is left out.
+    A text that most rows share in a column identifies no sample and is not compared. If a column matches almost no
+    sample, while another column with distinct texts matches most, it is not text of the data and is ignored.
 
     Args:
-        file: with the columns of `texts` that it has.
-        pool: whose samples are compared, in order.
-        rows: (n,) of the file, for each of the pool's n samples; -1 for none.
-        texts: columns with texts, by source.
-        most: share of the compared samples whose texts may differ.
+        file: the file, read with those columns of `texts` that it has.
+        pool: the samples to compare with.
+        rows: (n,) int64; the row in the file of each of the pool's n samples, or -1.
+        texts: names of the columns with texts, by source.
+        most: the largest share of the compared samples whose texts may differ.
 
     Returns:
-        How many samples were compared, and how many of them have other texts than their row.
+        The number of samples compared, and the number of them whose texts differ.
 
     Raises:
-        InputError: when more than `most` of them have.
+        InputError: when more than `most` of them differ.
     """
     columns = list(dict.fromkeys(column for some in texts.values() for column in some if file.has_texts(column)))
     common = {
@@ -137,25 +138,25 @@ def check_texts(
                 found[name][start + place] = _SAME if fits else _DIFFERS
                 if not fits and name not in first:
                     begins = " / ".join(text[:40] for text, _ in said[:2])
-                    first[name] = f"row {row} in the column '{name}', whose sample begins with {begins!r}"
+                    first[name] = f"row {row} in the column '{name}'; its sample begins with {begins!r}"
         start += len(batch)
     judged = _texts_of_the_data(file, rows, found)
     checked = int(np.any([found[name] > 0 for name in judged], axis=0).sum()) if judged else 0
     differ = int(np.any([found[name] == _DIFFERS for name in judged], axis=0).sum()) if judged else 0
     if differ > most * checked:
         raise InputError(
-            f"{file.path}: of {checked:,} rows with texts, {differ:,} have other ones than the samples at these rows "
-            f"of the pool's source: its order is another, or it lacks rows; the first (rows count from 0): "
+            f"{file.path}: {differ:,} of {checked:,} rows with texts differ from the samples in the same rows of the "
+            f"pool's source: the file is in another order, or lacks rows; the first (rows start at 0): "
             f"{'; '.join(first[name] for name in judged if name in first)}",
-            allowed=f"a share of {most:g} (backend.max_text_mismatch_share)",
-            action="give the ratings in the source's order, or match them by an id (by: metadata); where these columns "
-            "are not the data's own texts, set the limit to 1",
+            allowed=f"a share of at most {most:g} (backend.max_text_mismatch_share)",
+            action="put the ratings in the order of the source, or match them by an id (by: metadata); if these "
+            "columns are not texts of the data, set the limit to 1",
         )
     return checked, differ
 
 
 def _most_common(values: Sequence[bytes]) -> bytes | None:
-    """The value that more than half of `values` have, if there is one; None of a single value."""
+    """The value that makes up more than half of `values`, or None; also None for a single value."""
     candidate, lead = None, 0
     for value in values:  # Boyer and Moore's majority vote
         if lead == 0:
@@ -165,7 +166,7 @@ def _most_common(values: Sequence[bytes]) -> bytes | None:
 
 
 def _texts_of_the_data(file: RatingsFile, rows: NDArray[np.int64], found: dict[str, NDArray[np.uint8]]) -> list[str]:
-    """The columns that count."""
+    """The columns that hold texts of the data."""
     compared = {name: int((states > 0).sum()) for name, states in found.items()}
     share = {name: (states == _SAME).sum() / compared[name] for name, states in found.items() if compared[name]}
 
@@ -179,7 +180,7 @@ def _texts_of_the_data(file: RatingsFile, rows: NDArray[np.int64], found: dict[s
 
 
 def plain(text: str) -> str:
-    """A text without what programs change on its way: entities, forms of a character, quotes and white space."""
+    """A text without what programs often change: entities, character forms, quotes and white space."""
     if "&" in text:
         text = html.unescape(text)
     if not text.isascii():
@@ -189,7 +190,7 @@ def plain(text: str) -> str:
 
 @cache
 def _changes() -> dict[int, str | None]:
-    """Curly quotes to straight ones; characters that have no form of their own (category Cf) to nothing."""
+    """Maps curly quotes to straight ones, and invisible format characters (category Cf) to nothing."""
     changes: dict[int, str | None] = dict.fromkeys(
         code for code in range(128, sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"
     )

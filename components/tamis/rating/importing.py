@@ -27,13 +27,13 @@ Keys = Sequence[str | None]
 
 
 def import_ratings(step: Step[ImportedRater]) -> None:
-    """Write one rating per sample of the pool, from the file that the settings name.
+    """Write one rating per sample of the pool, read from the file in the settings.
 
     Raises:
         InputError: when the file cannot be used: a column is missing, a key occurs twice, no row matches a sample, its
-            texts are not those of the samples, or more than `max_failure_share` of the matching rows have a score
-            outside the scale.
-        StorageError: when it is not there.
+            texts differ from the samples, or more than `max_failure_share` of the matched rows have a score outside
+            the scale.
+        StorageError: when the file cannot be read.
     """
     settings, pool = step.settings, step.input("pool")
     texts = text_columns(pool) if settings.backend.by == "row" else {}
@@ -44,18 +44,18 @@ def import_ratings(step: Step[ImportedRater]) -> None:
     rows = pc.fill_null(places, -1).to_numpy()
     matched = int((rows >= 0).sum())
     if not matched:
-        own = "; ids of your own: `keep: [id]` on the pool's source, then `by: metadata` and `key: id` here"
+        own = "; for your own ids: set `keep: [id]` on the pool's source, then `by: metadata` and `key: id` here"
         raise InputError(
-            f"{file.path}: no row matches a sample of the pool; its keys are like {some(keys, _shown)}, the "
-            f"pool's like {some(wanted, _shown)}",
+            f"{file.path}: no row matches a sample of the pool; its keys look like {some(keys, _shown)}, the "
+            f"pool's keys look like {some(wanted, _shown)}",
             action=f"check backend.by, backend.key and backend.source{own if settings.backend.by == 'id' else ''}",
         )
     shares = matched / len(keys), matched / len(wanted)
     if max(shares) < settings.backend.min_matched_share:
         raise InputError(
-            f"{file.path}: {matched:,} of its {len(keys):,} rows match one of the pool's {len(wanted):,} samples; its "
-            f"keys are like {some(keys, _shown)}, the pool's like {some(wanted, _shown)}",
-            allowed=f"{settings.backend.min_matched_share:.0%} of the rows, or of the samples, at least "
+            f"{file.path}: only {matched:,} of {len(keys):,} rows match one of the pool's {len(wanted):,} samples; its "
+            f"keys look like {some(keys, _shown)}, the pool's keys look like {some(wanted, _shown)}",
+            allowed=f"at least {settings.backend.min_matched_share:.0%} of the rows, or of the samples "
             "(backend.min_matched_share)",
             action="check backend.by, backend.key and backend.source, or lower the limit",
         )
@@ -72,7 +72,10 @@ def import_ratings(step: Step[ImportedRater]) -> None:
             parts.write_rows(block)
     file.refuse_unusable(matched, settings.max_failure_share, summary.table_of_errors())
     if file.lower_half_only:
-        log.warning("%s: %s, the scale from %s: is that the scale of these scores?", file.path, file.seen, file.scale)
+        log.warning(
+            "%s: %s, but the scale is from %s; check that it is the scale of these scores",
+            file.path, file.seen, file.scale,
+        )  # fmt: skip
     summary.log(settings.name)
     step.rows = parts.rows
     step.facts.update(summary.facts())
@@ -94,12 +97,12 @@ def import_ratings(step: Step[ImportedRater]) -> None:
 
 
 def _not_kept(pool: Artifact) -> str:
-    """What the pool did not keep of its sources: a rating of such a row finds no sample."""
+    """How many rows of its sources the pool dropped; ratings of these rows match no sample."""
     names = {"duplicates": "duplicates", "rejected": "rejected", "left_out": "left out by `where`"}
     names["not_drawn"] = "beyond a limit"
     counts = [(int(pool.manifest.facts.get(name, 0)), said) for name, said in names.items()]
     kept_out = ", ".join(f"{count:,} {said}" for count, said in counts if count)
-    return f"; ratings of rows that the pool dropped count here: {kept_out}" if kept_out else ""
+    return f"; this includes rows that the pool dropped: {kept_out}" if kept_out else ""
 
 
 def _by_id(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
@@ -109,15 +112,15 @@ def _by_id(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
 
 
 def check_rows(file: RatingsFile, sources: Mapping[str, int | None]) -> None:
-    """Before there is a pool: whether the rows of a file that is matched by rows can be those of its sources.
+    """Check, before the pool is made, that a file that is matched by rows can belong to the sources.
 
     Args:
-        file: that is to be imported.
-        sources: of the pool, each with the number of its rows; None where it is not known, or the pool takes a part.
+        file: the file to import.
+        sources: the sources of the pool, each with its number of rows; None if that is unknown or limited.
 
     Raises:
-        InputError: when a file without row numbers has fewer rows than its source, the numbers seem to count from 1, or
-            the settings do not say which source the file is about.
+        InputError: when a file without row numbers has fewer rows than its source, the numbers seem to start at 1, or
+            the settings do not say which source the file rates.
     """
     settings = file.settings
     if settings.by != "row":
@@ -149,13 +152,13 @@ def _by_row(file: RatingsFile, pool: Artifact) -> tuple[Keys, Keys]:
 
 
 def _sources_of(file: RatingsFile, sources: Sequence[str]) -> Keys:
-    """The source that each row of the file is about, of those in the pool."""
+    """The source that each row of the file belongs to."""
     settings = file.settings
     if settings.source is not None and settings.source not in sources:
         raise InputError(f"the pool has no source '{settings.source}'", allowed=", ".join(sources))
     if settings.source is None and settings.source_column is None and len(sources) > 1:
         raise InputError(
-            f"the pool has {len(sources)} sources and the settings do not say which one {file.path} is about",
+            f"the pool has {len(sources)} sources, and the settings do not say which one {file.path} rates",
             allowed=f"backend.source: one of {', '.join(sources)}; or backend.source_column",
         )
     if settings.source_column is not None:
@@ -164,15 +167,15 @@ def _sources_of(file: RatingsFile, sources: Sequence[str]) -> Keys:
 
 
 def _refuse_too_few(file: RatingsFile, named: Keys, sources: Mapping[str, int | None]) -> None:
-    """A file that has a row for each row of a source has as many: a shorter one was cut, or is another's."""
+    """Refuse a file with fewer rows than its source: it was cut, or belongs to another source."""
     rows = Counter(named)
     for source, least in sources.items():
         if source in rows and least is not None and least > rows[source]:
             raise InputError(
-                f"{file.path} has {rows[source]:,} rows for the source '{source}', of which the pool has the row "
-                f"{least - 1:,} (counted from 0)",
-                allowed="a row for each row of the source, in its order",
-                action="give the whole file, or backend.key: a column with the rows' numbers",
+                f"{file.path} has {rows[source]:,} rows for the source '{source}', but the pool has row {least - 1:,} "
+                "of this source (rows start at 0)",
+                allowed="one row for each row of the source, in the same order",
+                action="use the complete file, or set backend.key to a column with row numbers",
             )
 
 
@@ -185,19 +188,19 @@ def _counted(sources: Keys) -> Iterator[int]:
 
 
 def _from_zero(file: RatingsFile, column: str, named: Keys, sources: Mapping[str, int | None]) -> list[int | None]:
-    """The numbers of rows in a column, counted from 0 as the pool counts them.
+    """The row numbers in a column, starting at 0 as in the pool.
 
     Raises:
-        InputError: when a number is none or, where the settings do not say from what they count, they seem to count
-            from 1.
+        InputError: when a value is not a number or, if the settings do not say where they start, they seem to start
+            at 1.
     """
     numbers, first = _row_numbers(file, column), file.settings.first_row
     if first is None:
         _refuse_from_one(file, column, named, numbers, sources)
     if first == 1 and 0 in numbers:
         raise InputError(
-            f"{file.path}: the column '{column}' has the row 0",
-            allowed="row numbers from 1 on (backend.first_row: 1)",
+            f"{file.path}: the column '{column}' has a row 0",
+            allowed="row numbers that start at 1 (backend.first_row: 1)",
             action="set backend.first_row: 0",
         )
     return [None if number is None else number - (first or 0) for number in numbers]
@@ -206,9 +209,9 @@ def _from_zero(file: RatingsFile, column: str, named: Keys, sources: Mapping[str
 def _refuse_from_one(
     file: RatingsFile, column: str, named: Keys, numbers: Sequence[int | None], sources: Mapping[str, int | None]
 ) -> None:
-    """Numbers of which none is 0, and one is 1 or the number of a source's rows, may be counted from 1.
+    """Refuse row numbers that may start at 1: none is 0, and one is 1 or the number of the source's rows.
 
-    Then every rating would go to the next sample.
+    Every rating would otherwise go to the wrong sample, the next one.
     """
     seen: dict[str, list[int]] = {}
     for source, number in zip(named, numbers, strict=True):
@@ -221,10 +224,10 @@ def _refuse_from_one(
         if min(those) == 1 or max(those) == rows:
             raise InputError(
                 f"{file.path}: the column '{column}' has row numbers from {min(those):,} to {max(those):,} for the "
-                f"source '{source}'{'' if rows is None else f', which has {rows:,} rows'}, and none is 0: they may "
-                "count from 0 or from 1",
-                allowed="backend.first_row: 1 where the source's first row has the number 1, or 0",
-                action="set backend.first_row; wrongly counted, every rating would go to the next sample",
+                f"source '{source}'{'' if rows is None else f', which has {rows:,} rows'}, but no 0: they may start "
+                "at 0 or at 1",
+                allowed="backend.first_row: 0 or 1, the number of the source's first row",
+                action="set backend.first_row; with the wrong one, every rating would go to the next sample",
             )
 
 
@@ -235,7 +238,7 @@ def _row_numbers(file: RatingsFile, column: str) -> list[int | None]:
             numbers.append(integer_of(column, value))
         except UnparsableError as error:
             raise InputError(
-                f"{file.path}: row {row}: {error.problem}", allowed="numbers of rows in the pool's source"
+                f"{file.path}: row {row}: {error.problem}", allowed="row numbers of the pool's source"
             ) from None
     return numbers
 

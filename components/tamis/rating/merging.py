@@ -1,7 +1,7 @@
-"""The shards of one rater's ratings, put together.
+"""Merges the shards of one rater's ratings.
 
-A Kubeflow pipeline cannot hand a list of artifacts into its loop over raters, but one artifact it can: `gather` makes
-one of the shards of all raters, and `merge_one` merges those of one rater out of it.
+A Kubeflow pipeline cannot pass a list of artifacts into its loop over raters, only a single artifact. `gather` makes
+one artifact from the shards of all raters, and `merge_one` takes the shards of one rater from it and merges them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tamis.rating.summary import Summary
 
 
 def run(settings: MergeSettings, *, pool: Uri, ratings: Sequence[Uri], out: Uri) -> Manifest:
-    """Merge all shards of one rater; the artifact at `out` is what one worker would have made.
+    """Merge all shards of one rater. The artifact at `out` equals the one that a single worker would make.
 
     Raises:
-        InputError: when a shard is missing or given twice, or they are of different raters, settings or pools.
-        ArtifactError: when one is no finished shard.
+        InputError: when a shard is missing or given twice, or the raters, settings or pools differ.
+        ArtifactError: when one is not a finished shard.
     """
     first = manifest_of(ratings[0]) if ratings else None
     inputs = {"pool": Input(pool, "pool"), "ratings": Input(list(ratings), "ratings_part")}
@@ -38,7 +38,7 @@ def run(settings: MergeSettings, *, pool: Uri, ratings: Sequence[Uri], out: Uri)
 
 
 def gather(settings: MergeSettings, *, ratings: Sequence[Uri], out: Uri) -> Manifest:
-    """Put ratings and parts of ratings, of any raters, into one artifact, a folder each.
+    """Put ratings and shards of ratings, of any raters, into one artifact, each in its own folder.
 
     Raises:
         ArtifactError: when one of them is unfinished or something else.
@@ -54,13 +54,13 @@ def _gather(step: Step[MergeSettings]) -> None:
 
 
 def merge_one(settings: RatingSettings, *, pool: Uri, parts: Uri, out: Uri) -> Manifest:
-    """Merge the shards of the rater that `settings` name, out of what `gather` has made; `parts` and `out` are local.
+    """Merge the shards of one rater from the artifact that `gather` made; `parts` and `out` are local folders.
 
-    Ratings that were made in one piece are handed on as they are.
+    Ratings without shards are passed on unchanged.
 
     Raises:
         InputError: as `run` does.
-        ArtifactError: when `parts` is something else, or not whole.
+        ArtifactError: when `parts` is another artifact, or damaged.
     """
     gathered = Artifact.open(parts, "ratings_parts")
     gathered.verify()
@@ -68,7 +68,7 @@ def merge_one(settings: RatingSettings, *, pool: Uri, parts: Uri, out: Uri) -> M
     made = [Artifact.open(folder) for folder in folders]
     own = [one for one in made if one.name == settings.name]
     if not own:
-        raise InputError(f"none of the parts is of the rater '{settings.name}'", action="give the run's own `workers`")
+        raise InputError(f"there are no ratings by the rater '{settings.name}'", action="use the `workers` of the run")
     if [one.manifest.kind for one in own] == ["ratings"]:
         link_tree(own[0].folder, Path(out))
         return own[0].manifest
@@ -83,7 +83,7 @@ def _merge(step: Step[MergeSettings]) -> None:
         for block in pool.batches(["id"], rows=BLOCK):
             found: list[dict[str, Any]] = [next(rows[place], {}) for place in places(block["id"], len(rows)).tolist()]
             if [row.get("id") for row in found] != block["id"].to_pylist():
-                raise InputError("a shard's rows are not those of the pool", action="rate that shard again")
+                raise InputError("the rows of a shard do not match the pool", action="rate this shard again")
             for row in found:
                 summary.add(Rating.model_validate({key: value for key, value in row.items() if key != "rater"}))
             parts.write(pa.Table.from_pylist(found, schema=RATINGS))
@@ -106,15 +106,15 @@ def _complete(shards: Sequence[Artifact], pool: Artifact) -> list[Artifact]:
     """The shards in their order.
 
     Raises:
-        InputError: when they are not all shards of one run.
+        InputError: when they are not exactly the shards of one run.
     """
     if not shards:
-        raise InputError("no shard of ratings is given", action="give each by --ratings")
+        raise InputError("no shards are given", action="give each shard with --ratings")
     sizes = {shard.manifest.facts["shard"]["of"] for shard in shards}
     made_from = {str(_made_from(shard)) for shard in shards}
     if len(sizes) > 1 or len(made_from) > 1:
         raise InputError(
-            "the shards are not of one run: they differ in "
+            "the shards are from different runs: they differ in "
             + ("their number" if len(sizes) > 1 else "rater, prompt, sampling, sample or backend"),
             action="give the shards of one run",
         )
@@ -123,20 +123,22 @@ def _complete(shards: Sequence[Artifact], pool: Artifact) -> list[Artifact]:
     if missing := sorted(set(range(1, count + 1)) - set(numbers)):
         named = ", ".join(f"{number}/{count}" for number in missing[:10])
         raise InputError(
-            f"of {count} shards {len(missing)} are missing: {named}",
-            action="rate them too; nothing that is in the store is asked again",
+            f"{len(missing)} of {count} shards are missing: {named}",
+            action="rate them too; ratings in the store are not asked for again",
         )
     if len(numbers) > count:
-        raise InputError(f"{len(numbers)} shards are given, but there are {count}", action="give each of them once")
+        raise InputError(f"{len(numbers)} shards are given, but there are {count}", action="give each shard once")
     for shard in shards:
         if shard.manifest.inputs["pool"] != [pool.manifest.content_hash]:
             number = shard.manifest.facts["shard"]["number"]
-            raise InputError(f"shard {number}/{count} is of another pool", action="give the pool that was rated")
+            raise InputError(
+                f"shard {number}/{count} was made from another pool", action="give the pool that was rated"
+            )
     return sorted(shards, key=lambda shard: int(shard.manifest.facts["shard"]["number"]))
 
 
 def _made_from(shard: Artifact) -> list[Any]:
-    """What shards of one run have in common."""
+    """What all shards of one run have in common."""
     config, facts = shard.manifest.config, shard.manifest.facts
     also = facts.get("sample", {}).get("also")
     sample = [config.get("sample"), config.get("sample_seed"), also, shard.manifest.inputs.get("embeddings")]

@@ -1,4 +1,4 @@
-"""Progress as Prometheus metrics, where `TAMIS_METRICS_PORT` (`tamis rate --metrics-port`) names a port."""
+"""Progress as Prometheus metrics, if `TAMIS_METRICS_PORT` (`tamis rate --metrics-port`) names a port."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PORT = "TAMIS_METRICS_PORT"
 
 
 class Metrics:
-    """Counts of one run, served over HTTP while it lasts; nothing where no port is named. A context manager.
+    """Counts of one run, served over HTTP while it lasts; does nothing if no port is named. A context manager.
 
     Raises:
-        SettingsError: when the port is none, or taken.
+        SettingsError: when the port is invalid, or in use.
         MissingExtraError: when prometheus_client is not installed.
     """
 
@@ -42,11 +42,11 @@ class Metrics:
             made = prometheus.Counter(f"tamis_rating_{name}", about, ["rater", label], registry=registry)
             return {value: made.labels(self._rater, value) for value in values}
 
-        gauge("pool_samples", "Samples that this worker is to rate, those rated before included").set(self._samples)
-        gauge("reused_samples", "Samples whose ratings were in the store already").set(self._reused)
+        gauge("pool_samples", "Samples that this worker rates, including those rated before").set(self._samples)
+        gauge("reused_samples", "Samples whose ratings were already in the store").set(self._reused)
         self._rated = counter("samples", "Samples rated by this run", "status", STATUSES)
         self._tokens = counter("tokens", "Tokens of prompts and answers", "kind", ("prompt", "completion"))
-        self._cost = gauge("cost", "Cost of all ratings so far, where the settings name a price")
+        self._cost = gauge("cost", "Cost of all ratings so far, if the settings have a price")
         try:
             self._server, _ = prometheus.start_http_server(int(port), registry=registry)
         except (OSError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""A rater's answer: four whole numbers from 1 to 10, or a reason why not."""
+"""The four scores of a rater's answer, and how they are written."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class Scores(NamedTuple):
 
 
 def write(scores: Scores) -> str:
-    """The answer that says `scores`, as a rater is asked to write it."""
+    """The answer with `scores`, in the form that a rater is asked for."""
     return FORM.write(scores)

@@ -1,4 +1,4 @@
-"""What a rater would do, found without asking it."""
+"""`tamis rate --dry-run`: what a run would do, without asking the rater."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tamis.rating.settings import AskedRater, RatingSettings
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do, found without asking the rater.
+    """What a run would do.
 
     Attributes:
-        samples: in the pool, or in its shard.
-        stored: of those that are asked about, the ones whose finished rating the store has.
-        prompt_tokens: of the others, one attempt each; exact where the backend has the tokenizer.
-        completion_tokens: of their answers, as far as can be foreseen.
-        shortened: of the others, those whose middle would be left out.
-        too_long: of the others, those that would not fit even so.
-        cost: of these tokens; None where the settings name no price.
-        not_asked: of the samples, those that the settings `sample` and `also` leave out.
-        spared: of these, the ones whose rating the store lacks: what `sample` saves.
+        samples: number of samples in the pool, or in the shard.
+        stored: number of samples to rate whose final rating is in the store.
+        prompt_tokens: tokens of the prompts of the others, one attempt each; exact if the backend has the tokenizer.
+        completion_tokens: expected tokens of their answers.
+        shortened: number of the others whose middle would be left out.
+        too_long: number of the others that would not fit even then.
+        cost: cost of these tokens; None if the settings have no price.
+        not_asked: number of samples that the settings `sample` and `also` leave out.
+        spared: number of these without a rating in the store, which `sample` saves.
     """
 
     samples: int
@@ -45,19 +45,19 @@ class Plan:
 
     @property
     def asked(self) -> int:
-        """Samples that are to have a rating."""
+        """Number of samples to rate."""
         return self.samples - self.not_asked
 
     def __str__(self) -> str:
         lines = [
             f"samples:           {self.samples:>15,}",
-            *([f"asked about:       {self.asked:>15,}"] if self.not_asked else []),
-            f"rated already:     {self.stored:>15,}",
+            *([f"selected:          {self.asked:>15,}"] if self.not_asked else []),
+            f"already rated:     {self.stored:>15,}",
             f"to be rated:       {self.asked - self.stored:>15,}",
             f"  shortened:       {self.shortened:>15,}",
             f"  too long:        {self.too_long:>15,}",
             f"prompt tokens:     {self.prompt_tokens:>15,}",
-            f"answer tokens:     {self.completion_tokens:>15,}  (one attempt at each sample)",
+            f"answer tokens:     {self.completion_tokens:>15,}  (one attempt per sample)",
         ]
         if self.cost is not None:
             lines.append(f"cost:              {self.cost:>15,.2f}")
@@ -71,7 +71,7 @@ class Plan:
 
 
 def plan(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None) -> Plan:
-    """What `run` would do with the same arguments. Asks nothing and loads no weights."""
+    """What `run` would do with the same arguments. Sends no request and loads no weights."""
     refuse_idle(settings, embeddings)
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:
         artifact = Artifact.open(pool, "pool", cache=Path(cache))
@@ -98,15 +98,15 @@ def plan(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None) 
 
 
 def known(settings: AskedRater, *, pool: Uri | None, spare: Sequence[Path] = ()) -> tuple[int, int]:
-    """How many samples of `pool` are to be rated, and of how many of them the store has the final rating.
+    """The number of samples of `pool` to rate, and the number of these with a final rating in the store.
 
-    Without a pool: 0, and how many ratings by this rater the store has, of any samples. Asks nothing, loads no weights
-    and counts no tokens: quicker than `plan`.
+    Without a pool: 0, and the number of all ratings by this rater in the store. Sends no request, loads no weights and
+    counts no tokens, so it is faster than `plan`.
 
     Args:
         settings: the rater.
         pool: a local artifact.
-        spare: where answers are left that the store did not take.
+        spare: folders with answers that could not be stored.
     """
     if pool is None:
         return 0, len(Rater(settings, spare=spare).stored)
@@ -116,9 +116,13 @@ def known(settings: AskedRater, *, pool: Uri | None, spare: Sequence[Path] = ())
 
 
 def refuse_idle(settings: RatingSettings, embeddings: Uri | None) -> None:
-    """Embeddings only say which samples are drawn."""
+    """Refuse embeddings without `sample`, which is all that they affect.
+
+    Raises:
+        SettingsError: when they have no effect.
+    """
     if embeddings is not None and not (isinstance(settings, AskedRater) and settings.sample is not None):
         raise SettingsError(
-            "embeddings have no effect on the rating of all samples",
-            action="set `sample`, the part of the pool that is rated, or leave the embeddings out",
+            "embeddings have no effect when all samples are rated",
+            action="set `sample` to rate a part of the pool, or leave out the embeddings",
         )

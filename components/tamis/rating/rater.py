@@ -34,7 +34,7 @@ class Rater:
     Args:
         settings: the rater.
         drawn: the part of the pool that is rated; None for all of it.
-        spare: where answers are left that the store did not take.
+        spare: local folders for answers that cannot be stored.
     """
 
     def __init__(self, settings: AskedRater, drawn: Drawn | None = None, spare: Sequence[Path] = ()) -> None:
@@ -43,7 +43,7 @@ class Rater:
         key = _key(settings, self.prompt, self.backend)
         place = place_of_answers("ratings", settings.store, getattr(settings.backend, "base_url", None))
         self.store = Store(place, key, RECORDS, spare)
-        # Earlier versions had the rater's name in the key: what was paid for then is not paid for again.
+        # In earlier versions the key held the rater's name. Ratings that were paid for then are found there.
         self.named = Store(place, {"rater": settings.name} | key, RECORDS, spare)
         self.shard = Shard.read(settings.shard) if settings.shard else None
 
@@ -52,13 +52,13 @@ class Rater:
         """The ratings in the store, read on first use."""
         wanted = None if self.shard is None else self.shard.has
         return (
-            self.named.read(wanted)  # of two ratings that are worth the same, the rater's own counts
+            self.named.read(wanted)  # of two equally good ratings, the one under the rater's name counts
             .beside(self.store.read(wanted))
             .anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
         )
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
-        """The samples of the pool that are this worker's, in the pool's order, and which of them are to be rated."""
+        """Blocks of this worker's samples, in the order of the pool, and for each a mask of those to rate."""
         start = 0
         for block in pool.batches(columns, rows=BLOCK):
             drawn = np.ones(len(block), bool) if self.drawn is None else self.drawn.mask[start : start + len(block)]
@@ -69,11 +69,11 @@ class Rater:
             yield block, drawn
 
     def is_final(self, rating: Rating | None) -> bool:
-        """Whether a sample with this stored rating need not be asked about."""
+        """Whether a sample with this stored rating needs no further request."""
         return rating is not None and is_final(rating, self.backend, self.settings.max_attempts)
 
     def final_among(self, ids: pa.Array) -> int:
-        """How many samples need not be asked about."""
+        """How many of the samples need no further request."""
         counts = self.stored.count(ids, ["status", "attempts"])
         return sum(
             count
@@ -82,7 +82,7 @@ class Rater:
         )
 
     def earlier(self, pool: Artifact) -> Earlier:
-        """What the store has of the samples of `pool` that are to be rated."""
+        """What the store has for the samples of `pool` that are to be rated."""
         samples = final = 0
         tokens, answers = Counter[str](), Counter[str]()
         for block, drawn in self.blocks(pool, ["id"]):
@@ -95,10 +95,10 @@ class Rater:
         return Earlier(samples, final, tokens, answers["ok"], answers["unparsable"])
 
     def samples(self, block: pa.RecordBatch, drawn: NDArray[np.bool_]) -> Iterator[Sample]:
-        """Id, text and rating of each sample of a block of the pool; no text where none is needed.
+        """Id, text and stored rating of each sample of a block; the text is empty if it is not needed.
 
-        The rating is the stored one. Of a sample that is not `drawn` (n,) it says so, whatever the store has: ratings
-        do not depend on what was rated before.
+        A sample that is not `drawn` (n,) gets the status "not_asked" even if the store has its rating: the output must
+        not depend on what was rated before.
         """
         ids, messages = block["id"], block["messages"]
         for row, (sample, known) in enumerate(zip(ids.to_pylist(), self.stored.find(ids), strict=True)):
@@ -109,7 +109,7 @@ class Rater:
 
 
 def _key(settings: AskedRater, prompt: Prompt, backend: Backend) -> dict[str, object]:
-    """What ratings depend on beside the sample: ratings with equal keys are worth the same."""
+    """What a rating depends on besides the sample. Ratings with equal keys are interchangeable."""
     sampling: dict[str, object] = {"temperature": settings.temperature}
     if settings.temperature > 0:
         sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}

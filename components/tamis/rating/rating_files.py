@@ -1,4 +1,4 @@
-"""A file of ratings that exist already: its columns, the scale of its scores, and whether they can be used."""
+"""A file with existing ratings: its columns, the scale of its scores, and whether they can be used."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tamis.rating.fitting import digests_of
 from tamis.rating.records import Rating
 from tamis.rating.settings import ImportedRater, ImportSettings
 
-# Classes are the paper's compression of ratings: all up to 4 became 0, all from 9 became 5 (section 4.1). They are kept
-# as the ratings 4 to 9.
+# The paper compresses ratings to classes: 4 and below is 0, 9 and above is 5 (section 4.1). They are stored as the
+# ratings 4 to 9.
 _SCALES, _SHIFT = {"1-10": Scale(), "classes": Scale(lowest=0, highest=5)}, 4
 _NOTHING = "no rating in the file"
 _NO_SAMPLE = "0" * 32
@@ -28,7 +28,7 @@ class RatingsFile:
     """A file of ratings, row by row."""
 
     def __init__(self, settings: ImportSettings, scratch: Path, texts: Iterable[str] = ()) -> None:
-        """Read the columns that the settings name and, of those in `texts` that the file has, digests of each text."""
+        """Read the columns in the settings, and digests of the texts in those of the columns `texts` that exist."""
         self.settings, self.path = settings, settings.path
         self.scale = settings.scale if isinstance(settings.scale, Scale) else _SCALES[settings.scale or "1-10"]
         self.fractions = isinstance(settings.scale, Scale)
@@ -50,19 +50,19 @@ class RatingsFile:
         self._texts = [column for column in self._texts if column in self._columns]
         self.rows = len(self._columns[settings.overall])
         self.lowest, self.highest, self._on_scale = self._overall_of_all()
-        self.whole = True  # whether those in the scale are whole numbers from its lowest
-        self.usable = self.bad = 0  # ratings that were read so far
+        self.whole = True  # whether all scores on the scale are whole steps above its lowest
+        self.usable = self.bad = 0  # of the ratings that were read so far
         self._first_bad = ""
 
     @property
     def ratings(self) -> tuple[int, ...]:
-        """The ratings of 1..10 that its scores can come to. Whole numbers alone are taken for a scale of such."""
+        """The ratings in 1..10 that scores can map to. If all scores are whole, the scale has whole numbers only."""
         if self.settings.scale == "classes":
             return tuple(range(_SHIFT, _SHIFT + int(self.scale.highest) + 1))
         return (self.scale.in_steps_of(1.0) if self.whole else self.scale).ratings()
 
     def _overall_of_all(self) -> tuple[float, float, int]:
-        """The lowest and highest overall score of all rows, in or out of the scale, and how many are on it."""
+        """The lowest and highest overall score of all rows, on the scale or not, and how many are on it."""
         lowest, highest, on_scale = math.inf, -math.inf, 0
         for given in self._columns[self.settings.overall]:
             with suppress(UnparsableError):
@@ -74,7 +74,7 @@ class RatingsFile:
         return lowest, highest, on_scale
 
     def values(self, column: str) -> list[Any]:
-        """One of the columns that the settings name."""
+        """The values of a column that the settings name."""
         return self._columns[column]
 
     def has_texts(self, column: str) -> bool:
@@ -82,11 +82,11 @@ class RatingsFile:
         return column in self._texts
 
     def texts(self, column: str, row: int) -> bytes:
-        """The digests of a column's texts in a row (`fitting.digests_of`); none of other columns."""
+        """The digests of the texts in one cell (`fitting.digests_of`); empty for columns without texts."""
         return self._columns[column][row] if column in self._texts else b""
 
     def rating(self, sample: str, row: int) -> Rating:
-        """The rating of a sample that has the row number `row`; -1 means that it has none."""
+        """The rating of a sample in the row `row`; -1 means that the sample has no row."""
         rating = self._read(sample, row)
         self.usable += rating.status == "ok"
         if rating.status not in ("ok", MISSING):
@@ -107,49 +107,48 @@ class RatingsFile:
         return Rating(id=sample, status="ok", expected=expected, attempts=0, **scores)
 
     def refuse_unusable(self, rows: int, most: float, errors: str = "") -> None:
-        """Make sure that the ratings that were read can be used.
+        """Check that the ratings that were read can be used.
 
         Args:
-            rows: how many of the file's rows were read.
-            most: the share of them that may have a score outside the scale.
+            rows: number of rows that were read.
+            most: the largest share of them that may have a score outside the scale.
             errors: a table of the errors, for the message.
 
         Raises:
-            InputError: when the scores seem to be on another scale, more than `most` are wrong, or there is none.
+            InputError: when the scores seem to be on another scale, more than `most` are wrong, or there are none.
         """
         if self.usable:
             self._refuse_another_scale()
         if self.bad > most * rows:
             raise InputError(
-                f"{self.path}: {self.bad} of {rows} ratings cannot be used; the first (rows count from 0) is in "
+                f"{self.path}: {self.bad} of {rows} ratings cannot be used; the first (rows start at 0) is in "
                 f"{self._first_bad}{errors and chr(10)}{errors}",
-                allowed=f"{'' if self.fractions else 'whole '}numbers from {self.scale}, or nothing where there is no "
-                f"rating; {most:.1%} may be wrong (max_failure_share)",
-                action="correct the file, name the right column, or set backend.scale: {lowest: …, highest: …}",
+                allowed=f"{'' if self.fractions else 'whole '}numbers from {self.scale}, or an empty cell if there "
+                f"is no rating; {most:.1%} of the rows may be wrong (max_failure_share)",
+                action="correct the file, name another column, or set backend.scale: {lowest: …, highest: …}",
             )
         if not self.usable:
             raise InputError(
-                f"{self.path}: none of the {rows:,} rows that were read has a rating in the column "
-                f"'{self.settings.overall}'",
-                action="name the column with the ratings: backend.overall",
+                f"{self.path}: none of the {rows:,} rows has a rating in the column '{self.settings.overall}'",
+                action="set backend.overall to the column with the ratings",
             )
 
     @property
     def seen(self) -> str:
-        """Which scores the column with the overall rating has, in words."""
-        return f"the column '{self.settings.overall}' goes from {self.lowest:g} to {self.highest:g}"
+        """The range of the overall ratings, in words."""
+        return f"the column '{self.settings.overall}' has values from {self.lowest:g} to {self.highest:g}"
 
     @property
     def lower_half_only(self) -> bool:
-        """Whether many scores are all in the lower half of the scale, which another scale may be the reason for."""
+        """Whether there are many scores, all in the lower half of the scale: the scale may be wrong."""
         return bool(self.usable) and in_lower_half(self.highest, self._on_scale, self.scale)
 
     def _refuse_another_scale(self) -> None:
         if self.settings.scale is None and seem_on_another(self.lowest, self.highest, self._on_scale):
             raise InputError(
-                f"{self.path}: {self.seen}: these seem to be scores on another scale than 1 to 10",
-                allowed='the scale, as in scale: {lowest: 1, highest: 5}; "1-10" if it is that one; classes for the '
-                "paper's 0 to 5",
+                f"{self.path}: {self.seen}, which does not look like the scale 1 to 10",
+                allowed='{lowest: 1, highest: 5} or another range; "1-10"; or classes, the 0 to 5 of the '
+                "paper's files",
                 action="set backend.scale",
             )
 
@@ -184,18 +183,18 @@ class RatingsFile:
 
 
 def key_column(settings: ImportSettings) -> str | None:
-    """The column that says which sample a row rates; None where their order does."""
+    """The column that identifies the sample of a row; None if the order of the rows does."""
     return settings.key or ("id" if settings.by == "id" else None)
 
 
 def checked_file(settings: ImportedRater, *, all_in_pool: bool = True) -> RatingsFile:
-    """A local file of ratings, all of which were read and can be used, whatever the pool.
+    """Read a whole local file of ratings and check it, without a pool.
 
-    Where not all of its rows need be in the pool, any share of them may be wrong.
+    If some rows may not be in the pool (`all_in_pool` is false), any share of them may be wrong.
 
     Raises:
-        InputError: when it cannot be read, lacks a column that the settings name, has a key twice, or its ratings
-            cannot be used (`RatingsFile.refuse_unusable`).
+        InputError: when it cannot be read, lacks a column, has a key twice, or its ratings cannot be used
+            (`RatingsFile.refuse_unusable`).
     """
     file = RatingsFile(settings.backend, Path())
     if settings.backend.by != "row" and (column := key_column(settings.backend)) is not None:
@@ -207,5 +206,5 @@ def checked_file(settings: ImportedRater, *, all_in_pool: bool = True) -> Rating
 
 
 def refuse_repeated_rows(file: RatingsFile, keys: Sequence[str | None], shown: Callable[[str], str] = str) -> None:
-    """Raises InputError when two of the file's rows have the same of `keys`; `shown` makes one readable."""
-    refuse_repeats(keys, lambda row: f"{file.path}: row {row}", "each sample may have one row", shown)
+    """Raise an InputError when two rows of the file have the same key; `shown` makes a key readable."""
+    refuse_repeats(keys, lambda row: f"{file.path}: row {row}", "each sample may have only one row", shown)

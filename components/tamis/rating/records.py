@@ -1,4 +1,4 @@
-"""A finished rating, as the store keeps it and the ratings table shows it."""
+"""A rating, as the store and the ratings table hold it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
 class Rating(BaseModel):
-    """One sample's rating by one rater; the columns of `core.tables.RATINGS` without the rater, and what the store
-    has beside them.
+    """One sample's rating by one rater: the columns of `core.tables.RATINGS` without the rater, and some for the store.
 
-    Tokens are summed over the attempts: what was computed or paid.
+    Tokens are summed over all attempts, because all of them are computed or paid.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,8 +44,8 @@ class Rating(BaseModel):
     cached_tokens: int | None = TOKENS
     reasoning_tokens: int | None = TOKENS
     shortened: bool = False
-    lenient: str | None = None  # names of what was forgiven in reading the answer
-    raw: str | None = None  # what was paid for and not understood: the answer's text, or else a service's whole body
+    lenient: str | None = None  # names of the lenient readings of the answer
+    raw: str | None = None  # an answer that was paid for but not understood: its text, or a service's whole response
 
     @model_validator(mode="after")
     def _scored_when_ok(self) -> Rating:
@@ -55,12 +54,12 @@ class Rating(BaseModel):
         return self
 
     def row(self, rater: str) -> dict[str, object]:
-        """Its row in the ratings table."""
+        """The row in the ratings table."""
         return {name: rater if name == "rater" else getattr(self, name) for name in RATINGS.names}
 
 
 def not_asked(sample: str) -> Rating:
-    """The row of a sample that is not to be rated."""
+    """The rating of a sample that is left out by the setting `sample`."""
     return Rating.model_construct(id=sample, status=NOT_ASKED, attempts=0)
 
 
@@ -81,9 +80,9 @@ RECORDS = Records(
 
 
 def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None, *, scale: Scale = ONE_TO_TEN) -> Rating:
-    """Read the answer of attempt number `attempt`; `earlier` is what the attempts before it came to.
+    """Read the answer of attempt number `attempt`; `earlier` is the record of the attempts before it.
 
-    Its scores are on `scale`, the rating's on 1 to 10.
+    The scores of the answer are on `scale`, those of the rating on 1 to 10.
     """
     common = {
         "id": answer.id,

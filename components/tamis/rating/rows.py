@@ -1,4 +1,4 @@
-"""The rows of the ratings table: samples go out to the rater, ratings come back in any order, rows are the pool's."""
+"""The rows of the ratings table: ratings come back in any order, and rows are written in the order of the pool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tamis.core.tables import PartsWriter
 from tamis.rating.records import Rating
 
 Sample = tuple[str, str, Rating | None]  # id, text, what is stored
-BLOCK = 10_000  # samples read at a time; within them, batches are of like length
+BLOCK = 10_000  # samples read at a time; within a block, batches are made of samples of similar length
 
 
 @dataclass
@@ -20,15 +20,15 @@ class _Block:
 
 
 class Rows:
-    """Blocks of samples whose ratings are written in the pool's order as soon as those before them are complete.
+    """Blocks of samples, written in the order of the pool as soon as all earlier blocks are complete.
 
     Args:
-        blocks: of the pool, in its order.
-        is_final: whether a stored rating need not be asked for.
+        blocks: blocks of the pool, in its order.
+        is_final: returns whether a stored rating needs no further request.
         parts: where rows are written.
-        rater: the rater's name.
-        reuse: gets each rating that is taken from the store, or stands for a sample that is not asked about.
-        most_open: most blocks that wait for their last rating; what bounds memory.
+        rater: name of the rater.
+        reuse: receives each rating that comes from the store, or marks a sample that is not rated.
+        most_open: most blocks that wait for their last rating; bounds the memory.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Rows:
         self._home: dict[str, _Block] = {}
 
     def more(self) -> list[Sample]:
-        """The next block's samples that are to be asked; none at the pool's end, or when too many blocks are open."""
+        """The samples of the next block to ask about; empty at the end of the pool, or if too many blocks are open."""
         while len(self._open) < self._most_open:
             block = next(self._blocks, None)
             if block is None:
@@ -68,7 +68,7 @@ class Rows:
         return []
 
     def finish(self, rating: Rating) -> None:
-        """Take a sample's rating."""
+        """Receive the rating of a sample."""
         block = self._home.pop(rating.id)
         block.rows[rating.id] = rating
         block.open -= 1

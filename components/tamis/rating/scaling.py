@@ -1,4 +1,4 @@
-"""Answers on a scale of the prompt's own, brought to 1 to 10; and a question where a rater uses the lower half only."""
+"""Maps answers on the prompt's scale to 1 to 10, and warns when a rater uses only the lower half of its scale."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 @lru_cache
 def form_of(scale: Scale) -> Form:
-    """The form of an answer with scores on `scale`; without a step they are whole numbers."""
+    """The form of an answer with scores on `scale`; without a step, scores are whole numbers."""
     decimals, one = scale.decimals, 10**scale.decimals
     low, high = round(scale.lowest * one), round(scale.highest * one)
     return Form(KEYS, low, high, 1 if scale.step is None else round(scale.step * one), decimals)
 
 
 def scores_in(text: str, scale: Scale) -> tuple[Scores, tuple[str, ...]]:
-    """The scores in an answer that gives them on `scale`, stretched to 1..10 and rounded; what was forgiven, by name.
+    """Read an answer with scores on `scale`: the scores mapped to 1..10, rounded, and the names of lenient readings.
 
     Raises:
         UnparsableError: with the reason.
@@ -33,10 +33,10 @@ def scores_in(text: str, scale: Scale) -> tuple[Scores, tuple[str, ...]]:
 
 
 def expected_of(probabilities: Sequence[float] | None, scale: Scale) -> float | None:
-    """The mean overall score, stretched to 1..10, by the probabilities of the scale's values.
+    """The expected overall score, mapped to 1..10, from the probabilities of the scale's values.
 
-    None where they are not known, or the values go beyond 10, which engines give as several tokens. Of a scale with
-    decimals they are known only where one token tells its values apart.
+    None if the probabilities are unknown, or the scale exceeds 10, because such values take several tokens. For a scale
+    with decimals they are known only if one token distinguishes its values.
     """
     if probabilities is None or scale.highest > HIGHEST:
         return None
@@ -44,23 +44,22 @@ def expected_of(probabilities: Sequence[float] | None, scale: Scale) -> float | 
     mean: float = (
         sum(score * share for score, share in zip(form.values, probabilities, strict=True)) / 10**form.decimals
     )
-    # Beyond four decimals lies the noise of floating point, which differs between batches.
+    # More than four decimals would be floating-point noise, which differs between batches.
     return round(min(max(scale.stretched(mean), LOWEST), HIGHEST), 4)
 
 
 def question_lower_half(rater: str, histogram: Mapping[str, int], scale: Scale) -> None:
-    """Warn where many overall ratings are all in the lower half: the prompt may ask for another scale.
+    """Warn when all of many overall ratings are in the lower half: the prompt may ask for another scale.
 
     Args:
-        rater: its name.
-        histogram: how many samples have each overall rating, 1 to 10.
-        scale: the scale that is declared.
+        rater: name of the rater.
+        histogram: number of samples by overall rating, 1 to 10.
+        scale: the declared scale.
     """
     given = [int(score) for score, count in histogram.items() if count]
     if given and in_lower_half(max(given), sum(histogram.values()), Scale()):
         log.warning(
-            "rater '%s': no sample has more than %d of 10, on the declared scale from %s: is that the scale that its "
-            "prompt asks for?",
+            "rater '%s': no rating is above %d of 10; check that its prompt asks for the declared scale, from %s",
             rater,
             max(given),
             scale,

@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 def _part(value: Any) -> int | float:
-    """A share, or a whole number of samples; Kubeflow hands whole numbers over as floats."""
+    """A share, or a whole number of samples. Kubeflow passes whole numbers as floats."""
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     if not (0 < number < 1 or (number >= 2 and number % 1 == 0)):
         raise ValueError(
-            "give a share of the pool above 0 and below 1, or a whole number of samples from 2 on; leave it out for all"
+            "give a share of the pool between 0 and 1, or a number of samples, at least 2; leave it out to rate all"
         )
     return float(number) if number < 1 else int(number)
 
@@ -50,60 +50,64 @@ class ImportSettings(Settings):
     kind: Literal["import"] = Field("import", description="the ratings exist already")
     path: DataPath = Field(min_length=1, description="the file: .jsonl, .csv or .parquet, local or in object storage")
     by: Literal["id", "row", "metadata"] = Field(
-        description="how rows find their samples: by sample id, by row in the sample's source, or by a kept field"
+        description="how rows are matched to samples: by sample id, by row in the sample's source, or by a kept field"
     )
     key: str | None = Field(
         None,
-        description="the file's column with the sample id ('id' if not given), the row in the source (the order of the "
-        "file if not given), or the kept field (which must be given)",
+        description="the file's column with the sample id (default: 'id'), the row in the source (default: the order "
+        "of the file), or the kept field (required)",
     )
     field: str | None = Field(
-        None, description="with by: metadata, the kept field's name in the pool; 'key' by default"
+        None, description="with by: metadata, the name of the kept field in the pool; default: the same as 'key'"
     )
-    source: str | None = Field(None, description="with by: row, the pool's source that the whole file is about")
+    source: str | None = Field(None, description="with by: row, the source in the pool that the whole file rates")
     source_column: str | None = Field(
-        None, description="with by: row, the file's column with the pool's source; rows then count within each source"
+        None,
+        description="with by: row, the file's column with the name of the source; rows are numbered within each source",
     )
     first_row: Literal[0, 1] | None = Field(
         None,
-        description="with by: row and key, the number of a source's first row in that column; 0 if not given, unless "
-        "the numbers look counted from 1",
+        description="with by: row and key, the number of a source's first row in that column; default: 0, but if the "
+        "numbers seem to start at 1, it must be set",
     )
     overall: str = Field("overall", min_length=1, description="column with the overall rating")
-    rarity: str | None = Field(None, description="column, if there is one")
-    complexity: str | None = Field(None, description="column, if there is one")
-    informativeness: str | None = Field(None, description="column, if there is one")
+    rarity: str | None = Field(None, description="column with these scores, if there is one")
+    complexity: str | None = Field(None, description="column with these scores, if there is one")
+    informativeness: str | None = Field(None, description="column with these scores, if there is one")
     expected: str | None = Field(None, description="column with the mean overall rating, if there is one")
     scale: Literal["1-10", "classes"] | Scale | None = Field(
         None,
-        description="the scale of the scores, {lowest: 1, highest: 5} say, which may be fractions then and are "
-        "stretched to 1..10; or classes: 0..5 as in the paper's files, kept as ratings 4..9, which compress to 0..5 "
-        "again; 1-10 if not given, unless the scores look like another",
+        description="the scale of the scores, such as {lowest: 1, highest: 5}: scores may then be fractions, and are "
+        "mapped to 1..10; or classes: 0..5 as in the paper's files, stored as ratings 4..9, which compress to 0..5 "
+        "again; default: 1-10, but if the scores seem to be on another scale, it must be set",
     )
     min_matched_share: float = Field(
-        0.5, ge=0, le=1, description="share of the rows given, or of the pool's samples, that must find each other"
+        0.5,
+        ge=0,
+        le=1,
+        description="fail when a smaller share of the file's rows, and of the pool's samples, is matched",
     )
     max_text_mismatch_share: float = Field(
         0.05,
         ge=0,
         le=1,
         description="with by: row, fail when the file has the data's texts (instruction, output, messages, …) and more "
-        "than this share of them are not those of the samples at their rows",
+        "than this share of them differ from the samples in the same rows",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> ImportSettings:
         if self.by == "metadata" and self.key is None:
-            raise ValueError("with by: metadata, 'key' must name the file's column that is matched")
+            raise ValueError("with by: metadata, 'key' must name the column of the file to match by")
         if self.by != "metadata" and self.field is not None:
-            raise ValueError("'field' has a meaning only with by: metadata; leave it out")
+            raise ValueError("'field' has an effect only with by: metadata; leave it out")
         for name in ("source", "source_column"):
             if self.by != "row" and getattr(self, name) is not None:
-                raise ValueError(f"'{name}' has a meaning only with by: row; leave it out")
+                raise ValueError(f"'{name}' has an effect only with by: row; leave it out")
         if self.first_row is not None and (self.by != "row" or self.key is None):
-            raise ValueError("'first_row' has a meaning only with by: row and a key; leave it out")
+            raise ValueError("'first_row' has an effect only with by: row and a key; leave it out")
         if self.source is not None and self.source_column is not None:
-            raise ValueError("give 'source' or 'source_column', not both")
+            raise ValueError("set 'source' or 'source_column', not both")
         if self.scale == "classes" and self.expected is not None:
             raise ValueError("'expected' is a mean on the scale 1-10; leave it out with scale: classes")
         return self
@@ -118,10 +122,10 @@ else:
 
 
 class RatingSettings(StageSettings):
-    """One rater: who rates, how it is asked and what is tolerated (paper section 3.1).
+    """One rater: its backend, its prompt and its limits (paper section 3.1).
 
-    The extra key `rater` names a rater that ships with Tamis, or a YAML file of one: its settings are taken, and those
-    beside `rater` override them.
+    The extra key `rater` names a rater that ships with Tamis, or a YAML file with one. Its settings are used; settings
+    next to `rater` override them.
 
     Validating these settings makes an `AskedRater`, or an `ImportedRater` if the backend has the kind "import".
     """
@@ -131,7 +135,7 @@ class RatingSettings(StageSettings):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, description="the rater's name in tables and plots"
     )
-    backend: RaterBackend = Field(description=f"what answers: kind: {', '.join(BACKENDS)} or import")
+    backend: RaterBackend = Field(description=f"the engine; kind: {', '.join(BACKENDS)} or import")
     max_failure_share: float = Field(
         0.05, ge=0, le=1, description="fail when more than this share of the samples gets no rating"
     )
@@ -155,44 +159,53 @@ class RatingSettings(StageSettings):
 class AskedRater(RatingSettings):
     """A rater that is a language model, in this process or behind a service."""
 
-    backend: AskedBackend = Field(description=f"what answers: kind: {', '.join(BACKENDS)}")
+    backend: AskedBackend = Field(description=f"the engine; kind: {', '.join(BACKENDS)}")
     prompt: Annotated[str, Reference("shipped", _prompt_read)] = Field(
-        "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file of one"
+        "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file with one"
     )
-    temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most probable score")
-    top_p: float = Field(1.0, gt=0, le=1, description="sample from the most probable that hold this share; 1: from all")
-    top_k: int = Field(0, ge=0, description="sample from so many most probable; 0: from all")
-    seed: int = Field(0, ge=0, description="draws depend on this and the sample's id, not on batches or shards")
+    temperature: float = Field(0.0, ge=0, le=5, description="0: take the most probable score")
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="nucleus sampling: draw from the most probable tokens that hold this probability; 1: off",
+    )
+    top_k: int = Field(0, ge=0, description="draw from this many most probable tokens; 0: off")
+    seed: int = Field(
+        0, ge=0, description="seed of the draws; they also depend on the sample's id, but not on batches or shards"
+    )
     max_attempts: int = Field(
-        3, ge=1, le=20, description="how often a sample is asked before its answer counts as unparsable"
+        3, ge=1, le=20, description="how often a sample is asked about before its answer counts as unparsable"
     )
-    price: PriceSettings | None = Field(None, description="what the tokens cost; for projections and max_cost")
+    price: PriceSettings | None = Field(None, description="what tokens cost; for estimates and max_cost")
     max_cost: MoneyLimit = Field(
-        None, gt=0, description="stop before the pool's ratings, those of earlier runs included, cost more than this"
+        None,
+        gt=0,
+        description="stop before the ratings of the pool, including those of earlier runs, cost more than this",
     )
     budget_share: BudgetShare = None
     store: StoreUri | None = Field(
         None,
         min_length=1,
-        description="folder, or prefix in object storage, that keeps every finished rating, for this and later runs; "
-        "if not given, a folder in the user's data that all runs share; on a cluster, name one",
+        description="folder, or prefix in object storage, that keeps every finished rating for this and later runs; "
+        "default: a folder that all runs of the user share; set it on a cluster",
     )
 
     sample: Part | None = Field(
         None,
-        description="rate only a part of the pool: a share below 1 of every source, or a number of samples in all; a "
-        "larger part holds every smaller one; left out: all",
+        description="rate only a part of the pool: a share of every source, below 1, or a total number of samples; a "
+        "larger part contains every smaller one; default: all",
     )
-    sample_seed: int = Field(0, ge=0, lt=2**63, description="with sample: another seed draws other samples")
+    sample_seed: int = Field(0, ge=0, lt=2**63, description="with sample: seed of the draw")
     also: Annotated[tuple[FileName, ...], BeforeValidator(_files)] = Field(
         (),
-        description="with sample: files (txt, jsonl, csv, parquet) with the ids of samples that are rated too, as "
+        description="with sample: files (txt, jsonl, csv, parquet) with ids of samples to rate as well, as "
         "`tamis rating next` writes them",
     )
     shard: str | None = Field(
         None,
         pattern=r"^\d+/\d+$",
-        description="rate only this share of the pool, as in 3/8; job/8 is the pod's own in an Indexed Job",
+        description="rate only this shard of the pool, such as 3/8; job/8: the shard of this pod in an Indexed Job",
     )
 
     @field_validator("shard", mode="before")
@@ -208,11 +221,11 @@ class AskedRater(RatingSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.max_cost is not None and self.price is None:
-            raise ValueError("'max_cost' needs 'price', what the tokens cost")
+            raise ValueError("'max_cost' needs 'price', the price of the tokens")
         if self.sample is None and self.sample_seed:
-            raise ValueError("'sample_seed' needs 'sample', how much of the pool is rated")
+            raise ValueError("'sample_seed' has an effect only with 'sample'; set 'sample' or leave it out")
         if self.sample is None and self.also:
-            raise ValueError("'also' needs 'sample': without it all samples are rated")
+            raise ValueError("'also' has an effect only with 'sample'; without it all samples are rated")
         return self
 
     def answers_known_by(self) -> dict[str, Any]:
@@ -224,9 +237,9 @@ class AskedRater(RatingSettings):
         return self.model_dump(include=names) | {"backend": self.backend.model_dump(exclude=no_part)}
 
     def asked(self, samples: int) -> int:
-        """How many of a pool's `samples` are rated, without those of `also`.
+        """How many of a pool's `samples` are rated, not counting `also`.
 
-        With a share it may be up to one more for every source but the first.
+        If `sample` is a share, one more may be rated for every source but the first.
         """
         if self.sample is None:
             return samples
@@ -280,6 +293,6 @@ _ONCE_IN_KEYS = {
 
 
 class MergeSettings(StageSettings):
-    """Merging shards has nothing to set."""
+    """Settings of merging shards: none."""
 
     OUTPUT_REVISION: ClassVar[int] = RatingSettings.OUTPUT_REVISION

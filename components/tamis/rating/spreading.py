@@ -1,4 +1,4 @@
-"""An order of samples whose every beginning lies evenly over their embeddings."""
+"""An order of samples in which every beginning is spread evenly over their embeddings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tamis.core.errors import InputError
 from tamis.core.ids import Keys, positions, read_keys
 from tamis.core.progress import Progress
 
-_CUTS = 16  # the finest cells hold a 65,536th of a source
-_CANDIDATES = 8  # samples of a cell of which the farthest from another says in which direction it is cut
+_CUTS = 16  # the smallest cells hold 1/65,536 of a source
+_CANDIDATES = 8  # samples of a cell, the farthest of which from another sets the direction of the cut
 _ROWS = 8192  # vectors in memory at a time
-_UNIT = 2.0**15  # vectors are counted in whole parts of this, so that sums are exact and equal on every machine
+_UNIT = 2.0**15  # vectors are scaled by this and rounded, so that sums are exact and equal on every machine
 
 
 def spread_order(
@@ -23,15 +23,15 @@ def spread_order(
 ) -> NDArray[np.int64]:
     """The rank of each sample in its group: (n,) int64 from 0.
 
-    Every group is cut into halves across the way between two far samples of it, the halves again, and so on. Samples
-    are taken in turn from both halves of every cut, so the first 2^j of a group are one from each of its cells after j
-    cuts.
+    Every group is halved along the line between two distant samples, each half is halved again, and so on. Samples are
+    taken alternately from both halves of every cut, so the first 2^j samples of a group come from different cells after
+    j cuts.
 
     Args:
-        keys: (n,) of the samples.
-        groups: (n,) from 0.
-        hashes: (n,) look random; they choose the samples to cut by, and decide what embeddings do not.
-        embeddings: of all samples, of unit length.
+        keys: (n,) keys of the samples.
+        groups: (n,) group of each sample, from 0.
+        hashes: (n,) pseudorandom numbers; they choose the samples that define a cut, and break ties.
+        embeddings: embeddings of all samples, of unit length.
 
     Raises:
         InputError: when `embeddings` lack one of the samples.
@@ -50,7 +50,7 @@ def spread_order(
 
 
 class _Vectors:
-    """The vectors of samples in whole numbers: sums of their products stay below 2^53, so nothing is ever rounded."""
+    """The vectors of samples as whole numbers. Sums of their products stay below 2^53, so no sum is ever rounded."""
 
     def __init__(self, keys: Keys, embeddings: Artifact) -> None:
         known = read_keys(embeddings.path("ids.parquet"), where=f"{embeddings.location}, ids.parquet")
@@ -58,7 +58,7 @@ class _Vectors:
         if missing := int((self._rows < 0).sum()):
             raise InputError(
                 f"{embeddings.location} lacks {missing} of the pool's {len(keys)} samples",
-                action="give the embeddings that were made from this pool, or leave them out",
+                action="use embeddings that were made from this pool, or leave them out",
             )
         self._vectors = np.load(embeddings.path("vectors.npy"), mmap_mode="r", allow_pickle=False)
 
@@ -71,17 +71,17 @@ class _Vectors:
 def _halves(
     cells: NDArray[np.int64], hashes: NDArray[np.uint64], vectors: _Vectors, cut: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut every cell into halves, the first the larger by one at most.
+    """Cut every cell into halves; the first may have one sample more.
 
     Returns:
-        (n,) the new cells, and (n,) for each sample 0 or 1, the half of its cell.
+        (n,) the new cell of each sample, and (n,) the half, 0 or 1, of its cell.
     """
     order = np.lexsort((hashes, cells))
     starts, cell = _runs(cells[order])
     sizes = np.diff(starts, append=len(cells))
     one = order[starts]
     other = _far(one, order, starts, sizes, vectors)
-    # Which half is the first is left to chance, else beginnings of an order would lie to one side.
+    # Which half comes first is random; otherwise the beginning of an order would lie to one side.
     turned = (hashes[one] >> np.uint64(cut) & np.uint64(1)).astype(bool)
     one, other = np.where(turned, other, one), np.where(turned, one, other)
     numbers = np.empty_like(cells)
@@ -104,7 +104,7 @@ def _far(
     sizes: NDArray[np.int64],
     vectors: _Vectors,
 ) -> NDArray[np.int64]:
-    """Of each cell a sample that is far from its sample `one`, (cells,); `one` itself where it is alone."""
+    """For each cell, a sample far from its sample `one`, (cells,); `one` itself if it is alone."""
     far = one.copy()
     for block in _blocks(len(one)):
         here = vectors.of(one[block])
@@ -118,7 +118,7 @@ def _far(
 
 
 def _runs(ordered: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each run of equal values starts, and of each value the number of its run."""
+    """The start of each run of equal values, and for each value the number of its run."""
     changes = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     return np.flatnonzero(changes), np.cumsum(changes) - 1
 

@@ -1,4 +1,4 @@
-"""The rating stage: pool in, one rater's ratings out."""
+"""The rating stage: makes one rater's ratings of a pool."""
 
 from __future__ import annotations
 
@@ -36,24 +36,23 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, out: Uri) -> Manifest:
-    """Rate every sample of `pool`; the artifact at `out` has one row per sample, in the pool's order.
+    """Rate every sample of `pool`. The artifact at `out` has one row per sample, in the order of the pool.
 
-    With `settings.sample` only a part of the samples is asked about, and those that `settings.also` names; the others
-    have the status "not_asked". With `settings.shard` it is a part of ratings with that share of the samples, for
-    `merging.run`.
+    With `settings.sample`, only a part of the samples is rated, and those in `settings.also`; the others have the
+    status "not_asked". With `settings.shard`, the artifact holds that shard of the samples, for `merging.run`.
 
     Args:
         settings: the rater.
         pool: the samples.
-        embeddings: of the pool's samples; they spread `settings.sample` over the neighbourhoods of each source.
-        out: where the artifact goes.
+        embeddings: embeddings of the samples; `settings.sample` is spread over the neighbourhoods of each source.
+        out: where the artifact is written.
 
     Raises:
         SettingsError: when `embeddings` are given without `settings.sample`.
         ModelError: when the rater's model cannot be used, or more than `max_failure_share` of the samples got none.
-        InputError: when imported ratings cannot be used, `embeddings` lack a sample of the pool, or it has none of the
-            samples of `settings.also`.
-        StorageError: when the store, or a file of the settings, cannot be read or written.
+        InputError: when imported ratings cannot be used, `embeddings` lack a sample of the pool, or none of the samples
+            in `settings.also` is in the pool.
+        StorageError: when the store, or a file in the settings, cannot be read or written.
     """
     refuse_idle(settings, embeddings)
     inputs = {"pool": Input(pool, "pool"), "embeddings": Input(embeddings, "embeddings")}
@@ -67,7 +66,7 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
     files = {"prompt": load_prompt(settings.prompt).hash} | BACKENDS.origin(backend.kind)
     files |= folders_in(settings, "tokenizer")
     files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
-    if isinstance(backend, LocalModelSettings):  # of a service's model the name is all that is known
+    if isinstance(backend, LocalModelSettings):  # of a service's model only the name is known
         files["model"] = revision_of(backend.model, backend.revision)
     kind: Kind = "ratings" if settings.shard is None else "ratings_part"
     return run_step("rating", kind, settings, _rate, out=out, inputs=inputs, files=files, name=settings.name)
@@ -89,7 +88,7 @@ def _rate(step: Step[AskedRater]) -> None:
             PartsWriter(step.out, RATINGS) as parts,
         ):
             blocks = (list(rater.samples(*block)) for block in rater.blocks(pool, ["id", "messages"]))
-            # Where answers take up to a day, many blocks are to be under way at once.
+            # Batches may take a day, so many blocks are kept open at once.
             most_open = 100 if hasattr(rater.backend, "remember_in") else 8
             rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
             for finished in asking.ask(
@@ -125,14 +124,14 @@ def _rate(step: Step[AskedRater]) -> None:
 
 
 def _allowance(settings: AskedRater) -> Allowance:
-    """The budget is the pool's; a shard has its share of it."""
+    """The limits of this run; the limit on cost is divided equally among shards."""
     shards = Shard.read(settings.shard).of if settings.shard else 1
     limit = limit_of(settings)
     return Allowance(
         settings.max_failure_share,
         settings.price,
         None if limit.most is None else limit.most / shards,
-        f"{limit.called}{', a shard has its part' if settings.shard else ''}",
+        f"{limit.called}{', divided among the shards' if settings.shard else ''}",
         at_once(settings.backend),
         limit.raised_by,
     )

@@ -1,4 +1,4 @@
-"""What became of a pool's ratings: counts by status and by kind of error, the scores' distribution, the budget."""
+"""A summary of ratings: counts by status and by kind of error, and the distribution of scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Summary(Tally[Rating]):
-    """Counts ratings as they come."""
+    """Counts ratings as they arrive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Summary(Tally[Rating]):
         self._lenient: Counter[str] = Counter()
 
     def add(self, rating: Rating) -> None:
-        """Count one rating. A sample that was not to be asked about is counted, but is no failure."""
+        """Count one rating. Samples that are not rated by choice are counted, but not as failures."""
         if rating.status == NOT_ASKED:
             self._not_asked += 1
             return
@@ -55,14 +55,14 @@ class Summary(Tally[Rating]):
         return facts
 
     def log(self, rater: str) -> None:
-        """Say how it went."""
+        """Log the counts."""
         counts = {status: self.statuses[status] for status in STATUSES} | {"not asked": self._not_asked}
         statuses = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         scores = " ".join(f"{score}:{self._overall[score]}" for score in range(LOW, HIGH + 1))
         log.info("rater '%s': %s; overall ratings %s", rater, statuses, scores)
         if self._lenient:
             log.info(
-                "rater '%s': answers that were not written as asked, and taken all the same: %s",
+                "rater '%s': answers that were accepted although their form was wrong: %s",
                 rater,
                 ", ".join(f"{count} {name}" for name, count in self._lenient.items()),
             )

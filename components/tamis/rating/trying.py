@@ -1,4 +1,4 @@
-"""One sample rated on trial, before a whole pool is: what is asked, what is answered, what it costs."""
+"""Trial ratings, before a whole pool is rated: the prompt, the answer and its cost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SHOWN = 2_000  # characters of a sample or an answer
 
 @dataclass(frozen=True)
 class Trial:
-    """What one sample came to.
+    """The trial rating of one sample.
 
     Attributes:
-        prompt: what the rater was asked, the sample shortened.
-        answer: its own words.
-        rating: what was read of them.
-        cost: in the money of the settings' price; None where they name none.
+        prompt: the prompt, with the sample shortened.
+        answer: the answer of the model.
+        rating: the rating read from the answer.
+        cost: in the currency of the price; None if the settings have no price.
     """
 
     prompt: str
@@ -37,23 +37,25 @@ class Trial:
         rating = self.rating
         scores = [rating.rarity, rating.complexity, rating.informativeness, rating.overall]
         read = f"{rating.status}: {rating.error}" if rating.error else f"{rating.status}, scores {scores}"
-        lines = ["asked:", _indented(self.prompt), "answered:", _indented(self.answer or "(nothing)"), f"read: {read}"]
+        lines = ["prompt:", _indented(self.prompt), "answer:", _indented(self.answer or "(empty)"), f"read as: {read}"]
         if rating.prompt_tokens is not None:
-            lines.append(f"tokens: {rating.prompt_tokens:,} of the prompt, {rating.completion_tokens or 0:,} answered")
+            lines.append(
+                f"tokens: {rating.prompt_tokens:,} in the prompt, {rating.completion_tokens or 0:,} in the answer"
+            )
         if self.cost is not None:
             lines.append(f"cost: {self.cost:.6f}")
         return "\n".join(lines)
 
 
 def try_ratings(settings: RatingSettings, samples: Sequence[Sequence[Message]]) -> list[Trial]:
-    """Rate `samples`, once each. Nothing is stored: a run asks about them again.
+    """Rate `samples`, once each. Nothing is stored; a run asks about them again.
 
     Raises:
-        SettingsError: when the ratings are imported, or asked by batches, which may take a day.
+        SettingsError: when the ratings are imported, or come in batches, which may take a day.
         ModelError: when the rater cannot be used.
     """
     if not isinstance(settings, AskedRater) or settings.backend.JOURNALED:
-        raise SettingsError(f"rater '{settings.name}': {settings.backend.kind} has nothing to try")
+        raise SettingsError(f"rater '{settings.name}': the backend {settings.backend.kind} cannot be tried")
     prompt = load_prompt(settings.prompt)
     backend = make_backend(settings, prompt)
     texts = {sample_id(list(messages)): as_text(list(messages)) for messages in samples}
@@ -83,6 +85,6 @@ def _cut(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    """Lines that no terminal takes for commands."""
+    """The text, indented, without characters that a terminal may take as commands."""
     shown = "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)
     return "\n".join(f"    {line}" for line in shown.splitlines())

@@ -1,4 +1,4 @@
-"""Checking files of raters and prompts before anything is spent."""
+"""Checks files of raters and prompts before a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def shipped() -> list[Path]:
 
 
 def describe(path: Path) -> str:
-    """One line on a file of a prompt, of a rater, or of the rating stage's settings.
+    """Describe in one line a file with a prompt, a rater, or settings of the rating stage.
 
     Raises:
-        SettingsError: naming what is wrong in it.
+        SettingsError: when something in it is wrong.
     """
     values = load_yaml(path)
     if "template" in values:

@@ -15,7 +15,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError
 from tamis.core.settings import hash_of, parse
 from tamis.llm.machine import place_of_answers, store_of_run, user_data
-from tamis.rating import stage
+from tamis.rating import rater
 from tamis.rating.parsing import Scores, write
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
@@ -79,9 +79,9 @@ def test_a_rater_of_another_name_pays_for_nothing_twice(
     till = Till()
     with Server(till) as server:
         if named_before:  # as versions did whose keys had the rater's name
-            own_key = stage._key
+            own_key = rater._key
             with monkeypatch.context() as older:
-                older.setattr(stage, "_key", lambda settings, *other: {"rater": "mini"} | own_key(settings, *other))
+                older.setattr(rater, "_key", lambda settings, *other: {"rater": "mini"} | own_key(settings, *other))
                 rate(server, pool, "one")
         else:
             rate(server, pool, "one")
@@ -96,7 +96,7 @@ def test_an_upgrade_keeps_a_raters_own_answers_and_counts_the_money_that_it_may_
     pool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Versions whose keys had the rater's name left answers and notes of money under these keys."""
-    own_key, score, store = stage._key, [2], pool.parent / "store"
+    own_key, score, store = rater._key, [2], pool.parent / "store"
     paid = {"price": {"input": 1, "output": 1}, "store": str(store), "max_cost": 9.0}
 
     def with_name(settings: RatingSettings, *other: Any) -> dict[str, object]:
@@ -104,7 +104,7 @@ def test_an_upgrade_keeps_a_raters_own_answers_and_counts_the_money_that_it_may_
 
     with Server(lambda _: Reaction(completion(write(Scores(*score * 4))))) as server:
         with monkeypatch.context() as older:
-            older.setattr(stage, "_key", with_name)
+            older.setattr(rater, "_key", with_name)
             cost = rate(server, pool, "one", **paid)["cost"]
         (named,) = [one.parent for one in store.rglob("key.json")]
         score[:] = [7]

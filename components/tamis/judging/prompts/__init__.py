@@ -1,4 +1,4 @@
-"""Judges' prompts: versioned YAML files with what is asked, and how the answer is to be read."""
+"""Judges' prompts: versioned YAML files with the wording, and the form of the answer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _FORMS = {
 
 
 class JudgePrompt(Settings):
-    """What a judge is asked. `before` is the same for every comparison, so that its computation can be shared."""
+    """What a judge is asked. `before` is the same for every comparison, so engines can reuse its computation."""
 
     version: int = Field(ge=1, description="raised with every change of the wording")
-    description: str = Field(min_length=1, description="what is particular about this prompt")
+    description: str = Field(min_length=1, description="what distinguishes this prompt")
     kind: Literal["scores", "verdict"] = Field(
-        description='scores: {"Answer 1": 1..10, "Answer 2": 1..10}, the higher one wins, equal ones are a tie; '
+        description='scores: {"Answer 1": 1..10, "Answer 2": 1..10}, the higher score wins, equal scores are a tie; '
         'verdict: {"Better answer": 1, 2, or 0 for a tie}'
     )
     template: str = Field(description="the wording, with {question}, {first} and {second} in this order, near its end")
-    left_out: str = Field(min_length=1, description="stands where the middle of a long answer is left out")
+    left_out: str = Field(min_length=1, description="replaces the middle of a long answer")
 
     @model_validator(mode="after")
     def _has_its_places(self) -> JudgePrompt:
@@ -41,17 +41,17 @@ class JudgePrompt(Settings):
 
     @property
     def before(self) -> str:
-        """The text in front of the question."""
+        """The text before the question."""
         return self.template.partition(_PLACES[0])[0]
 
     @property
     def after(self) -> str:
-        """The text behind the second answer."""
+        """The text after the second answer."""
         return self.template.partition(_PLACES[2])[2].rstrip()
 
     @property
     def marker(self) -> None:
-        """Nothing: a comparison that is too long is not judged, since its middle is where one answer ends."""
+        """None: a comparison that is too long is not judged, because its middle is where one answer ends."""
 
     @property
     def form(self) -> Form:
@@ -60,11 +60,11 @@ class JudgePrompt(Settings):
 
     @property
     def hash(self) -> str:
-        """Hash of all that a judge can see; comments and the description do not enter."""
+        """Hash of everything that a judge sees; comments and the description are not part of it."""
         return hash_of([self.version, self.kind, self.template.rstrip(), self.left_out])
 
     def shown(self, question: str, first: str, second: str, longest: int) -> str:
-        """A question and two answers as the judge sees them, each answer of at most about `longest` characters."""
+        """A question and two answers as the judge sees them; each answer has at most about `longest` characters."""
         _, _, rest = self.template.partition(_PLACES[0])
         between, _, rest = rest.partition(_PLACES[1])
         and_then = rest.partition(_PLACES[2])[0]

@@ -1,6 +1,6 @@
-"""The engines that answer prompts, by the kind of their settings; each keeps to `llm.backend.Backend`.
+"""The engines that answer prompts, by the kind of their settings; each implements `llm.backend.Backend`.
 
-A new one is a file here, or in another package an entry point of "tamis.backends": the class of its settings.
+To add one, put a file here, or let another package name its settings class by an entry point of "tamis.backends".
 """
 
 from __future__ import annotations

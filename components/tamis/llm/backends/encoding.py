@@ -76,7 +76,7 @@ class PromptEncoding:
             raise ModelError(
                 f"the prompt takes {self._around} tokens and the answer up to {answer}, but the model's context has "
                 f"{context}: no room for a sample",
-                action="choose a model with a longer context, or a shorter prompt",
+                action="use a model with a longer context, or a shorter prompt",
             )
         self._limit = min(limit, room)
 
@@ -159,18 +159,18 @@ def around(tokenizer: PreTrainedTokenizerBase, before: str = "", after: str = ""
     name = tokenizer.name_or_path
     if not tokenizer.chat_template:
         raise ModelError(
-            f"the model '{name}' has no chat template, so it cannot be asked",
+            f"the model '{name}' has no chat template, so it cannot answer prompts",
             allowed="a chat (instruct) model",
-            action="name the instruct version of the model",
+            action="use the instruct version of the model",
         )
     try:
         text = render(tokenizer, [Message(role="user", content=before + _PLACE + after)], prompt=True)
     except TemplateError as error:
-        action = "correct chat_template.jinja beside the model, or name another model"
+        action = "correct chat_template.jinja in the model's folder, or use another model"
         raise unusable(name, error, action=action) from None
     head, place, tail = text.partition(_PLACE)
     if not place:
-        raise ModelError(f"the chat template of '{name}' leaves the user's message out")
+        raise ModelError(f"the chat template of '{name}' omits the user's message")
     return head, tail
 
 

@@ -1,4 +1,4 @@
-"""What must outlive a kill of a rater that is asked by long jobs: which jobs there are and how far they are."""
+"""The journal of batches: notes each batch and its state, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ State = Literal["prepared", "uploaded", "created", "ended"]
 
 
 class Owner(BaseModel):
-    """The run that looks after an entry."""
+    """The run that owns an entry."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,14 +30,14 @@ class Entry(BaseModel):
     """One batch at the service.
 
     Attributes:
-        number: of the entry in the journal, from 1; None for those of version 0.1.
-        owner: who looks after it; None for those of version 0.1.
-        token: made here; the batch carries it, so that one whose creation was not noted any more is found again.
-        state: prepared: about to be uploaded; uploaded: about to be created; created: at work; ended: read.
-        items: the batch's requests, each "sample-attempt".
-        file, batch: ids at the service, once they are known.
-        output, errors: ids of the files with what came of it, once they are known.
-        unanswered: of an ended batch, those of the items that may be asked again.
+        number: number of the entry in the journal, from 1; None for entries of version 0.1.
+        owner: the run that owns it; None for entries of version 0.1.
+        token: random token in the batch's metadata, to find a batch whose creation could not be noted.
+        state: prepared: not uploaded yet; uploaded: not created yet; created: in progress; ended: read.
+        items: requests of the batch, each "sample-attempt".
+        file, batch: ids at the service, once known.
+        output, errors: ids of the files with results, once known.
+        unanswered: items of an ended batch that may be sent again.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,14 +55,14 @@ class Entry(BaseModel):
 
 
 class Journal:
-    """Entries in a folder, local or in object storage, one file each, written whole.
+    """Entries in a folder, local or in object storage, one file per entry.
 
-    Two runs cannot add entries at once without one of them knowing of the other's. Storage that fails once it has
-    worked is tried again for as long as a store's is, ten minutes.
+    If two runs add entries at the same time, one of them fails and learns about the other. If storage fails after it
+    has worked, it is retried for ten minutes, as for a store.
 
     Args:
-        folder: of the entries.
-        check: called before each writing; raises where the folder's storage is another one than at the start.
+        folder: folder of the entries.
+        check: called before each write; raises an error if the folder has been replaced.
     """
 
     def __init__(self, folder: Location, check: Callable[[], None] = lambda: None) -> None:
@@ -70,19 +70,21 @@ class Journal:
         self._worked = False
 
     def read(self, known: Collection[str] = ()) -> list[Entry]:
-        """All entries but those whose files' names are `known`, in no order that means anything.
+        """All entries except those whose file names are `known`, in any order.
 
         Raises:
-            StorageError: when the folder cannot be read, or what is in it: to leave an entry out is to pay twice.
+            StorageError: when the folder, or an entry, cannot be read; without an entry, a batch would be paid twice.
         """
         names = self._tried(lambda: children(self._folder), _TO_READ)
         there = [one for one in names if one.name.endswith(".json") and one.name not in known]
-        found = [self._read(location) for location in there if not location.name.startswith(".")]  # is being written
+        found = [
+            self._read(location) for location in there if not location.name.startswith(".")
+        ]  # a file that is being written
         self._last = max([self._last, *(entry.number or 0 for entry in found)])
         return found
 
     def add(self, entry: Entry) -> bool:
-        """Add an entry, durably, if none was added since the last `read`; whether it was.
+        """Add an entry durably, unless another one was added since the last `read`; return whether it was added.
 
         Raises:
             StorageError: when it cannot be written.
@@ -92,7 +94,7 @@ class Journal:
 
         def create() -> bool:
             self._check()
-            # A try that met a fault may have been made all the same.
+            # A failed try may have created it nevertheless.
             return create_bytes(place, data) or read_bytes(place) == data
 
         added = self._tried(create, PATIENCE)
@@ -100,7 +102,7 @@ class Journal:
         return added
 
     def refresh(self, entry: Entry) -> Entry:
-        """Bring an entry up to date with what others have noted of it.
+        """Update an entry with what other runs have noted.
 
         Raises:
             StorageError: when it cannot be read.
@@ -110,7 +112,7 @@ class Journal:
         return entry
 
     def write(self, entry: Entry) -> None:
-        """Note how far a batch is; durable when this returns.
+        """Note the state of a batch durably.
 
         Raises:
             StorageError: when it cannot be written.
@@ -134,7 +136,7 @@ class Journal:
             except StorageError:
                 if exists(location):
                     raise
-                return None  # it does not come back by waiting
+                return None  # waiting does not bring it back
 
         return _entry(location, self._tried(read, _TO_READ))
 
@@ -153,8 +155,7 @@ def _entry(location: Location, data: bytes | None) -> Entry:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise StorageError(
-            f"{location} is no entry of a journal of batches: {where}: {first['msg']}",
-            allowed="entries that this version of Tamis, or an earlier one, has written",
-            action="go on with the version that wrote it; or delete it: what was sent with it is then sent, and paid "
-            "for, again",
+            f"{location} is not an entry of a journal of batches: {where}: {first['msg']}",
+            allowed="entries written by this version of Tamis or an earlier one",
+            action="continue with the version that wrote it; or delete it, and its requests are sent and paid for again",
         ) from None

@@ -1,4 +1,4 @@
-"""Asking a service with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
+"""The engine for services with OpenAI's chat interface: OpenAI, Azure OpenAI, or a compatible server such as vLLM."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from tamis.core.conversations import Format
     from tamis.llm.backends.sampling import Sampling
 
-_TOKENS_OF_A_NUMBER = 8  # of a usual answer, its key included
-_SAFETY = 1.25  # of a prompt that no one has counted: estimates are too low by a seventh for code and Chinese
+_TOKENS_OF_A_NUMBER = 8  # tokens of a number in a typical answer, including its key
+_SAFETY = 1.25  # factor for uncounted prompts: estimates are too low by a seventh for code and Chinese
 _REFUSAL = re.compile(r"\W*(i\W?m (really |very )?sorry|i am sorry|sorry\b|i can(no|\W)t|i(\Wm| am) unable)", re.I)
 
 
@@ -56,27 +56,30 @@ class OpenAISettings(ServiceSettings, BackendSettings):
 
     kind: Literal["openai"] = Field("openai", description="a service answers")
     structured: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="what the service holds the answer to; none: it is asked for JSON in words only"
+        "json_schema", description="structured output that the service enforces; none: only the prompt asks for JSON"
     )
-    logprobs: bool = Field(True, description="ask for token probabilities, of which `expected` is made")
+    logprobs: bool = Field(True, description="request token probabilities, from which `expected` is computed")
     max_new_tokens: int = Field(128, ge=40, description="longest answer")
     answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
-        "max_completion_tokens", description="what the service calls that; older servers know max_tokens only"
+        "max_completion_tokens",
+        description="the service's parameter for max_new_tokens; older servers know only max_tokens",
     )
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    max_sample_tokens: int = Field(
+        2048, ge=64, description="tokens of a sample; longer ones are shortened in the middle, and marked"
+    )
     tokenizer: HubTokenizer | None = Field(
         None,
         min_length=1,
-        description="hub name or folder of the model's tokenizer, to count by; else 3.5 bytes count as a token",
+        description="the model's tokenizer, to count tokens: a name on the hub, or a folder; null: one per 3.5 bytes",
     )
-    seeded: bool = Field(True, description="send a seed of the sample and the attempt, with a temperature above 0")
-    extra: dict[str, Any] = Field(
-        {}, description="further fields of the request, as the service names them; null takes one out"
+    seeded: bool = Field(
+        True, description="with a temperature above 0, send a seed that depends on the sample and the attempt"
     )
+    extra: dict[str, Any] = Field({}, description="further fields of the request; null removes a field")
 
     @property
     def thinking_tokens(self) -> int:
-        """Tokens that the model may think for, beside `max_new_tokens`."""
+        """Tokens for reasoning, in addition to `max_new_tokens`."""
         if self.max_thinking_tokens is not None:
             return self.max_thinking_tokens
         return thoughts.TOKENS if thoughts.thinks(self.model, self.extra) else 0
@@ -91,7 +94,7 @@ BACKEND = OpenAISettings
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request with its sample as it is sent."""
+    """A request with the text of its sample as it is sent."""
 
     request: Request
     text: str
@@ -100,22 +103,22 @@ class Job:
 
 
 class OpenAIBackend:
-    """Asks many samples at once; an answer comes back as soon as it is there.
+    """Sends many concurrent requests; answers are returned as they arrive.
 
     Raises:
-        ModelError: when the tokenizer that is named cannot be loaded.
+        ModelError: when the tokenizer in the settings cannot be loaded.
     """
 
     def __init__(self, settings: OpenAISettings, prompt: Prompt, sampling: Sampling) -> None:
         self._settings, self._prompt, self._sampling = settings, prompt, sampling
-        self.ahead = 2  # requests read for each that may be under way, so that none is waited for
+        self.ahead = 2  # jobs read per concurrent request, so that none has to wait for the next
         self._marker = f"\n\n{prompt.marker}\n\n"
-        # Of thoughts nothing is known beforehand but their limit.
+        # Only the limit of thoughts is known in advance.
         self._answer_tokens = answer_tokens(prompt.form, settings.max_new_tokens) + settings.thinking_tokens
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that answers depend on beside the prompt, the sample and the sampling. The address is not among it."""
+        """Everything that answers depend on besides prompt, sample and sampling. The address is not part of it."""
         settings = self._settings
         return {
             "kind": "openai",
@@ -130,16 +133,16 @@ class OpenAIBackend:
 
     @property
     def deterministic(self) -> bool:
-        """No: services answer a little differently every time, even at temperature 0."""
+        """False, because services answer slightly differently every time, even at temperature 0."""
         return False
 
     @property
     def eager(self) -> bool:
-        """Yes: what was read has been sent, or will be in a moment."""
+        """True, because every request that was read is sent at once."""
         return True
 
     def measure(self, texts: Sequence[str]) -> list[Size]:
-        """The sizes of samples: exact but for the chat template where `tokenizer` is given, else estimated."""
+        """The sizes of samples: exact except for the chat template if `tokenizer` is set, else estimated."""
         most = self._settings.max_sample_tokens
         return [self._size(tokens, most) for tokens in self._lengths.count(texts)]
 
@@ -154,10 +157,10 @@ class OpenAIBackend:
         )
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Ask, `concurrency` samples at once.
+        """Send up to `concurrency` requests at once.
 
         Raises:
-            ServiceError: when the service answers nobody.
+            ServiceError: when the service answers no request.
             MissingExtraError: when the package openai is not installed.
             SettingsError: when the environment lacks the service's key.
         """
@@ -168,10 +171,10 @@ class OpenAIBackend:
         yield too_long
 
     def close(self) -> None:
-        """Nothing is kept between two calls of `answer`."""
+        """Does nothing, because no resources are kept between calls of `answer`."""
 
     def _jobs(self, groups: Iterator[Iterable[Request]], too_long: list[Answer]) -> Iterator[Job]:
-        """What is to be sent; requests that are too long are answered at once instead."""
+        """The jobs to send; requests that are too long are answered without sending them."""
         for group in groups:
             for request in group:
                 made = self._job(request)
@@ -196,7 +199,7 @@ class OpenAIBackend:
     def _answer_of(self, job: Job, outcome: Reply | Fault) -> Answer:
         estimated = False
         if isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens):
-            # A service that does not say what it counted is paid all the same: rather too much than too little.
+            # Without reported counts, the cost is estimated rather too high than too low.
             answered = max(self._lengths.count([outcome.text])[0], self._most_tokens)
             prompt = ceil(_SAFETY * job.tokens) if outcome.prompt_tokens is None else outcome.prompt_tokens
             answered = answered if outcome.completion_tokens is None else outcome.completion_tokens
@@ -204,12 +207,12 @@ class OpenAIBackend:
             estimated = True
         answer = answer_of(job.request, outcome, shortened=job.shortened, form=self._prompt.form)
         if isinstance(outcome, Reply) and self._prompt.form is None and not (answer.problem or answer.text.strip()):
-            # A model that runs here may have nothing to say. Of a service's nothing the cause is often elsewhere.
+            # A local model may have nothing to say. An empty answer of a service often has another cause.
             answer = replace(answer, problem="failed", error=no_answer(answer, outcome.finish))
         return replace(answer, estimated=True) if estimated else answer
 
     def body(self, request: Request, text: str) -> dict[str, Any]:
-        """What is sent for a sample, but for the model's name. The shared part of the prompt stands first."""
+        """The JSON body of a request, without the model. The shared part of the prompt comes first."""
         settings, sampling, form = self._settings, self._sampling, self._prompt.form
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": self._prompt.before + text + self._prompt.after}],
@@ -243,7 +246,7 @@ class OpenAIBackend:
 
     @cached_property
     def _most_tokens(self) -> int:
-        """Tokens that a service may take for an answer: what the request says, which `extra` may have changed."""
+        """Largest number of answer tokens that the request allows; `extra` may have changed it."""
         body = self.body(Request("0" * 32, ""), "")
         said = [body.get(name) for name in ("max_completion_tokens", "max_tokens")]
         return max([self._answer_tokens, *(most for most in said if isinstance(most, int))])
@@ -254,12 +257,12 @@ class OpenAIBackend:
 
 
 def answer_tokens(form: Form | None, most: int) -> int:
-    """Tokens that an answer is thought to take: those of its numbers; all that it may have, where it is free text."""
+    """Estimated tokens of an answer: those of its numbers, or for free text the largest possible number."""
     return most if form is None else (_TOKENS_OF_A_NUMBER + (form.decimals and form.decimals + 1)) * len(form.keys)
 
 
 def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
-    """What a service's reply, or the lack of one, says about a sample."""
+    """Make an answer from a service's reply or fault."""
     known: dict[str, Any] = {"shortened": shortened, **asdict(usage_in(outcome))}
     if isinstance(outcome, Fault):
         problem: Any = {"too long": "too_long", "content filter": "refused"}.get(outcome.kind, "failed")
@@ -276,7 +279,7 @@ def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form
         return Answer(request.id, problem="refused", error=f"refusal: {' '.join(said.split())[:200]}", **known)
     leniencies: tuple[str, ...] = ()
     if form and not said and outcome.thoughts and not cut:
-        # Servers that part thoughts from answers take an answer without an end of thoughts for thoughts.
+        # Servers that separate thoughts treat an answer without the end of thoughts as thoughts.
         text, leniencies = outcome.thoughts, ("answer among thoughts",)
     return Answer(
         request.id,

@@ -1,4 +1,4 @@
-"""Asking by OpenAI's Batch API: at half the price, within a day, and through any number of restarts."""
+"""The engine for OpenAI's Batch API: half the price, answers within a day, and any number of restarts in between."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from tamis.llm.backends.sampling import Sampling
 
 log = logging.getLogger(__name__)
-_TOKEN = "tamis_token"  # the batch's metadata that names its entry
+_TOKEN = "tamis_token"  # key in a batch's metadata with the token of its entry
 _ENDS = ("completed", "failed", "expired", "cancelled")
 _BEING_READ = ("pending", "running", "notRunning")
-_FULL = "token_limit_exceeded"  # more tokens are queued than the account may
-_LONGEST_WAIT = 30.0  # seconds between two tries of a request that met a technical fault
-_GROUP = 1000  # answers that are handed on together
+_FULL = "token_limit_exceeded"  # more tokens are queued than the account allows
+_LONGEST_WAIT = 30.0  # seconds between two tries after a technical fault
+_GROUP = 1000  # answers that are yielded together
 _BLOCK = 1 << 20  # bytes
 T = TypeVar("T")
 
@@ -58,15 +58,15 @@ class OpenAIBatchSettings(OpenAISettings):
     kind: Literal["openai-batch"] = Field(  # type: ignore[assignment]
         "openai-batch", description="a service answers in batches, within a day"
     )
-    batch_requests: int = Field(50_000, ge=1, le=50_000, description="most requests of a batch")
-    batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="most bytes of a batch's file")
-    open_batches: int = Field(8, ge=1, le=100, description="most batches at work at once")
-    poll: float = Field(60.0, gt=0, description="seconds between two looks at the batches")
+    batch_requests: int = Field(50_000, ge=1, le=50_000, description="most requests in a batch")
+    batch_bytes: int = Field(100_000_000, ge=10_000, le=200_000_000, description="largest file of a batch, in bytes")
+    open_batches: int = Field(8, ge=1, le=100, description="most batches in progress at once")
+    poll: float = Field(60.0, gt=0, description="seconds between two checks of the batches")
     first_alone: Pace = Field(
         True,
-        exclude_if=lambda alone: alone is True,  # as before there was this setting
-        description="a first batch of 100 requests is waited for, and the rest sent when one of its answers can be "
-        "read; false: all are sent at once, also to a model whose answers turn out to be of no use",
+        exclude_if=lambda alone: alone is True,  # so that keys stay as they were without this setting
+        description="send a first batch of 100 requests, and the rest when one of its answers can be read; false: send "
+        "all at once, even if the answers may turn out to be unreadable",
     )
 
     def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
@@ -78,10 +78,10 @@ BACKEND = OpenAIBatchSettings
 
 
 class OpenAIBatchBackend(OpenAIBackend):
-    """Splits requests into batches, and notes each step before it is taken.
+    """Splits requests into batches, and notes each step in a journal before it is taken.
 
-    A batch that is at work when the process ends goes on at the service; the next run takes it up when it is asked
-    about a sample that is in it.
+    A batch in progress continues at the service when this process ends. The next run picks it up when it is asked about
+    a sample in it.
     """
 
     def __init__(self, settings: OpenAIBatchSettings, prompt: Prompt, sampling: Sampling) -> None:
@@ -95,17 +95,17 @@ class OpenAIBatchBackend(OpenAIBackend):
 
     @property
     def first_alone(self) -> bool:
-        """Whether the first answers are waited for before all are asked."""
+        """Whether to wait for the first answers before all requests are sent."""
         return self._batch.first_alone
 
     def remember_in(self, journal: Journal) -> None:
-        """Where steps are noted."""
+        """Set the journal."""
         self._journal, self._claims = journal, Claims(journal, self._settings.patience)
         self._known.clear()
         self._heard = False
 
     def sent_already(self, request: Request) -> bool:
-        """Whether a request is in a batch of an earlier run, so that its answer is paid for already.
+        """Whether a request is in a batch of an earlier run, so its answer is already paid for.
 
         Raises:
             StorageError: when the journal cannot be read.
@@ -115,14 +115,14 @@ class OpenAIBatchBackend(OpenAIBackend):
         return _item(request) in self._known
 
     def _hear(self) -> None:
-        """Take note of what other runs have sent. A request of several entries is in the one that may answer it."""
+        """Read which requests other runs have sent; of several entries with a request, the one that may answer counts."""
         assert self._claims is not None
         self._heard = True
         for entry in sorted(self._claims.news(), key=lambda entry: entry.state != "ended"):
             self._known |= dict.fromkeys(set(entry.items) - set(entry.unanswered), entry)
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Ask; the answers of a batch come together.
+        """Send requests in batches; the answers of a batch arrive together.
 
         Raises:
             ServiceError: when the service refuses the key, the model or the account.
@@ -157,7 +157,7 @@ class OpenAIBatchBackend(OpenAIBackend):
                 return
             done = [entry for entry in list(going.values()) if self._ended(entry, going)]
             for entry in [entry for entry in done if entry.state == "ended" and entry.output is None]:
-                # The run that it was left to has not sent it, or it was refused.
+                # The run that owned it has not sent it, or the service refused it.
                 done.remove(going.pop(entry.token))
                 left = [pending.pop(item) for item in entry.items if item in pending]
                 jobs = chain(left, jobs)
@@ -170,9 +170,9 @@ class OpenAIBatchBackend(OpenAIBackend):
     def _gather(
         self, jobs: Iterator[Job], pending: dict[str, Job], going: dict[str, Entry]
     ) -> tuple[dict[str, bytes], list[Job]]:
-        """The lines of the next batch, and the job for which it has no room any more.
+        """The lines of the next batch, and the job that did not fit any more.
 
-        Jobs that are in a batch already wait for that one.
+        Jobs that are already in another batch wait for that one.
         """
         lines: dict[str, bytes] = {}
         size = 0
@@ -202,13 +202,13 @@ class OpenAIBatchBackend(OpenAIBackend):
         return "/chat/completions" if self._settings.azure else "/v1/chat/completions"
 
     def _start(self, lines: dict[str, bytes]) -> Entry | None:
-        """Upload and create a batch, each step noted before it is taken; None where another run claimed one first."""
+        """Upload and create a batch, with a note before each step; None if another run has claimed one first."""
         assert self._claims is not None
         entry = Entry(token=uuid.uuid4().hex, state="prepared", items=list(lines))
         if not self._claims.claim(entry):
             return None
         file = (f"tamis-{entry.token}.jsonl", b"".join(lines.values()))
-        # Sent twice, a file costs nothing.
+        # Uploading a file twice costs nothing.
         entry.file = self._checked(self._patiently(lambda: self._client.files.create(file=file, purpose="batch")))
         entry.state = "uploaded"
         self._note(entry)
@@ -217,7 +217,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         return entry
 
     def _checked(self, file: FileObject) -> str:
-        """The id of an uploaded file; Azure reads it first, and takes no batch of it before that."""
+        """The id of an uploaded file. Azure processes it first, and accepts no batch before that."""
         while file.status in _BEING_READ:
             time.sleep(min(self._batch.poll, 5.0))
             file = self._patiently(partial(self._client.files.retrieve, file.id))
@@ -226,9 +226,9 @@ class OpenAIBatchBackend(OpenAIBackend):
         return file.id
 
     def _create(self, entry: Entry) -> None:
-        """Create the batch of an uploaded file, once.
+        """Create the batch of an uploaded file, exactly once.
 
-        A try that met a fault may have created it all the same: the next one looks for it first.
+        A failed try may have created it nevertheless, so the next one looks for it first.
         """
         assert entry.file is not None
         file, tried = entry.file, False
@@ -247,7 +247,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._note(entry)
 
     def _taken_up(self, entry: Entry) -> bool:
-        """Whether a batch of another run will answer; one that was not created, or was refused, will not."""
+        """Whether a batch of another run will be answered; not if it was never created, or was refused."""
         assert self._claims is not None
         followed = self._claims.followed(entry)
         if entry.state == "ended":
@@ -264,7 +264,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         return not refused
 
     def _found(self, token: str) -> Batch | None:
-        """The batch that carries a token, if there is one that was not refused."""
+        """The batch with a token, if there is one that was not refused."""
         for batch in self._client.batches.list(limit=100):
             if (batch.metadata or {}).get(_TOKEN) == token and batch.status != "failed":
                 return batch
@@ -275,7 +275,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         return self._patiently(partial(self._client.batches.retrieve, entry.batch), (f"batch {entry.batch}", entry))
 
     def _ended(self, entry: Entry, going: dict[str, Entry]) -> bool:
-        """Whether a batch, of those that are `going`, has come to its end; notes what came of it."""
+        """Whether a batch has ended; notes its files in its entry. `going` are all batches in progress."""
         assert self._claims is not None
         followed = self._claims.followed(entry)
         if entry.state == "ended":
@@ -286,22 +286,22 @@ class OpenAIBatchBackend(OpenAIBackend):
             return True
         batch = self._retrieved(entry)
         if batch.status not in ("validating", "failed"):
-            self._refused.clear()  # something has room in the queue, and will give it back
+            self._refused.clear()  # a batch was accepted, so the queue has room, or will have
         if batch.status not in _ENDS:
             counts = batch.request_counts
             log.info("batch %s: %s%s", batch.id, batch.status, f", {counts.completed} done" if counts else "")
             return False
         faults = (batch.errors.data or []) if batch.errors else []
         if batch.status == "failed" and followed:
-            return False  # it is created again, or given up, by its own run
+            return False  # its own run will create it again, or give it up
         if batch.status == "failed":
             self._refused[entry.token] += 1
-            # Others that were not refused as well, again and again, make room when they end.
+            # Batches that were not refused repeatedly will make room when they end.
             waits = any(self._refused[token] < 2 for token in going if token != entry.token)
             if any(fault.code == _FULL for fault in faults) and waits and entry.file is not None:
-                log.info("batch %s: the account's queue is full; created again", batch.id)
-                # Noted first: who takes this up must look for the new batch, and not take the refusal of the old one
-                # for its end.
+                log.info("batch %s: the account's queue is full; it is created again", batch.id)
+                # Noted first: a run that picks this up must look for the new batch, and not take the refusal of the
+                # old one as its end.
                 entry.batch, entry.state = None, "uploaded"
                 self._note(entry)
                 self._create(entry)
@@ -311,21 +311,21 @@ class OpenAIBatchBackend(OpenAIBackend):
             self._note(entry)
             raise ModelError(
                 f"the service refused batch {batch.id} of {len(entry.items)} requests: {said or 'no reason given'}",
-                action="mend the cause, or lower backend.batch_requests or backend.open_batches if too much is queued",
+                action="remove the cause; if too much is queued, lower backend.batch_requests or backend.open_batches",
             )
         entry.output, entry.errors = batch.output_file_id, batch.error_file_id
         return True
 
     def _read(self, entry: Entry, pending: dict[str, Job]) -> Iterator[list[Answer]]:
-        """The answers of an ended batch to what is asked, whatever became of the rest of it.
+        """The answers of an ended batch to pending requests, even if other requests in it failed.
 
-        A batch has up to 50,000 answers with all their probabilities: one is held at a time.
+        A batch has up to 50,000 answers with all their probabilities, so they are read one at a time.
         """
         seen, again = set[str](), set(entry.items)
         answers: list[Answer] = []
         for item, outcome in self._outcomes(entry):
             if item in seen or item not in again:
-                continue  # an answer counts more than an error, and is read first
+                continue  # answers are read before errors, and count more
             seen.add(item)
             if item in pending:
                 answers.append(self._answer_of(pending.pop(item), outcome))
@@ -349,7 +349,7 @@ class OpenAIBatchBackend(OpenAIBackend):
 
     @contextmanager
     def _content(self, file: str, entry: Entry) -> Iterator[IO[bytes]]:
-        """A file at the service, as a local one: no connection stays open while its lines are worked on."""
+        """A file at the service, as a local copy, so that no connection stays open while its lines are processed."""
         with explained_os_errors("reading the answers of a batch"), tempfile.TemporaryFile(prefix="tamis-") as content:
 
             def fetch() -> None:
@@ -368,14 +368,14 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._journal.write(entry)
 
     def _patiently(self, ask: Callable[[], T], noted: tuple[str, Entry] | None = None) -> T:
-        """What the service gives; technical faults are waited out for `patience` seconds.
+        """Call `ask`; after technical faults, try again for `patience` seconds while batches are in progress.
 
-        The batches are at work meanwhile. `noted` is what the service knew when it was noted, and in which entry.
+        `noted` names an object that the service knew earlier, and the entry that names it.
         """
-        import httpx2  # what the package openai sends with
+        import httpx2  # the HTTP library of the package openai
         import openai
 
-        first: float | None = None  # when it met its first fault
+        first: float | None = None  # time of the first fault
         while True:
             try:
                 return ask()
@@ -386,7 +386,7 @@ class OpenAIBatchBackend(OpenAIBackend):
             first = now if first is None else first
             if not fault.again or now + wait - first > self._settings.patience:
                 raise self._error(fault, noted)
-            log.warning("%s; asking the service again in %.0f s", fault, wait)
+            log.warning("%s; trying again in %.0f s", fault, wait)
             time.sleep(wait)
 
     def _fault_of(self, error: Exception) -> Fault:
@@ -406,28 +406,28 @@ class OpenAIBatchBackend(OpenAIBackend):
             assert self._journal is not None
             what, entry = noted
             return ServiceError(
-                f"{service} does not know {what}, which {self._journal.place(entry)} names: {fault}",
+                f"{service} does not know {what}, which is in {self._journal.place(entry)}: {fault}",
                 allowed=f"the service and the project in which {what} was made",
                 action=f"check 'base_url' and the key in {self._settings.api_key_env}; if the service has deleted it, "
-                f"delete that file of the journal: its {len(entry.items)} requests are then sent, and paid for, again",
+                f"delete that file of the journal: its {len(entry.items)} requests are then sent and paid for again",
             )
         if fault.hopeless:
             return service_error(self._settings, fault)
-        waited = f" for {self._settings.patience:g} s ('patience')" if fault.again else ""
+        waited = f", after retries for {self._settings.patience:g} s ('patience')" if fault.again else ""
         return ServiceError(
-            f"{service} does not do what batches need{waited}: {fault}",
-            action="see whether the service works, then start again: batches that are at work there are taken up, and "
-            "finished answers are kept",
+            f"{service} failed at a step for batches{waited}: {fault}",
+            action="check that the service works, then start again: the run picks up batches in progress, and finished "
+            "answers are kept",
         )
 
 
 def _item(request: Request) -> str:
-    """What a request is called in batches."""
+    """The id of a request in batches."""
     return f"{request.id}-{request.attempt}"
 
 
 def _outcomes(content: Iterable[bytes]) -> Iterator[tuple[str, Reply | Fault]]:
-    """What an output or error file says of each item; a line that is cut off or foreign says nothing."""
+    """The outcomes in an output or error file; lines that are cut off or unknown are ignored."""
     for line in content:
         try:
             row: dict[str, Any] = json.loads(line)
@@ -445,5 +445,5 @@ def _outcomes(content: Iterable[bytes]) -> Iterator[tuple[str, Reply | Fault]]:
 
 
 def _final(outcome: Reply | Fault) -> bool:
-    """Whether asking the same again would be of no use, or paid for twice."""
+    """Whether sending the request again would be useless, or paid for twice."""
     return isinstance(outcome, Reply) or outcome.kind == "content filter"

@@ -27,7 +27,7 @@ def head_cache(model: PreTrainedModel, head: Sequence[int]) -> DynamicCache:
         model(torch.tensor([list(head)], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
     if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         raise ModelError(
-            f"the model '{model.name_or_path}' has layers without keys and values, so the prompt cannot be shared",
+            f"the model '{model.name_or_path}' has layers without keys and values, so samples cannot share the prompt",
             allowed="models with attention in every layer",
             action="choose another model",
         )
@@ -87,7 +87,7 @@ class Sequences:
                 action="lower backend.batch_tokens or backend.max_sample_tokens",
             ) from None
         if not torch.isfinite(logits).all():
-            raise ModelError("the model gave NaN or infinity", action="try precision: float32")
+            raise ModelError("the model returned NaN or infinity", action="set precision: float32")
         return logits
 
     def select(self, kept: Sequence[bool]) -> None:

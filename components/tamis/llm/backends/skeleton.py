@@ -84,7 +84,7 @@ class Skeleton:
             values = [form.values[(start + 3 * place) % count] for place in keys]
             if self.tokens(values) != encode(form.write(values)):
                 raise ModelError(
-                    "this model's tokenizer joins numbers with the text around them, so scores cannot be guided",
+                    "the model's tokenizer joins numbers with the text around them, so answers cannot be structured",
                     action="set structured: false",
                 )
 
@@ -117,7 +117,7 @@ def _ahead(values: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     longest = max(starts, key=len, default=())
     if not all(longest[: len(start)] == start for start in starts) or not all(values):
         raise ModelError(
-            "this model's tokenizer writes several numbers as more than one token, so they cannot be guided",
+            "the model's tokenizer splits several numbers into tokens, so answers cannot be structured",
             action="set structured: false",
         )
     return longest

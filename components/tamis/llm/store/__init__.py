@@ -1,19 +1,20 @@
-"""The durable store: every finished answer, kept within seconds, so that none is ever paid for twice.
+"""The durable store: keeps every finished answer within seconds, so that no answer is paid for twice.
 
-A store is a folder, local or in object storage. Records, of ratings say, that are worth the same have one key (rater,
-prompt, model, sampling, …) and lie in one sub-folder named by its hash, as JSON lines in small parts that are only ever
-added:
+A store is a folder, local or in object storage. Interchangeable records (ratings, for example) have the same key
+(prompt, model, sampling, …) and are in one subfolder, named by the hash of the key. They are JSON lines in small parts,
+which are added and never changed:
 
     <store>/<hash of the key>/key.json
     <store>/<hash of the key>/<nanoseconds>-<hash of the content>.jsonl
 
-A part appears whole or not at all and is never changed, so any number of processes may write at once without a lock. A
-part's name carries the hash of its content: a damaged part is known, reported and left out.
+A part appears completely or not at all, so any number of processes may write at once without a lock. The name of a part
+contains the hash of its content, so damaged parts are recognized, reported and left out.
 
-Of many small parts one is made, `<nanoseconds>-<hash of the content>.parquet`, when a run begins: see `compaction`.
+At the start of a run, many small parts are merged into one, `<nanoseconds>-<hash of the content>.parquet`; see
+`compaction`.
 
-Where a store cannot be written any more, what is in hand goes to a spare place of the same form (`spare_places`). The
-next run reads it there, and brings it in.
+If a store cannot be written any more, answers that are not stored yet go to a spare place of the same form
+(`spare_places`). The next run reads them there, and moves them to the store.
 """
 
 from tamis.llm.store.folder import Store, StoreGoneError, spare_places

@@ -1,10 +1,10 @@
-"""Compaction: the records of many small parts are put into one, and the small ones are removed.
+"""Compaction: merges the records of many small parts into one part, and removes the small ones.
 
-What makes it safe is one rule: a part is removed only when all of its records are in durable, whole parts with greater
-names. A compacted part's name is greater than those of all that it has taken in. So a kill between any two steps
-leaves records twice at worst, which readers know by the names of the parts that the records came in; any number of
-processes may compact at once, since none can remove what another relies on; and a list that is made meanwhile, in the
-order of names, has a record's old part or its new one.
+One rule makes it safe: a part is removed only if all of its records are in durable, complete parts with greater names.
+The name of a compacted part is greater than the names of all parts that it contains. A kill between two steps therefore
+leaves duplicate records at worst, which readers recognize by the names of the original parts. Any number of processes
+may compact at once, because none removes what another one relies on. A listing made at the same time, in the order of
+names, contains the old part of a record or the new one.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tamis.llm.store.reading import AT_ONCE, Lines, compacted_tables, own_names
 from tamis.llm.store.records import R, Records
 
 log = logging.getLogger(__name__)
-MANY = 1000  # parts from which on a store is compacted
-_SMALL = 100_000  # records of a compacted part that is taken into the next one
-_BATCH = 1 << 26  # bytes of small parts that become one; what bounds memory
+MANY = 1000  # number of parts from which a store is compacted
+_SMALL = 100_000  # a compacted part with fewer records is merged into the next one
+_BATCH = 1 << 26  # bytes of small parts that are merged at once; bounds the memory
 
 
 def compact(records: Records[R], folder: Location, check: Callable[[], None]) -> None:
-    """Compact a store's folder, where it has many small parts. Damaged and foreign parts stay as they are.
+    """Compact a store's folder if it has many small parts. Damaged and unknown parts stay as they are.
 
     Args:
-        records: their kind.
-        folder: of the parts.
-        check: raises where the folder is not the one any more that it was.
+        records: the kind of records.
+        folder: folder of the parts.
+        check: raises an error if the folder has been replaced.
 
     Raises:
-        StorageError: when it cannot be read or written; nothing is lost.
+        StorageError: when the folder cannot be read or written; nothing is lost.
     """
     names = own_names(folder)
     small = [name for name in names if is_part(name) and not is_compacted(name)]
@@ -65,15 +65,15 @@ def compact(records: Records[R], folder: Location, check: Callable[[], None]) ->
             continue
         _replace(folder, pa.concat_tables([*taken.values(), table]), [*taken, *done], check)
         taken, made = {}, made + 1
-    log.info("%d small parts of the store are %d now: %s", len(small), made, folder)
+    log.info("%d small parts of the store were merged into %d: %s", len(small), made, folder)
 
 
 def _next_batch(
     records: Records[R], folder: Location, names: Sequence[str]
 ) -> tuple[pa.Table | None, list[str], list[str]]:
-    """The records of the first of these parts, their names, and the names that are left.
+    """The records of the first of these parts, the names of these parts, and the remaining names.
 
-    The table is None where a part is gone: another process is compacting.
+    The table is None if a part is gone, because another process is compacting.
     """
     lines, tables = Lines(records), list[pa.Table]()
     done: list[str] = []
@@ -89,7 +89,7 @@ def _next_batch(
         if data is None:
             return None, [], []
         read += 1
-        if isinstance(data, StorageError):  # it stays, and readers say so
+        if isinstance(data, StorageError):  # it stays; readers report it
             continue
         group.append((folder / name, data))
         size, in_group = size + len(data), in_group + len(data)
@@ -103,7 +103,7 @@ def _next_batch(
 
 
 def _without(table: pa.Table, names: set[str]) -> pa.Table:
-    """The records that did not come in parts of these names."""
+    """The records whose original parts do not have these names."""
     if not names or not len(table):
         return table
     came_in = pc.is_in(table[PART.name].cast(pa.string()), pa.array(sorted(names), pa.string()))
@@ -111,14 +111,14 @@ def _without(table: pa.Table, names: set[str]) -> pa.Table:
 
 
 def _replace(folder: Location, table: pa.Table, names: Sequence[str], check: Callable[[], None]) -> None:
-    """Put `table`, all records of the parts `names`, in their place."""
+    """Replace the parts `names` by one with all of their records, `table`."""
     data = to_bytes(table.unify_dictionaries(), [name for name in names if is_compacted(name)])
     name = name_of_compacted(data, max(map(moment_of, names)) + 1)
     check()
     write_bytes(folder / name, data)
     check()
     if read_bytes(folder / name) != data:
-        raise StorageError(f"{folder / name} is not what was written", action="see whether the storage works")
+        raise StorageError(f"{folder / name} is not what was written", action="check the storage")
     _remove(folder, names, check)
 
 
@@ -126,6 +126,6 @@ def _remove(folder: Location, names: Sequence[str], check: Callable[[], None]) -
     if not names:
         return
     if isinstance(folder, Path):
-        sync_folder(folder)  # what holds their records may have been written by a process that did not come so far
+        sync_folder(folder)  # the process that wrote their records elsewhere may have been killed before this step
     check()
     remove_all(folder, names)

@@ -1,4 +1,4 @@
-"""A store: the folder of the records of one kind and one key."""
+"""A store: a folder with the records of one kind and one key."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tamis.llm.store.records import R, Records, Stored
 
 log = logging.getLogger(__name__)
 _KEY = "key.json"
-_PROBE = 1 << 20  # bytes that must fit before anything is asked; a part has less
-_LEFT = 86_400.0  # seconds after which nobody finishes writing a file any more
+_PROBE = 1 << 20  # bytes of free space that are checked before a request; a part is smaller
+_LEFT = 86_400.0  # age in seconds from which an unfinished file is abandoned
 _SPARE = ".answers-in-hand"
 
 
 class StoreGoneError(StorageError):
-    """The store's folder is not the one that it was: unmounted, removed, or another one was mounted over it."""
+    """The store's folder has been unmounted, removed or replaced during the run."""
 
     code = "store-gone"
 
@@ -42,43 +42,43 @@ class Store(Generic[R]):
     """The records of one kind and one key.
 
     Args:
-        place: the store's folder, shared by all keys.
-        key: what the records depend on.
-        records: their kind.
-        spare: local folders for what cannot be written to `place`, the best first; see `spare_places`.
+        place: the folder or prefix of the store, shared by all keys.
+        key: everything that the records depend on.
+        records: the kind of records.
+        spare: local folders for records that cannot be written to `place`, in order of preference; see `spare_places`.
     """
 
     def __init__(self, place: Uri, key: Mapping[str, Any], records: Records[R], spare: Sequence[Path] = ()) -> None:
         self._records, self.place = records, place
         self._folder = locate(place) / hash_of(key)[:32]
         self._key = (canonical_json(masked_values(key)) + "\n").encode()
-        # One key may have several stores, of services that call different models by one name.
+        # The same key may occur in several stores, because services may serve different models under one name.
         self._spare = [folder / hash_of(str(self._folder))[:16] / self._folder.name for folder in spare]
         self._last, self._named = 0, False
         self._identity: tuple[int, int] | None = None
 
     @property
     def journal(self) -> Location:
-        """A folder beside the parts, for what a backend must not forget."""
+        """A folder next to the parts, for the journal of batches and notes of cost."""
         return self._folder.with_name(f"{self._folder.name}-journal")
 
     @property
     def prepared(self) -> bool:
-        """Whether it could be written to."""
+        """Whether writing has succeeded."""
         return self._named
 
     def prepare(self) -> None:
-        """Make sure that records can be written, before any is paid for.
+        """Check that records can be written, before any is paid for.
 
-        From then on the store's folder must stay the one that it is.
+        From then on, the store's folder must not be replaced.
 
         Raises:
             StorageError: when it cannot be written.
         """
-        write_bytes(self._folder / _KEY, self._key)  # for people, and object storage's proof
+        write_bytes(self._folder / _KEY, self._key)  # for people, and to test object storage
         if isinstance(self._folder, Path):
-            write_bytes(self._folder / ".probe", bytes(_PROBE))  # a full disk often has room for a key
-            with suppress(StorageError):  # another process has done so
+            write_bytes(self._folder / ".probe", bytes(_PROBE))  # a full disk may still have room for a key
+            with suppress(StorageError):  # another process has removed it
                 remove(self._folder / ".probe")
             self._identity = _identity(self._folder)
             self._remove_unfinished(self._folder)
@@ -86,51 +86,51 @@ class Store(Generic[R]):
 
     @staticmethod
     def _remove_unfinished(folder: Path) -> None:
-        """Remove what killed writers have left; a file system of several machines has a clock of its own."""
+        """Remove files left by killed writers, by the clock of the file system, which may be shared by machines."""
         try:
             now = (folder / _KEY).stat().st_mtime  # just written
             if removed := remove_unfinished(folder, older_than=_LEFT, now=now):
-                log.info("%d unfinished files of writers that were killed are removed from %s", removed, folder)
-        except (StorageError, OSError) as error:  # they only take room; another process may be removing them too
-            log.info("unfinished files of killed writers stay: %s", error)
+                log.info("%d unfinished files of killed writers were removed from %s", removed, folder)
+        except (StorageError, OSError) as error:  # they only use space; another process may be removing them too
+            log.info("unfinished files of killed writers could not be removed: %s", error)
 
     def bring_in(self) -> None:
-        """Write the parts that are in spare places; those that cannot be written stay there, and are read there."""
+        """Move parts from spare places to the store; parts that cannot be moved stay there, and are read there."""
         brought = 0
         for part in self._left_elsewhere():
             try:
                 write_bytes(self._folder / part.name, part.read_bytes())
                 part.unlink()
-            except FileNotFoundError:  # another process has brought it in
+            except FileNotFoundError:  # another process has moved it
                 continue
             except (StorageError, OSError) as error:
-                log.warning("%s stays there: %s", part, error)
+                log.warning("%s could not be moved to the store: %s", part, error)
                 continue
             brought += 1
         if brought:
-            log.info("%d parts that an earlier run could not write are in the store now: %s", brought, self._folder)
+            log.info("%d parts that an earlier run could not store were moved to the store: %s", brought, self._folder)
 
     def read(self, wanted: Callable[[pa.Array], NDArray[np.bool_]] | None = None) -> Stored[R]:
-        """All records that are there.
+        """Read all records.
 
         Args:
-            wanted: which ids' records are kept in memory; those of all if left out.
+            wanted: returns which ids to keep in memory; default: all.
 
         Raises:
             StorageError: when the store cannot be read.
         """
         reading = Reading(self._records, self._folder, wanted)
-        # Spare places are looked at first: what is there may be brought in at this moment.
+        # Spare places first, because their parts may be moved to the store at this moment.
         table = reading.read(self._left_elsewhere())
         return Stored(self._records, table, reading.damaged)
 
     def compact(self) -> None:
-        """Put the records of many small parts into few, so that the store is read sooner; see `compaction`.
+        """Merge many small parts, so that the store can be read faster; see `compaction`.
 
-        A store that cannot be read or written stays as it is, and the log says so.
+        If this fails, the store stays as it is, with a warning.
 
         Raises:
-            StoreGoneError: when another folder has come in its place meanwhile.
+            StoreGoneError: when the folder has been replaced.
         """
         if self._identity is None and isinstance(self._folder, Path):
             with suppress(OSError):
@@ -140,32 +140,32 @@ class Store(Generic[R]):
         except StoreGoneError:
             raise
         except (StorageError, OSError) as error:
-            log.warning("the store is not compacted, and is read as it is: %s", error)
+            log.warning("the store could not be compacted: %s", error)
 
     def append(self, records: Sequence[R]) -> None:
         """Add one part. When this returns, the records are durable.
 
         Raises:
-            StoreGoneError: when the folder is not the one any more that it was when it was prepared.
+            StoreGoneError: when the folder has been replaced since it was prepared.
             StorageError: when the part cannot be written.
         """
         name, data = self._part(records)
         self.same_folder()
         write_bytes(self._folder / name, data)
-        self.same_folder()  # else the part may lie where a folder was mounted
+        self.same_folder()  # otherwise the part may be below an unmounted folder
         if not self._named:  # for people; the records come first
             if not exists(self._folder / _KEY):
                 write_bytes(self._folder / _KEY, self._key)
             self._named = True
 
     def leave(self, records: Sequence[R]) -> tuple[Path, bool]:
-        """Write a part to the first spare place that takes it, or else to a temporary folder of its own.
+        """Write a part to the first spare place that works, or else to a new temporary folder.
 
         Returns:
-            The place, whose content has the form of a store; and whether later runs look there.
+            The place, which has the form of a store; and whether later runs look there.
 
         Raises:
-            StorageError: when none takes it.
+            StorageError: when it cannot be written anywhere.
         """
         name, data = self._part(records)
         for folder in self._spare:
@@ -183,7 +183,7 @@ class Store(Generic[R]):
         return folder.parent, False
 
     def _part(self, records: Sequence[R]) -> tuple[str, bytes]:
-        """A part's name and content."""
+        """The name and the content of a part."""
         self._last = max(self._last + 1, time.time_ns())
         return part_of(records, self._last)
 
@@ -196,7 +196,7 @@ class Store(Generic[R]):
         return found
 
     def same_folder(self) -> None:
-        """Make sure that the folder is the one that it was when it was prepared."""
+        """Check that the folder has not been replaced since it was prepared."""
         if self._identity is None or not isinstance(self._folder, Path):
             return
         try:
@@ -207,19 +207,19 @@ class Store(Generic[R]):
             raise StorageError(f"looking for {self._folder}: {error.strerror}", action="check the storage") from error
         if seen != self._identity:
             raise StoreGoneError(
-                f"{self._folder}, the folder of the store, is not the one that it was: "
-                + ("it is gone" if seen is None else "another one is in its place"),
-                action="see whether it is still mounted, then start again",
+                f"the folder of the store, {self._folder}, "
+                + ("is gone" if seen is None else "has been replaced by another one"),
+                action="check that it is mounted, then start again",
             )
 
 
 def spare_places(scratch: Path) -> list[Path]:
-    """Where answers go that cannot be stored: beside the `scratch` folder of a step, then in the user's cache."""
+    """Folders for answers that cannot be stored: next to a step's `scratch` folder, and in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     return [scratch.parent / _SPARE, cache / "tamis" / _SPARE]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from another of the same path."""
+    """What distinguishes a folder from another one at the same path."""
     found = folder.stat()
     return found.st_dev, found.st_ino

@@ -1,4 +1,4 @@
-"""The parts of a store: their names, their content, and reading many of them."""
+"""The parts of a store: names, content, and reading many of them."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.(jsonl|parquet)")
 _READERS, _READ_AHEAD = 16, 256  # threads that read parts, and parts in memory at a time
 _AGAIN_AFTER = 1.0  # seconds between two tries to read
-_READ_PATIENCE = 30.0  # seconds that a part is tried to be read for
+_READ_PATIENCE = 30.0  # seconds of retries to read a part
 
 
 def is_part(name: str) -> bool:
-    """Whether a file of this name is a part."""
+    """Whether a file with this name is a part."""
     return _NAME.fullmatch(name) is not None
 
 
 def is_compacted(name: str) -> bool:
-    """Whether a file of this name holds the records of many parts."""
+    """Whether a file with this name is a compacted part."""
     match = _NAME.fullmatch(name)
     return match is not None and match[3] == "parquet"
 
 
 def moment_of(name: str) -> int:
-    """When a part of this name was written, in nanoseconds since 1970."""
+    """When a part with this name was written, in nanoseconds since 1970."""
     return int(name[:20])
 
 
 def whole(name: str, data: bytes) -> bool:
-    """Whether a part of this name holds what was written."""
+    """Whether the content of a part matches the checksum in its name."""
     match = _NAME.fullmatch(name)
     return match is not None and _checksum(data) == match[2]
 
 
 def part_of(records: Sequence[BaseModel], moment: int) -> tuple[str, bytes]:
-    """The name and the content of a part that is written at `moment`, in nanoseconds since 1970."""
+    """The name and the content of a part written at `moment`, in nanoseconds since 1970."""
     data = b"".join(map(_line, records))
     return f"{moment:020d}-{_checksum(data)}.jsonl", data
 
@@ -61,14 +61,14 @@ def name_of_compacted(data: bytes, moment: int) -> str:
 def _line(record: BaseModel) -> bytes:
     try:
         return record.model_dump_json().encode() + b"\n"
-    except PydanticSerializationError:  # half of a surrogate pair, which JSON can hold and UTF-8 cannot
+    except PydanticSerializationError:  # half of a surrogate pair, which JSON allows but UTF-8 does not
         return json.dumps(record.model_dump(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def read_all(parts: Sequence[Location], folder: Location) -> Iterator[bytes | StorageError | None]:
-    """The bytes of each part, in order, or why it cannot be read; many small objects are waited for together.
+    """The bytes of each part, in order, or the error if it cannot be read; many parts are read concurrently.
 
-    None: it is not there, for another process has compacted it, or somebody has removed it.
+    None means that a part is gone: another process has compacted it, or somebody has removed it.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(parts), _READ_AHEAD):
@@ -76,9 +76,9 @@ def read_all(parts: Sequence[Location], folder: Location) -> Iterator[bytes | St
 
 
 def _read_part(location: Location, folder: Location) -> bytes | StorageError | None:
-    """The bytes of one part. One that is there is never changed: any error is storage's own.
+    """The bytes of one part. Parts never change, so every error is an error of the storage.
 
-    A part in a spare place may have been brought into the store's `folder` by another process meanwhile.
+    Another process may have moved a part from a spare place to the store's `folder`.
     """
     give_up = time.monotonic() + _READ_PATIENCE
     while True:

@@ -1,4 +1,4 @@
-"""Reading a store's parts, while other processes add some or compact them."""
+"""Reads a store's parts while other processes may add or compact parts."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tamis.llm.store.parts import is_compacted, is_part, read_all, whole
 from tamis.llm.store.records import R, Records
 
 log = logging.getLogger(__name__)
-AT_ONCE = 1 << 22  # bytes of parts that are made a table together
-_MOST_UNREADABLE = 0.1  # share of the parts; beyond it storage is out of order, and nothing is to be asked again
-_NO_RECORDS = (ValidationError, pa.ArrowException, OverflowError)  # of lines that are no records, or do not fit
-_SHOWN = 5  # names of foreign entries in the warning about them
-_AGAIN_AFTER = 0.5  # seconds between two looks for what has taken a part's place
+AT_ONCE = 1 << 22  # bytes of parts that are converted to a table together
+_MOST_UNREADABLE = 0.1  # share of unreadable parts above which reading fails
+_NO_RECORDS = (ValidationError, pa.ArrowException, OverflowError)  # errors of lines that are not valid records
+_SHOWN = 5  # names of unknown files in a warning
+_AGAIN_AFTER = 0.5  # seconds between two checks for the compacted part that replaces a part
 
 
 class Lines(Generic[R]):
-    """Makes tables of parts of JSON lines."""
+    """Converts parts with JSON lines to tables."""
 
     def __init__(self, records: Records[R]) -> None:
         self._records = records
         self._adapter = TypeAdapter(list[records.model])  # type: ignore[name-defined]
 
     def table_of(self, group: Sequence[tuple[Location, bytes]]) -> tuple[pa.Table, set[str]]:
-        """The records of parts, with the column `part`, and names of parts that are left out or not read in full."""
+        """The records of parts, with the column `part`, and the names of parts that are damaged in whole or in part."""
         good: list[tuple[Location, list[bytes]]] = []
         faulty = set()
         for location, data in group:
@@ -54,8 +54,8 @@ class Lines(Generic[R]):
             held.append((location, these))
             if len(these) < len(lines):
                 faulty.add(location.name)
-                what = f"{len(lines) - len(these)} of {len(lines)} {self._records.called} are not of this version"
-                _left_out(location, f"{what}, or have values that no answer has", "in part " if these else "")
+                what = f"{len(lines) - len(these)} of {len(lines)} {self._records.called} are of another version"
+                _left_out(location, f"{what}, or have invalid values", "partly " if these else "")
         return self._table(held), faulty
 
     def _holds(self, location: Location, line: bytes) -> bool:
@@ -74,16 +74,16 @@ class Lines(Generic[R]):
 
 
 class Reading(Generic[R]):
-    """The records of a store's folder.
+    """Reads the records in a store's folder.
 
-    A compacted part holds the records of many others, which are removed once it is durable; its name is behind all of
-    theirs. So a part that was listed and is not there any more is looked for in compacted parts that have come since.
-    Those are looked for in any case: a list that was made while parts were removed may have neither.
+    A compacted part contains the records of many others, which are removed once it is durable; its name is greater than
+    theirs. If a part that was listed is gone, its records are in a compacted part that was added since. New compacted
+    parts are always looked for, because a listing made while parts are removed may contain neither.
 
     Args:
-        records: their kind.
-        folder: of the parts.
-        wanted: which ids' records are kept; those of all if None.
+        records: the kind of records.
+        folder: folder of the parts.
+        wanted: returns which ids to keep; None for all.
     """
 
     def __init__(
@@ -92,18 +92,18 @@ class Reading(Generic[R]):
         self._records, self._folder, self._wanted = records, folder, wanted
         self._lines = Lines(records)
         self._tables: list[pa.Table] = []
-        self._seen: set[str] = set()  # compacted parts that were read, or looked for in vain
-        self._held: set[str] = set()  # parts whose records are in compacted ones
-        self._gone: set[str] = set()  # parts that were listed and then not there
-        self._parts: set[str] = set()  # all that were listed, and those whose records are in compacted ones
+        self._seen: set[str] = set()  # compacted parts that were read, or are gone
+        self._held: set[str] = set()  # parts whose records are in compacted parts
+        self._gone: set[str] = set()  # parts that were listed but are gone
+        self._parts: set[str] = set()  # all parts that were listed, or are in compacted parts
         self._unreadable: list[str] = []
-        self.damaged = 0  # parts that could not be read, or not in full
+        self.damaged = 0  # parts that could not be read completely
 
     def read(self, elsewhere: Sequence[Location]) -> pa.Table:
         """The records in the order of the parts' names.
 
         Args:
-            elsewhere: parts in other folders, listed before.
+            elsewhere: parts in other folders, listed earlier.
 
         Raises:
             StorageError: when the folder, more than a tenth of the parts, or a compacted part cannot be read.
@@ -111,7 +111,7 @@ class Reading(Generic[R]):
         names = own_names(self._folder)
         if foreign := [name for name in names if not is_part(name)]:
             log.warning(
-                "%s: what is no part of a store is not read: %s",
+                "%s: these files are not parts of a store and are ignored: %s",
                 self._folder,
                 ", ".join(foreign[:_SHOWN]) + (", …" if len(foreign) > _SHOWN else ""),
             )  # fmt: skip
@@ -123,17 +123,17 @@ class Reading(Generic[R]):
         while self._read_compacted(own_names(self._folder)) or self._gone - self._held:
             if time.monotonic() >= give_up:
                 for name in sorted(self._gone - self._held):
-                    self._is_unreadable(self._folder / name, "it is not there any more")
+                    self._is_unreadable(self._folder / name, "it is gone")
                 break
             if self._gone - self._held:
                 time.sleep(_AGAIN_AFTER)
         self._refuse_disorder()
-        # In one piece: what is found would otherwise be looked for in every part.
+        # In one chunk, so that lookups need not search every part.
         nothing = with_parts(self._records.schema.empty_table(), [], [])
         return in_order(pa.concat_tables([nothing, *self._tables])).combine_chunks()
 
     def _read_compacted(self, names: Sequence[str]) -> bool:
-        """Read compacted parts that were not read before; whether there were some."""
+        """Read new compacted parts; return whether there were any."""
         new = [name for name in names if is_compacted(name) and name not in self._seen]
         self._seen.update(new)
         for name, table, taken in compacted_tables(self._records, self._folder, new):
@@ -180,30 +180,30 @@ class Reading(Generic[R]):
         _left_out(location, why)
 
     def _refuse_disorder(self) -> None:
-        # Compacted parts count as those that they have taken in: a store can be used before and after, or neither.
+        # A compacted part counts as all the parts in it, so that compaction does not change whether a store is usable.
         if len(self._unreadable) > _MOST_UNREADABLE * len(self._parts):
             raise StorageError(
                 f"{self._folder}: {len(self._unreadable)} of {len(self._parts)} parts of the store cannot be read: "
                 f"{self._unreadable[0]}",
-                allowed=f"{_MOST_UNREADABLE:.0%} of the parts, whose answers are then asked for again",
-                action="see whether the storage works",
+                allowed=f"at most {_MOST_UNREADABLE:.0%} of the parts; their answers are requested again",
+                action="check the storage",
             )
 
 
 def own_names(folder: Location) -> list[str]:
-    """Names of what is in a store's folder, its key and files that are being written excepted."""
+    """Names of the files in a store's folder, except its key and files that are being written."""
     return [name for name in names_in(folder) if name != "key.json" and not name.startswith(".")]
 
 
 def compacted_tables(
     records: Records[R], folder: Location, names: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table | None, list[str]]]:
-    """Compacted parts' names, their tables with the column `part`, and the compacted parts that they have taken in.
+    """Names of compacted parts, their tables with the column `part`, and the compacted parts that they contain.
 
-    None for one that is not there any more.
+    The table of a part that is gone is None.
 
     Raises:
-        StorageError: when one cannot be read. Too much money is in it for leaving it out.
+        StorageError: when one cannot be read; it is worth too much to leave it out.
     """
     for name in names:
         (data,) = read_all([folder / name], folder)
@@ -218,13 +218,13 @@ def compacted_tables(
             table, taken = from_bytes(data, records.schema, records.model)
         except pa.ArrowException as error:
             raise StorageError(
-                f"the compacted part {folder / name} of the store, with the {records.called} of many others, cannot "
-                f"be used: {error}",
-                action="bring it back from a backup, or use the version of Tamis that wrote it; where neither can be "
-                "done, remove it: what it held is then asked again",
+                f"the compacted part {folder / name} of the store, with the {records.called} of many parts, cannot be "
+                f"used: {error}",
+                action="restore it from a backup, or use the version of Tamis that wrote it; if neither is possible, "
+                "delete it: its answers are then requested and paid for again",
             ) from error
         yield name, table, taken
 
 
 def _left_out(location: Location, why: str, how_far: str = "") -> None:
-    log.warning("the store's part %s is %sleft out: %s; what it held is asked again", location, how_far, why)
+    log.warning("the part %s of the store is %signored: %s; its answers are requested again", location, how_far, why)

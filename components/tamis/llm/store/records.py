@@ -1,4 +1,4 @@
-"""Records as they are read from a store: compact in memory, found by id."""
+"""Records read from a store: compact in memory, and found by id."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from tamis.core.ids import pack
 
 log = logging.getLogger(__name__)
-PASSING = ("failed", "too_long")  # statuses that are not for ever: faults pass, and servers get a longer context
+PASSING = ("failed", "too_long")  # temporary statuses: faults pass, and servers may get a longer context
 R = TypeVar("R", bound=BaseModel)
-ATTEMPTS = Field(ge=0, le=2**15 - 1)  # what a column of the tables holds
-TOKENS = Field(None, ge=0, le=2**31 - 1)  # likewise; None: not known
+ATTEMPTS = Field(ge=0, le=2**15 - 1)  # the range of the column
+TOKENS = Field(None, ge=0, le=2**31 - 1)  # likewise; None: unknown
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Records(Generic[R]):
 
     model: type[R]
     schema: pa.Schema
-    called: str  # as in "ratings"
+    called: str  # name for messages, such as "ratings"
 
     def none(self) -> Stored[R]:
-        """No record at all."""
+        """An empty collection."""
         return Stored(self, self.schema.empty_table())
 
 
 class Stored(Generic[R]):
     """Records read from a store, compact in memory.
 
-    Where an id has several, a final one counts before any that may be asked about again, whatever the clocks of the
-    machines said that wrote them; of unparsable answers the one after most attempts; else the one written last.
+    If an id has several records, a final one counts before any that needs another request, regardless of the clocks of
+    the machines; of unparsable answers, the one after most attempts counts; otherwise, the latest one.
     """
 
     def __init__(self, records: Records[R], table: pa.Table, damaged: int = 0) -> None:
         self._records, self._model = records, records.model
-        self.damaged = damaged  # parts that could not be read, or not in full
+        self.damaged = damaged  # parts that could not be read completely
         keys = pack(table["id"].combine_chunks(), where=f"the store of {records.called}")
         order = np.lexsort((*_worth(table), keys))  # a stable sort
         last = np.append(keys[order][1:] != keys[order][:-1], True)[: len(order)]
@@ -55,7 +55,7 @@ class Stored(Generic[R]):
         return len(self._keys)
 
     def find(self, ids: pa.Array) -> list[R | None]:
-        """The records of `ids`, in their order; None for those that have none."""
+        """The records of `ids`, in order; None for ids without a record."""
         if not len(self):
             return [None] * len(ids)
         rows, found = self._rows_of(ids)
@@ -63,7 +63,7 @@ class Stored(Generic[R]):
         return [next(records) if there else None for there in found.tolist()]
 
     def count(self, ids: pa.Array, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
-        """How many of `ids` have a record, by the values of `columns` in it; faster than `find`."""
+        """The number of `ids` with a record, by the values of `columns`; faster than `find`."""
         if not len(self):
             return {}
         there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
@@ -71,32 +71,32 @@ class Stored(Generic[R]):
         return {tuple(row[name] for name in columns): row["count_all"] for row in groups.to_pylist()}
 
     def sums(self, ids: pa.Array, columns: Sequence[str]) -> dict[str, int]:
-        """The sum of each of `columns` over the records of `ids`; what is not known counts as 0."""
+        """The sum of each of `columns` over the records of `ids`; unknown values count as 0."""
         if not len(self):
             return {}
         there = self._table.select(list(columns)).take(self._rows_of(ids)[0])
         return {name: pc.sum(there[name]).as_py() or 0 for name in columns}
 
     def anew(self, read: Callable[[R], R]) -> Stored[R]:
-        """The same, with what `read` makes of the records that hold an answer which was not understood (`raw`)."""
+        """A copy in which `read` has read stored answers again that were not understood earlier (`raw`)."""
         there = self._table.take(self._rows)
         held = there.filter(pc.is_valid(there["raw"])).to_pylist()
         found = [(one, read(one)) for one in map(self._model.model_validate, held)]
         changed = [new.model_dump(include=set(there.schema.names)) for old, new in found if new is not old]
         if not changed:
             return self
-        log.info("%d answers that were not understood when they came are read now", len(changed))
-        # Of equal worth the last counts.
+        log.info("%d stored answers that could not be read earlier can be read now", len(changed))
+        # Of equally good records, the last counts.
         table = pa.concat_tables([self._table, pa.Table.from_pylist(changed, schema=self._table.schema)])
         return Stored(self._records, table.combine_chunks(), self.damaged)
 
     def beside(self, older: Stored[R]) -> Stored[R]:
-        """These records and `older` ones, which count as written before."""
+        """These records together with `older` ones."""
         table = pa.concat_tables([older._table, self._table], promote_options="default").combine_chunks()
         return Stored(self._records, table, self.damaged + older.damaged)
 
     def _rows_of(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the table with the records of `ids`, and which of `ids` have one."""
+        """The rows of the table for `ids`, and a mask of the ids that have one."""
         wanted = pack(ids, where="what is asked")
         places = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
         found = self._keys[places] == wanted
@@ -104,13 +104,13 @@ class Stored(Generic[R]):
 
 
 def _worth(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys to sort records (n,) of one id by, the weaker first: (n,) attempts that were paid in vain, (n,) status."""
+    """Sort keys for the records of one id, the better record last: (n,) attempts paid without a result, (n,) status."""
     status = table["status"].combine_chunks()
     unparsable = pc.equal(status, "unparsable").to_numpy(zero_copy_only=False)
     passing = pc.is_in(status, pa.array(PASSING)).to_numpy(zero_copy_only=False)
     ok = pc.equal(status, "ok").to_numpy(zero_copy_only=False)
     attempts = table["attempts"].combine_chunks().to_numpy(zero_copy_only=False)
-    # What was paid for counts all attempts before it, whether it was read or not understood at all.
+    # A paid record counts all attempts before it, whether its answer was unreadable or not understood.
     paid = pc.is_valid(table["prompt_tokens"].combine_chunks()).to_numpy(zero_copy_only=False)
     in_vain = unparsable | (passing & paid)
     return np.where(in_vain, attempts, 0), np.select([passing & ~in_vain, in_vain, ok], [0, 1, 3], 2)

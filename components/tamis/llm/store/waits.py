@@ -1,4 +1,4 @@
-"""Waiting for storage that fails, whatever the reason: full, gone for a moment, out of files or memory."""
+"""Retries for storage that fails temporarily: full, unreachable, or out of files or memory."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tamis.core.errors import StorageError
 from tamis.llm.store.folder import StoreGoneError
 
 log = logging.getLogger(__name__)
-_AGAIN_AFTER, _LONGEST_WAIT = 1.0, 16.0  # seconds between two tries: the first time, and later
-PATIENCE = 600.0  # seconds that storage is tried which has worked before
+_AGAIN_AFTER, _LONGEST_WAIT = 1.0, 16.0  # seconds between two tries: the first, and the longest
+PATIENCE = 600.0  # seconds of retries for storage that has worked before
 FAULTS = (StorageError, OSError, MemoryError)
 T = TypeVar("T")
 
 
 class Waits:
-    """The seconds from each try to the next: twice as many each time; `over` says that `patience` seconds are gone."""
+    """Waits between tries, doubled each time; `over` is true after `patience` seconds."""
 
     def __init__(self, patience: float) -> None:
         self._give_up, self._next = time.monotonic() + patience, _AGAIN_AFTER
 
     @property
     def over(self) -> bool:
-        """Whether there is to be no other try."""
+        """Whether to stop trying."""
         return time.monotonic() >= self._give_up
 
     def next(self) -> float:
-        """How long to wait now."""
+        """Seconds to wait now."""
         wait, self._next = self._next, min(2 * self._next, _LONGEST_WAIT)
         return wait
 
 
 def tried_again(do: Callable[[], T], failed: str, patience: float) -> T:
-    """What `do` returns, tried until it works or patience is over; `failed` is what the log says meanwhile.
+    """Call `do` until it works or patience is over; `failed` describes the failure in the log.
 
     Raises:
         StoreGoneError: at once.

@@ -1,4 +1,4 @@
-"""Writing to a store as answers come, and what becomes of them where it cannot be written."""
+"""Writes answers to a store as they arrive, and elsewhere if the store cannot be written."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tamis.llm.store.records import R
 from tamis.llm.store.waits import FAULTS, PATIENCE, Waits
 
 log = logging.getLogger(__name__)
-_AT_END = 5.0  # seconds that writing is tried for when the work is being ended; a pod that is evicted has 30
-_SHORTEST = 0.5  # seconds that records are gathered for, however slow writing is
+_AT_END = 5.0  # seconds of retries when the run is being stopped; an evicted pod has 30
+_SHORTEST = 0.5  # shortest time in seconds to gather records, even if writing is slow
 
 
 class Writer(Generic[R]):
-    """Gathers finished records and appends them to a store: for `seconds`, less where writing is slow.
+    """Gathers finished records for up to `seconds`, less if writing is slow, and appends them to a store.
 
-    A thread of its own writes, so that records become durable even while whoever answers is silent for long. Use it as
-    a context manager: at its end, by an error too, all that was added is in the store. That thread calls `durable` with
-    records once they are.
+    It writes in its own thread, so records become durable even while the engine is silent. Use it as a context manager:
+    at exit, also after an error, all added records are in the store. The thread calls `durable` with records once they
+    are durable.
 
-    A store that could be written to and then fails, whatever the reason, is tried again for `patience` seconds.
-    Meanwhile records are held back up to `most`; then whoever hands over has to wait, so that little is paid for that
-    could be lost. When patience is over, or the store's folder is another one, `failed` says so; records may still be
-    added, those of requests that are under way. All that is in hand then goes to the store's spare places at the end.
+    If a store fails after it has worked, writing is retried for `patience` seconds. Meanwhile up to `most` records are
+    held back; after that, `add` waits, so that few answers are paid for that could be lost. When patience is over, or
+    the store's folder has been replaced, `failed` returns true. Records of requests under way may still be added. At
+    exit, all records that are not stored go to the store's spare places.
     """
 
     def __init__(
@@ -47,31 +47,31 @@ class Writer(Generic[R]):
         self._durable = durable
         self._store, self._seconds, self._count, self._most = store, seconds, count, most
         self._patience, self._written = patience, store.prepared
-        self._took = seconds / 4  # what the last writing took; the first one is thought to be slow
+        self._took = seconds / 4  # duration of the last write; the first is assumed to be slow
         self._waiting: list[R] = []
         self._fault: Exception | None = None
         self._closing, self._end_by = False, math.inf
         self._changed = threading.Condition()
-        # Not the thread itself: where a signal ends a `join`, Python 3.11 takes the thread for ended.
+        # An event, because Python 3.11 considers a thread ended when a signal interrupts its `join`.
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work_and_end, name="store", daemon=True)
 
     def __enter__(self) -> Writer[R]:
-        # Let go of at the end: else a process with too many files open could not write what is in hand anywhere.
+        # Closed at exit, so that a process with too many open files can still write the remaining records.
         self._reserve = os.open(os.devnull, os.O_RDONLY)
         self._thread.start()
         return self
 
     def add(self, record: R) -> None:
-        """Hand over a finished record; waits while too many are held back."""
+        """Add a finished record; waits while too many are held back."""
         with self._changed:
-            self._waiting.append(record)  # first: a signal may end the waiting
+            self._waiting.append(record)  # first, because a signal may interrupt the wait
             if len(self._waiting) in (1, self._count):
                 self._changed.notify_all()
             self._changed.wait_for(lambda: len(self._waiting) < self._most or self._fault is not None)
 
     def failed(self) -> bool:
-        """Whether the store is given up, so that nothing more is to be asked."""
+        """Whether writing was given up, so that no more requests should be sent."""
         return self._fault is not None
 
     def _work_and_end(self) -> None:
@@ -91,7 +91,7 @@ class Writer(Generic[R]):
             try:
                 if batch:
                     self._append(batch)
-            except Exception as error:  # told to the thread that hands over records
+            except Exception as error:  # reported to the thread that adds records
                 with self._changed:
                     self._fault = error
                     self._waiting[:0] = batch
@@ -128,7 +128,7 @@ class Writer(Generic[R]):
             self._changed.notify_all()
         try:
             self._ended.wait()
-        except BaseException as came:  # a signal, while the last writing was waited for: little time is left
+        except BaseException as came:  # a signal during the last write: little time is left
             self._hurry()
             self._finish(type(came))
             raise
@@ -141,34 +141,34 @@ class Writer(Generic[R]):
         self._ended.wait()
 
     def _finish(self, kind: type[BaseException] | None) -> None:
-        """Leave elsewhere what could not be stored, and tell so."""
+        """Write elsewhere what could not be stored, and report it."""
         os.close(self._reserve)
         if self._fault is None:
             return
         told = self._told(self._fault, self._saved())
         if kind is None:
             raise told from self._fault
-        log.error("answers could not be stored: %s", told)  # beside the error that is under way
+        log.error("answers could not be stored: %s", told)  # in addition to the error being raised
 
     def _saved(self) -> str:
-        """Write what is in hand elsewhere.
+        """Write the remaining records elsewhere.
 
         Returns:
-            What became of it, in words.
+            Where they are, in words.
         """
         count = len(self._waiting)
         try:
             place, found_again = self._store.leave(self._waiting)
         except FAULTS as error:
-            return f"{count} answers in hand are lost, they could be written nowhere else: {error}"
+            return f"{count} answers are lost, because they could not be written anywhere else: {error}"
         if found_again:
             self._durable(self._waiting)
-            return f"{count} answers in hand are in {place}; the next run takes them from there"
-        return f"{count} answers in hand are in {place}; copy what is in it into the folder of the store"
+            return f"{count} answers are in {place}; the next run reads them from there"
+        return f"{count} answers are in {place}; copy its content into the folder of the store"
 
     @staticmethod
     def _told(fault: Exception, saved: str) -> StorageError:
         kind = type(fault) if isinstance(fault, StorageError) else StorageError
         problem = fault.problem if isinstance(fault, StorageError) else f"{type(fault).__name__}: {fault}"
-        action = getattr(fault, "action", "") or "see whether the store can be written"
+        action = getattr(fault, "action", "") or "check that the store can be written"
         return kind(f"{problem}\n  {saved}", allowed=getattr(fault, "allowed", ""), action=action)

@@ -1,6 +1,6 @@
-"""Raters that ship with Tamis: versioned YAML files, each the settings of one rater.
+"""Raters that ship with Tamis: versioned YAML files, each with the settings of one rater.
 
-A new one is a file here, or beside a package that an entry point of "tamis.raters" names.
+To add one, put a file here, or next to a package that an entry point of "tamis.raters" names.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ FOLDER = Path(__file__).parent
 
 
 class RaterFile(Settings):
-    """What a rater's file holds."""
+    """The content of a rater's file."""
 
     version: int = Field(ge=1, description="raised with every change of the settings")
-    description: str = Field(min_length=1, description="who this is and where the settings come from")
+    description: str = Field(min_length=1, description="which model this is, and where the settings come from")
     settings: dict[str, Any] = Field(description="settings of the rating stage")
 
 
