@@ -16,19 +16,14 @@ Markdown and writes it to benchmarks/results/rating.md.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import importlib
-import inspect
 import multiprocessing
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,77 +34,18 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from rating import keep, write_pool  # noqa: E402
+from rating import keep  # noqa: E402
+from rating_pools import made_up, pools, requests_of  # noqa: E402
+from rating_servers import ENGINE, Bare, instant_server, vllm_server  # noqa: E402
 
 from tamis.core.artifacts import Artifact  # noqa: E402
-from tamis.core.samples import as_text  # noqa: E402
 from tamis.core.settings import parse  # noqa: E402
-from tamis.demo.docstrings import MODULES  # noqa: E402
-from tamis.llm.backend import Request  # noqa: E402
 from tamis.rating.backends import make_backend  # noqa: E402
 from tamis.rating.prompts import load_prompt  # noqa: E402
 from tamis.rating.settings import RatingSettings  # noqa: E402
-from tests.artifacts import conversation, make_pool  # noqa: E402
-from tests.llm_server import Reaction, Server, completion  # noqa: E402
 
-MORE_MODULES = (
-    "ast", "asyncio", "builtins", "cmd", "concurrent.futures", "ctypes", "dataclasses", "doctest", "email.header",
-    "email.message", "ftplib", "http.client", "http.cookiejar", "http.server", "imaplib", "locale",
-    "logging.handlers", "mailbox", "mmap", "multiprocessing", "optparse", "os", "pdb", "pickle", "platform",
-    "plistlib", "poplib", "pstats", "sched", "selectors", "signal", "smtplib", "socket", "socketserver", "sqlite3",
-    "ssl", "symtable", "tarfile", "tokenize", "typing", "unittest", "unittest.mock", "urllib.request", "wave",
-    "webbrowser", "xml.dom.minidom", "xml.etree.ElementTree", "xmlrpc.client", "zoneinfo",
-)  # fmt: skip
-WARM_UP = 48  # samples that both sides ask beforehand
-ENGINE = {"dtype": "float32", "max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": 1024}
-ENGINE |= {"enforce_eager": True}  # no compiling, which takes minutes on a CPU
-ENGINE |= {"block_size": 32}  # of the cache of prompts; a CPU's own 128 fits the shared part less well
 ONCE = {"max_failure_share": 1.0, "max_attempts": 1}  # so that both sides ask the same
 Side = Callable[[Path], float]  # seconds that it takes to rate a pool
-
-
-def texts() -> list[tuple[str, str]]:
-    """Names of the standard library's objects with the first lines of their documentation; no lines twice."""
-    found: dict[str, str] = {}
-    for name in (*MODULES, *MORE_MODULES):
-        with contextlib.suppress(ImportError):
-            module = importlib.import_module(name)
-            things = [(f"{name}.{key}", thing) for key, thing in vars(module).items() if key[0] != "_"]
-            classes = [(key, thing) for key, thing in things if inspect.isclass(thing)]
-            things += [(f"{key}.{k}", t) for key, thing in classes for k, t in vars(thing).items() if k[0] != "_"]
-            for key, thing in things:
-                if isinstance(thing.__doc__, str) and (inspect.isroutine(thing) or inspect.isclass(thing)):
-                    lines = " ".join(inspect.cleandoc(thing.__doc__).partition("\n\n")[0].split())
-                    if 30 <= len(lines) <= 160:
-                        found.setdefault(lines, key)
-    return [(key, lines) for lines, key in found.items()]
-
-
-def pools(folder: Path, count: int, pieces: int) -> tuple[Path, list[Path]]:
-    """A pool to warm up with, and `count` other samples in pools of like size."""
-    samples = [conversation(f"What is {key} in Python?", lines) for key, lines in texts()[: WARM_UP + count]]
-    if len(samples) < WARM_UP + count:
-        raise SystemExit(f"this Python documents {len(samples) - WARM_UP} objects; ask for no more samples")
-    rest, size = samples[WARM_UP:], -(-count // pieces)
-    cut = [rest[start : start + size] for start in range(0, count, size)]
-    return (
-        make_pool(folder / "warm-up", samples[:WARM_UP]),
-        [make_pool(folder / f"pool{number}", piece) for number, piece in enumerate(cut)],
-    )
-
-
-def made_up(folder: Path, count: int, pieces: int) -> tuple[Path, list[Path]]:
-    """As `pools`, of any number of samples that say nothing."""
-    found = [folder / f"pool{number}" for number in range(pieces)]
-    write_pool(folder / "warm-up", 200)
-    for pool in found:
-        write_pool(pool, count // pieces)
-    return folder / "warm-up", found
-
-
-def requests_of(pool: Path) -> list[Request]:
-    rows = Artifact.open(pool, "pool").table(["id", "messages"]).to_pylist()
-    return [Request(row["id"], as_text(row["messages"])) for row in rows]
 
 
 class Tamis:
@@ -170,98 +106,6 @@ def with_layers(model: str, layers: int) -> str:
     network.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
     return folder
-
-
-# Servers, and a bare client
-
-
-def answer_at_once(link: Connection) -> None:
-    """A server without a model; tells its address, and ends with its process."""
-    with Server(lambda asked: Reaction(completion())) as made:
-        link.send(made.url)
-        link.recv()
-
-
-@contextlib.contextmanager
-def instant_server(model: str, log: Path) -> Iterator[str]:
-    """A server without a model as a process of its own; its address."""
-    spawn = multiprocessing.get_context("spawn")
-    link, theirs = spawn.Pipe()
-    process = spawn.Process(target=answer_at_once, args=(theirs,), daemon=True)
-    process.start()
-    yield link.recv().removesuffix("/v1")
-    process.kill()
-    process.join()
-
-
-@contextlib.contextmanager
-def vllm_server(model: str, log: Path) -> Iterator[str]:
-    """vLLM's server as a process of its own; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "m"]
-    command += ["--port", str(port), "--disable-uvicorn-access-log"]
-    command += [
-        "--structured-outputs-config",
-        '{"backend": "xgrammar", "disable_any_whitespace": true}',
-    ]  # else weak models write blanks only
-    for key, value in ENGINE.items():
-        command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
-    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1"}  # has the path that empties the cache of prompts
-    with log.open("w") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
-                break
-            if process.poll() is not None:
-                raise SystemExit(f"the server ended:\n{log.read_text()[-3000:]}")
-            time.sleep(1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-class Bare:
-    """A client that keeps as many requests under way as it may, sends what Tamis would send, and keeps nothing.
-
-    By aiohttp, as Tamis sends, or by the package's default.
-    """
-
-    def __init__(self, settings: RatingSettings, concurrency: int, *, aiohttp: bool = False) -> None:
-        self._settings, self._concurrency, self._aiohttp = settings, concurrency, aiohttp
-        self._backend: Any = make_backend(settings, load_prompt(settings.prompt))
-
-    def __call__(self, pool: Path) -> float:
-        bodies = []
-        for request in requests_of(pool):
-            job = self._backend._job(request)
-            bodies.append(self._backend.body(request, job.text))
-        start = time.monotonic()
-        asyncio.run(self._ask(bodies))
-        return time.monotonic() - start
-
-    async def _ask(self, bodies: list[dict[str, Any]]) -> None:
-        import httpx2
-        import openai
-
-        backend: Any = self._settings.backend
-        left = iter(bodies)
-        options: dict[str, Any] = {"api_key": "none", "base_url": backend.base_url, "max_retries": 0, "timeout": 1800}
-        if self._aiohttp:
-            most = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
-            options["http_client"] = openai.DefaultAioHttpClient(limits=most, timeout=1800)
-        async with openai.AsyncOpenAI(**options) as client:
-
-            async def work() -> None:
-                for body in left:
-                    await client.chat.completions.create(model=backend.model, **body)
-
-            await asyncio.gather(*(work() for _ in range(self._concurrency)))
 
 
 def against_a_bare_client(

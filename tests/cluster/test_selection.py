@@ -51,7 +51,7 @@ def test_a_selection_ends_like_a_local_run_though_pods_are_killed(
 
     assert all(cluster.ended([f"tamis-{job}" for job in JOBS], 900).values())
     log = cluster("-n", NAMESPACE, "logs", "job/tamis-rate-llama")
-    reused = int(re.search(rf"(\d+) of {len(rows)} ratings are in the store already", log)[1])  # type: ignore[index]
+    reused = int(re.search(rf"(\d+) of {len(rows)} ratings are already in the store", log)[1])  # type: ignore[index]
     assert reused >= len(ratings_in(storage, before)) > 0
     stored = ratings_in(storage, parts_in_the_store(storage, run))
     assert len(stored) == len(set(stored)) == len(rows), "a rating was asked for twice"

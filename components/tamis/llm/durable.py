@@ -126,7 +126,7 @@ class DurableAsking(Generic[R]):
         words = self._words
         if done.final:
             log.info(
-                "%s: %d of %d %ss are in the store already (%s)",
+                "%s: %d of %d %ss are already in the store (%s)",
                 words.who, done.final, done.samples, words.answer, self._store.place,
             )  # fmt: skip
         if done.final < done.samples:

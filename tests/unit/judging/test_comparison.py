@@ -155,12 +155,12 @@ def test_more_confidence_means_wider_intervals() -> None:
     [(np.zeros((0, 2)), np.zeros((0, 2))), (np.zeros((3, 2)), np.zeros((4, 2))), (np.zeros(3), np.zeros(3))],
 )
 def test_what_is_no_comparison_is_refused(seen: np.ndarray, lengths: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"two arrays of shape \(n, 2\)"):
+    with pytest.raises(InputError, match=r"\(n, 2\)"):
         compare(seen.astype(np.int8), lengths.astype(np.int64))
 
 
 def test_verdicts_that_do_not_pair_up_or_are_unknown_are_refused() -> None:
-    with pytest.raises(InputError, match="of one order for 2 prompts, of the other for 1"):
+    with pytest.raises(InputError, match=r"\b2\b.*\b1\b"):
         outcomes(["first", "tie"], ["tie"])
-    with pytest.raises(InputError, match="a verdict is 'third'"):
+    with pytest.raises(InputError, match="'third'"):
         outcomes(["third"], ["tie"])  # type: ignore[list-item]

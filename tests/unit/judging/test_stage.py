@@ -20,6 +20,7 @@ from tamis.core.errors import ModelError, SettingsError
 from tamis.core.families import family_of, of_one_family
 from tamis.core.tables import JUDGEMENT
 from tamis.judging.stage import plan, run
+from tamis.llm.budget import SpentError
 from tests.conftest import ROOT
 from tests.llm_server import Asked, Reaction, Server, Till, completion, error
 from tests.unit.judging.matches import by_number, given, judge_by, number_in, settings, shown
@@ -322,7 +323,7 @@ def test_money_stops_the_judge_before_it_is_spent_and_what_was_paid_is_kept(tmp_
     with Server(judge_by(by_number)) as server:
         own: dict[str, Any] = {"store": str(tmp_path / "store"), "price": price, "backend": {"concurrency": 2}}
         poor = settings(tmp_path, server, pairs, **own, max_cost=1.0)
-        with pytest.raises(ModelError, match=r"are judged and cost [01]\.\d+; another would cost too much"):
+        with pytest.raises(SpentError, match=r"cost [01]\.\d+"):
             run(poor, out=tmp_path / "out")
         paid = len(server.asked)
         assert 10 <= paid <= 25
@@ -428,9 +429,9 @@ def test_the_command_judges(tmp_path: Path) -> None:
 
 def test_each_contestant_is_given_once(tmp_path: Path) -> None:
     mine = settings(tmp_path, None, PAIRS)
-    with pytest.raises(SettingsError, match=r"against: nothing is given\n.*--against PATH"):
+    with pytest.raises(SettingsError, match=r"^against: (.|\n)*--against PATH"):
         run(mine.model_copy(update={"against": None}), out=tmp_path / "out")
-    with pytest.raises(SettingsError, match="model: an artifact and a setting are given"):
+    with pytest.raises(SettingsError, match=r"^model: "):
         run(mine, model=tmp_path / "some", out=tmp_path / "out")
 
 

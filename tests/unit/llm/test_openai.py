@@ -18,6 +18,7 @@ from tamis.llm.backend import Request
 from tamis.llm.backends.logprobs import last_probabilities, probabilities_of_ids
 from tamis.llm.backends.openai import OpenAIBackend, OpenAISettings, answer_of
 from tamis.llm.backends.sampling import Sampling
+from tamis.llm.budget import SpentError
 from tamis.llm.faults import Fault
 from tamis.llm.first import UnreadableError
 from tamis.llm.replies import Reply
@@ -632,7 +633,7 @@ def test_money_holds_for_samples_of_any_length_for_attempts_and_without_usage(
                 server, store, price=price, max_cost=most, max_failure_share=1.0,
                 backend={"concurrency": 16, "timeout": 60},
             )  # fmt: skip
-            with pytest.raises(ModelError, match=r"samples are rated and cost \d+\.\d+; another would cost too much"):
+            with pytest.raises(SpentError, match=r"cost \d+\.\d+"):
                 run(mine, pool=pool, out=tmp_path / "out")
             assert (0.5 if usage else 0.3) * most < spent_at(server) <= most
         rest = mine.model_copy(update={"max_cost": None})
@@ -735,7 +736,7 @@ def test_what_cannot_be_a_key_is_refused_without_being_shown(
 
 def test_an_address_with_a_password_is_refused() -> None:
     backend = {"kind": "openai", "model": "m", "base_url": "http://me:secret@host/v1"}
-    with pytest.raises(SettingsError, match="holds a user or a password"):
+    with pytest.raises(SettingsError, match="api_key_env"):
         parse_settings(RatingSettings, {"name": "mini", "backend": backend}, where="here")
 
 

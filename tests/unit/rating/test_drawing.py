@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, SettingsError, StorageError
 from tamis.core.samples import Message
 from tamis.core.settings import parse
+from tamis.llm.budget import FailuresError
 from tamis.rating.drawing import Drawn, draw
 from tamis.rating.merging import run as merge
 from tamis.rating.settings import MergeSettings, RatingSettings
@@ -175,20 +177,20 @@ def test_equal_vectors_are_drawn_by_chance(tmp_path: Path) -> None:
 
 def test_embeddings_of_another_pool_are_refused(pool: Path, tmp_path: Path) -> None:
     embeddings = make_embeddings(tmp_path / "e", ids_of(pool)[1:], np.ones((N - 1, 4)))
-    with pytest.raises(InputError, match=f"lacks 1 of the pool's {N} samples"):
+    with pytest.raises(InputError, match=rf"\b1\b.*\b{N}\b"):
         chosen(pool, embeddings, sample=0.5)
 
 
 def test_embeddings_without_a_sample_are_refused(pool: Path, embeddings: Path, tmp_path: Path) -> None:
     for call in (lambda: run(settings(), pool=pool, embeddings=embeddings, out=tmp_path / "out"),
                  lambda: plan(settings(), pool=pool, embeddings=embeddings)):  # fmt: skip
-        with pytest.raises(SettingsError, match="set `sample`"):
+        with pytest.raises(SettingsError, match="`sample`"):
             call()
 
 
 @pytest.mark.parametrize("part", [0, -0.1, 1, 1.0, 2.5, True, "0.1", "10%", float("nan"), float("inf"), [1]])
 def test_an_odd_part_is_refused_with_what_is_allowed(part: Any) -> None:
-    with pytest.raises(SettingsError, match=r"sample.*a share of the pool above 0 and below 1, or a whole number"):
+    with pytest.raises(SettingsError, match=r"\n  sample: "):
         settings(sample=part)
 
 
@@ -200,14 +202,14 @@ def test_whole_numbers_come_back_from_a_pipeline(tmp_path: Path) -> None:
 
 def test_settings_without_effect_are_refused() -> None:
     for own in ({"sample": 0.5}, {"sample_seed": 1, "sample": 0.5}):
-        with pytest.raises(SettingsError, match="'sample' has no effect on imported ratings"):
+        with pytest.raises(SettingsError, match="'sample'"):
             parse(RatingSettings, {"name": "r", "backend": {"kind": "import", "path": "p", "by": "id"}} | own, where="")
-    with pytest.raises(SettingsError, match="'sample_seed' needs 'sample'"):
+    with pytest.raises(SettingsError, match="'sample_seed'"):
         settings(sample_seed=1)
-    with pytest.raises(SettingsError, match="'also' needs 'sample'"):
+    with pytest.raises(SettingsError, match="'also'"):
         settings(also="more.txt")
     backend = {"kind": "import", "path": "p", "by": "id"}
-    with pytest.raises(SettingsError, match="'also' has no effect on imported ratings"):
+    with pytest.raises(SettingsError, match="'also'"):
         parse(RatingSettings, {"name": "r", "backend": backend, "also": "more.txt"}, where="")
 
 
@@ -220,10 +222,7 @@ def test_samples_that_files_name_are_rated_too(pool: Path, tmp_path: Path, name:
     assert found.also is not None
     assert (found.also.ids, found.also.unknown, found.also.added) == (8, 1, 5)
     assert sum(asked for asked, _ in found.sources.values()) == 27
-    assert str(found) == (
-        f"27 of the pool's {N} samples are asked about, even by source but for 5 that 'also' adds (1 of its 8 ids are "
-        f"not in the pool); {N - 27} are not"
-    )
+    assert re.findall(r"\d+", str(found)) == ["27", f"{N}", "5", "1", "8", f"{N - 27}"]
 
 
 def test_several_files_count_a_sample_once_and_their_order_does_not_matter(pool: Path, tmp_path: Path) -> None:
@@ -236,7 +235,7 @@ def test_several_files_count_a_sample_once_and_their_order_does_not_matter(pool:
 
 
 def test_files_that_name_no_sample_of_the_pool_are_refused(pool: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"also: none of the 2 samples that .*more\.txt name is in the pool"):
+    with pytest.raises(InputError, match=r"^also: .*\b2\b.*more\.txt"):
         drawn(pool, sample=0.1, also=write_ids(tmp_path / "more.txt", [f"{1:032x}", f"{2:032x}"]))
     with pytest.raises(InputError, match=r"also: .*odd\.txt: entry 1 is 'row 3'"):
         drawn(pool, sample=0.1, also=write_ids(tmp_path / "odd.txt", ["row 3"]))
@@ -301,7 +300,7 @@ def test_failures_are_a_share_of_those_asked(pool: Path, tmp_path: Path) -> None
 
     with Server(one_in_ten) as server:
         mine = asked_at(server, sample=20, max_failure_share=0.05, max_attempts=1)
-        with pytest.raises(Exception, match="2 of 20 samples got no rating"):
+        with pytest.raises(FailuresError, match="2 of 20"):
             run(mine, pool=pool, out=tmp_path / "out")
 
 
@@ -374,12 +373,12 @@ def test_a_dry_run_says_what_the_part_saves(pool: Path, embeddings: Path, tmp_pa
         assert whole.cost is not None
         assert part.cost == pytest.approx(whole.cost / 10, rel=0.05)
         said = str(part)
-        assert "asked about:                    20\n" in said
+        assert " 20\n" in said
         assert f"the sample saves:              {N - 20}  ratings, about " in said
         saved = float(said.rpartition("a cost of ")[2])
         assert saved == pytest.approx(whole.cost - part.cost, rel=0.05)
         assert "saves" not in str(whole)
-        assert "asked about" not in str(whole)
+        assert len(str(whole).splitlines()) == len(said.splitlines()) - 2
         shards = [plan(mine.model_copy(update={"shard": f"{n}/2"}), pool=pool) for n in (1, 2)]
         assert sum(shard.asked for shard in shards) == 20
 

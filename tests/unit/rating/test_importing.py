@@ -127,7 +127,7 @@ def test_a_file_about_all_sources_names_them_in_a_column(mixed: Path) -> None:
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        ({}, ["2 sources", "backend.source: one of a, b"]),
+        ({}, ["2 sources", "a, b"]),
         ({"source": "c"}, ["no source 'c'", "a, b"]),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_score_outside_the_scale_is_refused(pool: Path) -> None:
 @pytest.mark.parametrize("values", [[1, 2, 3, 4, 5, 5], [1, 2, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1]])
 def test_scores_that_seem_to_be_on_another_scale_are_asked_about(pool: Path, values: list[int]) -> None:
     path = write(pool.parent / "r.csv", [{"overall": value} for value in values])
-    with pytest.raises(InputError, match=r"another scale than 1 to 10(.|\n)*backend\.scale"):
+    with pytest.raises(InputError, match=r"backend\.scale"):
         bring(pool, path, by="row", share=1)
     assert not (pool.parent / "out").exists()
 
@@ -214,10 +214,10 @@ def test_a_scale_of_seven_is_asked_about_and_a_lower_half_is_warned_of(
     samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(35)]
     pool = make_pool(tmp_path / "pool", samples)
     path = write(tmp_path / "r.csv", [{"overall": n % 7 + 1} for n in range(35)])
-    with pytest.raises(InputError, match="another scale"):
+    with pytest.raises(InputError, match=r"backend\.scale"):
         bring(pool, path, by="row")
     bring(pool, path, by="row", scale={"lowest": 1, "highest": 20})
-    assert any("goes from 1 to 7" in record.message for record in caplog.records)
+    assert any("from 1 to 7" in record.message and "1 to 20" in record.message for record in caplog.records)
 
 
 def test_the_scale_shows_in_all_rows_of_the_file_not_only_in_those_of_the_pool(pool: Path) -> None:
@@ -228,7 +228,7 @@ def test_the_scale_shows_in_all_rows_of_the_file_not_only_in_those_of_the_pool(p
     shutil.rmtree(pool.parent / "out")
     with pytest.raises(InputError) as error:
         bring(pool, write(path, low), by="id")
-    assert "another scale" in error.value.problem
+    assert "backend.scale" in error.value.action
 
 
 def test_a_class_of_six_is_refused(pool: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_class_of_six_is_refused(pool: Path) -> None:
 
 def test_classes_that_are_taken_for_ratings_are_noticed_however_few_zeros_there_are(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": n} for n in (5, 3, 3, 0, 2, 4)])
-    with pytest.raises(InputError, match=r"from 0 to 5: these seem to be scores on another scale"):
+    with pytest.raises(InputError, match=r"from 0 to 5(.|\n)*backend\.scale"):
         bring(pool, path, by="row", share=0.5)
 
 
@@ -334,7 +334,7 @@ def test_a_file_of_which_most_rows_match_nothing_is_refused(tmp_path: Path) -> N
     samples = [conversation(f"Question {n}?", f"Answer {n}.") for n in range(120)]
     pool = make_pool(tmp_path / "pool", samples)
     rows = [{"id": sample if n < 10 else f"{n:032x}", "overall": 7} for n, sample in enumerate(ids_of(pool))]
-    with pytest.raises(InputError, match=r"10 of its 120 rows match one of the pool's 120 samples"):
+    with pytest.raises(InputError, match=r"10 of 120 rows .*120 samples(.|\n)*min_matched_share"):
         bring(pool, write(tmp_path / "r.csv", rows), by="id")
     manifest = bring(pool, write(tmp_path / "r.csv", rows[:10]), by="id")  # all of its rows match
     assert (manifest.facts["rows_in_pool"], manifest.facts["rows_not_in_pool"]) == (10, 0)
@@ -379,7 +379,7 @@ def test_row_numbers_that_may_count_from_one_are_asked_about(tmp_path: Path, kep
     with pytest.raises(InputError) as error:
         bring(pool, numbered, by="row", key="no")
     assert error.value.code == "input"
-    assert "backend.first_row: 1" in error.value.allowed
+    assert "backend.first_row" in error.value.allowed
     assert not (tmp_path / "out").exists()
     facts = bring(pool, numbered, by="row", key="no", first_row=1).facts
     assert column(pool, "overall") == [score if n in kept else None for n, score in enumerate(right(pool))]
@@ -394,7 +394,7 @@ def test_row_numbers_of_one_source_say_nothing_of_anothers(tmp_path: Path) -> No
     numbered = [{"no": n + (name == "b"), "of": name, "overall": n % 10 + 1} for name in rows for n in range(20)]
     with pytest.raises(InputError) as error:
         bring(tmp_path / "pool", write(tmp_path / "r.csv", numbered), by="row", key="no", source_column="of")
-    assert "the source 'b'" in error.value.problem
+    assert "'b'" in error.value.problem
     assert "backend.first_row" in error.value.allowed
 
 
@@ -414,7 +414,7 @@ def test_a_row_zero_is_refused_where_rows_count_from_one(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"n": n, "overall": n + 1} for n in range(COUNT)])
     with pytest.raises(InputError) as error:
         bring(pool, path, by="row", key="n", first_row=1)
-    assert "the row 0" in error.value.problem
+    assert "backend.first_row: 1" in error.value.allowed
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -431,7 +431,7 @@ def test_texts_of_the_file_show_that_ratings_are_of_other_samples(tmp_path: Path
     with pytest.raises(InputError) as error:
         bring(pool, path, by="row")
     assert error.value.code == "input"
-    assert "of 20 rows with texts, 20 have other ones" in error.value.problem
+    assert "20 of 20" in error.value.problem
     assert "max_text_mismatch_share" in error.value.allowed
     assert not (tmp_path / "out").exists()
     facts = bring(pool, path, by="row", max_text_mismatch_share=1).facts
@@ -454,7 +454,7 @@ def test_texts_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
     pool = made_of(write(tmp_path / "data.jsonl", rows))
     with pytest.raises(InputError) as error:
         bring(pool, write(tmp_path / "r.jsonl", rows[::-1]), by="row")
-    assert "of 40 rows with texts, 40 have other ones" in error.value.problem
+    assert "40 of 40" in error.value.problem
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     facts = bring(pool, write(tmp_path / "right.jsonl", rows), by="row").facts
     assert (facts["texts_checked"], facts["texts_that_differ"]) == (40, 0)
@@ -523,12 +523,12 @@ def test_conversations_in_a_file_of_ratings_are_compared(tmp_path: Path) -> None
     as_text = [{"messages": json.dumps(row["messages"]), "overall": row["overall"]} for row in rows[::-1]]
     with pytest.raises(InputError) as error:
         bring(pool, write(tmp_path / "r.csv", as_text), by="row")
-    assert "of 12 rows with texts, 12 have other ones" in error.value.problem
+    assert "12 of 12" in error.value.problem
 
 
 def test_a_file_by_rows_that_is_too_short_is_refused(pool: Path) -> None:
     path = write(pool.parent / "r.csv", [{"overall": 5} for _ in range(COUNT - 1)])
-    with pytest.raises(InputError, match=r"has 5 rows for the source '.*', of which the pool has the row 5"):
+    with pytest.raises(InputError, match=r"has 5 rows .*row 5\b"):
         bring(pool, path, by="row")
 
 

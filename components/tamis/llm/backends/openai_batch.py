@@ -115,7 +115,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         return _item(request) in self._known
 
     def _hear(self) -> None:
-        """Read which requests other runs have sent; of several entries with a request, the one that may answer counts."""
+        """Read which requests other runs have sent; of several entries, the one that may answer counts."""
         assert self._claims is not None
         self._heard = True
         for entry in sorted(self._claims.news(), key=lambda entry: entry.state != "ended"):
