@@ -77,7 +77,7 @@ def artifact_of(settings: JudgingSettings, which: str, given: Uri | None) -> Uri
     chosen = getattr(settings, which)
     if (chosen is None) == (given is None):
         raise SettingsError(
-            f"{which}: {'neither' if chosen is None else 'both'} of artifact and setting given",
+            f"{which}: {'missing' if chosen is None else 'given twice, as an artifact and as a setting'}",
             allowed=f"a model artifact (--{which} PATH), or the setting '{which}'",
             action="give exactly one of them",
         )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tamis.core.errors import ModelError
 from tamis.llm.asking import TOKENS, Record
 from tamis.llm.backend import Answer, Backend, Request
-from tamis.llm.estimates import FEW, Estimates, Thought
+from tamis.llm.estimates import FEW, Estimate, Estimates
 from tamis.llm.ledger import Ledger
 from tamis.llm.settings import PriceSettings
 from tamis.llm.store import Store
@@ -163,7 +163,7 @@ class Budget:
         self._paid, self._finished = 0.0, 0  # by this run
         self._few = min(FEW, allowance.at_once or FEW)
         self._estimates = Estimates(price, self._few, ledger.seen if ledger is not None else 0.0)
-        self._under_way: dict[str, tuple[Request, Thought]] = {}
+        self._under_way: dict[str, tuple[Request, Estimate]] = {}
         self._spent = False
         self.estimated = 0  # number of answers without reported token counts
 
@@ -194,7 +194,7 @@ class Budget:
         """Count the cost of an answer."""
         request, one = self._under_way.pop(answer.id, (None, None))
         if one is None:  # without a limit nothing was set aside
-            one = Thought(0.0, 0.0)
+            one = Estimate(0.0, 0.0)
             self._estimates.begin(one)
         cost = self._estimates.end(one, answer)
         self._paid += cost

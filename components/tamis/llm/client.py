@@ -19,7 +19,7 @@ from tamis.llm.limits import Amounts, Gate, RateLimits, happens_within
 from tamis.llm.replies import Reply, reply_of
 from tamis.llm.settings import ServiceSettings
 from tamis.llm.usage import Usage, usage_in
-from tamis.llm.wordings import cure_of
+from tamis.llm.wordings import fix_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -107,7 +107,7 @@ class ChatClient:
                     if fault is not None and self._health.resigned:
                         return self._telling(_given_up(fault, course))
                     self._raise_if_closed()
-                    if self._probe is not None and self._health.wants_probe:
+                    if self._probe is not None and self._health.needs_probe:
                         alone_at_fault = await self._send_probe(self._probe)
                         self._raise_if_closed()
                         if fault is not None and alone_at_fault and self._tried(fault, course):
@@ -317,7 +317,7 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
         "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
         "quota used up": "add credit to the account, then start again",
         "wants to wait": "start again later, or raise 'patience'",
-        "parameter refused": cure_of(fault.detail),
+        "parameter refused": fix_of(fault.detail),
     }
     waited = f"; requests were retried for up to {settings.patience:g} s ('patience')" if fault.absent else ""
     return ServiceError(
@@ -332,7 +332,7 @@ def _address(settings: ServiceSettings) -> str:
 
 def _given_up(fault: Fault, course: Course) -> Fault:
     if fault.kind == "parameter refused":
-        return Fault(fault.kind, f"{fault.detail}; to do: {cure_of(fault.detail)}")
+        return Fault(fault.kind, f"{fault.detail}; to do: {fix_of(fault.detail)}")
     return Fault(fault.kind, f"{fault.detail} (sent {course.sent} times)") if fault.passing else fault
 
 

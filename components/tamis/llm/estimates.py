@@ -13,7 +13,7 @@ _DEVIATIONS = 3.0  # standard deviations set aside above the expected cost
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class Estimate:
     """The estimated cost of a request: its prompt, and its largest possible answer."""
 
     prompt: float
@@ -46,40 +46,40 @@ class Estimates:
         """Whether enough answers have arrived."""
         return self._answer.count >= self._enough
 
-    def of(self, size: Size) -> Thought:
+    def of(self, size: Size) -> Estimate:
         """The estimate for a request of this size."""
         if size.too_long:
-            return Thought(0.0, 0.0)
+            return Estimate(0.0, 0.0)
         most = max(size.completion_tokens, size.most_completion_tokens)
-        return Thought(self._price.of(size.prompt_tokens), most * self._price.highest_output / 1e6)
+        return Estimate(self._price.of(size.prompt_tokens), most * self._price.highest_output / 1e6)
 
-    def begin(self, thought: Thought) -> None:
+    def begin(self, estimate: Estimate) -> None:
         """Count a request as under way."""
         self.under_way += 1
-        self._prompts += thought.prompt
-        self._largest += thought.largest
+        self._prompts += estimate.prompt
+        self._largest += estimate.largest
 
-    def end(self, thought: Thought, answer: Answer) -> float:
+    def end(self, estimate: Estimate, answer: Answer) -> float:
         """Count the answer of a request, and return its cost; a failed request tells nothing about costs."""
         self.under_way -= 1
-        self._prompts -= thought.prompt
-        self._largest -= thought.largest
+        self._prompts -= estimate.prompt
+        self._largest -= estimate.largest
         if answer.prompt_tokens is None:
             return 0.0
         prompt = self._price.of(answer.prompt_tokens, cached_tokens=answer.cached_tokens)
         written = self._price.of(
             completion_tokens=answer.completion_tokens or 0, reasoning_tokens=answer.reasoning_tokens
         )
-        if thought.prompt:
-            self._ratio.add(prompt / thought.prompt)
+        if estimate.prompt:
+            self._ratio.add(prompt / estimate.prompt)
         self._answer.add(written)
         self.seen = max(self.seen, written)
         return prompt + written
 
-    def largest(self, thought: Thought) -> float:
+    def largest(self, estimate: Estimate) -> float:
         """The largest possible cost of a request."""
         ratio = max(1.0, self._ratio.high) if self.measured else 1.0
-        return ratio * thought.prompt + max(thought.most, self.seen)
+        return ratio * estimate.prompt + max(estimate.most, self.seen)
 
     def set_aside(self) -> float:
         """The money to set aside for all requests under way."""
@@ -88,10 +88,10 @@ class Estimates:
         chance = _DEVIATIONS * self._answer.deviation * math.sqrt(self.under_way)
         return self._ratio.high * self._prompts + self.under_way * self._answer.high + chance
 
-    def excess(self, thought: Thought) -> float:
+    def excess(self, estimate: Estimate) -> float:
         """By how much a request may exceed its expected cost."""
-        expected = self._ratio.high * thought.prompt + self._answer.high if self.measured else 0.0
-        return max(0.0, self.largest(thought) - expected)
+        expected = self._ratio.high * estimate.prompt + self._answer.high if self.measured else 0.0
+        return max(0.0, self.largest(estimate) - expected)
 
 
 class _Mean:

@@ -137,7 +137,7 @@ class Form:
         return Reading(readings[0].values, tuple(names))
 
     def _reading(self, one: _Object) -> Reading:
-        names = {"trailing comma"} if one.mended else set()
+        names = {"trailing comma"} if one.repaired else set()
         wanted = {plain: value for (_, value), plain in zip(one.pairs, one.plain_keys, strict=True)}
         ours = [plain for plain in one.plain_keys if plain in self._plain_key_set]
         if sorted(ours) != sorted(self._plain_keys):
@@ -209,7 +209,7 @@ class _Pairs(list[tuple[str, Any]]):
 @dataclass(frozen=True)
 class _Object:
     pairs: _Pairs
-    mended: bool
+    repaired: bool
 
     @cached_property
     def plain_keys(self) -> list[str]:
@@ -242,13 +242,13 @@ def _objects(text: str) -> tuple[list[_Object], str, list[str]]:
 
 def _decoded(text: str) -> tuple[_Object, str] | None:
     """The object at the beginning of a text, and the rest of the text."""
-    for mended in (False, True):
-        tried = _TRAILING_COMMA.sub(r"\1", text) if mended else text
+    for repaired in (False, True):
+        tried = _TRAILING_COMMA.sub(r"\1", text) if repaired else text
         try:
             pairs, end = _DECODER.raw_decode(tried)
         except (ValueError, RecursionError):  # the decoder also refuses integers of thousands of digits
             continue
-        return _Object(pairs, mended), tried[end:]
+        return _Object(pairs, repaired), tried[end:]
     return None
 
 

@@ -59,7 +59,7 @@ class Health:
 
     Requests that fail because of their own text may also come in a row. Only a request that was answered before can
     distinguish them from an outage. Such a request, once there is one, is sent as a probe before the service counts as
-    down, and during the outage, whenever `wants_probe` is true; `probed` receives the outcome.
+    down, and during the outage, whenever `needs_probe` is true; `probed` receives the outcome.
 
     Args:
         name: name of the service, for the log.
@@ -88,7 +88,7 @@ class Health:
         return self._away or self._doubted or self._unsure
 
     @property
-    def wants_probe(self) -> bool:
+    def needs_probe(self) -> bool:
         """Whether a probe, a request that was answered before, must be sent before any other."""
         return (self._away or self._unsure) and self._answered
 

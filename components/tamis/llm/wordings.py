@@ -33,7 +33,7 @@ _TOO_LONG_WORDS = re.compile(
     r"|`?inputs`? (must have less than|tokens \+)|input length should be|longer than the model's",
     re.I,
 )
-_CURES = {  # by parameter; longer names first, because they contain shorter ones
+_FIXES = {  # by parameter; longer names first, because they contain shorter ones
     "top_logprobs": "set logprobs: false",
     "logprobs": "set logprobs: false",
     "max_completion_tokens": "set answer_limit to the name that the service knows, max_tokens or max_completion_tokens",
@@ -85,10 +85,10 @@ class Said:
         return not self.codes.isdisjoint(_TOO_LONG) or bool(_TOO_LONG_WORDS.search(self.message))
 
 
-def cure_of(words: str) -> str:
+def fix_of(words: str) -> str:
     """The setting to change if a service refuses a parameter that its message names."""
-    cures = [cure for name, cure in _CURES.items() if re.search(rf"\b{name}\b", words)]
-    return cures[0] if cures else f"change the setting behind that parameter: {'; '.join(_CURES.values())}"
+    fixes = [fix for name, fix in _FIXES.items() if re.search(rf"\b{name}\b", words)]
+    return fixes[0] if fixes else f"change the setting behind that parameter: {'; '.join(_FIXES.values())}"
 
 
 def said_in(body: Any) -> Said:

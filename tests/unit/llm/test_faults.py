@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tamis.llm.faults import fault_of_status, retry_after
-from tamis.llm.wordings import cure_of
+from tamis.llm.wordings import fix_of
 from tests.llm_server import error
 
 PARAMETERS = frozenset({"logprobs", "response_format", "messages", "model"})
@@ -117,7 +117,7 @@ def test_the_service_s_own_words_are_shown(body: Any, words: str) -> None:
     ],
 )
 def test_a_refused_parameter_s_cure_is_named(words: str, setting: str) -> None:
-    assert setting in cure_of(words)
+    assert setting in fix_of(words)
 
 
 @pytest.mark.parametrize(

@@ -164,11 +164,11 @@ def test_one_that_was_answered_before_tells_bad_samples_from_an_outage(
     service.health.expects_more = more
     one = service.health.begin()
     service.sent(one)
-    assert not service.health.wants_probe
+    assert not service.health.needs_probe
     service.goes_away()
-    assert service.health.wants_probe
+    assert service.health.needs_probe
     assert service.health.probed(service.sent(), None)
-    assert (service.health.alone, service.health.wants_probe) == (False, False)
+    assert (service.health.alone, service.health.needs_probe) == (False, False)
     service.fails(BOOM, one)
     assert (service.health.alone, one.tries) == (False, 1)  # its own fault
     assert not caplog.records  # nobody was told of an outage
@@ -182,7 +182,7 @@ def test_an_outage_that_the_probe_shows_too_is_waited_for(more: bool) -> None:
     one = service.fails(BOOM)
     assert not service.health.alone
     assert service.health.doubts(one, BOOM)  # before it is given up
-    assert (service.health.alone, service.health.wants_probe) == (True, True)
+    assert (service.health.alone, service.health.needs_probe) == (True, True)
     for _ in range(3):
         assert not service.health.probed(service.sent(), BOOM)
         assert service.health.wait() > 0
@@ -202,7 +202,7 @@ def test_patience_that_is_over_ends_nothing_before_the_probe_has_failed() -> Non
     for course in bad:
         service.fails(BOOM, course, after=5)
     service.fails(BOOM)
-    assert (service.health.hopeless, service.health.wants_probe) == (None, True)
+    assert (service.health.hopeless, service.health.needs_probe) == (None, True)
     assert not service.health.probed(service.sent(), BOOM)
     assert service.health.hopeless == BOOM
 
@@ -222,4 +222,4 @@ def test_without_an_answer_before_there_is_no_probe() -> None:
     service = Service()
     assert not service.health.doubts(service.fails(BOOM), BOOM)
     service.goes_away()
-    assert not service.health.wants_probe
+    assert not service.health.needs_probe

@@ -89,7 +89,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         self._batch = settings
         self._journal: Journal | None = None
         self._claims: Claims | None = None
-        self._heard = False  # whether the journal was read
+        self._journal_known = False  # whether the journal was read
         self._known: dict[str, Entry] = {}  # where requests are, that were sent by this or another run
         self._refused = Counter[str]()  # by token, since a batch was taken in
 
@@ -102,7 +102,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         """Set the journal."""
         self._journal, self._claims = journal, Claims(journal, self._settings.patience)
         self._known.clear()
-        self._heard = False
+        self._journal_known = False
 
     def sent_already(self, request: Request) -> bool:
         """Whether a request is in a batch of an earlier run, so its answer is already paid for.
@@ -110,14 +110,14 @@ class OpenAIBatchBackend(OpenAIBackend):
         Raises:
             StorageError: when the journal cannot be read.
         """
-        if not self._heard:
-            self._hear()
+        if not self._journal_known:
+            self._read_journal()
         return _item(request) in self._known
 
-    def _hear(self) -> None:
+    def _read_journal(self) -> None:
         """Read which requests other runs have sent; of several entries, the one that may answer counts."""
         assert self._claims is not None
-        self._heard = True
+        self._journal_known = True
         for entry in sorted(self._claims.news(), key=lambda entry: entry.state != "ended"):
             self._known |= dict.fromkeys(set(entry.items) - set(entry.unanswered), entry)
 
@@ -143,7 +143,7 @@ class OpenAIBatchBackend(OpenAIBackend):
         going: dict[str, Entry] = {}
         while True:
             while len(going) < self._batch.open_batches:
-                self._hear()
+                self._read_journal()
                 lines, ended = self._gather(jobs, pending, going)
                 jobs = chain(ended, jobs) if ended else jobs
                 if not lines:
