@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -413,8 +414,8 @@ def test_a_dry_run_asks_nobody_and_says_what_there_is_to_do(tmp_path: Path) -> N
         shown_to_user = CliRunner().invoke(main, ["judge", "--settings", str(file), "--dry-run"])
         assert not server.asked
     assert shown_to_user.exit_code == 0, shown_to_user.output
-    assert "answers of gpt-x: 0 there, 5 to be written" in shown_to_user.output
-    assert "answers of theirs: 5 there, 0 to be written" in shown_to_user.output
+    assert re.search(r"gpt-x: 0 .*\b5\b", shown_to_user.output)
+    assert re.search(r"theirs: 5 .*\b0\b", shown_to_user.output)
     assert "judge's cost" in shown_to_user.output
 
 
