@@ -45,7 +45,7 @@ def test_every_number_stands_beside_its_counterpart_with_the_difference(
     assert rows["of", "measure"] == ["May & <June>", "July", "difference"]
     assert rows["ds2", "t acc"] == ["0.6", "0.4", f"{MINUS}0.2 ± 0.05 *"]
     assert rows["base", "t acc"] == ["0.5", "0.5", "+0 ± 0.01414"]
-    assert rows["ds2", "u acc"][:2] == ["not in it", "no value"]
+    assert rows["ds2", "u acc"][:2] == ["missing", "no value"]
     assert page.all("p")[0].text == said
     assert "May &amp; <June>" not in said
     assert "in July only" in said
