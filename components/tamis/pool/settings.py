@@ -81,8 +81,8 @@ class PoolSettings(StageSettings):
         description="fail when more than this share of a source's samples has fields that change what a model learns "
         "and are not read: a system prompt, history, tools, thoughts, images, weights",
     )
-    max_json_mib: int = Field(512, ge=1, description="size limit in MiB of a JSON array, which is loaded completely")
-    max_row_mib: int = Field(16, ge=1, description="size limit in MiB of a line of JSONL or CSV; longer: rejected")
+    max_json_mib: int = Field(512, ge=1, description="largest JSON array, in MiB; it is loaded completely")
+    max_row_mib: int = Field(16, ge=1, description="longest line of JSONL or CSV, in MiB; longer lines are rejected")
 
     @model_validator(mode="after")
     def _unique_names(self) -> PoolSettings:
