@@ -120,9 +120,7 @@ def test_a_row_of_csv_whose_end_is_uncertain_ends_the_stage(
     tmp_path: Path, rows: list[str], first: int, line: int, seen: str
 ) -> None:
     (tmp_path / "rows.csv").write_text("\n".join(["prompt,completion", "Q1,A1", *rows, "Q9,A9", ""]))
-    with pytest.raises(
-        InputError, match=rf"rows\.csv: the row .* line {first} is no CSV \(line {line}: {seen}"
-    ) as error:
+    with pytest.raises(InputError, match=rf"rows\.csv: .* line {first} .*\(line {line}: {seen}") as error:
         make(tmp_path / "pool", {"path": str(tmp_path / "rows.csv")}, max_reject_share=1, max_row_mib=1)
     assert "1 MiB (pool.max_row_mib)" in error.value.allowed
     assert "JSONL" in error.value.action

@@ -217,7 +217,7 @@ def test_dates_are_kept_as_text(tmp_path: Path) -> None:
 def test_a_field_to_keep_that_no_row_has_is_an_error(tmp_path: Path) -> None:
     rows = [{"prompt": "Q", "completion": "A"}, {"prompt": "Q2", "completion": "A2", "near": 1}]
     jsonl = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    with pytest.raises(InputError, match=r"'s0'.* gradee$"):
+    with pytest.raises(InputError, match=r"'s0'.* gradee\n"):
         make(tmp_path / "pool", {"path": jsonl, "keep": ["near", "gradee"]})
     parquet = str(write_parquet(tmp_path / "rows.parquet", rows))
     with pytest.raises(InputError, match=r"rows\.parquet .*'gradee'"):
