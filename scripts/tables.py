@@ -1,4 +1,4 @@
-"""Tables in READMEs that are made from the code: `make tables` writes them, a test holds them."""
+"""Tables in READMEs that are generated from the code. `make tables` writes them, and a test checks them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
 
 
 def with_table(text: str, name: str, table: str) -> str:
-    """A README's text with the table between its marks."""
+    """A README's text with the table inserted between its marks."""
     before, begin, rest = text.partition(_BEGIN.format(name=name))
     _, end, after = rest.partition(_END)
     if not (begin and end):

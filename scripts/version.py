@@ -1,10 +1,10 @@
-"""Write the version of `components/tamis/__init__.py` wherever else it stands.
+"""Copy the version in `components/tamis/__init__.py` to all other files that contain it.
 
     python scripts/version.py            # after a change of `__version__`
-    python scripts/version.py 1.2.3      # sets `__version__` first
-    python scripts/version.py --check    # only says which files differ; exit status 1 if any does
+    python scripts/version.py 1.2.3      # set `__version__` first
+    python scripts/version.py --check    # only list files that differ; exit status 1 if there are any
 
-The compiled pipelines are not among these files: `tamis compile` writes them, and `make version` calls both.
+Compiled pipelines are not among these files; `tamis compile` writes them. `make version` does both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SOURCE = ROOT / "components/tamis/__init__.py"
 NUMBER = r"\d+\.\d+\.\d+"
 _SOURCE = re.compile(rf'^(__version__ = "){NUMBER}(")', re.MULTILINE)
 _IMAGE = rf"\btamis-(?:cpu|rating|training|evaluation):({NUMBER})"
-# Files by glob, and what stands around the version in them; the group is the version.
+# Patterns of the version in files, by glob; the group is the version.
 PLACES = {
     "images/*.Containerfile": rf"{_IMAGE}|^ARG VERSION=({NUMBER})$",
     "manifests/components/images/kustomization.yaml": rf"^ +newTag: ({NUMBER})$",
@@ -35,7 +35,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.version:
         if not re.fullmatch(NUMBER, given.version):
-            parser.error(f"'{given.version}' is no version; allowed: three numbers, as in 1.2.3")
+            parser.error(f"'{given.version}' is not a version; allowed: three numbers, as in 1.2.3")
         SOURCE.write_text(_SOURCE.sub(rf"\g<1>{given.version}\g<2>", SOURCE.read_text(encoding="utf-8")), "utf-8")
     stale = {path: text for path, text in placed(current()).items() if text != path.read_text(encoding="utf-8")}
     for path, text in stale.items():
@@ -54,7 +54,7 @@ def current() -> str:
 
 
 def placed(version: str) -> dict[Path, str]:
-    """Every file that names the version, with its text for `version`."""
+    """Every file that contains the version, with its text for `version`."""
     return {
         path: re.sub(pattern, lambda found: _replaced(found, version), path.read_text(encoding="utf-8"), flags=re.M)
         for glob, pattern in PLACES.items()
@@ -63,7 +63,7 @@ def placed(version: str) -> dict[Path, str]:
 
 
 def _replaced(found: re.Match[str], version: str) -> str:
-    """The match with its group's text, and no other, replaced."""
+    """The match with only its group replaced."""
     (group,) = (number for number, text in enumerate(found.groups(), 1) if text is not None)
     start, end = (place - found.start() for place in found.span(group))
     return found[0][:start] + version + found[0][end:]

@@ -188,14 +188,14 @@ def execute_cell(
             _leave_reason(f"making {what} failed: {UnexpectedError.of(error, out.name)}")
             raise
         if not isinstance(error, TamisError):
-            log.exception("%s: an error that Tamis does not know", out.name)
+            log.exception("%s: an unexpected error", out.name)
             error = UnexpectedError.of(error, out.name)
         cell = _cell_of(source, known, name)
         failure = failure or Failure(name=cell, stage=out.name, code=error.code, reason=str(error))
-        log.error("making %s failed, the others go on: %s", _named(failure.stage, failure.name), failure.reason)
+        log.error("making %s failed; the other cells continue: %s", _named(failure.stage, failure.name), failure.reason)
     else:
         why = f"its {failure.stage} could not be made"
-        log.error("%s is left out: %s", _named(out.name, failure.name), why)
+        log.error("%s is skipped: %s", _named(out.name, failure.name), why)
     failure = failure.model_copy(update={"settings": failure.settings | {out.name: known}})
     try:
         leave_failure(out.path, failure)
@@ -215,9 +215,9 @@ def require_whole(failures: Sequence[Failure]) -> None:
     if failures:
         cells = "\n".join(f"  {_named(failure.stage, failure.name)}: {failure.reason}" for failure in failures)
         problem = (
-            f"{len(failures)} of the results could not be made; everything else is done and in the report:\n{cells}"
+            f"{len(failures)} of the results could not be made; all others are finished and in the report:\n{cells}"
         )
-        action = "mend the cause" if _on_one_machine() else "mend the cause; on Kubeflow, submit again with --no-cache"
+        action = "fix the cause" if _on_one_machine() else "fix the cause; on Kubeflow, submit again with --no-cache"
         raise _ended_by(TamisError(problem, action=action))
 
 
@@ -232,10 +232,10 @@ def _begin(stage: type[StageSettings]) -> None:
     asked = sys.argv[sys.argv.index(_REVISION) + 1] if _REVISION in sys.argv[:-1] else None
     if asked is not None and asked != str(stage.OUTPUT_REVISION):
         problem = (
-            f"the pipeline was compiled for revision {asked} of what this stage makes, and this image, of Tamis "
-            f"{tamis.__version__}, makes revision {stage.OUTPUT_REVISION}"
+            f"the pipeline was compiled for output revision {asked} of this stage, but this image, of Tamis "
+            f"{tamis.__version__}, has output revision {stage.OUTPUT_REVISION}"
         )
-        action = "push images and pipelines of one version: make images, tamis compile"
+        action = "use images and pipelines of the same version: make images, tamis compile"
         raise _ended_by(SettingsError(problem, action=action))
 
 

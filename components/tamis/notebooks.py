@@ -1,4 +1,4 @@
-"""From artifacts to arrays for notebooks: what `tamis.load` does."""
+"""The implementation of `tamis.load`: artifacts as Arrow tables, for notebooks."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate
 from tamis.core.tables import CURATION, POOL
 
-# The columns of the kinds that say something of each sample.
+# The columns of kinds with data on each sample.
 _RATINGS = ("rarity", "complexity", "informativeness", "overall", "expected", "status")
 _CURATION = tuple(name for name in CURATION.names if name not in ("id", "rater"))
 _FILES: dict[Kind, str] = {"selection": "selection.parquet", "evaluation": "scores.parquet"}  # of kinds without parts
 _IN_PARTS: tuple[Kind, ...] = ("pool", "ratings", "ratings_part", "curation", "scores", "judgement")
-_ARRAYS: dict[Kind, dict[str, str]] = {  # of kinds with a row per sample: files and the columns that they become
+_ARRAYS: dict[Kind, dict[str, str]] = {  # column names and files of kinds with arrays
     "embeddings": {"vector": "vectors.npy"},
     "neighbors": {"indices": "indices.npy", "distances": "distances.npy"},
 }
 _SHOWN: tuple[Kind, ...] = ("pool", "ratings", "curation", "scores", "selection")  # in the table of a run
 _WITHOUT_TEXTS = [name for name in POOL.names if name != "messages"]
-_WORDY = ("source", "status")  # columns with few different texts
+_WORDY = ("source", "status")  # text columns with few distinct values
 
 _Columns = Iterator[tuple[str, pa.ChunkedArray]]
 
@@ -45,9 +45,9 @@ def load(run: Uri, ids: Sequence[str] | None, messages: bool) -> pa.Table:
             return _of_run(location, ids, messages, cache)
         if ids is not None:
             raise SettingsError(
-                f"`ids` are given, and {run} is a single artifact",
+                f"`ids` cannot be used with {run}, which is a single artifact",
                 allowed="`ids` with the folder of a run",
-                action="leave them out, and filter the table",
+                action="leave out `ids`, and filter the table",
             )
         return _of_artifact(Artifact.open(run, cache=cache), messages)
 
@@ -63,19 +63,19 @@ def _of_artifact(artifact: Artifact, messages: bool) -> pa.Table:
         arrays = {column: _lists(np.load(artifact.path(name))) for column, name in _ARRAYS[kind].items()}
         return pa.table({"id": pq.read_table(artifact.path("ids.parquet"))["id"]} | arrays)
     raise ArtifactError(
-        f"{artifact.location} is a {kind}, which holds no table",
+        f"{artifact.location} is a {kind}, which has no table",
         allowed=", ".join((*_IN_PARTS, *_FILES, *_ARRAYS)) + ", or the folder of a run",
     )
 
 
 def _lists(values: NDArray[Any]) -> pa.FixedSizeListArray:
-    """The rows of an array (n, d) as lists of d numbers; no number is copied."""
+    """The rows of an array (n, d) as lists of d numbers, without copying."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _of_run(location: Location, ids: Sequence[str] | None, messages: bool, cache: Path) -> pa.Table:
     found = _artifacts_in(location, cache)
-    if ("pool", "") not in found or found["pool", ""].location.parent != location:  # a run's pool lies in its folder
+    if ("pool", "") not in found or found["pool", ""].location.parent != location:  # a run's pool is in its folder
         raise _no_run(location)
     _of_one_run(list(found.values()))
     pool = found["pool", ""]
@@ -96,7 +96,7 @@ def _of_run(location: Location, ids: Sequence[str] | None, messages: bool, cache
 
 
 def _artifacts_in(location: Location, cache: Path) -> dict[tuple[Kind, str], Artifact]:
-    """What lies in a run's folder and in the folders there, by kind and name."""
+    """The artifacts in a run's folder and in its subfolders, by kind and name."""
     found: dict[tuple[Kind, str], Artifact] = {}
     outer = [child for child in children(location) if not child.name.startswith(".") and child.name != "runs"]
     for child in outer:
@@ -111,8 +111,8 @@ def _artifacts_in(location: Location, cache: Path) -> dict[tuple[Kind, str], Art
             if other is not artifact:
                 raise InputError(
                     f"{other.location} and {folder} are both the {artifact.manifest.kind} '{artifact.name}'",
-                    allowed="the folder of one run, with one artifact of a kind and name",
-                    action="move the one that is not the run's elsewhere",
+                    allowed="the folder of one run, with one artifact per kind and name",
+                    action="move the artifact that does not belong to the run elsewhere",
                 )
     return found
 
@@ -123,17 +123,21 @@ def _folders_in(location: Location) -> list[Location]:
 
 def _no_run(location: Location) -> ArtifactError:
     named = [run.name for run in _folders_in(location / "runs")]
-    seen = "has no finished pool in it" if exists(location) else "does not exist"
-    more = f"; here: {', '.join(f'{location}/runs/{name}' for name in named)}" if named else ""
+    seen = "contains no finished pool" if exists(location) else "does not exist"
+    more = f"; existing runs: {', '.join(f'{location}/runs/{name}' for name in named)}" if named else ""
     return ArtifactError(
         f"{location} {seen}",
         allowed=f"the folder of a run, its work_dir or work_dir/runs/NAME, or an artifact{more}",
-        action="correct the path, or let `tamis run` come to its end",
+        action="correct the path, or let `tamis run` finish",
     )
 
 
 def _of_one_run(artifacts: list[Artifact]) -> None:
-    """Raises InputError when one of them was made from another artifact than the one that is here."""
+    """Make sure that all artifacts are from the same run.
+
+    Raises:
+        InputError: when one was made from an artifact that is not among them.
+    """
     here: dict[str, set[str]] = {}
     for artifact in artifacts:
         here.setdefault(artifact.manifest.kind, set()).add(artifact.manifest.content_hash)
@@ -141,8 +145,8 @@ def _of_one_run(artifacts: list[Artifact]) -> None:
         for name, made_from in artifact.manifest.inputs.items():
             if not set(made_from) <= here.get(name, set(made_from)):
                 raise InputError(
-                    f"{artifact.location} was made from another {name} than the one that lies beside it",
-                    action="give the folder of one finished run, or run it again; single artifacts can be loaded",
+                    f"{artifact.location} was made from a {name} other than the one in this run's folder",
+                    action="run it again, or give the folder of another finished run; single artifacts can be loaded",
                 )
 
 
@@ -155,14 +159,14 @@ def _rows_of(ids: Sequence[str], keys: Keys, pool: Artifact) -> NDArray[np.int64
     rows = positions(pack(pa.array(ids, pa.string()), where="ids"), keys)
     if missing := [one for one, row in zip(ids, rows, strict=True) if row < 0]:
         raise InputError(
-            f"{len(missing):,} of {len(ids):,} ids are not in {pool.location}, the first: {missing[0]}",
+            f"{len(missing):,} of {len(ids):,} ids are not in {pool.location}; the first is {missing[0]}",
             allowed="ids of the pool's samples",
         )
     return rows
 
 
 def _messages_of(pool: Artifact, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """The conversations of some rows of the pool, in the order of `rows`, without holding those of the others."""
+    """The conversations of some rows of the pool, in the order of `rows`. The others are not kept in memory."""
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
     taken, start = [], 0
@@ -176,7 +180,7 @@ def _messages_of(pool: Artifact, rows: NDArray[np.int64]) -> pa.ChunkedArray:
 
 
 def _said_by(artifact: Artifact, keys: Keys) -> _Columns:
-    """Columns (n,) with what an artifact says of the samples `keys` (n,)."""
+    """Columns (n,) with an artifact's data on the samples `keys` (n,)."""
     kind, name = artifact.manifest.kind, artifact.name
     if kind == "curation":
         table = artifact.table()
@@ -194,9 +198,9 @@ def _said_by(artifact: Artifact, keys: Keys) -> _Columns:
 
 
 def _aligned(table: pa.Table, names: Sequence[str], prefix: str, artifact: Artifact, keys: Keys) -> _Columns:
-    """The columns `names` that the table has, for the samples `keys` (n,); null where the table has no such sample.
+    """The columns `names` for the samples `keys` (n,), with null for samples that the table does not have.
 
-    An earlier version may have made the artifact without a column; then there is none.
+    Columns that the table does not have are left out, because earlier versions may have made it without them.
     """
     at = positions(keys, _keys(table["id"], artifact))
     rows = pa.array(at, mask=at < 0)

@@ -1,4 +1,4 @@
-"""The site's pages that are not in docs/: files from elsewhere in the repository, and the generated reference."""
+"""MkDocs hooks: pages from outside docs/, and the generated reference."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-_sources: dict[str, str] = {}  # a page's path in the repository, by its path in the site
-_places: dict[str, str] = {}  # the other way round, and those of folders
+_sources: dict[str, str] = {}  # each page's path in the repository, by its path in the site
+_places: dict[str, str] = {}  # paths in the site, by paths of files and folders in the repository
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put lists of pages in place of the folders in the navigation."""
+    """Replace folders in the navigation by lists of their pages."""
     generated = [*reference.pages(), *pages.pages().values()]
     decisions = [f"decisions/{file.name}" for file in sorted((pages.ROOT / "docs/decisions").glob("*.md"))]
     config.nav = _filled(config.nav, [*generated, *decisions])
@@ -24,7 +24,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages, and learn where links may lead."""
+    """Add the pages, and collect the targets of links."""
     _sources.clear()
     _places.clear()
     for source, target in pages.pages().items():
@@ -42,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to the site's pages."""
+    """Rewrite links so that they lead to the site's pages."""
     return pages.relinked(markdown, _sources[page.file.src_uri], page.file.src_uri, _places)
 
 

@@ -1,4 +1,4 @@
-"""Which files of the repository are pages of the site besides those in docs/, and where links between them lead."""
+"""Files outside docs/ that are pages of the site, and the targets of links between pages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ALONE = {
     "LICENSE": "licence.md",
     "components/tamis/demo/README.md": "demo.md",
 }
-# Folders to which pages link; the site leads to the first page of what they hold.
+# Folders to which pages link. In the site, such links lead to the first page of the folder.
 _FOLDERS = {"docs/decisions": "decisions/", "benchmarks/results": "benchmarks/", "examples": "examples/"}
 _FOLDERS["examples/extension"] = "examples/extension-"
 _LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", "": "text"}
 
 
 def pages() -> dict[str, str]:
-    """The site's path of every file of the repository that is a page, or is shown as one, outside docs/."""
+    """The site path of every file outside docs/ that is a page, or is shown as one."""
     found = dict(_ALONE)
     for file in sorted(ROOT.glob("components/tamis/*/README.md")):
         found.setdefault(_path(file), f"stages/{file.parent.name}.md")
@@ -40,7 +40,7 @@ def pages() -> dict[str, str]:
 
 
 def text_of(source: str) -> str:
-    """The Markdown of a page: the file's text; settings, code and the licence as a block under a heading."""
+    """The Markdown of a page: the file's text. Settings, code and the licence become a code block under a heading."""
     text = (ROOT / source).read_text(encoding="utf-8")
     if source.endswith(".md"):
         return text
@@ -51,7 +51,7 @@ def text_of(source: str) -> str:
 def relinked(markdown: str, source: str, target: str, places: dict[str, str]) -> str:
     """Markdown whose relative links lead to pages of the site.
 
-    Links that lead to no page stay as they are, and the build reports them.
+    Links to other files are not changed, and the build reports them.
 
     Args:
         markdown: the page's text.
@@ -73,7 +73,7 @@ def relinked(markdown: str, source: str, target: str, places: dict[str, str]) ->
 
 
 def folders(names: list[str]) -> dict[str, str]:
-    """The page to which a link to a folder leads, given the site's pages in order."""
+    """The page for a link to each folder, given the site's pages in order."""
     return {
         folder: first
         for folder, start in _FOLDERS.items()

@@ -1,4 +1,4 @@
-"""The reference, generated from settings' classes, the command line, error classes and docstrings."""
+"""The reference, generated from settings classes, the command line, error classes and docstrings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pages() -> dict[str, str]:
 
 
 def _settings() -> Iterator[tuple[str, str]]:
-    """A page for the whole file, and one for each section."""
+    """A page for the settings file, and one for each section."""
     from tamis_pipelines.settings import RunSettings
 
     fields = RunSettings.model_fields
@@ -52,8 +52,8 @@ def _settings() -> Iterator[tuple[str, str]]:
     links = {name: f"[{name}]({name}.md)" for name in sections}
     top = ["# The settings file", _doc(RunSettings), _table(fields, links)]
     top.append(
-        "A section `variables` may stand beside these: its values replace `${name}` anywhere in the file. "
-        "`--set section.name=value` overrides a setting; its value is YAML."
+        "The file may also have a section `variables`. Its values replace `${name}` anywhere in the file. "
+        "`--set section.name=value` overrides a setting; the value is YAML."
     )
     yield "reference/settings/file.md", "\n\n".join(top) + "\n"
     for name, field in sections.items():
@@ -64,7 +64,7 @@ def _settings() -> Iterator[tuple[str, str]]:
 
 
 def _model(model: type[BaseModel], where: str, level: int) -> Iterator[str]:
-    """Heading, docstring and table of a settings class, then those of the classes inside it."""
+    """Heading, docstring and table of a settings class, then of the classes inside it."""
     kind = model.model_fields.get("kind")
     kinds = get_args(kind.annotation) if kind is not None else ()
     yield f"{'#' * min(level, 5)} {where}" + (f", kind {' or '.join(kinds)}" if kinds else "")
@@ -167,22 +167,22 @@ def _options(command: click.Command) -> str:
 
 
 def _errors() -> str:
-    """Every class of error with its code, found in the source: importing all of it would need every extra."""
+    """Every error class with its code. They are found in the source, because importing it would need every extra."""
     rows = {}
     for folder in (ROOT / "components/tamis", ROOT / "pipelines/tamis_pipelines"):
         for file in sorted(folder.rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ClassDef) and (code := _code_of(node)):
                     rows[code] = (node.name, _first(ast.get_docstring(node) or ""))
-    rows.pop("error", None)  # the base of all, which is never raised
+    rows.pop("error", None)  # the base class, which is never raised
     text = [
         "# Error codes",
-        "Every error that Tamis raises on purpose has a code. The command line prints it under the message. Texts may "
-        "change, codes do not. In Python the errors are subclasses of `tamis.core.errors.TamisError` with the "
-        "attributes `problem`, `allowed`, `action` and `code`.",
+        "Every error that Tamis raises on purpose has a code. The command line prints it below the message. Texts may "
+        "change, codes do not. In Python, errors are subclasses of `tamis.core.errors.TamisError` with the attributes "
+        "`problem`, `allowed`, `action` and `code`.",
         "| code | class | meaning |\n| --- | --- | --- |\n"
         + "\n".join(f"| `{code}` | `{name}` | {_cell(doc)} |" for code, (name, doc) in sorted(rows.items())),
-        "Messages and what to do about them: [troubleshooting](../troubleshooting.md).",
+        "For messages and what to do about them, see [troubleshooting](../troubleshooting.md).",
     ]
     return "\n\n".join(text) + "\n"
 
@@ -200,7 +200,8 @@ def _code_of(node: ast.ClassDef) -> str | None:
 def _python() -> str:
     text = [
         "# Python",
-        "Every stage also has a function `tamis.STAGE.stage.run(settings, *, …, out)`. These are for notebooks:",
+        "These functions are for notebooks. Every stage also has a function "
+        "`tamis.STAGE.stage.run(settings, *, …, out)`.",
     ]
     for module, names in _PYTHON.items():
         for name in names:

@@ -47,12 +47,12 @@ def test_a_changed_object_is_noticed(remote: str, tmp_path: Path) -> None:
     url = put(f"{remote}/a.jsonl", tmp_path / "a.jsonl", write_jsonl, pairs(2))
     make(tmp_path / "pool", {"path": url})
     put(url, tmp_path / "a.jsonl", write_jsonl, pairs(3))
-    with pytest.raises(ArtifactError, match="made from other"):
+    with pytest.raises(ArtifactError, match=f"{tmp_path}/pool"):
         make(tmp_path / "pool", {"path": url})
 
 
 def test_what_is_not_there_is_a_clear_error(remote: str, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="nothing is there"):
+    with pytest.raises(StorageError, match=f"{remote}/nowhere"):
         make(tmp_path / "pool", {"path": f"{remote}/nowhere.jsonl"})
     with pytest.raises(StorageError, match=r"no-such-bucket.*(NoSuchBucket|ContainerNotFound)"):
         make(tmp_path / "pool", {"path": f"{remote[:5]}no-such-bucket/a.jsonl"})

@@ -93,7 +93,7 @@ ERRORS: dict[str, tuple[Callable[[Bench], list[str]], list[str]]] = {
         lambda b: ["pool", "--set", f"sources=[{{name: data, path: {b.folder}/nowhere.jsonl}}]"],
         ["nowhere.jsonl", "to do:"],
     ),
-    "empty pool": (lambda b: b.pool_of(""), ["the pool is empty", "0 rows", "to do:"]),
+    "empty pool": (lambda b: b.pool_of(""), ["0 rows", "to do:"]),
     "mostly rows without messages": (
         lambda b: b.pool_of(lines(GOOD, {"instruction": "x", "output": ""}, {"instruction": "y", "output": " "})),
         ["2 of 3", "is empty", "to do:"],
@@ -113,11 +113,11 @@ ERRORS: dict[str, tuple[Callable[[Bench], list[str]], list[str]]] = {
     ),
     "a file in place of an artifact": (
         lambda b: ["embed", "--pool", str(Path(__file__))],
-        ["test_bad_input.py is a file", "the folder of a pool"],
+        ["test_bad_input.py", "pool", "code:    artifact"],
     ),
     "an input that is no artifact": (
         lambda b: ["embed", "--pool", str(b.folder)],
-        ["is unfinished: it has no manifest.json"],
+        ["manifest.json", "to do:", "code:    artifact"],
     ),
 }
 

@@ -1,7 +1,7 @@
 """The `tamis` command.
 
-Nothing but click is imported before a command runs: `tamis --help` answers at once, and a stage's packages load when
-it runs.
+Only click is imported before a command runs, so that `tamis --help` answers at once. A stage's packages are loaded when
+the stage runs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tamis.core.errors import TamisError
 from tamis.core.secrets import shown
 
 
-class _Teaching(click.Group):
-    """Shows errors of Tamis as plain text, and lists commands in the order of the work."""
+class _Commands(click.Group):
+    """Prints errors of Tamis without a traceback, and lists commands in the order in which they are used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
@@ -30,25 +30,25 @@ class _Teaching(click.Group):
             click.echo(f"error: {shown(str(error))}\n  code:    {error.code}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("stopped by Ctrl-C; what was finished before is kept", err=True)
+            click.echo("stopped by Ctrl-C; finished work is kept", err=True)
             sys.exit(130)
 
 
 @click.group(
-    cls=_Teaching,
-    epilog="\b\nExamples:\n  tamis init                          write a first settings file, by questions\n"
-    "  tamis demo                          the whole chain on small models and data that come with Tamis\n"
-    "  tamis doctor settings.yaml          check everything before anything is spent\n"
-    "  tamis run settings.yaml             the whole chain on this machine\n"
-    "  tamis curate --help                 one stage and its settings",
+    cls=_Commands,
+    epilog="\b\nExamples:\n  tamis init                          answer questions to write a first settings file\n"
+    "  tamis demo                          run everything on small models and data that come with Tamis\n"
+    "  tamis doctor settings.yaml          check everything before a run; costs nothing\n"
+    "  tamis run settings.yaml             run everything on this machine\n"
+    "  tamis curate --help                 show the options and settings of one stage",
 )
 @click.version_option(__version__, prog_name="tamis")
-@click.option("-v", "--verbose", is_flag=True, help="Say more on the way.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more details.")
 def main(verbose: bool) -> None:
     """Choose which instruction data to train on.
 
-    Language models rate every sample, Tamis finds and corrects the raters' errors, keeps the best and rarest samples,
-    finetunes a model on them and shows on benchmarks what that gave.
+    Language models rate every sample. Tamis corrects the raters' errors, selects the best and rarest samples,
+    finetunes a model on them, and evaluates the model on benchmarks.
     """
     from tamis.core.progress import set_up_logging
 

@@ -1,4 +1,4 @@
-"""On a cluster: `trainjob` for Kubeflow Trainer; `wait`, `probe`, `fetch` for pods."""
+"""Commands for clusters: `trainjob` for Kubeflow Trainer; `wait`, `probe` and `fetch` for pods."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tamis.cli.stages import STAGES
     epilog="\b\nExample:\n  tamis trainjob --selection s3://bucket/selections/ds2 --out s3://bucket/models/ds2 \\\n"
     "      --settings finetuning.yaml --nodes 2 --gpus 8 --cpu 32 --memory 400Gi --namespace tamis"
 )
-@click.option("--selection", required=True, metavar="PATH", help="The subset, where the cluster's pods see it: s3://…")
-@click.option("--out", required=True, metavar="PATH", help="Where the model goes: s3://…")
-@click.option("--settings", type=click.Path(path_type=Path), metavar="FILE", help="As of `tamis finetune`.")
-@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting; over the file's.")
-@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes that train together.")
-@click.option("--gpus", type=click.IntRange(min=0), help="GPUs of a node; the runtime's if left out.")
+@click.option("--selection", required=True, metavar="PATH", help="The subset, at a path that pods can read: s3://…")
+@click.option("--out", required=True, metavar="PATH", help="Where to write the model: s3://…")
+@click.option("--settings", type=click.Path(path_type=Path), metavar="FILE", help="Settings as of `tamis finetune`.")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting of the file.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Number of nodes.")
+@click.option("--gpus", type=click.IntRange(min=0), help="GPUs per node. [default: the runtime's]")
 @click.option("--gpu-type", default="nvidia.com/gpu", show_default=True, help="Resource name of the GPU.")
-@click.option("--cpu", default="", help="CPUs of a node, with --gpus.")
-@click.option("--memory", default="", help="Memory of a node, with --gpus.")
-@click.option("--image", default="", help="Full name of the image; the runtime's if left out.")
+@click.option("--cpu", default="", help="CPUs per node; only with --gpus.")
+@click.option("--memory", default="", help="Memory per node; only with --gpus.")
+@click.option("--image", default="", help="Full name of the image. [default: the runtime's]")
 @click.option("--runtime", default="tamis-finetune", show_default=True, help="TrainingRuntime in the namespace.")
 @click.option("--queue", default="", help="LocalQueue of Kueue.")
-@click.option("--name", default="", help="Name of the TrainJob; made of what it is for if left out.")
-@click.option("--namespace", default="", help="Of the TrainJob; the context's if left out.")
-@click.option("--context", default="", help="Of the kubeconfig; its current one if left out.")
-@click.option("--keep", is_flag=True, help="Leave the TrainJob in the cluster, however it ends.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait; 0: as long as it takes.")
-@click.option("--every", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between looks.")
-@click.option("--dry-run", is_flag=True, help="Show the TrainJob, and make nothing.")
+@click.option("--name", default="", help="Name of the TrainJob. [default: a name made from its content]")
+@click.option("--namespace", default="", help="Namespace of the TrainJob. [default: the context's]")
+@click.option("--context", default="", help="Context of the kubeconfig. [default: the current one]")
+@click.option("--keep", is_flag=True, help="Keep the TrainJob in the cluster after it ends.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait. 0: no limit.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between checks.")
+@click.option("--dry-run", is_flag=True, help="Show the TrainJob without creating it.")
 def trainjob(
     selection: str,
     out: str,
@@ -48,10 +48,11 @@ def trainjob(
     dry_run: bool,
     **nodes: Any,
 ) -> None:
-    """Finetune on several nodes, by Kubeflow Trainer.
+    """Finetune on several nodes with Kubeflow Trainer.
 
-    Makes a TrainJob, says how it goes with the first node's log, fails with the failed pods' last words, and removes it
-    at the end. Started again, it follows the TrainJob that is there, or goes on from the last checkpoint.
+    Creates a TrainJob, shows its progress and the first node's log, and removes it at the end. If it fails, the
+    last messages of the failed pods are shown. If you start the command again, it follows the existing TrainJob, or
+    continues from the last checkpoint.
     """
     on_trainer, trainjobs = load("tamis.finetuning.on_trainer"), load("tamis.cluster.trainjobs")
     parsed = settings_from(STAGES["finetune"].settings_model, settings, overrides)
@@ -70,31 +71,31 @@ def trainjob(
 @click.argument("artifacts", nargs=-1, required=True, metavar="PATH...")
 @click.option("--timeout", type=click.FloatRange(min=0), default=86_400.0, show_default=True, help="Seconds to wait.")
 @click.option(
-    "--every", type=click.FloatRange(min=0.1), default=15.0, show_default=True, help="Seconds between two looks."
+    "--every", type=click.FloatRange(min=0.1), default=15.0, show_default=True, help="Seconds between checks."
 )
 def wait(artifacts: tuple[str, ...], timeout: float, every: float) -> None:
     """Wait until artifacts are finished.
 
-    For clusters without Kubeflow, where each stage's Job begins with this.
+    On clusters without Kubeflow, the Job of each stage begins with this command.
     """
     load("tamis.cluster.waiting").wait_for(artifacts, timeout=timeout, every=every)
 
 
 @click.command(epilog="\b\nExample:\n  tamis probe s3://bucket/tamis")
 @click.argument("place", metavar="PATH")
-@click.option("--create-bucket", is_flag=True, help="Make the S3 bucket first, if it is not there.")
+@click.option("--create-bucket", is_flag=True, help="Create the S3 bucket first if it does not exist.")
 def probe(place: str, create_bucket: bool) -> None:
-    """Try whether a folder, or a place in object storage, can be written and read."""
+    """Test whether a folder, or a prefix in object storage, can be written and read."""
     load("tamis.cluster.probe").probe(place, create_bucket=create_bucket)
 
 
 @click.command(epilog="\b\nExample:\n  HF_HOME=/cache/hf tamis fetch models.yaml")
 @click.argument("settings", type=click.Path(path_type=Path))
 def fetch(settings: Path) -> None:
-    """Fetch models and data sets into the cache.
+    """Download models and data sets into the cache.
 
-    SETTINGS is a YAML file with a list `models`; each is of `kind: hub` (repo, revision, type, files) or of
-    `kind: storage` (uri, folder).
+    SETTINGS is a YAML file with a list `models`. Each entry has `kind: hub` (with repo, revision, type, files) or
+    `kind: storage` (with uri, folder).
     """
     from tamis.core.settings import load as read_settings
 

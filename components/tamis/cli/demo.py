@@ -1,4 +1,4 @@
-"""`demo`: the whole chain on small real models, without data of one's own."""
+"""`demo`: run everything on small real models and data that come with Tamis."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tamis.demo import FOLDER
 
 @click.command(
     epilog="\b\nExamples:\n  tamis demo\n"
-    "  tamis demo /data/demo --prepare all     writes data, models and settings, and runs nothing"
+    "  tamis demo /data/demo --prepare all     write data, models and settings; do not run"
 )
 @click.argument("folder", default=FOLDER, type=click.Path(file_okay=False))
 @click.option(
     "--prepare",
     type=click.Choice(["all", "data", "models"]),
-    help="Only write these into FOLDER: the data with the settings, the models, or both. Run nothing.",
+    help="Only write these to FOLDER and do not run: the data with the settings, the models, or both.",
 )
 @click.pass_context
 def demo(context: click.Context, folder: str, prepare: str | None) -> None:
-    """Run the whole chain on two small models and 400 samples.
+    """Run everything on two small models and 400 samples.
 
-    Writes data, models and settings into FOLDER (default: tamis-demo), runs them, and ends with a report. This needs no
-    network, two CPU cores, 4 GiB of free memory, 1 GB of disk and some minutes. Started again, it goes on from the last
-    finished step.
+    Writes data, models and settings to FOLDER (default: tamis-demo), runs all stages, and ends with a report. It needs
+    two CPU cores, 4 GiB of free memory, 1 GB of disk, a few minutes, and no network. If you start it again, it
+    continues after the last finished step.
     """
     from tamis.demo import data, models
 
@@ -35,7 +35,7 @@ def demo(context: click.Context, folder: str, prepare: str | None) -> None:
     if prepare != "data":
         models.require_packages()
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' progress bars are for terminals
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries are for terminals only
     if prepare != "models":
         for file in data.prepare_data(place):
             click.echo(f"wrote {file}")

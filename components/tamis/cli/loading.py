@@ -1,4 +1,4 @@
-"""What commands load when they run, so that `tamis --help` loads nothing."""
+"""Loading of modules and settings when a command runs, so that `tamis --help` loads nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tamis.core.errors import MissingExtraError
 
 
 def load(module: str) -> Any:
-    """The module of this name.
+    """Import and return a module.
 
     Raises:
-        MissingExtraError: when it needs Kubeflow's package, and that is not installed.
+        MissingExtraError: when it needs the package kfp, and that is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -27,7 +27,7 @@ def load(module: str) -> Any:
 
 
 def settings_from(model: Any, file: Path | None, overrides: tuple[str, ...], **more: Any) -> Any:
-    """The pydantic `model` of a settings file, with `--set` over it and `more` over both.
+    """The settings of a file as the pydantic `model`. `overrides` of `--set` replace those of the file, `more` both.
 
     Raises:
         SettingsError: when the file is missing or a setting is wrong.
@@ -44,8 +44,8 @@ def run_settings(file: Path, overrides: tuple[str, ...]) -> Any:
 
 
 def takes_run_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """The argument SETTINGS and the option --set of commands about whole runs."""
+    """Decorator: the argument SETTINGS and the option --set of commands about whole runs."""
     override = click.option(
-        "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="One setting; over the file's."
+        "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override one setting of the file."
     )
     return click.argument("settings", type=click.Path(path_type=Path))(override(command))

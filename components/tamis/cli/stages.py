@@ -1,4 +1,4 @@
-"""A subcommand for each stage, made from its description."""
+"""The commands of the stages, made from their descriptions."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ STAGES = all_stages()
 
 
 class StageCommand(click.Command):
-    """A stage's subcommand, whose help ends with the stage's settings."""
+    """The command of a stage. Its help ends with the stage's settings."""
 
     def __init__(self, stage: Stage, **options: Any) -> None:
         super().__init__(**options)
         self._stage = stage
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write every setting of the stage, and an example."""
+        """Write every setting of the stage, then an example."""
         if settings := describe(self._stage.settings_model):
-            with formatter.section("Settings (in the --settings file, or by --set)"):
+            with formatter.section("Settings (in the --settings file, or with --set)"):
                 formatter.write_dl(settings)
         with formatter.section("Example"):
             formatter.write(f"  {self._stage.example}\n")
 
 
 def stage_command(name: str, stage: Stage) -> click.Command:
-    """The subcommand of a stage."""
+    """The command of a stage."""
 
     def call(
         settings: Path | None,
@@ -46,7 +46,7 @@ def stage_command(name: str, stage: Stage) -> click.Command:
         metrics_port: int | None = None,
         **inputs: Any,
     ) -> None:
-        _log.info("%s: begins", name)  # before the stage's packages are loaded, which takes seconds
+        _log.info("%s: loading", name)  # the stage's packages take seconds to load
         if metrics_port is not None:
             os.environ["TAMIS_METRICS_PORT"] = str(metrics_port)
         more = {} if shard is None else {"shard": shard}
@@ -73,32 +73,34 @@ def stage_command(name: str, stage: Stage) -> click.Command:
     ]
     options += [
         click.Option(["--settings"], type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings."),
-        click.Option(["--set", "overrides"], multiple=True, metavar="NAME=VALUE", help="One setting; over the file's."),
+        click.Option(
+            ["--set", "overrides"], multiple=True, metavar="NAME=VALUE", help="Override one setting of the file."
+        ),
         click.Option(
             ["--out"],
             metavar="PATH",
-            help="Where the result goes: a folder, or a place in object storage as in s3://…  [required]",
+            help="Where to write the result: a folder, or a prefix in object storage, as in s3://…  [required]",
         ),
     ]
     if stage.planned:
-        options.append(click.Option(["--dry-run"], is_flag=True, help="Only say what it would take."))
+        options.append(click.Option(["--dry-run"], is_flag=True, help="Only show the time and cost."))
     if stage.sharded:
         options += [
-            click.Option(["--shard"], metavar="I/N", help="Only this share of the samples, as in 3/8."),
+            click.Option(["--shard"], metavar="I/N", help="Process only this shard of the samples, as in 3/8."),
             click.Option(
                 ["--metrics-port"],
                 type=click.IntRange(1, 65535),
                 metavar="PORT",
-                help="Serve the progress as Prometheus metrics.",
+                help="Serve progress as Prometheus metrics on this port.",
             ),
         ]
     return StageCommand(stage, name=name, callback=call, params=options, help=stage.help)
 
 
 def describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Name and meaning of every setting of a pydantic model, those of nested models after their section.
+    """Name and description of every setting of a pydantic model. Settings of nested models follow their section.
 
-    Where the settings of a section depend on its `kind`, each kind has a row of its own before them.
+    If the settings of a section depend on its `kind`, a row for each kind precedes them.
     """
     from tamis.core.settings import all_fields, models_in
 
@@ -118,7 +120,7 @@ def describe(model: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _allowed(annotation: Any) -> str:
-    """The words that a setting may be, if it may only be some."""
+    """The allowed values of a setting, if they are a fixed list."""
     if get_origin(annotation) is Literal:
         words = get_args(annotation)
         return f"one of {', '.join(map(str, words))}" if len(words) > 1 else ""

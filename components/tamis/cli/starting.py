@@ -1,4 +1,4 @@
-"""`init`: a first settings file, by questions or by options."""
+"""`init`: write a first settings file from questions or options."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _OPTIONS_OF["import"] = ("ratings", "score_column", "by_field", "scale")
 
 
 def _several(text: str) -> list[str]:
-    """The places in an answer: itself where something is there, else its words, as a shell takes them apart."""
+    """The paths in an answer: the answer itself if that path exists, otherwise its words, split as by a shell."""
     if os.path.exists(text) or glob.glob(text):
         return [text]
     try:
         return shlex.split(text) or [text]
-    except ValueError:  # a quote without its end
+    except ValueError:  # an unclosed quote
         return [text]
 
 
@@ -35,7 +35,7 @@ def _only_one(paths: tuple[str, ...]) -> str | None:
         raise SettingsError(
             f"--ratings is given {len(paths)} times",
             allowed="the ratings of one rater",
-            action="begin with one, and add the others to the file under `raters`",
+            action="give one, and add the others to the file later, under `raters`",
         )
     return paths[0] if paths else None
 
@@ -52,43 +52,43 @@ def _only_one(paths: tuple[str, ...]) -> str | None:
     metavar="PATH",
     multiple=True,
     callback=lambda _context, _option, paths: list(paths) or None,
-    help="The samples: a file, a folder, a pattern, or hub:NAME for a data set of the hub; may be given several times. "
-    "With it nothing is asked.",
+    help="The samples: a file, a folder, a pattern, or hub:NAME for a data set on the hub; may be given several times. "
+    "With this option, no questions are asked.",
 )
-@click.option("--prompt-field", metavar="NAME", help="The field with the question, where the layout is no usual one.")
+@click.option("--prompt-field", metavar="NAME", help="The field with the question, if the layout is unusual.")
 @click.option("--answer-field", metavar="NAME", help="The field with the answer.")
-@click.option("--rater", type=click.Choice([*_OPTIONS_OF]), help="Who rates. [default: local]")
-@click.option("--model", metavar="NAME", help="The rater's model: a hub name, a folder, or the service's name for it.")
-@click.option("--base-url", metavar="URL", help="Address of the service, up to /v1. [default: OpenAI's]")
-@click.option("--api-key-env", metavar="NAME", help="Variable with the service's key; none: it wants none.")
+@click.option("--rater", type=click.Choice([*_OPTIONS_OF]), help="Where ratings come from. [default: local]")
+@click.option("--model", metavar="NAME", help="The rater's model: a hub name, a folder, or the service's model name.")
+@click.option("--base-url", metavar="URL", help="The service's endpoint, up to /v1. [default: OpenAI's]")
+@click.option("--api-key-env", metavar="NAME", help="Environment variable with the service's key; none: no key.")
 @click.option(
     "--ratings",
     metavar="FILE",
     multiple=True,
     callback=lambda _context, _option, paths: _only_one(paths),
-    help="Ratings that are there already, of one rater; add others to the file.",
+    help="Existing ratings of one rater. Add other raters to the settings file later.",
 )
-@click.option("--score-column", metavar="NAME", help="Their column with the score. [default: one of the usual names]")
+@click.option("--score-column", metavar="NAME", help="The ratings' column with the score. [default: a common name]")
 @click.option(
     "--by-field",
     metavar="NAME",
-    help="The field of data and ratings that says which is whose; DATA=RATINGS where the two have other names for it.",
+    help="The field by which ratings are matched to samples; DATA=RATINGS if its names differ in the two files.",
 )
-@click.option("--scale", metavar="LOW-HIGH", help="Their lowest and highest possible score, as in 1-5.")
+@click.option("--scale", metavar="LOW-HIGH", help="The ratings' lowest and highest possible score, as in 1-5.")
 @click.option(
     "--size", metavar="NUMBER", help="Samples to select, or a share below 1. [default: a tenth, at most 10000]"
 )
 @click.option(
-    "--base-model", metavar="NAME", help="A model to finetune on the subsets; none: select only. [default: none]"
+    "--base-model", metavar="NAME", help="Model to finetune on the subsets; none: only select. [default: none]"
 )
-@click.option("--encoder", metavar="NAME", help="The model for embeddings.")
-@click.option("--work-dir", metavar="FOLDER", help="Where results go. [default: runs/first]")
-@click.option("--force", is_flag=True, help="Replace FILE.")
+@click.option("--encoder", metavar="NAME", help="Model for the embeddings.")
+@click.option("--work-dir", metavar="FOLDER", help="Folder for results. [default: runs/first]")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
 def init(file: Path, force: bool, **given: Any) -> None:
     """Write a first settings file, with comments.
 
-    Asks six questions, and shows what the first rows of the data hold; files of several layouts become as many
-    sources. An option answers its question; with --data nothing is asked. FILE is settings.yaml if not given.
+    Asks six questions and shows what it finds in the first rows of the data. Files with different layouts become
+    separate sources. Options replace questions; with --data, no questions are asked. FILE is settings.yaml by default.
     """
     starting = load("tamis_pipelines.starting")
     starting.refuse_to_replace(file, force)
@@ -99,7 +99,7 @@ def init(file: Path, force: bool, **given: Any) -> None:
         data=data,
         backend=_backend(ask, given, data, starting),
         size=ask(
-            "4/6 How many samples to select: a number, or a share below 1",
+            "4/6 Number of samples to select, or a share below 1",
             given["size"],
             f"{starting.usual_size(data):g}",
             lambda text: starting.size_in(text, data),
@@ -113,7 +113,7 @@ def init(file: Path, force: bool, **given: Any) -> None:
 
 
 class _Questions:
-    """Takes an option, or asks in its place, or takes the usual answer where nothing is asked."""
+    """Takes the value of an option, asks for it, or takes the default if no questions are asked."""
 
     def __init__(self, asking: bool) -> None:
         self.asking = asking
@@ -130,13 +130,13 @@ class _Questions:
             try:
                 return read(text)
             except TamisError as error:
-                raise click.UsageError(str(error)) from None  # click shows it, and asks again
+                raise click.UsageError(str(error)) from None  # click shows the error and asks again
 
         return click.prompt(question, default=usual, value_proc=understood)
 
 
 def _check(given: dict[str, Any]) -> None:
-    """Complete the choice of the rater by what its options say; refuse options that have no effect."""
+    """Infer the rater from its options, and reject options that have no effect."""
     implied = [kind for kind, option in (("import", "ratings"), ("service", "base_url")) if given[option] is not None]
     given["rater"] = given["rater"] or (implied[0] if implied else None)
     if given["rater"] is None and given["data"] is not None:
@@ -144,11 +144,11 @@ def _check(given: dict[str, Any]) -> None:
     if given["rater"] is None:
         return
     if given["rater"] == "import" and given["data"] is not None and given["ratings"] is None:
-        raise SettingsError("--rater import: no file with ratings", action="name it (--ratings)")
+        raise SettingsError("--rater import: there is no file with ratings", action="name it with --ratings")
     others = {option for options in _OPTIONS_OF.values() for option in options} - {*_OPTIONS_OF[given["rater"]]}
     if idle := sorted(f"--{option.replace('_', '-')}" for option in others if given[option] is not None):
         raise SettingsError(
-            f"{', '.join(idle)}: without effect with --rater {given['rater']}", action="leave out one of the two"
+            f"{', '.join(idle)}: no effect with --rater {given['rater']}", action="leave out one of the two"
         )
 
 
@@ -168,7 +168,7 @@ def _data(ask: _Questions, given: dict[str, Any]) -> Any:
     if given["data"] is not None:
         data = look(given["data"])
     else:
-        question = "1/6 Your data: files, folders, patterns as in data/*.jsonl, or hub:NAME"
+        question = "1/6 Your data: files, folders, patterns such as data/*.jsonl, or hub:NAME"
         data = ask(question, None, None, lambda text: look(_several(text)))
     for line in looking.described(data):
         click.echo(f"  {line}")
@@ -177,15 +177,15 @@ def _data(ask: _Questions, given: dict[str, Any]) -> Any:
 
 def _backend(ask: _Questions, given: dict[str, Any], data: Any, starting: Any) -> dict[str, Any]:
     kinds = ", ".join(_OPTIONS_OF)
-    kind = ask(f"2/6 Who rates ({kinds}: you have ratings)", given["rater"], "local", _one_of_the_kinds)
+    kind = ask(f"2/6 Where ratings come from ({kinds} of existing ratings)", given["rater"], "local", _one_of_the_kinds)
     if kind == "import":
         return _import(ask, given, data)
     if kind == "local":
         question = "3/6 The rater's model: a hub name, or a folder"
         return {"kind": "transformers", "model": ask(question, given["model"], starting.LOCAL_MODEL)}
     backend = {"kind": "openai", "model": ask("3/6 The service's model", given["model"], starting.SERVICE_MODEL)}
-    address = ask("  Address of the service, up to /v1 (none: OpenAI's)", given["base_url"], _NONE, _or_none)
-    key = ask("  Environment variable with its key (none: it wants none)", given["api_key_env"], starting.KEY, _or_none)
+    address = ask("  The service's endpoint, up to /v1 (none: OpenAI's)", given["base_url"], _NONE, _or_none)
+    key = ask("  Environment variable with its key (none: no key)", given["api_key_env"], starting.KEY, _or_none)
     backend |= {"base_url": address} if address else {}
     return backend | ({} if key == starting.KEY else {"api_key_env": key})
 
@@ -204,10 +204,10 @@ def _import(ask: _Questions, given: dict[str, Any], data: Any) -> dict[str, Any]
             column = click.prompt("  Column with the score", type=click.Choice(error.columns))
         if scale is None and ask.asking and (seen := looking.scores_in(path, column)) is not None:
             click.echo(f"  scores from {seen[0]:g} to {seen[1]:g}")
-            scale = ask("  Lowest and highest score that can be given, as in 1-5", None, None)
+            scale = ask("  Lowest and highest possible score, as in 1-5", None, None)
         return looking.look_at_ratings(path, data, column=column, field=given["by_field"], scale=scale)
 
-    found: dict[str, Any] = ask("3/6 The file with ratings; it may be the data", given["ratings"], None, look)
+    found: dict[str, Any] = ask("3/6 The file with ratings; it may be the data file", given["ratings"], None, look)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Looks at what is there: `compare`, `decontaminate`, `rating`, `grade`, `compare-reports`."""
+"""Tools around the stages: `compare`, `decontaminate`, `rating`, `grade`, `compare-reports`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tamis.cli.loading import load
 )
 @click.argument("selections", nargs=-1, required=True)
 @click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")
-@click.option("--curation", metavar="PATH", help="The curation artifact, for scores.")
-@click.option("--out", required=True, metavar="FOLDER", help="Where tables and plot go.")
+@click.option("--curation", metavar="PATH", help="The curation artifact, for scores and diversity.")
+@click.option("--out", required=True, metavar="FOLDER", help="Folder for the tables and the plot.")
 def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: str) -> None:
     """Compare subsets: overlap, sources, lengths, scores."""
     text = load("tamis.comparison.subsets").compare_report(list(selections), pool=pool, curation=curation, out=out)
@@ -29,15 +29,18 @@ def compare(selections: tuple[str, ...], pool: str, curation: str | None, out: s
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--pool", required=True, metavar="PATH", help="The pool artifact.")
-@click.option("--out", required=True, metavar="FOLDER", help="Where the list and the report go.")
-@click.option("--words", default=13, show_default=True, help="Length of a run of words that counts as shared.")
+@click.option("--out", required=True, metavar="FOLDER", help="Folder for the list and the report.")
+@click.option("--words", default=13, show_default=True, help="Length in words of a shared sequence.")
 @click.option(
-    "--common", default=10, show_default=True, help="A run of more samples excludes only those with half of a text."
+    "--common",
+    default=10,
+    show_default=True,
+    help="A sequence in more samples than this excludes only samples that contain half of a text.",
 )
 def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, common: int) -> None:
-    """Find samples that share words with evaluation data.
+    """Find samples that share sequences of words with evaluation data.
 
-    FILE is jsonl, json, csv (whose first row counts, too) or txt, local or in object storage.
+    FILE is jsonl, json, csv (its first row is data, too) or txt, local or in object storage.
     """
     report = load("tamis.decontamination.matching").report
     click.echo(report(list(files), pool=pool, out=out, words=words, common=common))
@@ -45,13 +48,13 @@ def decontaminate(files: tuple[str, ...], pool: str, out: str, words: int, commo
 
 @click.group()
 def rating() -> None:
-    """Look after raters and their prompts; say which samples to rate next."""
+    """Check raters and prompts, and find the samples to rate next."""
 
 
 @rating.command(epilog="\b\nExample:\n  tamis rating validate my-rater.yaml my-prompt.yaml")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 def validate(files: tuple[Path, ...]) -> None:
-    """Check files of raters, prompts or the rating stage's settings; without FILES those that ship with Tamis."""
+    """Check files with raters, prompts or settings of the rating stage. Without FILES, check those of Tamis."""
     validating = load("tamis.rating.validating")
     for path in files or validating.shipped():
         click.echo(validating.describe(path))
@@ -63,20 +66,20 @@ def validate(files: tuple[Path, ...]) -> None:
     "  tamis rating next runs/first --subset best --budget 5 --target 0.01",
 )
 @click.argument("run")
-@click.option("--subset", required=True, metavar="NAME", help="The subset that shall be right, one by ds2.")
-@click.option("--size", type=int, help="How many samples; as few as meet the target if not given.")
-@click.option("--budget", type=float, metavar="MONEY", help="As many as it pays for, at the mean cost so far.")
+@click.option("--subset", required=True, metavar="NAME", help="The subset to improve, selected by ds2.")
+@click.option("--size", type=int, help="Number of samples. [default: the fewest that meet the target]")
+@click.option("--budget", type=float, metavar="MONEY", help="As many samples as this buys, at the mean cost so far.")
 @click.option("--target", default=0.02, show_default=True, help="Share of the subset that may still change.")
-@click.option("--rater", metavar="NAME", help="Whose curated scores decide; the subset's own if not given.")
-@click.option("--out", metavar="FILE", help="The ids, .txt or .jsonl; RUN/to-rate-1.txt (2, 3, …) if not given.")
+@click.option("--rater", metavar="NAME", help="Rater whose curated scores are used. [default: the subset's]")
+@click.option("--out", metavar="FILE", help="File for the ids, .txt or .jsonl. [default: RUN/to-rate-1.txt (2, 3, …)]")
 def next_to_rate(
     run: str, subset: str, size: int | None, budget: float | None, target: float, rater: str | None, out: str | None
 ) -> None:
-    """Write the ids of the samples whose rating would most likely change a subset.
+    """Write the ids of the samples whose ratings are most likely to change a subset.
 
-    RUN is a run's folder, its work_dir, of a run that rated a part of the pool (the rater's setting sample) with
-    curation.posterior: true. Give the file back by the rater's setting also. Nothing is written where the target is
-    met.
+    RUN is the folder (work_dir) of a run that rated only a part of the pool (the rater's setting `sample`), with
+    `curation.posterior: true`. Then name the file in the rater's setting `also` and run again. If the target is already
+    met, nothing is written.
     """
     text = load("tamis.selection.to_rate").next_ratings(
         run, subset=subset, size=size, budget=budget, target=target, rater=rater, out=out
@@ -86,7 +89,7 @@ def next_to_rate(
 
 @click.group()
 def grade() -> None:
-    """Have people grade some of the samples."""
+    """Let people grade some of the samples."""
 
 
 @grade.command(
@@ -95,13 +98,15 @@ def grade() -> None:
     "  tamis run settings.yaml --set curation.grades.path=runs/first/to-grade.csv",
 )
 @click.argument("run")
-@click.option("--size", default=100, show_default=True, help="How many samples.")
-@click.option("--rater", metavar="NAME", help="Whose scores are looked at, where there are several raters.")
-@click.option("--out", metavar="FILE", help="The sheet, .csv or .jsonl; RUN/to-grade.csv if not given.")
-@click.option("--random-share", default=0.5, show_default=True, help="Share that is drawn at random.")
-@click.option("--graded", multiple=True, metavar="FILE", help="An earlier sheet; its samples are left out. Repeatable.")
-@click.option("--seed", default=0, show_default=True, help="Of the draw.")
-@click.option("--blind", is_flag=True, help="Leave out what raters and curation say.")
+@click.option("--size", default=100, show_default=True, help="Number of samples.")
+@click.option("--rater", metavar="NAME", help="Rater whose scores are used, if there are several.")
+@click.option("--out", metavar="FILE", help="The sheet, .csv or .jsonl. [default: RUN/to-grade.csv]")
+@click.option("--random-share", default=0.5, show_default=True, help="Share of samples drawn at random.")
+@click.option(
+    "--graded", multiple=True, metavar="FILE", help="An earlier sheet, whose samples to skip. May be given repeatedly."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random draw.")
+@click.option("--blind", is_flag=True, help="Leave out the scores of raters and of the curation.")
 def next_to_grade(
     run: str,
     size: int,
@@ -114,8 +119,9 @@ def next_to_grade(
 ) -> None:
     """Write a sheet of samples for people to grade.
 
-    RUN is a run's folder, its work_dir. Some samples are drawn at random, to measure how many scores are right; the
-    others are those whose curated score is most doubtful. Give the sheet back by the setting curation.grades.path.
+    RUN is the folder (work_dir) of a run. Some samples are drawn at random, to measure how many scores are right. The
+    others are those with the least certain curated scores. When the sheet is graded, name it in the setting
+    `curation.grades.path` and run again.
     """
     text = load("tamis.curation.to_grade").next_to_grade(
         run, size=size, rater=rater, out=out, random_share=random_share, graded=graded, seed=seed, blind=blind
@@ -129,11 +135,11 @@ def next_to_grade(
 )
 @click.argument("first")
 @click.argument("second")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the page goes.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder for the page.")
 def compare_reports(first: str, second: str, out: Path) -> None:
-    """Set two reports side by side.
+    """Compare two reports.
 
-    Every number of both, and the difference.
+    Shows every number of both, and the differences.
     """
     click.echo(f"{load('tamis.comparison.reports').compare_reports(first, second, out=out)}")
     click.echo(f"comparison: {out / 'comparison.html'}")

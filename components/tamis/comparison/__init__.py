@@ -1,1 +1,1 @@
-"""Subsets side by side, and reports side by side."""
+"""Comparisons of subsets and of reports."""

@@ -1,4 +1,4 @@
-"""Two reports side by side: every number of both, and how far they are apart."""
+"""Comparison of two reports: every number of both, and the differences."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tamis.reporting.numbers import DASH, MINUS, count, plural
 from tamis.reporting.settings import ReportingSettings
 
 _Z = 1.96
-_MEAN, _SPREAD = "mean over seeds", "standard deviation over seeds"  # the ends of such measures' names
-# Sections of a report, in its order and by its titles; what is about a run's making is not compared.
+_MEAN, _SPREAD = "mean over seeds", "standard deviation over seeds"  # suffixes of the names of such measures
+# Sections of a report with their titles, in order. Sections about the run itself are not compared.
 _SECTIONS = {
     "experiment": "Experiment",
     "evaluation": "Evaluation",
@@ -37,23 +37,23 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Number:
-    """A value of a report, with its standard error where there is one."""
+    """A value in a report, with its standard error if it has one."""
 
     value: float | None
     stderr: float | None
 
 
 def compare_reports(first: Uri, second: Uri, *, out: Path) -> str:
-    """Set two report artifacts side by side.
+    """Compare two report artifacts.
 
-    Writes `comparison.html` (one file, as a report's page), `comparison.md` and `comparison.csv` (section, subject,
-    measure, both values, difference, its standard error where both have one) into the folder `out`.
+    Writes `comparison.html` (one file, like a report's page), `comparison.md` and `comparison.csv` (section, subject,
+    measure, both values, difference, and its standard error if both values have one) to the folder `out`.
 
     Returns:
-        The comparison in a sentence.
+        A summary in one sentence.
 
     Raises:
-        ArtifactError: when one of the two is no finished report.
+        ArtifactError: when one of the two is not a finished report.
         StorageError: when `out` cannot be written.
     """
     with TemporaryDirectory(prefix="tamis-") as cache:
@@ -65,20 +65,20 @@ def compare_reports(first: Uri, second: Uri, *, out: Path) -> str:
     sections = list(_sections(numbers[0], numbers[1], names))
     shared = len(numbers[0].keys() & numbers[1].keys())
     only = [len(one.keys() - other.keys()) for one, other in (numbers, numbers[::-1])]
-    said = (
-        f"{plural(shared, 'number')} in both reports, {count(only[0])} in {names[0]} only, "
-        f"{count(only[1])} in {names[1]} only."
+    summary = (
+        f"{plural(shared, 'number')} in both reports, {count(only[0])} only in {names[0]}, "
+        f"{count(only[1])} only in {names[1]}."
     )
     settings = ReportingSettings(title=f"{names[0]} and {names[1]}")
     if sections:
-        sections[0].clause = said.removesuffix(".")
+        sections[0].clause = summary.removesuffix(".")
     with explained_os_errors(f"writing {out}"):
         out.mkdir(parents=True, exist_ok=True)
         page = render.page(settings, sections, {}, tamis.__version__)
         (out / "comparison.html").write_text(page, encoding="utf-8")
-        (out / "comparison.md").write_text(render.results_markdown(settings, said, sections), encoding="utf-8")
+        (out / "comparison.md").write_text(render.results_markdown(settings, summary, sections), encoding="utf-8")
         _write_csv(out / "comparison.csv", numbers[0], numbers[1])
-    return said
+    return summary
 
 
 def _numbers(file: Path) -> dict[Key, Number]:
@@ -103,27 +103,25 @@ def _sections(first: dict[Key, Number], second: dict[Key, Number], names: list[s
         section = Section(anchor, title)
         alike = [key for key in inside if key in first and key in second]
         changed = sum(first[key].value != second[key].value for key in alike)
-        said = (
-            f"{count(changed)} of {plural(len(alike), 'number')} in both differ." if alike else "No number is in both."
-        )
-        section.add(Text(said, lead=True))
+        lead = f"{count(changed)} of {plural(len(alike), 'shared number')} differ." if alike else "No shared numbers."
+        section.add(Text(lead, lead=True))
         rows: list[list[Cell | str]] = []
         above = ""
         for key in inside:
             _, subject, measure = key
-            if not measure.endswith(_SPREAD):  # that stands behind its mean
+            if not measure.endswith(_SPREAD):  # shown next to its mean
                 values = _values(*((numbers.get(key), _spread(key, numbers)) for numbers in (first, second)))
                 rows.append([Cell(subject, "muted" if subject == above else ""), measure, *values])
                 above = subject
-        note = "*: beyond 1.96 standard errors of the difference, taking the two as independent."
+        note = "*: more than 1.96 standard errors of the difference, if both values are independent."
         if len(rows) < len(inside):
-            note = f"± behind a mean over seeds: their standard deviation; such differences get no star. {note}"
-        section.add(Table(title, ["of", "measure", *names, "difference"], rows, words=("measure",), note=note))
+            note = f"± after a mean over seeds is the standard deviation; such differences have no *. {note}"
+        section.add(Table(title, ["subject", "measure", *names, "difference"], rows, words=("measure",), note=note))
         yield section
 
 
 def _spread(key: Key, numbers: dict[Key, Number]) -> float | None:
-    """The standard deviation over seeds that belongs to a mean over seeds."""
+    """The standard deviation over seeds for a mean over seeds."""
     section, subject, measure = key
     if not measure.endswith(_MEAN):
         return None
@@ -142,14 +140,14 @@ def _values(*pair: tuple[Number | None, float | None]) -> list[Cell | str]:
 
 def _cell(number: Number | None, spread: float | None) -> Cell:
     if number is None:
-        return Cell("not in it", "muted")
+        return Cell("missing", "muted")
     if number.value is None:
         return Cell("no value", "bad")
     return Cell(_plain(number.value) if spread is None else f"{_plain(number.value)} ± {_plain(spread)}")
 
 
 def _difference(one: Number | None, other: Number | None) -> tuple[float | None, float | None]:
-    """Second less first, and its standard error where both are known."""
+    """The second value minus the first, and the standard error of the difference if both have one."""
     if one is None or other is None or one.value is None or other.value is None:
         return None, None
     known = one.stderr is not None and other.stderr is not None

@@ -1,4 +1,4 @@
-"""Comparison of subsets: overlap, sources, lengths, scores and diversity, side by side."""
+"""Comparison of subsets: overlap, sources, lengths, scores and diversity."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Subset:
-    """What one subset, or the whole pool, is made of.
+    """Statistics of a subset, or of the whole pool.
 
     Attributes:
         name: the selection's name, or "(pool)".
         size: number of samples.
-        sources: samples by source.
-        lengths: characters of the responses.
-        scores: a rater's name to the samples in each score class after curation, lowest class first.
+        sources: number of samples by source.
+        lengths: lengths of the responses in characters.
+        scores: by rater, the number of samples in each score class after curation, lowest class first.
         diversity: long-tail diversity scores; None without a curation.
     """
 
@@ -59,13 +59,13 @@ class Subset:
 
 @dataclass(frozen=True)
 class Comparison:
-    """m subsets beside the pool that they were taken from.
+    """m subsets and their pool.
 
     Attributes:
         pool: the whole pool.
-        subsets: the m subsets, as given.
-        shared: (m, m) int64, samples in both.
-        overlap: (m, m) float64, Jaccard index: samples in both over samples in either.
+        subsets: the m subsets, in the given order.
+        shared: (m, m) int64, number of samples in both subsets.
+        overlap: (m, m) float64, Jaccard index: number of samples in both, divided by the number in either.
     """
 
     pool: Subset
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def jaccard(members: Sequence[NDArray[np.bool_]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Overlap of m sets, each given as a mask (n,): samples in both (m, m), and that over samples in either (m, m)."""
+    """Overlap of m sets, given as masks (n,): sizes of intersections (m, m), and Jaccard indices (m, m)."""
     shared = np.array([[np.count_nonzero(one & other) for other in members] for one in members], np.int64)
     sizes = np.diag(shared)
     either = sizes[:, None] + sizes[None, :] - shared
@@ -89,14 +89,14 @@ def summary(values: NDArray[Any]) -> Summary:
 
 
 def compare(selections: Sequence[Artifact], pool: Artifact, curation: Artifact | None = None) -> Comparison:
-    """Compare `selections` of one `pool`; scores and diversity are known only with a `curation`.
+    """Compare `selections` of a `pool`. Scores and diversity need a `curation`.
 
     Raises:
-        InputError: when two selections have one name, or one holds samples that the pool has not.
+        InputError: when two selections have the same name, or one has samples that are not in the pool.
     """
     names = [selection.name for selection in selections]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"two selections are called '{repeated[0]}'", action="compare selections of different names")
+        raise InputError(f"two selections are called '{repeated[0]}'", action="give selections with different names")
     candidates = read_pool(pool, lengths=True)
     lengths = candidates.column("lengths")
     scores: dict[str, NDArray[Any]] = {}
@@ -105,7 +105,7 @@ def compare(selections: Sequence[Artifact], pool: Artifact, curation: Artifact |
         for rater in raters_of(curation):
             found, _ = read_curation(curation, rater, ["scores", "diversity"], candidates.ids)
             scores[rater] = found["scores"]
-            diversity = found["diversity"]  # the same for every rater: it comes from the graph
+            diversity = found["diversity"]  # the same for every rater, because it comes from the graph
 
     def describe(name: str, member: NDArray[np.bool_]) -> Subset:
         counts = np.bincount(candidates.sources[member], minlength=len(candidates.source_names))
@@ -145,7 +145,7 @@ def _rows_of(selection: Artifact, ids: NDArray[np.bytes_]) -> NDArray[np.int64]:
     if missing := int(np.count_nonzero(rows < 0)):
         raise InputError(
             f"{selection.location}: {missing:,} of its {len(rows):,} samples are not in the pool",
-            action="give the pool that the selection was made from",
+            action="give the pool from which the selection was made",
         )
     return rows
 
@@ -162,10 +162,10 @@ def markdown(comparison: Comparison) -> str:
     parts = [
         "# Comparison of subsets",
         "## Overlap",
-        "Samples in both over samples in either (Jaccard index); in brackets, samples in both.",
+        "Jaccard index: samples in both subsets, divided by samples in either. In brackets: samples in both.",
         table(["subset", *names], overlap),
         "## Sources",
-        "Share of the subset's samples, in percent.",
+        "Percentage of the subset's samples.",
         table(
             ["subset", "samples", *sources],
             [[s.name, f"{s.size:,}", *(f"{100 * s.sources[n] / s.size:.1f}" for n in sources)] for s in everything],
@@ -178,19 +178,19 @@ def markdown(comparison: Comparison) -> str:
         rows = [[s.name, rater, *_score_cells(s, rater)] for rater in comparison.pool.scores for s in everything]
         parts += [
             "## Scores after curation",
-            "Mean score class; share of the subset's samples in each class and without a score, in percent.",
+            "Mean score class, and percentage of the subset's samples in each class and without a score.",
             table(["subset", "rater", "mean", *(f"class {c}" for c in range(_SCORE_CLASSES)), "none"], rows),
         ]
     if comparison.pool.diversity is not None:
         parts += [
             "## Diversity",
-            "Long-tail diversity score: higher is rarer.",
+            "Long-tail diversity score. Rare samples have high scores.",
             table(["subset", *_SUMMARY], [[s.name, *_cells(s.diversity, ".4f")] for s in everything]),
         ]
     return "\n\n".join(parts) + "\n"
 
 
-_SUMMARY = ("mean", "median", "10 % are below", "10 % are above")
+_SUMMARY = ("mean", "median", "10th percentile", "90th percentile")
 
 
 def _cells(values: Summary | None, form: str) -> list[str]:
@@ -207,7 +207,7 @@ def _score_cells(subset: Subset, rater: str) -> list[str]:
 
 
 def overlap_csv(comparison: Comparison) -> str:
-    """The Jaccard indices as CSV: a row and a column per subset."""
+    """The Jaccard indices as CSV, with a row and a column per subset."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["subset", *(subset.name for subset in comparison.subsets)])
@@ -221,15 +221,15 @@ def compare_report(selections: Sequence[Uri], *, pool: Uri, curation: Uri | None
 
     Args:
         selections: one or more selection artifacts, local or remote.
-        pool: the pool that they were made from.
-        curation: for scores and diversity.
-        out: local folder or object-storage prefix; files of these names there are replaced.
+        pool: the pool from which they were made.
+        curation: needed for scores and diversity.
+        out: a local folder, or a prefix in object storage; existing files with these names are replaced.
 
     Returns:
         The text of `comparison.md`.
 
     Raises:
-        ArtifactError: when an input is not usable.
+        ArtifactError: when an input cannot be used.
         InputError: when selections cannot be compared.
         StorageError: when `out` cannot be written.
     """

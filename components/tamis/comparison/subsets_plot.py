@@ -1,4 +1,4 @@
-"""A picture of a comparison of subsets: overlap, sources, lengths, scores and diversity, a panel each."""
+"""A plot of a comparison of subsets, with panels for overlap, sources, lengths, scores and diversity."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from tamis.comparison.subsets import Comparison, Subset, Summary
 
-_SOURCES_DRAWN = 9  # the rest of them is drawn as one, for want of colours
+_SOURCES_DRAWN = 9  # the other sources are drawn as one, because there are not enough colours
 _COLUMNS = 2
-# From low to high classes, and for none.
+# From the lowest to the highest class, then samples without a score.
 _CLASS_COLORS = ("#b2182b", "#ef8a62", "#fddbc7", "#d1e5f0", "#67a9cf", "#2166ac", "#bbbbbb")
 
 
 def plot(comparison: Comparison) -> Figure:
-    """Draw `comparison`; every panel but the first has a bar per subset and one for the pool."""
+    """Draw `comparison`. Every panel except the first has a bar per subset and one for the pool."""
     from matplotlib.figure import Figure
 
     everything = [*comparison.subsets, comparison.pool]
@@ -39,7 +39,7 @@ def plot(comparison: Comparison) -> Figure:
     ]
     if comparison.pool.diversity is not None:
         rare = [subset.diversity for subset in everything]
-        panels.append(partial(_ranges, subsets=everything, title="Diversity: higher is rarer", values=rare))
+        panels.append(partial(_ranges, subsets=everything, title="Diversity (high for rare samples)", values=rare))
     for rater in comparison.pool.scores:
         title, parts = f"Score classes after curation, {rater}", _classes(everything, rater)
         panels.append(partial(_shares, subsets=everything, title=title, parts=parts, colors=_CLASS_COLORS))
@@ -70,7 +70,7 @@ def _shares(
     parts: dict[str, NDArray[np.float64]],
     colors: Sequence[str] | None = None,
 ) -> None:
-    """Bars of 100 %, cut into `parts`."""
+    """Stacked bars of 100 %, divided into `parts`."""
     labels, start = [subset.name for subset in subsets], np.zeros(len(subsets))
     for number, (name, shares) in enumerate(parts.items()):
         axes.barh(labels, shares, left=start, label=name, color=colors[number] if colors else None)
@@ -91,11 +91,11 @@ def _ranges(
     known = [(subset.name, value) for subset, value in zip(subsets, values, strict=True) if value is not None]
     names = [name for name, _ in known]
     low, high = (np.array([getattr(value, field) for _, value in known]) for field in ("p10", "p90"))
-    axes.barh(names, high - low, left=low, color="tab:blue", alpha=0.3, label="four in five")
+    axes.barh(names, high - low, left=low, color="tab:blue", alpha=0.3, label="10th to 90th percentile")
     axes.plot([value.median for _, value in known], names, "|", markersize=16, color="tab:blue", label="median")
     axes.plot([value.mean for _, value in known], names, "o", markersize=5, color="black", label="mean")
     axes.invert_yaxis()
-    axes.use_sticky_edges = False  # a bar that ends at the frame would look cut off
+    axes.use_sticky_edges = False  # a bar that ends at the frame looks cut off
     axes.autoscale_view()
     if log and low.min() > 0:
         axes.set_xscale("log")
@@ -107,7 +107,7 @@ def _ranges(
 
 
 def _classes(subsets: Sequence[Subset], rater: str) -> dict[str, NDArray[np.float64]]:
-    """Percentages by score class, and without a score."""
+    """Percentages by score class, and of samples without a score."""
     counts = np.array([subset.scores[rater] for subset in subsets], float)
     sizes = np.array([subset.size for subset in subsets], float)
     named = {f"class {number}": 100 * column / sizes for number, column in enumerate(counts.T)}
@@ -116,7 +116,7 @@ def _classes(subsets: Sequence[Subset], rater: str) -> dict[str, NDArray[np.floa
 
 
 def _sources(subsets: Sequence[Subset]) -> dict[str, NDArray[np.float64]]:
-    """Percentages by source, the pool's largest sources first and the smallest together."""
+    """Percentages by source: the pool's largest sources first, the smallest combined."""
     pool = subsets[-1].sources
     by_size = sorted(pool, key=lambda name: (-pool[name], name))
     shares = {name: np.array([100 * s.sources[name] / s.size for s in subsets]) for name in by_size}

@@ -1,1 +1,1 @@
-"""The ground floor: samples, artifacts, storage, settings, errors, progress. Imports no stage."""
+"""The foundation: samples, artifacts, storage, settings, errors, progress. It imports no stage."""

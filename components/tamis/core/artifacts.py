@@ -1,4 +1,4 @@
-"""Artifacts: folders that stages exchange. `manifest.json` is written last; a folder without one is unfinished work."""
+"""Artifacts: the folders that stages exchange. `manifest.json` is written last; a folder without one is unfinished."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class File(BaseModel):
 class Execution(BaseModel):
     """How the stage ran: not part of the content hash.
 
-    `machine` is its processors and GPUs (`core.hardware`), empty where an earlier version of Tamis did not say.
-    `resumed`: an earlier attempt had left work that was taken up, so that `seconds` are of a part of it only.
-    `warnings`: what it warned of, for runs that reuse the artifact.
+    `machine` describes processors and GPUs (`core.hardware`); it is empty in artifacts of earlier versions of Tamis.
+    `resumed`: the step continued the work of an earlier attempt, so `seconds` covers only a part of it.
+    `warnings`: the step's warnings, which runs that reuse the artifact repeat.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,10 +71,10 @@ class Execution(BaseModel):
 class Manifest(BaseModel):
     """What an artifact is and how it came to be.
 
-    `content_hash` covers the names and bytes of the files, `key` what they were made from: the stage and the `revision`
-    of its output (0: made by Tamis 0.3 or earlier, which had none), its settings, the content of its inputs. `inputs`
-    maps an input's name to content hashes, `models` a model's role to its revision, `facts` holds what the stage
-    counted and measured.
+    `content_hash` covers the names and bytes of the files. `key` covers what they were made from: the stage, the
+    `revision` of its output (0 for Tamis 0.3 or earlier, which had none), its settings and the content of its inputs.
+    `inputs` maps an input's name to content hashes, `models` maps a model's role to its revision, and `facts` has what
+    the stage counted and measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,12 +98,12 @@ class Manifest(BaseModel):
 
 
 def content_hash(files: Sequence[File]) -> str:
-    """SHA-256 over the names and checksums of `files`, whatever their order."""
+    """SHA-256 over the names and checksums of `files`. Their order does not matter."""
     return hash_of(sorted([file.name, file.sha256] for file in files))
 
 
 def files_in(folder: Path) -> list[File]:
-    """Every file below `folder` with its size and checksum, sorted by name; the manifest itself is left out."""
+    """Every file below `folder` with its size and checksum, sorted by name, without the manifest."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in paths]
     return [
@@ -125,7 +125,7 @@ def versions() -> dict[str, str]:
 
 
 class Artifact:
-    """A finished artifact, local or in object storage, opened for reading."""
+    """A finished artifact, open for reading, local or in object storage."""
 
     def __init__(self, location: Location, manifest: Manifest, cache: Path | None) -> None:
         self.location, self.manifest, self._cache = location, manifest, cache
@@ -135,24 +135,20 @@ class Artifact:
         """Open the artifact at `uri`.
 
         Args:
-            uri: a local folder or an object-storage prefix.
-            kinds: what it may be; any kind if none is given.
-            cache: folder for downloads; files of a remote artifact are fetched into it once and checked.
+            uri: a local folder, or a prefix in object storage.
+            kinds: the allowed kinds; any kind if empty.
+            cache: folder for downloads. Each file of a remote artifact is downloaded into it once and checked.
 
         Raises:
-            ArtifactError: when it is missing, unfinished, of another kind or schema, or its files are not whole.
+            ArtifactError: when it is missing, unfinished, of another kind or schema, or its files are incomplete.
         """
         location = locate(uri)
         if not exists(location / MANIFEST):
             wanted = " or ".join(kinds) or "artifact"
             if isinstance(location, Path) and location.is_file():
-                raise ArtifactError(
-                    f"{uri} is a file", allowed=f"the folder of a {wanted}, as the stage that makes it wrote it"
-                )
+                raise ArtifactError(f"{uri} is a file", allowed=f"the folder of a {wanted}, as its stage wrote it")
             seen = "is unfinished: it has no manifest.json" if exists(location) else "does not exist"
-            raise ArtifactError(
-                f"{uri} {seen}", action=f"run the stage that makes the {wanted} again, or correct the path"
-            )
+            raise ArtifactError(f"{uri} {seen}", action=f"run the stage that makes the {wanted}, or correct the path")
         manifest = _parse_manifest(uri, read_bytes(location / MANIFEST))
         if kinds and manifest.kind not in kinds:
             raise ArtifactError(
@@ -164,16 +160,16 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """The name that the user gave to it: the rater's, the subset's; empty where a run has only one of its kind."""
+        """The user's name for it, as of a rater or a subset; empty where a run has only one of its kind."""
         return self.manifest.name
 
     @cached_property
     def folder(self) -> Path:
-        """The artifact as a local folder; a remote one is downloaded first, each file checked against its checksum."""
+        """The artifact as a local folder. A remote artifact is downloaded first; each file's checksum is verified."""
         if isinstance(self.location, Path):
             return self.location
         if self._cache is None:
-            raise ArtifactError(f"{self.location} is in object storage and no cache folder was given to read it")
+            raise ArtifactError(f"{self.location} is in object storage, and there is no cache folder for downloads")
         folder = self._cache / self.manifest.content_hash[:32]
         for file in self.manifest.files:
             local = folder / file.name
@@ -198,14 +194,14 @@ class Artifact:
         return [self.folder / file.name for file in self.manifest.files if file.name.startswith("part-")]
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
-        """All parts as one table (only `columns`, if given)."""
+        """All parts as one table, with all columns or only `columns`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         return pa.concat_tables([pq.read_table(part, columns=columns) for part in self.parts()])
 
     def batches(self, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """The rows in order, in batches of at most `rows`, so that memory does not grow with the pool."""
+        """The rows in order, in batches of at most `rows`; memory does not grow with the pool."""
         import pyarrow.parquet as pq
 
         for part in self.parts():
@@ -230,11 +226,12 @@ class Artifact:
         """
         for file in self.manifest.files:
             if sha256_of(self.folder / file.name) != file.sha256:
-                raise ArtifactError(f"{self.location}: {file.name} is not what was written", action="make it again")
+                problem = f"{self.location}: {file.name} has changed since it was written"
+                raise ArtifactError(problem, action="make the artifact again")
 
 
 def manifest_of(uri: str | Path) -> Manifest | None:
-    """The manifest of the artifact at `uri`, or None when there is no finished and whole one."""
+    """The manifest of the artifact at `uri`, or None when there is no finished, complete artifact."""
     try:
         return Artifact.open(uri).manifest
     except ArtifactError:
@@ -242,7 +239,7 @@ def manifest_of(uri: str | Path) -> Manifest | None:
 
 
 def manifest_in(folder: Path) -> Manifest | None:
-    """The manifest in a local folder, whether the artifact is whole or not; None when there is none to be read."""
+    """The manifest in a local folder, whether or not the artifact is complete; None when it cannot be read."""
     try:
         return _parse_manifest(folder, read_bytes(folder / MANIFEST))
     except TamisError:
@@ -254,7 +251,7 @@ def _parse_manifest(uri: str | Path, text: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(
-            f"{uri}/{MANIFEST} cannot be read: {error.error_count()} faults, first: {error.errors()[0]['msg']}",
+            f"{uri}/{MANIFEST} cannot be read: {error.error_count()} errors, the first: {error.errors()[0]['msg']}",
             action="make the artifact again with this version of Tamis",
         ) from None
     if manifest.schema_version != SCHEMA_VERSION:

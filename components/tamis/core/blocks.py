@@ -1,4 +1,4 @@
-"""A pool in blocks whose results are kept as they come, so that a killed run goes on from the last one."""
+"""Work on a pool in blocks. Each block's result is saved when it is done, so a killed run continues from there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.progress import Progress
 from tamis.core.samples import Message
 
-BLOCK = 1024  # samples between two savings of work
+BLOCK = 1024  # samples whose results are saved together
 
 Conversations: TypeAlias = Sequence[Sequence[Message]]
 
@@ -21,13 +21,13 @@ Conversations: TypeAlias = Sequence[Sequence[Message]]
 def kept_blocks(
     pool: Artifact, kept: Path, compute: Callable[[pa.Array, Conversations], pa.Table], *, title: str
 ) -> Iterator[pa.Table]:
-    """The tables that `compute` makes of the pool's samples, block by block, in the pool's order.
+    """Apply `compute` to the pool block by block, in the pool's order, and yield its tables.
 
     Args:
         pool: the samples.
-        kept: folder that keeps finished blocks; a block that is there is read, not computed.
-        compute: from the ids and the messages of at most `BLOCK` samples to a table.
-        title: what the progress is called.
+        kept: folder for finished blocks; a block that is already there is read, not computed.
+        compute: takes the ids and the messages of at most `BLOCK` samples and returns a table.
+        title: name of the progress.
     """
     kept.mkdir(parents=True, exist_ok=True)
     start = 0

@@ -1,4 +1,4 @@
-"""Batches of token ids through causal language models: grouping by length, padding, the loss of every sample."""
+"""Batches of token ids for causal language models: grouping by length, padding, and the loss of each sample."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def encode_all(encoder: Encoder, conversations: Sequence[Sequence[Message]]) -> list[Tokens | str]:
-    """Each conversation's tokens, or the reason why it has none."""
+    """The tokens of each conversation, or the reason why it cannot be used."""
     encoded: list[Tokens | str] = []
     for messages in conversations:
         try:
@@ -30,9 +30,9 @@ def encode_all(encoder: Encoder, conversations: Sequence[Sequence[Message]]) -> 
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Group places in `lengths`, the longest first, so that no group has more than `tokens` tokens with its padding.
+    """Group indices of `lengths`, longest first, so that each group has at most `tokens` tokens, padding included.
 
-    A sample that is longer than that has a group of its own.
+    A sample that is longer than `tokens` forms a group of its own.
     """
     groups: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
@@ -44,7 +44,7 @@ def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool = False) -> NDArray[np.int64]:
-    """Rows of any lengths as one (rows, longest) array, filled up with `fill` on the right, or on the `left`."""
+    """Rows of different lengths as one (rows, longest) array, padded with `fill` on the right, or on the `left`."""
     width = max(map(len, rows))
     table = np.full((len(rows), width), fill, np.int64)
     for number, row in enumerate(rows):
@@ -58,15 +58,15 @@ def mean_losses(
     """Mean negative log-likelihood of each row's labelled tokens.
 
     Args:
-        model: a causal language model; gradients flow if the caller has not switched them off.
+        model: a causal language model. Gradients are computed unless the caller disables them.
         rows: token ids of B samples.
-        labels: the same, `IGNORED` where a token does not count. The first token never does.
+        labels: the token ids again, with `IGNORED` for tokens that do not count. The first token never counts.
 
     Returns:
-        (B,) float32 means, and (B,) int64 numbers of tokens that count; a mean over none is 0.
+        (B,) float32 means, and (B,) int64 counts of the tokens in each mean. A mean over no tokens is 0.
 
     Raises:
-        ModelError: when a loss is NaN or infinite, or the GPU's memory is too small.
+        ModelError: when a loss is NaN or infinite, or the GPU does not have enough memory.
     """
     import torch
 
@@ -84,14 +84,15 @@ def mean_losses(
         )
     means: torch.Tensor = losses.view(len(rows), -1).sum(1) / counts.clamp_min(1)
     if not torch.isfinite(means).all():
-        raise ModelError("the model gave NaN or infinity", action="try precision: float32")
+        raise ModelError("the model returned NaN or infinity", action="try precision: float32")
     return means, counts
 
 
 def logits_at(model: Any, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """(B, L, V) logits after the tokens at the L `places` of (B, T) `ids`; the others are not computed if possible.
+    """(B, L, V) logits that follow the tokens at the L `places` of (B, T) `ids`.
 
-    Rows may be padded on the left: positions are counted over the `mask`.
+    The logits at other places are not computed where the model allows that. Rows may be padded on the left: positions
+    count only the tokens in the `mask`.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     positions = (mask.cumsum(-1) - 1).clamp_min(0)
@@ -104,10 +105,10 @@ def logits_at(model: Any, ids: torch.Tensor, mask: torch.Tensor, places: torch.T
 
 @contextmanager
 def explained_memory(what: str, action: str = "lower batch_tokens or max_tokens") -> Iterator[None]:
-    """Turn the GPU's lack of memory into a `ModelError` that says what did not fit, and what to do."""
+    """Turn an out-of-memory error of the GPU into a `ModelError` that says what did not fit and what to do."""
     import torch
 
     try:
         yield
     except torch.cuda.OutOfMemoryError:
-        raise ModelError(f"the GPU's memory is too small for {what}", action=action) from None
+        raise ModelError(f"the GPU does not have enough memory for {what}", action=action) from None

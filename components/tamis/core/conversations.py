@@ -1,4 +1,4 @@
-"""Conversations to token ids and labels: only what the assistant says is learnt, or scored."""
+"""Conversations as token ids and labels. The loss mask covers only the assistant's answers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tamis.core.templates import PlainWords, Unmarkable, is_fault, render, unusa
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # label of a token that is not learnt
+IGNORED = -100  # label of a token outside the loss mask
 Format = Literal["tulu", "chat"]
 
-# The format of Tulu, which the paper trains in: a header line per turn, the end token after each answer.
+# Tulu's format, which the paper uses for training: a header line per turn, the end token after each answer.
 _TULU = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
     "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}{% endfor %}"
@@ -32,58 +32,56 @@ _PLAIN = (Message(role="user", content="a"), Message(role="assistant", content="
 
 
 class Unusable(Exception):
-    """Why one sample cannot be trained on; counted, never shown as an error."""
+    """Why one sample cannot be used. Such samples are counted by reason."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One sample: token ids, labels (`IGNORED` where nothing is learnt), and what happened on the way."""
+    """One encoded sample: token ids, labels (`IGNORED` outside the loss mask), and what was changed."""
 
     input_ids: list[int]
     labels: list[int]
     shortened: bool
-    unended: int  # assistant turns that the format leaves without an end token
-    broken: bool = False  # whether words of control tokens were in it, which it holds as plain text
+    unended: int  # assistant turns without an end token in this format
+    broken: bool = False  # whether the sample contains the text of control tokens, encoded as plain text
 
 
 def chat_tokenizer(model: str, revision: str | None, style: Format) -> PreTrainedTokenizerBase:
     """The tokenizer of `model` with the chat template of `style`: Tulu's, or the model's own.
 
     Raises:
-        ModelError: when it cannot be loaded, does not tell where in the text its tokens lie, or has no end token for
-            Tulu's answers, or a chat template with a fault.
-        SettingsError: when the model's own template is asked for and it has none.
+        ModelError: when it cannot be loaded, does not report the offsets of its tokens in the text, has no end token
+            for Tulu's answers, or has a chat template with an error in it.
+        SettingsError: when `style` is "chat" and the model has no chat template.
     """
     tokenizer = load_tokenizer(model, revision)
     if not tokenizer.is_fast:
         raise ModelError(
-            f"the tokenizer of '{model}' does not give the place of its tokens in the text",
+            f"the tokenizer of '{model}' does not report where in the text its tokens are",
             allowed="a model with a tokenizer.json",
-            action="convert the tokenizer with transformers' fast tokenizers and save it beside the model",
+            action="convert it to one of transformers' fast tokenizers and save that in the model's folder",
         )
     if style == "tulu":
         if not tokenizer.eos_token:
             raise ModelError(
-                f"the tokenizer of '{model}' has no end token, which the format tulu puts after each answer",
+                f"the tokenizer of '{model}' has no end token; format: tulu needs one after each answer",
                 allowed="a tokenizer with eos_token in its tokenizer_config.json",
-                action="name its end token there, or set format: chat if the model's template has an end of its own",
+                action="add eos_token there, or set format: chat if the model's template ends answers itself",
             )
         starts = bool(tokenizer.bos_token) and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
         tokenizer.chat_template = ("{{ bos_token }}" if starts else "") + _TULU
     elif not tokenizer.chat_template:
-        raise SettingsError(
-            f"the model '{model}' has no chat template", action="set format: tulu, or take a chat model"
-        )
+        raise SettingsError(f"the model '{model}' has no chat template", action="set format: tulu, or use a chat model")
     else:
         _check_template(tokenizer, model)
     return tokenizer
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
-    """Tell a template that is broken from one that refuses some conversations.
+    """Make sure that the chat template works. A template may reject some conversations.
 
     Raises:
-        ModelError: when it has a fault with every plain conversation.
+        ModelError: when rendering fails with an error for every plain conversation.
     """
     from jinja2 import TemplateError
 
@@ -92,29 +90,29 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
         try:
             render(tokenizer, turns)
         except TemplateError as error:
-            faults += [error] if is_fault(error) else []  # what is refused is counted, sample by sample
+            faults += [error] if is_fault(error) else []  # rejected samples are counted later
     if len(faults) > 1:
-        action = "correct chat_template.jinja beside the model, or set format: tulu"
+        action = "correct chat_template.jinja in the model's folder, or set format: tulu"
         raise unusable(model, faults[0], action=action) from None
 
 
 class Encoder:
-    """Turns conversations into token ids and labels by the tokenizer's chat template.
+    """Turns conversations into token ids and labels with the tokenizer's chat template.
 
-    A token is learnt if it begins inside an assistant's turn: the answer, and the end token that follows it. Many
+    The loss mask covers the tokens that begin inside an assistant's turn: the answer and the end token after it. Many
     templates do not mark these places (`{% generation %}`), so they are found in the rendered text: an answer begins
-    where the prompt that ends in the assistant's header ends.
+    where the rendered prompt, which ends in the assistant's header, ends.
 
-    The text is cut there before it is tokenised, so that no token reaches from the header into the answer (as one of a
-    line break and the indent of code would): the model learns from the very tokens that it is asked with. Tokenizers
-    that begin every text with a space of their own cannot be cut so; they get the text whole.
+    The text is split there before it is tokenised, so that no token spans the header and the answer, as a line break
+    and the indent of code would. The model is thus trained on the tokens that it sees as a prompt. Tokenizers that put
+    a space before every text do not allow such a split; they get the whole text.
 
-    Words of control tokens inside a sample ("<|im_end|>") are read as plain text.
+    The text of control tokens inside a sample, such as "<|im_end|>", is encoded as plain text.
 
     Args:
         tokenizer: with a chat template.
-        max_tokens: most tokens of a sample.
-        vocabulary: number of tokens that the model knows; None: all that the tokenizer has.
+        max_tokens: largest number of tokens of a sample; longer samples are cut at the end.
+        vocabulary: number of tokens in the model's vocabulary; None for the tokenizer's.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, vocabulary: int | None = None) -> None:
@@ -129,8 +127,8 @@ class Encoder:
         """Token ids and labels of one conversation, cut at the end to `max_tokens`.
 
         Raises:
-            Unusable: when the template refuses or rewrites the conversation, nothing of an answer is left, or a token
-                is beyond the model's vocabulary.
+            Unusable: when the template rejects or rewrites the conversation, the cut leaves nothing of any answer, or
+                a token is not in the model's vocabulary.
         """
         mark, broken = "", any(self._plain.are_in(message["content"]) for message in messages)
         if broken:
@@ -169,19 +167,19 @@ class Encoder:
             raise Unusable(REFUSED) from None
 
     def _spans(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]], int]:
-        """The rendered conversation, [start, end) of what is learnt, and how many turns have no end token."""
+        """The rendered conversation, the [start, end) spans of the loss mask, and how many turns have no end token."""
         text, spans, unended = self._render(messages), [], 0
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
             before = self._render(messages[:turn]) if turn else ""
             header = self._render(messages[:turn], prompt=True) if turn else ""
-            # The prompt may end in more than the header (an opened block of thoughts): what both texts share counts.
+            # A prompt may end in more than the header, such as an open block of thoughts. Only the shared part counts.
             start = _shared(header, text)
             content = message["content"]
             found = text.find(content, start)
             if found < 0:
-                content = content.strip()  # many templates do
+                content = content.strip()  # many templates strip it
                 found = text.find(content, start)
             if start < len(before) or found < 0:
                 raise Unusable(REWRITTEN)
@@ -191,7 +189,7 @@ class Encoder:
         return text, spans, unended
 
     def _end(self, text: str, place: int) -> tuple[int, bool]:
-        """Where the end token after an answer ends, and whether there is one."""
+        """The end of an answer with its end token, and whether there is an end token."""
         rest = text[place:]
         blank = len(rest) - len(rest.lstrip())
         token = next((token for token in self._ends if rest.startswith(token, blank)), None)
@@ -199,7 +197,7 @@ class Encoder:
 
 
 def _shared(one: str, other: str) -> int:
-    """Length of the longest common beginning of two texts."""
+    """Length of the longest common prefix of two texts."""
     if other.startswith(one):
         return len(one)
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -16,8 +16,8 @@ from tamis.core.secrets import shown
 class TamisError(Exception):
     """Base of every error that Tamis raises on purpose.
 
-    `problem` says what was seen and where, `allowed` what would have been accepted, `action` what to do next. `code` is
-    the kind of error, for programs; it stays the same when words change.
+    `problem` says what was seen and where, `allowed` what would have been accepted, `action` what to do next. `code`
+    identifies the kind of error to programs. Texts may change, codes do not.
     """
 
     code: ClassVar[str] = "error"
@@ -35,7 +35,7 @@ class TamisError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders (kfp.local, data loaders) by their arguments; keyword ones need this.
+        # Exceptions are pickled between processes (kfp.local, data loaders); keyword arguments need this.
         return _rebuild, (type(self), self.problem, self.allowed, self.action)
 
 
@@ -56,49 +56,49 @@ class InputError(TamisError):
 
 
 class ArtifactError(TamisError):
-    """A directory is not the finished artifact that it should be."""
+    """A folder is not the finished artifact that a stage needs."""
 
     code = "artifact"
 
 
 class StorageError(TamisError):
-    """A path or bucket cannot be read or written."""
+    """A path, or object storage, cannot be read or written."""
 
     code = "storage"
 
 
 class ModelError(TamisError):
-    """A model cannot be loaded, or gave what no healthy model gives."""
+    """A model cannot be loaded, or its output cannot be used, such as NaN."""
 
     code = "model"
 
 
 class RegistryError(TamisError):
-    """Something that a package adds to Tamis cannot be used."""
+    """An extension that another package adds to Tamis cannot be used."""
 
     code = "registry"
 
 
 class StoppedError(TamisError):
-    """Work was ended from outside; another try goes on where it stopped."""
+    """The work was stopped by a signal or by the user. A new attempt continues where it stopped."""
 
     code = "stopped"
 
 
 class UnparsableError(TamisError):
-    """An answer is not in its form. Its text is "kind" or "kind: detail"; the kinds are few, for counting."""
+    """An answer or a value does not have the expected form. The text is "kind" or "kind: detail"; kinds are counted."""
 
     code = "unparsable"
 
 
 class UnexpectedError(TamisError):
-    """An error that Tamis does not know, of a library or its own."""
+    """An error that Tamis did not expect, from a library or from its own code."""
 
     code = "unexpected"
 
     @classmethod
     def of(cls, error: Exception, doing: str) -> UnexpectedError:
-        """Tell `error`, which ended what is named by `doing`: its kind, its words, and where it came from."""
+        """Describe `error`, which ended the work called `doing`: its class, its message and where it was raised."""
         words = shown(" ".join(str(error).split()))[:_LONGEST]
         last = traceback.extract_tb(error.__traceback__)[-1:]
         where = f" ({Path(last[0].filename).name}, line {last[0].lineno})" if last else ""
@@ -109,7 +109,7 @@ class UnexpectedError(TamisError):
 
 
 def install(extras: str) -> str:
-    """How to install extras of Tamis, with commas between them."""
+    """The command that installs `extras` of Tamis, separated by commas."""
     return f"pip install 'tamis[{extras}]'; in a checkout of Tamis: pip install -e '.[{extras}]'"
 
 
@@ -120,55 +120,55 @@ class MissingExtraError(TamisError):
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
-        """Name the missing `package` and the extra of Tamis that brings it."""
+        """Name the missing `package` and the extra of Tamis that installs it."""
         return cls(f"the package '{package}' is not installed", action=install(extra))
 
 
-_LONGEST = 1_000  # characters of an unknown error's words
+_LONGEST = 1_000  # characters of an unexpected error's message
 _OS_CAUSES = {
-    errno.ENOSPC: ("no space left on the device", "free space there, or choose another folder"),
-    errno.EDQUOT: ("the disk quota is used up", "free space there, or choose another folder"),
-    errno.EACCES: ("permission denied", "grant this user the right to it, or choose another path"),
-    errno.EPERM: ("operation not permitted", "grant this user the right to it, or choose another path"),
+    errno.ENOSPC: ("no space left on the device", "free some space, or choose another folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder"),
+    errno.EACCES: ("permission denied", "give this user permission, or choose another path"),
+    errno.EPERM: ("operation not permitted", "give this user permission, or choose another path"),
     errno.EROFS: ("the file system is read-only", "choose a writable folder"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
     errno.EEXIST: ("a file is where a folder should be", "choose another path"),
     errno.EISDIR: ("this is a folder, not a file", "choose another path"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
-    errno.EIO: ("the device reports an input/output error", "check the disk, or the server that it is mounted from"),
-    errno.ESTALE: ("the network file system has lost the file", "check its server, and mount it again"),
+    errno.EIO: ("the device reports an input/output error", "check the disk or the file server"),
+    errno.ESTALE: ("the network file system no longer knows the file", "check the file server, and mount it again"),
     errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (ulimit -f), or choose another folder"),
     errno.EMFILE: ("this process has too many files open", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("this machine has too many files open", "raise the limit (sysctl fs.file-max)"),
-    errno.ETIMEDOUT: ("the file system did not answer in time", "check the server that it is mounted from"),
-    errno.ENOTCONN: ("the file system has lost its server", "check the server, and mount it again"),
-    errno.EBUSY: ("it is in use by another process", "end that process, or choose another path"),
-    errno.ENOMEM: ("no memory is left", "give the process more memory"),
+    errno.ETIMEDOUT: ("the file system did not answer in time", "check the file server"),
+    errno.ENOTCONN: ("the file system is not connected to its server", "check the file server, and mount it again"),
+    errno.EBUSY: ("it is in use by another process", "stop that process, or choose another path"),
+    errno.ENOMEM: ("there is not enough memory", "give the process more memory"),
 }
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        StorageError: when the system refuses it, also where no folder can be made at all, as in /proc.
+        StorageError: when the system refuses, also where no folder can be created at all, as in /proc.
     """
     with explained_os_errors(f"writing {folder}"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            # Else another process has removed it at this moment, and perhaps made it again.
+            # Otherwise another process has just removed it, and perhaps created it again.
             if os.path.lexists(folder) and not folder.is_dir():
                 raise
         except FileNotFoundError:
-            raise StorageError(f"no folder can be made at {folder}", action="choose another place") from None
+            raise StorageError(f"cannot create the folder {folder}", action="choose another path") from None
 
 
 @contextmanager
 def explained_os_errors(what: str) -> Iterator[None]:
-    """Turn the operating system's refusals (full disk, no permission, read-only) into `StorageError`.
+    """Turn errors of the operating system (full disk, no permission, read-only) into `StorageError`.
 
-    `what` says what was being done, as in "writing build/demo/pool".
+    `what` describes the operation, as in "writing build/demo/pool".
     """
     try:
         yield

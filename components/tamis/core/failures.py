@@ -1,4 +1,4 @@
-"""What a cell of an experiment leaves where it failed, in place of an artifact."""
+"""`failure.json`: what a failed cell of an experiment writes in place of an artifact."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FILE = "failure.json"
 
 
 class Failure(Settings):
-    """Why a cell has no result: its name, what was to be made, the error's code and own words.
+    """Why a cell has no result: its name, the stage that failed, and the error's code and text.
 
-    `settings` holds those of the step that failed and of the cell's steps behind it, by what they were to make.
+    `settings` has the settings of the step that failed and of the cell's later steps, by the artifact of each step.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Failure(Settings):
 
 
 def failure_in(path: str | Path) -> Failure | None:
-    """The failure that was left in place of the artifact at `path`, if there is one."""
+    """The failure at `path`, where an artifact would be, or None."""
     file = Path(path) / _FILE
     return Failure.model_validate_json(read_bytes(file)) if file.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Families of language models: those of one family tend to like each other's words."""
+"""Families of language models. Models of one family tend to prefer each other's answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tamis.core.jsonrows import json_of
 
-# By the model's name, the first that fits; a finetuned model is of its base's family.
+# The first pattern that matches the model's name counts. A finetuned model belongs to the family of its base model.
 _NAMES = (
     ("EleutherAI", r"gpt[-_]?(neo|jt?(?![a-z]))|pythia"),
     ("OpenAI", r"gpt|chatgpt|(?<![a-z0-9])o[1345](?![a-z0-9])|davinci"),
@@ -27,13 +27,13 @@ _NAMES = (
 
 
 def family_of(model: str) -> str | None:
-    """The family of a model by its name, or, for a folder whose name says nothing, by its configuration; else None."""
+    """The family of a model by its name, or for a local folder by its configuration; None if unknown."""
     found = _by_name(model.rstrip("/").rsplit("/", 1)[-1])
     if found is not None:
         return found
     config = Path(model) / "config.json"
     if not config.is_file():
-        return _by_name(model)  # the organisation, as in "mistralai/…"
+        return _by_name(model)  # by the organisation, as in "mistralai/…"
     try:
         return _by_name(str(json_of(config.read_text(encoding="utf-8")).get("model_type", "")))
     except (ValueError, AttributeError):
@@ -45,6 +45,6 @@ def _by_name(name: str) -> str | None:
 
 
 def of_one_family(one: str, other: str) -> str | None:
-    """The family that both models are of, if it is known to be one."""
+    """The family of both models, or None where they differ or are unknown."""
     family = family_of(one)
     return family if family is not None and family == family_of(other) else None

@@ -1,4 +1,4 @@
-"""What this machine computes with, in words: times of one machine say nothing of another."""
+"""A description of this machine's processors and GPUs, since times measured on one machine do not hold for another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROCESSORS, _GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 def hardware() -> str:
     """The processors that this process may use and the GPUs it can see, as in "16 x AMD EPYC, 1 x NVIDIA H200".
 
-    Read from files of the system: no library for GPUs is loaded, and nothing identifies the machine beyond its kind.
+    It is read from system files: no GPU library is loaded. It does not identify the individual machine.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parts = [f"{cores} x {_named(_PROCESSORS, 'model name') or platform.machine() or 'processor'}"]

@@ -1,4 +1,4 @@
-"""Splits of data sets: of the Hugging Face hub, or of folders that the `datasets` library loads or has written."""
+"""Splits of data sets on the Hugging Face hub, or of folders that the `datasets` library loads or has written."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tamis.core.saved import is_saved, load_saved
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be read.
+    """The split to read.
 
     Attributes:
-        shown: who asks for it, for errors, as in "source 'flan'".
-        dataset: a name on the hub, or a folder of this machine.
-        config: its configuration, where it has several.
-        split: its split, or parts of it, as in "train[:100]"; None for the usual one.
-        revision: a commit, branch or tag; it has no meaning for a folder.
-        usual: the split that is meant where none is named.
+        shown: what needs it, for errors, as in "source 'flan'".
+        dataset: a name on the hub, or a local folder.
+        config: its configuration, if it has several.
+        split: its split, or parts of it, as in "train[:100]"; None for `usual`.
+        revision: a commit, branch or tag; not used for a folder.
+        usual: the default split.
     """
 
     shown: str
@@ -38,12 +38,12 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
     """Load a split.
 
     Returns:
-        A data set, the split it is (None where it has no name), and those that are there too where none was named.
+        The data set, the name of its split (None if it has none), and the other splits if `wanted` names no split.
 
     Raises:
-        InputError: when the data set, its configuration or its split does not exist or cannot be reached or read.
+        InputError: when the data set, its configuration or its split does not exist or cannot be read.
         MissingExtraError: when `datasets` is not installed.
-        SettingsError: when a proxy or a certificate of the environment cannot be used.
+        SettingsError: when an environment variable names an unusable proxy or certificate.
     """
     try:
         import datasets
@@ -63,26 +63,26 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
         problem, action = first_line(error), "check the name; a gated data set needs HF_TOKEN"
         if isinstance(error, datasets.exceptions.DatasetGenerationError):
             problem = f"{problem} ({first_line(error.__cause__ or error)})"
-            action = "correct its files, or give them as `path`, which rejects single bad rows"
+            action = "correct its files, or give them as `path`, which rejects only the bad rows"
     except FileNotFoundError as error:
         problem, action = first_line(error), "check the name; a gated data set needs HF_TOKEN"
     except ValueError as error:  # an unknown split or configuration
         problem, action = first_line(error), "correct `split`, `config` or `revision`"
     except RuntimeError as error:  # a loading script
-        problem, action = first_line(error), "try the hub's own conversion, `revision: refs/convert/parquet`"
+        problem, action = first_line(error), "try the hub's conversion to Parquet: `revision: refs/convert/parquet`"
     except ConnectionError as error:
         problem = f"{first_line(error)}, and it is not in the local cache"
-        action = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; without network, give files as `path`"
+        action = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; without a network, give files as `path`"
     raise InputError(
         f"{wanted.shown}: cannot load the data set '{name}' (split {split}): {problem}",
-        allowed="a data set on the hub, or a folder with its files",
+        allowed="the name of a data set on the hub, or a folder with its files",
         action=action,
     )
 
 
 @contextmanager
 def from_cache() -> Iterator[None]:
-    """Let the libraries of the hub take what is in this machine's cache, and nothing else."""
+    """Within this context, the hub's libraries use only this machine's cache."""
     import datasets
     from huggingface_hub import constants
 
@@ -95,12 +95,12 @@ def from_cache() -> Iterator[None]:
 
 
 def is_prepared(dataset: str) -> bool:
-    """Whether a data set of the hub was loaded on this machine before, so that its rows can be read at once."""
+    """Whether a data set of the hub is in this machine's cache, so that its rows can be read without a download."""
     from datasets import config
 
     return (Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")).is_dir()
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's words, or its kind where it has none."""
+    """The first line of an error's message, or its class if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

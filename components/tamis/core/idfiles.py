@@ -1,4 +1,4 @@
-"""Files with the ids of samples: of those that must not be picked, or are to be rated."""
+"""Files with sample ids, for settings such as `exclude` that name samples."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def read_ids(uri: str, *, setting: str) -> Keys:
 
     Args:
         uri: a local or remote .txt (one id a line), or .jsonl, .csv or .parquet with a field or column `id`.
-        setting: what names the file, for errors, as in "exclude".
+        setting: the setting that names the file, for errors, as in "exclude".
 
     Raises:
-        SettingsError: when the name ends otherwise.
-        InputError: when the content is not of that format, or a value is no id.
+        SettingsError: when the name has another ending.
+        InputError: when the content does not have that format, or a value is not an id.
         StorageError: when the file cannot be read.
     """
     suffix, where = PurePosixPath(uri).suffix.lower(), f"{setting}: {uri}"
@@ -40,8 +40,8 @@ def read_ids(uri: str, *, setting: str) -> Keys:
             ids = _of_rows(where, data)
         else:
             ids = _of_table(where, suffix, data)
-    except (pa.ArrowException, OSError) as error:  # the second of damaged pages; it is read from memory
-        raise InputError(f"{where} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
+    except (pa.ArrowException, OSError) as error:  # pyarrow raises OSError for damaged pages, too
+        raise InputError(f"{where} cannot be read: {error}", allowed=_FORMATS, action="correct the file") from None
     return np.unique(pack(ids, where=where))
 
 
@@ -50,7 +50,7 @@ def _of_rows(where: str, data: bytes) -> pa.Array:
     for place, value in json_rows(data, where):
         identity = value.get("id") if isinstance(value, dict) else None
         if not isinstance(identity, str):
-            raise InputError(f"{place} has no text field `id`", allowed='{"id": "...", ...}')
+            raise InputError(f"{place} has no field `id` with text", allowed='{"id": "...", ...}')
         ids.append(identity)
     return pa.array(ids, pa.string())
 
@@ -68,6 +68,6 @@ def _of_table(where: str, suffix: str, data: bytes) -> pa.Array:
         table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)
     if "id" not in table.column_names:
         raise InputError(
-            f"{where} has no column 'id'; it has {', '.join(table.column_names)}", action="name the column 'id'"
+            f"{where} has no column 'id'; it has {', '.join(table.column_names)}", action="rename the column to 'id'"
         )
     return table["id"].combine_chunks().cast(pa.string())

@@ -1,4 +1,4 @@
-"""Sample ids as fixed-width keys: 16 bytes instead of 32 hexadecimal digits, so that millions fit and sort."""
+"""Sample ids as keys of 16 bytes instead of 32 hexadecimal digits, so that millions fit in memory and sort fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
 
-USUAL_NAMES = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # of fields by which users name their rows
+USUAL_NAMES = ("id", "key", "uid", "uuid", "sample_id", "prompt_id")  # of fields with the user's own ids
 Keys: TypeAlias = NDArray[np.bytes_]  # dtype S16
 
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -26,10 +26,10 @@ def pack(ids: pa.Array, *, where: str) -> Keys:
 
     Args:
         ids: n strings of 32 hexadecimal digits, without nulls.
-        where: what holds them, for errors.
+        where: where they come from, for errors.
 
     Raises:
-        InputError: naming the first value that is no id.
+        InputError: naming the first value that is not an id.
     """
     ids = ids.cast(pa.large_string())
     right_length = pc.fill_null(pc.equal(pc.binary_length(ids), 32), False).to_numpy(zero_copy_only=False)
@@ -48,10 +48,10 @@ def pack(ids: pa.Array, *, where: str) -> Keys:
 
 
 def read_keys(path: Path, *, where: str) -> Keys:
-    """Keys of the column `id` of a Parquet file, in its order.
+    """Keys of the column `id` of a Parquet file, in the file's order.
 
     Raises:
-        InputError: naming the first value that is no id.
+        InputError: naming the first value that is not an id.
     """
     import pyarrow.parquet as pq
 
@@ -63,7 +63,7 @@ def read_keys(path: Path, *, where: str) -> Keys:
 def _no_id(ids: pa.Array, row: int, where: str) -> InputError:
     return InputError(
         f"{where}: entry {row + 1} is {ids[row].as_py()!r}",
-        allowed="a sample's id: 32 hexadecimal digits, lower case, as in the pool's column `id`",
+        allowed="the id of a sample, as in the pool's column `id`: 32 hexadecimal digits in lower case",
     )
 
 
@@ -76,18 +76,18 @@ def unpack(keys: Keys) -> pa.Array:
 
 
 def repeated(keys: Keys) -> NDArray[np.int64]:
-    """Which of (n,) `keys` have an equal one before them: rows, ascending; 16 bytes of memory a key."""
+    """Ascending rows of (n,) `keys` that repeat an earlier key. It takes 16 bytes of memory per key."""
     heads = np.ascontiguousarray(keys).view("<u8")[::2]
     order = np.argsort(heads, kind="stable")
     near = np.flatnonzero(heads[order[1:]] == heads[order[:-1]])
-    suspects = np.unique(np.concatenate([order[near], order[near + 1]]))  # those that share a half
+    suspects = np.unique(np.concatenate([order[near], order[near + 1]]))  # keys with an equal half
     first = np.unique(keys[suspects], return_index=True)[1]
     return np.delete(suspects, first)
 
 
 def positions(wanted: Keys, keys: Keys) -> NDArray[np.int64]:
-    """Where each of (m,) `wanted` is in (n,) distinct `keys`: (m,) int64, -1 where it is not."""
-    if np.array_equal(wanted, keys):  # artifacts that were made from one pool keep its order
+    """The index of each of (m,) `wanted` in (n,) distinct `keys`: (m,) int64, -1 where it is missing."""
+    if np.array_equal(wanted, keys):  # artifacts of the same pool keep its order
         return np.arange(len(keys))
     places = pc.index_in(_binary(wanted), value_set=_binary(keys))
     return pc.fill_null(places, -1).to_numpy().astype(np.int64)  # type: ignore[no-any-return]
@@ -99,10 +99,10 @@ def _binary(keys: Keys) -> pa.Array:
 
 
 def tie_breaks(keys: Keys, seed: int, salt: str = "") -> NDArray[np.uint64]:
-    """One number per sample, (n,) uint64, that looks random and depends on its key, `seed` and `salt` only.
+    """A pseudo-random number per sample, (n,) uint64, that depends only on its key, `seed` and `salt`.
 
-    Equal samples are put in the order of these numbers, so the order of the pool's rows never decides. Two of 50
-    million samples share a number with a probability below 0.0001.
+    Samples with equal scores are ordered by these numbers, so the order of the pool's rows has no effect. The
+    probability that two of 50 million samples have the same number is below 0.0001.
     """
     start = hashlib.blake2b(f"{seed}/{salt}".encode(), digest_size=8).digest()
     halves = np.ascontiguousarray(keys).view("<u8").reshape(-1, 2).astype(np.uint64, copy=False)
@@ -110,7 +110,7 @@ def tie_breaks(keys: Keys, seed: int, salt: str = "") -> NDArray[np.uint64]:
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finishing steps of SplitMix64 (Steele, Lea, Flood 2014): every input bit moves every output bit."""
+    """The final mixing of SplitMix64 (Steele, Lea, Flood 2014): every input bit affects every output bit."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ mixed >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""JSON that others wrote, and rows of such a file that is held in memory: an array, or one value a line."""
+"""JSON from elsewhere, and the rows of a JSON file in memory: an array, or one value per line."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tamis.core.texts import text_of
 
 
 def json_of(text: str | bytes) -> Any:
-    """The value of a JSON text that somebody else wrote.
+    """The value of a JSON text from a user, a service or a model.
 
     Raises:
-        ValueError: when it is not JSON, or nests deeper than can be read.
+        ValueError: when it is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it nests deeper than can be read") from None
+        raise ValueError("it nests deeper than can be read") from None  # the pool's rejects hold this text
 
 
 def json_rows(data: bytes, shown: str) -> Iterator[tuple[str, Any]]:
-    """The values of a file, each with where it is, as in "answers.json, row 0". Blank lines are no rows.
+    """The values of a file, each with its place, as in "answers.json, row 0". Blank lines are skipped.
 
     Args:
         data: the file's bytes, gzipped or not, with or without a byte order mark.
-        shown: what the file is called in errors.
+        shown: the file's name in errors.
 
     Raises:
         InputError: when it is not UTF-8, damaged, or not JSON.
@@ -38,7 +38,7 @@ def json_rows(data: bytes, shown: str) -> Iterator[tuple[str, Any]]:
         try:
             data = gzip.decompress(data)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{shown} is damaged: {error}", action="get it again") from None
+            raise InputError(f"{shown} is damaged: {error}", action="download or create it again") from None
     text = text_of(data, shown)
     if text.lstrip()[:1] == "[":
         for number, value in enumerate(_parsed(text, shown)):
@@ -56,6 +56,6 @@ def _parsed(text: str, place: str) -> Any:
     except ValueError as error:
         raise InputError(
             f"{place}: not JSON: {error}",
-            allowed="an array of objects, or one object a line",
+            allowed="an array of objects, or one object per line",
             action="correct the file",
         ) from None

@@ -1,4 +1,4 @@
-"""Samples that a stage cannot use: counted with reasons, said aloud, and an error where there are too many."""
+"""Samples that a stage cannot use. They are counted by reason and reported; too many of them are an error."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ REFUSED = "the chat template refuses the roles or their order"
 REWRITTEN = "the chat template rewrites an answer or what is before it"
 BEYOND = "a token that is beyond the model's vocabulary"
 NOT_PLAIN = "words of control tokens that the tokenizer cannot read as plain text"
-_CURES = {
+# What the user can do about each reason. Manifests hold the reasons, so their texts must not change.
+_ACTIONS = {
     TOO_LONG: "raise {stage}.max_tokens",
     TURN_TOO_LONG: "raise {stage}.max_tokens",
-    REFUSED: "take a format that knows these roles (format: tulu), or a model whose template does",
-    REWRITTEN: "take a format that keeps earlier turns as they are (format: tulu), or leave thoughts out of the pool",
-    BEYOND: "take the tokenizer that belongs to the model, or make the model's embeddings as large as the tokenizer",
-    NOT_PLAIN: "leave such samples out of the pool",
+    REFUSED: "use a format that allows these roles (format: tulu), or a model whose chat template allows them",
+    REWRITTEN: "use a format that does not change earlier turns (format: tulu), or remove thoughts from the pool",
+    BEYOND: "use the tokenizer that belongs to the model, or enlarge the model's embeddings to the tokenizer's size",
+    NOT_PLAIN: "remove such samples from the pool",
 }
-MOST_LEFT_OUT = Field(0.05, ge=0, le=1, description="share of samples that may be left out; more of them are an error")
+MOST_LEFT_OUT = Field(0.05, ge=0, le=1, description="fail when a larger share of the samples cannot be used")
 
 
 def told(reasons: Mapping[str, int]) -> str:
@@ -35,31 +36,31 @@ def told(reasons: Mapping[str, int]) -> str:
 
 
 def cure_of(reason: str, stage: str) -> str:
-    """What helps against a reason, where something does."""
-    return _CURES.get(reason, "").format(stage=stage)
+    """What to do about a reason; empty for an unknown one."""
+    return _ACTIONS.get(reason, "").format(stage=stage)
 
 
 def check_left_out(reasons: Mapping[str, int], samples: int, most: float, *, stage: str) -> None:
-    """Say how many of `samples` are left out, and why.
+    """Warn of the samples that are left out, with reasons.
 
     Args:
-        reasons: samples that cannot be used, by reason.
-        samples: all, these included.
-        most: share that may be left out.
-        stage: the section of a run's settings.
+        reasons: counts of samples that cannot be used, by reason.
+        samples: number of all samples.
+        most: largest share that may be left out.
+        stage: the stage's section in the settings file.
 
     Raises:
-        InputError: when there are more than that, with what helps against each reason.
+        InputError: when a larger share is left out, with what to do about each reason.
     """
     left_out = sum(reasons.values())
     if not left_out:
         return
     problem = f"{left_out:,} of {samples:,} samples are left out ({told(reasons)})"
     if left_out > most * samples or left_out == samples:
-        cures = [cure_of(reason, stage) for reason in _CURES if reason in reasons]
+        actions = [cure_of(reason, stage) for reason in _ACTIONS if reason in reasons]
         raise InputError(
             f"{stage}: {problem}",
-            allowed=f"{most:.1%} of them at most ({stage}.max_left_out_share)",
-            action="; or ".join([*cures, "raise the limit, if the others are enough"]),
+            allowed=f"at most {most:.1%} of the samples ({stage}.max_left_out_share)",
+            action="; or ".join([*actions, "raise the limit if the remaining samples are enough"]),
         )
     log.warning("%s: %s", stage, problem)

@@ -1,4 +1,4 @@
-"""LoRA: which modules of a model can be adapted, by its configuration alone, and PEFT's settings of them."""
+"""LoRA: which modules of a model can have an adapter, found without loading weights, and PEFT's configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Lora(Protocol):
-    """Settings of LoRA, whichever section they stand in."""
+    """Settings of LoRA, in whichever section they are."""
 
     @property
     def rank(self) -> int:
@@ -24,11 +24,11 @@ class Lora(Protocol):
 
     @property
     def alpha(self) -> int:
-        """The update is scaled by alpha / rank."""
+        """The adapter's output is scaled by alpha / rank."""
 
     @property
     def dropout(self) -> float:
-        """Share of a module's inputs set to zero while training."""
+        """Share of a module's inputs that training sets to zero."""
 
     @property
     def targets(self) -> Sequence[str] | Literal["all-linear"]:
@@ -36,11 +36,11 @@ class Lora(Protocol):
 
     @property
     def layers(self) -> int | None:
-        """How many of the last layers are adapted; None: all."""
+        """Number of last layers with adapters; None for all layers."""
 
 
 def lora_config(lora: Lora, layers: int) -> LoraConfig:
-    """PEFT's settings for a causal language model of so many `layers`.
+    """PEFT's configuration for a causal language model with `layers` layers.
 
     Raises:
         MissingExtraError: when peft is not installed.
@@ -63,39 +63,39 @@ def lora_config(lora: Lora, layers: int) -> LoraConfig:
 def check_lora(
     lora: Lora, model: str, revision: str | None, *, where: str, embeddings: bool = False, head: bool = False
 ) -> None:
-    """Find out, without loading weights, whether every target of `lora` is there, and can be trained.
+    """Make sure, without loading weights, that every target of `lora` exists and can be trained.
 
     Args:
         lora: the settings.
         model: hub name or folder.
         revision: commit or tag.
-        where: dotted place of the settings.
+        where: dotted name of the settings.
         embeddings: whether the caller can train adapters of embeddings.
-        head: whether it can train one of the output head.
+        head: whether the caller can train an adapter of the output head.
 
     Raises:
-        SettingsError: when a target does not exist, cannot be adapted, or lies outside of the adapted layers.
+        SettingsError: when a target does not exist, cannot be adapted, or is outside the adapted layers.
         ModelError: when the model's configuration cannot be loaded.
         MissingExtraError: when a package is not installed.
     """
     skeleton = load_skeleton(model, revision)
     layers = skeleton.config.get_text_config().num_hidden_layers
     if lora.layers is not None and lora.layers > layers:
-        raise SettingsError(f"{where}.layers: seen {lora.layers}", allowed=f"1 to {layers}, or null for all")
+        raise SettingsError(f"{where}.layers: seen {lora.layers}", allowed=f"1 to {layers}, or null for all layers")
     config = lora_config(lora, layers)
     if lora.targets != "all-linear":
         modules = {name: module for name, module in skeleton.named_modules() if name}
         output = None if head else skeleton.get_output_embeddings()  # type: ignore[no-untyped-call]
         fit = {name for name, module in modules.items() if _can_adapt(module, embeddings) and module is not output}
-        allowed = ", ".join(sorted({_last(name) for name in fit})) or "none: this model has nothing that LoRA can adapt"
-        action = "name such modules, or set targets: all-linear" if embeddings else "name such modules"
+        allowed = ", ".join(sorted({_last(name) for name in fit})) or "none: LoRA cannot adapt any module of this model"
+        action = "name allowed modules, or set targets: all-linear" if embeddings else "name allowed modules"
         for problem in _problems(lora.targets, modules, fit, config):
             raise SettingsError(f"{where}.targets: '{model}' {problem}", allowed=allowed, action=action)
     _inject(config, skeleton, f"{where}.targets: '{model}'")
 
 
 def _problems(targets: Sequence[str], modules: dict[str, nn.Module], fit: set[str], config: LoraConfig) -> list[str]:
-    """What is wrong with targets: those that do not exist, else those that cannot be adapted or are not reached."""
+    """Problems with targets: those that do not exist; if all exist, those that cannot be adapted."""
     from peft.tuners.tuners_utils import check_target_module_exists
 
     named = {target: [name for name in modules if f".{name}".endswith(f".{target}")] for target in targets}
@@ -107,10 +107,10 @@ def _problems(targets: Sequence[str], modules: dict[str, nn.Module], fit: set[st
         unfit = [name for name in names if name not in fit]
         if unfit:
             kind = type(modules[unfit[0]]).__name__
-            problems.append(f"has a {kind} called {target}, which cannot be trained by LoRA here")
+            problems.append(f"has a {kind} called {target}, which LoRA cannot train here")
         elif not any(check_target_module_exists(config, name) for name in names):
             problems.append(
-                f"has {target} outside of the layers that lora.layers leaves ({config.layers_to_transform})"
+                f"has {target} only outside the layers that lora.layers allows ({config.layers_to_transform})"
             )
     return problems
 
@@ -123,11 +123,11 @@ def _can_adapt(module: nn.Module, embeddings: bool) -> bool:
 
 
 def _inject(config: LoraConfig, skeleton: nn.Module, what: str) -> None:
-    """Let PEFT put its matrices, without values, where they belong: it knows of models that it cannot adapt."""
+    """Let PEFT insert its matrices, without values. PEFT raises an error for models that it cannot adapt."""
     from peft import inject_adapter_in_model
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # on tied embeddings, which are untied when they are merged
+        with warnings.catch_warnings(action="ignore"):  # about tied embeddings; merging unties them
             inject_adapter_in_model(config, skeleton, low_cpu_mem_usage=True)
     except (ValueError, NotImplementedError) as error:
         raise SettingsError(

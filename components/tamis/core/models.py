@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub or from local folders, the same way for every stage."""
+"""Models from the Hugging Face hub or from local folders, loaded in the same way by every stage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-_LONG_TO_READ = 1 << 30  # bytes of weights of which it is said that their checksum is computed
+_LONG_TO_READ = 1 << 30  # bytes of weights from which on the log mentions that a checksum is computed
 
 
 def revision_of(model: str, revision: str | None = None) -> str:
-    """What identifies the weights of `model`: a fingerprint of a local folder, or the hub's name and revision."""
+    """An identifier of the weights of `model`: a fingerprint of a local folder, or the hub name and revision."""
     if not Path(model).is_dir():
         return f"{model}@{revision or 'main'}"
     long = weight_bytes(Path(model)) >= _LONG_TO_READ
@@ -33,41 +33,41 @@ def revision_of(model: str, revision: str | None = None) -> str:
 
 
 def weight_bytes(folder: Path) -> int:
-    """Bytes of a model's weights; 0 where there is no such folder."""
+    """Bytes of a model's weights; 0 if the folder does not exist."""
     if not folder.is_dir():
         return 0
-    # Where both kinds lie, they are the same weights twice.
+    # A folder with both kinds of files has the same weights twice.
     files = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
     return sum(file.stat().st_size for file in files)
 
 
 def model_in_words(model: str, revision: str | None = None) -> str:
-    """A model's name and the size of its weights, as in "smollm2 (538 MB)"; nothing heavy is imported for it."""
+    """A model's name and the size of its weights, as in "smollm2 (538 MB)". No large package is imported."""
     folder = Path(model)
     if not folder.is_dir():
         try:
             from huggingface_hub import try_to_load_from_cache
 
             cached = try_to_load_from_cache(model, "config.json", revision=revision)
-        except (ImportError, ValueError):  # no client of the hub, or no name of the hub
+        except (ImportError, ValueError):  # the hub's client is not installed, or the name is not valid on the hub
             return model
         if not isinstance(cached, str):
-            return f"{model} (not in this machine's cache of the hub: it is downloaded first)"
+            return f"{model} (not in this machine's cache; it will be downloaded)"
         folder = Path(cached).parent
     size = weight_bytes(folder)
     name = model.rstrip("/").rpartition("/")[2]
-    name = "the model just made" if name.startswith(".") else name  # in a folder that has no name yet
+    name = "the new model" if name.startswith(".") else name  # its folder has no final name yet
     shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
     return f"{name} ({shown})"
 
 
 def quiet_bars() -> None:
-    """Keep transformers from showing bars of its own where nobody watches: in a log, every step of one is a line.
+    """Turn off the progress bars of transformers unless standard error is a terminal: a log would get a line per step.
 
     Raises:
         ImportError: when transformers is not installed.
     """
-    # The one loads the other when it is first used, and that takes longer than all the rest.
+    # transformers imports torch on first use, which takes most of the time, so the log mentions both.
     load_packages("transformers", *(["torch"] if find_spec("torch") is not None else []))
     if not sys.stderr.isatty():
         import transformers
@@ -76,7 +76,7 @@ def quiet_bars() -> None:
 
 
 def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """The GPU if there is one, otherwise the CPU."""
     load_packages("torch")
     import torch
 
@@ -104,7 +104,7 @@ def load_config(model: str, revision: str | None = None) -> PreTrainedConfig:
 
 
 def vocabulary_of(model: str, revision: str | None = None) -> int:
-    """How many tokens `model` knows; a tokenizer may have more.
+    """The size of the vocabulary of `model`. Its tokenizer may have more tokens.
 
     Raises:
         ModelError: when its configuration cannot be loaded.
@@ -114,7 +114,7 @@ def vocabulary_of(model: str, revision: str | None = None) -> int:
 
 
 def load_skeleton(model: str, revision: str | None = None) -> PreTrainedModel:
-    """The modules of a causal language model without their weights: what its configuration tells of them.
+    """The modules of a causal language model without weights, made from its configuration.
 
     Raises:
         ModelError: when the configuration cannot be loaded, or is not that of a causal language model.
@@ -130,7 +130,7 @@ def load_skeleton(model: str, revision: str | None = None) -> PreTrainedModel:
 
 
 def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of `model`, padding on the left (for generation) and with a padding token.
+    """The tokenizer of `model`, with padding on the left (for generation) and a padding token.
 
     Raises:
         ModelError: when it cannot be loaded.
@@ -143,7 +143,7 @@ def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokeniz
 
 
 def load_causal_lm(model: str, revision: str | None = None, precision: Precision = "auto") -> PreTrainedModel:
-    """A causal language model in evaluation mode on the GPU, or on the CPU if there is none.
+    """A causal language model in evaluation mode, on the GPU if there is one, otherwise on the CPU.
 
     Raises:
         ModelError: when it cannot be loaded.
@@ -155,9 +155,9 @@ def load_causal_lm(model: str, revision: str | None = None, precision: Precision
 
 
 def load_quantized_lm(model: str, revision: str | None = None, precision: Precision = "auto") -> PreTrainedModel:
-    """A causal language model whose linear weights are held in four bits (NF4, the scales quantised too; QLoRA).
+    """A causal language model whose linear weights are quantised to four bits (QLoRA: NF4 with quantised scales).
 
-    They are computed with in `precision`; everything else has that precision. The model is on the GPU, or on the CPU.
+    Computations and all other weights use `precision`. The model is on the GPU if there is one, otherwise on the CPU.
 
     Raises:
         ModelError: when it cannot be loaded.
@@ -176,7 +176,7 @@ def load_quantized_lm(model: str, revision: str | None = None, precision: Precis
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype,  # ZeRO-3 shares out tensors of one type
+        bnb_4bit_quant_storage=dtype,  # ZeRO-3 partitions tensors of one dtype only
     )
     place = torch.cuda.current_device() if device().type == "cuda" else "cpu"
     shared = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]
@@ -200,12 +200,12 @@ def _load(auto_class: str, model: str, **options: Any) -> Any:
 
 def _looked_in(model: str) -> str:
     relative = not Path(model).is_dir() and not Path(model).is_absolute()
-    return f" (looked for in {Path.cwd()}, where the command was started)" if relative else ""
+    return f" (looked for in {Path.cwd()}, where you started the command)" if relative else ""
 
 
 @contextmanager
 def _explained(model: str) -> Iterator[None]:
-    """Turn what transformers raises for a model into a `ModelError`, or a `SettingsError` on the network."""
+    """Turn errors of transformers into a `ModelError`, or into a `SettingsError` about the network settings."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
@@ -215,5 +215,5 @@ def _explained(model: str) -> Iterator[None]:
         raise ModelError(
             f"cannot load the model '{model}': {first}",
             allowed=f"a folder in Hugging Face layout{_looked_in(model)}, or a name on the hub",
-            action="check the path or name; offline, give a folder; a gated model needs HF_TOKEN",
+            action="check the path or name; without a network, give a folder; a gated model needs HF_TOKEN",
         ) from None

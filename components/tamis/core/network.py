@@ -1,4 +1,4 @@
-"""What the environment says of the network: proxies and certificates, looked at before a library stumbles over them."""
+"""Checks of the network settings in the environment, proxies and certificates, before a library uses them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 def check_network() -> None:
-    """Make sure that certificates and proxies of the environment can be used.
+    """Make sure that the certificates and proxies that environment variables name can be used.
 
     Raises:
-        SettingsError: naming the variable, and what is wrong with it.
+        SettingsError: naming the variable and the problem.
     """
     for name in _CERTIFICATES:
         place = os.environ.get(name)
@@ -30,7 +30,7 @@ def check_network() -> None:
 
 
 def uses_socks() -> bool:
-    """Whether a proxy of the environment is a SOCKS proxy."""
+    """Whether an environment variable names a SOCKS proxy."""
     return any(urlsplit(proxy).scheme.startswith("socks") for scheme, proxy in getproxies().items() if scheme != "no")
 
 
@@ -42,12 +42,12 @@ def _check_proxy(name: str, proxy: str) -> None:
         good = False
     if not good:
         raise SettingsError(
-            f"{name} (or {name.lower()}) is {proxy!r}, which is no address of a proxy",
+            f"{name} (or {name.lower()}) is {proxy!r}, which is not the address of a proxy",
             allowed=f"{', '.join(_SCHEMES)}, as in http://proxy.example:3128",
             action=f"correct or unset {name}",
         )
     if parts.scheme.startswith("socks") and find_spec("socksio") is None:
         raise SettingsError(
-            f"{name} (or {name.lower()}) names a SOCKS proxy, and the package 'socksio' is not installed",
+            f"{name} (or {name.lower()}) names a SOCKS proxy, but the package 'socksio' is not installed",
             action=f"pip install socksio, or unset {name}",
         )

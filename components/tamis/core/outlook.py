@@ -1,4 +1,4 @@
-"""Steps that are looked at and not run: what `tamis plan` knows of them."""
+"""Inspecting steps without running them, for `tamis plan`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tamis.core.artifacts import Manifest
 
 @dataclass(frozen=True)
 class Outlook:
-    """A step that was looked at and not run.
+    """What is known of a step that was not run.
 
     Attributes:
         stage: the stage's name.
-        name: what the user calls the artifact; empty where a run has one of its kind.
-        key: all that the result depends on, hashed; equal keys mean equal results.
-        folder: where the finished artifact is kept, whether it is there or not; None without `TAMIS_HOME`.
-        manifest: of the finished artifact; None where the step has not been done.
+        name: the user's name for the artifact; empty where a run has only one of its kind.
+        key: a hash of everything that the result depends on; equal keys mean equal results.
+        folder: where the finished artifact is or would be kept; None without `TAMIS_HOME`.
+        manifest: the finished artifact's manifest; None if the step has not been run.
     """
 
     stage: str
@@ -31,7 +31,7 @@ class Outlook:
 
 
 class LookedAtError(Exception):
-    """Ends a stage's `run` that was only to say what it would do; `outlook` is what it said."""
+    """Raised by a stage's `run` within `only_looking`, in place of running. `outlook` describes the step."""
 
     def __init__(self, outlook: Outlook) -> None:
         super().__init__(f"{outlook.stage} was looked at, not run")
@@ -43,9 +43,9 @@ _looking: ContextVar[bool] = ContextVar("_looking", default=False)
 
 @contextmanager
 def only_looking() -> Iterator[None]:
-    """Within this context no step runs: `run_step` finds out its key and whether it is finished, and raises that.
+    """Within this context no step runs: `run_step` finds the step's key and finished artifact and raises them.
 
-    So `tamis plan` knows a step by the very settings, inputs and files that a run knows it by. Nothing is written.
+    `tamis plan` thus computes keys with the same code as a run. Nothing is written.
     """
     token = _looking.set(True)
     try:
@@ -55,5 +55,5 @@ def only_looking() -> Iterator[None]:
 
 
 def looking() -> bool:
-    """Whether steps are looked at only."""
+    """Whether steps are inspected and not run."""
     return _looking.get()

@@ -1,4 +1,4 @@
-"""Samples found by ids of the user's own, which the pool has kept in its metadata."""
+"""Finding samples by the user's own ids, which the pool keeps in its metadata."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ROWS = 10_000  # samples of the pool whose metadata are in memory at once
 
 
 def ids_by_field(pool: Artifact, field: str) -> tuple[list[str], list[str | None]]:
-    """The pool's ids, and what each sample has in a kept field as text to match by; None where it has nothing.
+    """The pool's ids, and the value of a kept field of each sample, as text to match by; None where it has no value.
 
     Raises:
-        InputError: when no sample has something in the field, or two have the same.
+        InputError: when no sample has a value in the field, or two samples have the same value.
     """
     ids: list[str] = []
     wanted: list[str | None] = []
@@ -29,8 +29,8 @@ def ids_by_field(pool: Artifact, field: str) -> tuple[list[str], list[str | None
             wanted.append(key_of(kept.get(field)))
     if all(key is None for key in wanted):
         raise InputError(
-            f"no sample of the pool has kept a field '{field}'",
-            allowed=", ".join(sorted(fields)) or "none: the pool kept no fields",
+            f"no sample of the pool has the field '{field}' in its metadata",
+            allowed=", ".join(sorted(fields)) or "none: the pool keeps no fields",
             action=f"add '{field}' to `keep` of the pool's source, or name another field",
         )
     refuse_repeats(wanted, lambda row: f"the pool's sample {ids[row]}", f"'{field}' must name one sample")
@@ -43,21 +43,21 @@ def refuse_repeats(
     """Make sure that no two of `keys` are equal.
 
     Args:
-        keys: None is passed over.
-        where: says where the key of this number is.
+        keys: the keys; None is skipped.
+        where: describes the place of the key with a given index.
         rule: what is allowed.
-        shown: a key as people read it.
+        shown: formats a key for people.
 
     Raises:
-        InputError: naming the first two that are equal.
+        InputError: naming the first two equal keys.
     """
     seen: dict[str, int] = {}
     for row, key in enumerate(keys):
         if key is not None and seen.setdefault(key, row) != row:
             raise InputError(
-                f"{where(row)} has the key '{shown(key)}' of {where(seen[key])} again",
+                f"{where(row)} has the same key '{shown(key)}' as {where(seen[key])}",
                 allowed=rule,
-                action="keep one of the two, or name the column that tells samples apart",
+                action="keep one of the two, or name the column that distinguishes samples",
             )
 
 

@@ -1,4 +1,4 @@
-"""Processes: the cores they have, those that work for another one, and how they end."""
+"""Processes: how many cores they may use, and how they and their children stop."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 
 from tamis.core.errors import StoppedError
 
-_LONGEST_END = 60.0  # seconds to store what is finished
+_LONGEST_END = 60.0  # seconds for storing finished work
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of the container: microseconds of CPU time, in as many
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of the container: microseconds of CPU time per period of microseconds
 
 
 def cores() -> int:
-    """Cores that this process may use: those it is bound to, and no more than its container's CPU limit."""
+    """Number of cores that this process may use: those it is bound to, up to its container's CPU limit."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _QUOTA.read_text(encoding="ascii").split()
-    except (OSError, ValueError):  # no container, or one of cgroups' first version
+    except (OSError, ValueError):  # no container, or a container with cgroups version 1
         return bound
     return bound if quota == "max" else min(bound, max(1, ceil(int(quota) / int(period))))
 
 
 def end_with(pid: int, stop_file: Path | None = None) -> None:
-    """End this process within a second or two of the process `pid`, or as soon as `stop_file` exists.
+    """Stop this process soon after the process `pid` has ended, or when `stop_file` appears.
 
-    It ends as by SIGTERM, so that `ended_in_order` can store what is finished; a minute later it is ended in any case.
+    It gets SIGTERM, so that `ended_in_order` can store finished work, and is killed a minute later.
     """
 
     def watch() -> None:
@@ -47,7 +47,7 @@ def end_with(pid: int, stop_file: Path | None = None) -> None:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process of this number runs on this machine, whoever's it is."""
+    """Whether a process with this id runs on this machine, of whichever user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -58,17 +58,17 @@ def runs(pid: int) -> bool:
 
 
 class _Signalled(SystemExit):
-    """A signal came that asks this process to end."""
+    """This process received a signal to stop."""
 
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM, by which Kubernetes evicts a pod, and Ctrl-C end the work as an error would: results are stored.
+    """Let SIGTERM, which Kubernetes sends to evict a pod, and Ctrl-C stop the work like an error: results are stored.
 
-    A second Ctrl-C ends it at once.
+    A second Ctrl-C stops it at once.
 
     Raises:
-        StoppedError: when such a signal came.
+        StoppedError: when such a signal was received.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -80,7 +80,7 @@ def ended_in_order() -> Iterator[None]:
         came.append(number)
         if impatient:
             raise KeyboardInterrupt
-        if len(came) == 1:  # a terminal and a runner may both ask
+        if len(came) == 1:  # a terminal and a runner may both send one
             raise _Signalled(128 + number)
 
     with _handled(end):
@@ -88,23 +88,23 @@ def ended_in_order() -> Iterator[None]:
             yield
         except _Signalled:
             raise StoppedError(
-                stopped_by(came[0]), action="start it again: what is finished is kept, and the work goes on from there"
+                stopped_by(came[0]), action="start it again: finished work is kept, and the run continues from there"
             ) from None
 
 
 def stopped_by(number: int) -> str:
-    """Who ended the work, by the signal that came."""
+    """What stopped the work, given the signal."""
     return "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped from outside ({signal.Signals(number).name})"
 
 
 @contextmanager
 def stops_children(stop_file: Path) -> Iterator[list[int]]:
-    """Let SIGTERM and Ctrl-C make `stop_file`, which ends children that watch for it by `end_with`, in order.
+    """Let SIGTERM and Ctrl-C create `stop_file`, at which children that called `end_with` stop in order.
 
-    A second Ctrl-C ends this process at once, and the children with it.
+    A second Ctrl-C stops this process at once, and the children with it.
 
     Yields:
-        The signals that came; it grows.
+        The signals received so far; the list grows.
     """
     came: list[int] = []
 
@@ -122,7 +122,7 @@ def stops_children(stop_file: Path) -> Iterator[list[int]]:
 
 @contextmanager
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Have SIGTERM and SIGINT handled by `handler`; call it in the main thread."""
+    """Handle SIGTERM and SIGINT with `handler`. Only the main thread may call this."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

@@ -1,7 +1,7 @@
-"""Progress of long work: a bar on a terminal, plain lines every few seconds elsewhere. And the log's form.
+"""Progress of long work, as a bar on a terminal and as log lines elsewhere, and the format of the log.
 
-Nothing heavy is imported here: a line must be out before PyTorch and its like are loaded, which takes seconds, and a
-minute on a busy machine.
+This module imports no large package: the first line must appear before PyTorch is loaded, which takes seconds, and up
+to a minute on a busy machine.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from types import TracebackType
 
 from tamis.core.secrets import Formatter, mask_tracebacks
 
-WARNING, _ERROR = "warning: ", "error: "  # before the messages of these levels
+WARNING, _ERROR = "warning: ", "error: "  # prefixes of messages
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 3.0, 10.0
 _REMINDER_SECONDS, _SHORT_SECONDS = 30.0, 2.0
-_WINDOW_SECONDS = 60.0  # the rate is that of the last minute: a slow start or a pause does not spoil it for ever
+_WINDOW_SECONDS = 60.0  # the rate is that of the last minute, so that a slow start or a pause is soon forgotten
 
 
 class _Labelled(Formatter):
-    """Says of warnings and errors that they are some."""
+    """Puts the level before warnings and errors."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line, without a traceback."""
+        """The line without a traceback."""
         if record.levelno >= logging.WARNING:
             record.message = (WARNING if record.levelno < logging.ERROR else _ERROR) + record.message
         return super().formatMessage(record)
@@ -37,11 +37,11 @@ class _Labelled(Formatter):
 def set_up_logging(verbose: bool = False) -> None:
     """Log to standard error: "12:34:56 tamis.rating message", warnings as "12:34:56 tamis.rating warning: message".
 
-    Other packages are heard from warnings on. Secrets are masked, in tracebacks too.
+    Of other packages only warnings and errors are logged. Secrets are masked, also in tracebacks.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Labelled("%(asctime)s %(name)s %(message)s", "%H:%M:%S"))
-    # Forced, since kfp's executor has set up a logging of its own before a component runs.
+    # Forced, because kfp's executor configures logging before a component runs.
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     mask_tracebacks()
     for ours in ("tamis", "tamis_pipelines"):
@@ -50,9 +50,9 @@ def set_up_logging(verbose: bool = False) -> None:
 
 @contextmanager
 def loading(what: str, *, at_once: bool = True) -> Iterator[None]:
-    """Say that `what` is being loaded, every half minute that it still is, and at the end how many seconds it took.
+    """Log that `what` is being loaded, a reminder every 30 seconds, and at the end how many seconds it took.
 
-    Without `at_once` nothing is said of what is loaded within two seconds.
+    Without `at_once`, nothing is logged if loading takes less than two seconds.
     """
     with told(f"loading {what}", f"loaded {what}", at_once=at_once):
         yield
@@ -60,9 +60,9 @@ def loading(what: str, *, at_once: bool = True) -> Iterator[None]:
 
 @contextmanager
 def told(doing: str, done: str, *, at_once: bool = True) -> Iterator[None]:
-    """Say what begins, every half minute that it still goes on, and at the end how many seconds it took.
+    """Log the start of some work, a reminder every 30 seconds, and at the end how many seconds it took.
 
-    An error passes, and is said by who catches it.
+    Errors are passed on and not logged here.
     """
     log, start, over = logging.getLogger("tamis.progress"), time.monotonic(), threading.Event()
     said = at_once
@@ -89,7 +89,7 @@ def told(doing: str, done: str, *, at_once: bool = True) -> Iterator[None]:
 
 
 def load_packages(*names: str) -> None:
-    """Import packages, or modules of them, that take long to import, and say so; nothing is said of imported ones.
+    """Import packages or modules that take long to import, and log this unless they are imported already.
 
     Raises:
         ImportError: when one is not installed.
@@ -102,11 +102,11 @@ def load_packages(*names: str) -> None:
 
 
 class Progress:
-    """Counts finished units of work and says how far it is.
+    """Counts finished units of work and shows the progress.
 
-    Use it as a context manager and call `advance`; where nothing advances, it says every half minute that it still goes
-    on. `total` may be None when it is not known; `done` counts what an earlier run had finished: it is shown and does
-    not enter the rate.
+    Use it as a context manager and call `advance`. If there is no progress for 30 seconds, a line says that the work
+    continues. `total` is None if unknown. `done` units were finished by an earlier run: they are shown, but do not
+    count for the rate.
     """
 
     def __init__(self, title: str, total: int | None, *, unit: str = "samples", done: int = 0) -> None:
@@ -119,13 +119,13 @@ class Progress:
         self._start = now = time.monotonic()
         self._next_line = now + _FIRST_LINE_SECONDS
         self._last_line, self._over = now, threading.Event()
-        self._marks = deque([(now, 0)])  # when so many units had been finished well
+        self._marks = deque([(now, 0)])  # times, with the units finished without failure by then
         self._well = 0
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            # Its own rate and time left count failures, which are quick.
+            # tqdm's own rate and remaining time would include failures, which are quick.
             form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
             form = form if self._total is not None else "{desc}: {n_fmt}{unit} [{elapsed}{postfix}]"
             self._bar = tqdm(
@@ -136,15 +136,15 @@ class Progress:
         return self
 
     def _remind(self) -> None:
-        """Speak where nothing has been said for long, as while the first block of many samples is computed."""
+        """Log a line if there was none for long, as during a first large block."""
         while not self._over.wait(max(0.0, self._last_line + _REMINDER_SECONDS - time.monotonic())):
             if time.monotonic() - self._last_line >= _REMINDER_SECONDS:
                 self._say(*self._marks[0])
 
     def advance(self, count: int = 1, note: str = "", *, failed: int = 0) -> None:
-        """Say that `count` more units are finished; `note` is shown beside them, as in "350 tokens/s".
+        """Count `count` more finished units. `note` is shown next to them, as in "350 tokens/s".
 
-        `failed` of them count as done, but not in the rate and the time that is left: failing is quick.
+        `failed` of them count as done, but not for the rate and the remaining time, because failures are quick.
         """
         self._done += count
         self._well += count - failed
@@ -158,12 +158,12 @@ class Progress:
             rate, left = self._rate_and_left(*self._marks[0])
             self._bar.set_postfix_str(f"{rate:.1f}/s{left}{', ' if self._note else ''}{self._note}", refresh=False)
             self._bar.update(count)
-        elif now >= self._next_line and self._done != self._total:  # the end is said at the end
+        elif now >= self._next_line and self._done != self._total:  # the last line is logged on exit
             self._next_line = now + _LINE_EVERY_SECONDS
             self._say(*self._marks[0])
 
     def _rate_and_left(self, since: float, before: int) -> tuple[float, str]:
-        """The rate since the time `since`, when `before` units had been finished well, and the time left in words."""
+        """The rate since the time `since`, when `before` units had been finished, and the remaining time as text."""
         seconds = time.monotonic() - since
         rate = (self._well - before) / seconds if seconds > 0 else 0.0
         if self._total is None or rate <= 0 or self._done >= self._total:
@@ -171,7 +171,7 @@ class Progress:
         return rate, f", {_duration((self._total - self._done) / rate)} left"
 
     def _say(self, since: float, before: int) -> None:
-        """One line; the rate is that since the time `since`, when `before` units had been finished well."""
+        """Log one line with the rate since the time `since`, when `before` units had been finished."""
         self._last_line = time.monotonic()
         rate, left = self._rate_and_left(since, before)
         note = f", {self._note}" if self._note else ""
@@ -189,7 +189,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif kind is None:
-            self._say(self._start, 0)  # all of it
+            self._say(self._start, 0)  # the rate of the whole work
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Rank correlations and correlation ratios, plain and with the length held fixed."""
+"""Rank correlations and correlation ratios, plain and partial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTHING = 1e-12
 
 
 def ranked(values: NDArray[Any]) -> _Floats:
-    """Ranks of `values` (n,), ties at their mean rank, brought to mean 0 and variance 1; all NaN for a constant."""
+    """Ranks of `values` (n,), ties at their mean rank, scaled to mean 0 and variance 1; NaN if all are equal."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     means = np.cumsum(counts) - counts / 2
     means -= (means * counts).sum() / max(len(values), 1)
@@ -22,27 +22,24 @@ def ranked(values: NDArray[Any]) -> _Floats:
 
 
 def correlation(x: _Floats, y: _Floats) -> float:
-    """Spearman's correlation of two results of `ranked`; NaN where one is constant."""
+    """Spearman's rank correlation of two results of `ranked`; NaN if one is constant."""
     return float(x @ y / len(x)) if len(x) else float("nan")
 
 
 def partial_correlation(x: _Floats, y: _Floats, given: _Floats) -> float:
-    """Rank correlation of x and y with `given` held fixed; NaN where it is not defined."""
+    """Partial rank correlation of x and y, controlling for `given`; NaN where it is not defined."""
     xy, xz, yz = correlation(x, y), correlation(x, given), correlation(y, given)
     left = (1 - xz**2) * (1 - yz**2)
     return float((xy - xz * yz) / np.sqrt(left)) if left > _NOTHING else float("nan")
 
 
 def correlation_ratio(x: _Floats, codes: NDArray[np.integer[Any]]) -> float:
-    """Eta of ranks x (n,) with groups `codes` (n,) 0..: square root of the share of variance between the groups."""
+    """Correlation ratio (eta) of ranks x (n,) and group numbers `codes` (n,): the root of the variance share."""
     return float(np.sqrt(_between(x, x, codes) / len(x))) if len(x) else float("nan")
 
 
 def partial_ratio(x: _Floats, codes: NDArray[np.integer[Any]], given: _Floats) -> float:
-    """Eta of ranks x with groups, with ranks `given` held fixed: what groups explain of what `given` leaves (ANCOVA).
-
-    NaN where it is not defined.
-    """
+    """Partial correlation ratio of ranks x and groups, controlling for ranks `given` (ANCOVA); NaN if undefined."""
     n = len(x)
     left = n * (1 - correlation(x, given) ** 2)
     within_x, within_z = n - _between(x, x, codes), n - _between(given, given, codes)
@@ -52,7 +49,7 @@ def partial_ratio(x: _Floats, codes: NDArray[np.integer[Any]], given: _Floats) -
 
 
 def ratio_by_chance(n: int, groups: int) -> float:
-    """Eta that groups drawn by lot would have: the mean of its square is (groups - 1) / (n - 1)."""
+    """The correlation ratio expected of random groups: its mean square is (groups - 1) / (n - 1)."""
     return float(np.sqrt((groups - 1) / (n - 1))) if n > 1 else float("nan")
 
 

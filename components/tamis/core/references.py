@@ -1,7 +1,7 @@
-"""What settings refer to beyond themselves: models, data, folders to write to, files that ship with Tamis.
+"""Settings that refer to something else: models, data, folders to write to, files that ship with Tamis.
 
-A setting that holds one has a type of this module. `walk` finds them with their values, for whoever has to look at
-them before a run: checks, pods that must reach them, steps whose results depend on them.
+Such a setting has a type from this module. `walk` finds these settings and their values for `doctor`, for the check
+that pods can reach them, and for the keys of steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tamis.core.storage import fingerprint, is_remote
 
-MOUNTED = "/cache/"  # the only local paths that pods share with others: claims are mounted below
+MOUNTED = "/cache/"  # volumes are mounted below it; these are the only local paths that pods share
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _OF_THE_HUB = ("model", "tokenizer", "dataset")
 
@@ -29,13 +29,13 @@ class Reference:
     """Marks a setting whose text refers to something outside the settings.
 
     Attributes:
-        to: "model", "tokenizer", "dataset": a name on the hub, or a folder of this machine; "data": files that are
-            read, local or in object storage; "folder": a folder of this machine that is read; "store": a folder or
-            prefix that is written; "work": a folder of this machine that is written; "shipped": a name of a file that
-            ships with Tamis, or a path of the user's own.
-        read: of a shipped or own file: reads it as the stage will and returns in a few words what it holds. It takes
-            the settings that hold the field, and raises a `TamisError` for a file that is missing or wrong.
-        trained: of a model: it is trained, which takes more memory than to load it.
+        to: "model", "tokenizer", "dataset": a name on the hub, or a local folder; "data": files to read, local or in
+            object storage; "folder": a local folder to read; "store": a local folder or a prefix in object storage to
+            write to; "work": a local folder to write to; "shipped": the name of a file that ships with Tamis, or the
+            path of the user's own file.
+        read: for "shipped": reads the file as the stage will and returns a short description of its content. It takes
+            the settings that have the field, and raises a `TamisError` for a file that is missing or wrong.
+        trained: for "model": the model is trained, which takes more memory than loading it.
     """
 
     to: To
@@ -55,13 +55,13 @@ WorkFolder = Annotated[Path, Reference("work")]
 
 @dataclass(frozen=True)
 class Setting:
-    """One plain value of settings.
+    """One plain value in settings.
 
     Attributes:
-        where: its dotted place, as in "raters.llama.backend.model"; items of a list go by their name or number.
+        where: its dotted name, as in "raters.llama.backend.model"; list items are named by their name or number.
         value: text, number, mapping of plain values, None.
         reference: what it refers to; None for plain values.
-        owner: the settings that hold it.
+        owner: the settings that have it.
     """
 
     where: str
@@ -71,7 +71,7 @@ class Setting:
 
 
 def walk(settings: BaseModel, where: str = "") -> Iterator[Setting]:
-    """Every plain value of `settings`, in the order of the fields; `where` is the place of the settings themselves."""
+    """Every plain value in `settings`, in the order of the fields; `where` is the dotted name of the settings."""
     marks = references_of(type(settings))
     for name in type(settings).model_fields:
         place = f"{where}.{name}" if where else name
@@ -93,10 +93,10 @@ def _within(value: object, where: str, reference: Reference | None, owner: BaseM
 
 @functools.cache
 def references_of(model: type[BaseModel]) -> Mapping[str, Reference]:
-    """The fields of `model` that refer to something, those inside of other models not among them.
+    """The fields of `model` that refer to something, without those of nested models.
 
     Raises:
-        TypeError: when the type of a field says two different things.
+        TypeError: when a field has two different references.
     """
     found: dict[str, Reference] = {}
     for name, field in model.model_fields.items():
@@ -109,16 +109,16 @@ def references_of(model: type[BaseModel]) -> Mapping[str, Reference]:
 
 
 def _inside(annotation: Any) -> Iterator[Any]:
-    """What `Annotated` says anywhere within an annotation."""
+    """The metadata of every `Annotated` within an annotation."""
     yield from getattr(annotation, "__metadata__", ())
     for inner in get_args(annotation):
         yield from _inside(inner)
 
 
 def folders_in(settings: BaseModel, *kinds: To) -> dict[str, str]:
-    """Fingerprints of the folders of this machine to which settings of these kinds refer, by their dotted places.
+    """Fingerprints of the local folders to which settings of these kinds refer, by dotted name.
 
-    For the key of a step; of a name on the hub the settings themselves tell all that is known.
+    They are part of a step's key. For a name on the hub, the settings alone are in the key.
     """
     return {
         field.where: fingerprint(str(field.value))
@@ -128,11 +128,11 @@ def folders_in(settings: BaseModel, *kinds: To) -> dict[str, str]:
 
 
 def reaches_pods(reference: Reference, value: str) -> bool:
-    """Whether pods on a cluster can use what a setting refers to, as far as its text tells."""
+    """Whether pods on a cluster can use what a setting refers to, judging by its text."""
     if reference.to == "work" or value.startswith(MOUNTED):
         return True
     if reference.to in ("data", "store"):
         return is_remote(value)
-    if reference.to in _OF_THE_HUB:  # a folder of this machine counts before the hub when its name could be either
+    if reference.to in _OF_THE_HUB:  # if the name could be either, a local folder takes precedence over the hub
         return _HUB_NAME.fullmatch(value) is not None and not Path(value).is_dir()
     return reference.to == "shipped" and "/" not in value and not value.endswith((".yaml", ".yml", ".json"))

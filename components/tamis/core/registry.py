@@ -1,4 +1,4 @@
-"""Kinds of things that are found instead of listed: modules of a folder, and entry points of other packages."""
+"""Registries: objects that are found, not listed, in the modules of a package and by entry points."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 class Registry(Mapping[str, T], Generic[T]):
     """All objects of one kind by name: those of Tamis, and those that installed packages add.
 
-    Nothing is imported before somebody looks something up; from then on the content does not change.
+    Nothing is imported before the first look-up. After that the content does not change.
 
     Args:
-        package: a package of Tamis; each of its modules that has `attribute` adds one.
-        attribute: what the object is called in its module, as in "STRATEGY".
-        group: entry points of this group, as in "tamis.strategies", name further ones as "module:attribute".
-        kind: class of the objects, or base class where the objects are classes themselves.
-        name_of: an object's name.
-        first: the name that comes first; all others follow in the order of their names.
+        package: a package of Tamis; each of its modules that has `attribute` adds an object.
+        attribute: the object's name in its module, as in "STRATEGY".
+        group: entry points of this group, as in "tamis.strategies", add objects as "module:attribute".
+        kind: class of the objects, or their base class if the objects are classes.
+        name_of: returns an object's name.
+        first: the name that comes first; the others follow in alphabetical order.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Registry(Mapping[str, T], Generic[T]):
             is_one = issubclass(one, self._kind) if isinstance(one, type) else isinstance(one, self._kind)
             if not is_one:
                 raise RegistryError(
-                    f"{place} is no {self._kind.__name__}",
+                    f"{place} is not a {self._kind.__name__}",
                     allowed=f"entry points of the group {self._group} that name a {self._kind.__name__}",
                     action="correct the package's entry point, or uninstall the package",
                 )
@@ -83,9 +83,9 @@ class Registry(Mapping[str, T], Generic[T]):
         return {name: found[name] for name in sorted(found, key=lambda name: (name != self._first, name))}
 
     def origin(self, name: str) -> dict[str, str]:
-        """What a step's key must hold beside its settings: the package that adds the object, with its version.
+        """What a step's key must contain besides its settings: the package that adds the object, with its version.
 
-        Nothing for an object of Tamis, for which a stage's revision stands.
+        It is empty for an object of Tamis, whose changes raise the stage's output revision.
         """
         return {f"{self._group}: {name}": origin} if name in self and (origin := self._origins[name]) else {}
 
@@ -97,13 +97,13 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def added(group: str) -> Iterator[tuple[str, Any, str]]:
-    """What installed packages add by entry points of `group`.
+    """The objects that installed packages add with entry points of `group`.
 
     Yields:
-        Where it comes from, in words; the object that the entry point names; the package and its version.
+        A description of the entry point, the object that it names, and the package with its version.
 
     Raises:
-        RegistryError: when one cannot be loaded.
+        RegistryError: when an entry point cannot be loaded.
     """
     for point in sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value)):
         package, version = (point.dist.name, point.dist.version) if point.dist else ("a package", "unknown")
@@ -119,16 +119,16 @@ def added(group: str) -> Iterator[tuple[str, Any, str]]:
 
 
 def yaml_files(folder: Path, group: str) -> dict[str, Path]:
-    """The YAML files of a kind by name: those in `folder`, and those beside the packages that `group` names.
+    """YAML files by name: those in `folder`, and those in the packages that entry points of `group` name.
 
     Raises:
-        RegistryError: when an entry point cannot be loaded or names no module, or two files have one name.
+        RegistryError: when an entry point cannot be loaded or does not name a module, or two files have the same name.
     """
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     for place, module, _ in added(group):
         if not isinstance(module, ModuleType):
             raise RegistryError(
-                f"{place} is no module",
+                f"{place} is not a module",
                 allowed=f"entry points of the group {group} that name a package with YAML files",
                 action="correct the package's entry point, or uninstall the package",
             )
@@ -137,11 +137,11 @@ def yaml_files(folder: Path, group: str) -> dict[str, Path]:
         for path in sorted(path for one in folders for path in Path(one).glob("*.yaml")):
             if files.setdefault(path.stem, path) != path:
                 raise RegistryError(
-                    f"{place} has a file {path.name}, and so has {files[path.stem].parent}", action="rename the file"
+                    f"{place} and {files[path.stem].parent} both have a file {path.name}", action="rename one of them"
                 )
     return files
 
 
 def one_of(*kinds: type[Any]) -> Any:
-    """The annotation of a setting that is one of several classes of settings, which its `kind` tells apart."""
+    """The annotation of a setting that is one of several classes of settings, distinguished by their `kind`."""
     return Annotated[reduce(or_, kinds), Field(discriminator="kind")]

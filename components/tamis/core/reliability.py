@@ -1,4 +1,4 @@
-"""Whether confidences are true: of the scores said to be right with 80 %, are 80 % right?"""
+"""Calibration of confidences: of the scores with a confidence of 80 %, are 80 % right?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Z = 1.959963984540054  # of the normal distribution, at 97.5 %
+Z = 1.959963984540054  # the normal distribution's quantile of 97.5 %
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Samples of a confidence from `start` to `end`: its mean `said`, the share `right`, the share's interval."""
+    """Samples with a confidence from `start` to `end`: its mean `said`, the share `right` and that share's interval."""
 
     start: float
     end: float
@@ -27,11 +27,11 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Whether confidences are true.
+    """How well confidences are calibrated.
 
     Attributes:
-        bins: those that hold a sample, by confidence.
-        error: expected calibration error, the mean over samples of |said - right| of their bins (Naeini, Cooper,
+        bins: the bins that have a sample, by confidence.
+        error: expected calibration error, the mean over samples of |said - right| of their bin (Naeini, Cooper,
             Hauskrecht, AAAI 2015).
     """
 
@@ -40,7 +40,7 @@ class Reliability:
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Reliability | None:
-        """What `as_json` wrote; None where that is nothing."""
+        """Read what `as_json` wrote; None if there is nothing to read."""
         try:
             bins = tuple(Bin(**entry) for entry in found["bins"])
             error = found["expected_calibration_error"]
@@ -54,7 +54,7 @@ class Reliability:
 
     @property
     def count(self) -> int:
-        """Samples in all bins."""
+        """Number of samples in all bins."""
         return sum(each.count for each in self.bins)
 
     @property
@@ -64,18 +64,18 @@ class Reliability:
 
     @property
     def right(self) -> float:
-        """Share of all samples that is right."""
+        """Share of all samples whose score is right."""
         return sum(each.count * each.right for each in self.bins) / self.count
 
     @property
     def chance(self) -> float:
-        """About what `error` would be if every confidence were true: shares of few samples are off by chance."""
+        """Approximate `error` of perfectly calibrated confidences, because shares of few samples vary by chance."""
         spread = sum((each.count * each.said * (1 - each.said)) ** 0.5 for each in self.bins)
         return float((2 / np.pi) ** 0.5 * spread / self.count)
 
     @property
     def shows(self) -> bool:
-        """Whether mean confidence and share right differ by more than two standard errors."""
+        """Whether the mean confidence and the share `right` differ by more than two standard errors."""
         spread = sum(each.count * each.said * (1 - each.said) for each in self.bins) ** 0.5
         return bool(abs(self.said - self.right) * self.count > 2 * spread)
 
@@ -87,12 +87,12 @@ def reliability(
     weights: NDArray[np.floating[Any]] | None = None,
     bins: int = 10,
 ) -> Reliability | None:
-    """Mean confidence and share right in bins of confidence.
+    """Mean confidence and share of right scores in bins of confidence.
 
     Args:
         confidence: (m,) probability 0..1 that a score is right; NaN is left out.
-        right: (m,) whether it was.
-        weights: (m,) 1 / the probability with which each was drawn; None: all alike.
+        right: (m,) whether the score is right.
+        weights: (m,) 1 / the probability with which each sample was drawn; None for equal weights.
         bins: number of bins of equal width from 0 to 1.
 
     Returns:
@@ -121,7 +121,7 @@ def effective(weights: NDArray[np.floating[Any]]) -> float:
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Interval of 95 % of a share seen in `n` > 0 samples (Wilson, 1927); good for few samples, and at 0 and 1."""
+    """95 % interval of a share observed in `n` > 0 samples (Wilson, 1927); valid for few samples, and near 0 and 1."""
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)

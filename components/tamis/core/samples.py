@@ -1,4 +1,4 @@
-"""A sample: one conversation. Its identity, its checks and its text forms."""
+"""A sample is one conversation: its id, its checks and its forms as text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TypedDict
 
 ROLES = ("system", "user", "assistant")
 
-# The fields of each schema by their usual names. "system" has none: it is read where `fields` names it.
+# The fields of each schema, with their default names. "system" has none: it is read only if `fields` names it.
 FIELDS: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "role", "content", "system"),
     "conversations": ("conversations", "from", "value", "system"),
     "instruction": ("instruction", "input", "output", "system"),
     "prompt_completion": ("prompt", "completion", "system"),
 }
-FIELDS_OF_A_MESSAGE = {"role", "content", "from", "value"}  # of them, those that lie inside messages
+FIELDS_OF_A_MESSAGE = {"role", "content", "from", "value"}  # fields inside messages
 
 
 class Message(TypedDict):
@@ -27,19 +27,19 @@ class Message(TypedDict):
 
 
 def sample_id(messages: Sequence[Message]) -> str:
-    """Identity of a sample: 128-bit BLAKE2b hash of its canonical messages, as 32 hex digits.
+    """The id of a sample: the 128-bit BLAKE2b hash of its canonical messages, as 32 hex digits.
 
-    Equal conversations have equal ids in every pool, so ratings and embeddings are shared between pools.
+    Equal conversations have equal ids in every pool, so pools can share ratings and embeddings.
     """
     canonical = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def fault_of(messages: Any) -> str | None:
-    """Why `messages` is no usable sample, or None when it is one.
+    """Why `messages` cannot be used as a sample, or None if it can.
 
-    A sample is a non-empty list of {role, content} with known roles and text content, at least one user and one
-    assistant message, no message of white space only, and text that is valid Unicode.
+    A sample is a non-empty list of {role, content} with known roles and text that is valid Unicode. It has at least
+    one user and one assistant message, and no message of white space only.
     """
     if not isinstance(messages, list) or not messages:
         return "no messages"
@@ -73,5 +73,5 @@ def instruction_of(messages: Sequence[Message]) -> str:
 
 
 def response_of(messages: Sequence[Message]) -> str:
-    """All assistant messages, joined by line breaks: what the sample teaches."""
+    """All assistant messages, joined by line breaks: what a model learns from the sample."""
     return "\n".join(message["content"] for message in messages if message["role"] == "assistant")

@@ -1,4 +1,4 @@
-"""Scales that ratings and grades are on, and the one that Tamis keeps them on: 1 to 10."""
+"""Scales of ratings and grades, and their mapping to 1..10, the scale that Tamis uses."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 1, 10
-_MANY = 30  # scores, of which some should be high
-_SMALL_SCALES = ((5, 5), (7, _MANY))  # a top that other scales have, and how many scores within it make one ask
-_MOST_NAMED = 11  # scores of a scale that are named one by one
-_DIGITS = 9  # of a stretched score that count
-_NOISE = 1e-4  # of a step: further off is no noise
-_CLASSES = 5  # the top of the paper's scale from 0
+_MANY = 30  # scores among which some high ones are expected
+_SMALL_SCALES = ((5, 5), (7, _MANY))  # highest scores of common scales, and how many scores make them suspicious
+_MOST_NAMED = 11  # largest number of scores that a text lists one by one
+_DIGITS = 9  # significant digits of a mapped score
+_NOISE = 1e-4  # share of a step; a larger difference is not floating-point noise
+_CLASSES = 5  # the highest class on the paper's scale from 0
 Numbers = TypeVar("Numbers", float, "NDArray[np.float64]")
 
 
 class Scale(Settings):
-    """The scale that scores are on. It is stretched to 1..10 by a straight line."""
+    """The scale of scores. It is mapped linearly to 1..10."""
 
-    lowest: float = Field(float(LOWEST), description="the worst score that can be given")
-    highest: float = Field(float(HIGHEST), description="the best score that can be given")
+    lowest: float = Field(float(LOWEST), description="the worst possible score")
+    highest: float = Field(float(HIGHEST), description="the best possible score")
     step: float | None = Field(
         None,
         gt=0,
-        description="distance between two scores that can be given, 0.1 say; not given: nothing is said of it",
+        description="difference between adjacent possible scores, such as 0.1; null: unknown",
     )
 
     @model_validator(mode="after")
@@ -41,17 +41,17 @@ class Scale(Settings):
         if self.highest <= self.lowest:
             raise ValueError(f"highest ({self.highest:g}) must be above lowest ({self.lowest:g})")
         if self.step is not None and (_exact(self.highest) - _exact(self.lowest)) % _exact(self.step):
-            raise ValueError(f"steps of {self.step:g} from {self.lowest:g} do not lead to {self.highest:g}")
+            raise ValueError(f"steps of {self.step:g} from {self.lowest:g} do not reach {self.highest:g}")
         return self
 
     @property
     def decimals(self) -> int:
-        """Digits behind the point that its scores are written with, as far as ends and step show."""
+        """Number of decimals of its scores, judging by the ends and the step."""
         numbers = [_exact(number) for number in (self.lowest, self.highest, self.step) if number is not None]
         return max(max(0, -int(number.normalize().as_tuple().exponent)) for number in numbers)
 
     def as_meant(self, value: float) -> float:
-        """`value`, or the score of the scale that it is but for the noise of floating point: 0.2 in 32 bits is 0.2."""
+        """`value` without floating-point noise: the nearest score of the scale if it is close enough."""
         if self.step is None:
             return value
         steps = (value - self.lowest) / self.step
@@ -60,14 +60,14 @@ class Scale(Settings):
         return float(_exact(self.lowest) + round(steps) * _exact(self.step))
 
     def has(self, value: float) -> bool:
-        """Whether a score can be given on it: between its ends, and a whole number of steps from them."""
+        """Whether the scale has this score: between its ends, and a whole number of steps from them."""
         value = self.as_meant(value)
         if not self.lowest <= value <= self.highest:
             return False
         return self.step is None or not (_exact(value) - _exact(self.lowest)) % _exact(self.step)
 
     def ratings(self) -> tuple[int, ...]:
-        """The ratings of 1..10 that its scores come to; all of them, where nothing is said of its steps."""
+        """The ratings 1..10 to which its scores are mapped; all of them if the step is unknown."""
         if self.step is None:
             return tuple(range(LOWEST, HIGHEST + 1))
         steps = int((_exact(self.highest) - _exact(self.lowest)) / _exact(self.step))
@@ -75,18 +75,18 @@ class Scale(Settings):
         return tuple(sorted({self.rating(score) for score in scores}))
 
     def in_steps_of(self, step: float) -> Scale:
-        """The same scale with this step, where none is set and it leads from end to end."""
+        """The same scale with this step, if it has no step yet and the step fits between its ends."""
         if self.step is not None or (_exact(self.highest) - _exact(self.lowest)) % _exact(step):
             return self
         return Scale(lowest=self.lowest, highest=self.highest, step=step)
 
     def rating(self, value: float) -> int:
-        """The rating of 1..10 that a score comes to: stretched, and rounded half up."""
-        # What is half but for the last digits of floating point is half.
+        """The rating 1..10 to which a score is mapped, rounded half up."""
+        # The inner rounding makes values such as 4.499999999999 count as a half.
         return math.floor(round(self.stretched(float(value)), _DIGITS) + 0.5)
 
     def stretched(self, values: Numbers) -> Numbers:
-        """Scores on this scale, brought to 1..10."""
+        """Scores on this scale, mapped to 1..10 without rounding."""
         return LOWEST + (values - self.lowest) * (HIGHEST - LOWEST) / (self.highest - self.lowest)
 
     def __str__(self) -> str:
@@ -94,12 +94,12 @@ class Scale(Settings):
 
 
 def _exact(number: float) -> Decimal:
-    """The number as it is written: 0.1 is a tenth."""
+    """The number as it is written: 0.1 is exactly a tenth."""
     return Decimal(repr(float(number)))
 
 
 def scale_of(text: str) -> Scale | None:
-    """The scale whose text this is; None where it is none."""
+    """The scale with this text, as `str` gives it; None if the text is not that of a scale."""
     ends, _, step = text.partition(" by ")
     lowest, _, highest = ends.partition(" to ")
     try:
@@ -109,15 +109,16 @@ def scale_of(text: str) -> Scale | None:
 
 
 def classes_in_words(scale: Scale, possible: Sequence[int] | None, lowest: int, highest: int) -> str:
-    """Which scores of a scale come to which score class, as in "1 and 2 are class 0, 5 is class 5".
+    """Which scores of a scale are in which score class, as in "1 and 2 are class 0, 5 is class 5".
 
-    All scores are named where they are few, else the ends of the scale. Classes that none comes to are named last.
+    The text lists all scores if there are few, otherwise only the ends of the scale. Classes without a score are named
+    last.
 
     Args:
-        scale: on which the scores were given.
-        possible: the ratings of 1..10 that they can come to; None where that is not known.
+        scale: the scale of the scores.
+        possible: the ratings 1..10 to which they can be mapped; None if unknown.
         lowest: ratings up to this are class 0.
-        highest: ratings from this on are the top class.
+        highest: ratings from this on are in the highest class.
     """
 
     def class_of(rating: int) -> int:
@@ -148,12 +149,12 @@ def _and(words: Sequence[str]) -> str:
 
 
 def seem_on_another(lowest: float, highest: float, number: int) -> bool:
-    """Whether scores seem to be on another scale than 1 to 10, which nobody declared.
+    """Whether scores seem to be on a scale other than 1 to 10, if no scale is declared.
 
     Args:
-        lowest: of the scores.
-        highest: of the scores.
-        number: of scores.
+        lowest: the lowest score.
+        highest: the highest score.
+        number: number of scores.
     """
     if lowest < 0 or not number:
         return False
@@ -162,5 +163,5 @@ def seem_on_another(lowest: float, highest: float, number: int) -> bool:
 
 
 def in_lower_half(highest: float, number: int, scale: Scale) -> bool:
-    """Whether `number` scores, none above `highest`, are so many that one in the upper half of `scale` is missed."""
+    """Whether all of `number` scores are in the lower half of `scale` although there are many; `highest` is the top."""
     return number >= _MANY and highest < (scale.lowest + scale.highest) / 2

@@ -1,11 +1,10 @@
-"""Secrets, and how they are kept out of every text that leaves the process: logs, errors, manifests, stored answers.
+"""Secrets, and their masking in every text that leaves the process: logs, errors, manifests, stored answers.
 
-What is known as a secret is replaced wherever it stands: values of environment variables whose names say so or that
-settings name (`api_key_env`), and what settings hold in addresses and in free fields such as `extra`. `Settings` makes
-them known as they are read. In words for people, what only looks like a secret is replaced as well; data, as samples
-and answers, is left alone by that.
+Known secrets are replaced everywhere: the values of environment variables with names such as `…_KEY` or that settings
+name (`api_key_env`), and secrets in addresses and in free fields such as `extra`. `Settings` registers them when it is
+read. Texts for people are also masked where something only looks like a secret; samples and answers are not.
 
-Values shorter than `SHORTEST` characters are no secrets: masking "none" would spoil every text.
+Values shorter than `SHORTEST` characters are not secrets: masking "none" would damage every text.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _BY_PREFIX = re.compile(
     r"sk-(?=[A-Za-z_\-]*[0-9])[A-Za-z0-9_\-]{8,}|(?:hf_|gsk_|ghp_|xai-|nvapi-|AIza)[A-Za-z0-9_\-]{24,}"
 )
-_FREE = ("extra", "engine")  # settings that hold whatever a service or an engine takes
+_FREE = ("extra", "engine")  # settings with arbitrary fields for a service or an engine
 _NAMED = re.compile(rf"(?:^|[-_.]){_KEY_WORDS}(?:[-_.]|$)", re.IGNORECASE)
 _CHUNKS = re.compile(r"[-_.~]")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-# What only looks like a secret, in words for people: the first group stays.
+# Patterns of what looks like a secret, for texts for people. The first group is kept.
 _LOOKS = (
     re.compile(r"(://)[^/\s@'\"?#]+(?=@)"),
     re.compile(rf"([?&](?:[A-Za-z0-9_\-]*[_\-])?{_KEY_WORDS}=)[^&\s'\"#]+", re.IGNORECASE),
@@ -46,7 +45,7 @@ _LOOKS = (
 
 
 class _Known:
-    """All secrets of this process, and what finds them in a text."""
+    """All known secrets of this process, and the pattern that finds them in a text."""
 
     def __init__(self) -> None:
         self._lock, self._values = threading.Lock(), set[str]()
@@ -64,12 +63,12 @@ class _Known:
 
 
 def know(*values: str) -> None:
-    """Make secrets known: they are masked from now on."""
+    """Register secrets. They are masked from now on."""
     _known.add(iter(values))
 
 
 def know_setting(name: str, value: Any) -> None:
-    """Make known what the setting `name` holds or names: a variable's value, parts of an address, free fields."""
+    """Register the secrets of a setting: the value of a named variable, parts of an address, free fields."""
     if isinstance(value, str) and name.endswith("_env"):
         key = os.environ.get(value, "").strip()
         _known.add(iter([*([] if key.isalpha() else [key]), *([value] if _drawn(value) else [])]))
@@ -80,12 +79,12 @@ def know_setting(name: str, value: Any) -> None:
 
 
 def masked(text: str) -> str:
-    """`text` without the secrets that are known."""
+    """`text` with known secrets masked."""
     return text if _known.pattern is None else _known.pattern.sub(MASK, text)
 
 
 def masked_values(value: Any) -> Any:
-    """A JSON-like value whose texts are without the secrets that are known."""
+    """A JSON-like value with known secrets masked in all its texts."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, Mapping):
@@ -94,7 +93,7 @@ def masked_values(value: Any) -> Any:
 
 
 def shown(text: str) -> str:
-    """Words for people, a log or an error, without secrets and without what looks like some."""
+    """A text for people, such as a log line or an error, with secrets masked and what looks like secrets."""
     text = masked(text)
     for pattern in _LOOKS:
         text = pattern.sub(rf"\g<1>{MASK}", text)
@@ -102,19 +101,19 @@ def shown(text: str) -> str:
 
 
 def shown_input(name: str, value: Any) -> str:
-    """A wrong value of the setting `name`, as an error shows it."""
+    """A wrong value of the setting `name`, as an error may show it."""
     if isinstance(value, str) and (_is_key_name(name) or name.endswith("_env")) and _drawn(value):
         return repr(MASK)
     return shown(repr(_without_fields(value)))
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a word, as a part of an address, is rather a secret than a name."""
+    """Whether a word, such as a part of an address, is more likely a secret than a name."""
     return _drawn(text) or (len(text) >= 12 and _NAMED.search(text) is not None)
 
 
 def _drawn(text: str) -> bool:
-    """Whether a word looks as if it were drawn at random, as keys are."""
+    """Whether a word looks random, as keys do."""
     if _BY_PREFIX.fullmatch(text) or _UUID.fullmatch(text):
         return True
     longest = max(_CHUNKS.split(text), key=len)
@@ -123,26 +122,26 @@ def _drawn(text: str) -> bool:
 
 
 class Formatter(logging.Formatter):
-    """A log's lines, tracebacks included, without secrets."""
+    """Formats log lines with secrets masked, also in tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """The log line of a record."""
         return shown(super().format(record))
 
 
 def mask_tracebacks() -> None:
-    """Have errors that nobody catches told without secrets."""
+    """Mask secrets in the tracebacks of uncaught errors."""
 
-    def tell(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    def write(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
             return
         sys.stderr.write(shown("".join(traceback.format_exception(kind, error, trace))))
 
-    sys.excepthook = tell
-    threading.excepthook = lambda told: (
-        None if told.exc_type is SystemExit or told.exc_value is None
-        else tell(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.excepthook = write
+    threading.excepthook = lambda args: (
+        None if args.exc_type is SystemExit or args.exc_value is None
+        else write(args.exc_type, args.exc_value, args.exc_traceback)
     )  # fmt: skip
 
 
@@ -152,7 +151,7 @@ def _is_key_name(name: str) -> bool:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """How a secret may be written: as it is, in JSON, in an address, in HTML, in Base64."""
+    """The forms in which a secret may appear: plain, in JSON, in an address, in HTML, in Base64."""
     yield value
     yield json.dumps(value)[1:-1]
     yield quote(value, safe="")
@@ -189,7 +188,7 @@ def _of_address(address: str) -> Iterator[str]:
 
 
 def _of_fields(fields: Mapping[Any, Any], inside: bool = False) -> Iterator[str]:
-    """Secrets among free fields: texts below a name such as "api_key" or "Authorization"; addresses anywhere."""
+    """Secrets in free fields: texts under names such as "api_key" or "Authorization", and addresses anywhere."""
     for name, value in fields.items():
         key = inside or _is_key_name(str(name))
         for each in value if isinstance(value, list | tuple) else [value]:
@@ -203,7 +202,7 @@ def _of_fields(fields: Mapping[Any, Any], inside: bool = False) -> Iterator[str]
 
 
 def _without_fields(value: Any, key: bool = False) -> Any:
-    """A value of which texts below names such as "api_key" are masked."""
+    """A value with the texts under names such as "api_key" masked."""
     if isinstance(value, Mapping):
         return {name: _without_fields(inner, key or _is_key_name(str(name))) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Settings: YAML in, validated pydantic models out, errors that teach."""
+"""Settings: from YAML to validated pydantic models, with errors that say what is allowed."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 _LIMIT = "limit"
 MoneyLimit: TypeAlias = Annotated[float | None, _LIMIT]
-"""A setting that may end a step early and changes nothing of its result: it is no part of the step's key."""
+"""A setting that may stop a step early but does not change its result. It is not part of the step's key."""
 Pace: TypeAlias = Annotated[bool, _LIMIT]
-"""A setting of how soon a step may ask for all answers, which changes nothing of its result: no part of the key."""
-_NULL = "<null>"  # in a parameter of a pipeline, for which kfp knows no null
-# Of pydantic's own words, those that only a programmer understands.
-_SECTION = "a section is wanted, as in {setting: value}"
-_WORDS = {"list_type": "a list is wanted, as in [first, second]", "dict_type": _SECTION, "model_type": _SECTION}
+"""A setting for how soon a step requests its answers, which does not change its result. It is not part of the key."""
+_NULL = "<null>"  # stands for null in a pipeline's parameters, because kfp has no null
+# Replacements for messages of pydantic that only programmers understand.
+_SECTION = "it must be a section, as in {setting: value}"
+_MESSAGES = {"list_type": "it must be a list, as in [first, second]", "dict_type": _SECTION, "model_type": _SECTION}
 _PATTERNS = {
-    r"^[a-z0-9][a-z0-9._-]*$": "lower case letters, digits, '.', '_' and '-' are allowed, the first a letter or digit",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-' are allowed, the first a letter or digit",
+    r"^[a-z0-9][a-z0-9._-]*$": "allowed: lower case letters, digits, '.', '_', '-'; a letter or digit first",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "allowed: letters, digits, '.', '_', '-'; a letter or digit first",
 }
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen; an unknown field, infinity and what is not a number are errors.
+    """Base of every settings model. It is frozen; unknown fields, infinity and NaN are errors.
 
     `VARIANTS` lists the classes that a class without instances of its own stands for.
     """
@@ -62,20 +62,19 @@ class Settings(BaseModel):
 class StageSettings(Settings):
     """Base of the settings of a whole stage.
 
-    `OUTPUT_REVISION` is a part of every key that stands for the stage's output. Raise it by one whenever equal settings
-    and inputs give another output than before, so that no earlier result passes for a current one; `tests/golden` fails
-    where that was forgotten.
+    `OUTPUT_REVISION` is part of the key of the stage's output. Raise it by one whenever equal settings and inputs give
+    a different output than before, so that no outdated result is reused. `tests/golden` fails if that was forgotten.
     """
 
     OUTPUT_REVISION: ClassVar[int]
 
     def for_key(self) -> dict[str, Any]:
-        """The settings as JSON values for the key of a step: limits of money and paces are as if they were not set."""
+        """The settings as JSON values for a step's key, without money limits and paces."""
         return _without_limits(self).model_dump(mode="json")
 
 
 def _without_limits(settings: Model) -> Model:
-    """A copy with the default of every setting that is no part of a key, in sections too."""
+    """A copy in which every setting that is not part of a key has its default, also in sections."""
     unset: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
@@ -87,7 +86,10 @@ def _without_limits(settings: Model) -> Model:
 
 
 def canonical_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text; `default` converts what JSON has not."""
+    """JSON with sorted keys and no spaces, so that equal values give equal text.
+
+    `default` converts values that JSON cannot represent.
+    """
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=default)
 
 
@@ -102,11 +104,11 @@ def parse(model: type[Model], values: Mapping[str, Any], *, where: str) -> Model
     Args:
         model: a pydantic model.
         values: field names to values, as read from YAML or a pipeline parameter. Text that begins with "~/" is a path
-            below the user's home.
-        where: what the values are called in an error, as in "settings.yaml".
+            in the user's home.
+        where: the source of the values, for errors, as in "settings.yaml".
 
     Raises:
-        SettingsError: naming each wrong field, the value seen and what is allowed.
+        SettingsError: naming each wrong field, its value and what is allowed.
     """
     try:
         return model.model_validate(_at_home(dict(values)))
@@ -123,16 +125,16 @@ def _at_home(value: Any) -> Any:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping.
+    """Read a YAML file that contains one mapping.
 
     Raises:
-        SettingsError: when the file is missing, is not YAML, has a name twice in one mapping, or holds something else.
+        SettingsError: when the file is missing, is not YAML, repeats a name in a mapping, or is not a mapping.
     """
     import yaml
 
     if not path.is_file():
         raise SettingsError(
-            f"no settings file at {looked_for(path)}", action="check the path; `examples/` holds files to start from"
+            f"there is no settings file {looked_for(path)}", action="check the path; `examples/` has example files"
         )
     try:
         values = yaml.load(text_of(path.read_bytes(), str(path)), _loader())
@@ -142,41 +144,42 @@ def load_yaml(path: Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise SettingsError(f"{path}, line {line}: {error.problem}", action="correct the file") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {error}", action=_cure(error)) from None
+        raise SettingsError(f"{path} is not YAML: {error}", action=_action_for(error)) from None
     except RecursionError:
-        raise SettingsError(f"{path} nests deeper than can be read", action="correct the file") from None
+        raise SettingsError(f"{path} is nested too deeply", action="correct the file") from None
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} holds a {type(values).__name__}", allowed="a mapping of settings")
+        raise SettingsError(f"{path} contains a {type(values).__name__}", allowed="a mapping of settings")
     return values
 
 
-def _cure(error: Exception) -> str:
+def _action_for(error: Exception) -> str:
     """What to do about YAML that cannot be read."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None and mark.buffer is not None and mark.buffer[: mark.pointer + 1].endswith("${"):
-        return 'put text with a variable in quotes where it stands within {} or []: {path: "${name}/file"}'
+        return 'put text with a variable in quotes inside {} and []: {path: "${name}/file"}'
     return "correct the file"
 
 
 @functools.cache
 def _loader() -> type[yaml.SafeLoader]:
-    """PyYAML's safe loader, to which a date is text (2024-10-21 is a version of an API), and so is every name.
+    """PyYAML's safe loader with dates and names read as text (2024-10-21 is a version of an API).
 
-    A name that stands twice in a mapping is an error: PyYAML takes the last one. So is what holds itself by an alias.
+    A repeated name in a mapping is an error, where PyYAML would use the last value. So is a value that contains itself
+    through an alias.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
         def __init__(self, stream: Any) -> None:
             super().__init__(stream)
-            self._around: list[str | None] = []  # anchors of what is being read
+            self._around: list[str | None] = []  # anchors of the nodes around the current one
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             if isinstance(event, yaml.AliasEvent) and event.anchor in self._around:
-                said = f"'*{event.anchor}' stands within what it names"
+                problem = f"'*{event.anchor}' is inside the value that it names"
                 mark: Any = event.start_mark
-                raise yaml.composer.ComposerError(None, None, said, mark)
+                raise yaml.composer.ComposerError(None, None, problem, mark)
             self._around.append(event.anchor)
             node = super().compose_node(parent, index)
             self._around.pop()
@@ -190,13 +193,13 @@ def _loader() -> type[yaml.SafeLoader]:
                     continue
                 line = name.start_mark.line + 1
                 if name.value in lines:
-                    said = f"'{name.value}' is set again, first on line {lines[name.value]}"
-                    raise yaml.composer.ComposerError(None, None, said, name.start_mark)
+                    problem = f"'{name.value}' is already set on line {lines[name.value]}"
+                    raise yaml.composer.ComposerError(None, None, problem, name.start_mark)
                 lines[name.value] = line
             return node
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            self.flatten_mapping(node)  # what `<<` merges; its names are then here
+            self.flatten_mapping(node)  # resolves `<<`, so that the merged names are in this node
             for name, _ in node.value:
                 if isinstance(name, yaml.ScalarNode):
                     name.tag = "tag:yaml.org,2002:str"
@@ -212,22 +215,22 @@ def load(model: type[Model], path: Path) -> Model:
 
 
 def shipped(folder: Path) -> list[str]:
-    """Names of the YAML files in `folder`, a package's own, without their endings."""
+    """Names of the YAML files in a package's `folder`, without the ending."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def shipped_or_own(folder: Path, name: str, *, kind: str, where: str, group: str = "") -> Path:
-    """The YAML file that ships in `folder` as `name`, or the user's own at the path `name`.
+    """The YAML file that ships in `folder` as `name`, or the user's own file at the path `name`.
 
     Args:
-        folder: a package's own folder.
-        name: what the user chose.
-        kind: what the file holds, as in "prompt".
-        where: the setting that names it, as in "judge.prompt".
-        group: entry points by which installed packages add such files.
+        folder: a package's folder.
+        name: the value of the setting.
+        kind: the kind of file, as in "prompt".
+        where: the setting, as in "judge.prompt".
+        group: group of entry points with which installed packages add such files.
 
     Raises:
-        SettingsError: when there is neither.
+        SettingsError: when neither exists.
     """
     names = shipped(folder)
     path = folder / f"{name}.yaml" if name in names else Path(name)
@@ -236,14 +239,14 @@ def shipped_or_own(folder: Path, name: str, *, kind: str, where: str, group: str
         path = files.get(name, path)
     if not path.is_file():
         raise SettingsError(
-            f"{where}: there is no {kind} '{name}', and no file {looked_for(name)}",
+            f"{where}: there is neither a {kind} '{name}' nor a file {looked_for(name)}",
             allowed=f"{', '.join(names)}, or the path of a YAML file",
         )
     return path
 
 
 def said(settings: BaseModel) -> dict[str, Any]:
-    """Settings as a pipeline's parameter: what was set, without the defaults, as JSON values; `understood` reads it."""
+    """Settings as a pipeline parameter: JSON values, without defaults. `understood` reads it."""
     given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     if type(settings).model_validate(given) == settings:
         return given
@@ -252,7 +255,7 @@ def said(settings: BaseModel) -> dict[str, Any]:
 
 
 def understood(settings: dict[str, Any]) -> dict[str, Any]:
-    """The values of settings that `said` made a parameter of."""
+    """The settings' values in a parameter that `said` made."""
     values: dict[str, Any] = _replaced(settings, _NULL, None)
     return values
 
@@ -266,10 +269,10 @@ def _replaced(value: Any, old: Any, new: Any) -> Any:
 
 
 def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` overrides (values are YAML) to a mapping, as `--set` gives them.
+    """Apply overrides `a.b=value` of `--set` to a mapping. Values are YAML.
 
     Raises:
-        SettingsError: when an override has no `=` or passes through something that is no mapping.
+        SettingsError: when an override has no `=`, or its path leads through a value that is not a mapping.
     """
     import yaml
 
@@ -278,12 +281,12 @@ def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str,
         dotted, equals, text = override.partition("=")
         if not equals:
             raise SettingsError(
-                f"--set {override}: no '=' in it", allowed="--set name=value, or --set section.name=value"
+                f"--set {override}: there is no '='", allowed="--set name=value, or --set section.name=value"
             )
         place = merged
         *parents, last = dotted.split(".")
         for parent in parents:
-            if place.get(parent) is None:  # a section without anything in it
+            if place.get(parent) is None:  # an empty section
                 place[parent] = {}
             place = place[parent]
             if not isinstance(place, dict):
@@ -296,14 +299,14 @@ def with_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str,
 
 
 def filled(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Settings with their section `variables` put in: its values stand in for `${name}` in any other text.
+    """Replace `${name}` in all texts by the values of the section `variables`, and remove that section.
 
     Args:
-        values: the content of a settings file, which may have the section.
-        where: what the values are called in an error, as in "settings.yaml".
+        values: the content of a settings file, with or without the section.
+        where: the source of the values, for errors, as in "settings.yaml".
 
     Raises:
-        SettingsError: when the section is no mapping, or a variable is not defined.
+        SettingsError: when the section is not a mapping, or a variable is not defined.
     """
     others = dict(values)
     variables = others.pop("variables", None) or {}
@@ -328,7 +331,7 @@ def _filled(value: Any, variables: Mapping[str, Any], where: str) -> Any:
 
 
 def _unshared(value: Any) -> Any:
-    """A copy of which no two places are one: what YAML's aliases name twice is changed in one place by an override."""
+    """A deep copy without shared parts, so that an override changes one place and not all aliases in the YAML."""
     if isinstance(value, Mapping):
         return {key: _unshared(inner) for key, inner in value.items()}
     return [_unshared(inner) for inner in value] if isinstance(value, list) else value
@@ -342,24 +345,24 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
         here, names = _at(model, location)
         field, kind = ".".join(names), str(problem.get("ctx", {}).get("discriminator", "")).strip("'")
         if problem["type"] == "extra_forbidden":
-            told = f"unknown setting{_suggestion(model, location)}"
+            text = f"unknown setting{_suggestion(model, location)}"
         elif problem["type"] == "missing":
-            told = "missing"
+            text = "missing"
         elif problem["type"] == "union_tag_not_found":
-            field, told = f"{field}.{kind}", f"missing; allowed: {', '.join(_kinds(here, kind))}"
+            field, text = f"{field}.{kind}", f"missing; allowed: {', '.join(_kinds(here, kind))}"
         elif problem["type"] == "union_tag_invalid":
-            field, told = (
+            field, text = (
                 f"{field}.{kind}",
                 f"seen {shown_input(kind, seen[kind])}; allowed: {', '.join(_kinds(here, kind))}",
             )
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            message = _WORDS.get(problem["type"], message[0].lower() + message[1:])
+            message = _MESSAGES.get(problem["type"], message[0].lower() + message[1:])
             message = _PATTERNS.get(problem.get("ctx", {}).get("pattern", ""), message)
-            # What a validator says of several fields together names their values itself.
+            # The message of a validator of several fields names their values itself.
             of_fields = problem["type"] == "value_error" and isinstance(seen, Mapping)
-            told = message if of_fields else f"seen {shown_input(names[-1] if names else '', seen)}; {message}"
-        lines.append(f"  {field}: {told}" if field else f"  {told}")
+            text = message if of_fields else f"seen {shown_input(names[-1] if names else '', seen)}; {message}"
+        lines.append(f"  {field}: {text}" if field else f"  {text}")
     return shown("\n".join(lines))
 
 
@@ -379,7 +382,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _at(model: type[BaseModel], location: Iterable[int | str]) -> tuple[list[type[BaseModel]], list[str]]:
-    """The models that may stand at a place, and its names without the kinds that pydantic puts between them."""
+    """The models possible at a location, and its names without the kinds that pydantic inserts."""
     here, names = [model], []
     for part in location:
         fields = [
@@ -398,12 +401,12 @@ def _at(model: type[BaseModel], location: Iterable[int | str]) -> tuple[list[typ
 
 
 def _kinds(models: Iterable[type[BaseModel]], field: str) -> list[str]:
-    """What the field that tells the members of a union apart may say."""
+    """The allowed values of the field that distinguishes the members of a union."""
     return [kind for model in models for kind in get_args(model.model_fields[field].annotation)]
 
 
 def _suggestion(model: type[BaseModel], location: Sequence[int | str]) -> str:
-    """What the author of an unknown setting may have meant: a close name, here or in a section around, or all names."""
+    """A suggestion for an unknown setting: a similar name here or in an outer section, otherwise all names."""
     for depth in range(len(location) - 1, -1, -1):
         here, names = _at(model, location[:depth])
         if close := difflib.get_close_matches(str(location[-1]), _settings_of(here), n=1, cutoff=0.75):

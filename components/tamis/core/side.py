@@ -1,4 +1,4 @@
-"""Fields beside a conversation that no sample carries: which there are, and which of them change what is taught."""
+"""Fields next to a conversation that Tamis does not read, and which of them change what a model learns from it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from tamis.core.samples import Message
 
-# What is said to a model, or by it, in the layouts of OpenAI, TRL, LLaMA-Factory, axolotl and others. All other fields
-# (an id, a category, a score) describe a sample and do not change it.
+# Input to a model, or its output, in the layouts of OpenAI, TRL, LLaMA-Factory, axolotl and others. All other fields
+# (an id, a category, a score) describe a sample and do not change what a model learns.
 _SPOKEN = frozenset(
     [
         "system",
@@ -36,14 +36,14 @@ _SPOKEN = frozenset(
         "training_detail",
     ]
 )
-# What says how much is learnt, or whether at all.
+# Weights of the loss, and switches that turn it off.
 _WEIGHTS = frozenset(("weight", "loss_weight"))
 _SWITCHES = frozenset(("train", "training", "trainable", "loss", "label"))
-OF_ANSWERS = _WEIGHTS | _SWITCHES  # only answers are learnt, so on other turns these mean nothing
+OF_ANSWERS = _WEIGHTS | _SWITCHES  # only answers are in the loss, so these have no meaning on other turns
 TAUGHT = _SPOKEN | OF_ANSWERS
-_LONG = 12  # characters of a text that stands within another one by no chance
-_MOST_NAMES, _OTHERS = 200, "others"  # names that are counted, and what the rest are counted as
-_NOTHING = frozenset(("", "[]", "{}", "null", "none", "nan"))  # in text
+_LONG = 12  # characters from which on a text is not part of another one by chance
+_MOST_NAMES, _OTHERS = 200, "others"  # number of names that are counted, and the name for all others
+_NOTHING = frozenset(("", "[]", "{}", "null", "none", "nan"))  # texts for an empty value
 
 
 @dataclass
@@ -51,10 +51,10 @@ class Side:
     """Counts, over the samples of a source, of fields that are not read.
 
     Attributes:
-        named: fields of the row that the settings name, and that are so known to the user.
-        fields: how many samples have each of the other fields; those of a turn as "messages.weight".
-        lost: how many samples have a value there that changes what is taught.
-        samples: how many samples have any such value.
+        named: fields of the row that the settings name, so the user knows of them.
+        fields: number of samples with each of the other fields; fields of turns are named as in "messages.weight".
+        lost: number of samples in which such a field changes what a model learns.
+        samples: number of samples with any such field.
     """
 
     named: frozenset[str]
@@ -74,10 +74,10 @@ class Side:
         """Count one sample.
 
         Args:
-            row: its fields, of those that change what is taught at least.
+            row: its fields, at least those that change what a model learns.
             columns: names of all its fields.
-            read: of them, those that the conversation is made from; the same for all rows with these columns.
-            turns: fields of its turns beside the conversation, with their values.
+            read: the fields from which the conversation is made; the same for all rows with these columns.
+            turns: other fields of its turns, with their values.
             said: the conversation.
         """
         split = self._split.get(columns)
@@ -101,13 +101,13 @@ class Side:
             self.samples += 1
 
     def as_facts(self) -> dict[str, Any]:
-        """The counts for a manifest; nothing where every field is read."""
+        """The counts for a manifest; empty if every field is read."""
         facts: dict[str, Any] = {"fields_not_read": dict(sorted(self.fields.items()))} if self.fields else {}
         return facts | ({"fields_lost": dict(sorted(self.lost.items()))} if self.lost else {})
 
 
 def _writable(name: str) -> str:
-    """`name` as a manifest can hold it: half a surrogate pair, or a byte that is not UTF-8, is written as "?"."""
+    """`name` as valid UTF-8 for a manifest, with "?" for lone surrogates and for bytes that are not UTF-8."""
     return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
@@ -118,8 +118,8 @@ def told(counts: Mapping[str, int]) -> str:
 
 
 def _says(name: str, value: Any, said: Sequence[Message]) -> bool:
-    """Whether the value of a field of `TAUGHT` changes what is taught beyond what is `said` anyway."""
-    if value is None or value != value:  # NaN is how pandas writes "nothing"
+    """Whether a field of `TAUGHT` adds something to the conversation `said`."""
+    if value is None or value != value:  # pandas writes NaN for an empty value
         return False
     if name in _SPOKEN:
         texts = [text.strip() for text in _texts(value)]
@@ -139,7 +139,7 @@ def _is_said(text: str, said: Sequence[Message]) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts within a value, of what is not text its form; none within lists and objects that are empty."""
+    """The texts in a value, with `repr` of values that are not text; none in empty lists and objects."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, (list, tuple)):

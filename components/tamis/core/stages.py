@@ -1,7 +1,7 @@
-"""What a stage is: the one description that the command line, the components, local runs and `tamis doctor` read.
+"""Descriptions of stages, for the command line, the components, local runs and `tamis doctor`.
 
-A room of Tamis describes its stages in `description.py`, as `STAGES`, a tuple of `Stage`. Nothing here, and nothing
-there, loads a package: `tamis --help` reads all of it.
+A package describes its stages in `description.py`, as `STAGES`, a tuple of `Stage`. Neither this module nor those
+import other packages, because `tamis --help` reads all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 import tamis
 
 PodKind: TypeAlias = Literal["base", "embedding", "rating", "training", "evaluation"]
-# The image of each kind of pod, unless a run names another.
+# The image of each kind of pod, unless a run's settings name another.
 IMAGES: dict[PodKind, str] = {
     "base": "cpu",
     "embedding": "cpu",
@@ -31,11 +31,11 @@ class StageInput:
     """An input artifact of a stage, given as `--name PATH`.
 
     Attributes:
-        name: of the option, and of the argument of `run`.
-        many: whether there may be several.
-        required: whether there must be one.
-        help: what it is, where the name alone does not say so.
-        kind: of the artifact; the name if not given.
+        name: name of the option, and of the argument of `run`.
+        many: whether several may be given.
+        required: whether at least one must be given.
+        help: description, if the name is not clear enough.
+        kind: kind of the artifact; the name if empty.
     """
 
     name: str
@@ -47,23 +47,23 @@ class StageInput:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage, or another command of its room that makes an artifact.
+    """A stage, or another command of a stage's package that makes an artifact.
 
     Attributes:
         command: its name on the command line.
-        settings: the class of its settings, in the room's `settings.py`.
+        settings: name of its settings class, in the package's `settings.py`.
         makes: kind of the artifact.
-        help: what it does, in a sentence or two.
-        inputs: what it takes.
-        example: a call that shows what it takes.
-        place: folder of its artifacts among the results of a local run; "" for what is no result.
-        several: whether a run has several of them, each with a folder of its name.
-        pod: kind of its pod on a cluster, which says its image, too.
-        packages: packages that it always imports, to the extras of Tamis that bring them.
-        module: the room's module with `run(settings, *, inputs…, out)`.
-        planned: whether the module has a `plan`, too, for `--dry-run`.
-        sharded: whether it works by shards, and serves metrics.
-        room: the package that it is in; filled in as it is found.
+        help: what it does, in one or two sentences.
+        inputs: its input artifacts.
+        example: an example call.
+        place: folder of its artifacts among the results of a local run; "" if they are not results.
+        several: whether a run has several of them, each in a folder of its own.
+        pod: kind of its pod on a cluster, which determines the image.
+        packages: packages that it always imports, with the extras of Tamis that install them.
+        module: the package's module with `run(settings, *, inputs…, out)`.
+        planned: whether the module also has `plan`, for `--dry-run`.
+        sharded: whether it works on shards and serves metrics.
+        room: the package that it is in; set when it is found.
     """
 
     command: str
@@ -83,22 +83,22 @@ class Stage:
 
     @property
     def image(self) -> str:
-        """The image that it runs in."""
+        """Name of the image in which it runs."""
         return IMAGES[self.pod]
 
     @property
     def settings_model(self) -> Any:
-        """The class of its settings, which is imported."""
+        """Its settings class, which is imported."""
         return getattr(importlib.import_module(f"tamis.{self.room}.settings"), self.settings)
 
 
 @cache
 def all_stages() -> dict[str, Stage]:
-    """Every stage by its command, each behind those that make what it takes; those of a room in the room's order."""
+    """Every stage by its command, each after the stages that make its inputs; the order of a package is kept."""
     found = [stage for room in _rooms() for stage in described(room)]
     ordered: dict[str, Stage] = {}
     while found:
-        # What others still make is waited for, but for one's own kind: of shards, and of earlier artifacts.
+        # A stage comes after those that make its inputs, except inputs of its own kind: shards and earlier artifacts.
         to_come, rooms = {stage.makes for stage in found}, [stage.room for stage in found]
         ready = [
             stage
@@ -115,7 +115,7 @@ def _rooms() -> list[str]:
 
 
 def described(room: str) -> list[Stage]:
-    """The stages of a room; none where it has no description."""
+    """The stages of a package; none if it has no description."""
     name = f"tamis.{room}.description"
     try:
         stages = importlib.import_module(name).STAGES

@@ -1,11 +1,12 @@
-"""A step: one stage's work from inputs to a finished artifact, reused when nothing that it depends on has changed.
+"""A step: one execution of a stage, from inputs to a finished artifact. It is reused if nothing it depends on changed.
 
-Every stage's `run` calls `run_step`. The body writes into a private folder; only when it has ended well does the folder
-get its manifest and its final name, so that no kill and no fault leaves half an artifact that looks whole.
+Every stage's `run` calls `run_step`. The body writes into a private folder. The folder gets its manifest and its final
+name only when the body has succeeded, so that a kill or an error never leaves an incomplete artifact that looks
+complete.
 
-`TAMIS_HOME`, if set, names a folder that keeps finished artifacts by key (`artifacts/`) and unfinished work that can be
-taken up again (`scratch/`). `tamis run` sets it to `.tamis` in its working folder; a pod may set it to a mounted one.
-Without it, unfinished work lies beside a local output, and for one in object storage in the user's cache.
+The variable `TAMIS_HOME` names a folder that keeps finished artifacts by key (`artifacts/`) and unfinished work that
+the next attempt continues (`scratch/`). `tamis run` sets it to `.tamis` in its work_dir; a pod may set it to a mounted
+folder. Without it, unfinished work is next to a local output, or in the user's cache for an output in object storage.
 """
 
 from __future__ import annotations
@@ -55,15 +56,15 @@ Uri: TypeAlias = "str | Path"
 
 @dataclass
 class Step(Generic[S]):
-    """What a stage's body gets: validated settings, opened inputs, a folder to write to, and places for its findings.
+    """What a stage's body works with: validated settings, open inputs, a folder for the output, and its findings.
 
     Attributes:
         settings: the stage's settings.
-        out: empty local folder; what is in it when the body returns becomes the artifact.
-        scratch: folder that survives a kill and is found again by the next run of the same step; removed at the end.
-        rows: row count for the manifest; the body sets it.
-        facts: counts and measurements for the manifest (JSON values).
-        models: roles to model revisions, for the manifest.
+        out: an empty local folder; its content becomes the artifact when the body returns.
+        scratch: a folder that survives a kill, for the next run of the same step; removed at the end.
+        rows: row count for the manifest, set by the body.
+        facts: counts and measurements for the manifest (JSON values), set by the body.
+        models: model revisions by role for the manifest, set by the body.
     """
 
     settings: S
@@ -80,13 +81,13 @@ class Step(Generic[S]):
         return artifact
 
     def inputs(self, name: str) -> Sequence[Artifact]:
-        """All artifacts given as input `name`, possibly none."""
+        """All artifacts given as input `name`; there may be none."""
         return self._inputs.get(name, ())
 
 
 @dataclass(frozen=True)
 class Input:
-    """Where a step's input lies and what it may be. `uri` may be one place, several, or None for "not given"."""
+    """The location of a step's input, and its allowed kinds. `uri` is one location, several, or None if not given."""
 
     uri: Uri | Sequence[Uri] | None
     kind: Kind
@@ -94,11 +95,11 @@ class Input:
 
     @property
     def uris(self) -> list[Uri]:
-        """The places, possibly none."""
+        """The locations; there may be none."""
         return [] if self.uri is None else [self.uri] if isinstance(self.uri, (str, Path)) else list(self.uri)
 
     def open(self, cache: Path | None) -> list[Artifact]:
-        """Open the artifacts; `cache` takes what is downloaded of those in object storage.
+        """Open the artifacts; `cache` is the folder for downloads from object storage.
 
         Raises:
             ArtifactError: when one is missing, unfinished or of another kind.
@@ -119,36 +120,36 @@ def run_step(
     name: str = "",
     tells_origins: bool = False,
 ) -> Manifest:
-    """Run `body` and make its folder the finished artifact at `out`, unless an equal step has been finished before.
+    """Run `body` and make its folder the finished artifact at `out`, unless an equal step is already finished.
 
     Args:
         stage: the stage's name, as in "curation".
         kind: kind of the artifact.
-        settings: the stage's settings; all of them but limits of money, and the revision of the stage's output, enter
-            the step's key.
-        body: does the work; called only when nothing can be reused.
-        out: local folder or object-storage prefix.
-        inputs: input names to where they lie; the content hashes enter the key.
+        settings: the stage's settings. Except for money limits and paces they are part of the step's key, as is the
+            stage's output revision.
+        body: does the work; called only if nothing can be reused.
+        out: a local folder, or a prefix in object storage.
+        inputs: input names to locations; the content hashes are part of the key.
         files: what else the result depends on, each with a fingerprint of its content (`storage.fingerprint`).
-        name: what the user calls this artifact, where a run has several of its kind.
-        tells_origins: whether the result tells what its inputs were made from; then their keys enter this step's key,
-            since other settings may have made the same content.
+        name: the user's name for this artifact, if a run has several of its kind.
+        tells_origins: whether the result shows what its inputs were made from. Their keys are then part of this step's
+            key, because different settings may produce equal content.
 
     Returns:
         The manifest of the artifact at `out`.
 
     Raises:
-        ArtifactError: when an input is not usable, or `out` already holds another finished artifact or other files.
+        ArtifactError: when an input cannot be used, or `out` already has another finished artifact or other files.
         StorageError: when `out` cannot be written.
-        StoppedError: when SIGTERM or Ctrl-C ended the work.
-        LookedAtError: within `only_looking`, always.
+        StoppedError: when SIGTERM or Ctrl-C stopped the work.
+        LookedAtError: always, within `only_looking`.
     """
     home = Path(os.environ["TAMIS_HOME"]) if "TAMIS_HOME" in os.environ else None
     if not storage.is_remote(out) and not looking():
         out = Path(os.path.expanduser(out)).resolve()
         _refuse_foreign(out)
     places = [out, *(uri for value in (inputs or {}).values() for uri in value.uris)]
-    # Made for object storage only: a kill would leave it behind.
+    # Created only for object storage, because a kill would leave it behind.
     fetches = home is None and any(map(storage.is_remote, places))
     with tempfile.TemporaryDirectory(prefix="tamis-") if fetches else nullcontext() as temporary:
         at_hand = Path(temporary) if temporary else home
@@ -163,7 +164,7 @@ def run_step(
         target = kept or (Path(temporary) / "built" if temporary and storage.is_remote(out) else Path(out))
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
         with explained_os_errors(f"writing {target}"), ended_in_order(), _only_one(scratch), _unless_empty(scratch):
-            manifest = _finished_before(recipe, kept, out)  # by a process that this one waited for
+            manifest = _finished_before(recipe, kept, out)  # finished by a process that this one waited for
             if manifest is None:
                 manifest = _build(recipe, settings, body, target, scratch)
                 if target != Path(out):
@@ -173,10 +174,10 @@ def run_step(
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Make sure that giving a folder the name `out` removes nothing but an artifact that is damaged.
+    """Make sure that nothing is at `out` that must not be replaced; only a damaged artifact may be.
 
     Raises:
-        ArtifactError: when a file, a mounted folder, or a folder with other files is there.
+        ArtifactError: when a file, a mount point, or a folder with other files is there.
     """
     seen = None
     with explained_os_errors(f"writing {out}"):
@@ -185,13 +186,13 @@ def _refuse_foreign(out: Path) -> None:
         elif out.is_mount():
             seen = "is the root of a file system, which cannot be replaced"
         elif out.is_dir() and any(out.iterdir()) and manifest_in(out) is None:
-            seen = "holds files that are no artifact of Tamis"
+            seen = "contains files that are not an artifact of Tamis"
     if seen:
         raise ArtifactError(f"{out} {seen}", allowed="a folder that does not exist yet", action="choose another output")
 
 
 def _scratch_of(home: Path | None, out: Uri) -> Path:
-    """Where unfinished work of a step lies: never in a folder that ends with the process."""
+    """The folder for a step's unfinished work. It outlives the process."""
     if home is not None:
         return home / "scratch"
     if not storage.is_remote(out):
@@ -201,7 +202,7 @@ def _scratch_of(home: Path | None, out: Uri) -> Path:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """All that a step's result depends on."""
+    """Everything that a step's result depends on."""
 
     stage: str
     kind: Kind
@@ -226,18 +227,18 @@ class _Recipe:
 
 
 def _kept(recipe: _Recipe, kept: Path | None) -> Manifest | None:
-    """The manifest of an equal step's artifact that the home keeps at `kept`; else None."""
+    """The manifest of an equal step's artifact at `kept` in TAMIS_HOME, or None."""
     found = None if kept is None else manifest_of(kept)
     return found if found is not None and found.key == recipe.key else None
 
 
 def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest | None:
-    """The manifest of an equal step that is at `out`, or in the home and is then delivered to `out`; else None."""
+    """The manifest of an equal step at `out`, or in TAMIS_HOME, from where it is delivered to `out`; or None."""
     there = manifest_of(out)
     if there is not None and there.key != recipe.key:
         raise ArtifactError(
-            f"{out} holds a finished {there.kind} that was made from other settings or inputs",
-            action="choose another place for the output, or remove that one",
+            f"{out} contains a finished {there.kind} that was made from other settings or inputs",
+            action="choose another output, or remove that artifact",
         )
     if there is None and kept is not None and (there := _kept(recipe, kept)) is not None:
         deliver(kept, there, out)
@@ -245,7 +246,7 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
         called = f" ({recipe.name})" if recipe.name else ""
         log.info("%s: finished before, reused%s", recipe.stage, called)
         for warning in there.execution.warnings:
-            log.warning("of the reused step %s%s: %s", recipe.stage, called, warning)
+            log.warning("from the reused step %s%s: %s", recipe.stage, called, warning)
     return there
 
 
@@ -300,7 +301,7 @@ def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target
 
 
 class _Warned(logging.Handler):
-    """Keeps the messages that it gets, each once and without secrets."""
+    """Keeps each message once, with secrets masked."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -312,7 +313,7 @@ class _Warned(logging.Handler):
 
 @contextmanager
 def _warned() -> Iterator[dict[str, None]]:
-    """What Tamis warns of in this block, in any thread."""
+    """Collect the warnings of Tamis in this block, from any thread."""
     handler, logger = _Warned(), logging.getLogger("tamis")
     logger.addHandler(handler)
     try:
@@ -322,10 +323,10 @@ def _warned() -> Iterator[dict[str, None]]:
 
 
 def _refuse_damaged(recipe: _Recipe) -> None:
-    """After an error that nobody foresaw, look whether an input is what was written; the home keeps no damaged one.
+    """After an unexpected error, check whether an input is damaged. Damaged artifacts are removed from TAMIS_HOME.
 
     Raises:
-        ArtifactError: naming the first file that is not.
+        ArtifactError: naming the first damaged file.
     """
     home = os.environ.get("TAMIS_HOME")
     for given in (artifact for those in recipe.inputs.values() for artifact in those):
@@ -334,27 +335,27 @@ def _refuse_damaged(recipe: _Recipe) -> None:
         except ArtifactError as error:
             if home is not None:
                 shutil.rmtree(_kept_in(Path(home), given.manifest.stage, given.manifest.key), ignore_errors=True)
-            action = "start again: it is made anew" if home is not None else "make it again"
+            action = "start again; the artifact will be made again" if home is not None else "make the artifact again"
             raise ArtifactError(error.problem, action=action) from error
 
 
 def _kept_in(home: Path, stage: str, key: str) -> Path:
-    """Where the home keeps the finished artifact of the step with that key."""
+    """Where TAMIS_HOME keeps the finished artifact of the step with this key."""
     return home / "artifacts" / f"{stage}-{key[:24]}"
 
 
 @contextmanager
 def _only_one(scratch: Path) -> Iterator[None]:
-    """Let one process of this machine at a time work in `scratch`; the system opens the lock when its holder dies."""
+    """Lock `scratch` so that one process on this machine works in it. The system frees the lock of a dead process."""
     lock = scratch / _LOCK
     while True:
         with _opened(lock) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("another process works on this step; waiting for it (%s)", lock)
+                log.info("another process is working on this step; waiting for it (%s)", lock)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # The one that was waited for has removed the folder at its end, and this lock with it.
+            # The other process may have removed the folder when it ended, and this lock with it.
             if _is_open(file, lock):
                 yield
                 return
@@ -362,7 +363,7 @@ def _only_one(scratch: Path) -> Iterator[None]:
 
 @contextmanager
 def _unless_empty(scratch: Path) -> Iterator[None]:
-    """Leave no folder behind where the work ends by an error before anything was kept."""
+    """Remove the folder if an error ends the work before anything was saved in it."""
     try:
         yield
     except BaseException:
@@ -373,7 +374,7 @@ def _unless_empty(scratch: Path) -> Iterator[None]:
 
 
 def _opened(lock: Path) -> IO[str]:
-    """The lock's file in its folder, both made anew where a process that ends removes them at this moment."""
+    """The open lock file. File and folder are created again if another process has just removed them."""
     while True:
         make_folder(lock.parent)
         with suppress(FileNotFoundError):
@@ -381,14 +382,14 @@ def _opened(lock: Path) -> IO[str]:
 
 
 def _remove(scratch: Path) -> None:
-    """Remove the folder with its lock, the lock last: who then makes it anew loses nothing to what goes on here."""
+    """Remove the folder, its lock last, so that nothing of a process that creates it again is removed."""
     for path in scratch.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != _LOCK:
             path.unlink(missing_ok=True)
     (scratch / _LOCK).unlink()
-    with suppress(OSError):  # another process has made its lock there at this moment
+    with suppress(OSError):  # another process may have just created its lock there
         scratch.rmdir()
 
 
@@ -401,7 +402,7 @@ def _is_open(file: IO[str], path: Path) -> bool:
 
 
 def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
-    """Write the manifest, force everything to disk, and give the folder its final name in one move."""
+    """Write the manifest, flush everything to disk, and give the folder its final name in one rename."""
     for file in manifest.files:
         with (staging / file.name).open("rb") as handle:
             os.fsync(handle.fileno())
@@ -409,13 +410,13 @@ def _seal(staging: Path, manifest: Manifest, target: Path) -> None:
     for folder in {(staging / file.name).parent for file in manifest.files}:
         storage.sync_folder(folder)
     if target.exists():
-        shutil.rmtree(target)  # no finished artifact: that was looked at before the work began
+        shutil.rmtree(target)  # not a finished artifact: this was checked before the work began
     os.replace(staging, target)
     storage.sync_folder(target.parent)
 
 
 def deliver(folder: Path, manifest: Manifest, out: Uri) -> None:
-    """Bring a finished local artifact to `out`, the manifest last."""
+    """Copy a finished local artifact to `out`, the manifest last."""
     if not storage.is_remote(out):
         there = Path(out)
         waiting = there.with_name(f".{there.name}.unfinished")
@@ -438,6 +439,6 @@ def _as_json(manifest: Manifest) -> bytes:
 
 
 def _peak_memory() -> int:
-    """Peak resident memory in bytes of this process, or of its largest child if that is more."""
+    """Peak resident memory in bytes of this process or of its largest child, whichever is larger."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -1,4 +1,4 @@
-"""Tables: the Arrow schemas of Tamis' artifacts and a writer of Parquet parts with bounded memory."""
+"""Tables: the Arrow schemas of artifacts, and a writer of Parquet parts that uses bounded memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POOL = pa.schema(
             nullable=False,
         ),
         pa.field("origin", pa.int64(), nullable=False),  # row in the source, from 0
-        pa.field("metadata", pa.string()),  # JSON object of the source's fields that the user asked to keep
+        pa.field("metadata", pa.string()),  # JSON object of the source's fields in `keep`
     ]
 )
 
@@ -33,10 +33,10 @@ REJECTS = pa.schema(
     ]
 )
 
-MISSING: Literal["missing"] = "missing"  # the status of a sample of which a file of ratings has none
+MISSING: Literal["missing"] = "missing"  # status of a sample for which an imported file has no rating
 STATUSES = ("ok", "unparsable", "refused", "too_long", "failed", MISSING)
-NOT_ASKED: Literal["not_asked"] = "not_asked"  # the status of a sample that the settings leave out: it is no failure
-POSSIBLE = "possible_ratings"  # the fact of ratings that says which of 1..10 the rater's scale can come to
+NOT_ASKED: Literal["not_asked"] = "not_asked"  # status of a sample that the settings exclude; not a failure
+POSSIBLE = "possible_ratings"  # name of a fact: the ratings 1..10 that are possible on the rater's scale
 
 RATINGS = pa.schema(
     [
@@ -60,26 +60,26 @@ CURATION = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("rater", pa.string(), nullable=False),
         pa.field("raw_score", pa.int8()),  # score class 0..5; null where the sample has no rating
-        pa.field("score", pa.int8()),  # score class after curation; null where nothing is known
+        pa.field("score", pa.int8()),  # score class after curation; null if unknown
         pa.field("flagged", pa.bool_(), nullable=False),  # the rating is probably wrong
         pa.field("error_probability", pa.float32()),  # P(true score != rating)
         pa.field("suggested", pa.int8()),  # most probable score class
         pa.field("confidence", pa.float32()),  # probability that `score` is right
-        pa.field("mean", pa.float32()),  # posterior mean of the true score class; null where nothing is known
+        pa.field("mean", pa.float32()),  # posterior mean of the true score class; null if unknown
         pa.field("diversity", pa.float32(), nullable=False),  # long-tail diversity score, 0..1
     ]
 )
 
 
 def curation_with_posterior(classes: int) -> pa.Schema:
-    """`CURATION` and, last, `posterior`: the probabilities of the `classes` true score classes, null where not known.
+    """`CURATION` with a last column `posterior`: the probabilities of the `classes` true score classes, or null.
 
-    They are float32, which every reader of Parquet knows; half floats many do not.
+    They are float32, because many readers of Parquet do not support half floats.
     """
     return CURATION.append(pa.field("posterior", pa.list_(pa.float32(), classes)))
 
 
-# Beside the curation: each rater's most confident corrections with the nearest neighbours of the corrected sample.
+# Another file of the curation: each rater's most confident corrections, with the corrected sample's nearest neighbours.
 CORRECTIONS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -96,7 +96,7 @@ CORRECTIONS = pa.schema(
     ]
 )
 
-# What one strategy ranks by, without a rater. A stage may add columns of its own after these.
+# Scores that a strategy ranks by and that need no rater. A stage may add columns after these.
 SCORES = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -109,7 +109,7 @@ SELECTION = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("rank", pa.int64(), nullable=False),  # 0 is the first picked
-        pa.field("score", pa.float64()),  # what the strategy ranked by; null where it has none
+        pa.field("score", pa.float64()),  # the score that the strategy ranked by; null if it has none
         pa.field("diversity", pa.float32()),
     ]
 )
@@ -125,10 +125,10 @@ EVALUATION = pa.schema(
     ]
 )
 
-# Two rows a prompt: in the first order the model's answer was shown first, in the second its opponent's.
+# Two rows per prompt. In order 1 the model's answer was shown first, in order 2 its opponent's.
 JUDGEMENT = pa.schema(
     [
-        pa.field("id", pa.string(), nullable=False),  # of the prompt's text
+        pa.field("id", pa.string(), nullable=False),  # hash of the prompt's text
         pa.field("set", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("order", pa.int8(), nullable=False),  # 1 or 2
@@ -151,9 +151,9 @@ IDS = pa.schema([pa.field("id", pa.string(), nullable=False)])
 
 
 class PartsWriter:
-    """Writes rows into `part-00000.parquet`, `part-00001.parquet`, … of at most `rows_per_part` rows each.
+    """Writes rows to `part-00000.parquet`, `part-00001.parquet`, … with at most `rows_per_part` rows each.
 
-    Use it as a context manager. A table without rows still gets one part, so that its schema can be read.
+    Use it as a context manager. A table without rows gets one empty part, so that its schema can be read.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, rows_per_part: int = 100_000) -> None:
@@ -167,7 +167,7 @@ class PartsWriter:
         return self
 
     def write(self, table: pa.Table) -> None:
-        """Append the rows of `table`, whose columns must be the schema's."""
+        """Append the rows of `table`, which must have the schema's columns."""
         table = table.select(self._schema.names).cast(self._schema)
         start = 0
         while start < table.num_rows:

@@ -1,4 +1,4 @@
-"""Columns of a JSONL, CSV or Parquet file as Python lists, and single values as keys or scores."""
+"""Columns of JSONL, CSV and Parquet files as Python lists, and values as keys or scores."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tamis.core.storage import download, locate, missing
 from tamis.core.texts import START, check_encoding
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})\.0+")  # as a float is written that is a whole number
-_LONGEST_FIELD = 1 << 30  # bytes of one CSV field; the standard library stops at 128 KiB otherwise
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})\.0+")  # a whole number written as a float
+_LONGEST_FIELD = 1 << 30  # bytes of a CSV field; the standard library's default limit is 128 KiB
 
 
 def local_copy(path: str, folder: Path) -> Path:
-    """The file at `path`; one in object storage is downloaded into `folder`.
+    """The file at `path`. A file in object storage is downloaded into `folder`.
 
     Raises:
-        StorageError: when it is not there, or storage or the disk refuses.
+        StorageError: when it does not exist or cannot be read, or the copy cannot be written.
     """
     location = locate(path)
     if isinstance(location, Path):
@@ -44,22 +44,22 @@ def read_columns(
     optional: Sequence[str] = (),
     kept_as: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> dict[str, list[Any]]:
-    """The values of some columns, row by row; None where a row has none.
+    """The values of some columns, row by row; None where a row has no value.
 
     Args:
-        path: a local file; its suffix says what it is: .jsonl, .ndjson, .csv or .parquet.
+        path: a local file; its suffix determines the format: .jsonl, .ndjson, .csv or .parquet.
         columns: names of the columns, one or more.
-        shown: what the file is called in errors.
-        optional: names of columns that the file may lack; the result then lacks them, too.
-        kept_as: what is kept of each value of a column, so that long texts need not be in memory; all of it if a column
-            is not named.
+        shown: the file's name in errors.
+        optional: names of columns that may be missing; the result then does not have them.
+        kept_as: functions that reduce the values of a column, so that long texts are not kept in memory. Columns
+            without one are kept as they are.
 
     Raises:
-        InputError: when the file is of another kind, cannot be read, is empty, or lacks a column.
+        InputError: when the file has another format, cannot be read, is empty, or lacks a column.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{shown} is of no known kind", allowed=f"a file that ends in {', '.join(_READERS)}")
+        raise InputError(f"{shown} has an unknown format", allowed=f"a file name that ends in {', '.join(_READERS)}")
     try:
         with explained_os_errors(f"reading {shown}"):
             if reader is not _read_parquet:
@@ -70,7 +70,7 @@ def read_columns(
         raise InputError(
             f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}",
             allowed="UTF-8",
-            action="convert it, as by: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8",
+            action="convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8",
         ) from None
     except ValueError as error:
         raise InputError(f"{shown}: {error}", action="correct the file") from None
@@ -79,7 +79,7 @@ def read_columns(
             raise InputError(
                 f"{shown} has no column '{column}'",
                 allowed=", ".join(present) or "none; the file is empty",
-                action="name the right column in the settings",
+                action="correct the column's name in the settings",
             )
     if not values[columns[0]]:
         raise InputError(f"{shown} has no rows")
@@ -105,10 +105,10 @@ def _read_parquet(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Colu
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     values[name] += _kept(column.to_pylist(), name, kept_as)
     except (OSError, pa.ArrowException) as error:
-        if getattr(error, "errno", None) is not None:  # of the system; one of damaged content has no number
+        if getattr(error, "errno", None) is not None:  # from the system; errors about damaged content have no number
             raise
-        raise ValueError(f"it is no Parquet file, or damaged: {error}") from None
-    except OverflowError as error:  # a time after the year 9999, say
+        raise ValueError(f"it is not a Parquet file, or it is damaged: {error}") from None
+    except OverflowError as error:  # for example a time after the year 9999
         raise ValueError(f"a value cannot be read: {error}") from None
     return values, present
 
@@ -133,7 +133,8 @@ def _read_csv(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Columns:
                 if not row:
                     continue  # an empty line
                 if len(row) != len(header):
-                    raise ValueError(f"row {number} (the first is 0) has {len(row)} fields, the header {len(header)}")
+                    fields = f"{len(row)} fields, but the header has {len(header)}"
+                    raise ValueError(f"row {number} (counting from 0) has {fields}")
                 for column, place in places.items():
                     values[column] += _kept([row[place]], column, kept_as)
                 number += 1
@@ -154,7 +155,7 @@ def _read_jsonl(path: Path, columns: Sequence[str], kept_as: _KeptAs) -> _Column
             except ValueError as error:
                 raise ValueError(f"line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no JSON object but {line.strip()[:40]!r}")
+                raise ValueError(f"line {number} is not a JSON object: {line.strip()[:40]!r}")
             present.update(dict.fromkeys(row))
             for column in columns:
                 values[column] += _kept([row.get(column)], column, kept_as)
@@ -170,15 +171,15 @@ _READERS: dict[str, Callable[[Path, Sequence[str], _KeptAs], _Columns]] = {
 
 
 def key_of(value: Any) -> str | None:
-    """A value as text to match by; None where there is none.
+    """A value as text to match by; None for an empty value.
 
-    5, 5.0, "5", "5.0" and " 5" are the same; "005" is another. Dates and times are in ISO 8601, as the pool keeps them;
-    what is not valid Unicode, as half of a surrogate pair, is escaped.
+    5, 5.0, "5", "5.0" and " 5" have the same key; "005" has another. Dates and times are written in ISO 8601, as in
+    the pool's metadata. Invalid Unicode, such as a lone surrogate, is escaped.
     """
     if isinstance(value, str):
         text = _unicode(value.strip())
         return str(int(text.partition(".")[0])) if _WHOLE.fullmatch(text) else text or None
-    if value is None or value != value:  # NaN is how pandas writes "nothing"
+    if value is None or value != value:  # pandas writes NaN for an empty value
         return None
     if isinstance(value, bytes):
         return value.decode(errors="replace").strip() or None
@@ -198,7 +199,7 @@ def _unicode(text: str) -> str:
 
 
 def number_of(name: str, value: Any) -> float | None:
-    """A value as a number; None where there is none (null, NaN, empty text).
+    """A value as a number; None for an empty value (null, NaN, empty text).
 
     Raises:
         UnparsableError: "not a number: <name> is <value>".
@@ -220,7 +221,7 @@ def number_of(name: str, value: Any) -> float | None:
 
 
 def integer_of(name: str, value: Any) -> int | None:
-    """A value as an integer; None where there is none.
+    """A value as an integer; None for an empty value.
 
     Raises:
         UnparsableError: "not a number: …" or "not an integer: …".

@@ -1,1 +1,1 @@
-"""Samples of a pool or subset that share text with benchmarks."""
+"""Decontamination: finding samples of a pool that share text with evaluation data."""

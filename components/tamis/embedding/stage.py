@@ -1,4 +1,4 @@
-"""The embedding stage: pool in, embeddings out."""
+"""The embedding stage: from a pool to embeddings."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from tamis.embedding.encoder import Encoder
 
 log = logging.getLogger(__name__)
-_READ = 16_384  # samples whose texts are in memory at a time
+_READ = 16_384  # samples whose texts are in memory at once
 
 
 def run(settings: EmbeddingSettings, *, pool: Uri, known: Sequence[Uri] = (), out: Uri) -> Manifest:
-    """Embed every sample of `pool`; the artifact at `out` holds `vectors.npy` (n, d) float16 and `ids.parquet`.
+    """Embed every sample of `pool`; the artifact at `out` has `vectors.npy` (n, d) float16 and `ids.parquet`.
 
     Args:
-        settings: which encoder, and what it reads.
+        settings: the encoder, and the text that it reads.
         pool: the samples.
-        known: embeddings of other pools: vectors of samples that they hold are taken over.
-        out: where the artifact goes.
+        known: embeddings of other pools, whose vectors are reused.
+        out: where to write the artifact.
 
     Raises:
-        ModelError: when the encoder cannot be loaded, or gives a vector that is not finite.
-        InputError: when `known` embeddings were made by another encoder or from other text.
+        ModelError: when the encoder cannot be loaded, or returns a vector that is not finite.
+        InputError: when `known` embeddings were made with another encoder or from other text.
     """
     files = {"model": revision_of(settings.model, settings.revision)}
     inputs = {"pool": Input(pool, "pool"), "known": Input(known, "embeddings")}
@@ -93,7 +93,7 @@ def _embed(step: Step[EmbeddingSettings]) -> None:
 
 
 def equal_rows(vectors: NDArray[np.float16]) -> int:
-    """How many rows of (n, d) `vectors` are the very same as another one."""
+    """Number of rows of (n, d) `vectors` that are equal to another row."""
     odd = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     hashes = np.empty(len(vectors), np.uint64)
     for start in range(0, len(vectors), BLOCK):
@@ -104,7 +104,7 @@ def equal_rows(vectors: NDArray[np.float16]) -> int:
 
 
 def _say(facts: dict[str, Any], samples: int, max_tokens: int) -> None:
-    """Warn of texts that are cut, and of vectors that tell samples apart no more."""
+    """Warn of left-out beginnings, of texts that are cut, and of equal vectors."""
     for beginning in facts.get("beginnings_left_out", []):
         log.warning(
             "%s samples begin with the same %s tokens, which are left out (embedding.shared_beginnings)",
@@ -113,22 +113,23 @@ def _say(facts: dict[str, Any], samples: int, max_tokens: int) -> None:
         )
     if facts["texts_cut"]:
         log.warning(
-            "%s of %s texts are longer than %d tokens and cut (embedding.max_tokens)",
+            "%s of %s texts are longer than %d tokens and were cut (embedding.max_tokens)",
             f"{facts['texts_cut']:,}",
             f"{samples - facts['taken_over']:,}",
             max_tokens,
         )
     if facts["equal_vectors"]:
         log.warning(
-            "%s of %s samples have the very vector of another one: neighbours and diversity cannot tell them apart%s",
+            "%s of %s samples have the same vector as another sample, so neighbours and diversity cannot distinguish "
+            "them%s",
             f"{facts['equal_vectors']:,}",
             f"{samples:,}",
-            "; texts that are cut are the likely reason" if facts["texts_cut"] else "",
+            "; the likely reason is that texts were cut" if facts["texts_cut"] else "",
         )
 
 
 class _Encoding:
-    """Encodes samples and keeps what is done in the step's scratch folder; loads the encoder when it is needed."""
+    """Encodes samples and saves finished vectors in the step's scratch folder. The encoder is loaded on first use."""
 
     def __init__(self, step: Step[EmbeddingSettings]) -> None:
         self._settings, self._scratch = step.settings, step.scratch
@@ -142,7 +143,7 @@ class _Encoding:
         return Encoder(self._settings)
 
     def find_beginnings(self, pool: Artifact) -> None:
-        """Look for what is to be left out of the pool's texts."""
+        """Find the beginnings to leave out of the pool's texts."""
         if self._settings.shared_beginnings == "keep":
             return
 
@@ -157,21 +158,21 @@ class _Encoding:
         self._beginnings = find_beginnings(texts, tokens_of, self._settings.max_tokens)
 
     def facts(self) -> dict[str, Any]:
-        """What a manifest says of the texts."""
+        """Facts about the texts for the manifest."""
         left_out = self._beginnings.as_facts()
         return {"texts_cut": self._cut} | ({"beginnings_left_out": left_out} if left_out else {})
 
     def same_texts(self, messages: pa.Array, earlier: KnownVectors) -> NDArray[np.bool_] | None:
-        """Of which samples the earlier embeddings read the same text; None for all, as where nothing was left out."""
+        """For which samples the earlier embeddings read the same text; None means all, if nothing was left out."""
         if not self._beginnings.found and not earlier.beginnings.found:
             return None
         texts = [self._whole_text(sample) for sample in messages.to_pylist()]
         return np.array([self._beginnings.length(text) == earlier.beginnings.length(text) for text in texts], bool)
 
     def of(self, samples: Conversations, start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        """Places among `samples` and the vectors of those, by and by; `start` tells these samples from others."""
+        """Yield indices of `samples` with their vectors, block by block. `start` identifies these samples on disk."""
         texts = [self._beginnings.rest(self._whole_text(messages)) for messages in samples]
-        # Texts of like length share a batch, so that little padding is computed. Blocks are the same after a kill.
+        # Texts of similar length share a batch, which saves padding. Blocks are the same after a kill.
         order = np.argsort([-len(text) for text in texts], kind="stable")
         for first in range(0, len(order), BLOCK):
             rows = order[first : first + BLOCK]

@@ -1,1 +1,1 @@
-"""Stage 4, neighbors: the nearest neighbours of every sample by cosine distance, one graph for all that follows."""
+"""Stage 4, neighbors: the kNN graph by cosine distance, which all later stages share."""

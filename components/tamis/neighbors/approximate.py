@@ -1,4 +1,4 @@
-"""Approximate search by faiss: HNSW, or inverted lists for pools too large for it, with recall measured."""
+"""Approximate search with faiss: HNSW, or inverted lists for larger pools. The recall is measured."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _MORE, _MOST_EFFORT = 1.5, 4096
 
 @dataclass(frozen=True)
 class Sample:
-    """Samples whose true neighbours are known, to measure recall on.
+    """Samples with known true neighbours, on which recall is measured.
 
     Attributes:
-        rows: (m,) their numbers.
-        distances: (m, k) float32 true distances of their nearest, ascending.
+        rows: (m,) numbers of the samples.
+        distances: (m, k) float32 true distances of their nearest neighbours, ascending.
     """
 
     rows: NDArray[np.int64]
     distances: Float
 
     def recall(self, found: Float) -> dict[int, float]:
-        """Share of the true 2, 10 and k nearest among those found, (m, k) by their distances.
+        """Recall of the true 2, 10 and k nearest neighbours among those found, given as (m, k) distances.
 
-        A neighbour that is as near as the true one counts as found, so that equal vectors are no misses.
+        A neighbour at the same distance as the true one counts as found, so equal vectors are not misses.
         """
         k = self.distances.shape[1]
         depths = sorted({2, min(10, k), k})
@@ -43,7 +43,7 @@ class Sample:
 
 
 def drawn(settings: NeighborsSettings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ascending places in `rows` of the samples on which recall is measured, drawn by the seed."""
+    """Ascending indices of `rows`, drawn with the seed: the samples on which recall is measured."""
     size = min(settings.recall_sample, len(rows))
     return np.sort(np.random.default_rng(settings.seed).choice(len(rows), size, replace=False))
 
@@ -55,16 +55,16 @@ def candidates(
     rows: NDArray[np.int64],
     sample: Sample | None = None,
 ) -> tuple[NDArray[np.int32], int]:
-    """About the `k` nearest samples to each of `rows`, itself excluded, no sample twice.
+    """Approximately the `k` nearest samples to each of `rows`, without the sample itself and without repetition.
 
-    With a `sample`, the search effort is raised until as many of its true neighbours are found as `settings` ask for.
+    With a `sample`, the search effort is raised until its recall reaches the `recall` of `settings`.
 
     Returns:
         (len(rows), k) int32 numbers of samples, and the search effort.
 
     Raises:
         MissingExtraError: when faiss is not installed.
-        SettingsError: when memory_mb does not hold an index of this pool.
+        SettingsError: when an index of this pool needs more than `memory_mb`.
     """
     index = _index(vectors, settings)
     effort = settings.search_effort if sample is None else _effort(index, vectors, k, settings, sample)
@@ -79,7 +79,7 @@ def candidates(
 
 
 def _effort(index: Any, vectors: Vectors, k: int, settings: NeighborsSettings, sample: Sample) -> int:
-    """The least effort tried that reaches the recall asked for, or the greatest."""
+    """The least effort tried that reaches the wanted recall, or the largest effort."""
     effort, most = settings.search_effort, max(settings.search_effort, _MOST_EFFORT)
     depth = sample.distances.shape[1]
     while True:
@@ -87,7 +87,7 @@ def _effort(index: Any, vectors: Vectors, k: int, settings: NeighborsSettings, s
         found = _search(index, vectors, sample.rows, k)
         _, distances, _ = refine.neighbors_of(vectors, found, depth, rows=sample.rows)
         recall = sample.recall(distances)[depth]
-        log.info("neighbors: a search effort of %d finds %.4f of the %d nearest", effort, recall, depth)
+        log.info("neighbors: search effort %d has a recall of %.4f (%d nearest neighbours)", effort, recall, depth)
         if recall >= settings.recall or effort >= most:
             return effort
         effort = min(most, int(effort * _MORE))
@@ -123,8 +123,8 @@ def _index(vectors: Vectors, settings: NeighborsSettings) -> Any:
         index.train(vectors.unit64(rows).astype(np.float32))
     else:
         raise SettingsError(
-            f"neighbors.memory_mb: {settings.memory_mb} MiB do not hold an index of {n} vectors of {d} numbers",
-            allowed=f"{(lists >> 20) + 1} or more (from {(graph >> 20) + 1} on the more accurate index is used)",
+            f"neighbors.memory_mb: {settings.memory_mb} MiB are too little for an index of {n} vectors of {d} numbers",
+            allowed=f"{(lists >> 20) + 1} or more; {(graph >> 20) + 1} or more for the more accurate index",
             action="raise memory_mb",
         )
     threads = faiss.omp_get_max_threads()
@@ -139,7 +139,7 @@ def _index(vectors: Vectors, settings: NeighborsSettings) -> Any:
 
 
 def _without_self(numbers: NDArray[np.int64], own: NDArray[np.int64], n: int) -> NDArray[np.int32]:
-    """Drop each sample from its own list, or the last found if it is not there; fill what the index left empty."""
+    """Remove each sample from its own list, or the last entry if it is missing, and fill gaps left by the index."""
     drop = numbers == own[:, None]
     drop[~drop.any(1), -1] = True
     kept = numbers[~drop].reshape(len(numbers), -1)

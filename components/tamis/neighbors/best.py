@@ -1,4 +1,4 @@
-"""The best candidates so far of every sample, and a lower bound for what can still become one."""
+"""The best candidates of every sample so far, and lower bounds for new candidates."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from numpy.typing import NDArray
 
 from tamis.neighbors.vectors import Float
 
-NOTHING = np.float32(-4)  # below every cosine
+NOTHING = np.float32(-4)  # less than any cosine
 _EMPTY = np.iinfo(np.int64).min
-_BLOCK = 2048  # samples finished together
+_BLOCK = 2048  # samples finished at a time
 
 
 class Best:
-    """Gathers candidates of `n` samples and keeps the best `k` of each.
+    """Collects candidates for `n` samples and keeps the best `k` of each.
 
-    A sample's candidates are gathered in a row with room for more than k and cut to the best k when it is full, which
-    also raises its bound: a cosine at or below the bound is not among the k best. A candidate is one number, its cosine
-    in the upper half and the sample in the lower, so that cutting a row is one partition of integers.
+    Each sample has a row with room for more than k candidates. A full row is trimmed to the best k, which also raises
+    the sample's bound: a cosine at or below the bound is not among the k best. A candidate is one integer with the
+    cosine in its upper half and the sample in its lower half, so trimming a row is one partition of integers.
 
-    Threads may work on different samples at once.
+    Threads may work on different samples at the same time.
 
     Attributes:
         bounds: (n,) float32.
     """
 
     def __init__(self, n: int, k: int) -> None:
-        """Begin with no candidates."""
+        """Start without candidates."""
         self.bounds = np.full(n, NOTHING, np.float32)
         self._k, self._capacity = k, capacity(k)
         self._keys = np.full((n, self._capacity), _EMPTY)
         self._filled = np.zeros(n, np.int64)
 
     def take(self, takers: NDArray[np.intp], offered: NDArray[np.intp], cosines: Float) -> None:
-        """Add candidates: `offered` with `cosines` to the samples `takers`, which are sorted."""
+        """Add the candidates `offered` with their `cosines` to the samples `takers`, which are sorted."""
         if len(takers):
             self._add(takers, _keys_of(cosines, offered))
 
@@ -45,7 +45,7 @@ class Best:
         if full.any():
             self.trim(changed[full])
             tight = np.flatnonzero(full & (self._filled[changed] + counts > self._capacity))
-            if len(tight):  # more at once than the row has room for
+            if len(tight):  # more candidates than the row has room for
                 keep = np.ones(len(takers), bool)
                 for place in tight.tolist():
                     offer = slice(firsts[place], firsts[place] + counts[place])
@@ -59,7 +59,7 @@ class Best:
         self._filled[changed] += counts
 
     def trim(self, rows: NDArray[np.intp]) -> None:
-        """Keep the best k of `rows` that have more, and raise their bounds."""
+        """Trim the `rows` with more than k candidates to the best k, and raise their bounds."""
         rows = rows[self._filled[rows] > self._k]
         keys, k = self._keys[rows], self._k
         keys.partition(self._capacity - k, axis=1)
@@ -77,7 +77,7 @@ class Best:
         self.bounds[row] = _cosines_of(best.min(keepdims=True))[0]
 
     def finish(self) -> tuple[Float, NDArray[np.int32]]:
-        """Cosines and numbers of the k best of every sample."""
+        """Cosines and numbers of the k best candidates of every sample."""
         n, k = len(self.bounds), self._k
         cosines, samples = np.empty((n, k), np.float32), np.empty((n, k), np.int32)
         for start in range(0, n, _BLOCK):
@@ -89,7 +89,7 @@ class Best:
 
 
 def capacity(k: int) -> int:
-    """Candidates that a sample may gather."""
+    """Number of candidates for which a sample has room."""
     return 2 * k + 32
 
 
@@ -104,6 +104,6 @@ def _cosines_of(keys: NDArray[np.int64]) -> Float:
 
 
 def _flipped(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Bits of float32 numbers as integers of the same order, and back."""
+    """Convert the bits of float32 numbers to integers with the same order, and back."""
     ordered: NDArray[np.int32] = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return ordered

@@ -1,4 +1,4 @@
-"""Exact search on a GPU: the same candidates as `exact`, by torch."""
+"""Exact search on a GPU with torch; it finds the same candidates as `exact`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import torch
 
 _COLUMNS = 32_768
-_SHARE = 0.8  # of the free memory; the rest is for what torch keeps beside the tensors
+_SHARE = 0.8  # of the free memory; torch needs the rest besides the tensors
 
 
 def gpu() -> torch.device | None:
-    """The GPU, or None where torch or a GPU is absent."""
+    """The GPU, or None if torch or a GPU is missing."""
     try:
         load_packages("torch")
         import torch
@@ -28,7 +28,7 @@ def gpu() -> torch.device | None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of the device that a search may use: most of what is free."""
+    """Bytes of device memory that a search may use: most of the free memory."""
     import torch
 
     return int(torch.cuda.mem_get_info(device)[0] * _SHARE)
@@ -42,10 +42,10 @@ def candidates_among(
     memory: int,
     device: torch.device,
 ) -> tuple[Float, NDArray[np.int32]]:
-    """The `k` samples of `columns` with the largest cosines to each of `rows`, as `exact.candidates_among` gives them.
+    """The `k` samples of `columns` with the largest cosines to each of `rows`, like `exact.candidates_among`.
 
-    `columns` ascend. `memory` bounds the bytes used on the device. Vectors that fill less than half of it are brought
-    there once, others block by block as they are needed.
+    `columns` are ascending. `memory` is the limit in bytes on the device. If the vectors fill less than half of it,
+    they are copied to the device once; otherwise block by block.
     """
     import torch
 
@@ -79,7 +79,7 @@ def candidates_among(
 
 
 class _Units:
-    """Vectors of length 1 on the device; as stored they stay there if `memory` holds them all."""
+    """Vectors of length 1 on the device. If all stored vectors fit into `memory` bytes, they stay on the device."""
 
     def __init__(self, vectors: Vectors, memory: int, device: torch.device) -> None:
         import torch

@@ -1,4 +1,4 @@
-"""Neighbours that an earlier graph, or a part of this one, has found already."""
+"""Known neighbours, from an earlier graph or a part of this one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CHECKED = 100  # samples whose known distances are computed again
 
 @dataclass(frozen=True)
 class Known:
-    """Neighbours of some samples, found among some samples, both by their numbers in the present embeddings.
+    """Known neighbours of some samples. All numbers refer to the current embeddings.
 
     Attributes:
         rows: (m,) ascending numbers of the samples whose neighbours are known.
-        columns: ascending numbers of the samples among which they were found.
-        indices: (m, k) int32 their neighbours.
+        columns: ascending numbers of the samples among which they were searched.
+        indices: (m, k) int32 the neighbours.
         distances: (m, k) float32 cosine distances.
-        exact: whether all pairs had been compared.
+        exact: whether all pairs were compared.
     """
 
     rows: NDArray[np.int64]
@@ -38,31 +38,32 @@ class Known:
 
 
 def read_known(artifact: Artifact, ids: pa.Array, vectors: Vectors, k: int) -> Known:
-    """Take over a graph, or a part of one, whose samples are among `ids`, in the same order.
+    """Read a graph, or a part of one, whose samples are among `ids` in the same order.
 
     Raises:
-        InputError: when a sample is gone or moved, a vector has changed, or there are fewer neighbours than `k`.
+        InputError: when a sample is missing or in another order, a vector has changed, or there are fewer than `k`
+            neighbours.
     """
     theirs = pq.read_table(artifact.path("ids.parquet"))["id"].combine_chunks()
     found = pc.index_in(theirs, value_set=ids)
     if found.null_count:
         gone = theirs.filter(pc.is_null(found))
         raise InputError(
-            f"{artifact.location}: {found.null_count} of its samples are not in the embeddings, the first is {gone[0]}",
-            allowed="an earlier graph of a pool that samples were only added to",
-            action="find the neighbours without it",
+            f"{artifact.location}: {found.null_count} of its samples are not in the embeddings; the first is {gone[0]}",
+            allowed="an earlier graph of the same pool with fewer samples",
+            action="find the neighbours without this graph",
         )
     columns = found.to_numpy(zero_copy_only=False).astype(np.int64)
     if not (np.diff(columns) > 0).all():
         raise InputError(
-            f"{artifact.location}: its samples come in another order than in the embeddings",
-            action="keep the order of the sources and put new ones last, or find the neighbours without it",
+            f"{artifact.location}: its samples are in a different order than in the embeddings",
+            action="keep the order of the sources and add new ones last, or find the neighbours without this graph",
         )
     indices, distances = (np.load(artifact.path(name), mmap_mode="r") for name in ("indices.npy", "distances.npy"))
     if indices.shape[1] < k and indices.shape[1] < len(columns) - 1:
         raise InputError(
-            f"{artifact.location} has {indices.shape[1]} neighbours of each sample; {k} are asked for",
-            action="lower k, or find the neighbours without it",
+            f"{artifact.location} has {indices.shape[1]} neighbours per sample, but k is {k}",
+            action="lower k, or find the neighbours without this graph",
         )
     start = int(artifact.manifest.facts.get("first_row", 0))
     rows = columns[start : start + len(indices)]
@@ -76,13 +77,13 @@ def _is_exact(artifact: Artifact) -> bool:
 
 
 def _check(known: Known, vectors: Vectors, artifact: Artifact) -> None:
-    """Compute the distances of some samples again."""
+    """Compute the distances of some samples again, and compare them."""
     places = np.linspace(0, len(known.rows) - 1, min(_CHECKED, len(known.rows))).astype(np.int64)
     _, again, _ = refine.neighbors_of(vectors, known.indices[places], known.indices.shape[1], rows=known.rows[places])
     changed = np.flatnonzero(np.abs(again - known.distances[places]).max(1) > 2 / refine.GRID)
     if len(changed):
         raise InputError(
-            f"{artifact.location}: the vector of sample number {known.rows[places[changed[0]]]} is another one now",
+            f"{artifact.location}: the vector of sample number {known.rows[places[changed[0]]]} has changed",
             allowed="an earlier graph of vectors from the same encoder and settings",
-            action="find the neighbours without it",
+            action="find the neighbours without this graph",
         )

@@ -1,4 +1,4 @@
-"""Neighbours that a search missed but that found the sample themselves: nearness goes both ways."""
+"""Neighbours that an approximate search missed for a sample, but whose own search found that sample."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LAST = np.iinfo(np.int64).max
 def mutual(
     indices: NDArray[np.int32], distances: Float, k: int, *, memory: int = 1 << 30
 ) -> tuple[NDArray[np.int32], Float]:
-    """The `k` nearest among each sample's candidates and the samples that have it for a candidate.
+    """The `k` nearest among each sample's candidates and the samples that have it as a candidate.
 
     Args:
         indices: (n, m) candidates of all samples, m >= k, without repetition.
         distances: (n, m) their distances on the grid of `refine`, ascending.
-        k: neighbours to keep.
-        memory: bytes that pairs may take.
+        k: number of neighbours to keep.
+        memory: limit in bytes for pairs.
 
     Returns:
-        Neighbours (n, k) int32 and distances (n, k) float32, by distance, then by number.
+        Neighbours (n, k) int32 and distances (n, k) float32, sorted by distance, then by number.
     """
     n, m = indices.shape
     kept, far = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
@@ -46,7 +46,7 @@ def mutual(
 def _incoming(
     indices: NDArray[np.int32], distances: Float, last: NDArray[np.int64], first: int, stop: int, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples from `first` to `stop`, ascending, and the `k` nearest that come to each: nearer than its last one."""
+    """Samples from `first` to `stop`, ascending, and for each the `k` nearest new ones, nearer than its last."""
     takers, keys = [], []
     for start in range(0, len(indices), _BLOCK):
         theirs, apart = indices[start : start + _BLOCK], distances[start : start + _BLOCK]
@@ -57,7 +57,7 @@ def _incoming(
     taker, key = np.concatenate(takers), np.concatenate(keys)
     order = np.lexsort((key, taker))
     taker, key = taker[order], key[order]
-    # No more than k of them can be kept, however many have one sample for a candidate.
+    # At most k are kept, even if many samples have the same candidate.
     within = np.arange(len(taker)) - np.searchsorted(taker, taker) < k
     return taker[within], key[within]
 
@@ -65,7 +65,7 @@ def _incoming(
 def _nearest(
     own: NDArray[np.int64], takers: NDArray[np.int64], keys: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int32], Float]:
-    """The first `k` of each row of `own` together with the `keys` that come to it."""
+    """The first `k` of each row of `own` together with its new `keys`."""
     counts = np.bincount(takers, minlength=len(own))
     places = np.arange(len(takers)) - np.repeat(np.cumsum(counts) - counts, counts)
     all_keys = np.full((len(own), own.shape[1] + int(counts.max(initial=0))), _LAST)

@@ -1,8 +1,8 @@
-"""From candidates to neighbours: distances in double precision, ties in a fixed order, certainty checked.
+"""From candidates to neighbours: distances in double precision, ties in a fixed order, doubtful samples searched again.
 
-A float32 product depends in its last bits on the processor, the number of threads and the block it was in. Distances
-computed again in double precision and rounded to a fixed grid do not, so the graph is the same on every machine, on CPU
-and GPU, and equal vectors have equal distances.
+The last bits of a float32 product depend on the processor, the number of threads and the block. Distances computed in
+double precision and rounded to a fixed grid do not. So the graph is the same on every machine, on CPU and GPU, and
+equal vectors have equal distances.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tamis.core.processes import cores
 from tamis.neighbors.vectors import Float, Vectors
 
-SPARE = 8  # candidates beyond k, so that products that float32 confuses are all among the candidates
-GRID = 2.0**23  # distances are multiples of its inverse; every such number from 0 to 2 is a float32
+SPARE = 8  # candidates beyond k, so that products that are equal in float32 are all among the candidates
+GRID = 2.0**23  # distances are multiples of its inverse; float32 represents all of these from 0 to 2 exactly
 _TASK = 512  # samples per task
-_CACHED = 1 << 17  # numbers gathered at a time, so few that they stay in the cache
+_CACHED = 1 << 17  # numbers gathered at a time; they fit into the cache
 _SEARCH = 1 << 20  # numbers per array when samples are compared with all others
 
 
@@ -32,20 +32,19 @@ def neighbors_of(
     rows: NDArray[np.int64] | None = None,
     memory: int = 1 << 30,
 ) -> tuple[NDArray[np.int32], Float, int]:
-    """The `k` nearest among each sample's candidates, by distance, then by number.
+    """The `k` nearest among each sample's candidates, sorted by distance, then by number.
 
     Args:
         vectors: the vectors of all samples.
         samples: (n, m) candidates of n samples, m >= k, without repetition.
-        k: neighbours to keep.
-        cosines: (n, any) float32 cosines, when some samples that are no candidates have cosines up to the smallest of
-            them: then samples whose order float32 leaves in doubt are compared with all others again, in double
-            precision.
-        rows: (n,) numbers of the samples; the first n if left out.
-        memory: bytes that tasks side by side may use.
+        k: number of neighbours to keep.
+        cosines: (n, any) float32 cosines of candidates, if other samples may have cosines up to the smallest of them.
+            Samples whose order is uncertain in float32 are then compared with all others in double precision.
+        rows: (n,) numbers of the samples; the first n if None.
+        memory: limit in bytes for parallel tasks.
 
     Returns:
-        Neighbours (n, k) int32, cosine distances (n, k) float32 ascending, and how many samples were in doubt.
+        Neighbours (n, k) int32, cosine distances (n, k) float32 ascending, and the number of uncertain samples.
     """
     n, m = samples.shape
     whose = np.arange(n) if rows is None else rows
@@ -73,7 +72,7 @@ def neighbors_of(
         list(pool.map(refine, range(0, n, _TASK)))
     doubtful = 0
     if cosines is not None and m < len(vectors) - 1:
-        # The sum of d float32 products of unit vectors is off by at most about d units of rounding.
+        # The rounding error of a sum of d float32 products of unit vectors is at most about d units.
         slack = vectors.dimensions * 2.0**-24 + 2.0**-20
         unsure = np.flatnonzero(1 - distances[:, -1] <= cosines.min(1) + slack)
         doubtful = len(unsure)
@@ -82,10 +81,10 @@ def neighbors_of(
 
 
 def search_all(vectors: Vectors, rows: NDArray[np.intp], k: int) -> tuple[NDArray[np.int32], Float]:
-    """Compare the samples `rows` with all others in double precision; bounded memory, whatever their number.
+    """Compare the samples `rows` with all others in double precision, in bounded memory.
 
     Returns:
-        Neighbours (len(rows), k) int32 and distances (len(rows), k) float32, by distance, then by number.
+        Neighbours (len(rows), k) int32 and distances (len(rows), k) float32, sorted by distance, then by number.
     """
     n = len(vectors)
     indices, distances = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
@@ -113,19 +112,19 @@ def _on_grid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _nearest(samples: NDArray[np.int32], distances: NDArray[np.float64], k: int) -> tuple[NDArray[np.int32], Float]:
-    """The first `k` by distance, then by number."""
+    """The first `k`, sorted by distance, then by number."""
     keys = keys_of(samples, distances)
     keys.sort(1)
     return pairs_of(keys[:, :k])
 
 
 def keys_of(samples: NDArray[np.int32], distances: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """A number for each sample and its distance on the grid, which orders by distance, then by sample."""
+    """An integer for each sample and its distance on the grid, whose order is by distance, then by sample."""
     steps = (distances * GRID).astype(np.int64)
     keys: NDArray[np.int64] = (steps << 32) | samples
     return keys
 
 
 def pairs_of(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
-    """The samples and distances that `keys` were made of."""
+    """The samples and distances in `keys`."""
     return keys.astype(np.int32), ((keys >> 32) / GRID).astype(np.float32)

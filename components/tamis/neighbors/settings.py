@@ -10,37 +10,37 @@ from tamis.core.settings import StageSettings
 
 
 class NeighborsSettings(StageSettings):
-    """How the k-nearest-neighbour graph is found."""
+    """How the kNN graph is computed."""
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    k: int = Field(32, ge=2, le=1024, description="neighbours per sample; the sample itself is none of them")
+    k: int = Field(32, ge=2, le=1024, description="neighbours per sample, without the sample itself")
     method: Literal["auto", "exact", "approximate"] = Field(
-        "auto", description="exact: every pair is compared; approximate: faiss; auto: by the number of samples"
+        "auto", description="exact: compare all pairs; approximate: use faiss; auto: choose by the number of samples"
     )
     exact_up_to: int = Field(
-        500_000, ge=3, description="auto is exact up to so many samples on a CPU, and twenty times as many on a GPU"
+        500_000, ge=3, description="number of samples up to which auto is exact on a CPU; 20 times as many on a GPU"
     )
     memory_mb: int = Field(
-        2048, ge=64, description="MiB of main memory for the search; of a GPU's, most of what is free"
+        2048, ge=64, description="MiB of main memory for the search; a GPU search uses most of its free memory"
     )
     links: int = Field(32, ge=4, le=256, description="approximate: links per sample in the HNSW index")
-    build_effort: int = Field(120, ge=16, description="approximate: candidates looked at when a sample is added")
+    build_effort: int = Field(120, ge=16, description="approximate: candidates examined when a sample is added")
     search_effort: int = Field(
-        128, ge=16, description="approximate: candidates looked at in a search; raised until the recall is reached"
+        128, ge=16, description="approximate: candidates examined in a search; raised until `recall` is reached"
     )
     recall: float = Field(
-        0.98, ge=0, lt=1, description="approximate: share of the true k nearest that must be found, measured on samples"
+        0.98, ge=0, lt=1, description="approximate: wanted share of the true k nearest neighbours, measured on a sample"
     )
     build_threads: int = Field(
-        1, ge=0, description="approximate: threads that build the index; only 1 gives the same graph every time; 0: all"
+        1, ge=0, description="approximate: threads that build the index; 0: all; only 1 is reproducible"
     )
-    recall_sample: int = Field(1000, ge=10, description="approximate: samples on which recall is measured exactly")
-    seed: int = Field(0, ge=0, description="approximate: draws the recall sample")
+    recall_sample: int = Field(1000, ge=10, description="approximate: number of samples on which recall is measured")
+    seed: int = Field(0, ge=0, description="approximate: seed for drawing these samples")
     shard: str = Field(
         "1/1",
         pattern=r"^[1-9]\d*/[1-9]\d*$",
-        description="3/8: search for the third eighth of the samples only; the parts are given to a run of the whole",
+        description="3/8: search only for the third eighth of the samples; a later run combines the parts",
     )
 
     @field_validator("shard")
@@ -52,6 +52,6 @@ class NeighborsSettings(StageSettings):
         return shard
 
     def rows(self, n: int) -> tuple[int, int]:
-        """First and last-but-one number of the samples, of `n`, that the shard searches for."""
+        """The range [first, last) of sample numbers, out of `n`, that the shard searches for."""
         which, of = map(int, self.shard.split("/"))
         return n * (which - 1) // of, n * which // of

@@ -1,4 +1,4 @@
-"""The neighbors stage: embeddings in, the k-nearest-neighbour graph out."""
+"""The neighbors stage: from embeddings to the kNN graph."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tamis.neighbors.settings import NeighborsSettings
 from tamis.neighbors.vectors import Float, Vectors, open_vectors
 
 log = logging.getLogger(__name__)
-_GPU_FACTOR = 20  # a GPU compares all pairs of so many times more samples in the same time
+_GPU_FACTOR = 20  # in the same time, a GPU compares all pairs of this many times more samples
 
 
 def run(
     settings: NeighborsSettings, *, embeddings: Uri, known: Sequence[Uri] = (), parts: Sequence[Uri] = (), out: Uri
 ) -> Manifest:
-    """Find each sample's neighbours; the artifact at `out` holds `indices.npy`, `distances.npy` and `ids.parquet`.
+    """Find each sample's neighbours; the artifact at `out` has `indices.npy`, `distances.npy` and `ids.parquet`.
 
     Args:
         settings: with a `shard`, only its samples are searched for, and `out` is a part.
         embeddings: vectors of all samples.
-        known: earlier graphs of the same samples without the newest ones: only what is new is compared.
-        parts: what runs with a `shard` have written; of samples that no part has, the neighbours are searched here.
-        out: where the artifact goes, of kind `neighbors`, or `neighbors_part` with a shard.
+        known: earlier graphs of the same pool without the newest samples; only new samples are compared.
+        parts: outputs of runs with a `shard`; samples that are in no part are searched for here.
+        out: where to write the artifact, of kind `neighbors`, or `neighbors_part` with a shard.
 
     Raises:
-        InputError: when vectors are unusable, or `known` or `parts` do not fit them.
+        InputError: when vectors cannot be used, or `known` or `parts` do not belong to them.
     """
     kind: Kind = "neighbors" if settings.shard == "1/1" else "neighbors_part"
     inputs = {
@@ -82,7 +82,7 @@ def _find(step: Step[NeighborsSettings]) -> None:
 
 
 class _Search:
-    """The search of one run, on the device that there is, and what it says of itself."""
+    """The search of a run, on a GPU if there is one, with its facts and warnings."""
 
     def __init__(self, vectors: Vectors, k: int, settings: NeighborsSettings) -> None:
         self._vectors, self._k, self._settings = vectors, k, settings
@@ -93,7 +93,7 @@ class _Search:
         self.warnings: list[str] = []
 
     def found(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
-        """Neighbours and distances of the samples `rows` among all."""
+        """Neighbours of the samples `rows` among all samples, and their distances."""
         n = len(self._vectors)
         wanted = min(self._k + refine.SPARE, n - 1)
         if self._exact:
@@ -121,7 +121,7 @@ class _Search:
         return indices, distances
 
     def extended(self, known: Known, mine: NDArray[np.int64]) -> tuple[NDArray[np.int32], Float]:
-        """Known neighbours of the rows `mine` of `known`, and whatever samples that it did not see are nearer."""
+        """The neighbours of the rows `mine` of `known`, updated with new samples that are nearer."""
         self.facts["exact"] &= known.exact
         new = np.setdiff1d(np.arange(len(self._vectors)), known.columns, assume_unique=True)
         rows, theirs = known.rows[mine], known.indices[mine]
@@ -150,5 +150,5 @@ class _Search:
 
 
 def _copies(distances: Float) -> int:
-    """Samples with a neighbour at distance 0: vectors that occur more than once."""
+    """Number of samples with a neighbour at distance 0, whose vectors occur more than once."""
     return int((distances[:, 0] == 0).sum())

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tamis.core.errors import InputError
 
 Float = NDArray[np.float32]
-_CHECKED = 1 << 22  # numbers looked at together when lengths are measured
+_CHECKED = 1 << 22  # numbers processed at a time to compute lengths
 
 
 class Vectors:
-    """Rows of a memory-mapped (n, d) array that are handed out normalised, so that a product of two is a cosine.
+    """Rows of a memory-mapped (n, d) array, returned normalised, so that a product of two rows is a cosine.
 
     Attributes:
         raw: the array as stored, float16, float32 or float64.
@@ -24,19 +24,17 @@ class Vectors:
     """
 
     def __init__(self, raw: NDArray[Any], ids: Sequence[object] | None = None) -> None:
-        """Measure every row.
+        """Compute the length of every row.
 
         Raises:
-            InputError: when the array is no matrix of real numbers, has fewer than three rows, or a row holds NaN or
-                infinity or is zero; the first such row is named by number and, where `ids` are given, by id.
+            InputError: when the array is not a matrix of floats, has fewer than three rows, or a row is zero or has
+                NaN or infinity. The error names the first such row by number, and by id if `ids` are given.
         """
         if raw.ndim != 2 or raw.dtype.kind != "f":
-            raise InputError(
-                f"the vectors are {raw.dtype} of shape {raw.shape}", allowed="real numbers of shape (n, d)"
-            )
+            raise InputError(f"the vectors are {raw.dtype} of shape {raw.shape}", allowed="floats of shape (n, d)")
         if len(raw) < 3:
             raise InputError(
-                f"{len(raw)} samples have too few neighbours", allowed="3 samples or more", action="use a larger pool"
+                f"the pool has only {len(raw)} samples", allowed="3 samples or more", action="use a larger pool"
             )
         self.raw = raw
         self.lengths = np.empty(len(raw))
@@ -51,8 +49,8 @@ class Vectors:
             whose = f" (id {ids[first]})" if ids is not None else ""
             raise InputError(
                 f"the vector in row {first}{whose} is {kind}; {len(bad)} of {len(raw)} vectors are zero or not finite",
-                allowed="finite vectors with at least one number that is not zero",
-                action="embed the pool again, with precision: float32",
+                allowed="finite vectors that are not zero",
+                action="embed the pool again with precision: float32",
             )
 
     def __len__(self) -> int:
@@ -82,9 +80,9 @@ class Vectors:
         return block
 
     def gatherable(self, memory: int) -> NDArray[Any]:
-        """The rows as stored, in the form that is fastest to pick from within `memory` bytes."""
+        """The rows as stored, in the dtype that is fastest to gather from within `memory` bytes."""
         if self.raw.dtype == np.float16 and 4 * self.raw.size <= memory:
-            return self.raw.astype(np.float32)  # halves are slow to widen again and again
+            return self.raw.astype(np.float32)  # converting float16 for every access would be slow
         return self.raw
 
 
@@ -92,7 +90,7 @@ def open_vectors(path: Path, ids: Sequence[object]) -> Vectors:
     """Map `vectors.npy` into memory and check it against its `ids`.
 
     Raises:
-        InputError: when their numbers differ, or a vector is unusable.
+        InputError: when their lengths differ, or a vector cannot be used.
     """
     raw = np.load(path, mmap_mode="r")
     if len(raw) != len(ids):

@@ -1,1 +1,1 @@
-"""Stage 1, pool: many sources become one table of samples, each exact sample once."""
+"""Stage 1, pool: one table of samples from many sources, without duplicates."""

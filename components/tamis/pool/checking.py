@@ -1,4 +1,4 @@
-"""The first rows of every file of a source, read before anything is spent: what cannot work shows there."""
+"""A check of the first rows of each file of a source, which finds most problems before a long run."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import files_at
 
 Files: TypeAlias = Sequence[tuple[str, Location]]
-_ROWS = 100  # of each file
-_LARGE_ARRAY = 1 << 26  # bytes of a JSON array, which would be loaded whole
+_ROWS = 100  # per file
+_LARGE_ARRAY = 1 << 26  # bytes of a JSON array from which on it is not checked, because it would be loaded completely
 
 
 @dataclass
 class FirstRows:
-    """What the first rows of a source's files hold.
+    """What the first rows of a source's files contain.
 
     Attributes:
-        files: that were looked into.
-        rows: that were read and are not left out by `where`.
-        rejected: rows that cannot be used, by kind.
-        example: the first of them: where it is and why.
-        side: fields beside the conversations.
-        mapping: how rows become conversations; None where no file has a row.
-        names: fields that a row has.
-        whole: whether these are all rows of the files.
+        files: number of files that were checked.
+        rows: number of rows that were read and that match `where`.
+        rejected: counts of rows that cannot be used, by kind.
+        example: the place of the first such row, and the reason.
+        side: fields next to the conversations.
+        mapping: how rows become conversations; None if no file has a row.
+        names: fields of the rows.
+        whole: whether all rows of the files were read.
     """
 
     side: Side
@@ -54,44 +54,44 @@ class FirstRows:
     whole: bool = True
 
     def not_seen(self, source: Source) -> list[str]:
-        """Fields that `source` keeps and none of the rows has; later rows may have them, unless all were read."""
+        """Fields in `keep` of `source` that no row has. If not all rows were read, later rows may have them."""
         return [name for name in source.keep if name not in self.names] if self.names else []
 
     def check_kept(self, source: Source) -> None:
-        """Make sure, where all rows were read, that some row has each field that `source` keeps.
+        """If all rows were read, make sure that each field in `keep` of `source` is in some row.
 
         Raises:
-            InputError: naming those that none has.
+            InputError: naming the missing fields.
         """
         missing = self.not_seen(source)
         if missing and self.whole:
             raise InputError(
-                f"source '{source.name}': none of its {self.rows:,} rows has the field "
-                f"{', '.join(missing)}, which is to be kept",
+                f"source '{source.name}': none of its {self.rows:,} rows has the field {', '.join(missing)}, "
+                "which `keep` names",
                 allowed=", ".join(self.names),
                 action="correct the source's `keep`",
             )
 
     def check_shares(self, name: str, settings: PoolSettings) -> None:
-        """Make sure that the rows of the source `name`, were they all like these, would be a pool.
+        """Make sure that the pool stage would accept the source `name` if all its rows are like these.
 
         Raises:
-            InputError: when too many cannot be used, or lose what changes what is taught.
+            InputError: when too many rows cannot be used, or lose fields that change what a model learns.
         """
         if sum(self.rejected.values()) > settings.max_reject_share * self.rows:
             raise InputError(
                 f"source '{name}': of the first {self.rows:,} rows, {self.rejected.total():,} cannot be used "
                 f"({told(self.rejected)}); the first: {self.example}",
-                allowed=f"a share of {settings.max_reject_share:g} (pool.max_reject_share)",
+                allowed=f"at most a share of {settings.max_reject_share:g} (pool.max_reject_share)",
                 action="correct the source or its settings",
             )
         if self.side.samples > settings.max_lost_share * (self.rows - self.rejected.total()):
             raise InputError(
                 f"source '{name}': of the first {self.rows:,} rows, {self.side.samples:,} have fields that change what "
-                f"is taught and are not read: {told(self.side.lost)}",
-                allowed=f"a share of {settings.max_lost_share:g} (pool.max_lost_share)",
-                action="read a system prompt by `fields: {system: …}`, `keep` fields without which the samples are "
-                "right, or raise the limit",
+                f"a model learns and are not read: {told(self.side.lost)}",
+                allowed=f"at most a share of {settings.max_lost_share:g} (pool.max_lost_share)",
+                action="read a system prompt with `fields: {system: …}`; list fields in `keep` if the samples are "
+                "right without them; or raise the limit",
             )
 
     def __str__(self) -> str:
@@ -106,26 +106,26 @@ class FirstRows:
 
 
 def look_into(source: Source, settings: PoolSettings, files: Files | None = None) -> FirstRows | None:
-    """Read the first rows of the files of `source`; None where they are not on this machine, or not its own files.
+    """Read the first rows of the files of `source`; None if it has no files on this machine.
 
     Args:
-        source: which rows, and what they are called.
-        settings: of the pool.
-        files: names and places of the source's files, where they are known.
+        source: the source's settings.
+        settings: the pool's settings.
+        files: names and paths of the source's files, if known.
 
     Raises:
-        InputError: when a file cannot be read, or has another layout than the source's settings or other files.
-        StorageError: when nothing is there.
+        InputError: when a file cannot be read, or its layout differs from the source's settings or other files.
+        StorageError: when the path does not exist.
     """
     found = look_at(source, _readers(source, settings, files))
     return found if found.files else None
 
 
 def look_at(source: Source, readers: Iterable[tuple[str, Reader]]) -> FirstRows:
-    """Read the first rows of `source` from each of the `readers`, which come with the names of their files.
+    """Read the first rows of `source` from each of the `readers`, which are given with the names of their files.
 
     Raises:
-        InputError: when a file has another layout than the source's settings or other files.
+        InputError: when a file's layout differs from the source's settings or other files.
     """
     found = FirstRows(Side(frozenset((*source.keep, *source.where))))
     for name, reader in readers:
@@ -138,7 +138,7 @@ def look_at(source: Source, readers: Iterable[tuple[str, Reader]]) -> FirstRows:
 
 
 def first_samples(settings: PoolSettings, count: int) -> list[list[Message]]:
-    """The first `count` conversations of the sources' files on this machine; fewer where there are no more.
+    """The first `count` conversations of the sources' files on this machine; fewer if there are no more.
 
     Raises:
         InputError, StorageError: as `look_into`.
@@ -165,14 +165,14 @@ def samples_in(source: Source, readers: Iterable[tuple[str, Reader]]) -> Iterato
 
 
 def check_own_ids(settings: PoolSettings, field: str) -> None:
-    """Make sure that no two samples of the sources' files on this machine have the same in `field`.
+    """Make sure that no two samples in the sources' local files have the same value in `field`.
 
-    All rows are read, but those of sources of which a part is taken. Rows with the same conversation may share it: the
-    pool keeps one of them.
+    All rows are read, except of sources with a `limit`. Rows with the same conversation may have the same value,
+    because the pool keeps only one of them.
 
     Raises:
-        InputError: naming the first two that have.
-        StorageError: when nothing is there.
+        InputError: naming the first two samples with the same value.
+        StorageError: when a path does not exist.
     """
     seen: dict[str, tuple[str, int]] = {}
     for source in settings.sources:
@@ -192,8 +192,8 @@ def check_own_ids(settings: PoolSettings, field: str) -> None:
                     raise InputError(
                         f"two samples have the {field} '{key}': {where}, and source '{source.name}', {name}, row "
                         f"{number}",
-                        allowed=f"'{field}' must name one sample",
-                        action="make the two differ in all files, or name another field",
+                        allowed=f"'{field}' must be different for each sample",
+                        action="make the two different in all files, or name another field",
                     )
 
 

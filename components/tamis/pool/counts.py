@@ -1,4 +1,4 @@
-"""What became of the rows of a source."""
+"""Counts of a source's rows: read, kept, rejected and so on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Counts:
         self.characters += pc.sum(pc.utf8_length(pc.struct_field(turns, "content"))).as_py() or 0
 
     def as_facts(self) -> dict[str, Any]:
-        """The counts, and the means over the samples kept, for a manifest."""
+        """The counts, and the means over the kept samples, for a manifest."""
         facts = {name: value for name, value in vars(self).items() if name not in ("messages", "characters")}
         kept = max(self.kept, 1)
         return facts | {

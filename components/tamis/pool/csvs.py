@@ -1,4 +1,4 @@
-"""CSV: rows out of a file with a header, strict in its quotes."""
+"""A reader of CSV files with a header and strict quoting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_ENDS = ("\n", "\r")
 
 
 class CsvReader:
-    """Comma-separated values with a header; every field is text. A row's number does not count the header."""
+    """Comma-separated values with a header. Every field is text. Row numbers do not count the header."""
 
     uniform = True
     total: int | None = None
@@ -28,7 +28,7 @@ class CsvReader:
             header = next(self._records(text), [])
         if isinstance(header, Reject):
             raise InputError(f"{path}: its header cannot be read: {header}", action="correct the file")
-        # Spreadsheets and pandas leave cells of the header empty: such columns are called by their places.
+        # Spreadsheets and pandas leave cells of the header empty. Such columns get names such as "column 1".
         self.columns = [name if name.strip() else f"column {place}" for place, name in enumerate(header, 1)]
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
@@ -38,7 +38,7 @@ class CsvReader:
         """All rows with all their fields.
 
         Raises:
-            InputError: at a row that has no certain end; what is read after it might be made of pieces of its text.
+            InputError: at a row whose end is uncertain, because parts of its text could be read as rows.
         """
         with self._text() as text:
             records, number = self._records(text), 0
@@ -55,9 +55,9 @@ class CsvReader:
         return io.TextIOWrapper(opened(self._path), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
     def _records(self, text: IO[str]) -> Iterator[list[str] | Reject]:
-        csv.field_size_limit(self._limit)  # of the whole process, and small unless set
+        csv.field_size_limit(self._limit)  # for the whole process; the default is small
         lines = _CsvLines(text, self._limit)
-        # Strict: a quote that is never closed would else swallow all rows after it.
+        # Strict, because an unclosed quote would otherwise swallow all rows after it.
         parsed = csv.reader(lines, strict=True)
         while True:
             lines.first = lines.number + 1
@@ -73,13 +73,13 @@ class CsvReader:
                 yield record
 
     def _endless(self, lines: _CsvLines, error: csv.Error) -> InputError:
-        # Strict parsing fails within or right behind quotes only, so the lines that follow may still be the field's.
+        # Strict parsing fails only in or directly after quotes, so the next lines may still belong to the field.
         return InputError(
-            f"{self._path}: the row that begins on line {lines.first} is no CSV (line {lines.number}: {error}), "
-            "and where it ends cannot be told",
-            allowed="quoted fields that are closed, have the quotes within them written twice, and are no longer than "
+            f"{self._path}: the row that begins on line {lines.first} is not valid CSV (line {lines.number}: {error}), "
+            "so its end is unknown",
+            allowed="quoted fields that are closed, with quotes inside them doubled, and of at most "
             f"{self._limit // MIB} MiB (pool.max_row_mib)",
-            action="correct the row or take it out, or write the file as JSONL",
+            action="correct or remove the row, or write the file as JSONL",
         )
 
     def _fields(self, values: list[str]) -> Fields | Reject:
@@ -93,11 +93,11 @@ class CsvReader:
 
 
 class _CsvLines:
-    """The lines of a CSV text. A line that is too long is passed over with a `Reject` if it is a whole record.
+    """The lines of a CSV text. A line that is too long is skipped with a `Reject` if it is a complete record.
 
     Attributes:
-        number: of the line that was read last, from 1.
-        first: number of the line that the record begins with.
+        number: number of the last line that was read, from 1.
+        first: number of the first line of the current record.
     """
 
     def __init__(self, text: IO[str], limit: int) -> None:
@@ -120,20 +120,20 @@ class _CsvLines:
         raise csv.Error(reject.reason)
 
     def _pieces(self, line: str) -> Iterator[str]:
-        """A line that begins with `line`, piece by piece."""
+        """The rest of a long line in pieces, the first of which is `line`."""
         while line:
             yield line
             line = "" if line.endswith(_LINE_ENDS) else self._text.readline(self._limit)
 
 
 def _ends_a_record(pieces: Iterable[str]) -> bool:
-    """Whether a line that begins a record also ends it: its quoted fields are well formed, and closed."""
-    quoted, before = False, ","  # the character before: a record begins as a field does
+    """Whether the first line of a record is also its last: its quoted fields are well formed and closed."""
+    quoted, before = False, ","  # `before` is the previous character; the start of a record is the start of a field
     for piece in pieces:
         for number, part in enumerate(piece.split('"')):
-            if number and quoted:  # a quote that ends the field, or the first one of two
+            if number and quoted:  # a quote that ends the field, or the first of a doubled quote
                 quoted, before = False, '"'
-            elif number:  # one that begins a field, or the second one of two; elsewhere it is plain text
+            elif number:  # a quote that begins a field, or the second of a doubled quote; otherwise plain text
                 quoted = before in ',"'
             if part:
                 if before == '"' and not quoted and part[0] not in ",\r\n":

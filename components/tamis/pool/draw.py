@@ -1,4 +1,4 @@
-"""A seeded draw of samples from a source of unknown length, in bounded memory."""
+"""A seeded random draw of samples from a source of unknown length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BATCH = 8192
 
 
 class Draw:
-    """Draws `size` of the samples offered to it: those whose ids have the smallest keys for `seed`.
+    """Draws `size` of the offered samples: those whose ids have the smallest random keys for `seed`.
 
-    Samples that may still be drawn wait in Parquet files in `folder`, about size * (1 + ln(offered / size)) of them; in
-    memory there are 8 bytes for each sample drawn and 16 for each sample offered (to know duplicates).
+    Samples that may still be drawn are kept in Parquet files in `folder`, about size * (1 + ln(offered / size)) of
+    them. Memory holds 8 bytes per drawn sample, and 16 bytes per offered sample to find duplicates.
 
-    Use it as a context manager; the files are gone afterwards.
+    Use it as a context manager, which removes the files at the end.
     """
 
     def __init__(self, size: int, seed: int, folder: Path) -> None:
@@ -37,13 +37,13 @@ class Draw:
         self._largest = np.uint64(2**64 - 1)
 
     def __enter__(self) -> Draw:
-        shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(self._folder, ignore_errors=True)  # files of a killed run
         self._spool = PartsWriter(self._folder, _SPOOLED)
         self._spool.__enter__()
         return self
 
     def offer(self, table: pa.Table, ids: Keys) -> int:
-        """Offer the rows of `table` (schema `POOL`), whose ids are `ids`; returns how many were not offered before.
+        """Offer the rows of `table` (schema `POOL`) with the ids `ids`; return how many were not offered before.
 
         Equal samples count once.
         """
@@ -60,16 +60,16 @@ class Draw:
         return int(new.sum())
 
     def _shrink(self) -> None:
-        """Forget the keys that are too large to be drawn."""
+        """Drop the keys that are too large to be drawn."""
         if self._waiting > self._size:
             smallest = np.partition(np.concatenate(self._keys), self._size - 1)[: self._size]
             self._keys, self._waiting, self._largest = [smallest], self._size, smallest.max()
 
     def drawn(self) -> Iterator[pa.Table]:
-        """The samples drawn, in the order in which they were offered. Nothing can be offered afterwards."""
+        """The drawn samples, in the order in which they were offered. Nothing can be offered afterwards."""
         self._spool.__exit__(None, None, None)
         self._shrink()
-        left = self._size  # two samples with one key, at the border, would be one too many
+        left = self._size  # two samples could share the largest key, which would draw one too many
         for part in sorted(self._folder.glob("part-*.parquet")):
             with pq.ParquetFile(part) as file:
                 for batch in file.iter_batches(batch_size=_BATCH):

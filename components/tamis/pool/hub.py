@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or local folders that the `datasets` library loads."""
+"""Data sets on the Hugging Face hub, or in local folders that the `datasets` library loads."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_TIMEOUT = 10  # seconds for the question which commit a branch is at
+_TIMEOUT = 10  # seconds for a request for the commit of a branch
 
 
-# Within `as_last_seen`: data sets to the commits that an earlier run found on the hub.
+# Within `as_last_seen`: the commits that an earlier run found on the hub, by data set.
 _last_seen: ContextVar[Mapping[str, str] | None] = ContextVar("_last_seen", default=None)
 
 
 @contextmanager
 def as_last_seen(commits: Mapping[str, str]) -> Iterator[None]:
-    """Within this context the hub is not asked which commit a data set is at: it is taken to be that of `commits`."""
+    """Within this context the commits of data sets are taken from `commits`, without a request to the hub."""
     token = _last_seen.set(commits)
     try:
         yield
@@ -41,11 +41,12 @@ def as_last_seen(commits: Mapping[str, str]) -> Iterator[None]:
 
 
 def revision_of(dataset: str, revision: str | None) -> str:
-    """What identifies the content of `dataset`: a fingerprint of a local folder, the commit on the hub, or, where the
-    hub cannot be asked, the name of the branch.
+    """An identifier of the content of `dataset`: a fingerprint of a local folder, or the commit on the hub.
+
+    If the hub does not answer, it is the name of the branch.
 
     Raises:
-        SettingsError: when a proxy or a certificate of the environment cannot be used.
+        SettingsError: when an environment variable names an unusable proxy or certificate.
     """
     if Path(dataset).is_dir():
         return f"sha256:{fingerprint(dataset)}"
@@ -65,7 +66,7 @@ def _commit(dataset: str, revision: str | None) -> str | None:
     try:
         sha: str | None = HfApi().dataset_info(dataset, revision=revision, timeout=_TIMEOUT).sha
     except Exception as error:
-        # Refusals and silence alike: loading from the cache may still work, and says what is wrong if not.
+        # The hub may refuse or be unreachable. Loading from the cache may still work; if not, its error explains why.
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in {
             "huggingface_hub",
             "httpx",
@@ -79,24 +80,23 @@ def _commit(dataset: str, revision: str | None) -> str | None:
 
 
 class DatasetReader:
-    """A split of a data set, memory-mapped, read by small batches of the wanted columns.
+    """A split of a data set, memory-mapped and read in small batches of the wanted columns.
 
     Attributes:
-        taken: what a manifest says of it: the split, where it has a name, and the other splits, where none was asked
-            for.
+        taken: facts for the manifest: the split, if it has a name, and the other splits, if none was named.
     """
 
     uniform = True
 
     def __init__(self, source: Source, revision: str) -> None:
-        # A branch stays what the user called it, so that the cache finds it when there is no network.
+        # A branch is passed on by name, so that it is found in the cache without a network.
         pinned = revision if _COMMIT.fullmatch(revision) else source.revision
         wanted = Wanted(f"source '{source.name}'", str(source.dataset), source.config, source.split, pinned)
         self._data, split, others = load_split(wanted)
         self.taken: dict[str, Any] = ({"split": split} if split else {}) | ({"other_splits": others} if others else {})
         if others:
             log.warning(
-                "source '%s': the split '%s' is read; there are others, to be named by `split`: %s",
+                "source '%s': only the split '%s' is read; to read another, name it with `split`: %s",
                 source.name,
                 split,
                 ", ".join(others),
@@ -114,9 +114,9 @@ class DatasetReader:
 
 
 class StreamReader:
-    """The first rows of a data set, as they come over the network: nothing else of it is fetched.
+    """The first rows of a data set, streamed over the network without downloading the rest.
 
-    Attributes as those of every reader.
+    Its attributes are those of every reader.
     """
 
     uniform = True
@@ -126,20 +126,20 @@ class StreamReader:
         self.columns: list[str] = list(data.column_names or next(iter(data), {}))
 
     def rows(self, wanted: Sequence[str]) -> Rows:
-        """Rows with the fields `wanted`, from the first on."""
+        """The rows with the fields `wanted`, from the first one."""
         chosen = set(wanted)
         for number, row in enumerate(self._data):
             yield number, {name: value for name, value in row.items() if name in chosen}
 
 
 def opened_as_stream(source: Source) -> StreamReader:
-    """The data set of `source`, to look at its first rows.
+    """Open the data set of `source` to read its first rows.
 
     Raises:
-        StorageError: when it cannot be reached, or there is none of this name: no more can be told without a network.
-        InputError: when it is there, and has no such split or configuration, or cannot be read.
+        StorageError: when it cannot be reached or does not exist, which cannot be distinguished without a network.
+        InputError: when it exists but has no such split or configuration, or cannot be read.
         MissingExtraError: when `datasets` is not installed.
-        SettingsError: when a proxy or a certificate of the environment cannot be used.
+        SettingsError: when an environment variable names an unusable proxy or certificate.
     """
     if not Path(str(source.dataset)).is_dir():
         check_network()
@@ -154,10 +154,10 @@ def opened_as_stream(source: Source) -> StreamReader:
         info = (data.info.splits or {}).get(split)
         return StreamReader(data, getattr(info, "num_examples", None) or None)
     except (OSError, datasets.exceptions.DatasetsError) as error:  # ConnectionError and FileNotFoundError among them
-        raise StorageError(f"the hub does not give the data set '{name}': {first_line(error)}") from None
+        raise StorageError(f"cannot get the data set '{name}' from the hub: {first_line(error)}") from None
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"cannot load the data set '{name}' (split {split}): {first_line(error)}",
-            allowed="a data set on the hub, or a folder with its files",
-            action="correct the name, or begin without it and add it to the file with its `split` and `config`",
+            allowed="the name of a data set on the hub, or a folder with its files",
+            action="correct the name, or leave it out and add it to the settings file later with `split` and `config`",
         ) from None

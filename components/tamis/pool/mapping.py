@@ -1,4 +1,4 @@
-"""Mapping: rows of other schemas become conversations, by declared field names."""
+"""Mapping rows of different schemas to conversations, by the names of their fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tamis.pool.openings import Fields
 from tamis.pool.rejects import Reject
 from tamis.pool.settings import Source, candidates
 
-# What other data sets call the roles, in lower case.
+# Names of the roles in other data sets, in lower case.
 ROLES = {
     "system": "system",
     "user": "user",
@@ -27,42 +27,42 @@ ROLES = {
     "model": "assistant",
     "bot": "assistant",
 }
-# Fields that a row must have; the others of `FIELDS` lie inside messages or may be missing.
+# Fields that a row must have. The others of `FIELDS` are inside messages or may be missing.
 _REQUIRED = {
     "messages": ("messages",),
     "conversations": ("conversations",),
     "instruction": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
 }
-OPTIONAL = ("system", "input")  # fields that not every row needs to have, where rows may differ
-_USUAL = (("role", "content"), ("from", "value"))  # OpenAI's and ShareGPT's names; each is found under the other's list
+OPTIONAL = ("system", "input")  # fields that may be missing in some rows, in formats whose rows may differ
+_USUAL = (("role", "content"), ("from", "value"))  # OpenAI's and ShareGPT's names; each occurs in the other's schema
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """How the rows of one source become conversations. `fields` gives each of the schema's fields its name there."""
+    """How the rows of a source become conversations. `fields` maps the schema's fields to their names in the source."""
 
     schema: str
     fields: dict[str, str]
 
     @property
     def columns(self) -> list[str]:
-        """The row's fields that are read."""
+        """The names of the fields that are read."""
         return [name for field, name in self.fields.items() if field not in FIELDS_OF_A_MESSAGE]
 
     def messages(self, row: Fields) -> list[Message]:
         """The conversation in `row`.
 
         Raises:
-            Reject: when there is none that can be used.
+            Reject: when the row has no usable conversation.
         """
         return self.conversation(row)[0]
 
     def conversation(self, row: Fields) -> tuple[list[Message], dict[str, list[Any]]]:
-        """The conversation in `row`, and what its turns have beside it: "field.name" to values.
+        """The conversation in `row`, and the other fields of its turns: values by "field.name".
 
         Raises:
-            Reject: when there is none that can be used.
+            Reject: when the row has no usable conversation.
         """
         beside: dict[str, list[Any]] = {}
         messages = self._mapped(row, beside)
@@ -96,10 +96,10 @@ class Mapping:
 
 
 def mapping_of(source: Source, columns: Sequence[str], where: str) -> Mapping:
-    """The mapping for rows with the fields `columns`, which `where` names.
+    """The mapping for rows of the file `where`, which have the fields `columns`.
 
     Raises:
-        InputError: when the schema cannot be told from the columns.
+        InputError: when the fields fit no schema.
     """
     possible = candidates(source.schema_, source.fields)
     for schema in possible:
@@ -110,16 +110,16 @@ def mapping_of(source: Source, columns: Sequence[str], where: str) -> Mapping:
     raise InputError(
         f"source '{source.name}': cannot tell the schema of {where} from its fields: {_listed(columns)}",
         allowed=known,
-        action="set the source's `schema` and `fields`, as in schema: prompt_completion, "
+        action="set the source's `schema` and `fields`, for example schema: prompt_completion, "
         "fields: {prompt: question, completion: answer}",
     )
 
 
 def check_columns(source: Source, mapping: Mapping, columns: Sequence[str], uniform: bool, where: str) -> None:
-    """Make sure that rows with the fields `columns` have what the mapping and `source` read.
+    """Make sure that rows with the fields `columns` have the fields that the mapping and `source` read.
 
     Raises:
-        InputError: naming the missing fields and those that exist. Where rows differ, fields to keep and those of
+        InputError: naming the missing and the existing fields. In formats whose rows may differ, fields of `keep` and
             `OPTIONAL` may be missing.
     """
     required = [mapping.fields[name] for name in _REQUIRED[mapping.schema]]
@@ -131,16 +131,16 @@ def check_columns(source: Source, mapping: Mapping, columns: Sequence[str], unif
         raise InputError(
             f"source '{source.name}': {where} has no field {_listed(missing)}",
             allowed=_listed(columns),
-            action="correct the source's `fields`, `where` or `keep`, or its `schema`; files of another layout are a "
+            action="correct the source's `fields`, `where`, `keep` or `schema`; files with another layout need a "
             "source of their own",
         )
 
 
 def metadata_of(row: Fields, keep: Sequence[str]) -> str | None:
-    """The fields of `row` to keep, as a JSON object; None when nothing is kept. Dates become text, NaN null.
+    """The fields of `row` in `keep`, as a JSON object; None if `keep` is empty. Dates become text, NaN becomes null.
 
     Raises:
-        Reject: when a value has no form in JSON.
+        Reject: when JSON cannot represent a value.
     """
     if not keep:
         return None
@@ -156,28 +156,28 @@ def metadata_of(row: Fields, keep: Sequence[str]) -> str | None:
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, default=_as_text, allow_nan=False, sort_keys=True, ensure_ascii=False)
-    except ValueError:  # NaN or infinity, which JSON has not
+    except ValueError:  # NaN or infinity, which JSON does not have
         return _json(json.loads(json.dumps(value, default=_as_text), parse_constant=lambda _: None))
 
 
 class _Names(NamedTuple):
-    """What a list of turns and the two fields of each turn are called."""
+    """The names of the list of turns, and of the two fields of each turn."""
 
     turns: str
     role: str
     content: str
 
     def in_turn(self, turn: Fields) -> tuple[str, str]:
-        """The two fields' names in a turn: where both usual pairs of names are allowed, those that it has."""
+        """The names of the two fields in a turn. If they are a usual pair, the other usual pair is accepted, too."""
         own = (self.role, self.content)
         usual = _USUAL if own in _USUAL else ()
         return next((pair for pair in (own, *usual) if pair[0] in turn and pair[1] in turn), own)
 
 
 def _turns(value: Any, names: _Names, beside: dict[str, list[Any]]) -> list[Message]:
-    """Messages out of a list of objects, of alternating texts, or of their JSON; or out of an object of lists.
+    """Messages from a list of objects, a list of alternating texts, an object of lists, or the JSON of any of these.
 
-    What the turns have besides is added to `beside`.
+    Other fields of the turns are added to `beside`.
     """
     if isinstance(value, str):
         try:
@@ -198,7 +198,7 @@ def _turns(value: Any, names: _Names, beside: dict[str, list[Any]]) -> list[Mess
 
 
 def _turned(lists: Fields, role: str, content: str) -> list[Fields]:
-    """Turns out of an object of lists."""
+    """The turns in an object of lists."""
     turns = len(lists[role])
     if turns != len(lists[content]):
         raise Reject("wrong type", f"the messages have {turns} roles and {len(lists[content])} contents")
@@ -220,7 +220,7 @@ def _message(number: int, turn: Any, names: _Names, beside: dict[str, list[Any]]
         raise Reject("unknown role", f"message {number} has the role {called!r}; allowed: {', '.join(ROLES)}")
     if text is not None and not isinstance(text, str):
         raise Reject("wrong type", f"message {number}: its '{content}' is of type {type(text).__name__}, not text")
-    for name, other in turn.items() if len(turn) > 2 else ():  # most turns have nothing beside them
+    for name, other in turn.items() if len(turn) > 2 else ():  # most turns have only these two fields
         if name not in (role, content) and other is not None:
             values = beside.setdefault(f"{names.turns}.{name}", [])
             if known == "assistant" or name not in OF_ANSWERS:
@@ -229,7 +229,7 @@ def _message(number: int, turn: Any, names: _Names, beside: dict[str, list[Any]]
 
 
 def _side(value: Any, role: str, field: str, beside: dict[str, list[Any]]) -> list[Message]:
-    """One side of a prompt and completion: a text, or a list of messages."""
+    """The prompt or the completion as messages: each is a text, or a list of messages."""
     if isinstance(value, list):
         return _turns(value, _Names(field, "role", "content"), beside)
     return [Message(role=role, content=_as_message_text(value, field))]
@@ -258,7 +258,7 @@ def _as_text(value: Any) -> str:
 
 
 def _kind_of(fault: str) -> str:
-    """What a fault of a sample counts as."""
+    """The kind under which a reason is counted."""
     if fault.endswith("is empty"):
         return "empty message"
     if fault.endswith("is not valid Unicode"):

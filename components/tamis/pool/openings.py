@@ -1,4 +1,4 @@
-"""What all readers share: rows, files opened by their ending, and the word for a line that is too long."""
+"""Shared by all readers: types of rows, opening of files, and the reject for a line that is too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def opened(path: Path) -> IO[bytes]:
-    """The file at `path`, unpacked where its name ends in .gz; it has `peek`."""
+    """Open the file at `path`, decompressed if its name ends in .gz. The result has `peek`."""
     with explained_os_errors(f"reading {path}"):
         if path.name.endswith(".gz"):
             return cast(IO[bytes], gzip.open(path, "rb"))
@@ -24,5 +24,5 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def too_long(limit: int) -> Reject:
-    """Why a line of more than `limit` bytes or characters is no row."""
+    """The reject for a line of more than `limit` bytes or characters."""
     return Reject("row too long", f"the line is longer than {limit // MIB} MiB")

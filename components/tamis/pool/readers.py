@@ -1,8 +1,8 @@
-"""Readers: rows out of JSONL, JSON, CSV and Parquet files, one after another, in bounded memory.
+"""Readers of JSONL, JSON, CSV and Parquet files, which yield rows in bounded memory.
 
-A reader has `columns` (the fields of its header, or of its first readable row), `uniform` (whether every row has just
-these), `total` (its rows, where that is known beforehand) and `rows`, which gives each row's number from 0 and its
-fields, or a `Reject` in their place.
+A reader has `columns` (the fields of its header, or of its first readable row), `uniform` (whether every row has
+exactly these fields), `total` (the number of rows, if known in advance) and `rows`, which yields the number of each row
+from 0 and its fields, or a `Reject` instead of the fields.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
-ARROW_ROWS = 256  # rows that become Python objects at a time
+ARROW_ROWS = 256  # rows converted to Python objects at a time
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Reader(Protocol):
-    """What every reader has."""
+    """The interface of every reader."""
 
     columns: list[str]
     uniform: bool
     total: int | None
 
     def rows(self, wanted: Sequence[str]) -> Rows:
-        """All rows; of a columnar source only the fields `wanted` are read."""
+        """All rows. From a columnar format only the fields `wanted` are read."""
         ...
 
 
 def reader_of(path: Path, max_json_mib: int, max_row_mib: int) -> Reader:
-    """The reader of the file at `path`, by its suffix, which must be one of `SUFFIXES`.
+    """The reader for the file at `path`, chosen by its suffix, which must be one of `SUFFIXES`.
 
     Raises:
-        InputError: when the file as a whole cannot be read.
-        StorageError: when it may not be read.
+        InputError: when the file is not valid.
+        StorageError: when the system refuses to read it.
     """
     if path.name.endswith(".parquet"):
         return ParquetReader(path)
@@ -56,12 +56,12 @@ def reader_of(path: Path, max_json_mib: int, max_row_mib: int) -> Reader:
         return JsonArrayReader(path, max_json_mib)
     reader = JsonLinesReader(path, max_row_mib)
     if path.name.endswith(".json") and not reader.columns:
-        raise InputError(f"{path} is neither an array of objects nor one object a line", action="write it as JSONL")
+        raise InputError(f"{path} is neither an array of objects nor one object per line", action="write it as JSONL")
     return reader
 
 
 class JsonLinesReader:
-    """One JSON object a line, gzipped if the name ends in .gz. Blank lines are no rows."""
+    """One JSON object per line, gzipped if the name ends in .gz. Blank lines are skipped."""
 
     uniform = False
     total: int | None = None
@@ -89,12 +89,12 @@ class JsonLinesReader:
                     number += 1
             except _DAMAGED as error:
                 raise InputError(
-                    f"{self._path} is damaged after {number} rows: {error}", action="get it again"
+                    f"{self._path} is damaged after {number} rows: {error}", action="download or create it again"
                 ) from None
 
 
 class JsonArrayReader:
-    """A JSON array of objects, which is loaded whole."""
+    """A JSON array of objects, which is loaded completely."""
 
     uniform = False
 
@@ -102,17 +102,18 @@ class JsonArrayReader:
         size = path.stat().st_size
         if size > max_json_mib * MIB:
             raise InputError(
-                f"{path} is a JSON array of {size / MIB:,.0f} MiB, which would be loaded whole",
-                allowed=f"{max_json_mib} MiB (pool.max_json_mib)",
-                action="write it as JSONL, one object a line, or raise the setting",
+                f"{path} is a JSON array of {size / MIB:,.0f} MiB, which would be loaded completely",
+                allowed=f"at most {max_json_mib} MiB (pool.max_json_mib)",
+                action="write it as JSONL, with one object per line, or raise the setting",
             )
         try:
             with opened(path) as file:
                 self._values = json_of(text_of(file.read(), str(path)))
         except ValueError as error:
-            raise InputError(f"{path} is not JSON: {error}", action="correct the file, or get it again") from None
+            raise InputError(f"{path} is not JSON: {error}", action="correct the file, or download it again") from None
         if not isinstance(self._values, list):
-            raise InputError(f"{path} holds JSON of type {type(self._values).__name__}", allowed="an array of objects")
+            problem = f"{path} contains JSON of type {type(self._values).__name__}"
+            raise InputError(problem, allowed="an array of objects")
         self.columns = next((list(value) for value in self._values if value and isinstance(value, dict)), [])
         self.total: int | None = len(self._values)
 
@@ -123,7 +124,7 @@ class JsonArrayReader:
 
 
 class ParquetReader:
-    """A Parquet file, read by small batches of the wanted columns."""
+    """A Parquet file, read in small batches of the wanted columns."""
 
     uniform = True
 
@@ -153,7 +154,7 @@ class ParquetReader:
 
 @contextmanager
 def _parquet_faults_named(path: Path) -> Iterator[None]:
-    """Turn what Arrow says of a file that is no whole Parquet file into `InputError`."""
+    """Turn Arrow's errors about a damaged Parquet file into `InputError`."""
     import pyarrow as pa
 
     try:
@@ -161,15 +162,15 @@ def _parquet_faults_named(path: Path) -> Iterator[None]:
             yield
     except (pa.ArrowException, OSError) as error:
         first = str(error).strip().split("\n")[0]
-        raise InputError(f"{path} is no whole Parquet file: {first}", action="get it again") from None
+        problem = f"{path} is not a complete Parquet file: {first}"
+        raise InputError(problem, action="download or create it again") from None
 
 
 def rows_of_arrow(batch: pa.RecordBatch | pa.Table, first: int) -> Rows:
-    """The rows of an Arrow batch, numbered from `first`; a row that Python cannot hold is a `Reject`.
+    """The rows of an Arrow batch, numbered from `first`. A row that Python cannot represent becomes a `Reject`.
 
-    Such are text that is not UTF-8, a map with a key twice, and a time after the year 9999.
-
-    A map becomes an object, as the turns of a conversation are in some files.
+    Such rows have text that is not UTF-8, a map with a repeated key, or a time after the year 9999. Maps become
+    objects, because the turns of a conversation are maps in some files.
     """
     try:
         values = batch.to_pylist(maps_as_pydicts="strict")
@@ -190,7 +191,7 @@ def _unreadable(error: Exception) -> Reject:
 
 
 def _first_byte(path: Path) -> bytes:
-    """The first byte of a file that is neither white space nor byte order mark; nothing, if there is none."""
+    """The first byte of a file that is neither white space nor part of a byte order mark; empty if there is none."""
     with opened(path) as file:
         file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
         while byte := file.read(1):

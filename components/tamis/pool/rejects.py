@@ -17,7 +17,7 @@ _LONGEST_REASON = 300  # characters; a reason may quote the data
 
 
 class Reject(Exception):
-    """A row cannot be used. `kind` is one of few words to count by, `reason` says what is wrong with this row."""
+    """A row cannot be used. `kind` is one of a few kinds for counting; `reason` says what is wrong with this row."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -26,7 +26,7 @@ class Reject(Exception):
 
 
 class Rejected(NamedTuple):
-    """A rejected row: its file, its number in it from 0, and why."""
+    """A rejected row: its file, its number in the file from 0, and the reason."""
 
     file: str
     row: int
@@ -35,7 +35,7 @@ class Rejected(NamedTuple):
 
 
 class RejectsWriter:
-    """Writes the table of rejects (schema `REJECTS`), which exists even when it has no rows, and counts by kind."""
+    """Writes the table of rejects (schema `REJECTS`), even if it has no rows, and counts them by kind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,11 +58,11 @@ class RejectsWriter:
         self._writer.write_table(pa.table([[source] * len(rejected), files, rows, reasons], schema=REJECTS))
 
     def counts(self) -> dict[str, int]:
-        """How many rows of all sources were rejected for each kind of reason, sorted by kind."""
+        """Number of rejected rows of all sources by kind, sorted by kind."""
         return dict(sorted(sum(self._counts.values(), Counter[str]()).items()))
 
     def most_frequent(self, source: str, number: int = 3) -> str:
-        """The most frequent kinds of reasons in `source`, one a line, each with its count and its first row."""
+        """The most frequent kinds in `source`, one per line, each with its count and its first row."""
         ranked = sorted(self._counts[source].items(), key=lambda item: (-item[1], item[0]))[:number]
         return "\n".join(f"    {count:,} x {kind}, first: {self._first[source, kind]}" for kind, count in ranked)
 

@@ -1,4 +1,4 @@
-"""Rows of one source, mapped to conversations, in blocks that fit in memory."""
+"""The rows of a source, mapped to conversations, in blocks that fit in memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tamis.pool.sources import Resolved
 
 BLOCK_ROWS = 8192
 _BLOCK_CHARACTERS = 1 << 24
-_OTHER_VALUES = 5  # of a field that `where` names, to show when nothing matches
+_OTHER_VALUES = 5  # values of a field in `where` that an error shows if no row matches
 
 
 @dataclass
 class Block:
-    """Some rows of a source: samples in parallel lists, rejected rows, and counts."""
+    """A block of rows of a source: samples in parallel lists, rejected rows, and counts."""
 
     ids: list[str] = field(default_factory=list)
     messages: list[list[Message]] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Block:
 
 
 class SourceRows:
-    """Reads a source from its first row on; every `take` gives the next block."""
+    """Reads a source from its first row; each `take` returns the next block."""
 
     def __init__(self, settings: PoolSettings, resolved: Resolved, downloads: Path) -> None:
         self._settings, self._resolved, self._source, self._downloads = settings, resolved, resolved.source, downloads
@@ -73,17 +73,17 @@ class SourceRows:
         self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
         optional = [name for field, name in self._source.fields.items() if field in OPTIONAL]
         self._never_seen = {*self._source.keep, *optional}
-        self.mapping: Mapping | None = None  # known with the first readable row
+        self.mapping: Mapping | None = None  # known after the first readable row
         self.side = Side(frozenset((*self._source.keep, *self._source.where)))
-        self._read: frozenset[str] = frozenset()  # the row's fields that make the conversation
-        self._columns: tuple[str, ...] | None = None  # of the file that is read, where all its rows have the same
-        self.taken: dict[str, Any] = {}  # of a data set, known with its first row
+        self._read: frozenset[str] = frozenset()  # the row's fields from which the conversation is made
+        self._columns: tuple[str, ...] | None = None  # columns of the current file, if all its rows have the same
+        self.taken: dict[str, Any] = {}  # facts about a data set, known after its first row
 
     def take(self, samples: int) -> Block:
-        """The next rows: until there are `samples` of them that can be used, or enough for one block.
+        """The next rows, until there are `samples` usable ones or the block is full.
 
         Raises:
-            InputError: when a file cannot be read, or the first row lacks what the mapping needs.
+            InputError: when a file cannot be read, or its first row lacks fields that the mapping needs.
         """
         block, characters = Block(), 0
         for file, number, origin, row in self._rows:
@@ -91,7 +91,7 @@ class SourceRows:
             try:
                 sample = self._sample_in(row)
             except Reject as reject:
-                # Only its words: the exception itself would keep the row in memory.
+                # Only its text is kept, because the exception would keep the row in memory.
                 block.rejected.append(Rejected(file, number, reject.kind, reject.reason))
             else:
                 if sample is None:
@@ -109,22 +109,22 @@ class SourceRows:
         return block
 
     def close(self) -> None:
-        """Close the file that is open, if any."""
+        """Close the open file, if there is one."""
         self._rows.close()
 
     def check_all_settings_met(self) -> None:
-        """Make sure, if all rows were read, that `where` and `keep` name what is in some row: a typing error does not.
+        """If all rows were read, make sure that `where` and `keep` match some row, to find typing errors.
 
         Raises:
-            InputError: saying what the rows have instead.
+            InputError: with the values that the rows have instead.
         """
         if not self._ended:
             return
         if self._source.where and not self._any_match:
             seen = "; ".join(f"{name}: {', '.join(values)}" for name, values in self._other_values.items() if values)
             raise InputError(
-                f"source '{self._source.name}': no row has {self._source.where}",
-                allowed=f"values of the first rows: {seen}",
+                f"source '{self._source.name}': no row matches {self._source.where}",
+                allowed=f"for example values of the first rows: {seen}",
                 action="correct the source's `where`",
             )
         if self._never_seen:
@@ -141,7 +141,7 @@ class SourceRows:
             return None
         if self._never_seen:
             self._never_seen -= row.keys()
-        assert self.mapping is not None  # set by the file that the row is from
+        assert self.mapping is not None  # set when the row's file was opened
         messages, beside = self.mapping.conversation(row)
         metadata = metadata_of(row, self._source.keep)
         self.side.add(row, self._columns or tuple(row), self._read, beside, messages)
@@ -172,13 +172,13 @@ class SourceRows:
                 before += number + 1
 
     def _columns_in(self, file: str, reader: Reader) -> list[str]:
-        """The fields to read of a file, once it is known to have them."""
+        """The fields to read from a file, after checking that it has them."""
         if reader.columns:
             self.mapping = self.mapping or mapping_of(self._source, reader.columns, file)
             check_columns(self._source, self.mapping, reader.columns, reader.uniform, file)
             self._read = frozenset(self.mapping.columns)
         self._columns = tuple(reader.columns) if reader.uniform else None
-        lost = [name for name in reader.columns if name in TAUGHT]  # read to see what they say
+        lost = [name for name in reader.columns if name in TAUGHT]  # read to count samples in which they matter
         return [*(self.mapping.columns if self.mapping else ()), *self._source.where, *self._source.keep, *lost]
 
     def _readers(self) -> Iterator[tuple[str, Reader]]:
@@ -197,17 +197,17 @@ class SourceRows:
 
 
 def matches(row: Fields, where: dict[str, str | int | float | bool]) -> bool:
-    """Whether `where` takes a row."""
+    """Whether a row matches `where`."""
     return all(_equal(row.get(name), wanted) for name, wanted in where.items())
 
 
 def _equal(value: Any, wanted: str | int | float | bool) -> bool:
-    """Whether a field has the value that `where` names. Text may write a number or truth value: in CSV all is text."""
+    """Whether a field has the value in `where`. Text may represent a number or a truth value, as it does in CSV."""
     if not isinstance(value, str) or isinstance(wanted, str):
         return bool(value == wanted)
     if isinstance(wanted, bool):
         return value.lower() == str(wanted).lower()
     try:
-        return Decimal(value) == Decimal(str(wanted))  # exact also where numbers are longer than a float's
+        return Decimal(value) == Decimal(str(wanted))  # exact also for more digits than a float has
     except InvalidOperation:
         return False

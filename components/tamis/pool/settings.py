@@ -15,49 +15,49 @@ Schema = Literal["auto", "messages", "conversations", "instruction", "prompt_com
 
 
 class Source(Settings):
-    """One source of samples: local or remote files, a data set of the Hugging Face hub, or a known recipe."""
+    """A source of samples: local or remote files, a data set on the Hugging Face hub, or a recipe."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    name: str = Field(min_length=1, description="what the samples' column `source` says; unique in the pool")
+    name: str = Field(min_length=1, description="name of the source, for the column `source`; unique in the pool")
     path: DataPath | None = Field(
         None,
         min_length=1,
-        description="file, folder or glob, or a file or folder in object storage; see the README for formats",
+        description="a file, folder or glob, or a file or folder in object storage; see the README for formats",
     )
     dataset: HubDataset | None = Field(
-        None, min_length=1, description="data set on the hub, or a folder that `datasets` loads"
+        None, min_length=1, description="a data set on the hub, or a folder that `datasets` loads"
     )
-    recipe: str | None = Field(None, description="one of: " + ", ".join(recipes.names()))
+    recipe: str | None = Field(None, description="one of the known data sets: " + ", ".join(recipes.names()))
     config: str | None = Field(None, description="configuration of the data set")
-    split: str | None = Field(None, description='split of the data set; "train" if not given')
+    split: str | None = Field(None, description="split of the data set; null: train")
     revision: str | None = Field(None, description="commit, branch or tag of the data set")
-    schema_: Schema = Field("auto", alias="schema", description="how rows become conversations; auto: by their fields")
-    fields: dict[str, str] = Field({}, description="other names of the schema's fields, as in {prompt: question}")
+    schema_: Schema = Field("auto", alias="schema", description="layout of the rows; auto: detected from their fields")
+    fields: dict[str, str] = Field({}, description="names of the schema's fields in the rows, as in {prompt: question}")
     where: dict[str, str | int | float | bool] = Field(
-        {}, description="take only the rows that have these values, as in {language: en}"
+        {}, description="use only rows with these values, as in {language: en}"
     )
-    keep: list[str] = Field([], description="fields of the row that the column `metadata` keeps")
+    keep: list[str] = Field([], description="fields of the rows to keep in the column `metadata`")
     limit: int | None = Field(
-        None, ge=1, description="at most so many samples: the first, or drawn when `seed` is given"
+        None, ge=1, description="largest number of samples: the first ones, or a random draw if `seed` is given"
     )
-    seed: int | None = Field(None, ge=0, description="draw the `limit` samples at random, by this seed")
+    seed: int | None = Field(None, ge=0, description="seed for drawing the `limit` samples at random")
 
     @model_validator(mode="after")
     def _consistent(self) -> Source:
         origins = [name for name in ("path", "dataset", "recipe") if getattr(self, name) is not None]
         if len(origins) != 1:
             raise ValueError(
-                f"exactly one of path, dataset, recipe must be given, not {' and '.join(origins) or 'none of them'}"
+                f"give exactly one of path, dataset and recipe, not {' and '.join(origins) or 'none of them'}"
             )
         if self.recipe is not None and self.recipe not in recipes.names():
             raise ValueError(f"there is no recipe '{self.recipe}'; allowed: {', '.join(recipes.names())}")
         fixed = {"path": ("config", "split", "revision"), "recipe": ("config", "split", "schema_", "fields", "where")}
         for name in fixed.get(origins[0], ()):
             if name in self.model_fields_set and getattr(self, name):
-                raise ValueError(f"'{name.rstrip('_')}' has no meaning beside '{origins[0]}'; leave it out")
+                raise ValueError(f"'{name.rstrip('_')}' cannot be used with '{origins[0]}'; leave it out")
         if self.seed is not None and self.limit is None and self.recipe is None:
-            raise ValueError("'seed' draws `limit` samples; give a limit too, or leave the seed out")
+            raise ValueError("'seed' draws `limit` samples; also give a limit, or leave out the seed")
         if not candidates(self.schema_, self.fields):
             known = FIELDS if self.schema_ == "auto" else {self.schema_: FIELDS[self.schema_]}
             allowed = "; ".join(f"{schema}: {', '.join(names)}" for schema, names in known.items())
@@ -66,11 +66,11 @@ class Source(Settings):
 
 
 class PoolSettings(StageSettings):
-    """Which sources make the pool, and what is tolerated in them."""
+    """The sources of the pool, and limits for unusable rows."""
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    sources: list[Source] = Field(min_length=1, description="read in this order; of equal samples the first one stays")
+    sources: list[Source] = Field(min_length=1, description="read in this order; of equal samples, the first is kept")
     max_reject_share: float = Field(
         0.1, ge=0, le=1, description="fail when more than this share of a source's rows is unusable"
     )
@@ -78,22 +78,22 @@ class PoolSettings(StageSettings):
         0.05,
         ge=0,
         le=1,
-        description="fail when more than this share of a source's samples has fields that change what is taught and "
-        "are not read: a system prompt, history, tools, thoughts, images, weights",
+        description="fail when more than this share of a source's samples has fields that change what a model learns "
+        "and are not read: a system prompt, history, tools, thoughts, images, weights",
     )
-    max_json_mib: int = Field(512, ge=1, description="largest JSON array file, which is read in one piece")
-    max_row_mib: int = Field(16, ge=1, description="a longer line of JSONL or CSV is rejected")
+    max_json_mib: int = Field(512, ge=1, description="largest JSON array, in MiB; it is loaded completely")
+    max_row_mib: int = Field(16, ge=1, description="longest line of JSONL or CSV, in MiB; longer lines are rejected")
 
     @model_validator(mode="after")
     def _unique_names(self) -> PoolSettings:
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two sources are called {', '.join(twice)}; each needs its own name")
+            raise ValueError(f"two sources are called {', '.join(twice)}; names must be unique")
         return self
 
 
 def candidates(schema: Schema, fields: dict[str, str]) -> list[str]:
-    """The schemas that `schema` allows and that have every field that `fields` renames."""
+    """The schemas allowed by `schema` that have every field in `fields`."""
     allowed = list(FIELDS) if schema == "auto" else [schema]
     return [name for name in allowed if set(fields) <= set(FIELDS[name])]

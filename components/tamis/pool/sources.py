@@ -1,4 +1,4 @@
-"""Sources: a recipe becomes a data set, a path becomes a list of files, and each gets a fingerprint of its content."""
+"""Resolving sources: from a recipe to a data set, from a path to files, with fingerprints of the content."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tamis.pool.settings import PoolSettings, Source
 
 log = logging.getLogger(__name__)
 _FORMATS = ", ".join(SUFFIXES)
-# The names of splits in those of files, as the hub's are: data/test-00000-of-00001.parquet
+# Names of splits in the names of files, as on the hub: data/test-00000-of-00001.parquet
 _SPLIT = re.compile(r"(?<![^\W_])(train|test|validation|valid|val|dev)(?![^\W_])", re.IGNORECASE)
-_COUNTED = 1 << 23  # bytes of JSONL looked through at a time
+_COUNTED = 1 << 23  # bytes of JSONL read at a time to count rows
 
 
 class Recipe(Settings):
-    """A known data set: where it lies, how it is read, and how many samples the paper took from it."""
+    """A known data set: where it is, how to read it, and how many of its samples the paper used."""
 
     version: int = Field(ge=1)
     about: str
@@ -40,13 +40,13 @@ class Recipe(Settings):
 
 @dataclass(frozen=True)
 class Resolved:
-    """A source with everything known that is known before its rows are read.
+    """A source with everything that is known before its rows are read.
 
     Attributes:
-        source: the source's settings, those of its recipe filled in.
-        files: names and places of its files, in the order of reading; none for a data set of the hub.
-        fingerprints: what its content depends on: file names, or the data set's name, to hashes or revisions.
-        recipe: the recipe it comes from.
+        source: the source's settings, with those of its recipe.
+        files: names and locations of its files, in reading order; empty for a data set on the hub.
+        fingerprints: identifiers of its content: hashes by file name, or the revision by the data set's name.
+        recipe: its recipe, if it has one.
     """
 
     source: Source
@@ -56,12 +56,12 @@ class Resolved:
 
 
 def resolve(source: Source) -> Resolved:
-    """Find out where the rows of `source` lie and what identifies their content.
+    """Find the files or the data set of `source`, and fingerprints of the content.
 
     Raises:
-        SettingsError: when what is set does not fit the source's recipe.
-        InputError: when a path names no file that can be read.
-        StorageError: when there is nothing at the path.
+        SettingsError: when the settings contradict the source's recipe.
+        InputError: when a path has no file that can be read.
+        StorageError: when a path does not exist.
     """
     source, recipe = filled_in(source)
     if source.path is not None and is_saved(source.path):
@@ -69,8 +69,8 @@ def resolve(source: Source) -> Resolved:
     if source.dataset is not None:
         if source.revision is not None and Path(source.dataset).is_dir():
             raise SettingsError(
-                f"source '{source.name}': 'revision' has no meaning for {source.dataset}, which is a local folder",
-                action="leave it out",
+                f"source '{source.name}': 'revision' cannot be used with {source.dataset}, which is a local folder",
+                action="leave out `revision`",
             )
         revision = hub.revision_of(source.dataset, source.revision)
         return Resolved(source, (), {source.dataset: revision}, recipe)
@@ -84,7 +84,7 @@ def filled_in(source: Source) -> tuple[Source, Recipe | None]:
     """The settings of `source` with those of its recipe, and the recipe, if there is one.
 
     Raises:
-        SettingsError: when what is set does not fit the source's recipe.
+        SettingsError: when the settings contradict the source's recipe.
     """
     if source.recipe is None:
         return source, None
@@ -92,7 +92,7 @@ def filled_in(source: Source) -> tuple[Source, Recipe | None]:
     own = source.model_dump(by_alias=True, exclude_unset=True, exclude={"recipe"})
     known = dict(recipe.source)
     if "limit" in own and own["limit"] is None:
-        known.pop("seed", None)  # it draws the recipe's limit, which the user takes away
+        known.pop("seed", None)  # it draws the recipe's limit, which the user removes
     return parse(Source, known | own, where=f"source '{source.name}' (recipe {source.recipe})"), recipe
 
 
@@ -104,14 +104,14 @@ def recipe_of(name: str) -> Recipe:
 
 
 def files_at(path: str) -> list[tuple[str, Location]]:
-    """The readable files at `path`: a file, all files in a folder, those that a glob matches, or a pool's parts.
+    """The readable files at `path`: a file, all files in a folder, the matches of a glob, or the parts of a pool.
 
     Returns:
-        Names relative to the folder, with `/` in them on every system, and places; sorted by name.
+        Names relative to the folder, with `/` on every system, and locations; sorted by name.
 
     Raises:
-        InputError: when there are files, but none in a format that can be read.
-        StorageError: when nothing is there.
+        InputError: when there are files, but none in a known format.
+        StorageError: when the path does not exist.
     """
     location = storage.locate(path)
     path = path if storage.is_remote(path) else str(location)
@@ -127,25 +127,23 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         matched = [Path(file) for file in glob.glob(path, recursive=True)]
         found = [(storage.below(base, file), file) for file in matched if file.is_file()]
     if not found:
-        raise StorageError(
-            f"{storage.looked_for(path)}: nothing is there", allowed=_beside(path), action="check the path"
-        )
-    alone = len(found) == 1  # the file that is named, whatever it is called
+        raise StorageError(f"{storage.looked_for(path)} does not exist", allowed=_beside(path), action="check the path")
+    alone = len(found) == 1  # a single named file is always data
     files = sorted((name, file) for name, file in found if _is_data(name, alone))
     others = sorted(name for name, _ in found if not _is_data(name, alone))
     if not files:
         saved = any(name.endswith(".arrow") for name in others)
         raise InputError(
-            f"{path}: no file that can be read; seen: {', '.join(others[:5])}",
+            f"{path} has no file that can be read; it has {', '.join(others[:5])}",
             allowed=f"files that end in {_FORMATS}",
-            action="of data sets that `save_to_disk` wrote, give each folder as a source of its own" if saved else "",
+            action="give each folder that `save_to_disk` wrote as a source of its own" if saved else "",
         )
     if others:
-        log.warning("%s: %d files are no %s and stay out: %s", path, len(others), _FORMATS, ", ".join(others[:5]))
+        log.warning("%s: %d files are ignored (not %s): %s", path, len(others), _FORMATS, ", ".join(others[:5]))
     if len(splits := {split[0].lower() for name, _ in files if (split := _SPLIT.search(name))}) > 1:
         log.warning(
-            "%s: all files are read, of the splits %s; for one of them give its files, or the folder as `dataset` with "
-            "`split`",
+            "%s: files of several splits are read: %s. To read one split, give only its files, or give the folder as "
+            "`dataset` with `split`",
             path,
             " and ".join(sorted(splits)),
         )
@@ -153,11 +151,11 @@ def files_at(path: str) -> list[tuple[str, Location]]:
 
 
 def count_rows(path: str, settings: PoolSettings) -> int:
-    """Rows of the local files at `path`. Lines of JSONL that are not blank, and rows of Parquet, are only counted.
+    """Number of rows of the local files at `path`. JSONL and Parquet are counted without parsing rows.
 
     Raises:
         InputError: when a file cannot be read.
-        StorageError: when nothing is there.
+        StorageError: when the path does not exist.
     """
     if is_saved(path):
         return int(load_saved(Wanted(path, path))[0].num_rows)
@@ -167,7 +165,7 @@ def count_rows(path: str, settings: PoolSettings) -> int:
 def _rows_of(file: Path, settings: PoolSettings) -> int:
     if file.name.endswith(".jsonl"):
         with explained_os_errors(f"reading {file}"), file.open("rb") as lines:
-            count, empty = 0, True  # lines that hold something; whether the one that a block ends in does not
+            count, empty = 0, True  # non-blank lines; whether the line at the end of a block is blank so far
             while block := lines.read(_COUNTED):
                 first, *others = block.split(b"\n")
                 empty = empty and not first.strip()
@@ -176,7 +174,7 @@ def _rows_of(file: Path, settings: PoolSettings) -> int:
                     *whole, last = others
                     count += sum(1 for line in whole if line.strip())
                     empty = not last.strip()
-            return count + (not empty)  # the last line may have no end
+            return count + (not empty)  # the last line may have no line break
     reader = reader_of(file, settings.max_json_mib, settings.max_row_mib)
     return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 
@@ -196,7 +194,7 @@ def _base_of(pattern: str) -> Path:
 
 
 def _beside(path: str) -> str:
-    """What lies in the folder where `path` was looked for, to choose from."""
+    """The content of the folder where `path` was looked for, for an error."""
     if storage.is_remote(path):
         return "an existing file or folder"
     folder = _base_of(path).parent if _base_of(path) == Path(path) else _base_of(path)

@@ -1,4 +1,4 @@
-"""The pool stage: sources in, one table of samples out."""
+"""The pool stage: from sources to one table of samples."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ REJECTS_FILE = "rejects.parquet"
 
 
 def run(settings: PoolSettings, *, out: Uri) -> Manifest:
-    """Assemble a pool; the artifact at `out` holds the samples (schema `POOL`) and `rejects.parquet` (`REJECTS`).
+    """Assemble a pool; the artifact at `out` has the samples (schema `POOL`) and `rejects.parquet` (`REJECTS`).
 
     Raises:
-        InputError: when a source cannot be read, has too many unusable rows (the table of rejects then lies beside
+        InputError: when a source cannot be read or has too many unusable rows (the table of rejects is then next to
             `out`), or there is no sample at all.
         StorageError: when a path does not exist or cannot be read.
     """
@@ -53,9 +53,9 @@ def run(settings: PoolSettings, *, out: Uri) -> Manifest:
 
 def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside: str) -> None:
     if not storage.is_remote(rejects_beside):
-        Path(rejects_beside).unlink(missing_ok=True)  # of an earlier run that failed
+        Path(rejects_beside).unlink(missing_ok=True)  # from an earlier run that failed
     for resolved in sources:
-        # Of a source without a limit every file will be read: one of another layout is told before hours of reading.
+        # Without a limit, every file will be read. A file with another layout is reported before hours of reading.
         if resolved.files and resolved.source.limit is None:
             look_into(resolved.source, step.settings, resolved.files)
     pool, total, facts, lossy = _Pool(step), Counts(), {}, 0
@@ -69,17 +69,17 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
                 raise InputError(
                     f"source '{name}': {counts.rejected:,} of {counts.read:,} rows cannot be used; most frequent:\n"
                     + pool.rejects.most_frequent(name),
-                    allowed=f"a share of {step.settings.max_reject_share:g} (pool.max_reject_share)",
-                    action=f"see them all in {rejects_beside}; correct the source or its settings",
+                    allowed=f"at most a share of {step.settings.max_reject_share:g} (pool.max_reject_share)",
+                    action=f"see all rejected rows in {rejects_beside}; correct the source or its settings",
                 )
             if counts.rejected:
                 log.warning(
-                    "source '%s': %s of %s rows cannot be used, all of them are in the pool's %s; most frequent:\n%s",
+                    "source '%s': %s of %s rows cannot be used; the pool's %s lists them; most frequent:\n%s",
                     *(name, f"{counts.rejected:,}", f"{counts.read:,}", REJECTS_FILE, pool.rejects.most_frequent(name)),
                 )
             if counts.duplicates:
                 log.info(
-                    "source '%s': %s of %s rows are duplicates of samples that the pool has, and are dropped",
+                    "source '%s': %s of %s rows are dropped as duplicates of samples in the pool",
                     *(name, f"{counts.duplicates:,}", f"{counts.read:,}"),
                 )
             rows.check_all_settings_met()
@@ -99,7 +99,7 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
 
 
 class _Pool:
-    """The pool that is being written: its samples, its rejects, and the ids it has so far."""
+    """The pool that is being written: its samples, its rejects and its ids so far."""
 
     def __init__(self, step: Step[PoolSettings]) -> None:
         self.parts = PartsWriter(step.out, POOL)
@@ -108,7 +108,7 @@ class _Pool:
         self._draws = step.scratch / "draw"
 
     def take(self, rows: SourceRows, resolved: Resolved) -> Counts:
-        """Bring one source in, to its end or its limit."""
+        """Add a source, up to its end or its limit."""
         source = resolved.source
         if source.limit is None or source.seed is None:
             return self._take_first(rows, source.name, source.limit)
@@ -135,7 +135,7 @@ class _Pool:
         return counts
 
     def _next_block(self, rows: SourceRows, name: str, samples: int, counts: Counts) -> tuple[pa.Table, bool]:
-        """The next samples that the pool does not have yet, and whether they are the source's last."""
+        """The next samples that are not in the pool yet, and whether they are the source's last."""
         block = rows.take(samples)
         self.rejects.write(name, block.rejected)
         new = self._seen.new(pack(pa.array(block.ids, pa.string()), where="the pool"))
@@ -147,7 +147,7 @@ class _Pool:
         return table, block.last
 
     def keep_rejects(self, beside: str) -> None:
-        """Bring the table of rejects to `beside`, where it outlives the failed step; nothing more can be rejected."""
+        """Copy the table of rejects to `beside`, where it outlives the failed step. No more rows can be rejected."""
         self.rejects.close()
         if storage.is_remote(beside):
             storage.upload(self.rejects.path, storage.locate(beside))
@@ -162,10 +162,10 @@ class _Pool:
 
 
 def _check_side(side: Side, counts: Counts, name: str, most: float) -> None:
-    """Say which fields of a source are not read, and which of them change what is taught.
+    """Log the fields of a source that are not read, and warn of those that change what a model learns.
 
     Raises:
-        InputError: when more than the share `most` of its samples has such a field.
+        InputError: when more than the share `most` of its samples has a field of the second kind.
     """
     others = {field: count for field, count in side.fields.items() if field not in side.lost}
     if others:
@@ -174,22 +174,22 @@ def _check_side(side: Side, counts: Counts, name: str, most: float) -> None:
         return
     usable = counts.kept + counts.duplicates + counts.not_drawn
     problem = (
-        f"source '{name}': {side.samples:,} of {usable:,} samples have fields that change what is taught and are not "
-        f"read: {told(side.lost)}"
+        f"source '{name}': {side.samples:,} of {usable:,} samples have fields that change what a model learns and are "
+        f"not read: {told(side.lost)}"
     )
     if side.samples > most * usable:
         system = next((field for field in side.lost if field.startswith("system")), "system")
         raise InputError(
             problem,
-            allowed=f"a share of {most:g} (pool.max_lost_share)",
-            action=f"read a system prompt by `fields: {{system: {system}}}`; `keep` those of the row without which the "
-            "samples are right, prepare the others beforehand, or raise the limit",
+            allowed=f"at most a share of {most:g} (pool.max_lost_share)",
+            action=f"read a system prompt with `fields: {{system: {system}}}`; list fields in `keep` if the samples "
+            "are right without them; convert the data beforehand; or raise the limit",
         )
     log.warning("%s", problem)
 
 
 def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
-    """What the manifest says of a source beside its counts."""
+    """Facts about a source for the manifest, besides its counts."""
     facts: dict[str, Any] = {"schema": rows.mapping.schema if rows.mapping else None}
     if resolved.files:
         facts["files"] = len(resolved.files)

@@ -42,13 +42,13 @@ def test_every_number_stands_beside_its_counterpart_with_the_difference(
     said = compare_reports(*reports, out=tmp_path / "out")
     page = Page((tmp_path / "out/comparison.html").read_text(encoding="utf-8"))
     rows = {(row[0], row[1]): row[2:] for row in page.rows("Evaluation")}
-    assert rows["of", "measure"] == ["May & <June>", "July", "difference"]
+    assert rows["subject", "measure"] == ["May & <June>", "July", "difference"]
     assert rows["ds2", "t acc"] == ["0.6", "0.4", f"{MINUS}0.2 ± 0.05 *"]
     assert rows["base", "t acc"] == ["0.5", "0.5", "+0 ± 0.01414"]
-    assert rows["ds2", "u acc"][:2] == ["not in it", "no value"]
+    assert rows["ds2", "u acc"][:2] == ["missing", "no value"]
     assert page.all("p")[0].text == said
     assert "May &amp; <June>" not in said
-    assert "in July only" in said
+    assert "July" in said
     assert all(reference.startswith(("#", "data:")) for reference in page.references())
 
 

@@ -137,13 +137,13 @@ def test_many_sources_are_drawn_together_and_odd_names_keep_the_tables_whole(tmp
 
 def test_samples_outside_of_the_pool_are_an_error_with_their_count(made: dict[str, Path], tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "half", SAMPLES[:12], source=SOURCES[:12])
-    with pytest.raises(InputError, match="12 of its 24 samples are not in the pool"):
+    with pytest.raises(InputError, match=r"\b12 of its 24 samples"):
         compare_report([made["all"]], pool=pool, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_two_selections_of_one_name_are_an_error(made: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two selections are called 'all'"):
+    with pytest.raises(InputError, match="'all'"):
         compare_report([made["all"], made["all"]], pool=made["pool"], out=tmp_path / "out")
 
 

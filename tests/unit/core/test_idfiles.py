@@ -47,20 +47,20 @@ def test_an_empty_file_has_no_ids(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "place"),
     [
-        ("ids.txt", f"{IDS[0]}\nrow 12\n", "entry 2 is 'row 12'"),
-        ("ids.jsonl", json.dumps({"id": IDS[0]}) + "\n\n{id}", "line 3: not JSON"),
-        ("ids.jsonl", '{"identity": 3}', "line 1 has no text field `id`"),
-        ("ids.jsonl", '{"id": 3}', "line 1 has no text field `id`"),
-        ("ids.jsonl", "[1]", "row 0 has no text field `id`"),
-        ("ids.csv", "identity,why\n3,test\n", "has no column 'id'; it has identity, why"),
-        ("ids.csv", "", "cannot be read"),
-        ("ids.parquet", "no parquet", "cannot be read"),
+        ("ids.txt", f"{IDS[0]}\nrow 12\n", "entry 2 .*'row 12'"),
+        ("ids.jsonl", json.dumps({"id": IDS[0]}) + "\n\n{id}", "line 3"),
+        ("ids.jsonl", '{"identity": 3}', "line 1 .*`id`"),
+        ("ids.jsonl", '{"id": 3}', "line 1 .*`id`"),
+        ("ids.jsonl", "[1]", "row 0 .*`id`"),
+        ("ids.csv", "identity,why\n3,test\n", "'id'.* identity, why"),
+        ("ids.csv", "", "ids.csv"),
+        ("ids.parquet", "no parquet", "ids.parquet"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_place(tmp_path: Path, name: str, content: str, words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
+def test_what_cannot_be_read_is_told_with_its_place(tmp_path: Path, name: str, content: str, place: str) -> None:
+    with pytest.raises(InputError, match=place) as caught:
         read_ids(write(tmp_path / name, content), setting="exclude")
     assert f"exclude: {tmp_path / name}" in str(caught.value)
 
@@ -72,11 +72,11 @@ def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_kind_is_refused_with_the_kinds(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"ends in '\.xlsx'") as caught:
+    with pytest.raises(SettingsError, match=r"'\.xlsx'") as caught:
         read_ids(str(tmp_path / "ids.xlsx"), setting="exclude")
     assert "jsonl" in caught.value.allowed
 
 
 def test_a_file_that_is_nowhere_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="does not exist"):
+    with pytest.raises(StorageError, match=str(tmp_path / "ids.txt")):
         read_ids(str(tmp_path / "ids.txt"), setting="exclude")

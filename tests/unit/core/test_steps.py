@@ -33,6 +33,12 @@ class Words(StageSettings):
     text: str = "hello"
 
 
+def _errno_of(error: StorageError) -> int | None:
+    """The number of the system's error behind one of Tamis."""
+    assert isinstance(error.__cause__, OSError)
+    return error.__cause__.errno
+
+
 class Counter:
     """A stage's body that counts its calls."""
 
@@ -220,9 +226,10 @@ def test_a_step_says_on_what_it_ran_and_whether_it_took_up_earlier_work(tmp_path
 
 
 def test_an_artifact_made_from_other_settings_is_not_overwritten(tmp_path: Path, body: Counter) -> None:
-    run_step("test", "pool", Words(), body, out=tmp_path / "out")
-    with pytest.raises(ArtifactError, match="made from other settings"):
+    made = run_step("test", "pool", Words(), body, out=tmp_path / "out")
+    with pytest.raises(ArtifactError):
         run_step("test", "pool", Words(text="bye"), body, out=tmp_path / "out")
+    assert (body.calls, manifest_of(tmp_path / "out")) == (1, made)
 
 
 def test_a_failing_body_leaves_nothing_that_looks_whole(tmp_path: Path, body: Counter) -> None:
@@ -240,16 +247,17 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     def fill(step: Step[Words]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(step.out / "part"))
 
-    with pytest.raises(StorageError, match="no space left"):
+    with pytest.raises(StorageError) as raised:
         run_step("test", "pool", Words(), fill, out=tmp_path / "out")
+    assert _errno_of(raised.value) == errno.ENOSPC
     assert not (tmp_path / "out").exists()
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, body: Counter) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="file, not a folder"):
+    with pytest.raises(StorageError) as raised:
         run_step("test", "pool", Words(), body, out=tmp_path / "file" / "out")
-    assert body.calls == 0
+    assert (_errno_of(raised.value), body.calls) == (errno.ENOTDIR, 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc")
@@ -261,34 +269,36 @@ def test_a_place_where_no_folder_can_be_made_is_an_error_and_not_waited_for(body
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "seen"),
     [
-        (lambda out: (out / MANIFEST).unlink(), "is unfinished"),
-        (lambda out: (out / "sub" / "words.txt").unlink(), "words.txt is missing"),
-        (lambda out: (out / "sub" / "words.txt").write_text("hell"), "has 4 bytes instead of 5"),
-        (lambda out: (out / MANIFEST).write_text("{}"), "cannot be read"),
-        (lambda out: out.rename(out.with_name("gone")), "does not exist"),
+        (lambda out: (out / MANIFEST).unlink(), r"in .*manifest\.json"),
+        (lambda out: (out / "sub" / "words.txt").unlink(), r"in: sub/words\.txt"),
+        (lambda out: (out / "sub" / "words.txt").write_text("hell"), r"in: sub/words\.txt .*\b4\b.*\b5\b"),
+        (lambda out: (out / MANIFEST).write_text("{}"), r"in/manifest\.json"),
+        (lambda out: out.rename(out.with_name("gone")), "in "),
     ],
 )
-def test_a_damaged_input_is_refused(tmp_path: Path, body: Counter, damage: object, words: str) -> None:
+def test_a_damaged_input_is_refused(tmp_path: Path, body: Counter, damage: object, seen: str) -> None:
     run_step("test", "pool", Words(), body, out=tmp_path / "in")
     damage(tmp_path / "in")  # type: ignore[operator]
-    with pytest.raises(ArtifactError, match=words):
+    with pytest.raises(ArtifactError, match=f"{tmp_path}/{seen}"):
         run_step(
             "test", "ratings", Words(), body, out=tmp_path / "out", inputs={"pool": Input(tmp_path / "in", "pool")}
         )
+    assert body.calls == 1
 
 
 def test_an_input_of_another_kind_is_refused(tmp_path: Path, body: Counter) -> None:
     run_step("test", "pool", Words(), body, out=tmp_path / "in")
-    with pytest.raises(ArtifactError, match="is a pool\n  allowed: ratings"):
+    with pytest.raises(ArtifactError, match=r"in .*\bpool\b") as raised:
         run_step("test", "curation", Words(), body, out=tmp_path / "o", inputs={"r": Input(tmp_path / "in", "ratings")})
+    assert raised.value.allowed == "ratings"
 
 
 def test_verify_finds_changed_bytes_of_the_same_length(tmp_path: Path, body: Counter) -> None:
     run_step("test", "pool", Words(), body, out=tmp_path / "out")
     (tmp_path / "out" / "sub" / "words.txt").write_text("jello")
-    with pytest.raises(ArtifactError, match="not what was written"):
+    with pytest.raises(ArtifactError, match=r"sub/words\.txt"):
         Artifact.open(tmp_path / "out").verify()
 
 
@@ -352,16 +362,17 @@ def test_two_processes_on_one_step_do_the_work_once(tmp_path: Path, home: Path) 
 def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, body: Counter) -> None:
     (tmp_path / "project/raw").mkdir(parents=True)
     (tmp_path / "project/raw/data.jsonl").write_text("mine")
-    with pytest.raises(ArtifactError, match="holds files that are no artifact of Tamis"):
+    with pytest.raises(ArtifactError):
+        run_step("test", "pool", Words(), body, out=tmp_path / "project")
+    (tmp_path / "project/manifest.json").write_text('{"manifest_version": 3}')
+    with pytest.raises(ArtifactError):
         run_step("test", "pool", Words(), body, out=tmp_path / "project")
     assert (tmp_path / "project/raw/data.jsonl").read_text() == "mine"
-    (tmp_path / "project/manifest.json").write_text('{"manifest_version": 3}')
-    with pytest.raises(ArtifactError, match="holds files that are no artifact of Tamis"):
-        run_step("test", "pool", Words(), body, out=tmp_path / "project")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ArtifactError, match="is a file"):
+    with pytest.raises(ArtifactError):
         run_step("test", "pool", Words(), body, out=tmp_path / "file")
-    with pytest.raises(ArtifactError, match="root of a file system"):
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(ArtifactError):
         run_step("test", "pool", Words(), body, out="/proc")
     assert body.calls == 0
 
@@ -480,9 +491,9 @@ def content(monkeypatch: pytest.MonkeyPatch) -> list[bytes | OSError]:
 
 def test_a_full_disk_while_downloading_is_a_clear_error(content: list[bytes | OSError], tmp_path: Path) -> None:
     content[0] = OSError(errno.ENOSPC, "full")
-    with pytest.raises(StorageError, match="no space left on the device"):
+    with pytest.raises(StorageError) as raised:
         storage.download(SOURCE, tmp_path / "file")
-    assert list(tmp_path.iterdir()) == []
+    assert (_errno_of(raised.value), list(tmp_path.iterdir())) == (errno.ENOSPC, [])
 
 
 @pytest.mark.usefixtures("content")
@@ -504,7 +515,7 @@ def test_what_a_killed_download_has_left_is_removed_by_a_later_one(tmp_path: Pat
 
 @pytest.mark.usefixtures("content")
 def test_a_download_of_other_bytes_never_has_the_files_name(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="its checksum is not the manifest's"):
+    with pytest.raises(ArtifactError):
         storage.download(SOURCE, tmp_path / "file", sha256="0" * 64)
     assert list(tmp_path.iterdir()) == []
 

@@ -148,11 +148,11 @@ def test_line_breaks_around_what_the_environment_gives_do_not_count(
 @pytest.mark.parametrize(
     ("uri", "environment", "told"),
     [
-        ("s3://b/x", S3 | {"AWS_ENDPOINT_URL": "localhost:9000"}, "needs http:// or https://"),
+        ("s3://b/x", S3 | {"AWS_ENDPOINT_URL": "localhost:9000"}, "http:// or https://"),
         ("s3://b/x", S3 | {"AWS_ENDPOINT_URL": "http://localhost:99999"}, "0-65535"),
         ("s3://b/x", S3 | {"AWS_ENDPOINT_URL": NOBODY, "AWS_MAX_ATTEMPTS": "-3"}, "-3"),
         ("s3://b/x", S3 | {"AWS_ENDPOINT_URL": NOBODY, "AWS_MAX_ATTEMPTS": "1" * 30}, "s3://b cannot be reached"),
-        ("az://b/x", AZURE | {"AZURE_STORAGE_ENDPOINT": "127.0.0.1:1"}, "needs http:// or https://"),
+        ("az://b/x", AZURE | {"AZURE_STORAGE_ENDPOINT": "127.0.0.1:1"}, "http:// or https://"),
         ("az://b/x", AZURE | {"AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:99999"}, "0-65535"),
         ("gs://b/x", {"STORAGE_EMULATOR_HOST": "127.0.0.1:99999"}, "0-65535"),
     ],

@@ -58,7 +58,7 @@ def test_k_is_lowered_in_a_small_pool_and_that_is_a_fact(tmp_path: Path) -> None
 
 def test_two_samples_are_too_few(tmp_path: Path) -> None:
     embeddings = make_embeddings(tmp_path / "embeddings", names(2), vectors_of(2))
-    with pytest.raises(InputError, match="2 samples have too few neighbours"):
+    with pytest.raises(InputError, match=r"\b2 samples"):
         run(NeighborsSettings(), embeddings=embeddings, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -167,20 +167,20 @@ def test_added_samples_extend_a_graph(tmp_path: Path, added: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "seen"),
     [
-        (lambda ids, vectors: (ids[1:], vectors[1:]), "1 of its samples are not in the embeddings"),
-        (lambda ids, vectors: (ids[::-1], vectors[::-1]), "come in another order"),
-        (lambda ids, vectors: (ids, -vectors + 1), "the vector of sample number 0 is another one now"),
+        (lambda ids, vectors: (ids[1:], vectors[1:]), rf"\b1 of its samples .*{names(1)[0]}"),
+        (lambda ids, vectors: (ids[::-1], vectors[::-1]), "order"),
+        (lambda ids, vectors: (ids, -vectors + 1), r"vector .*\b0\b"),
     ],
 )
 def test_a_graph_of_something_else_is_refused(
-    tmp_path: Path, change: Callable[[list[str], np.ndarray], tuple[list[str], np.ndarray]], message: str
+    tmp_path: Path, change: Callable[[list[str], np.ndarray], tuple[list[str], np.ndarray]], seen: str
 ) -> None:
     ids, vectors = names(60), vectors_of(60)
     run(NeighborsSettings(k=4), embeddings=make_embeddings(tmp_path / "e", ids, vectors), out=tmp_path / "graph")
     other = make_embeddings(tmp_path / "other", *change(ids, vectors))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=seen):
         run(NeighborsSettings(k=4), embeddings=other, known=[tmp_path / "graph"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -188,7 +188,7 @@ def test_a_graph_of_something_else_is_refused(
 def test_a_graph_with_fewer_neighbours_is_refused(tmp_path: Path) -> None:
     embeddings = make_embeddings(tmp_path / "e", names(60), vectors_of(60))
     run(NeighborsSettings(k=4), embeddings=embeddings, out=tmp_path / "graph")
-    with pytest.raises(InputError, match="has 4 neighbours of each sample; 5 are asked for"):
+    with pytest.raises(InputError, match=r"\b4 neighbours .*\bk\b.*\b5\b"):
         run(NeighborsSettings(k=5), embeddings=embeddings, known=[tmp_path / "graph"], out=tmp_path / "out")
 
 

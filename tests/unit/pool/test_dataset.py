@@ -78,7 +78,7 @@ def test_what_a_data_set_has_not_is_named_with_what_it_has(tmp_path: Path, sourc
 
 def test_a_missing_field_of_a_data_set_names_its_columns(tmp_path: Path) -> None:
     folder = folder_with_splits(tmp_path / "data")
-    with pytest.raises(InputError, match="has no field 'messages'") as error:
+    with pytest.raises(InputError, match="'messages'") as error:
         make(tmp_path / "pool", {"dataset": str(folder), "schema": "messages"})
     assert "'prompt', 'completion'" in error.value.allowed
 
@@ -86,9 +86,9 @@ def test_a_missing_field_of_a_data_set_names_its_columns(tmp_path: Path) -> None
 def test_a_broken_file_of_a_data_set_points_to_reading_by_path(tmp_path: Path) -> None:
     folder = folder_with_splits(tmp_path / "data")
     (folder / "train.jsonl").write_text('{"prompt": "Q", "completion"')
-    with pytest.raises(InputError, match="cannot load the data set") as error:
+    with pytest.raises(InputError, match=str(folder)) as error:
         make(tmp_path / "pool", {"dataset": str(folder)})
-    assert "give them as `path`" in error.value.action
+    assert "`path`" in error.value.action
 
 
 def test_a_loading_script_is_not_run_and_points_to_the_hubs_conversion(tmp_path: Path) -> None:
@@ -107,10 +107,9 @@ def test_a_folder_without_data_is_a_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [{"dataset": "tatsu-lab/alpaca"}, {"recipe": "stanford_alpaca"}])
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path, source: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"'tatsu-lab/alpaca' \(split train\): Couldn't reach") as error:
+    with pytest.raises(InputError, match=r"'tatsu-lab/alpaca' \(split train\)") as error:
         make(tmp_path / "pool", source)
-    assert "not in the local cache" in error.value.problem
-    assert "give files as `path`" in error.value.action
+    assert "HF_HUB_OFFLINE" in error.value.action
     assert not (tmp_path / "pool").exists()
 
 

@@ -108,46 +108,46 @@ def test_a_finished_pool_is_a_source(tmp_path: Path) -> None:
 
 def test_nothing_at_a_path_names_what_lies_beside_it(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", pairs(1))
-    with pytest.raises(StorageError, match="nothing is there") as error:
+    with pytest.raises(StorageError, match=r"trian\.jsonl") as error:
         make(tmp_path / "pool", {"path": str(tmp_path / "trian.jsonl")})
     assert error.value.allowed == f"in {tmp_path}: train.jsonl"
-    with pytest.raises(StorageError, match="nothing is there") as error:
+    with pytest.raises(StorageError, match=r"\*\.csv") as error:
         make(tmp_path / "pool", {"path": str(tmp_path / "*.csv")})
     assert error.value.allowed == f"in {tmp_path}: train.jsonl"
     with pytest.raises(StorageError) as error:
         make(tmp_path / "pool", {"path": str(tmp_path / "no" / "where.csv")})
-    assert f"there is no folder {tmp_path / 'no'} either" in error.value.allowed
+    assert str(tmp_path / "no") in error.value.allowed
 
 
 def test_a_file_of_another_format_names_those_that_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.xlsx"
     path.write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"no file that can be read; seen: rows\.xlsx") as error:
+    with pytest.raises(InputError, match=r"rows\.xlsx") as error:
         make(tmp_path / "pool", {"path": str(path)})
-    assert error.value.allowed == "files that end in .jsonl, .jsonl.gz, .json, .csv, .parquet"
+    assert ".jsonl, .jsonl.gz, .json, .csv, .parquet" in error.value.allowed
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "seen"),
     [
-        ("a.json", b'[{"prompt": "Q"', "is not JSON"),
-        ("a.json", b'["\xff"]', "is not UTF-8: byte 2"),
-        ("a.json", b"7", "holds JSON of type int"),
-        ("a.json", b'{\n "data": []\n}', "neither an array of objects nor one object a line"),
-        ("a.json", b"[" * 100_000, "is not JSON"),
-        ("a.jsonl.gz", b"plain text", "is damaged after 0 rows"),
-        ("a.parquet", b"PAR1 and no more", "is no whole Parquet file"),
-        ("a.parquet", b"", "is no whole Parquet file"),
-        ("a.csv", b"a,b,a\n1,2,3\n", "the header has a more than once"),
-        ("a.csv", b'"a"b,c\n1,2\n', "the row that begins on line 1 is no CSV"),
-        ("a.csv", b"a" * (1 << 24) + b"b,c\n1,2\n", "its header cannot be read: the line is longer than 16 MiB"),
+        ("a.json", b'[{"prompt": "Q"', "JSON"),
+        ("a.json", b'["\xff"]', "UTF-8: byte 2"),
+        ("a.json", b"7", "JSON .*int"),
+        ("a.json", b'{\n "data": []\n}', "array .*object"),
+        ("a.json", b"[" * 100_000, "JSON"),
+        ("a.jsonl.gz", b"plain text", r"\b0 rows"),
+        ("a.parquet", b"PAR1 and no more", "Parquet"),
+        ("a.parquet", b"", "Parquet"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "header .*\\ba\\b"),
+        ("a.csv", b'"a"b,c\n1,2\n', "line 1 .*CSV"),
+        ("a.csv", b"a" * (1 << 24) + b"b,c\n1,2\n", "header .*16 MiB"),
     ],
 )
 def test_a_file_that_cannot_be_read_as_a_whole_is_an_error(
-    tmp_path: Path, name: str, content: bytes, said: str
+    tmp_path: Path, name: str, content: bytes, seen: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=rf"{name}\b.*{seen}"):
         make(tmp_path / "pool", {"path": str(tmp_path / name)})
     assert not (tmp_path / "pool").exists()
 
@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_an_error(
 def test_a_truncated_gzip_file_is_an_error(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl.gz", pairs(5000))
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"a\.jsonl\.gz is damaged after \d+ rows"):
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz .*\b[1-9]\d* rows"):
         make(tmp_path / "pool", {"path": str(path)})
 
 
@@ -164,15 +164,16 @@ def test_a_damaged_page_of_a_parquet_file_is_an_error(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[200:20_000] = b"\x07" * 19_800
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.parquet is no whole Parquet file"):
+    with pytest.raises(InputError, match=r"a\.parquet "):
         make(tmp_path / "pool", {"path": str(path)})
 
 
 def test_a_json_array_too_large_to_load_is_an_error(tmp_path: Path) -> None:
     path = write_json(tmp_path / "a.json", [{"prompt": "Q" * (1 << 20), "completion": "A"}])
-    with pytest.raises(InputError, match="would be loaded whole") as error:
+    with pytest.raises(InputError, match=r"a\.json .*\b1 MiB") as error:
         make(tmp_path / "pool", {"path": str(path)}, max_json_mib=1)
-    assert "write it as JSONL" in error.value.action
+    assert "1 MiB (pool.max_json_mib)" in error.value.allowed
+    assert "JSONL" in error.value.action
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
@@ -188,7 +189,7 @@ def test_files_without_rows_are_allowed_beside_others(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("[]")
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "e.parquet")
     write_jsonl(tmp_path / "d.jsonl", pairs(1))
-    with pytest.raises(InputError, match=r"e\.parquet has no field 'completion'"):
+    with pytest.raises(InputError, match=r"e\.parquet .*'completion'"):
         make(tmp_path / "pool", {"path": str(tmp_path)})
     (tmp_path / "e.parquet").unlink()
     assert make(tmp_path / "pool", {"path": str(tmp_path / "?.*")})[0].rows == 1

@@ -104,7 +104,7 @@ def test_auto_tells_the_schema_from_the_columns(columns: list[str], schema: str)
 
 def test_auto_says_what_it_saw_when_it_cannot_tell(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"frage": "?", "antwort": "!"}])
-    with pytest.raises(InputError, match=r"cannot tell the schema of .* from its fields: 'frage', 'antwort'") as error:
+    with pytest.raises(InputError, match=r"rows\.jsonl .*'frage', 'antwort'") as error:
         make(tmp_path / "pool", {"path": str(path)})
     assert "prompt and completion" in error.value.allowed
     assert "fields: {prompt: question" in error.value.action
@@ -133,7 +133,7 @@ def test_a_missing_field_names_those_that_exist(
 ) -> None:
     suffix = write.__name__.removeprefix("write_")
     path = write(tmp_path / f"rows.{suffix}", [{"prompt": "Q", "answer": "A"}])
-    with pytest.raises(InputError, match=f"rows.{suffix} has no field {missing}") as error:
+    with pytest.raises(InputError, match=rf"rows\.{suffix} .*{missing}") as error:
         make(tmp_path / "pool", {"path": str(path)} | source)
     assert error.value.allowed == "'prompt', 'answer'"
 
@@ -217,10 +217,10 @@ def test_dates_are_kept_as_text(tmp_path: Path) -> None:
 def test_a_field_to_keep_that_no_row_has_is_an_error(tmp_path: Path) -> None:
     rows = [{"prompt": "Q", "completion": "A"}, {"prompt": "Q2", "completion": "A2", "near": 1}]
     jsonl = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    with pytest.raises(InputError, match="no row has the field gradee"):
+    with pytest.raises(InputError, match=r"'s0'.* gradee\n"):
         make(tmp_path / "pool", {"path": jsonl, "keep": ["near", "gradee"]})
     parquet = str(write_parquet(tmp_path / "rows.parquet", rows))
-    with pytest.raises(InputError, match=r"rows\.parquet has no field 'gradee'"):
+    with pytest.raises(InputError, match=r"rows\.parquet .*'gradee'"):
         make(tmp_path / "pool", {"path": parquet, "keep": ["gradee"]})
 
 
@@ -268,6 +268,6 @@ def test_where_reads_numbers_and_truth_values_in_the_text_of_csv(
 def test_where_that_nothing_matches_shows_what_there_is(tmp_path: Path) -> None:
     rows = [{"prompt": f"Q{i}", "completion": "A", "set": f"set{i}"} for i in range(9)]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(InputError, match=r"no row has \{'set': 'x'\}") as error:
+    with pytest.raises(InputError, match=r"'s0'.*\{'set': 'x'\}") as error:
         make(tmp_path / "pool", {"path": str(path), "where": {"set": "x"}})
-    assert error.value.allowed == "values of the first rows: set: 'set0', 'set1', 'set2', 'set3', 'set4'"
+    assert error.value.allowed.endswith("set: 'set0', 'set1', 'set2', 'set3', 'set4'")

@@ -17,17 +17,17 @@ from tests.unit.pool.making import settings_of
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ({}, "exactly one of path, dataset, recipe must be given, not none of them"),
+        ({}, r"path, dataset and recipe"),
         ({"path": "a.jsonl", "dataset": "b"}, "not path and dataset"),
-        ({"recipe": "alpaca"}, "there is no recipe 'alpaca'; allowed: .*stanford_alpaca"),
-        ({"recipe": "dolly", "schema": "messages"}, "'schema' has no meaning beside 'recipe'"),
-        ({"recipe": "dolly", "fields": {"output": "x"}}, "'fields' has no meaning beside 'recipe'"),
-        ({"path": "a.jsonl", "split": "train"}, "'split' has no meaning beside 'path'"),
-        ({"path": "a.jsonl", "seed": 1}, "'seed' draws `limit` samples"),
+        ({"recipe": "alpaca"}, "'alpaca'; allowed: .*stanford_alpaca"),
+        ({"recipe": "dolly", "schema": "messages"}, "'schema' .*'recipe'"),
+        ({"recipe": "dolly", "fields": {"output": "x"}}, "'fields' .*'recipe'"),
+        ({"path": "a.jsonl", "split": "train"}, "'split' .*'path'"),
+        ({"path": "a.jsonl", "seed": 1}, "'seed' .*`limit`"),
         ({"path": "a.jsonl", "limit": 0}, "greater than or equal to 1"),
-        ({"path": "a.jsonl", "fields": {"question": "q"}}, "no schema has all the fields question; allowed: messages:"),
+        ({"path": "a.jsonl", "fields": {"question": "q"}}, "question; allowed: messages:"),
         ({"path": "a.jsonl", "schema": "messages", "fields": {"prompt": "q"}}, "allowed: messages: messages, role"),
-        ({"path": "a.jsonl", "fields": {"prompt": "q", "output": "a"}}, "no schema has all the fields prompt, output"),
+        ({"path": "a.jsonl", "fields": {"prompt": "q", "output": "a"}}, "prompt, output; allowed: messages:"),
         ({"path": "a.jsonl", "schema": "sharegpt"}, "'auto', 'messages', 'conversations'"),
         ({"path": "a.jsonl", "schemas": "messages"}, "unknown setting; did you mean 'schema'"),
     ],
@@ -38,7 +38,7 @@ def test_a_wrong_source_is_explained(source: dict[str, Any], said: str) -> None:
 
 
 def test_names_are_unique() -> None:
-    with pytest.raises(SettingsError, match="two sources are called a;"):
+    with pytest.raises(SettingsError, match=r"\ba;"):
         settings_of({"name": "a", "path": "1.jsonl"}, {"name": "a", "path": "2.jsonl"})
 
 
@@ -74,12 +74,12 @@ def test_what_a_user_sets_goes_before_what_the_recipe_sets() -> None:
 
 
 def test_a_seed_for_a_recipe_without_a_limit_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"recipe dolly.*\n.*give a limit too"):
+    with pytest.raises(SettingsError, match=r"recipe dolly.*\n.*'seed' .*`limit`"):
         resolve(Source(name="x", recipe="dolly", seed=1))
 
 
 def test_without_a_limit_nothing_is_drawn_from_a_recipe() -> None:
     source = resolve(Source(name="x", recipe="flan_v2", limit=None)).source
     assert (source.limit, source.seed) == (None, None)
-    with pytest.raises(SettingsError, match="give a limit too"):
+    with pytest.raises(SettingsError, match=r"'seed' .*`limit`"):
         resolve(Source(name="x", recipe="flan_v2", limit=None, seed=1))

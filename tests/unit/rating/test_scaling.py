@@ -75,7 +75,7 @@ def test_the_prompt_declares_its_scale(tmp_path: Path) -> None:
         ("{lowest: 0, highest: 1}", "step: 0.1"),  # 0 and 1 alone, or fractions?
         ("{lowest: -1, highest: 1}", "from 0 to 100"),
         ("{lowest: 1, highest: 1000}", "from 0 to 100"),
-        ("{lowest: 0, highest: 1, step: 0.3}", "do not lead to 1"),
+        ("{lowest: 0, highest: 1, step: 0.3}", "steps of 0.3"),
         ("{lowest: 0, highest: 10, step: 0.01}", "1001 scores"),
         ("{lowest: 0, highest: 0.1, step: 0.001}", "3 decimals"),
     ):

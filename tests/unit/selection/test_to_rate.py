@@ -288,7 +288,7 @@ def test_parts_of_two_runs_are_refused(run: Path, tmp_path: Path) -> None:
 
 def test_the_help_says_what_comes_before_and_after() -> None:
     said = " ".join(tamis("rating", "next", "--help").output.split())
-    for words in ("the rater's setting sample", "curation.posterior: true", "the rater's setting also", "Example:"):
+    for words in ("`sample`", "`curation.posterior: true`", "`also`", "Example:"):
         assert words in said
 
 

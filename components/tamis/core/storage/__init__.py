@@ -1,13 +1,14 @@
 """Files and folders that are local or in object storage: `s3://` (S3), `az://` (Azure Blob) and `gs://` (Google).
 
 places.py         paths of both kinds
-files.py          reading, writing, listing and removing, whatever the kind
-local.py          the local side: files that appear whole, folders that are durable
-objects.py        the remote side, through obstore
-clients.py        how servers are reached; s3.py, azure.py, gcs.py: what is special to each
-copies.py         whole files between the two
-fingerprints.py   what a file or folder holds, as a short text
-errors.py         what storage's refusals mean
+files.py          reading, writing, listing and removing files of both kinds
+local.py          local files, written atomically and durably
+objects.py        files in object storage, through obstore
+clients.py        clients of object storage; s3.py, azure.py and gcs.py have what is specific to each
+connecting.py     certificates, retries and addresses of the clients
+copies.py         uploads, downloads and folders of links
+fingerprints.py   hashes of the content of files and folders
+errors.py         errors of storage, explained
 """
 
 from tamis.core.storage.copies import download, link_tree, upload

@@ -1,10 +1,11 @@
-"""How Azure Blob Storage is reached: by the environment variables of Azure's own tools.
+"""The client of Azure Blob Storage, configured by the environment variables of Azure's own tools.
 
-A connection string (`AZURE_STORAGE_CONNECTION_STRING`), or an account (`AZURE_STORAGE_ACCOUNT_NAME`) with a key, a
-shared access signature, a client secret, the workload identity of a pod (`AZURE_FEDERATED_TOKEN_FILE`,
+These are a connection string (`AZURE_STORAGE_CONNECTION_STRING`), or an account (`AZURE_STORAGE_ACCOUNT_NAME`) with a
+key, a shared access signature, a client secret, the workload identity of a pod (`AZURE_FEDERATED_TOKEN_FILE`,
 `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`), the managed identity of a machine, or the login of the program `az`
 (`AZURE_USE_AZURE_CLI=true`).
-obstore finds all of them itself but the connection string and the names of the program `az`.
+
+obstore reads all of them itself, except the connection string and the variables of the program `az`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
 
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
-# Names that `az` and other tools read, and what obstore calls their values.
+# Variables that `az` and other tools read, with obstore's names for them.
 _ALSO = {"AZURE_STORAGE_ACCOUNT": "account_name", "AZURE_STORAGE_KEY": "account_key"}
-# Of the names that obstore reads itself, those whose values may come from a file, with a line break at the end.
+# Variables that obstore reads itself, and whose values may end in a line break if they come from a file.
 _STRIPPED = {
     "AZURE_STORAGE_ACCOUNT_NAME": "account_name",
     "AZURE_STORAGE_ACCOUNT_KEY": "account_key",
@@ -64,15 +65,15 @@ def store(container: str) -> AzureStore:
 
 
 def _know(signature: str) -> None:
-    """Make a shared access signature known as a secret, and in it what is the secret proper."""
+    """Register a shared access signature as a secret, and also the secret part in it."""
     secrets.know(signature, *parse_qs(signature).get("sig", []))
 
 
 def of_connection(text: str) -> AzureConfig:
-    """What a connection string says.
+    """The configuration in a connection string.
 
     Raises:
-        StorageError: when it says neither an account nor an endpoint.
+        StorageError: when it has neither an account nor an endpoint.
     """
     said = dict(part.strip().partition("=")[::2] for part in text.split(";") if part.strip())
     key, signature = said.get("AccountKey", ""), said.get("SharedAccessSignature", "").removeprefix("?")

@@ -18,21 +18,21 @@ from tamis.core.storage.errors import CURES
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-ATTEMPTS = 8  # of each request
-_FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=300), timedelta(seconds=15)  # before a request is sent again
-_GIVE_UP = timedelta(minutes=3)  # after which a request is not sent again
-_SILENCE = timedelta(seconds=60)  # of a server, after which a request is taken for lost
-_LONGEST = timedelta(days=1)  # of one request, as for a file of very many gigabytes
+ATTEMPTS = 8  # per request
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=300), timedelta(seconds=15)  # before a retry
+_RETRY_TIMEOUT = timedelta(minutes=3)  # no retries after this time
+_READ_TIMEOUT = timedelta(seconds=60)  # a server that sends nothing for so long has lost the request
+_LONGEST = timedelta(days=1)  # timeout of a whole request, enough for very large files
 
 
 def client_options(*bundles: str | None) -> ClientConfig:
-    """How a client connects. `bundles` are PEM files of authorities that are trusted besides the usual ones.
+    """Options of a client's connections. `bundles` are PEM files of additional certificate authorities.
 
     Raises:
         StorageError: when such a file cannot be read.
     """
     files = [*bundles, os.environ.get("REQUESTS_CA_BUNDLE")]
-    # The client itself trusts the system's authorities, or those of SSL_CERT_FILE in their place.
+    # The client itself trusts the system's certificate authorities, or those in SSL_CERT_FILE instead.
     if find_spec("certifi") is not None:
         import certifi
 
@@ -41,48 +41,48 @@ def client_options(*bundles: str | None) -> ClientConfig:
         certificates = b"\n".join(Path(file).read_bytes() for file in files if file)
     except OSError as error:
         raise StorageError(
-            f"reading the authorities of certificates: {error.strerror} ({error.filename})",
+            f"cannot read certificate authorities: {error.strerror} ({error.filename})",
             action="correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE",
         ) from error
-    found: ClientConfig = {"allow_http": True, "timeout": _LONGEST, "read_timeout": _SILENCE}
+    found: ClientConfig = {"allow_http": True, "timeout": _LONGEST, "read_timeout": _READ_TIMEOUT}
     return found | {"root_certificate": certificates} if certificates else found
 
 
 def retries(attempts: int | None = None) -> RetryConfig:
-    """How often and when a request is sent again.
+    """How often and when a failed request is sent again.
 
     Raises:
-        StorageError: when `attempts`, the user's own number, is below 0.
+        StorageError: when `attempts`, which the user may set, is below 0.
     """
     if attempts is not None and attempts < 0:
-        raise StorageError(f"requests are to be sent {attempts} times", allowed="AWS_MAX_ATTEMPTS of 1 or more")
+        raise StorageError(f"the number of attempts (AWS_MAX_ATTEMPTS) is {attempts}", allowed="1 or more")
     return {
         "max_retries": (attempts or ATTEMPTS) - 1,
-        "retry_timeout": _GIVE_UP,
+        "retry_timeout": _RETRY_TIMEOUT,
         "backoff": {"init_backoff": _FIRST_WAIT, "max_backoff": _LONGEST_WAIT, "base": 3},
     }
 
 
 def address_of(scheme: str, endpoint: str) -> SplitResult:
-    """The parts of an endpoint, as the user has given it.
+    """The parts of the user's endpoint.
 
     Raises:
-        StorageError: when it is no address of a server.
-        ValueError: when its port is none.
+        StorageError: when it is not the address of a server.
+        ValueError: when its port is not valid.
     """
     address = urlsplit(endpoint.strip())
     if address.scheme not in ("http", "https") or not address.hostname:
-        problem = f"{scheme}://: the endpoint needs http:// or https:// and a server; seen: {shown(endpoint.strip())}"
+        problem = f"{scheme}://: the endpoint must be http:// or https:// and a server; seen: {shown(endpoint.strip())}"
         raise StorageError(problem, action=CURES[scheme])
     _ = address.port
     return address
 
 
 def check_address(scheme: str, endpoint: str) -> None:
-    """Make sure that the server's name is known: the client would ask for it again and again, in silence.
+    """Make sure that the server's name can be resolved. The client would retry this for long without a message.
 
     Raises:
-        StorageError: when nobody knows it.
+        StorageError: when it cannot be resolved.
     """
     if urllib.request.getproxies():
         return

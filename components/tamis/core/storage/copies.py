@@ -1,4 +1,4 @@
-"""Whole files between this machine and object storage, and folders of links."""
+"""Uploads and downloads of files, and folders of links."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tamis.core.storage.fingerprints import sha256_of
 from tamis.core.storage.local import unfinished
 from tamis.core.storage.places import Location, ObjectPath
 
-_STALE = 3600  # seconds after which nobody writes to an unfinished download any more
+_STALE = 3600  # seconds without a write after which an unfinished download is abandoned
 
 
 def upload(source: Path, target: Location) -> None:
-    """Copy one local file into object storage, over what is there. It appears whole or not at all.
+    """Copy a local file to object storage and replace what is there. The file appears complete or not at all.
 
     Raises:
         StorageError: when storage refuses, or `source` cannot be read.
@@ -30,13 +30,13 @@ def upload(source: Path, target: Location) -> None:
 
 
 def download(source: Location, target: Path, *, sha256: str | None = None) -> None:
-    """Copy one file from object storage to `target`, which appears whole or not at all.
+    """Copy a file from object storage to `target`, which appears complete or not at all.
 
     Raises:
         ArtifactError: when the file's checksum is not `sha256`.
-        StorageError: when storage refuses, or the disk does.
+        StorageError: when storage or the disk refuses.
     """
-    # Pods that share a folder may fetch one file at once, all of them as process 1: each takes a name of its own.
+    # Pods that share a folder may download a file at the same time, each as process 1, so names are random.
     temporary = unfinished(target)
     try:
         with explained(f"reading {source}", absent=source), explained_os_errors(f"writing {target}"):
@@ -44,7 +44,8 @@ def download(source: Location, target: Path, *, sha256: str | None = None) -> No
             _remove_stale(target)
             objects.download(_remote(source), temporary)
             if sha256 is not None and sha256_of(temporary) != sha256:
-                raise ArtifactError(f"{source}: its checksum is not the manifest's", action="make the artifact again")
+                problem = f"{source}: its checksum differs from the manifest's"
+                raise ArtifactError(problem, action="make the artifact again")
             os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,7 +57,7 @@ def _remote(location: Location) -> ObjectPath:
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove what killed downloads of `target` have left: files that nobody has written to for an hour."""
+    """Remove files of killed downloads of `target`, which have not been written to for an hour."""
     for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _STALE:
@@ -64,10 +65,10 @@ def _remove_stale(target: Path) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Make `target` a folder with the files of `source`: hard links, or copies where links are impossible."""
+    """Create a folder `target` with hard links to the files of `source`, or copies where links are impossible."""
 
     def link(here: str, there: str) -> None:
-        Path(there).unlink(missing_ok=True)  # never written through: it may be a link to another artifact's file
+        Path(there).unlink(missing_ok=True)  # never overwrite: it may be a link to another artifact's file
         try:
             os.link(here, there)
         except OSError:

@@ -1,4 +1,4 @@
-"""What the refusals of storage and of its clients mean, and what to do about them."""
+"""Errors of storage and its clients as `StorageError`, with the cause and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from tamis.core.errors import StorageError, explained_os_errors
 from tamis.core.storage.places import Location, missing
 
-# What to check when a storage does not do what it is asked.
+# What to check when a storage refuses.
 CURES = {
     "s3": "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials",
     "az": "check the container, the account (AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_CONNECTION_STRING) and the "
@@ -24,20 +24,20 @@ _STATUS = re.compile(r"status code: (\d{3}(?: \w+)*)")
 _ADDRESS = re.compile(r"https?://[^/\s]+")
 _QUERY = re.compile(r"\?\S*")  # of an address; it may hold a signature
 _DEBUG = "\n\nDebug source:"
-# Of connections that failed, what obstore says only in its debug text, and what that means.
+# Causes of failed connections, which are only in obstore's debug text.
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
 _CONNECTION = (
     (re.compile(r"kind: Timeout|TimedOut"), "no answer in time"),
-    (re.compile(r"lookup address information"), "the server's name is not known"),
+    (re.compile(r"lookup address information"), "the server's name cannot be resolved"),
     (re.compile(r'message: "([^"]+)"'), ""),
 )
 
 
 @contextmanager
 def explained(what: str, *, absent: Location | None = None) -> Iterator[None]:
-    """Turn the refusals of the system and of storage into `StorageError`.
+    """Turn errors of the system and of storage into `StorageError`.
 
-    `what` says what was being done, as in "reading s3://bucket/file"; `absent` is the file that may not be there.
+    `what` describes the operation, as in "reading s3://bucket/file". `absent` is the file that may not exist.
     """
     try:
         with explained_os_errors(what):
@@ -45,23 +45,23 @@ def explained(what: str, *, absent: Location | None = None) -> Iterator[None]:
     except Exception as error:
         if absent is not None and isinstance(error, FileNotFoundError) and not _names_bucket(error):
             raise missing(str(absent)) from None
-        if (told := _told(error, what)) is None:
+        if (explanation := _explanation(error, what)) is None:
             raise
-        raise told from error
+        raise explanation from error
 
 
 def _names_bucket(error: Exception) -> bool:
-    """Whether it is the bucket that is not there."""
-    return any(said in str(error) for said in _NO_BUCKET)
+    """Whether the bucket itself does not exist."""
+    return any(text in str(error) for text in _NO_BUCKET)
 
 
-def _told(error: Exception, what: str) -> StorageError | None:
-    """An error of the system or of a storage client as Tamis tells it; None for all others."""
+def _explanation(error: Exception, what: str) -> StorageError | None:
+    """The `StorageError` for an error of the system or of a storage client; None for other errors."""
     if isinstance(error, OSError) and error.errno is not None:
-        action = "check the disk, or the server that it is mounted from"
+        action = "check the disk or the file server"
         return StorageError(f"{what}: {os.strerror(error.errno)}", action=action)
     client = type(error).__module__.split(".")[0]
-    # obstore raises Python's own error for a file that is not there.
+    # obstore raises Python's own error for a missing file.
     if client not in ("obstore", "botocore") and not isinstance(error, FileNotFoundError):
         return None
     scheme = next((scheme for scheme in CURES if f"{scheme}://" in what), "s3")
@@ -70,17 +70,17 @@ def _told(error: Exception, what: str) -> StorageError | None:
 
 
 def _certified(words: str) -> str:
-    """What to do about a certificate that is refused; empty where that is not what `words` say."""
+    """What to do about a rejected certificate; empty if `words` are about something else."""
     found = _CERTIFICATE.search(words)
     if found is None:
         return ""
     if found[1] == "CaUsedAsEndEntity":
-        return "give the server a certificate that is not an authority's own (basicConstraints CA:FALSE)"
-    return "name the authority of the server's certificate in SSL_CERT_FILE, for s3:// in AWS_CA_BUNDLE"
+        return "give the server a certificate that is not one of a certificate authority (basicConstraints CA:FALSE)"
+    return "name the certificate authority of the server in SSL_CERT_FILE, for s3:// in AWS_CA_BUNDLE"
 
 
 def _by_proxy(server: str) -> str:
-    """The proxy that `server`, a URL, is reached through, in words; empty where there is none."""
+    """A description of the proxy for `server`, a URL; empty if there is none."""
     address, proxies = urlsplit(server), urllib.request.getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")
     if not proxy or not address.hostname or urllib.request.proxy_bypass(address.hostname):
@@ -89,7 +89,7 @@ def _by_proxy(server: str) -> str:
 
 
 def cause_of(error: Exception) -> str:
-    """Why obstore failed, in one line: the server's own code and message, or what is wrong with the connection."""
+    """The cause of an obstore error in one line: the server's code and message, or the problem of the connection."""
     words, _, debug = str(error).partition(_DEBUG)
     code, message = (re.search(rf"<{tag}>([^<]+)", words) for tag in ("Code", "Message"))
     if code is not None:

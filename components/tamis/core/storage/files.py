@@ -1,4 +1,4 @@
-"""Reading, writing, listing and removing files, local ones and those in object storage."""
+"""Reading, writing, listing and removing files, local or in object storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tamis.core.storage.places import Location
 
 
 def read_bytes(location: Location) -> bytes:
-    """All bytes of one file.
+    """All bytes of a file.
 
     Raises:
         StorageError: when it does not exist or storage refuses.
@@ -23,7 +23,7 @@ def read_bytes(location: Location) -> bytes:
 
 
 def size_of(location: Location) -> int:
-    """Bytes of one file.
+    """Size of a file in bytes.
 
     Raises:
         StorageError: when it does not exist or storage refuses.
@@ -33,17 +33,17 @@ def size_of(location: Location) -> int:
 
 
 def exists(location: Location) -> bool:
-    """Whether a file or folder is there.
+    """Whether a file or folder exists.
 
     Raises:
-        StorageError: when storage does not answer, or does not say.
+        StorageError: when storage does not answer, or denies access.
     """
     with explained(f"looking for {location}"):
         return location.exists() if isinstance(location, Path) else objects.exists(location)
 
 
 def files_below(location: Location) -> list[Location]:
-    """All files in a folder and its subfolders, sorted by path; a file is the only one of its own. Empty if none.
+    """All files in a folder and its subfolders, sorted by path. For a file, the file itself; empty if none exists.
 
     Raises:
         StorageError: when storage does not answer.
@@ -57,7 +57,7 @@ def files_below(location: Location) -> list[Location]:
 
 
 def children(folder: Location) -> list[Location]:
-    """What lies directly in `folder`, sorted by name; nothing when there is no such folder.
+    """Files and folders directly in `folder`, sorted by name; empty if the folder does not exist.
 
     Raises:
         StorageError: when storage does not answer, or `folder` is a local file.
@@ -66,7 +66,7 @@ def children(folder: Location) -> list[Location]:
 
 
 def names_in(folder: Location) -> list[str]:
-    """The names of what lies directly in `folder`, sorted; none when there is no such folder.
+    """Names of the files and folders directly in `folder`, sorted; empty if the folder does not exist.
 
     Raises:
         StorageError: when storage does not answer, or `folder` is a local file.
@@ -81,12 +81,12 @@ def names_in(folder: Location) -> list[str]:
 
 
 def write_bytes(location: Location, data: bytes) -> None:
-    """Write one file so that a reader sees all of it or nothing: rename locally, one request to object storage.
+    """Write a file atomically: with a rename locally, with one request in object storage.
 
-    When this returns, the file is durable, its name too.
+    When this returns, the file and its name are durable.
 
     Raises:
-        StorageError: when it cannot be written, whatever the reason.
+        StorageError: when it cannot be written, for any reason.
     """
     with explained(f"writing {location}"):
         if isinstance(location, Path):
@@ -96,20 +96,20 @@ def write_bytes(location: Location, data: bytes) -> None:
 
 
 def create_bytes(location: Location, data: bytes) -> bool:
-    """Write a file that is not there yet, whole; whether it was not there. Of several that try, one succeeds.
+    """Create a file atomically, unless it exists, and return whether it was created. Of several callers, one succeeds.
 
     Raises:
-        StorageError: when it cannot be written, whatever the reason.
+        StorageError: when it cannot be written, for any reason.
     """
     with explained(f"writing {location}"):
         return local.create(location, data) if isinstance(location, Path) else objects.create(location, data)
 
 
 def remove(location: Location) -> None:
-    """Remove one file.
+    """Remove a file.
 
     Raises:
-        StorageError: when storage refuses, or, unless it is in object storage, when the file is not there.
+        StorageError: when storage refuses, or a local file does not exist.
     """
     with explained(f"removing {location}"):
         if isinstance(location, Path):
@@ -119,7 +119,7 @@ def remove(location: Location) -> None:
 
 
 def remove_all(folder: Location, names: Sequence[str]) -> None:
-    """Remove files of a folder; those that are not there are left.
+    """Remove files of a folder. Missing files are ignored.
 
     Raises:
         StorageError: when storage refuses.

@@ -1,4 +1,4 @@
-"""What files and folders hold, as a short text that step keys and checks compare."""
+"""Fingerprints of the content of files and folders, for step keys and checks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def sha256_of(path: Path) -> str:
 
 
 def fingerprint(uri: str | Path) -> str:
-    """What a file or folder of the user's holds, as 64 hex digits. Other content gives another text.
+    """A fingerprint of a file's or folder's content, as 64 hex digits. Different content has another fingerprint.
 
-    Equal local content gives equal text. Object storage answers with entity tags instead of the bytes, so nothing is
-    downloaded: S3 makes them of the content, Azure and Google anew whenever an object is written. Hidden files in a
-    folder do not count: the hub's client keeps the time of a download in some.
+    Equal local content has equal fingerprints. In object storage, entity tags are used and nothing is downloaded: S3
+    computes them from the content, Azure and Google change them whenever an object is written. Hidden files in a
+    folder do not count, because the hub's client keeps download times in some of them.
 
     Raises:
-        StorageError: when nothing is there.
+        StorageError: when there is nothing at `uri`.
     """
     known = known_fingerprints()
     if known is None:

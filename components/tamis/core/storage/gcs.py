@@ -1,7 +1,7 @@
-"""How Google Cloud Storage is reached: by Google's application default credentials.
+"""The client of Google Cloud Storage, configured by Google's application default credentials.
 
-A service account's key in `GOOGLE_APPLICATION_CREDENTIALS`, the login of `gcloud auth application-default login`, or
-the identity of a machine or pod on Google's cloud. `STORAGE_EMULATOR_HOST` names another server.
+These are a service account's key in `GOOGLE_APPLICATION_CREDENTIALS`, the login of `gcloud auth application-default
+login`, or the identity of a machine or pod on Google's cloud. `STORAGE_EMULATOR_HOST` names another server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def store(bucket: str) -> GCSStore:
     from obstore.store import GCSStore
 
     config: GCSConfig = {}
-    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # as a rule without "http://"; it takes any token
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # usually without "http://"; it accepts any token
         address = address_of("gs", emulator if "://" in emulator else f"http://{emulator.strip()}")
         config = {"base_url": address.geturl(), "bearer_token": "none"}
     check_address("gs", config.get("base_url", _ADDRESS))

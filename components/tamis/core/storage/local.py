@@ -1,4 +1,4 @@
-"""Local files that appear whole and stay, and what killed writers of them leave behind."""
+"""Local files, written atomically and durably, and the removal of what killed writers leave behind."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from tamis.core.errors import explained_os_errors
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")  # names of files that are being written
-_NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by which folders refuse it
+_NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # fsync is not supported
 
 
 def unfinished(path: Path) -> Path:
-    """A name of its own, beside `path`, for a file that is being written and gets the name `path` at its end."""
+    """A unique name next to `path`, for a file that is renamed to `path` when it is complete."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing; its name is durable, too, when this returns."""
+    """Write a file atomically. When this returns, the file and its name are durable."""
     made = list(takewhile(lambda folder: not folder.exists(), path.parents))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished(path)  # with the user's own mask, unlike tempfile's
+    temporary = unfinished(path)  # unlike tempfile's files, it gets the permissions of the user's umask
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -33,7 +33,7 @@ def write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):  # what went wrong first is told
+        with suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise
     for folder in [path.parent, *(folder.parent for folder in made)]:
@@ -41,7 +41,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def create(path: Path, data: bytes) -> bool:
-    """Write a file that is not there yet, whole; whether it was not there."""
+    """Create a file atomically, unless it exists, and return whether it was created."""
     temporary = unfinished(path)
     write(temporary, data)
     try:
@@ -54,14 +54,14 @@ def create(path: Path, data: bytes) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a local folder durable: a power cut takes no file away that was renamed before.
+    """Make the names in a local folder durable, so that a power cut does not undo earlier renames.
 
     Raises:
         OSError: when the disk refuses.
     """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:  # a folder that may be written and not be read
+    except PermissionError:  # a folder that may be written but not read
         return
     try:
         os.fsync(handle)
@@ -73,12 +73,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, older_than: float, now: float) -> int:
-    """Remove what killed writers of files have left in a local folder; how many.
+    """Remove the files of killed writers from a local folder, and return their number.
 
     Args:
-        folder: that they wrote to.
-        older_than: seconds since anybody wrote to such a file.
-        now: seconds since 1970, by the clock of the folder's disk.
+        folder: the folder.
+        older_than: least seconds since the last write to such a file.
+        now: seconds since 1970, by the clock of the folder's file system.
 
     Raises:
         StorageError: when the disk refuses.

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from tamis.core.errors import MissingExtraError, StorageError
 
-# The packages that each storage needs, and the extra of Tamis that brings them.
+# For each storage, the extra of Tamis that it needs and the extra's packages.
 _EXTRAS = {"s3": ("s3", ("obstore", "botocore")), "az": ("azure", ("obstore",)), "gs": ("gcs", ("obstore",))}
 SCHEMES = tuple(_EXTRAS)
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
@@ -52,15 +52,15 @@ class ObjectPath:
 
     @property
     def parent(self) -> ObjectPath:
-        """The folder that it lies in; a bucket is its own."""
+        """The folder that contains it; a bucket is its own parent."""
         return ObjectPath(self.scheme, self.bucket, self.key.rpartition("/")[0])
 
     def with_name(self, name: str) -> ObjectPath:
-        """What is called `name` in the same folder."""
+        """The path `name` in the same folder."""
         return self.parent / name
 
     def relative_to(self, folder: ObjectPath) -> PurePosixPath:
-        """The path from `folder`, which holds it."""
+        """The path relative to `folder`, which must contain it."""
         return PurePosixPath(self.key).relative_to(folder.key)
 
 
@@ -68,7 +68,7 @@ Location: TypeAlias = Path | ObjectPath
 
 
 def is_remote(uri: str | Path) -> bool:
-    """Whether `uri` names object storage, as in "s3://bucket/folder"."""
+    """Whether `uri` is in object storage, as in "s3://bucket/folder"."""
     return "://" in str(uri)
 
 
@@ -77,15 +77,15 @@ def extra_of(uri: str) -> tuple[str, tuple[str, ...]] | None:
     return _EXTRAS.get(uri.split("://", 1)[0]) if is_remote(uri) else None
 
 
-# Within `only_local`: fingerprints of this machine's files and folders that were computed already.
+# Within `only_local`: fingerprints of local files and folders that are already computed.
 _only_local: ContextVar[dict[str, str] | None] = ContextVar("_only_local", default=None)
 
 
 @contextmanager
 def only_local() -> Iterator[None]:
-    """Within this context object storage is not asked: `locate` refuses its URIs.
+    """Within this context object storage is not used: `locate` raises an error for its URIs.
 
-    What lies on this machine is taken not to change meanwhile: every `fingerprint` is computed once.
+    Local files are assumed not to change meanwhile, so each `fingerprint` is computed once.
     """
     token = _only_local.set({})
     try:
@@ -95,26 +95,27 @@ def only_local() -> Iterator[None]:
 
 
 def known_fingerprints() -> dict[str, str] | None:
-    """Fingerprints by path that hold within `only_local`; None outside of it."""
+    """Computed fingerprints by path within `only_local`; None outside it."""
     return _only_local.get()
 
 
 def locate(uri: str | Path) -> Location:
-    """Turn a local path or a URI into a path object. Storage is not asked.
+    """Turn a local path or a URI into a path object. Storage is not accessed.
 
     Raises:
-        StorageError: when the URI is none of a known storage, names no bucket that can exist, or only this machine is
-            to be looked at (`only_local`).
-        MissingExtraError: when the client of that storage is not installed.
+        StorageError: when the storage is unknown, the bucket's name is not valid, or the URI is remote within
+            `only_local`.
+        MissingExtraError: when the storage's client is not installed.
     """
     if not is_remote(uri):
         if str(uri).partition(":")[0] in _EXTRAS and ":" in str(uri):
             raise StorageError(
-                f"{uri} is neither a local path nor a URI", allowed="scheme://bucket/folder/file, or ./name for a file"
+                f"{uri} is neither a local path nor a URI",
+                allowed="scheme://bucket/folder/file, or ./name for a local file",
             )
         return Path(os.path.expanduser(uri))
     if _only_local.get() is not None:
-        raise StorageError(f"{uri} is in object storage, which is not asked here")
+        raise StorageError(f"{uri} is in object storage, which is not used here")
     scheme, _, rest = str(uri).partition("://")
     if scheme not in _EXTRAS:
         raise StorageError(f"{uri}: unknown storage '{scheme}'", allowed="a local path, s3://, az:// or gs://")
@@ -126,24 +127,24 @@ def locate(uri: str | Path) -> Location:
     names = [name for name in names if name]
     if not _BUCKET.fullmatch(bucket) or not set(names).isdisjoint({".", ".."}) or not rest.isprintable():
         raise StorageError(
-            f"{uri!r} names no place in object storage",
-            allowed=f"{scheme}://bucket/folder/file, without '.', '..' and control characters; a bucket's name is of "
+            f"{uri!r} is not a valid path in object storage",
+            allowed=f"{scheme}://bucket/folder/file, without '.', '..' and control characters; a bucket's name has "
             "letters, digits, '.', '_' and '-'",
         )
     return ObjectPath(scheme, bucket, "/".join(names))
 
 
 def missing(uri: str | Path) -> StorageError:
-    """The error that nothing is at `uri`; of a relative path it says where that was looked for."""
+    """The error for a missing `uri`. For a relative path it names the current folder."""
     return StorageError(f"{looked_for(uri)} does not exist", action="check the path")
 
 
 def looked_for(uri: str | Path) -> str:
-    """`uri`, and of a relative path the folder in which it is looked for."""
+    """`uri`, with the current folder if it is a relative path."""
     relative = not is_remote(uri) and not Path(os.path.expanduser(uri)).is_absolute()
-    return f"{uri} (looked for in {Path.cwd()}, the folder that the command was started in)" if relative else str(uri)
+    return f"{uri} (looked for in {Path.cwd()}, where you started the command)" if relative else str(uri)
 
 
 def below(folder: Location, file: Location) -> str:
-    """The path of `file` in `folder`, with slashes; its name where both are one."""
+    """The path of `file` relative to `folder`, with slashes; its name if both are the same."""
     return file.name if file == folder else file.relative_to(folder).as_posix()  # type: ignore[arg-type]

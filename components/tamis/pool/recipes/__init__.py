@@ -1,6 +1,6 @@
-"""Recipes: well-known data sets with all that is needed to read them, one versioned YAML file each.
+"""Recipes: known data sets with everything that is needed to read them, in one versioned YAML file each.
 
-A new one is a file here, or beside a package that an entry point of "tamis.recipes" names.
+To add a recipe, add a file here, or in a package that an entry point of the group "tamis.recipes" names.
 """
 
 from __future__ import annotations
