@@ -174,7 +174,7 @@ def _check_merged(
     size, error = _rms(adapted), _rms([one - other for one, other in zip(merged, adapted, strict=True)])
     if not error <= _MERGED_TOLERANCE[precision] * size:
         raise ModelError(
-            f"on samples of the subset, the logits of the merged model differ by {error:.3g} from those of the base model "
+            f"on samples of the subset, the merged model's logits differ by {error:.3g} from those of the base model "
             f"with its adapter, whose size is {size:.3g} (root mean squares)",
             allowed=f"a difference of at most {_MERGED_TOLERANCE[precision]:.1%} of their size",
             action="choose other finetuning.lora.targets, or train in float32",
