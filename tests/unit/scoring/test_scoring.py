@@ -266,8 +266,9 @@ def test_a_vocabulary_without_digits_is_a_clear_error(tiny: Path, pool: Path, tm
     text = (tmp_path / "model/tokenizer.json").read_text()
     (tmp_path / "model/tokenizer.json").write_text(text.replace('"6": ', '"six": '))
     assert "6" in tokenizer.get_vocab()
-    with pytest.raises(ModelError, match=r"\b6$"):
+    with pytest.raises(ModelError) as error:
         run(settings_of(deita_of(tmp_path / "model")), pool=pool, out=tmp_path / "out")
+    assert error.value.problem.endswith(" 6")
 
 
 def test_a_model_that_gives_no_numbers_is_an_error(tiny: Path, pool: Path, tmp_path: Path) -> None:
