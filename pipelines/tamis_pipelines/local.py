@@ -93,7 +93,7 @@ def run(settings: RunSettings) -> Path:
             except RuntimeError:  # its text is about Kubeflow's tasks
                 screen.repeat_warnings()
                 why = reason.read_text() or (
-                    f"the step '{screen.step}' ended without an error message, probably because memory ran out"
+                    f"the step '{screen.step}' ended without an error message, as happens when memory runs out"
                 )
                 if signals:
                     why = stopped_by(signals[0])

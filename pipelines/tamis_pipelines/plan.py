@@ -32,7 +32,7 @@ class Plan:
         cells: each with the GPU hours of its training, done or not.
         rates: the rates in the settings.
         used: names of the rates that the figures depend on.
-        goes: results of an earlier run in the same place, which a local run would remove.
+        removed: results of an earlier run in the same place, which a local run would remove.
         assumed: what the plan assumes because only a run can find it out; empty if nothing.
         budget: highest cost of raters and judging together.
         shares: the payers' shares of the budget.
@@ -43,7 +43,7 @@ class Plan:
     cells: list[tuple[Cell, float]]
     rates: RatesSettings
     used: list[str]
-    goes: list[str]
+    removed: list[str]
     assumed: str = ""
     budget: float | None = None
     shares: Sequence[Share] = ()
@@ -91,9 +91,9 @@ def plan(settings: RunSettings, *, measure: bool = False) -> Plan:
     planner = Planner(settings, samples, cast(RatesSettings, used), reuse, speeds)
     lines = list(planner.lines())
     names = [name for name in RatesSettings.model_fields if name in used.names | {"samples", "currency"}]
-    goes = Results(settings.results.absolute(), reuse.home).gone(settings)
+    removed = Results(settings.results.absolute(), reuse.home).removed(settings)
     most = settings.budget.max_cost if settings.budget else None
-    return Plan(samples, lines, planner.cells, settings.rates, names, goes, reuse.assumed, most, shares_of(settings))
+    return Plan(samples, lines, planner.cells, settings.rates, names, removed, reuse.assumed, most, shares_of(settings))
 
 
 def _pool_size(settings: RunSettings, reuse: Reuse) -> int:

@@ -151,12 +151,12 @@ class Planner:
         if isinstance(backend, LocalModelSettings):
             each, time = relative(model) / rates.rated_per_second / 3600, self._time("rating", rater, left)
             price = each * rates.gpu_hour
-            saved = f", saves {hours_told(each * asked * left_out)} GPU hours" if left_out else ""
+            saved = f", saves {hours_text(each * asked * left_out)} GPU hours" if left_out else ""
             work, hours = f"{asked:,}{sample} samples by {model}{saved}", each
         else:
             one = costs.rating(rater, backend, rates)
             sent, answered, price, hours = one.sent, one.answered, one.price, 0.0
-            tokens = f"{tokens_told(asked * (sent + answered))} by {model}"
+            tokens = f"{tokens_text(asked * (sent + answered))} by {model}"
             saved = f"{price * asked * left_out:,.2f} {rates.currency}"
             work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
             time = self._asking("rating", rater, backend, left, sent, answered)
@@ -251,7 +251,7 @@ class Planner:
         """Return the line of an opponent that is a service; the store has `stored` of its answers."""
         one, left = costs.answer(service, self._rates), prompts - stored
         sent, answered, price = one.sent, one.answered, one.price
-        work = f"{tokens_told(prompts * (sent + answered))} by {service.model}"
+        work = f"{tokens_text(prompts * (sent + answered))} by {service.model}"
         time = within_limits(service, left, left * sent, left * answered)
         return Line(
             *("answer prompts", 1, work, 0, left * price, 0, prompts * price),
@@ -269,7 +269,7 @@ class Planner:
         if not isinstance(backend, LocalModelSettings):
             one = costs.verdict(judging, backend, rates)
             sent, answered, price = one.sent, one.answered, one.price
-            work = tokens_told(asked * (sent + answered))
+            work = tokens_text(asked * (sent + answered))
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)
         else:
@@ -322,7 +322,7 @@ def _asked(rater: AskedRater, samples: int) -> int:
     return min(rater.asked(samples) + also, samples)
 
 
-def tokens_told(count: float) -> str:
+def tokens_text(count: float) -> str:
     """Return a number of tokens in words."""
     for unit, name in ((1e9, "G "), (1e6, "M "), (1e3, "k ")):
         if count >= unit:
@@ -330,6 +330,6 @@ def tokens_told(count: float) -> str:
     return f"{count:,.0f} tokens"
 
 
-def hours_told(hours: float) -> str:
+def hours_text(hours: float) -> str:
     """Return GPU hours in words."""
     return f"{hours:,.1f}" if hours >= 0.05 or hours == 0 else "< 0.1"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tamis.core.hardware import hardware
 from tamis_pipelines.plan import Plan
-from tamis_pipelines.plan_lines import Line, hours_told
+from tamis_pipelines.plan_lines import Line, hours_text
 from tamis_pipelines.speeds import as_words, sum_of
 
 _MANY = 50  # cells; Kubeflow is known to work with up to a few dozen parallel branches
@@ -24,17 +24,17 @@ def _steps(plan: Plan) -> Iterator[str]:
     rows = [["step", "count", "GPU hours", currency, "done", "time here", "work"]]
     for line in plan.lines:
         there = "not known" if line.unknown else _there(line)
-        figures = [hours_told(line.gpu_hours), f"{line.money:,.2f}", there, as_words(line.time)]
+        figures = [hours_text(line.gpu_hours), f"{line.money:,.2f}", there, as_words(line.time)]
         rows.append([line.step, str(line.count), *figures, line.work])
     known = [line.time for line in plan.lines if line.time.seconds is not None]
     time = as_words(sum_of(known)) if len(known) == len(plan.lines) else "not known"
-    rows.append(["total", "", hours_told(plan.gpu_hours), f"{plan.money:,.2f}", "", time, ""])
+    rows.append(["total", "", hours_text(plan.gpu_hours), f"{plan.money:,.2f}", "", time, ""])
     yield from _columns(rows)
     notes = [note for line in plan.lines if (note := _note(line, currency))] + _unknown(plan)
     if (plan.all_gpu_hours, plan.all_money) != (plan.gpu_hours, plan.money):
         notes.append(
             "GPU hours and costs are those of what is left to do. From the beginning it would be "
-            f"{hours_told(plan.all_gpu_hours)} GPU hours and {plan.all_money:,.2f} {currency}."
+            f"{hours_text(plan.all_gpu_hours)} GPU hours and {plan.all_money:,.2f} {currency}."
         )
     if all(line.done == line.of for line in plan.lines):
         notes.append("Everything is done: a run would reuse every step.")
@@ -106,7 +106,7 @@ def _cells(plan: Plan) -> Iterator[str]:
     for cell, hours in plan.cells:
         subset, training = cell.subset, cell.finetuning
         size = "all" if subset.size is None else f"{subset.size:g}" if subset.size < 1 else f"{subset.size:,}"
-        of_model = [str(training.seed), training.model, hours_told(hours)] if training else [str(subset.seed), "", ""]
+        of_model = [str(training.seed), training.model, hours_text(hours)] if training else [str(subset.seed), "", ""]
         rows.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
     yield from [f"{len(plan.cells)} cells:", "", *_columns(rows)]
     if len(plan.cells) > _MANY:
@@ -124,10 +124,10 @@ def _rates(plan: Plan) -> Iterator[str]:
 
 
 def _end(plan: Plan) -> Iterator[str]:
-    if plan.goes:
+    if plan.removed:
         yield ""
-        gone = ", ".join(plan.goes)
-        yield f"A local run will remove these results of an earlier run, unless it has another `name`: {gone}"
+        removed = ", ".join(plan.removed)
+        yield f"A local run will remove these results of an earlier run, unless it has another `name`: {removed}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -49,15 +49,15 @@ class Results:
             self.folder / place for place in places if place not in earlier and _in_use(self.folder / place)
         ]:
             raise _in_the_way(foreign)
-        if gone := self.gone(settings):
+        if removed := self.removed(settings):
             log.warning(
                 "%s has results of an earlier run that this run does not make; they are removed when it is complete: "
                 "%s. To keep both, give this run a `name`",
                 self.folder,
-                ", ".join(gone),
+                ", ".join(removed),
             )
 
-    def gone(self, settings: RunSettings) -> list[str]:
+    def removed(self, settings: RunSettings) -> list[str]:
         """Return the places of an earlier run's ratings, subsets and models that a run of `settings` does not make."""
         others = set(self._laid_out()) - set(_places_of(settings))
         return sorted(place for place in others if place.startswith(_CHOSEN))

@@ -113,7 +113,7 @@ def _head(file: Path) -> str:
 
 def _place(answers: Answers) -> str:
     return f"""\
-work_dir: {_said(answers.work_dir)}  # folder for results and finished steps
+work_dir: {_inline(answers.work_dir)}  # folder for results and finished steps
 # name: second          # name of another run in the same work_dir, which leaves these results alone
 """
 
@@ -130,18 +130,18 @@ def _source(data: Data, keep: list[str] | None) -> str:
     seen = f"layout: {clipped(data.layout, SHOWN)}" if data.layout else "not read; the pool will find the layout"
     seen += f"; not used: {clipped(', '.join(data.unused), SHOWN)}" if data.unused else ""
     place = "path" if "path" in data.source else "dataset"
-    lines = [f"    - name: {_said(data.source['name'])}", f"      {place}: {_said(data.source[place])}  # {seen}"]
+    lines = [f"    - name: {_inline(data.source['name'])}", f"      {place}: {_inline(data.source[place])}  # {seen}"]
     guessed = "  # guessed from their names; correct them if they are wrong" if data.guessed else ""
     for name, value in data.source.items():
         if name not in ("name", place):
-            lines.append(f"      {name}: {_said(value)}{guessed if name == 'fields' else ''}")
-    lines += [f"      keep: {_said(keep)}  # matches ratings to samples"] if keep else []
+            lines.append(f"      {name}: {_inline(value)}{guessed if name == 'fields' else ''}")
+    lines += [f"      keep: {_inline(keep)}  # matches ratings to samples"] if keep else []
     return "".join(f"{line}\n" for line in lines)
 
 
 def _rater(answers: Answers) -> str:
     backend = {name: value for name, value in answers.backend.items() if name != "keep"}
-    said = "{" + ", ".join(f"{name}: {_said(value)}" for name, value in backend.items()) + "}"
+    said = "{" + ", ".join(f"{name}: {_inline(value)}" for name, value in backend.items()) + "}"
     after = {
         "transformers": "    # On GPUs, `kind: vllm` is faster; it needs the extra vllm.\n"
         "    # sample: 0.2        # rate only a part; curation predicts the rest\n",
@@ -152,7 +152,7 @@ def _rater(answers: Answers) -> str:
     name = "imported" if backend["kind"] == "import" else _name_of(str(backend["model"]))
     return f"""\
 raters:  # a second rater from another model family reveals errors that one rater alone cannot
-  - name: {_said(name)}
+  - name: {_inline(name)}
     backend: {said}
 {after[backend["kind"]]}"""
 
@@ -163,7 +163,7 @@ def _encoder(answers: Answers) -> str:
     model = answers.encoder or EmbeddingSettings().model
     return f"""\
 embedding:
-  model: {_said(model)}  # computes a vector for every sample: a name on the Hugging Face Hub, or a folder
+  model: {_inline(model)}  # computes a vector for every sample: a name on the Hugging Face Hub, or a folder
 """
 
 
@@ -187,7 +187,7 @@ def _training(answers: Answers) -> str:
 """
     return f"""\
 finetuning:  # LoRA with the settings of the DS2 paper; `tamis finetune --help` lists them
-  model: {_said(answers.base_model)}
+  model: {_inline(answers.base_model)}
 
 evaluation:
   suite: quick  # small benchmarks for a first impression; paper: the benchmarks of the DS2 paper
@@ -200,12 +200,12 @@ def _name_of(model: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", last).strip("._-")[:64] or "rater"
 
 
-def _said(value: Any) -> str:
+def _inline(value: Any) -> str:
     """Return a value as YAML in one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_said(inner)}" for name, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {_inline(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_said, value)) + "]"
+        return "[" + ", ".join(map(_inline, value)) + "]"
     text = str(value)
     plain = _PLAIN.fullmatch(text) and yaml.safe_load(text) == value
     if plain or not isinstance(value, str):
