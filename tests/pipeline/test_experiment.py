@@ -155,7 +155,7 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({}, "nothing is selected"),
+        ({}, "no subset"),
         ({"experiment": {"strategies": ["ds2"]}}, "strategies need sizes"),
         ({"experiment": {"strategies": ["ds2"], "sizes": [5], "raters": ["me"]}}, "no rater 'me'; allowed: llama, gpt"),
         ({"experiment": {"strategies": ["ds3"], "sizes": [5]}}, "experiment.strategies.0: seen 'ds3'"),
@@ -212,7 +212,7 @@ def test_seeds_that_an_experiment_has_may_be_named_beside_it() -> None:
 
 @pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://bucket/run"])
 def test_a_run_works_in_a_folder_of_this_machine(folder: str) -> None:
-    with pytest.raises(SettingsError, match=f"work_dir: seen '{folder}'; work_dir is a folder of this machine"):
+    with pytest.raises(SettingsError, match=f"work_dir.*'{folder}'"):
         settings(subsets=[{"name": "a", **RANDOM}], work_dir=folder)
 
 
