@@ -39,8 +39,9 @@ class Check:
     @classmethod
     def refused(cls, what: str, error: TamisError) -> Check:
         """Return a failed check that says what `error` says."""
-        action = "; ".join(filter(None, (_allowed(error), error.action)))
-        return cls(what, "failed", error.problem, action, error.code)
+        allowed = f"allowed: {error.allowed}" if error.allowed else ""
+        action = error.action or ("correct it" if allowed else "")
+        return cls(what, "failed", error.problem, f"{action} ({allowed})" if allowed else action, error.code)
 
     @property
     def passed(self) -> bool:
@@ -55,7 +56,3 @@ class Check:
 def no_file(what: str, path: str) -> Check:
     """Return a failed check for a folder that was given in place of a file."""
     return Check.of(what, False, f"{path} is a folder, not a file", "give the path of the file in it", error=InputError)
-
-
-def _allowed(error: TamisError) -> str:
-    return f"allowed: {error.allowed}" if error.allowed else ""

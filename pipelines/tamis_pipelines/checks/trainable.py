@@ -177,9 +177,10 @@ def _own_tasks(
         if config.get("output_type", "generate_until") == "generate_until":
             for context in _contexts(settings, models):
                 check_room(line.task, config.get("generation_kwargs") or {}, context, places.file)
-    if local:
-        load_entries(manager, suite.model_copy(update={"tasks": local}), places)
-    return f"{len(local)} with data in files; their splits, fields and answer lengths fit"
+    if not local:
+        return "none of them has its data in files"
+    load_entries(manager, suite.model_copy(update={"tasks": local}), places)
+    return f"{len(local)} have data in files; their splits, fields and answer lengths fit"
 
 
 def contexts(settings: RunSettings) -> list[int]:
