@@ -108,7 +108,7 @@ def _cells(plan: Plan) -> Iterator[str]:
         size = "all" if subset.size is None else f"{subset.size:g}" if subset.size < 1 else f"{subset.size:,}"
         of_model = [str(training.seed), training.model, hours_text(hours)] if training else [str(subset.seed), "", ""]
         rows.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
-    yield from [f"{len(plan.cells)} cells:", "", *_columns(rows)]
+    yield from [f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}:", "", *_columns(rows)]
     if len(plan.cells) > _MANY:
         yield ""
         yield f"With more than {_MANY} cells, split the experiment on Kubeflow; finished steps are still shared."

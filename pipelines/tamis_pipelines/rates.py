@@ -25,7 +25,7 @@ class RatesSettings(Settings):
     samples: int | None = Field(
         None,
         ge=1,
-        description="samples in a pool that does not exist yet; null: those of an earlier run, or the sources' rows",
+        description="samples in the pool, if it does not exist yet; null: those of an earlier run, or the sources' rows",
     )
     tokens_per_sample: float = Field(300, gt=0, description="mean tokens per sample (assumed)")
     rated_per_second: float = Field(
