@@ -25,7 +25,7 @@ class RatesSettings(Settings):
     samples: int | None = Field(
         None,
         ge=1,
-        description="samples in the pool, if it does not exist yet; null: those of an earlier run, or the sources' rows",
+        description="samples in the pool, if there is none yet; null: as in an earlier run, or the rows of the sources",
     )
     tokens_per_sample: float = Field(300, gt=0, description="mean tokens per sample (assumed)")
     rated_per_second: float = Field(
