@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures shared by the tests of several folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="tamis-tests-")  # for fix
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many test processes as cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell makes what it starts in its background deaf to Ctrl-C, and processes hand that on to what they start.
+    # A shell makes its background processes ignore Ctrl-C, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
@@ -31,7 +31,7 @@ from tests.artifacts import conversation, make_pool
 
 pytest_plugins = ["tests.skipping", "tests.tiers"]
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
-settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
+settings.register_profile("tamis", deadline=None)  # a slow test on a busy machine has not failed
 settings.load_profile("tamis")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
-    """Lets one test process at a time make what all of them share in `build/`."""
+    """Let one test process at a time create what all of them share in `build/`."""
     (ROOT / "build").mkdir(exist_ok=True)
     with open(ROOT / "build" / f".{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,7 +48,7 @@ def one_at_a_time(name: str) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test finds the answers of another one."""
+    """Give every test a separate store, so that none finds another one's answers."""
     monkeypatch.delenv("TAMIS_HOME", raising=False)
     monkeypatch.delenv("TAMIS_STORE", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
@@ -102,7 +102,7 @@ def small_pool(tmp_path: Path) -> Path:
 
 
 def shared_data(*parts: str) -> Path:
-    """A file of the real data that machines of the project's authors have, named by `TAMIS_TEST_DATA`.
+    """A file of real data, in the folder that `TAMIS_TEST_DATA` names.
 
     Tests that need it skip elsewhere.
     """

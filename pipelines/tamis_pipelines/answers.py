@@ -1,4 +1,4 @@
-"""What the stores of answers have of a run: of ratings, and of matches. Nothing is written, nobody is asked."""
+"""How many of a run's ratings and judged answers are already in the stores. Only reads; no service is called."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from tamis_pipelines.reuse import Found, Reuse
 
 
 def stored_ratings(reuse: Reuse, rater: AskedRater) -> tuple[int, int] | str:
-    """How many samples the rater is to rate and of how many the store has the final rating; or why that is not known.
+    """Return how many samples the rater has to rate, and for how many of them the store has the final rating.
 
-    Which of the store's ratings are of this pool is known when there is a pool. Empty: none can be.
+    Returns:
+        These two numbers, or a text that says why they are not known; it is empty if nothing can be stored yet.
+        Without a pool it is not known which of the store's ratings belong to the pool.
     """
     from tamis.rating.planning import known
 
     pool = reuse.of("pool")
     try:
         with reuse.as_in_a_run():
-            wanted, stored = known(rater, pool=pool.folder, spare=spare_places(reuse.home / "scratch" / "rating"))
+            to_rate, stored = known(rater, pool=pool.folder, spare=spare_places(reuse.home / "scratch" / "rating"))
     except (TamisError, OSError) as error:
-        # A model that is not on this machine has rated nothing here.
+        # A model that is not on this machine cannot have rated anything here.
         return "" if isinstance(error, ModelError) and pool.folder is None else why(error)
     if pool.folder is not None:
-        return wanted, stored
+        return to_rate, stored
     if not stored:
         return ""
-    return f"the store has {stored:,} ratings by it; which of them are of the pool is known when the pool is there"
+    return f"the store has {stored:,} of its ratings; how many belong to the pool is known once there is a pool"
 
 
 @dataclass
 class Matches:
-    """What is there of judging every cell: shares from 0 to 1.
+    """What is already stored of judging all cells, as shares from 0 to 1.
 
     Attributes:
-        of_models: of the answers of each cell's model.
-        of_opponents: of the answers of each opponent, by its settings as text.
-        of_judge: of the verdicts on each cell.
-        prompts: of each match; 0 where that is not known.
-        unknown: why some of it is not known, where it counts as not there; else empty.
+        of_models: share of the answers of each cell's model.
+        of_opponents: share of the answers of each opponent, by its settings as text.
+        of_judge: share of the verdicts on each cell.
+        prompts: number of prompts in each match; 0 if unknown.
+        unknown: why a share is unknown; it is then counted as 0. Empty if all are known.
     """
 
     of_models: list[float] = field(default_factory=list)
@@ -53,9 +55,13 @@ class Matches:
 
 
 def stored_in_matches(reuse: Reuse, matches: Sequence[tuple[JudgingSettings, Found, Found]]) -> Matches:
-    """What is there of each match: its settings, what is known of the step, and of the one that trains the model.
+    """Return what is stored of the matches.
 
-    Of a model that is not trained yet there is nothing; where a judgement is finished nothing is asked any more.
+    A model that is not trained yet has no answers, and a finished judgement needs no more.
+
+    Args:
+        reuse: finds finished steps.
+        matches: for each match its settings, its judging step, and the step that trains its model.
     """
     from tamis.judging.planning import opponent_there
     from tamis.judging.stage import plan
@@ -85,5 +91,5 @@ def stored_in_matches(reuse: Reuse, matches: Sequence[tuple[JudgingSettings, Fou
 
 
 def why(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error as one line."""
     return error.problem if isinstance(error, TamisError) else str(error)

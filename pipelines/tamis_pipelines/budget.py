@@ -1,8 +1,8 @@
-"""The money of a run, shared out among its raters and matches before it begins.
+"""The budget of a run, divided among its raters and matches before it starts.
 
-Each payer has its share by what it is estimated to cost, and stops there as at `max_cost`. Shares are made of the
-settings and the sources alone: equal ones give equal shares, wherever and however often the run is started, so that
-pods need not speak with each other and nothing has to be remembered (docs/decisions/0022-the-budget-of-a-run.md).
+Each payer's share is in proportion to its estimated cost, and limits it like `max_cost`. Shares depend only on the
+settings and the sources. The same settings give the same shares wherever and however often a run is started, so pods
+need not communicate and no state is kept (docs/decisions/0022-the-budget-of-a-run.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BudgetSettings(Settings):
 
     max_cost: float = Field(
         gt=0,
-        description="most money for all raters and all judging together, answers of earlier runs included, in the "
+        description="highest cost of all raters and all judging together, including answers of earlier runs, in the "
         "currency of their prices",
     )
 
@@ -40,7 +40,7 @@ class Share:
 
     Attributes:
         payer: "raters.NAME", or "judging.CELL".
-        estimate: what it costs at the rates, if no answer was there.
+        estimate: its cost at the rates, without any stored answers.
         own: its own `max_cost`, if it has one.
         money: what it may spend.
     """
@@ -52,7 +52,7 @@ class Share:
 
 
 def check_prices(settings: RunSettings) -> None:
-    """Refuse a budget where somebody is asked and nobody knows what that costs, and shares that no run has made.
+    """Check that every service has a price if there is a budget, and that settings contain no shares of a budget.
 
     Raises:
         ValueError: naming the setting.
@@ -61,7 +61,7 @@ def check_prices(settings: RunSettings) -> None:
     payers |= {} if settings.judging is None else {"judging": settings.judging.budget_share}
     if given := [name for name, share in payers.items() if share is not None]:
         raise ValueError(
-            f"{given[0]}.budget_share: the run sets it; give `budget: {{max_cost: …}}` instead, or max_cost"
+            f"{given[0]}.budget_share is for internal use; set `budget: {{max_cost: …}}` or max_cost instead"
         )
     if settings.budget is None:
         return
@@ -76,20 +76,20 @@ def check_prices(settings: RunSettings) -> None:
         }
     if unknown := [name for name, price in services.items() if price is None]:
         raise ValueError(
-            f"budget needs {', '.join(unknown)}: what the tokens of each service cost; {{input: 0, output: 0}} for one "
-            "that is free"
+            f"a budget needs the token price of each service; missing: {', '.join(unknown)}. A free service has the "
+            "price {input: 0, output: 0}"
         )
     if not settings.rates.answer_tokens:
-        raise ValueError("budget needs rates.answer_tokens above 0: shares are made of the estimates")
+        raise ValueError("a budget needs rates.answer_tokens above 0, because it is divided by the estimated costs")
 
 
 def shares_of(settings: RunSettings) -> list[Share]:
-    """What each payer of a run may spend; none where the run has no budget.
+    """Return what each payer of a run may spend; nothing if the run has no budget.
 
-    Their sum is the budget, or less where their own limits are lower.
+    The shares add up to the budget, or to less if the payers' own limits are lower.
 
     Raises:
-        SettingsError: when raters are asked and the size of the pool is neither given nor known.
+        SettingsError: when there are paid raters and the size of the pool is neither given nor known.
         InputError, StorageError: when the pool's files cannot be counted.
     """
     if settings.budget is None:
@@ -99,7 +99,7 @@ def shares_of(settings: RunSettings) -> list[Share]:
 
 
 def shared_out(money: float, payers: Sequence[Share]) -> list[Share]:
-    """Share out `money` in proportion to the estimates; what an own limit leaves of a share goes to the others."""
+    """Divide `money` in proportion to the estimates; what exceeds a payer's own limit goes to the others."""
     limited: dict[str, float] = {}
     while True:
         open_ = [payer for payer in payers if payer.payer not in limited]
@@ -112,7 +112,7 @@ def shared_out(money: float, payers: Sequence[Share]) -> list[Share]:
 
 
 def by_payer(shares: Sequence[Share]) -> Mapping[str, float]:
-    """Money by payer, as `RunSettings.arguments` takes it."""
+    """Return the money by payer, as `RunSettings.arguments` takes it."""
     return {share.payer: share.money for share in shares}
 
 
@@ -125,7 +125,7 @@ def _is_paid(backend: object) -> bool:
 
 
 def _payers(settings: RunSettings) -> Iterator[Share]:
-    """Everybody who asks services, with what that costs; of a service without a price nothing is known."""
+    """Yield every payer with its estimated cost."""
     rates, judging = settings.rates, settings.judging
     asked = [rater for rater in _asked(settings) if _is_paid(rater.backend)]
     matches = [cell for cell in settings.cells if judging is not None and cell.finetuning is not None]
@@ -140,6 +140,6 @@ def _payers(settings: RunSettings) -> Iterator[Share]:
         each = 0.0
         if _is_paid(match.judge.backend):
             each += 2 * costs.verdict(match, match.judge.backend, rates).price
-        if isinstance(match.against, ServiceContestant):  # every match counts its opponent's answers, reused or not
+        if isinstance(match.against, ServiceContestant):  # each match counts its opponent's answers, even reused ones
             each += costs.answer(match.against, rates).price
         yield Share(f"judging.{cell.name}", costs.prompts_of(match, rates) * each, match.max_cost)

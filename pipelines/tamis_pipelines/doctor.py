@@ -1,4 +1,4 @@
-"""Checks before a run: packages, data, models, services, storage, memory, disk. Nothing is downloaded or spent."""
+"""Checks before a run: packages, data, models, services, storage, memory, disk. They download and cost nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tamis_pipelines.settings import RunSettings
 
 
 def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
-    """Look at everything that a run of `settings` needs, in the order in which a user would mend it.
+    """Check everything that a run of `settings` needs, in the order in which a user would fix it.
 
-    With `quick`, what takes the time to load PyTorch is not looked at where an earlier run has made all models.
+    With `quick`, checks that load PyTorch are skipped if an earlier run has made all models.
     """
     checks = [
         *packages(settings),

@@ -1,4 +1,4 @@
-"""A whole run on one machine: the Kubeflow pipeline through `kfp.local`, finished steps reused, results laid out."""
+"""A whole run on one machine: the Kubeflow pipeline in `kfp.local`, with finished steps reused."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tamis_pipelines.settings import RunSettings
 if TYPE_CHECKING:
     from tamis_pipelines.pods import CompileSettings
 
-# As `core.progress` formats them; a run's outcome in Kubeflow's words is for Kubeflow.
+# Lines of Tamis, as `core.progress` formats them. Lines of tamis.cluster are meant for Kubeflow.
 _OWN_LINE = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.(?!cluster\.)\S* ")
-# What kfp says of a task that begins, its name in colours; some tasks are kfp's housekeeping, no steps of a run.
+# kfp's line for a task that starts, with its name in colours. Tasks in _NO_STEPS are not steps of a run.
 _TASK = re.compile(r"(\d\d:\d\d:\d\d)\.\d+ - INFO - Executing task \S*?'([a-z-]+?)(?:-\d+)?'")
 _ENDED = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.step error: ")
-_GOING_ON = re.compile(r" tamis\.progress .*: (\d+) of (?!\1 )\d+ ")  # the last one of a step stays
+_GOING_ON = re.compile(r" tamis\.progress .*: (\d+) of (?!\1 )\d+ ")  # progress that the next line may replace
 _TEMPORARY = "tamis-run-"
 _NO_STEPS = ("note-outcome", "require-all-cells")
 _MOST_WARNINGS = 20  # repeated at the end
@@ -45,17 +45,17 @@ class RunError(TamisError):
 
 
 def run(settings: RunSettings) -> Path:
-    """Run the pipeline that `settings` ask for.
+    """Run the pipeline that `settings` describe.
 
-    Results appear in `settings.results` (`pool/`, `ratings/<rater>/`, …, `report/report.html`); finished steps are kept
-    in `.tamis/` of `settings.work_dir` and reused by later runs, whether this one ends well or not.
+    Results appear in `settings.results` (`pool/`, `ratings/<rater>/`, …, `report/report.html`). Finished steps are kept
+    in `.tamis/` of `settings.work_dir`, where later runs reuse them, even if this run fails.
 
     Returns:
         The folder of the report.
 
     Raises:
-        RunError: when a step fails; its text names the step's own error.
-        StoppedError: when SIGTERM or Ctrl-C ended it.
+        RunError: when a step fails; its text has the step's own error.
+        StoppedError: when SIGTERM or Ctrl-C stopped the run.
         StorageError: when the working folder cannot be used, or another run uses it.
     """
     load_packages("kfp")
@@ -72,9 +72,9 @@ def run(settings: RunSettings) -> Path:
         results.make_room(settings)
         shutil.rmtree(runs, ignore_errors=True)  # links of an earlier run; the steps themselves are in artifacts/
         os.environ |= places_of(home) | {RUNNER_PID: str(os.getpid())}
-        # kfp doubts that an image without "python" in its name runs Python; no image is used here.
+        # kfp warns if an image's name does not contain "python"; no image is used here.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
-        # And it says of every step that sizes of pods mean nothing here.
+        # It also warns for every step that a pod's resources have no effect here.
         warnings.filterwarnings("ignore", message="Task '.*': settings .* have no effect", category=UserWarning)
         run_log = home / "run.log"
         with (
@@ -90,14 +90,14 @@ def run(settings: RunSettings) -> Path:
             try:
                 with screen.line_removed():
                     PIPELINES[settings.pipeline](shape_of(settings))(**arguments)
-            except RuntimeError:  # whose words are of Kubeflow's tasks
+            except RuntimeError:  # its text is about Kubeflow's tasks
                 screen.repeat_warnings()
                 why = reason.read_text() or (
-                    f"the step '{screen.step}' ended without a word; one that needs more memory than there is ends so"
+                    f"the step '{screen.step}' ended without an error message, as happens when memory runs out"
                 )
                 if signals:
                     why = stopped_by(signals[0])
-                reported = any(runs.rglob("report.html"))  # a cell failed, and the report on the others is made
+                reported = any(runs.rglob("report.html"))  # a cell failed, but the others have their report
                 try:
                     finished = results.lay_out(runs, whole=reported)
                 except StorageError as blocked:
@@ -107,11 +107,11 @@ def run(settings: RunSettings) -> Path:
                     why += f"\n  finished so far, in {results.folder}: {', '.join(finished)}" if finished else ""
                 if signals:
                     raise StoppedError(
-                        why, action="start again: the run goes on from there; finished steps and ratings are kept"
+                        why, action="start the run again to continue; finished steps and ratings are kept"
                     ) from None
                 raise RunError(
                     f"{why}\n  log:     {run_log}",
-                    action="after that, run the same command again; finished steps are reused",
+                    action="fix the cause, then run the same command again; finished steps are reused",
                 ) from None
         results.lay_out(runs)
         shutil.rmtree(runs)
@@ -120,7 +120,7 @@ def run(settings: RunSettings) -> Path:
 
 
 def shape_of(settings: RunSettings) -> CompileSettings:
-    """What is fixed in the pipeline of a run on one machine."""
+    """Return what is compiled into the pipeline of a run on one machine."""
     from tamis_pipelines.pods import CompileSettings, Retries
 
     judging = settings.judging is not None
@@ -128,12 +128,12 @@ def shape_of(settings: RunSettings) -> CompileSettings:
 
 
 def places_of(home: Path) -> dict[str, str]:
-    """The environment by which the steps of a run on one machine find what is kept.
+    """Return the environment variables that tell a local run's steps where to keep things.
 
-    That is finished steps and unfinished work, in `home`, and the answers of all runs.
+    Finished steps and unfinished work are in `home`; the answers of all runs are in the default store.
 
     Raises:
-        StorageError: when the user has no home folder for answers.
+        StorageError: when the user has no home folder for the store.
     """
     store = store_of_run(home)
     return {"TAMIS_HOME": str(home)} | ({} if store is None else {STORE: store})
@@ -141,22 +141,22 @@ def places_of(home: Path) -> dict[str, str]:
 
 @contextmanager
 def _only_one(lock: Path, work: Path) -> Iterator[None]:
-    """Hold the working folder for this process; the system lets go of it when the process ends, however it ends."""
+    """Lock the working folder for this process; the system releases the lock however the process ends."""
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                f"another run is using {work}", action="wait for its end, or choose another work_dir"
+                f"another run is using {work}", action="wait until it ends, or choose another work_dir"
             ) from None
         yield
 
 
 @contextmanager
 def _temporary_files(note: Path) -> Iterator[Path]:
-    """Give this process and its steps a folder for temporary files, and remove it at the end: kfp leaves some behind.
+    """Give this process and its steps a temporary folder, and remove it at the end, because kfp leaves files behind.
 
-    Its place is written into `note`, so that the next run removes what a killed one has left.
+    Its path is written to `note`, so that the next run can remove the folder of a killed one.
     """
     left = Path(note.read_text(encoding="utf-8")) if note.is_file() else None
     if left is not None and left.name.startswith(_TEMPORARY):
@@ -175,17 +175,19 @@ def _temporary_files(note: Path) -> Iterator[Path]:
 
 
 class _Screen:
-    """Takes what kfp prints: keeps all of it but secrets in a file, and shows the lines of Tamis itself.
+    """Filters what kfp prints: writes everything except secrets to a file, and shows the lines of Tamis.
 
-    `warnings` are those among them, whole and each once; `step` is the name of the step that has begun last.
+    Attributes:
+        warnings: the warnings among these lines, in full and each once.
+        step: name of the step that started last.
     """
 
     def __init__(self, log_file: IO[str], terminal: TextIO) -> None:
         self._log, self._terminal, self._rest = log_file, terminal, ""
         self._showing, self._indent = False, 0
-        self._brief = False  # whether only the message's first line is shown: the run's own error tells all of it
-        self._in_place = 0  # characters of a line of progress that the next line replaces
-        self._warning: list[str] = []  # the lines of the warning that may go on
+        self._brief = False  # whether to show only a message's first line, because the run's own error has all of it
+        self._in_place = 0  # length of the progress line that the next line replaces
+        self._warning: list[str] = []  # lines of a warning that may continue
         self.warnings: dict[str, None] = {}
         self.step = ""
 
@@ -200,7 +202,7 @@ class _Screen:
             if own is not None:
                 self._showing, self._indent = True, len(line) - len(line.lstrip())  # kfp indents what steps print
                 self._brief = _ENDED.match(line) is not None
-            # A message goes on in lines that are indented more than its first, up to an empty one.
+            # A message continues in lines that are indented more than its first line, up to an empty line.
             goes_on = bool(line.strip()) and line.startswith(" " * (self._indent + 2))
             self._showing = own is not None or (self._showing and goes_on and not self._brief)
             if self._showing:
@@ -215,7 +217,7 @@ class _Screen:
         return len(text)
 
     def _show(self, line: str, *, in_place: bool = False) -> None:
-        """Show a line; on a terminal, one that is `in_place` stays until there is another line."""
+        """Show a line; on a terminal, the next line replaces one that is `in_place`."""
         self._end_line()
         if in_place and self._terminal.isatty():
             line = line[: shutil.get_terminal_size().columns - 1]
@@ -226,7 +228,7 @@ class _Screen:
 
     @contextmanager
     def line_removed(self) -> Iterator[None]:
-        """At the end of this context, however it comes, no line of progress is left where others write."""
+        """Remove the progress line at the end of this context, also after an error, so that others can write."""
         try:
             yield
         finally:
@@ -243,10 +245,10 @@ class _Screen:
             self._warning = []
 
     def repeat_warnings(self) -> None:
-        """Say once more what was warned of on the way."""
+        """Repeat the warnings of the run."""
         self._end_warning()
         if self.warnings:
-            print(f"\nWarnings of this run, {len(self.warnings)}:", file=self._terminal)
+            print(f"\n{len(self.warnings)} warnings in this run:", file=self._terminal)
             for warning in list(self.warnings)[:_MOST_WARNINGS]:
                 print(f"  {warning}", file=self._terminal)
             if len(self.warnings) > _MOST_WARNINGS:

@@ -1,4 +1,4 @@
-"""What `tamis init` sees of a user's data: their first rows, as the pool's readers do, and the sources they make."""
+"""How `tamis init` looks at a user's data: it reads their first rows, and derives the settings of sources."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tamis.pool.sources import count_rows, files_at
 from tamis.reporting.numbers import clipped
 from tamis_pipelines.pool_size import LARGE
 
-SOURCE = "mine"  # what the pool's source is called where it is the only one
-SHOWN = 100  # characters of a text of the user's, which a terminal must not obey
-HUB = "hub:"  # before the name of a data set of the hub
-_MOST_SOURCES = 20  # that one folder or pattern may become
+SOURCE = "mine"  # name of the pool's source if there is only one
+SHOWN = 100  # characters shown of a user's text, which may contain control characters
+HUB = "hub:"  # prefix of the name of a data set on the Hugging Face Hub
+_MOST_SOURCES = 20  # most sources that one folder or pattern may become
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Usual names of a question and its answer that the pool does not know by itself, in lower case.
+# Usual names of fields with question and answer that the pool does not recognise, in lower case.
 _PAIRS = (
     ("question", "answer"),
     ("query", "response"),
@@ -41,7 +41,7 @@ _PAIRS = (
 
 
 class UnknownLayoutError(InputError):
-    """Rows can be read, and their fields are of no known layout. `columns` are their names."""
+    """Rows can be read, but their fields have no known layout. `columns` are their names."""
 
     code = "unknown-layout"
 
@@ -52,20 +52,20 @@ class UnknownLayoutError(InputError):
 
 @dataclass(frozen=True)
 class Data:
-    """What the first rows of one source hold.
+    """What the first rows of one source contain.
 
     Attributes:
-        path: where they lie, or "hub:" and the name of a data set.
-        columns: fields of the first row; none where they were not looked at, or a library keeps them.
-        used: those of them that the pool reads.
-        schema: the pool's name of the layout, "" where they were not looked at.
+        path: where the source is, or "hub:" and the name of a data set.
+        columns: fields of the first row; none if they were not read, or if `datasets` saved them.
+        used: the fields that the pool reads.
+        schema: the pool's name of the layout, "" if the rows were not read.
         source: settings of the pool's source.
-        rows: how many there are, None where that would take long to count.
-        read: rows that were looked at.
-        unusable: those of them that are no samples.
-        first: the first sample; None where there is none.
-        why_not: why they were not looked at.
-        guessed: whether the fields with question and answer were told by their names alone.
+        rows: number of rows, None if counting would take long.
+        read: number of rows that were read.
+        unusable: how many of these are not usable samples.
+        first: the first sample, if there is one.
+        why_not: why the rows were not read.
+        guessed: whether the fields with question and answer were guessed from their names.
     """
 
     path: str
@@ -82,7 +82,7 @@ class Data:
 
     @property
     def layout(self) -> str:
-        """The layout and its fields as they are called here, "" where they were not looked at."""
+        """The layout with the names of its fields, "" if the rows were not read."""
         return f"{self.schema} ({', '.join(self.used)})" if self.schema else ""
 
     @property
@@ -92,68 +92,76 @@ class Data:
 
 
 def look_at_data(paths: Sequence[str], prompt: str | None = None, answer: str | None = None) -> list[Data]:
-    """Read the first rows of all data; every layout becomes a source of its own.
+    """Read the first rows of all data; every layout becomes a separate source.
 
     Args:
-        paths: files, folders or globs, or names of data sets of the hub after "hub:"; what lies in object storage, or
-            is one large JSON array, is not read.
+        paths: files, folders or globs, or "hub:" and the name of a data set. Data in object storage and large JSON
+            arrays are not read.
         prompt: name of the field with the question, for files that have it.
         answer: name of the field with the answer.
 
     Raises:
-        UnknownLayoutError: when the fields are of no known layout.
-        InputError: when something cannot be read, not one of its first rows is a sample, or two of the paths hold the
-            same file.
-        SettingsError: when one of the two fields is given.
-        StorageError: when nothing is there.
+        UnknownLayoutError: when the fields have no known layout.
+        InputError: when data cannot be read, none of the first rows is a usable sample, or two paths contain the same
+            file.
+        SettingsError: when only one of the two fields is given.
+        StorageError: when there is nothing at a path.
     """
     if (prompt is None) != (answer is None):
-        raise SettingsError("one of the fields with question and answer is named", allowed="both, or neither")
+        raise SettingsError(
+            "only one of the fields with question and answer is given",
+            allowed="both (--prompt-field and --answer-field), or neither",
+        )
     named = None if prompt is None or answer is None else {"prompt": prompt, "completion": answer}
     _check_apart(paths)
     places = [place for path in paths for place in _by_layout(path, named)]
     if named is not None and not any("fields" in place for place in places):
-        raise InputError(f"none of the data has both fields, {prompt!r} and {answer!r}", action="correct their names")
+        raise InputError(
+            f"no data have both the fields {prompt!r} and {answer!r}",
+            action="correct --prompt-field and --answer-field",
+        )
     names = _names_of([str(place.get("path") or place["dataset"]) for place in places])
     found = [_look({"name": name} | place) for name, place in zip(names, places, strict=True)]
     return [replace(one, guessed=one.source.get("fields") not in (None, named)) for one in found]
 
 
 def rows_of(data: Sequence[Data]) -> int | None:
-    """Rows of all sources; None where those of one are not known."""
+    """Return the number of rows in all sources; None if one is unknown."""
     counted = [one.rows for one in data if one.rows is not None]
     return sum(counted) if len(counted) == len(data) else None
 
 
 def described(data: Sequence[Data]) -> list[str]:
-    """What was seen of each source, in lines for a terminal."""
+    """Describe each source in lines for a terminal."""
     return [line for one in data for line in _described(one, alone=len(data) == 1)]
 
 
 def _described(data: Data, *, alone: bool) -> list[str]:
     before = "" if alone else f"{data.source['name']}, {clipped(data.path, SHOWN)}: "
     if not data.schema:
-        return [f"{before}not looked at: {clipped(data.why_not, SHOWN)}"]
+        return [f"{before}not read: {clipped(data.why_not, SHOWN)}"]
     rows = "many rows" if data.rows is None else f"{data.rows:,} rows"
     unused = f"; not used: {clipped(', '.join(data.unused), SHOWN)}" if data.unused else ""
     lines = [f"{before}{rows}; layout: {clipped(data.layout, SHOWN)}{unused}"]
     turns = (data.first or [])[: 4 if alone else 2]
     lines += [f"first sample, {turn['role']}: {clipped(turn['content'], SHOWN)}" for turn in turns]
     if data.guessed:
-        lines.append("question and answer were told by the names of these fields (--prompt-field, --answer-field)")
+        lines.append("these two fields were guessed from their names; --prompt-field and --answer-field choose others")
     if data.unusable:
-        lines.append(f"{data.unusable:,} of the first {data.read:,} rows are no samples; the pool says why")
+        lines.append(f"{data.unusable:,} of the first {data.read:,} rows are not usable samples; the pool will say why")
     return lines
 
 
 def _check_apart(paths: Sequence[str]) -> None:
-    """Raises InputError where two paths hold the same file: its samples would be read twice."""
+    """Raise an InputError if two paths contain the same file, because its samples would be read twice."""
     seen: dict[str, str] = {}
     for path in paths:
         files = [path] if path.startswith(HUB) or is_saved(path) else [str(file) for _, file in _files_at(path)]
         for file in files if is_remote(path) else map(os.path.realpath, files):
             if file in seen:
-                raise InputError(f"{seen[file]} and {path} both hold {Path(file).name}", action="name each file once")
+                raise InputError(
+                    f"{seen[file]} and {path} both contain {Path(file).name}", action="give each file only once"
+                )
             seen[file] = path
 
 
@@ -162,13 +170,13 @@ def _files_at(path: str) -> list[tuple[str, Any]]:
         return files_at(path)
     except StorageError as error:
         if _HUB_NAME.fullmatch(path) and not Path(path).suffix:
-            action = f"check the path; if this is a data set of the hub: {HUB}{path}"
+            action = f"check the path; for a data set on the Hugging Face Hub, write {HUB}{path}"
             raise StorageError(error.problem, allowed=error.allowed, action=action) from None
         raise
 
 
 def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
-    """Settings of the sources that `path` becomes: one, unless its files are of several layouts."""
+    """Return the settings of the sources for `path`: one, unless its files have several layouts."""
     if path.startswith(HUB):
         return [{"dataset": path.removeprefix(HUB)}]
     if is_remote(path):
@@ -179,7 +187,7 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
         return [{"path": path} | ({} if own is None else _named(own))]
     settings = _pool_of({"name": SOURCE, "path": path})
     groups: dict[tuple[Any, ...], list[str]] = {}
-    by_fields: dict[tuple[Any, ...], dict[str, str]] = {}  # the layouts whose fields have to be named
+    by_fields: dict[tuple[Any, ...], dict[str, str]] = {}  # layouts whose fields must be named in the settings
     for file in (str(file) for _, file in files_at(path)):
         columns = _columns_of_file(file, settings)
         layout: tuple[Any, ...] = ()
@@ -190,7 +198,7 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
             found = _mapping(file, columns, settings)
             layout = (found.schema, *found.columns[:1])
         groups.setdefault(layout, []).append(file)
-    empty = groups.pop((), []) if len(groups) > 1 else []  # files without a row belong to any layout
+    empty = groups.pop((), []) if len(groups) > 1 else []  # files without rows fit any layout
     if len(groups) == 1:
         patterns = {layout: [path] for layout in groups}
     else:
@@ -202,8 +210,8 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
     ]
     if len(found_sources) > _MOST_SOURCES:
         raise InputError(
-            f"{path}: files of {len(groups)} layouts, which no pattern tells apart",
-            action="give each layout a folder of its own, or name the files of one layout",
+            f"{path} has files with {len(groups)} layouts, and no pattern separates them",
+            action="put each layout into a separate folder, or give only the files of one layout",
         )
     return found_sources
 
@@ -211,10 +219,10 @@ def _by_layout(path: str, named: dict[str, str] | None) -> list[dict[str, Any]]:
 def _fields_to_name(
     path: str, columns: list[str], settings: PoolSettings, named: dict[str, str] | None
 ) -> dict[str, str] | None:
-    """The fields with question and answer: those `named`, or a usual pair; None where the layout is known without.
+    """Return the fields with question and answer: those `named`, or a usual pair; None if the pool knows the layout.
 
     Raises:
-        UnknownLayoutError: when that cannot be told.
+        UnknownLayoutError: when these fields cannot be determined.
     """
     if named is not None and set(named.values()) <= set(columns):
         return named
@@ -230,9 +238,9 @@ def _fields_to_name(
 
 
 def _patterns(path: str, files: list[str], empty: Sequence[str]) -> list[str]:
-    """Patterns that match just these of the files at `path`: one if there is one, else every file by itself.
+    """Return patterns that match only these files at `path`: a single one if possible, otherwise every file by itself.
 
-    `empty` are files without a row, which a pattern may match too.
+    `empty` are files without rows, which a pattern may match too.
     """
     if len(files) == 1:
         return files
@@ -249,12 +257,12 @@ def _patterns(path: str, files: list[str], empty: Sequence[str]) -> list[str]:
 
 
 def _beginning(names: Sequence[str]) -> str:
-    """The letters that all names begin with."""
-    return os.path.commonprefix(names)  # noqa: RUF071  (letters are meant, not folders)
+    """Return the letters that all names start with."""
+    return os.path.commonprefix(names)  # noqa: RUF071  (compares letters, not folders)
 
 
 def _usual_pair(columns: Sequence[str]) -> dict[str, str] | None:
-    """The fields with question and answer, where just one pair of usual names is among them."""
+    """Return the fields with question and answer, if exactly one pair of usual names is among the columns."""
     called: dict[str, list[str]] = {}
     for column in columns:
         called.setdefault(column.strip().lower(), []).append(column)
@@ -272,7 +280,7 @@ def _named(fields: dict[str, str]) -> dict[str, Any]:
 
 
 def _names_of(places: Sequence[str]) -> list[str]:
-    """A name for every source: of its file or data set, with a number where two are called the same."""
+    """Return a name for every source: that of its file or data set, with a number if two would be the same."""
     if len(places) == 1:
         return [SOURCE]
     names: list[str] = []
@@ -290,7 +298,7 @@ def _look(source: dict[str, Any]) -> Data:
     path, settings = source["path"], _pool_of(source)
     found = look_into(settings.sources[0], settings)
     if found is None:  # in object storage, or too large to be loaded
-        files_at(path)  # an error where nothing is there
+        files_at(path)  # raises an error if nothing is there
         why_not = "in object storage, or too large"
         return Data(path, (), (), "", source, None, 0, 0, None, why_not)
     samples = first_samples(settings, 1)
@@ -306,7 +314,7 @@ def _look(source: dict[str, Any]) -> Data:
 
 
 def _look_at_hub(source: dict[str, Any]) -> Data:
-    """The first rows of a data set of the hub, without the rest being fetched; a hub that is silent is no error."""
+    """Read the first rows of a data set on the Hub without downloading the rest. It is no error if the Hub is away."""
     place, parsed = f"{HUB}{source['dataset']}", _pool_of(source).sources[0]
     try:
         reader = opened_as_stream(parsed)
@@ -334,8 +342,8 @@ def _look_at_hub(source: dict[str, Any]) -> Data:
 
 def _no_sample(path: str, rows: int, example: str) -> InputError:
     return InputError(
-        f"{path}: none of its first {rows:,} rows is a sample{'; the first: ' if example else ''}{example}",
-        action="correct the data, or name the fields with question and answer",
+        f"{path}: none of the first {rows:,} rows is a usable sample{'; the first: ' if example else ''}{example}",
+        action="correct the data, or give the fields with question and answer (--prompt-field, --answer-field)",
     )
 
 
@@ -344,10 +352,10 @@ def _pool_of(source: dict[str, Any]) -> PoolSettings:
 
 
 def _mapping(path: str, columns: list[str], settings: PoolSettings) -> Any:
-    """How rows of a file with such columns become conversations.
+    """Return how rows of a file with these columns become conversations.
 
     Raises:
-        UnknownLayoutError: when that cannot be told.
+        UnknownLayoutError: when the layout is not known.
     """
     try:
         return mapping_of(settings.sources[0], columns, path)
@@ -359,13 +367,13 @@ def _unknown(error: InputError, columns: list[str]) -> UnknownLayoutError:
     return UnknownLayoutError(
         error.problem,
         allowed=error.allowed,
-        action="name the fields with question and answer (--prompt-field, --answer-field)",
+        action="give the fields with question and answer (--prompt-field, --answer-field)",
         columns=columns,
     )
 
 
 def columns_of(path: str, settings: PoolSettings) -> list[str]:
-    """Fields of the first local file at `path`; none of a folder that `datasets` wrote."""
+    """Return the fields of the first local file at `path`; none for a folder that `datasets` saved."""
     return [] if is_saved(path) else _columns_of_file(str(files_at(path)[0][1]), settings)
 
 
@@ -374,7 +382,7 @@ def _columns_of_file(file: str, settings: PoolSettings) -> list[str]:
 
 
 def _counted(path: str, settings: PoolSettings) -> int | None:
-    """Rows at `path`, None where they are many or no rows of files."""
+    """Return the number of rows at `path`; None if the files are large or cannot be counted."""
     try:
         size = sum(Path(str(file)).stat().st_size for _, file in files_at(path))
         return count_rows(path, settings) if size <= LARGE else None

@@ -1,4 +1,4 @@
-"""What `tamis init` sees of a user's ratings: their columns, whose they are, and their scale."""
+"""How `tamis init` looks at a user's ratings: their columns, how they match samples, and their scale."""
 
 from __future__ import annotations
 
@@ -17,40 +17,39 @@ from tamis.rating.settings import ImportedRater
 from tamis_pipelines.looking import SOURCE, Data, columns_of, rows_of
 
 _SCORES = ("overall", "score", "rating", "quality", "grade", "stars")  # usual names of a column with ratings
-_LOWEST_TOP = 7  # scores up to this may be on a scale that ends there
+_LOWEST_TOP = 7  # a highest score up to this may mean that the scale ends there
 
 
 class UnknownScoresError(InputError):
-    """No column of the ratings is known to hold the scores. `columns` are the names of all."""
+    """The column of the ratings that contains the scores is not known. `columns` are the names of all columns."""
 
     code = "unknown-scores"
 
     def __init__(self, path: str, columns: Sequence[str], column: str | None) -> None:
-        seen = "no column with ratings can be told" if column is None else f"there is no column {column!r}"
-        super().__init__(f"{path}: {seen}", allowed=", ".join(columns), action="name it (--score-column)")
+        seen = "no column has a usual name for scores" if column is None else f"there is no column {column!r}"
+        action = "give the column with the scores (--score-column)"
+        super().__init__(f"{path}: {seen}", allowed=", ".join(columns), action=action)
         self.columns = list(columns)
 
 
 def look_at_ratings(
     path: str, data: Sequence[Data], *, column: str | None = None, field: str | None = None, scale: str | None = None
 ) -> dict[str, Any]:
-    """Settings that import the ratings at `path`, and with them `keep`: fields that the pool's sources have to keep.
+    """Return settings that import the ratings at `path`, and in `keep` the fields that the pool's sources must keep.
 
     Args:
-        path: a file with ratings, .jsonl, .csv or .parquet; it may be the data themselves.
-        data: what is rated, by source.
-        column: the column with the overall rating; one of the usual names if not given.
-        field: the column, of ratings and all data, that says which rating is whose, or "theirs=its" where the data
-            call it otherwise than the ratings; if not given, one of the usual names that all have, else, where the data
-            are one source, the order of the rows.
-        scale: lowest and highest score that can be given, as in "1-5"; 1 to 10 if not given.
+        path: a file with ratings, .jsonl, .csv or .parquet; it may be the data file itself.
+        data: the rated data, by source.
+        column: the column with the overall rating. Default: a column with a usual name.
+        field: the column by which ratings and data are matched, or "DATA=RATINGS" if it has two names. Default: a
+            column with a usual name that all have; otherwise, for a single source, the order of the rows.
+        scale: lowest and highest possible score, such as "1-5". Default: 1 to 10.
 
     Raises:
-        UnknownScoresError: when the column with the ratings is not there or cannot be told.
-        InputError: when the file cannot be read, another column is not there or cannot be told, or scores are not on
-            the scale.
-        SettingsError: when no scale is given, and the scores do not look like 1 to 10.
-        StorageError: when nothing is there.
+        UnknownScoresError: when the column with the scores does not exist or is not known.
+        InputError: when the file cannot be read, ratings cannot be matched to samples, or scores are not on the scale.
+        SettingsError: when no scale is given and the scores do not look like 1 to 10.
+        StorageError: when there is nothing at `path`.
     """
     columns = _columns_of_ratings(path)
     column = score_column(path, column)
@@ -68,13 +67,14 @@ def look_at_ratings(
         ratings, rows = len(_values(path, column)), rows_of(data)
         if len(data) > 1 or (rows is not None and ratings != rows):
             several = f" in {len(data)} sources" if len(data) > 1 else ""
-            told = f"{rows:,}" if rows is not None else "many"
-            both = f"a column that all have: {', '.join(shared)}" if shared else "two columns that hold the same"
+            number = f"{rows:,}" if rows is not None else "many"
+            both = f"a column that all have: {', '.join(shared)}" if shared else "two columns with the same content"
             raise InputError(
-                f"{path} has {ratings:,} rows, the data {told}{several}, so that their order tells nothing",
-                allowed=f"one source of as many rows, or {both}",
-                action="name the column by which ratings find their samples (--by-field NAME, or "
-                "--by-field DATA=RATINGS where the names differ)",
+                f"{path} has {ratings:,} rows and the data have {number}{several}, so ratings cannot be matched to "
+                "samples by their order",
+                allowed=f"a single source with as many rows, or {both}",
+                action="give the column that matches ratings to samples (--by-field NAME, or --by-field DATA=RATINGS "
+                "if it has two names)",
             )
         found |= {"by": "row", "source": data[0].source["name"]}
     found |= {"overall": column} | _scale_of(path, column, scale)
@@ -83,10 +83,10 @@ def look_at_ratings(
 
 
 def score_column(path: str, column: str | None = None) -> str:
-    """The column with the overall rating: `column`, or one of the usual names.
+    """Return the column with the overall rating: `column`, or one with a usual name.
 
     Raises:
-        UnknownScoresError: when it is not there, or there is none of these.
+        UnknownScoresError: when there is no such column.
     """
     columns = _columns_of_ratings(path)
     found = column or _one_of(_SCORES, columns)
@@ -96,12 +96,12 @@ def score_column(path: str, column: str | None = None) -> str:
 
 
 def _key_and_field(path: str, columns: Sequence[str], data: Sequence[Data], named: str) -> tuple[str, str]:
-    """The column of the ratings and the field of the data that `named` names: one name, or data's=ratings'.
+    """Return the column of the ratings and the field of the data in `named`, which is NAME or DATA=RATINGS.
 
     Raises:
-        InputError: when the ratings, or data that were looked at, have none of that name.
+        InputError: when the ratings, or data that were read, do not have it.
     """
-    # A name may hold the sign itself.
+    # A column's name may itself contain "=".
     field, _, key = (named, "", named) if named in columns or "=" not in named else named.partition("=")
     lacking = [(path, columns)] if key not in columns else []
     lacking += [(one.path, one.columns) for one in data if one.columns and field not in one.columns]
@@ -110,13 +110,13 @@ def _key_and_field(path: str, columns: Sequence[str], data: Sequence[Data], name
         raise InputError(
             f"{where}: there is no column {key if where == path and key not in columns else field!r}",
             allowed=", ".join(there),
-            action="correct --by-field; DATA=RATINGS where the two have other names for it",
+            action="correct --by-field; write DATA=RATINGS if the column has two names",
         )
     return key, field
 
 
 def scores_in(path: str, column: str | None = None) -> tuple[float, float] | None:
-    """Lowest and highest score in a local file of ratings; None where there are none."""
+    """Return the lowest and highest score in a local file of ratings; None if it has none."""
     columns = _columns_of_ratings(path)
     column = column or _one_of(_SCORES, columns)
     numbers = _numbers(path, column) if column in columns else []
@@ -129,30 +129,30 @@ def _scale_of(path: str, column: str, scale: str | None) -> dict[str, Any]:
     numbers = _numbers(path, column)
     if numbers and min(numbers) >= 1 and _LOWEST_TOP < max(numbers) <= 10:
         return {}
-    seen = f"goes from {min(numbers):g} to {max(numbers):g}" if numbers else "holds no number"
+    seen = f"has values from {min(numbers):g} to {max(numbers):g}" if numbers else "has no numbers"
     raise SettingsError(
-        f"{path}: the column '{column}' {seen}, which does not tell its scale",
-        allowed="the lowest and the highest score that can be given, as in 1-5, 0-1 or 1-10",
-        action="give it (--scale)",
+        f"{path}: the column '{column}' {seen}, which leaves its scale open",
+        allowed="the lowest and highest possible score, such as 1-5, 0-1 or 1-10",
+        action="give the scale (--scale)",
     )
 
 
 def scale_in(text: str) -> dict[str, float] | str:
-    """A scale as the settings have it, out of a text such as "1-5"."""
+    """Return the scale in a text such as "1-5", in the form that settings use."""
     lowest, _, highest = text.replace(" ", "").partition("-")
     try:
         numbers = [float(lowest), float(highest)]
     except ValueError:
         numbers = []
     if len(numbers) < 2 or not float("-inf") < numbers[0] < numbers[1] < float("inf"):
-        raise SettingsError(f"scale: seen '{text}'", allowed="lowest-highest, as in 1-5, 0-1 or 1-10")
+        raise SettingsError(f"scale: seen '{text}'", allowed="LOWEST-HIGHEST, such as 1-5, 0-1 or 1-10")
     low, high = (int(number) if number.is_integer() else number for number in numbers)
     return "1-10" if (low, high) == (1, 10) else {"lowest": low, "highest": high}
 
 
 def _columns_of_ratings(path: str) -> list[str]:
     if is_remote(path):
-        raise SettingsError(f"{path} is in object storage", allowed="a local file, which can be looked at")
+        raise SettingsError(f"{path} is in object storage", allowed="a local file, because its columns must be read")
     return columns_of(path, parse(PoolSettings, {"sources": [{"name": SOURCE, "path": path}]}, where="the ratings"))
 
 

@@ -1,4 +1,4 @@
-"""`tamis plan --measure`: how fast models that run here are, by some seconds of their work on samples of the pool."""
+"""`tamis plan --measure`: measures how fast local models are, in a few seconds of work on samples of the pool."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from tamis_pipelines.reuse import Reuse
 from tamis_pipelines.settings import RunSettings
 from tamis_pipelines.speeds import Speed, Speeds, key_of
 
-_SECONDS = 3.0  # that each model works for at least, its loading not counted
-_LEAST = 4  # samples at once, however long that takes
-_SAMPLES = 256  # different ones; more work takes them again
-_STEPS = 4  # of training: one is too few to go by, and each is slow
+_SECONDS = 3.0  # shortest time that each model is measured for, without loading
+_LEAST = 4  # smallest number of samples at once, however long that takes
+_SAMPLES = 256  # number of different samples; more work repeats them
+_STEPS = 4  # training steps: one would be too few, and each is slow
 
 Samples = list[list[Message]]
 Work = Callable[[Samples], object]
 
 
 def measure_all(settings: RunSettings, reuse: Reuse, speeds: Speeds) -> None:
-    """Measure each model that has work left to do and whose speed no earlier step tells; `speeds` then knows it.
+    """Measure each model that has work left and whose speed is not known from earlier steps; add it to `speeds`.
 
-    Raters, the embedding, scores, and training by one process can be measured; influence,
-    evaluation and judging only by doing them. What cannot be measured stays unknown, with the reason. Nothing is
-    stored; what training writes goes to a temporary folder.
+    Raters, the embedding, scores and training in one process can be measured. Influence, evaluation and judging cannot.
+    If a measurement fails, the speed stays unknown and `speeds` notes why. Nothing is stored; training writes to a
+    temporary folder.
     """
     samples, of = _samples(settings, reuse)
     for stage, config, measure in _models(settings, reuse):
@@ -52,13 +52,13 @@ def measure_all(settings: RunSettings, reuse: Reuse, speeds: Speeds) -> None:
                 speed = measure(samples, of)
         except (TamisError, OSError) as error:
             problem = error.problem if isinstance(error, TamisError) else str(error)
-            speeds.failed(key, f"it cannot be measured: {problem}")
+            speeds.failed(key, f"cannot be measured: {problem}")
             continue
         speeds.add(key, speed)
 
 
 def _models(settings: RunSettings, reuse: Reuse) -> Iterator[tuple[str, Settings, Callable[[Samples, str], Speed]]]:
-    """Stage, settings and measurement of each kind of work with a model that is left to do here."""
+    """Yield stage, settings and measurement of each kind of local model work that is left."""
 
     def is_left(step: str, number: int = 0) -> bool:
         return reuse.of(step, number).state != "there"
@@ -79,9 +79,9 @@ def _models(settings: RunSettings, reuse: Reuse) -> Iterator[tuple[str, Settings
 
 
 def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
-    """Samples evenly out of the pool that is there, else the first ones of the sources' files.
+    """Return samples spread evenly over the existing pool; without a pool, the first ones in the sources' files.
 
-    Without either, made-up ones of the length that the rates assume.
+    Without either, return artificial samples of the length that the rates assume.
     """
     pool = reuse.of("pool").folder
     if pool is not None:
@@ -93,7 +93,7 @@ def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
         return found[:_SAMPLES], "samples of the pool"
     if first := first_samples(settings.pool, _SAMPLES):
         return first, "first samples of the sources"
-    words = max(2, int(settings.rates.tokens_per_sample / 2.6))  # a made-up word has about 1.3 tokens
+    words = max(2, int(settings.rates.tokens_per_sample / 2.6))  # question and answer; a word has about 1.3 tokens
     made: Samples = [
         [
             Message(role="user", content=f"{number} " + "why " * words),
@@ -101,7 +101,7 @@ def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
         ]
         for number in range(_SAMPLES)
     ]
-    return made, f"made-up samples of about {settings.rates.tokens_per_sample:,.0f} tokens"
+    return made, f"artificial samples of about {settings.rates.tokens_per_sample:,.0f} tokens"
 
 
 def _blocks(pool: Artifact) -> Iterator[tuple[int, pa.Array]]:
@@ -132,7 +132,7 @@ def _rating(settings: AskedRater, samples: Samples, of: str) -> Speed:
 def _embedding(settings: EmbeddingSettings, samples: Samples, of: str) -> Speed:
     from tamis.embedding.encoder import Encoder
 
-    encoder: list[Encoder] = []  # made with the first samples: loading is no part of the speed
+    encoder: list[Encoder] = []  # loaded with the first samples, because loading does not count
 
     def work(some: Samples) -> None:
         if not encoder:
@@ -154,7 +154,7 @@ def _scoring(settings: ScoringSettings, samples: Samples, of: str) -> Speed:
 
 
 def _training(settings: FinetuningSettings, samples: Samples, of: str) -> Speed:
-    """Some small optimizer steps: these take a little more for each sample than larger ones."""
+    """Measure a few small optimizer steps; larger ones take slightly less time per sample."""
     from tamis.core.conversations import chat_tokenizer
     from tamis.core.errors import SettingsError
     from tamis.finetuning.conversations import write_tokens
@@ -162,7 +162,7 @@ def _training(settings: FinetuningSettings, samples: Samples, of: str) -> Speed:
     from tamis.finetuning.training import train
 
     if to_launch(settings):
-        raise SettingsError("training by several processes is measured by training only")
+        raise SettingsError("training in several processes can only be measured by a whole training")
     small = settings.model_copy(update={"epochs": 1, "batch_size": settings.micro_batch_size})
     count = _STEPS * settings.micro_batch_size
     chosen = [samples[number % len(samples)] for number in range(count)]
@@ -178,9 +178,9 @@ def _training(settings: FinetuningSettings, samples: Samples, of: str) -> Speed:
 
 
 def _timed(work: Work, samples: Samples, of: str) -> Speed:
-    """Let `work` take ever more samples until it has worked long enough; what counts is how it took the most of them.
+    """Run `work` on more and more samples until it has run long enough, and return the speed of the largest number.
 
-    The first sample is for loading. A few take longer each than many do, which share much of the work.
+    The first sample loads the model. A sample takes longer in a small batch than in a large one.
     """
     started = time.monotonic()
     work(samples[:1])

@@ -1,4 +1,4 @@
-"""Names and quantities as Kubernetes takes them, so that a settings file is refused and not a pod."""
+"""Names and quantities that Kubernetes accepts, so that mistakes show in the settings and not in a pod."""
 
 import re
 from typing import Annotated, Any
@@ -25,36 +25,38 @@ def _matching(pattern: str, meaning: str) -> Any:
 
 
 Quantity = Annotated[
-    str, _matching(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", "a quantity of Kubernetes, as in '500m', '4' or '16Gi'")
+    str, _matching(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", "a Kubernetes quantity, such as '500m', '4' or '16Gi'")
 ]
 ObjectName = Annotated[
-    str, _matching(rf"(?=.{{1,253}}$){_SUBDOMAIN}", "a name of an object in Kubernetes, as in 'tamis-s3'")
+    str, _matching(rf"(?=.{{1,253}}$){_SUBDOMAIN}", "the name of a Kubernetes object, such as 'tamis-s3'")
 ]
 QueueName = Annotated[
     str,
     _matching(
         rf"((?=.{{1,63}}$){_SUBDOMAIN})?",
-        "a name of an object in Kubernetes of 63 characters at most, for it is a label too, as in 'tamis'; or empty",
+        "empty, or the name of a Kubernetes object with at most 63 characters (it is also a label), such as 'tamis'",
     ),
 ]
 LabelKey = Annotated[
     str,
     _matching(
         _KEY,
-        "a name of 63 letters, digits, '-', '_' and '.' at most, the first and last a letter or digit, with or without "
-        "a domain before it, as in 'team' or 'example.com/team'",
+        "a key of at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last; a domain may "
+        "precede it, such as 'team' or 'example.com/team'",
     ),
 ]
-OptionalKey = Annotated[str, _matching(rf"({_KEY})?", "empty, or a key of labels and taints, as in 'nvidia.com/gpu'")]
+OptionalKey = Annotated[
+    str, _matching(rf"({_KEY})?", "empty, or the key of a label or taint, such as 'nvidia.com/gpu'")
+]
 LabelValue = Annotated[
     str,
     _matching(
         rf"({_NAME})?",
-        "empty, or 63 letters, digits, '-', '_' and '.' at most, the first and last a letter or digit",
+        "empty, or at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last",
     ),
 ]
 ImageName = Annotated[
     str,
-    _matching(rf"({_IMAGE})?", "the name of an image, as in 'registry.example:5000/team/tamis-cpu:1.0'; or empty"),
+    _matching(rf"({_IMAGE})?", "empty, or the name of an image, such as 'registry.example:5000/team/tamis-cpu:1.0'"),
 ]
 VariableName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]

@@ -1,4 +1,4 @@
-"""What a run would do, what of it is there, and what the rest takes: at stated rates, and on this machine."""
+"""What a run would do, what exists already, and what the rest takes, by the settings' rates and on this machine."""
 
 from __future__ import annotations
 
@@ -24,56 +24,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps of a run."""
+    """All steps of a run.
+
+    Attributes:
+        samples: size of the pool.
+        lines: the kinds of steps.
+        cells: each with the GPU hours of its training, done or not.
+        rates: the rates in the settings.
+        used: names of the rates that the figures depend on.
+        removed: results of an earlier run in the same place, which a local run would remove.
+        assumed: what the plan assumes because only a run can find it out; empty if nothing.
+        budget: highest cost of raters and judging together.
+        shares: the payers' shares of the budget.
+    """
 
     samples: int
     lines: list[Line]
     cells: list[tuple[Cell, float]]
-    """Each with the GPU hours of its training, done or not."""
     rates: RatesSettings
     used: list[str]
-    """The rates that these figures rest on."""
-    goes: list[str]
-    """Results of an earlier run in the same place, which a local run would take away."""
+    removed: list[str]
     assumed: str = ""
-    """What only a run can find out, in words."""
     budget: float | None = None
-    """Most money that raters and judging may spend together."""
     shares: Sequence[Share] = ()
-    """Of the budget."""
 
     @property
     def gpu_hours(self) -> float:
-        """Of what is left to do."""
+        """GPU hours of what is left to do."""
         return sum(line.gpu_hours for line in self.lines)
 
     @property
     def money(self) -> float:
-        """Of what is left to do, in the currency of the rates."""
+        """Cost of what is left to do, in the currency of the rates."""
         return sum(line.money for line in self.lines)
 
     @property
     def all_gpu_hours(self) -> float:
-        """Of all steps, if nothing was there."""
+        """GPU hours of all steps, if nothing existed yet."""
         return sum(line.all_gpu_hours for line in self.lines)
 
     @property
     def all_money(self) -> float:
-        """Of all steps, if nothing was there."""
+        """Cost of all steps, if nothing existed yet."""
         return sum(line.all_money for line in self.lines)
 
 
 def plan(settings: RunSettings, *, measure: bool = False) -> Plan:
-    """What a run of `settings` on this machine would do. Writes nothing, asks no service and downloads nothing.
+    """Return what a run of `settings` on this machine would do. Writes and downloads nothing, and calls no service.
 
     Args:
-        settings: of the run.
-        measure: load each model that runs here and whose speed no earlier step tells, and measure it for some seconds.
+        settings: settings of the run.
+        measure: load each local model whose speed is not known from earlier steps, and measure it for some seconds.
 
     Raises:
         SettingsError: when the pool's size is neither given nor known.
-        InputError: when a file of the pool, or of ids, cannot be read, or the pool's have no rows.
-        StorageError: when there is none, and the settings do not say how many samples the pool will have.
+        InputError: when a file of the pool or a list of ids cannot be read, or the pool's files have no rows.
+        StorageError: when the pool's files do not exist, and the settings do not give the pool's size.
     """
     reuse = Reuse(settings)
     samples, used = _pool_size(settings, reuse), UsedRates(settings.rates)
@@ -85,15 +91,15 @@ def plan(settings: RunSettings, *, measure: bool = False) -> Plan:
     planner = Planner(settings, samples, cast(RatesSettings, used), reuse, speeds)
     lines = list(planner.lines())
     names = [name for name in RatesSettings.model_fields if name in used.names | {"samples", "currency"}]
-    goes = Results(settings.results.absolute(), reuse.home).gone(settings)
+    removed = Results(settings.results.absolute(), reuse.home).removed(settings)
     most = settings.budget.max_cost if settings.budget else None
-    return Plan(samples, lines, planner.cells, settings.rates, names, goes, reuse.assumed, most, shares_of(settings))
+    return Plan(samples, lines, planner.cells, settings.rates, names, removed, reuse.assumed, most, shares_of(settings))
 
 
 def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
-    """Of the pool that is there, else as the settings say, or of the sources' rows.
+    """Return the size of the existing pool; otherwise the size in the settings, or the rows of the sources.
 
-    The pool of an earlier run stands in where other settings, or files, make another one that nothing tells of yet.
+    If the sources cannot be counted, an earlier run's pool is used, although its settings or files were different.
     """
     pool = reuse.of("pool")
     if pool.manifest is not None:
@@ -102,7 +108,7 @@ def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
         return settings.rates.samples
     made = manifest_of(settings.results / "pool")
     if made is not None and not (pool.outlook and all(is_counted(source) for source in settings.pool.sources)):
-        for source in settings.pool.sources:  # what a run would stop at
+        for source in settings.pool.sources:  # raise the error that a run would raise
             if source.path is not None and is_counted(source) and not is_saved(source.path):
                 files_at(source.path)
         return made.rows

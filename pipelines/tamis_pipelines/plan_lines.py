@@ -1,4 +1,4 @@
-"""The lines of a plan: what each kind of step works on, what of it is there, and what is left of it takes."""
+"""The lines of a plan: for each kind of step its work, what exists already, and what the rest takes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """A kind of step: how many there are, what each works on, and what is left to do of all of them.
+    """A kind of step: how many steps there are, what they work on, and how much is left to do.
 
     Attributes:
-        step: what it is called.
-        count: how many there are; of a rater the pods that a cluster gives it.
-        work: what they work on.
-        gpu_hours, money: what is still to be done takes.
-        all_gpu_hours, all_money: what they would take if nothing was there.
-        done: how many are finished, and are reused by a run on this machine.
-        of: of so many; of a rater 1, whatever `count` is.
-        answers: where the lasting store has some of those that are wanted: how many, and how many are wanted.
-        unknown: why it is not known what is there; empty where it is.
-        time: what is still to be done takes on this machine.
+        step: name of the step.
+        count: number of steps; for a rater, its number of pods on a cluster.
+        work: what the steps work on.
+        gpu_hours, money: GPU hours and cost of what is left to do.
+        all_gpu_hours, all_money: GPU hours and cost if nothing existed yet.
+        done: how many steps are finished and reused by a run on this machine.
+        of: number of steps that `done` refers to; 1 for a rater, whatever `count` is.
+        answers: stored answers and needed answers, if the store has some of them.
+        unknown: why it is not known what exists; empty if it is known.
+        time: time on this machine for what is left to do.
     """
 
     step: str
@@ -57,7 +57,7 @@ class Line:
 
 
 class Planner:
-    """Makes a plan's lines out of what is to be done, what is there, the rates, and this machine's speeds."""
+    """Makes a plan's lines from the settings, finished steps, rates, and this machine's speeds."""
 
     def __init__(self, settings: RunSettings, samples: int, rates: RatesSettings, reuse: Reuse, speeds: Speeds) -> None:
         self._settings, self._samples, self._rates = settings, samples, rates
@@ -65,7 +65,7 @@ class Planner:
         self.cells = [(cell, self._training_hours(cell)) for cell in settings.cells]
 
     def lines(self) -> Iterator[Line]:
-        """All lines, in the order of the steps."""
+        """Yield all lines, in the order of the steps."""
         settings, n = self._settings, self._samples
         all_of_it = f"{n:,} samples"
         yield self._steps("pool", all_of_it, [_Part(self._reuse.of("pool"), 0, self._time("pool", settings.pool, n))])
@@ -96,7 +96,7 @@ class Planner:
         )
 
     def _steps(self, step: str, work: str, parts: Sequence[_Part]) -> Line:
-        """The line of steps that run here, on GPUs as the rates have it."""
+        """Return the line of all steps of one kind, from the hours and times of its parts."""
         left = [part for part in parts if part.found.state != "there"]
         hours, all_hours = sum(part.hours for part in left), sum(part.hours for part in parts)
         price = self._rates.gpu_hour
@@ -118,7 +118,7 @@ class Planner:
         return self._speeds.time(key_of(stage, settings.model_dump(mode="json")), units)
 
     def _searching(self, settings: NeighborsSettings) -> Time:
-        """An exact search compares all pairs; which of the two `auto` takes depends on the device, too."""
+        """Return the time of the neighbour search; an exact one compares all pairs of samples."""
         exact = settings.method == "exact" or (settings.method == "auto" and self._samples <= settings.exact_up_to)
         method = "exact" if exact else "approximate"
         return self._speeds.time(("neighbors", method), pairs(self._samples) if exact else self._samples)
@@ -136,14 +136,14 @@ class Planner:
         return self._steps(f"score for {name}", work, [part])
 
     def _rating(self, number: int, rater: RatingSettings) -> Line:
-        """Pods are those of a run on a cluster; they share the work, and the GPU hours."""
+        """Return the line of a rater. Its pods on a cluster share the work and the GPU hours."""
         step, found = f"rate by {rater.name}", self._reuse.of("rate", number)
         if not isinstance(rater, AskedRater):
             time = self._time("rating", rater, self._samples)
             return self._steps(step, "imported", [_Part(found, 0, time)])
         asked, stored, unknown = self._answers_of(rater, found)
         left = asked - stored
-        left_out = self._samples / asked - 1  # to each sample that is rated
+        left_out = self._samples / asked - 1  # samples left out per rated sample
         sample = f" of {self._samples:,}" if asked < self._samples else ""
         rates, pods = self._rates, self._settings.kubeflow.rating_shards.get(rater.name, 1)
         answers = (stored, asked) if stored else None
@@ -151,12 +151,12 @@ class Planner:
         if isinstance(backend, LocalModelSettings):
             each, time = relative(model) / rates.rated_per_second / 3600, self._time("rating", rater, left)
             price = each * rates.gpu_hour
-            saved = f", saves {hours_told(each * asked * left_out)} GPU hours" if left_out else ""
+            saved = f", saves {hours_text(each * asked * left_out)} GPU hours" if left_out else ""
             work, hours = f"{asked:,}{sample} samples by {model}{saved}", each
         else:
             one = costs.rating(rater, backend, rates)
             sent, answered, price, hours = one.sent, one.answered, one.price, 0.0
-            tokens = f"{tokens_told(asked * (sent + answered))} by {model}"
+            tokens = f"{tokens_text(asked * (sent + answered))} by {model}"
             saved = f"{price * asked * left_out:,.2f} {rates.currency}"
             work = tokens + (f", {asked:,}{sample} samples, saves {saved}" if left_out else "")
             time = self._asking("rating", rater, backend, left, sent, answered)
@@ -169,7 +169,7 @@ class Planner:
     def _asking(
         self, stage: str, settings: Settings, service: Settings, count: int, sent: float, answered: float
     ) -> Time:
-        """What `count` requests of so many tokens each take: by the limits that are set, or as an earlier step took."""
+        """Return the time of `count` requests: by the service's limits, or as long as in an earlier step."""
         if count == 0:
             return NOTHING
         limited = within_limits(service, count, count * sent, count * answered)
@@ -177,7 +177,7 @@ class Planner:
         return limited if limited.seconds is not None or recorded.seconds is None else recorded
 
     def _answers_of(self, rater: AskedRater, found: Found) -> tuple[int, int, str]:
-        """How many samples are to be rated, how many of these the store has rated, and why that is not known."""
+        """Return how many samples to rate, for how many of them the store has ratings, and why that is not known."""
         if found.manifest is not None:
             rated = int(found.manifest.facts["asked"]) + int(found.manifest.facts["reused"])
             return rated, rated, ""
@@ -200,7 +200,7 @@ class Planner:
         evaluation = settings.evaluation
         if evaluation is not None:
             if evaluation.suite != "paper":
-                work += f"; by the hours of the suite paper, not of {evaluation.suite}"
+                work += f"; estimated with the hours of the suite paper, not of {evaluation.suite}"
             parts = []
             for number, model in enumerate([*bases, *models]):
                 time = self._time("evaluation", evaluation.model_copy(update={"model": model}), 1)
@@ -211,7 +211,7 @@ class Planner:
             yield from self._judging(settings.judging, models)
 
     def _judging(self, judging: CellsJudging, models: Sequence[str]) -> Iterator[Line]:
-        """Answers of every cell, and of each opponent once; then the verdicts."""
+        """Yield the lines of judging: the answers of every cell, those of each opponent once, and the verdicts."""
         rates = self._rates
         matches = [
             (judging.of(model), self._reuse.of("judge", number), self._reuse.of("finetune", number))
@@ -220,7 +220,7 @@ class Planner:
         seen = stored_in_matches(self._reuse, matches)
         prompts = seen.prompts or costs.prompts_of(judging, rates)
         left = [match for match, found, _ in matches if found.state != "there"]
-        # A judgement's time is that of all its answers, too; where none is known, each of these has its own.
+        # A judging step's time includes its answers. If it is unknown, answers and verdicts are estimated separately.
         whole = sum_of(self._time("judging", match, prompts) for match in left)
         opponents = {str(one): (one, model) for model in models if (one := judging.of(model).against) is not None}
         writers = [(model, seen.of_models[number]) for number, model in enumerate(models)]
@@ -248,10 +248,10 @@ class Planner:
         yield self._judge(judging, len(matches) - len(left), seen, prompts, whole)
 
     def _opponent(self, service: ServiceContestant, prompts: int, stored: int, whole: Time, unknown: str) -> Line:
-        """The answers of an opponent that is a service, of which so many are `stored`."""
+        """Return the line of an opponent that is a service; the store has `stored` of its answers."""
         one, left = costs.answer(service, self._rates), prompts - stored
         sent, answered, price = one.sent, one.answered, one.price
-        work = f"{tokens_told(prompts * (sent + answered))} by {service.model}"
+        work = f"{tokens_text(prompts * (sent + answered))} by {service.model}"
         time = within_limits(service, left, left * sent, left * answered)
         return Line(
             *("answer prompts", 1, work, 0, left * price, 0, prompts * price),
@@ -262,14 +262,14 @@ class Planner:
         )
 
     def _judge(self, judging: CellsJudging, done: int, seen: Matches, prompts: int, whole: Time) -> Line:
-        """The verdicts on all cells: two a prompt."""
+        """Return the line of the verdicts on all cells: two per prompt."""
         backend, rates, of = judging.judge.backend, self._rates, len(seen.of_judge)
         asked, stored = 2 * prompts * of, round(2 * prompts * sum(seen.of_judge))
         left, hours, time = asked - stored, 0.0, whole
         if not isinstance(backend, LocalModelSettings):
             one = costs.verdict(judging, backend, rates)
             sent, answered, price = one.sent, one.answered, one.price
-            work = tokens_told(asked * (sent + answered))
+            work = tokens_text(asked * (sent + answered))
             if whole.seconds is None:
                 time = within_limits(backend, left, left * sent, left * answered)
         else:
@@ -285,7 +285,7 @@ class Planner:
         )
 
     def _influence_hours(self) -> float:
-        """The warm-up's training, and gradients of every sample at every checkpoint."""
+        """Return the GPU hours of the warm-up's training and of every sample's gradients at every checkpoint."""
         less, samples, rates = self._settings.influence, self._samples, self._rates
         if less is None:
             return 0.0
@@ -302,14 +302,14 @@ class Planner:
         return relative(training.model) * tokens / self._rates.trained_tokens_per_second / 3600
 
     def _chosen(self, cell: Cell) -> float:
-        """Samples of the cell's subset."""
+        """Return the number of samples in the cell's subset."""
         size = cell.subset.size
         return self._samples if size is None else size if size >= 1 else size * self._samples
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One step of a line: what is known of it, and its GPU hours and time if it is to be done."""
+    """One step of a line: what is known about it, and its GPU hours and time if it has to run."""
 
     found: Found
     hours: float
@@ -317,19 +317,19 @@ class _Part:
 
 
 def _asked(rater: AskedRater, samples: int) -> int:
-    """How many samples are rated, those of `also` counted as if none of them were drawn anyway."""
+    """Return the largest number of samples to rate: those of `also` count as if none of them were drawn as well."""
     also = sum(len(read_ids(file, setting=f"raters.{rater.name}.also")) for file in rater.also)
     return min(rater.asked(samples) + also, samples)
 
 
-def tokens_told(count: float) -> str:
-    """A number of tokens in words."""
+def tokens_text(count: float) -> str:
+    """Return a number of tokens in words."""
     for unit, name in ((1e9, "G "), (1e6, "M "), (1e3, "k ")):
         if count >= unit:
             return f"{count / unit:,.{1 if count < 10 * unit else 0}f} {name}tokens"
     return f"{count:,.0f} tokens"
 
 
-def hours_told(hours: float) -> str:
-    """GPU hours in words."""
+def hours_text(hours: float) -> str:
+    """Return GPU hours in words."""
     return f"{hours:,.1f}" if hours >= 0.05 or hours == 0 else "< 0.1"

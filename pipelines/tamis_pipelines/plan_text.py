@@ -6,40 +6,40 @@ from collections.abc import Iterator, Sequence
 
 from tamis.core.hardware import hardware
 from tamis_pipelines.plan import Plan
-from tamis_pipelines.plan_lines import Line, hours_told
+from tamis_pipelines.plan_lines import Line, hours_text
 from tamis_pipelines.speeds import as_words, sum_of
 
-_MANY = 50  # cells; Kubeflow is known to work with fan-outs in the tens
+_MANY = 50  # cells; Kubeflow is known to work with up to a few dozen parallel branches
 
 
 def as_text(plan: Plan) -> str:
-    """The plan as tables: steps, what they take here, cells, and the rates that it rests on."""
+    """Return the plan as tables: steps, their times on this machine, the budget, cells, and the rates."""
     parts = [_steps(plan), _times(plan), _budget(plan), _cells(plan), _rates(plan)]
-    told = "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines)
-    return "\n".join([told, *_end(plan)])
+    tables = "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines)
+    return "\n".join([tables, *_end(plan)])
 
 
 def _steps(plan: Plan) -> Iterator[str]:
     currency = plan.rates.currency
-    rows = [["step", "times", "GPU hours", currency, "there", "time here", "on"]]
+    rows = [["step", "count", "GPU hours", currency, "done", "time here", "work"]]
     for line in plan.lines:
         there = "not known" if line.unknown else _there(line)
-        figures = [hours_told(line.gpu_hours), f"{line.money:,.2f}", there, as_words(line.time)]
+        figures = [hours_text(line.gpu_hours), f"{line.money:,.2f}", there, as_words(line.time)]
         rows.append([line.step, str(line.count), *figures, line.work])
     known = [line.time for line in plan.lines if line.time.seconds is not None]
     time = as_words(sum_of(known)) if len(known) == len(plan.lines) else "not known"
-    rows.append(["total", "", hours_told(plan.gpu_hours), f"{plan.money:,.2f}", "", time, ""])
+    rows.append(["total", "", hours_text(plan.gpu_hours), f"{plan.money:,.2f}", "", time, ""])
     yield from _columns(rows)
     notes = [note for line in plan.lines if (note := _note(line, currency))] + _unknown(plan)
     if (plan.all_gpu_hours, plan.all_money) != (plan.gpu_hours, plan.money):
         notes.append(
-            "GPU hours and money are of what is left to do; if nothing was there: "
-            f"{hours_told(plan.all_gpu_hours)} GPU hours, {plan.all_money:,.2f} {currency}"
+            "GPU hours and costs are those of what is left to do. From the beginning it would be "
+            f"{hours_text(plan.all_gpu_hours)} GPU hours and {plan.all_money:,.2f} {currency}."
         )
     if all(line.done == line.of for line in plan.lines):
-        notes.append("All of it is there: a run reuses every step.")
+        notes.append("Everything is done: a run would reuse every step.")
     if plan.assumed:
-        notes.append(f"Assumed is, {plan.assumed}")
+        notes.append(f"This assumes that {plan.assumed}")
     yield from ["", *notes] if notes else []
 
 
@@ -50,52 +50,51 @@ def _there(line: Line) -> str:
 
 
 def _note(line: Line, currency: str) -> str:
-    """What a line has no room for: stored answers."""
+    """Return a note about stored answers, for which a line has no room."""
     if line.answers and line.done < line.of:
-        stored, wanted = line.answers
+        stored, needed = line.answers
         left, whole = (f"{money:,.2f} {currency}" for money in (line.money, line.all_money))
         return (
-            f"{line.step}: {stored:,} of {wanted:,} answers are in the store; {wanted - stored:,} to ask: about {left} "
-            f"(all of them: {whole})"
+            f"{line.step}: the store has {stored:,} of {needed:,} answers; the other {needed - stored:,} will cost "
+            f"about {left} (all of them: {whole})."
         )
     return ""
 
 
 def _unknown(plan: Plan) -> list[str]:
-    """Why it is not known what is there, each reason once: most of them hold for all later steps."""
+    """Return why it is not known what is done, each reason once: most reasons apply to all later steps too."""
     steps: dict[str, list[str]] = {}
     for line in plan.lines:
         if line.unknown:
             steps.setdefault(line.unknown, []).append(line.step)
-    return [f"{', '.join(names)}: what is there is not known: {reason}" for reason, names in steps.items()]
+    return [f"{', '.join(names)}: not known whether they are done: {reason}" for reason, names in steps.items()]
 
 
 def _times(plan: Plan) -> Iterator[str]:
-    """What the sum of times rests on."""
+    """Yield the total time and what it is based on."""
     known = [(line, line.time) for line in plan.lines if line.time.seconds]
     unknown = [line for line in plan.lines if line.time.seconds is None]
-    total = sum_of(time for _, time in known)
-    told = as_words(total) or ("nothing is left to do" if not unknown else "not known")
-    yield f"Time on this machine ({hardware()}), without some seconds that each step takes to start: {told}"
-    rows = [[f"  {line.step}", as_words(time), f"by {time.rests}"] for line, time in known]
+    total = as_words(sum_of(time for _, time in known)) or ("nothing is left to do" if not unknown else "not known")
+    yield f"Time on this machine ({hardware()}), without the seconds that each step takes to start: {total}"
+    rows = [[f"  {line.step}", as_words(time), f"from {time.rests}"] for line, time in known]
     rows += [[f"  {line.step}", "not known", line.time.rests] for line in unknown]
     yield from _columns(rows) if rows else []
     if unknown and known:
-        yield "The sum is without what is not known."
+        yield "The total does not include unknown times."
     if unknown:
-        yield "`tamis plan --measure` measures models that run here, for some seconds each."
+        yield "`tamis plan --measure` measures local models for a few seconds each."
 
 
 def _budget(plan: Plan) -> Iterator[str]:
-    """The shares of the budget, and whether it is enough by the estimate."""
+    """Yield the shares of the budget, and whether the estimated cost is within it."""
     if plan.budget is None:
         return
     currency, estimate = plan.rates.currency, sum(share.estimate for share in plan.shares)
     beyond = estimate - plan.budget
-    told = f"exceed it by {beyond:,.2f} {currency}" if beyond > 0 else f"leave {-beyond:,.2f} {currency}"
+    result = f"exceed it by {beyond:,.2f} {currency}" if beyond > 0 else f"leave {-beyond:,.2f} {currency}"
     yield (
-        f"The budget of {plan.budget:,.2f} {currency} is shared out by the estimates, which {told}; they are of all "
-        "answers, whether they are there or not:"
+        f"The budget of {plan.budget:,.2f} {currency} is divided by the estimated costs of all answers, stored ones "
+        f"included. The estimates {result}:"
     )
     rows = [["payer", "estimate", "share"]]
     rows += [[share.payer, f"{share.estimate:,.2f}", f"{share.money:,.2f}"] for share in plan.shares]
@@ -107,31 +106,31 @@ def _cells(plan: Plan) -> Iterator[str]:
     for cell, hours in plan.cells:
         subset, training = cell.subset, cell.finetuning
         size = "all" if subset.size is None else f"{subset.size:g}" if subset.size < 1 else f"{subset.size:,}"
-        of_model = [str(training.seed), training.model, hours_told(hours)] if training else [str(subset.seed), "", ""]
+        of_model = [str(training.seed), training.model, hours_text(hours)] if training else [str(subset.seed), "", ""]
         rows.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
-    yield from [f"{len(plan.cells)} cells:", "", *_columns(rows)]
+    yield from [f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}:", "", *_columns(rows)]
     if len(plan.cells) > _MANY:
         yield ""
-        yield f"More than {_MANY} cells: on Kubeflow, split the experiment; finished steps are shared all the same."
+        yield f"With more than {_MANY} cells, split the experiment on Kubeflow; finished steps are still shared."
 
 
 def _rates(plan: Plan) -> Iterator[str]:
     fields = type(plan.rates).model_fields
     values = {name: getattr(plan.rates, name) for name in plan.used} | {"samples": plan.samples}
-    rows = [["rate", "value", "what it is"]]
+    rows = [["rate", "value", "meaning"]]
     rows += [[name, str(value), str(fields[name].description)] for name, value in values.items()]
-    yield "GPU hours and money are an estimate from these rates, one GPU each (`rates` in the settings):"
+    yield "GPU hours and costs are estimates from these rates for one GPU (`rates` in the settings):"
     yield from ["", *_columns(rows)]
 
 
 def _end(plan: Plan) -> Iterator[str]:
-    if plan.goes:
+    if plan.removed:
         yield ""
-        gone = ", ".join(plan.goes)
-        yield f"A local run takes away results of an earlier one, unless it has another `name`: {gone}"
+        removed = ", ".join(plan.removed)
+        yield f"A local run will remove these results of an earlier run, unless it has another `name`: {removed}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with columns of equal width."""
+    """Return rows as lines with aligned columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""The rates that a plan calculates with, and how models of other sizes count."""
+"""The rates that a plan calculates with, and how they scale with a model's size."""
 
 from __future__ import annotations
 
@@ -12,49 +12,61 @@ from pydantic import Field
 
 from tamis.core.settings import Settings
 
-_REFERENCE = 8.0  # billions of parameters of the model that the rates are of
+_REFERENCE = 8.0  # the rates are for a model with this many billion parameters
 
 
 class RatesSettings(Settings):
-    """The rates that `tamis plan` calculates with; put your own measurements in their place.
+    """The rates that `tamis plan` calculates with. Replace them with your own measurements.
 
-    Rates are of one GPU and of a model of 8 billion parameters; other sizes, where a model's folder or name tells them,
-    count in proportion. A run looks at them only to share out its `budget`.
+    Rates are for one GPU and a model of 8 billion parameters. They scale with the size of a model if its folder or name
+    shows it. A run uses them only to divide its `budget`.
     """
 
     samples: int | None = Field(
         None,
         ge=1,
-        description="samples of a pool not made yet; left out: those of an earlier run, or the sources'",
+        description="samples in the pool, if there is none yet; null: as in an earlier run, or the rows of the sources",
     )
-    tokens_per_sample: float = Field(300, gt=0, description="assumed: mean tokens of a sample")
+    tokens_per_sample: float = Field(300, gt=0, description="mean tokens per sample (assumed)")
     rated_per_second: float = Field(
-        25, gt=0, description="measured on an H100, 8B (benchmarks/results/gpu.md): samples"
+        25, gt=0, description="samples rated per second (measured, 8B on an H100; benchmarks/results/gpu.md)"
     )
-    embedded_per_second: float = Field(760, gt=0, description="measured on an H100, bge-large: samples")
-    scored_per_second: float = Field(40, gt=0, description="measured on an H100, 8B, perplexity: samples")
-    gradients_per_second: float = Field(5, gt=0, description="assumed, for LESS: samples of one checkpoint")
-    trained_tokens_per_second: float = Field(6000, gt=0, description="assumed, LoRA of 8B on an H100: tokens")
+    embedded_per_second: float = Field(
+        760, gt=0, description="samples embedded per second (measured, bge-large on an H100)"
+    )
+    scored_per_second: float = Field(
+        40, gt=0, description="samples scored by perplexity per second (measured, 8B on an H100)"
+    )
+    gradients_per_second: float = Field(
+        5, gt=0, description="samples per second for LESS's gradients at one checkpoint (assumed)"
+    )
+    trained_tokens_per_second: float = Field(
+        6000, gt=0, description="tokens trained per second (assumed, LoRA of 8B on an H100)"
+    )
     evaluation_hours: float = Field(
-        1.5, gt=0, description="assumed: GPU hours of an evaluation of 8B on the suite paper; set it for another suite"
+        1.5, gt=0, description="GPU hours to evaluate 8B on the suite paper (assumed); change it for other suites"
     )
-    gpu_hour: float = Field(2.5, ge=0, description="assumed: price of a GPU hour")
-    prompt_tokens: float = Field(330, ge=0, description="assumed: tokens of the rating prompt around a sample")
-    answer_tokens: float = Field(40, ge=0, description="assumed: tokens of a rater's answer")
-    judged_prompts: int = Field(300, ge=1, description="assumed, where a prompt set has no limit: prompts of all sets")
-    written_tokens: float = Field(400, gt=0, description="assumed: tokens of an answer that is judged")
-    written_per_second: float = Field(2500, gt=0, description="assumed, 8B by vLLM on an H100: tokens of such answers")
+    gpu_hour: float = Field(2.5, ge=0, description="price of a GPU hour (assumed)")
+    prompt_tokens: float = Field(330, ge=0, description="tokens of the rating prompt without the sample (assumed)")
+    answer_tokens: float = Field(40, ge=0, description="tokens of a rater's answer (assumed)")
+    judged_prompts: int = Field(
+        300, ge=1, description="prompts of all judged sets, if one of them has no limit (assumed)"
+    )
+    written_tokens: float = Field(400, gt=0, description="tokens of an answer to judge (assumed)")
+    written_per_second: float = Field(
+        2500, gt=0, description="tokens of such answers per second (assumed, 8B in vLLM on an H100)"
+    )
     input_price: float = Field(
-        0.15, ge=0, description="assumed, where a rater or judging has no price: of a million tokens sent to a service"
+        0.15, ge=0, description="price of a million tokens sent to a service that has no `price` (assumed)"
     )
     output_price: float = Field(
-        0.60, ge=0, description="assumed, where they have none: price of a million tokens that a service answers"
+        0.60, ge=0, description="price of a million tokens received from a service that has no `price` (assumed)"
     )
-    currency: str = Field("USD", description="of the prices")
+    currency: str = Field("USD", description="currency of the prices")
 
 
 class UsedRates:
-    """Rates that remember which of them were asked for."""
+    """Rates that remember which of them were used."""
 
     def __init__(self, rates: RatesSettings) -> None:
         self._rates, self.names = rates, set[str]()
@@ -65,7 +77,7 @@ class UsedRates:
 
 
 def relative(model: str) -> float:
-    """The size of a model against the one that the rates are of; 1 where neither its folder nor its name tells it."""
+    """Return a model's size relative to that of the rates; 1 if neither its folder nor its name shows it."""
     weights = list(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []
     if weights:
         return sum(map(_parameters, weights)) / (_REFERENCE * 1e9)
@@ -76,7 +88,7 @@ def relative(model: str) -> float:
 
 
 def _parameters(weights: Path) -> int:
-    """How many numbers a file of weights holds, by its header (https://github.com/huggingface/safetensors#format)."""
+    """Count the numbers in a file of weights by its header (https://github.com/huggingface/safetensors#format)."""
     with weights.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -1,4 +1,4 @@
-"""What of a run's settings pods on a cluster cannot use, or should not: files of this machine, stores, secrets."""
+"""Finds settings that pods on a cluster cannot or should not use: local files, local stores, secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tamis_pipelines.settings import RunSettings
 
 
 def check_reachable(settings: RunSettings) -> None:
-    """Refuse what goes wrong in pods: files of this machine, secrets, and raters of pods that have no common store.
+    """Check for settings that fail in pods: files on this machine, secrets, and raters without a common store.
 
     Raises:
         SettingsError: naming each such setting.
@@ -26,18 +26,18 @@ def check_reachable(settings: RunSettings) -> None:
     ]
     if unseen:
         raise SettingsError(
-            "these settings name files of this machine, which pods on the cluster cannot see:\n  "
+            "these settings refer to files on this machine, which pods on the cluster cannot see:\n  "
             + "\n  ".join(unseen),
-            allowed="data in object storage as in s3://…; models by their names on the hub; prompts, suites and "
-            f"DeepSpeed configurations that ship with Tamis; and claims that pods mount below {MOUNTED}",
-            action="put the files there and name them there; --force submits all the same",
+            allowed="data in object storage (s3://…); models by their names on the Hugging Face Hub; prompts, suites "
+            f"and DeepSpeed configurations that ship with Tamis; and volumes that pods mount below {MOUNTED}",
+            action="move the files to such a place and change the settings; --force submits the run anyway",
         )
-    told = [field.where for field in fields_of(settings) if masked_values(field.value) != field.value]
-    if told:
+    secret = [field.where for field in fields_of(settings) if masked_values(field.value) != field.value]
+    if secret:
         raise SettingsError(
-            f"these settings hold secrets, which Kubeflow keeps and shows with the run: {', '.join(told)}",
-            allowed="keys in a Secret, by api_key_env",
-            action="take them out; --force submits all the same",
+            f"these settings contain secrets, which Kubeflow would store and show with the run: {', '.join(secret)}",
+            allowed="keys in a Kubernetes Secret, through api_key_env",
+            action="remove the secrets; --force submits the run anyway",
         )
     shards, kept = settings.kubeflow.rating_shards, settings.kubeflow.compiled.work_volume
     stores = {
@@ -52,7 +52,7 @@ def check_reachable(settings: RunSettings) -> None:
     forgetful = [where for where, store in stores.items() if not kept and not is_remote(store or "")]
     if forgetful:
         raise SettingsError(
-            f"{forgetful[0]} is missing, or lost with its pod: a pod that is tried again pays again",
-            allowed="a prefix in object storage, as in s3://bucket/ratings; or kubeflow.compiled.work_volume",
-            action="name one; --force submits all the same",
+            f"{forgetful[0]} is missing or on the pod's own disk, so a pod that is retried pays again",
+            allowed="a prefix in object storage, such as s3://bucket/ratings; or kubeflow.compiled.work_volume",
+            action="set one of them; --force submits the run anyway",
         )

@@ -1,4 +1,4 @@
-"""Where the results of a local run lie: links to finished artifacts, in place of an earlier run's."""
+"""The results folder of a local run: links to finished artifacts, which replace those of an earlier run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tamis_pipelines.settings import RunSettings
 
 log = logging.getLogger(__name__)
 
-# Where each kind lies. Those that a run has several of get a folder each, by name.
+# The place of each kind of artifact. If a run has several of a kind, each has a folder with its name.
 _RESULTS = [stage for stage in all_stages().values() if stage.place]
 _SHELVES: dict[str, str] = {stage.makes: stage.place for stage in _RESULTS}
 _SINGLE = [stage.makes for stage in _RESULTS if not stage.several]
@@ -29,8 +29,8 @@ class Results:
     """The folder of a run's results.
 
     Args:
-        folder: where they appear.
-        home: the working folder's `.tamis`, which keeps the note of what is in `folder`.
+        folder: where results appear.
+        home: the working folder's `.tamis`, which keeps a note of what is in `folder`.
     """
 
     def __init__(self, folder: Path, home: Path) -> None:
@@ -39,7 +39,7 @@ class Results:
         self._note = home / f"laid-out{named}.json"
 
     def make_room(self, settings: RunSettings) -> None:
-        """Make sure that no place of a result is one of the user's files or folders; say what the run will replace.
+        """Check that the user's own files are not in the places of results, and warn of results that will be removed.
 
         Raises:
             StorageError: naming places that are in use.
@@ -49,30 +49,30 @@ class Results:
             self.folder / place for place in places if place not in earlier and _in_use(self.folder / place)
         ]:
             raise _in_the_way(foreign)
-        if gone := self.gone(settings):
+        if removed := self.removed(settings):
             log.warning(
-                "%s holds results of an earlier run that this one does not make; they go when it is whole: %s. To keep "
-                "both, give this run a `name`",
+                "%s has results of an earlier run that this run does not make; they are removed when it is complete: "
+                "%s. To keep both, give this run a `name`",
                 self.folder,
-                ", ".join(gone),
+                ", ".join(removed),
             )
 
-    def gone(self, settings: RunSettings) -> list[str]:
-        """Places of an earlier run's ratings, subsets and models that a run of `settings` does not make."""
+    def removed(self, settings: RunSettings) -> list[str]:
+        """Return the places of an earlier run's ratings, subsets and models that a run of `settings` does not make."""
         others = set(self._laid_out()) - set(_places_of(settings))
         return sorted(place for place in others if place.startswith(_CHOSEN))
 
     def lay_out(self, runs: Path, *, whole: bool = True) -> list[str]:
-        """Link every artifact in `runs` to its place, in place of an earlier run's.
+        """Link every artifact in `runs` to its place, and remove artifacts of an earlier run.
 
-        Where the run is not `whole`, artifacts of an earlier run stay that it has not made anew, such as the report.
+        If the run is not `whole`, an earlier run's artifacts that it has not replaced stay, such as the report.
 
         Returns:
             The places, in order.
 
         Raises:
-            StorageError: when other files are in the way of some; the others are there then. Or when the folder cannot
-                be written.
+            StorageError: when other files are in the way of some artifacts (all others are linked), or when the folder
+                cannot be written.
         """
         with explained_os_errors(f"writing {self.folder}"):
             places, blocked = self._put_in_place(runs, whole)
@@ -81,13 +81,13 @@ class Results:
         return places
 
     def _put_in_place(self, runs: Path, whole: bool) -> tuple[list[str], list[Path]]:
-        """Returns: the artifacts' places, and those where other files are in the way."""
+        """Return the artifacts' places, and those where other files are in the way."""
         earlier, blocked = self._laid_out(), []
         artifacts = [Artifact.open(path.parent) for path in sorted(runs.rglob(MANIFEST))]
         places = {_place_of(artifact.manifest): artifact for artifact in artifacts}
         now = {place: artifact.manifest.key for place, artifact in places.items()}
         kept = {} if whole else {place: key for place, key in earlier.items() if place not in now}
-        self._remember([*earlier.items(), *now.items()])  # both, for a kill in between
+        self._remember([*earlier.items(), *now.items()])  # both, in case of a kill before the next note
         for place in [place for place in earlier if place not in kept]:
             _clear(self.folder / place)
         for place, artifact in places.items():
@@ -97,11 +97,11 @@ class Results:
                 self._put(artifact.folder, self.folder / place)
         self._remember([*kept.items(), *now.items()])
         if replaced := sorted(place for place, key in now.items() if earlier.get(place, key) != key):
-            log.info("other settings or inputs than the earlier run's, so replaced: %s", ", ".join(replaced))
+            log.info("replaced results of an earlier run with other settings or inputs: %s", ", ".join(replaced))
         return sorted(places), blocked
 
     def _put(self, folder: Path, place: Path) -> None:
-        """Link an artifact to its place; it appears in one move, unless files of the user's lie there as well."""
+        """Link an artifact to its place, in one move unless the user has files there."""
         if place.exists():
             link_tree(folder, place)
             return
@@ -112,19 +112,19 @@ class Results:
         os.replace(waiting, place)
 
     def _remember(self, places: list[tuple[str, str]]) -> None:
-        """Note which artifacts, by their keys, a run has put where."""
+        """Note where a run has put which artifacts, by their keys."""
         self._note.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(self._note, (json.dumps(places) + "\n").encode())
 
     def _laid_out(self) -> dict[str, str]:
-        """Where artifacts of an earlier run lie, with their keys."""
+        """Return the places of an earlier run's artifacts, with their keys."""
         noted = json.loads(self._note.read_bytes()) if self._note.is_file() else []
         found = {place: manifest_in(self.folder / place) for place, _ in noted}
         return {place: key for place, key in noted if (manifest := found[place]) is not None and manifest.key == key}
 
 
 def _places_of(settings: RunSettings) -> list[str]:
-    """Every place, within the folder of results, that the run may put an artifact in."""
+    """Return every place in the results folder where the run may put an artifact."""
     cells = [cell.name for cell in settings.cells]
     names: dict[str, list[str]] = {kind: [""] for kind in _SINGLE}
     names |= {"ratings": [rater.name for rater in settings.raters]}
@@ -144,13 +144,13 @@ def _in_use(path: Path) -> bool:
 
 def _in_the_way(places: list[Path]) -> StorageError:
     return StorageError(
-        f"{', '.join(map(str, places))}: other files are where results of the run belong",
-        action="move them, or choose another work_dir",
+        f"{', '.join(map(str, places))}: there are other files in the place of the run's results",
+        action="move these files, or choose another work_dir",
     )
 
 
 def _clear(folder: Path) -> None:
-    """Remove the files of the artifact in `folder`, and folders that are empty then; what a user put there stays."""
+    """Remove the files of the artifact in `folder`, and folders that are then empty; the user's own files stay."""
     manifest = manifest_in(folder)
     for name in _files_of(manifest) if manifest else ():
         (folder / name).unlink(missing_ok=True)
@@ -165,4 +165,4 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _files_of(manifest: Manifest) -> list[str]:
-    return [*(file.name for file in manifest.files), MANIFEST]  # the manifest last: it tells what the folder is
+    return [*(file.name for file in manifest.files), MANIFEST]  # the manifest last: it says what the folder is

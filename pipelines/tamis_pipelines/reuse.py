@@ -1,4 +1,4 @@
-"""What of a run is there already: finished steps, and answers in the stores. Nothing is written, nobody is asked."""
+"""Finds the finished steps of a run. Only reads; no service is called."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from tamis_pipelines.settings import RunSettings
 
 _OFFLINE = "HF_HUB_OFFLINE"
-_READ_ALREADY = ("huggingface_hub.constants", "datasets.config")  # modules that keep what they read of it
+_READ_ALREADY = ("huggingface_hub.constants", "datasets.config")  # modules that read it once, when imported
 State = Literal["there", "to do", "not known"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of one step before a run.
+    """What is known about one step before a run.
 
     Attributes:
-        state: "there": finished, a run reuses it.
-        outlook: its key and where its result is kept; None where that depends on steps that are still to be done.
-        why: why it is not known.
+        state: "there" if it is finished, so that a run reuses it.
+        outlook: its key and the place of its result; None if they depend on unfinished steps.
+        why: why the state is not known.
     """
 
     state: State
@@ -43,24 +43,22 @@ class Found:
 
     @property
     def manifest(self) -> Manifest | None:
-        """Of the finished result."""
+        """Manifest of the finished result."""
         return self.outlook.manifest if self.outlook else None
 
     @property
     def folder(self) -> Path | None:
-        """Of the finished result."""
+        """Folder of the finished result."""
         return self.outlook.folder if self.outlook and self.outlook.manifest else None
 
 
 class Reuse:
-    """The steps of a run on this machine, each looked at in the folder that keeps finished ones.
-
-    `steps` holds them by the name of their component, or what the run calls them, in the order in which the run makes
-    them: "pool", "rate" (by rater), "select" (by cell), "evaluate" (base models, then cells), "perplexity" and so on.
+    """The steps of a run on this machine, looked up in the folder of finished steps.
 
     Attributes:
-        steps: what is known of each.
-        assumed: what that rests on and only a run can find out, in words; empty where there is nothing.
+        steps: what is known about each step, by the name of its component or its title, in the run's order: "pool",
+            "rate" (by rater), "select" (by cell), "evaluate" (base models, then cells), "perplexity" and so on.
+        assumed: what these findings assume because only a run can find it out; empty if nothing.
     """
 
     def __init__(self, settings: RunSettings) -> None:
@@ -73,13 +71,13 @@ class Reuse:
             self._look()
 
     def of(self, step: str, number: int = 0) -> Found:
-        """What is known of the `number`-th step of that name; "to do" where no run has ever been."""
+        """Return what is known about the `number`-th step with this name; "to do" if there has been no run."""
         found = self.steps.get(step, [])
         return found[number] if number < len(found) else Found("to do")
 
     @contextmanager
     def as_in_a_run(self) -> Iterator[None]:
-        """The surroundings in which steps would run, but that the hub and object storage are not asked."""
+        """Set up the environment in which steps would run, but without access to the Hub and object storage."""
         from tamis_pipelines.local import places_of
 
         surroundings = places_of(self.home) | {_OFFLINE: "1"}
@@ -98,7 +96,7 @@ class Reuse:
                     os.environ[name] = value
             for module, value in zip(read, before[1], strict=True):
                 setattr(module, _OFFLINE, value)
-            for name in _READ_ALREADY:  # those that were imported meanwhile have read what holds in here only
+            for name in _READ_ALREADY:  # modules imported meanwhile have read the temporary value
                 if (module := sys.modules.get(name)) is not None and module not in read:
                     setattr(module, _OFFLINE, os.environ.get(_OFFLINE, "").upper() in ("1", "ON", "YES", "TRUE"))
 
@@ -111,10 +109,10 @@ class Reuse:
             CHAINS[self._settings.pipeline](looker, self._settings.arguments(), fixed)
         if self._commits:
             names = ", ".join(self._commits)
-            self.assumed = f"of the hub's data sets, that they are as the last run here found them: {names}"
+            self.assumed = f"these data sets on the Hugging Face Hub have not changed since the last run: {names}"
 
     def _last_seen(self) -> Mapping[str, str]:
-        """Data sets of the hub to the commits that the pool of the last run here was made of."""
+        """Return the commits of data sets on the Hub from which the last run's pool was made, by name."""
         pool = manifest_in(self._settings.results / "pool")
         sources = pool.facts.get("sources", {}) if pool else {}
         seen = {facts["dataset"]: str(facts["revision"]) for facts in sources.values() if facts.get("dataset")}
@@ -122,14 +120,14 @@ class Reuse:
 
 
 class _Place(SimpleNamespace):
-    """An artifact as a component takes it, with what is known of the step that makes it."""
+    """An artifact as components take it, with what is known about the step that makes it."""
 
     path: str
     found: Found
 
 
 class _Looker:
-    """Looks at steps in place of running them (`chain.Maker`); an artifact is the `_Place` where it would be."""
+    """Looks steps up instead of running them (`chain.Maker`); an artifact is the `_Place` where it would be."""
 
     def __init__(self, home: Path, steps: dict[str, list[Found]]) -> None:
         self._nowhere, self._steps = str(home / "not-made-yet"), steps
@@ -159,7 +157,7 @@ class _Looker:
         return made
 
     def _found(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Found:
-        """What the component's own code finds out; what it takes and is not there counts where it asks for it only."""
+        """Let the component's own code look the step up; a missing input only matters if that code uses it."""
         parameters = inspect.signature(function).parameters
         outputs = {name: _Place(path=self._nowhere, name=name, metadata={}) for name in {*parameters} - {*inputs}}
         given = {name: _settings(value) for name, value in inputs.items()}
@@ -181,7 +179,7 @@ class _Looker:
 
 
 class _Fields(dict[str, Any]):
-    """An item of a list of settings, whose fields are attributes too."""
+    """An item in a list of settings, whose fields are also attributes."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]

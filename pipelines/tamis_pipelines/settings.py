@@ -1,4 +1,4 @@
-"""Settings of a whole run: one section a stage, as in `examples/`."""
+"""Settings of a whole run: one section per stage, as in `examples/`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, 
 from tamis_pipelines.rates import RatesSettings
 
 Payer = TypeVar("Payer", RatingSettings, JudgingSettings)
-# Sections that reach the pipelines by cell.
+# Sections that the pipelines get cell by cell.
 _PLANNED = {"subsets", "experiment", "finetuning", "evaluation", "judging"}
 
 
@@ -55,20 +55,21 @@ class _UpToCuration(Settings):
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
         max_length=100,
-        description="results of a local run lie in work_dir/runs/NAME, beside those of others; left out: in work_dir",
+        description="name of a local run; its results are in work_dir/runs/NAME and leave those of other runs alone; "
+        "empty: results are in work_dir",
     )
     pool: PoolSettings = Field(description="where the samples come from")
     raters: list[SerializeAsAny[RatingSettings]] = Field(
-        min_length=1, description="one or more; each rates the whole pool, or a `sample`"
+        min_length=1, description="one or more raters; each rates the whole pool, or a `sample` of it"
     )
-    embedding: EmbeddingSettings = Field(EmbeddingSettings(), description="one vector a sample")
-    neighbors: NeighborsSettings = Field(NeighborsSettings(), description="every sample's nearest neighbours")
+    embedding: EmbeddingSettings = Field(EmbeddingSettings(), description="how samples become vectors")
+    neighbors: NeighborsSettings = Field(NeighborsSettings(), description="how nearest neighbours are found")
     curation: CurationSettings = Field(CurationSettings(), description="how the raters' errors are estimated")
 
 
 if TYPE_CHECKING:
     _UpToScores = _UpToCuration
-else:  # a section for each measure
+else:  # one section per measure
     _UpToScores = create_model(
         "_UpToScores",
         __base__=_UpToCuration,
@@ -81,25 +82,29 @@ else:  # a section for each measure
 
 
 class RunSettings(_UpToScores):
-    """What `tamis run` and the Kubeflow pipelines take.
+    """Settings of `tamis run` and of the Kubeflow pipelines.
 
-    Without `finetuning` the run ends with the subsets and their report (pipeline `data-selection`); with it, a model is
-    finetuned and evaluated per subset, beside the base model (pipeline `experiment`). `subsets` lists them one by one,
-    `experiment` by strategies, raters, sizes, seeds and base models.
+    Without `finetuning`, a run ends with the subsets and their report (pipeline `data-selection`). With it, a model is
+    finetuned on each subset and evaluated next to the base model (pipeline `experiment`). `subsets` lists single
+    subsets; `experiment` combines strategies, raters, sizes, seeds and base models.
     """
 
-    influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which needs it")
-    subsets: list[SelectionSettings] = Field([], description="selections to make, one by one")
-    experiment: ExperimentSettings | None = Field(None, description="selections and trainings to make, as a grid")
-    finetuning: FinetuningSettings | None = Field(None, description="left out: no model is trained")
-    evaluation: EvaluationSettings | None = Field(None, description="goes with finetuning")
+    influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which requires them")
+    subsets: list[SelectionSettings] = Field([], description="subsets to select, one by one")
+    experiment: ExperimentSettings | None = Field(None, description="subsets to select and train on, as a grid")
+    finetuning: FinetuningSettings | None = Field(
+        None, description="how a model is trained on each subset; null: no training"
+    )
+    evaluation: EvaluationSettings | None = Field(
+        None, description="how trained models and their base models are evaluated; required with finetuning"
+    )
     judging: CellsJudging | None = Field(
-        None, description="with finetuning: the model of every cell is judged against an opponent; left out: none is"
+        None, description="how every cell's model is judged against an opponent; needs finetuning; null: no judging"
     )
     report: ReportingSettings = Field(ReportingSettings(), description="title, notes and truth of the report")
-    budget: BudgetSettings | None = Field(None, description="most money of the whole run; left out: no such limit")
+    budget: BudgetSettings | None = Field(None, description="limit for the cost of the whole run; null: no limit")
     rates: RatesSettings = Field(
-        RatesSettings(), description="what `tamis plan` calculates with, and by which `budget` is shared out"
+        RatesSettings(), description="the rates by which `tamis plan` calculates and `budget` is divided"
     )
     kubeflow: KubeflowSettings = Field(KubeflowSettings(), description="pods on a cluster; local runs ignore it")
 
@@ -108,7 +113,7 @@ class RunSettings(_UpToScores):
     def _works_on_this_machine(cls, folder: Any) -> Any:
         if isinstance(folder, str) and is_remote(folder):  # as a Path it would be a folder called "s3:"
             raise ValueError(
-                "work_dir is a folder of this machine; give a path on it (a rater's `store` may be in object storage)"
+                "work_dir must be a folder on this machine; only a rater's `store` may be in object storage"
             )
         return folder
 
@@ -124,13 +129,13 @@ class RunSettings(_UpToScores):
     @model_validator(mode="after")
     def _fits_together(self) -> RunSettings:
         if not self.cells:
-            raise ValueError("nothing is selected: list subsets, or give experiment strategies and sizes")
+            raise ValueError("no subset is selected; list `subsets`, or set strategies and sizes in `experiment`")
         check_grid(self)
         for what, named in (("raters", self.raters), ("subsets", self.cells)):
             names = Counter(item.name for item in named)
             twice = [name for name, count in names.items() if count > 1]
             if twice:
-                raise ValueError(f"two {what} are called '{twice[0]}'; give each a name of its own")
+                raise ValueError(f"two {what} have the name '{twice[0]}'; give them different names")
         self._raters_are_known()
         self._raters_are_different()
         sharding.check(self.raters, self.kubeflow.rating_shards)
@@ -142,54 +147,56 @@ class RunSettings(_UpToScores):
             if kind != section:
                 raise ValueError(f"{section}.measure.kind is {kind}; allowed here: {section}")
         if "influence" in self.scores and self.influence is None:
-            raise ValueError("the strategy less needs the section influence, with tasks that training shall help with")
+            raise ValueError(
+                "the strategy less needs a section influence, with the tasks that training should help with"
+            )
         if self.neighbors.shard != "1/1":
-            raise ValueError("neighbors.shard: a run searches for all samples; shards are for `tamis neighbors`")
+            raise ValueError("neighbors.shard is only for `tamis neighbors`; a run always searches all samples")
         if (self.finetuning is None) != (self.evaluation is None):
-            raise ValueError("finetuning and evaluation go together: give both sections, or neither")
+            raise ValueError("finetuning and evaluation need each other; give both sections, or neither")
         self._the_base_is_what_is_trained()
         self._the_graph_is_large_enough()
         check_names(self)
         if self.judging is not None:
             if self.finetuning is None:
-                raise ValueError("judging goes with finetuning: without it there is no model to judge")
+                raise ValueError("judging needs finetuning, because without it there is no model to judge")
             for base in base_models(self):
                 self.judging.of(base.model)
         return self
 
     def _raters_are_different(self) -> None:
-        """No two raters have the same answers, which curation would take for agreement."""
+        """Refuse two raters with the same answers, which curation would take for agreement."""
         for place, rater in enumerate(self.raters):
             for other in self.raters[:place]:
                 if rater.answers_known_by() == other.answers_known_by():
                     raise ValueError(
-                        f"the raters '{other.name}' and '{rater.name}' have the same answers: they differ in nothing "
-                        "that answers depend on (name, limits, prices and `sample` are no part of it, and `seed` is "
-                        "one only with a temperature above 0), and curation would take this for perfect agreement; "
-                        "leave one out, or give it another model or prompt, or both a temperature above 0 and "
-                        "different seeds"
+                        f"the raters '{other.name}' and '{rater.name}' would give the same answers, which curation "
+                        "would take for perfect agreement. They differ in nothing that changes answers; name, limits, "
+                        "prices and `sample` do not, and `seed` does so only with a temperature above 0. Remove one "
+                        "of them, give it another model or prompt, or give both a temperature above 0 and different "
+                        "seeds"
                     )
 
     def _the_graph_is_large_enough(self) -> None:
-        """The neighbour graph has as many neighbours as those who use it want; said before it is made."""
-        wanted = {f"subset '{cell.name}': k": strategy_of(cell.subset).neighbors for cell in self.cells}
+        """Check that the graph will have as many neighbours as strategies and curation need."""
+        needed = {f"subset '{cell.name}': k": strategy_of(cell.subset).neighbors for cell in self.cells}
         if self.curation.diversity == "paper":
-            wanted["curation.diversity_neighbors"] = self.curation.diversity_neighbors
-        for where, k in wanted.items():
+            needed["curation.diversity_neighbors"] = self.curation.diversity_neighbors
+        for where, k in needed.items():
             if k > self.neighbors.k:
                 raise ValueError(
-                    f"{where} is {k}, neighbors.k {self.neighbors.k}; raise neighbors.k, or lower the other"
+                    f"{where} is {k}, but neighbors.k is only {self.neighbors.k}; raise neighbors.k, or lower the other"
                 )
 
     def _the_base_is_what_is_trained(self) -> None:
         if self.evaluation is None or self.finetuning is None or (self.experiment and self.experiment.models):
             return
         for name in self.evaluation.model_fields_set & {"model", "revision"}:
-            asked, trained = getattr(self.evaluation, name), getattr(self.finetuning, name)
-            if asked != trained:
+            evaluated, trained = getattr(self.evaluation, name), getattr(self.finetuning, name)
+            if evaluated != trained:
                 raise ValueError(
-                    f"evaluation.{name} is {asked}, but finetuning.{name} is {trained}: gains are measured against the "
-                    f"model that is trained; leave evaluation.{name} out"
+                    f"evaluation.{name} is {evaluated}, but finetuning.{name} is {trained}; a run compares trained "
+                    f"models with their own base model, so remove evaluation.{name}"
                 )
 
     def _nodes_fit(self) -> None:
@@ -198,8 +205,8 @@ class RunSettings(_UpToScores):
             return
         if nodes.place is None or self.finetuning is None:
             raise ValueError(
-                "kubeflow.trainer needs finetuning, and place, a prefix in object storage for what the pipeline and "
-                "its TrainJobs hand each other"
+                "kubeflow.trainer needs finetuning, and place, a prefix in object storage through which the pipeline "
+                "and its TrainJobs exchange data"
             )
         try:
             check_nodes(self.finetuning, nodes)
@@ -207,7 +214,7 @@ class RunSettings(_UpToScores):
             raise ValueError(f"kubeflow.trainer: {error}") from None
 
     def _what_is_compiled_in_is_used(self) -> None:
-        """A step that the package has, and the run has no settings for, would fail after the raters were paid."""
+        """Refuse steps that are compiled in but have no settings: they would fail after the raters were paid."""
         fixed = self.kubeflow.compiled
         idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
         if self.finetuning is not None:
@@ -215,8 +222,8 @@ class RunSettings(_UpToScores):
             idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
         if idle:
             raise ValueError(
-                f"kubeflow.compiled.{idle[0]}: nothing in these settings uses that step; leave it out, for what a run "
-                "uses is compiled in by itself, or give what uses it: a strategy, judging, or kubeflow.trainer"
+                f"kubeflow.compiled.{idle[0]}: nothing in these settings uses that step. Remove it, because the steps "
+                "of a run are compiled in automatically, or add what uses it: a strategy, judging or kubeflow.trainer"
             )
 
     def _raters_are_known(self) -> None:
@@ -226,14 +233,14 @@ class RunSettings(_UpToScores):
             if subset.rater is not None and subset.rater not in known:
                 hint = "; 'combined' needs curation.combine: true" if subset.rater == COMBINED else ""
                 raise ValueError(
-                    f"the subset '{cell.name}': no rater '{subset.rater}'; allowed: {', '.join(known)}{hint}"
+                    f"the subset '{cell.name}': there is no rater '{subset.rater}'; allowed: {', '.join(known)}{hint}"
                 )
             if subset.rater is None and len(known) > 1 and strategy_of(subset).rated:
-                raise ValueError(f"the subset '{cell.name}' needs a rater; allowed: {', '.join(known)}")
+                raise ValueError(f"the subset '{cell.name}' must name a rater; allowed: {', '.join(known)}")
 
     @property
     def rater_names(self) -> list[str]:
-        """Whose scores a subset can be made by: the raters, and all together where curation combines them."""
+        """The raters whose scores subsets can use, and "combined" if curation combines them."""
         return [rater.name for rater in self.raters] + ([COMBINED] if self.curation.combine else [])
 
     @property
@@ -243,16 +250,16 @@ class RunSettings(_UpToScores):
 
     @property
     def pipeline(self) -> str:
-        """Name of the pipeline that these settings ask for."""
+        """Name of the pipeline for these settings."""
         return "data-selection" if self.finetuning is None else "experiment"
 
     @property
     def scores(self) -> tuple[ScoreName, ...]:
-        """The steps that score samples for the strategies of the subsets."""
+        """The scores that the subsets' strategies need."""
         strategies = [strategy_of(cell.subset) for cell in self.cells]
         needed = {strategy.scored_by for strategy in strategies if strategy.scores}
         if unknown := sorted(needed - {*SCORE_PODS}):
-            raise ValueError(f"a strategy ranks by scores called {unknown[0]}; there are: {', '.join(SCORE_PODS)}")
+            raise ValueError(f"a strategy needs unknown scores '{unknown[0]}'; known: {', '.join(SCORE_PODS)}")
         return tuple(name for name in SCORE_PODS if name in needed)
 
     @property
@@ -262,7 +269,7 @@ class RunSettings(_UpToScores):
 
     @property
     def compiled(self) -> CompileSettings:
-        """What is fixed in the package of this run."""
+        """What is compiled into this run's package."""
         fixed = self.kubeflow.compiled
         sharded = fixed.sharded or any(pods > 1 for pods in self.kubeflow.rating_shards.values())
         scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
@@ -272,9 +279,9 @@ class RunSettings(_UpToScores):
         return fixed.model_copy(update=update)
 
     def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """The pipeline's parameters: one JSON value per section, with what was set and without the defaults.
+        """Return the pipeline's parameters: one JSON value per section, without the defaults.
 
-        `shares` is each payer's money of the budget (`budget.by_payer`); without it, they are as if there was none.
+        `shares` is each payer's share of the budget (`budget.by_payer`); without it there is no budget.
         """
         unused = {*SCORE_PODS} - {*self.scores}
         sections = set(type(self).model_fields) - {
@@ -295,7 +302,7 @@ class RunSettings(_UpToScores):
         return [_with_share(rater, shares.get(f"raters.{rater.name}")) for rater in self.raters]
 
     def _planned(self, shares: Mapping[str, float]) -> dict[str, Any]:
-        """What is made by cell, as the pipeline's loops take it."""
+        """Return what differs between cells, as the pipeline's loops take it."""
         subsets = [_given(cell.subset) for cell in self.cells]
         if self.finetuning is None:
             return {"subsets": subsets}
@@ -313,9 +320,9 @@ class RunSettings(_UpToScores):
         }
 
     def cluster_arguments(self, outcomes: str = "", shares: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """All parameters of the pipeline on a cluster: `arguments`, and those of its pods.
+        """Return all parameters of the pipeline on a cluster: `arguments`, and those of its pods.
 
-        `outcomes` is a prefix in object storage where the run notes how it ended; nowhere if empty.
+        `outcomes` is a prefix in object storage where the run notes how it ended; if empty, it writes no note.
         """
         pods = self.kubeflow.arguments() | {"outcomes": outcomes}
         unused = (
@@ -337,15 +344,15 @@ def _with_share(settings: Payer, share: float | None) -> Payer:
 
 
 def _given(settings: Settings | None) -> dict[str, Any]:
-    """What was set, without the defaults, as JSON values."""
+    """Return the settings as JSON values, without the defaults."""
     return {} if settings is None else said(settings)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     """Read the settings of a run.
 
-    The file may have a section `variables`, whose values stand in for `${name}` in any other text of the file, so that
-    a path used in several places is given once, also by `--set variables.name=value`.
+    The file may have a section `variables`. Their values replace `${name}` in all other texts of the file, so that a
+    path that is used several times is given once, possibly by `--set variables.name=value`.
 
     Raises:
         SettingsError: when the file is missing or wrong, or a variable is not defined.

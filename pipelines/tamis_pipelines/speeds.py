@@ -1,4 +1,4 @@
-"""How fast this machine is at each kind of step: as earlier steps here were, or as was measured; else nobody knows."""
+"""How fast this machine is at each kind of step, from earlier steps on it or from a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tamis.core.settings import Settings
 from tamis.llm.settings import LimitSettings
 
 Key = tuple[Any, ...]
-_FAR = 10  # times the work of the step that a speed is of; what such a step took to begin with counts too often then
+_FAR = (
+    10  # beyond this multiple of the measured work, a speed is too low: it includes the time that a step takes to start
+)
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Time:
     """What work would take on this machine.
 
     Attributes:
-        seconds: None where that is not known.
-        rests: what it rests on; where it is not known, why.
-        at_most: whether it is more likely less than more.
+        seconds: None if unknown.
+        rests: what the time is based on; if it is unknown, why.
+        at_most: whether it is rather an upper limit.
     """
 
     seconds: float | None
@@ -40,11 +42,11 @@ class Speed:
     """A measured speed.
 
     Attributes:
-        units: of work that were done, as `units_of` counts them.
-        seconds: that they took.
-        fixed: seconds beside these that any amount of work takes, such as loading a model; 0 where they are not known
-            apart.
-        where: the step, or the measurement, in words.
+        units: how much work was done, as `units_of` counts it.
+        seconds: how long it took.
+        fixed: further seconds that any amount of work takes, such as loading a model; 0 if they are not known
+            separately.
+        where: the step or the measurement, in words.
     """
 
     units: float
@@ -53,7 +55,7 @@ class Speed:
     where: str
 
     def time(self, units: float) -> Time:
-        """For so many units."""
+        """Return the time for this much work."""
         seconds = self.fixed + units * self.seconds / self.units
         return Time(seconds, self.where, at_most=not self.fixed and units > _FAR * self.units)
 
@@ -62,8 +64,8 @@ class Speeds:
     """Speeds by kind of work.
 
     Args:
-        home: the working folder's `.tamis`. Steps finished there on the same hardware count, those that took up an
-            earlier attempt's work do not.
+        home: the working folder's `.tamis`. Steps that were finished there on the same hardware count, except those
+            that continued an earlier attempt.
     """
 
     def __init__(self, home: Path) -> None:
@@ -83,21 +85,21 @@ class Speeds:
         self._failed[key] = why
 
     def knows(self, key: Key) -> bool:
-        """Whether there is a speed of that kind of work."""
+        """Return whether the speed of this kind of work is known."""
         return key in self._known
 
     def time(self, key: Key, units: float) -> Time:
-        """What `units` of work take by the speed of the step that was nearest to it in size; 0 for none."""
+        """Return the time for `units` of work, by the speed of the known step of most similar size; 0 for no work."""
         if units <= 0:
             return NOTHING
         known = self._known.get(key)
         if not known:
-            return Time(None, self._failed.get(key, "no such step has run here"))
+            return Time(None, self._failed.get(key, "no such step has run on this machine"))
         return min(known, key=lambda speed: abs(math.log(speed.units / units))).time(units)
 
     def _note(self, manifest: Manifest) -> None:
         units, execution = units_of(manifest), manifest.execution
-        # A rater counts what it was asked, whatever earlier attempts had left in the store.
+        # A rater counts only what it was asked in this attempt, so a continued one counts too.
         if units <= 0 or execution.seconds <= 0 or (execution.resumed and manifest.stage != "rating"):
             return
         seconds, fixed = execution.seconds, 0.0
@@ -105,14 +107,14 @@ class Speeds:
         if isinstance(trained, (int, float)) and 0 < trained < seconds:
             seconds, fixed = float(trained), seconds - float(trained)
         named = f" {manifest.name}" if manifest.name else ""
-        where = f"{manifest.stage}{named} here on {execution.started[:10]}, {_told(manifest, units, execution.seconds)}"
+        where = f"{manifest.stage}{named} on {execution.started[:10]}, {_work(manifest, units, execution.seconds)}"
         self.add(key_of(manifest.stage, manifest.config, manifest), Speed(units, seconds, fixed, where))
 
 
 def key_of(stage: str, config: Mapping[str, Any], manifest: Manifest | None = None) -> Key:
-    """What kind of work a step does: its stage, and those of its settings, as JSON values, that its speed depends on.
+    """Return the kind of work of a step: its stage, and the settings (JSON values) that its speed depends on.
 
-    Of a finished step the `manifest` tells what its settings leave open.
+    For a finished step, `manifest` decides what the settings leave open.
     """
     if stage == "rating":
         backend = config["backend"]
@@ -141,10 +143,10 @@ def _picked(config: Mapping[str, Any], *names: str) -> Iterable[Any]:
 
 
 def units_of(manifest: Manifest) -> float:
-    """How much work a finished step was; 0 where it did less than its result shows, or that cannot be told.
+    """Return how much work a finished step did; 0 if it did less than its result shows, or if that is unknown.
 
-    Samples for most stages; pairs of samples for an exact search of neighbours; samples times epochs for training and
-    influence; prompts for judging; 1 for each selection, evaluation and report.
+    The unit is samples for most stages, pairs of samples for an exact neighbour search, samples times epochs for
+    training and influence, and prompts for judging. A selection, an evaluation and a report count 1.
     """
     facts, rows = manifest.facts, manifest.rows
     if manifest.stage == "rating":
@@ -157,7 +159,7 @@ def units_of(manifest: Manifest) -> float:
         return rows * float(manifest.config["warmup"]["epochs"])
     if manifest.stage == "finetuning":
         return float(facts.get("samples", 0)) * float(manifest.config["epochs"])
-    if manifest.stage == "evaluation":  # of a trained model its settings do not say which one it was
+    if manifest.stage == "evaluation":  # the settings do not say which trained model it was
         return 0 if manifest.inputs.get("model") else 1
     if manifest.stage == "judging":
         return 0 if facts.get("reused_answers") or facts.get("reused_verdicts") else rows / 2
@@ -165,22 +167,22 @@ def units_of(manifest: Manifest) -> float:
 
 
 def pairs(samples: int) -> float:
-    """Comparisons of an exact search of neighbours."""
+    """Return the number of comparisons in an exact neighbour search."""
     return float(samples) * samples
 
 
-def _told(manifest: Manifest, units: float, seconds: float) -> str:
+def _work(manifest: Manifest, units: float, seconds: float) -> str:
     what = {"finetuning": "samples of all epochs", "judging": "prompts"}.get(manifest.stage, "samples")
     count = "" if units == 1 else f"{manifest.rows if manifest.stage == 'neighbors' else units:,.0f} {what} in "
     return f"{count}{seconds:,.1f} s"
 
 
 def within_limits(service: Settings, requests: int, sent: float, answered: float) -> Time:
-    """What so many requests take at least by the limits that are set for a service; unknown where there are none.
+    """Return the shortest time for requests to a service under its limits; unknown if it has none.
 
     Args:
-        service: whom they are sent to: settings of a backend, or of a model that is judged.
-        requests: how many.
+        service: settings of the service: a backend, or a judged model.
+        requests: number of requests.
         sent: tokens of all prompts.
         answered: tokens of all answers.
     """
@@ -195,13 +197,13 @@ def within_limits(service: Settings, requests: int, sent: float, answered: float
     }
     minutes = {what: (amount / limit, limit) for what, (amount, limit) in amounts.items() if limit is not None}
     if not minutes:
-        return Time(None, "no limits are set for the service, and it has not been asked here")
+        return Time(None, "no limits are set for the service, and it has not been used on this machine")
     what, (longest, limit) = max(minutes.items(), key=lambda item: item[1][0])
-    return Time(60 * longest, f"the limit of {limit:,} {what} a minute")
+    return Time(60 * longest, f"the limit of {limit:,} {what} per minute")
 
 
 def sum_of(times: Iterable[Time]) -> Time:
-    """All of them, one after another; unknown where one is."""
+    """Return the sum of times; unknown if one of them is."""
     listed = list(times)
     unknown = [time for time in listed if time.seconds is None]
     if unknown:
@@ -212,16 +214,16 @@ def sum_of(times: Iterable[Time]) -> Time:
 
 
 def as_words(time: Time) -> str:
-    """As in "about 12 min"; empty for no time at all."""
+    """Return a time in words, such as "about 12 min"; empty for no time."""
     if time.seconds is None:
         return "not known"
     if time.seconds == 0:
         return ""
     minutes, hours, days = time.seconds / 60, time.seconds / 3600, time.seconds / 86400
     if days >= 2:
-        told = f"{days:.0f} days"
+        text = f"{days:.0f} days"
     elif hours >= 2:
-        told = f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
+        text = f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
     else:
-        told = f"{minutes:.0f} min" if minutes >= 2 else f"{max(time.seconds, 1):.0f} s"
-    return f"at most about {told}" if time.at_most else f"about {told}"
+        text = f"{minutes:.0f} min" if minutes >= 2 else f"{max(time.seconds, 1):.0f} s"
+    return f"at most about {text}" if time.at_most else f"about {text}"

@@ -1,4 +1,4 @@
-"""A real cluster that may be changed, told by the environment; without one these tests skip.
+"""A real cluster that the tests may change. The environment says which; without one these tests skip.
 
 TAMIS_TEST_KUBECONFIG: kubeconfig of a cluster whose only node is this machine; it has the image `cpu` of this version.
 TAMIS_TEST_HOST: address of this machine as pods see it, 10.244.0.1 by default.
@@ -38,7 +38,7 @@ class Cluster:
         self._kubectl, self.environment = kubectl, os.environ | {"KUBECONFIG": kubeconfig}
 
     def __call__(self, *arguments: str | Path, given: str | None = None, check: bool = True) -> str:
-        """What kubectl prints; with `check` it must end well."""
+        """Return what kubectl prints; with `check` it must succeed."""
         ended = subprocess.run(
             [self._kubectl, *arguments], input=given, capture_output=True, text=True, env=self.environment
         )
@@ -56,7 +56,7 @@ class Cluster:
         return {name for node in nodes for image in node["status"].get("images") or () for name in image["names"]}
 
     def apply(self, objects: Objects) -> None:
-        """Create or change objects. An older server than the manifests ask for drops fields that it does not know."""
+        """Create or change objects. A server older than the manifests expect drops fields that it does not know."""
         self("apply", "--validate=false", "-f", "-", given=yaml.safe_dump_all(objects))
 
     def pods(self, job: str) -> list[dict[str, Any]]:
@@ -201,7 +201,7 @@ def selection(
     environment: dict[str, str] | None = None,
     components: Sequence[str] = (),
 ) -> Objects:
-    """The objects of the overlay `cpu`, told where this machine's S3 server is, with other settings of stages.
+    """The objects of the overlay `cpu`, with the address of this machine's S3 server and other settings of stages.
 
     `components` of the manifests are added. The namespace is left out, since it is there, and the requests for CPUs are
     small: the node may be, too.
@@ -223,7 +223,7 @@ def selection(
 
 
 def _built(overlay: str, components: Sequence[str]) -> Objects:
-    """What kubectl makes of an overlay with further components; they are made relative, as kustomize wants them."""
+    """Return the objects of an overlay with further components, whose paths kustomize needs to be relative."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         manifests = Path("../" * len(folder.parts[1:])) / str(MANIFESTS).lstrip("/")
@@ -238,7 +238,7 @@ def _built(overlay: str, components: Sequence[str]) -> Objects:
 
 
 def only(objects: Objects, *jobs: str) -> Objects:
-    """The same without the other Jobs; each of those kept fails at its first failure."""
+    """Return the same objects without the other Jobs; each remaining Job fails at its first failure."""
     kept = [copy.deepcopy(made) for made in objects if made["kind"] != "Job" or made["metadata"]["name"] in jobs]
     for made in kept:
         if made["kind"] == "Job":

@@ -53,7 +53,7 @@ def kubectl() -> Path:
 def template(
     helm: Path, values: dict[str, Any] | None = None, *options: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """What `helm template` says for these values, in the namespace `tamis`."""
+    """Return what `helm template` prints for these values, in the namespace `tamis`."""
     command = [helm, "template", "tamis", CHART, "--namespace", "tamis", *options, "--values", "-"]
     return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True)
 
@@ -80,5 +80,5 @@ def _built(kubectl: Path, folder: Path) -> str:
 
 
 def overlay(kubectl: Path, name: str) -> Objects:
-    """The objects that `kubectl kustomize` makes of an overlay."""
+    """Return the objects of an overlay, from `kubectl kustomize`."""
     return list(yaml.safe_load_all(_built(kubectl, MANIFESTS / "overlays" / name)))

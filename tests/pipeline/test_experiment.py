@@ -155,7 +155,7 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({}, "nothing is selected"),
+        ({}, "no subset"),
         ({"experiment": {"strategies": ["ds2"]}}, "strategies need sizes"),
         ({"experiment": {"strategies": ["ds2"], "sizes": [5], "raters": ["me"]}}, "no rater 'me'; allowed: llama, gpt"),
         ({"experiment": {"strategies": ["ds3"], "sizes": [5]}}, "experiment.strategies.0: seen 'ds3'"),
@@ -173,7 +173,7 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
         ),
         (
             {"experiment": {"strategies": ["random"], "sizes": [5]}, "subsets": [{"name": "random-5", **RANDOM}]},
-            "two subsets are called 'random-5-s42'",
+            "two subsets .*'random-5-s42'",
         ),
         (
             {"experiment": {"seeds": [1, 2]}, "subsets": [{"name": "a", "seed": 7, **RANDOM}]},
@@ -183,7 +183,7 @@ def test_what_is_repeated_by_rater_are_the_strategies_that_order_by_a_rater_s_sc
             MODELS | {"experiment": {"strategies": ["random"], "sizes": [5]}, "finetuning": {"seed": 9}},
             "finetuning.seed is 9, but every cell has a seed of experiment.seeds, which are 42",
         ),
-        ({"subsets": [{"name": "a", "strategy": "ds2", "size": 5}]}, "'a' needs a rater; allowed: llama, gpt"),
+        ({"subsets": [{"name": "a", "strategy": "ds2", "size": 5}]}, "'a' .* a rater; allowed: llama, gpt"),
     ],
 )
 def test_an_experiment_that_cannot_be_run_is_refused_before_it_starts(sections: dict[str, Any], said: str) -> None:
@@ -212,7 +212,7 @@ def test_seeds_that_an_experiment_has_may_be_named_beside_it() -> None:
 
 @pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://bucket/run"])
 def test_a_run_works_in_a_folder_of_this_machine(folder: str) -> None:
-    with pytest.raises(SettingsError, match=f"work_dir: seen '{folder}'; work_dir is a folder of this machine"):
+    with pytest.raises(SettingsError, match=f"work_dir.*'{folder}'"):
         settings(subsets=[{"name": "a", **RANDOM}], work_dir=folder)
 
 
@@ -238,7 +238,7 @@ def test_every_cell_is_judged_against_the_opponent_of_its_base_model() -> None:
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"judging": JUDGING}, "judging goes with finetuning"),
+        ({"judging": JUDGING}, "judging .*finetuning"),
         ({"judging": JUDGING, **MODELS}, f"no opponent for the base model {LLAMA}"),
         (
             {"judging": JUDGING | {"model": {"kind": "model", "model": "m"}}, **MODELS},

@@ -78,7 +78,8 @@ def test_folders_of_the_user_stay_as_they_are(continued_run: dict[str, Any], tmp
     (work / "pool/raw.jsonl").write_text("mine")
     refused = tamis("run", settings_file)
     assert refused.returncode == 1
-    assert f"{work}/pool: other files are where results of the run belong" in refused.stderr
+    assert f"error: {work}/pool: " in refused.stderr
+    assert "code:    storage" in refused.stderr
     assert (work / "pool/raw.jsonl").read_text() == "mine"
     assert steps_reused(refused.stderr) == []
     (work / "pool/raw.jsonl").rename(tmp_path / "raw.jsonl")

@@ -318,21 +318,21 @@ def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_clus
     ("setting", "said"),
     [
         ("compiled.quue=a", "did you mean 'queue'"),
-        ("pods.rating.memory=lots", "a quantity of Kubernetes"),
+        ("pods.rating.memory=lots", "pods.rating.memory"),
         ("pods.rating.gpus=-1", "pods.rating.gpus"),
-        ("objects.storage_secret=Bad_Name", "a name of an object in Kubernetes"),
+        ("objects.storage_secret=Bad_Name", "objects.storage_secret"),
         ("compiled.labels={Team A: research}", "compiled.labels"),
         ("compiled.labels.team=research of ours", "compiled.labels"),
         (f"compiled.labels.team={'r' * 64}", "compiled.labels"),
         ("compiled.annotations={example.com/a/b: c}", "compiled.annotations"),
         ("compiled.api_keys=[MY-KEY]", "compiled.api_keys"),
-        ("pods.rating.image=Registry/Tamis Rating", "the name of an image"),
-        ("pods.rating.image=registry/tamis@sha256:abc", "the name of an image"),
+        ("pods.rating.image=Registry/Tamis Rating", "pods.rating.image"),
+        ("pods.rating.image=registry/tamis@sha256:abc", "pods.rating.image"),
         ("pods.rating.gpu_type=nvidia.com/", "pods.rating.gpu_type"),
         ("pods.base.node_selector.pool=gpu pool", "pods.base.node_selector"),
-        ("objects.storage_secret=a..b", "a name of an object in Kubernetes"),
-        ("compiled.queue=a.-b", "a name of an object in Kubernetes of 63 characters at most"),
-        ("compiled.queue=Team A", "a name of an object in Kubernetes of 63 characters at most"),
+        ("objects.storage_secret=a..b", "objects.storage_secret"),
+        ("compiled.queue=a.-b", "compiled.queue"),
+        ("compiled.queue=Team A", "compiled.queue"),
         ("compiled.queue=${queue}", "the variable ${queue} is not defined"),
         ("compiled.pull_policy=Sometimes", "compiled.pull_policy"),
         ("pods.base.gpus=1", "pods.base.gpus: unknown setting"),
@@ -425,7 +425,7 @@ def test_a_trainjob_has_the_nodes_of_the_pods_of_training() -> None:
         **pod.model_dump(include={"cpu", "memory", "gpus", "gpu_type", "node_selector"}),
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
     }
-    with pytest.raises(SettingsError, match="and place, a prefix in object storage"):
+    with pytest.raises(SettingsError, match=r"kubeflow\.trainer.*place"):
         load_run(ROOT / "examples/cluster.yaml", ["kubeflow.trainer.nodes=2"])
     with pytest.raises(SettingsError, match="batch_size: seen 128"):
         load_run(ROOT / "examples/cluster.yaml", [place, "kubeflow.trainer.nodes=3"])
@@ -442,9 +442,9 @@ def test_the_examples_are_valid_settings_and_compile(example: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("strategy: random", "strategy: less, variant: ds2-paper"), "less needs the section influence, with tasks"),
+        (("strategy: random", "strategy: less, variant: ds2-paper"), "less.*influence"),
         (("embedding:", "deita: {measure: {kind: perplexity}}\nembedding:"), "deita.measure.kind is perplexity"),
-        (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "shards are for `tamis neighbors`"),
+        (("embedding:", "neighbors: {shard: 1/2}\nembedding:"), "neighbors.shard"),
         (("embedding:", "kubeflow: {rating_shards: {lama: 2}}\nembedding:"), "no rater 'lama'; allowed: "),
         (("embedding:", "kubeflow: {rating_shards: {smollm2-135m: 99}}\nembedding:"), "rating_shards.smollm2-135m"),
         (("max_sample_tokens: 256}\n", "max_sample_tokens: 256}\n    shard: 1/2\n"), "a run rates all shards"),

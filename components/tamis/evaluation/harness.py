@@ -1,4 +1,4 @@
-"""lm-eval in this process: the model, the run, and what is kept of its results."""
+"""Running lm-eval in this process: loading the model, evaluating it, and writing the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def load_model(settings: EvaluationSettings, path: str) -> LM:
-    """The model at `path` (a folder or a hub name) as lm-eval sees it.
+    """Load the model at `path`, a folder or a name on the Hugging Face Hub, for lm-eval.
 
     Raises:
         ModelError: when it cannot be loaded.
@@ -37,15 +37,15 @@ def load_model(settings: EvaluationSettings, path: str) -> LM:
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot load the model '{path}': {str(error).strip().splitlines()[0]}",
-            allowed="a folder in Hugging Face layout, or a name on the hub",
-            action="check evaluation.model; offline, give a folder; a gated model needs HF_TOKEN",
+            allowed="a folder in Hugging Face layout, or a name on the Hugging Face Hub",
+            action="check evaluation.model; without a network give a folder; gated models need HF_TOKEN",
         ) from None
     model.chat_template_args = {**model.chat_template_args, **PINNED}
     return model
 
 
 def check_asked(settings: EvaluationSettings, path: str) -> None:
-    """Find out before any work whether the model at `path` can be asked in its chat template, if it is to be.
+    """Check before any work that the model at `path` has a chat template, if the settings use it.
 
     Raises:
         SettingsError: when it has none.
@@ -53,9 +53,10 @@ def check_asked(settings: EvaluationSettings, path: str) -> None:
     """
     if settings.apply_chat_template and not load_tokenizer(path, settings.revision).chat_template:
         raise SettingsError(
-            f"evaluation.apply_chat_template: the model '{path}' has no chat template",
-            allowed="a chat (instruct) model, or one that was trained by Tamis",
-            action="set apply_chat_template: false; a base model beside trained ones is asked as they are",
+            f"evaluation.apply_chat_template is true, but the model '{path}' has no chat template",
+            allowed="a chat (instruct) model, or a model that Tamis has trained",
+            action="set evaluation.apply_chat_template: false; trained models and their base model must be prompted "
+            "in the same way",
         )
 
 
@@ -90,15 +91,15 @@ def _vllm(settings: EvaluationSettings, path: str) -> LM:
             **on_gpu,
         )
     except RuntimeError as error:
-        # vLLM's engine is a process of its own; what went wrong in it stands in the log above.
+        # vLLM's engine is a separate process, which has logged the cause.
         raise ModelError(
-            f"vLLM did not start with the model '{path}': {str(error).strip().splitlines()[0]}",
-            action="read its own words above; with too little memory, lower max_length or gpu_memory_share",
+            f"vLLM cannot start with the model '{path}': {str(error).strip().splitlines()[0]}",
+            action="see vLLM's log above; if memory is too small, lower evaluation.max_length or gpu_memory_share",
         ) from error
 
 
 def precision_of(settings: EvaluationSettings) -> str:
-    """The precision of the weights, "auto" resolved."""
+    """Return the precision of the weights, with "auto" resolved."""
     if settings.precision != "auto":
         return settings.precision
     return "bfloat16" if device().type == "cuda" else "float32"
@@ -112,16 +113,16 @@ def evaluate(
     settings: EvaluationSettings,
     file: Path,
 ) -> dict[str, Any]:
-    """Ask `model` everything; returns lm-eval's results as it gives them, `samples` included.
+    """Evaluate `model` and return lm-eval's own results, with `samples`.
 
     Raises:
-        SettingsError: when a task's answers may be longer than the model.
-        UnexpectedError: when lm-eval, or a function of a task, fails.
+        SettingsError: when a task's answers would leave no room for its questions.
+        UnexpectedError: when lm-eval, or a task's own function, fails.
     """
     from jinja2 import TemplateError
     from lm_eval import evaluator
 
-    # It asks git for the commit of the folder that it is started in, and git complains where that is no repository.
+    # lm-eval runs git to get the commit of the working folder. Outside a repository, git prints an error.
     evaluator.get_git_commit_hash = lambda: None
     for task in (task for entry in entries for task in entry.tasks):
         if task.OUTPUT_TYPE == "generate_until":
@@ -150,13 +151,13 @@ def evaluate(
             log.debug("lm-eval's error", exc_info=True)
             seen = UnexpectedError.of(error, "lm-eval").problem
             raise UnexpectedError(
-                seen, action="look at the suite's tasks: one of their documents, or a setting, is not as they expect"
+                seen, action="check the suite's own tasks: a document or a setting is not what their code expects"
             ) from error
     return results
 
 
 class _Counter:
-    """Counts answers: lm-eval offers each to a cache as soon as it is there."""
+    """Counts answers for the progress. lm-eval passes each answer to a cache as soon as it has it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -173,7 +174,7 @@ def _without_bar(method: Any) -> Any:
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:
-    """Write `results.json`, as lm-eval's own command line does, and `samples_<task>.jsonl` with every answer."""
+    """Write `results.json`, as lm-eval's command line does, and every answer to `samples_<task>.jsonl`."""
     from lm_eval.utils import handle_non_serializable
 
     def as_json(value: Any, **options: Any) -> str:
@@ -188,7 +189,7 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
 
 
 def scores_of(results: dict[str, Any], entries: Sequence[Entry], model: str) -> list[dict[str, Any]]:
-    """One row per task or group of the suite: its headline metric, standard error and number of samples."""
+    """Return a row for every task or group of the suite: its headline metric, standard error and number of samples."""
     rows = []
     for entry in entries:
         metric, filtered = entry.line.key

@@ -1,6 +1,6 @@
-"""The names of lm-eval's own tasks and groups, and where their data are: kept, since lm-eval takes long to list them.
+"""The names of lm-eval's tasks and groups, and their data sets, cached because lm-eval is slow to list them.
 
-It reads 14,000 files for that: ten seconds of a quiet machine, more than a minute of a busy one.
+It reads 14,000 files, which takes ten seconds on a quiet machine and more than a minute on a busy one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tamis.core.storage import write_bytes
 
 
 class Listed(NamedTuple):
-    """One name: of what a group or tag consists, or what a task's data set is called; None where that is not told."""
+    """What a name of lm-eval stands for: the members of a group or tag, or a task's data set (None if unknown)."""
 
     inside: tuple[str, ...]
     dataset: str | None
 
 
 def tasks_of_lm_eval(*, anew: bool = False) -> dict[str, Listed]:
-    """Every name that the installed lm-eval knows; `anew` does not trust the list that was kept."""
+    """Return every name that the installed lm-eval has; `anew` ignores the cached list."""
     file, made_from = _kept(), [version("lm_eval"), *_tasks_folder()]
     if not anew:
         with suppress(OSError, ValueError, TypeError, KeyError):
@@ -37,16 +37,16 @@ def tasks_of_lm_eval(*, anew: bool = False) -> dict[str, Listed]:
     load_packages("lm_eval.tasks")
     from lm_eval.tasks import TaskManager
 
-    with loading("lm-eval's list of tasks, once for every version of it"):
+    with loading("lm-eval's list of tasks, once per version"):
         found = listed(TaskManager().task_index)
-    with suppress(OSError):  # it only saves time
+    with suppress(OSError):  # the cache only saves time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(file, json.dumps({"of": made_from, "tasks": found}).encode())
     return found
 
 
 def listed(index: Mapping[str, Any]) -> dict[str, Listed]:
-    """What lm-eval's index of tasks says of every name."""
+    """Return what lm-eval's index of tasks says about every name."""
     found = {}
     for name, entry in index.items():
         config = entry.cfg or {}
@@ -61,7 +61,7 @@ def listed(index: Mapping[str, Any]) -> dict[str, Listed]:
 
 
 def datasets_of(name: str, tasks: Mapping[str, Listed]) -> set[str | None]:
-    """The data sets of a task, or of all tasks of a group or tag; None among them where one is not told."""
+    """Return the data sets of a task, or of all tasks in a group or tag; None stands for an unknown one."""
     found: set[str | None] = set()
     left, seen = [name], set[str]()
     while left:
@@ -78,12 +78,12 @@ def datasets_of(name: str, tasks: Mapping[str, Listed]) -> set[str | None]:
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Up to three names that are written most like `name`."""
+    """Return up to three names with the spelling most similar to `name`."""
     return difflib.get_close_matches(name, list(names), n=3)
 
 
 def _names(tasks: Any) -> Iterator[str]:
-    """Names in a group's list, which may hold tasks and groups with settings of their own."""
+    """Yield the names in a group's list; its entries may be names, or tasks and groups with their own settings."""
     for task in tasks if isinstance(tasks, list) else [tasks]:
         if isinstance(task, dict):
             yield from _names(task.get("task"))
@@ -92,9 +92,9 @@ def _names(tasks: Any) -> Iterator[str]:
 
 
 def _tasks_folder() -> list[Any]:
-    """Where lm-eval's tasks lie, and when they were put there."""
+    """Return the folder of lm-eval's tasks and the time of its last change."""
     spec = find_spec("lm_eval")
-    assert spec is not None  # who calls this has looked
+    assert spec is not None  # callers have checked that lm-eval is installed
     assert spec.origin is not None
     folder = Path(spec.origin).parent / "tasks"
     return [str(folder), folder.stat().st_mtime]

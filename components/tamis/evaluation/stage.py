@@ -1,4 +1,4 @@
-"""The evaluation stage: a model in, scores out."""
+"""The evaluation stage: model in, scores out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> Manifest:
-    """Evaluate the artifact `model`, or, without one, `settings.model` under the name `settings.name`.
+    """Evaluate the artifact `model`; without one, evaluate `settings.model` under the name `settings.name`.
 
-    The artifact at `out` holds `scores.parquet` (one row per task of the suite), `suite.json` (how each was asked),
-    lm-eval's own `results.json`, and `samples_<task>.jsonl` with every question and answer.
+    The artifact at `out` has `scores.parquet` (one row per task of the suite), `suite.json` (how each task was asked),
+    lm-eval's own `results.json`, and every question and answer in `samples_<task>.jsonl`.
 
     Raises:
-        SettingsError: when the suite, a task, a metric, a split or a field is not known, or the model has no chat
-            template that is asked for, or no room for a task's answers.
+        SettingsError: when the suite, a task, a metric, a split or a field is unknown, when the model lacks a chat
+            template that the settings use, or when it has no room for a task's answers.
         InputError: when a task's data cannot be read.
         ModelError: when the model cannot be loaded.
-        UnexpectedError: when lm-eval, or a function of a task, fails.
+        UnexpectedError: when lm-eval, or a task's own function, fails.
         MissingExtraError: when lm-eval is not installed.
     """
     from tamis.evaluation.suite import open_suite

@@ -1,4 +1,4 @@
-"""Suites: which tasks are run, with how many examples in the prompt, on how many samples, and what counts."""
+"""Suites: the tasks to run, and for each its metric, the examples in its prompt, and the number of samples."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ SUITES = Path(__file__).parent / "suites"
 
 
 class SuiteTask(Settings):
-    """One line of a suite: a task or group of lm-eval, or one of the suite's own."""
+    """One line of a suite: a task, group or tag of lm-eval or of the suite itself."""
 
     task: str = Field(description="name of a task, group or tag")
-    metric: str = Field(description="headline metric, as in acc; with its filter, as in exact_match,flexible-extract")
+    metric: str = Field(description="headline metric, such as acc; with a filter, such as exact_match,flexible-extract")
     num_fewshot: int | None = Field(None, ge=0, description="examples in the prompt; null: the task's own number")
-    samples: int | None = Field(None, ge=1, description="so many of each task, drawn by seed; null: all")
+    samples: int | None = Field(None, ge=1, description="number of questions of each task, drawn by seed; null: all")
     differs: str = Field("", description="how it differs from the published benchmark; the report shows it")
     in_mean: bool = Field(True, description="whether it counts in the report's mean over the tasks")
 
     @property
     def key(self) -> tuple[str, str]:
-        """The metric's name and its filter, "none" where it has none."""
+        """The metric's name, and its filter or "none"."""
         name, _, filtered = self.metric.partition(",")
         return name, filtered or "none"
 
@@ -52,13 +52,17 @@ class Suite(Settings):
     version: str
     notes: str = ""
     tasks: list[SuiteTask] = Field(min_length=1)
-    include_path: str | None = Field(None, description="folder of the suite's own task files, from the suite's place")
-    data_dir: str | None = Field(None, description="folder of relative data_files, from the suite's place")
+    include_path: str | None = Field(
+        None, description="folder of the suite's own task files, relative to the suite's file"
+    )
+    data_dir: str | None = Field(
+        None, description="folder that relative data_files refer to, relative to the suite's file; null: include_path"
+    )
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a suite and what belongs to it lie."""
+    """Where a suite is, and its own tasks and data, if it has any."""
 
     file: Path
     tasks: Path | None
@@ -67,7 +71,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Entry:
-    """A task or group that was loaded for one line of a suite."""
+    """A task or group that was loaded for a line of a suite."""
 
     line: SuiteTask
     item: Task | Group
@@ -90,7 +94,7 @@ def open_suite(settings: EvaluationSettings) -> tuple[Suite, Places]:
     """Read the suite that the settings name.
 
     Raises:
-        SettingsError: when there is none, it is wrong, or one of its folders does not exist.
+        SettingsError: when it does not exist or is wrong, or when one of its folders does not exist.
     """
     file = shipped_or_own(SUITES, settings.suite, kind="suite", where="evaluation.suite").absolute()
     suite = load(Suite, file)
@@ -99,12 +103,15 @@ def open_suite(settings: EvaluationSettings) -> tuple[Suite, Places]:
     data = Path(settings.data_dir).absolute() if settings.data_dir else own_data
     for folder in (tasks, data):
         if folder is not None and not folder.is_dir():
-            raise SettingsError(f"{folder}, which the suite {file.name} needs, is not a folder")
+            raise SettingsError(
+                f"the suite {file.name} needs the folder {folder}, but there is no such folder",
+                action="correct include_path or data_dir in the suite, or evaluation.data_dir",
+            )
     return suite, Places(file, tasks, data)
 
 
 def index_of(suite: Suite, places: Places) -> TaskManager:
-    """lm-eval's index of tasks: of the suite's own alone, if they are enough; to read all of its own takes seconds."""
+    """Return lm-eval's index of tasks: only the suite's own if those are enough, because reading all takes seconds."""
     load_packages("lm_eval.tasks")
     from lm_eval.tasks import TaskManager
 
@@ -117,7 +124,7 @@ def index_of(suite: Suite, places: Places) -> TaskManager:
 
 
 def own_index(folder: Path) -> TaskManager:
-    """lm-eval's index of the tasks in `folder` alone."""
+    """Return lm-eval's index of only the tasks in `folder`."""
     load_packages("lm_eval.tasks")
     from lm_eval.tasks import TaskManager
 
@@ -125,16 +132,16 @@ def own_index(folder: Path) -> TaskManager:
 
 
 def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Entry]:
-    """Make lm-eval's task objects, with the suite's few-shot numbers; this reads or downloads their data.
+    """Create lm-eval's task objects, with the suite's few-shot numbers. This reads or downloads their data.
 
     Raises:
-        SettingsError: when a task, a metric, a split or a field is not known.
+        SettingsError: when a task, a metric, a split or a field is unknown.
         InputError: when a task's data cannot be read.
     """
     import datasets
 
     if not sys.stderr.isatty():
-        datasets.disable_progress_bars()  # in a log, every step of a bar is a line
+        datasets.disable_progress_bars()  # in a log, every update of a bar would be a line
     with loading("the questions of the suite's tasks"):
         entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
     for entry in entries:
@@ -148,10 +155,9 @@ def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Ent
 
 
 def draw(entries: Sequence[Entry], settings: EvaluationSettings) -> dict[str, list[int]]:
-    """Task names to the rows that are asked, in ascending order; a task of which all are asked is left out.
+    """Return the rows to ask by task name, in ascending order; tasks that are asked in full are not in it.
 
-    The rows are those that `random.sample` draws with the seed, so that a number of samples and a seed name the same
-    questions everywhere.
+    The rows are those that `random.sample` draws, so a number of samples and a seed mean the same questions everywhere.
     """
     drawn: dict[str, list[int]] = {}
     for entry in entries:
@@ -164,7 +170,7 @@ def draw(entries: Sequence[Entry], settings: EvaluationSettings) -> dict[str, li
 
 
 def described(suite: Suite, places: Places, entries: Sequence[Entry]) -> dict[str, Any]:
-    """What a reader of the scores must know of the suite: its notes, and how each task was asked."""
+    """Return what a reader of the scores must know about the suite: its notes, and how each task was asked."""
     tasks = [
         {
             "task": entry.name,
@@ -178,15 +184,15 @@ def described(suite: Suite, places: Places, entries: Sequence[Entry]) -> dict[st
 
 
 def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]:
-    """The task or group called `name`; the tasks of a tag.
+    """Load the task or group called `name`, or all tasks of a tag.
 
-    lm-eval reads relative data files from the working folder, so that is where the data are while it loads.
+    lm-eval reads relative data files from the working folder, so the data's folder is the working folder meanwhile.
     """
     if name not in manager.all_tasks:
         close = nearest(name, manager.all_tasks)
         raise SettingsError(
             f"{places.file}: lm-eval has no task '{name}'",
-            allowed=f"for example {', '.join(close)}" if close else "see `lm-eval ls tasks`",
+            allowed=f"for example {', '.join(close)}" if close else "the names that `lm-eval ls tasks` lists",
         )
     try:
         with chdir(places.data) if places.data else nullcontext():
@@ -199,7 +205,7 @@ def _load(manager: TaskManager, name: str, places: Places) -> list[Task | Group]
 
 
 def _not_loaded(manager: TaskManager, name: str, places: Places, error: Exception) -> TamisError:
-    """Why lm-eval could not make the task `name`: its data, or what its file says of them."""
+    """Return the error that says why lm-eval could not load the task `name`: its data or its file."""
     import datasets
 
     words = next(iter(str(error).strip().splitlines()), "")
@@ -210,24 +216,24 @@ def _not_loaded(manager: TaskManager, name: str, places: Places, error: Exceptio
     }
     if splits:
         return SettingsError(
-            f"{places.file}: the task '{name}' names a split that its data do not have ({', '.join(sorted(splits))})",
-            action="correct it in the task's file",
+            f"{places.file}: the task '{name}' uses a split that its data do not have ({', '.join(sorted(splits))})",
+            action="correct the split in the task's file",
         )
     library = Path(datasets.__file__).parent
     inside = any(library in Path(frame.filename).parents for frame in traceback.extract_tb(error.__traceback__))
     if isinstance(error, OSError | datasets.exceptions.DatasetsError) or inside:
         return InputError(
-            f"the data of the task '{name}' cannot be read: {type(error).__name__}: {words}",
+            f"cannot read the data of the task '{name}': {type(error).__name__}: {words}",
             action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
         )
     return SettingsError(
-        f"{places.file}: lm-eval cannot make the task '{name}': {type(error).__name__}: {words}",
-        action="correct the task's file: its splits, fields and metrics must be in its data and in lm-eval",
+        f"{places.file}: lm-eval cannot load the task '{name}': {type(error).__name__}: {words}",
+        action="correct the task's file: its data must have the splits and fields, and lm-eval the metrics",
     )
 
 
 def _check_metric(entry: Entry, places: Places) -> None:
-    """Find out before hours of work whether the headline will be among the results."""
+    """Check, before hours of work, that the results will have the headline metric."""
     from lm_eval.api.group import Group
 
     if isinstance(entry.item, Group):
@@ -238,7 +244,7 @@ def _check_metric(entry: Entry, places: Places) -> None:
     if entry.line.key not in found:
         raise SettingsError(
             f"{places.file}: '{entry.name}' has no metric '{','.join(entry.line.key)}'",
-            allowed=" or ".join(sorted(",".join(key) for key in found)) or "none: the group has no metric of its own",
+            allowed=" or ".join(sorted(",".join(key) for key in found)) or "none: this group has no metrics",
         )
 
 

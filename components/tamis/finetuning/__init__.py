@@ -1,1 +1,1 @@
-"""Stage 7, finetuning: a base model trained on a subset, by LoRA or in full."""
+"""The finetuning stage: trains a base model on a subset, with LoRA or in full."""

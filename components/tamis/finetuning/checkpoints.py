@@ -1,4 +1,4 @@
-"""What happens beside training: progress, checkpoints that survive a kill, an end when the loss is no number."""
+"""Watching a training: progress, checkpoints that survive a kill, and an error when the loss is not finite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tamis.core.errors import ModelError, SettingsError
 from tamis.core.models import device
@@ -15,33 +15,31 @@ from tamis.core.progress import Progress
 from tamis.finetuning.processes import World
 from tamis.finetuning.settings import FinetuningSettings
 
-if TYPE_CHECKING:
-    pass
-
-_COMPLETE = "complete"  # file in a checkpoint that was written to its end: the number of processes that wrote it
+_COMPLETE = "complete"  # marks a checkpoint that was written in full; holds the number of processes that wrote it
 
 
 def newest_checkpoint(folder: Path, processes: int) -> Path | None:
-    """The newest checkpoint in `folder` that was written to its end.
+    """Return the newest checkpoint in `folder` that was written in full, if there is one.
 
     Raises:
-        SettingsError: when another number of processes wrote it; each keeps a part (random states, ZeRO's share).
+        SettingsError: when it was written by a different number of processes. Each process saves a part of it: its
+            random state and, with ZeRO, its share of the optimizer.
     """
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     if newest is not None and (before := int((newest / _COMPLETE).read_text(encoding="utf-8"))) != processes:
         raise SettingsError(
-            f"{newest} was written by {before} processes, now there are {processes}",
-            allowed=f"{before} processes, to go on from it",
-            action="give as many GPUs or finetuning.processes as before, or remove that folder to begin anew",
+            f"{newest} was written by {before} processes, but now there are {processes}",
+            allowed=f"{before} processes, to continue from this checkpoint",
+            action="use as many GPUs (or finetuning.processes) as before, or delete that folder to start over",
         )
     return newest
 
 
 def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
-    """A callback: progress, checkpoints by steps and by time, an end to training whose loss is no number.
+    """Return a trainer callback that shows progress, saves checkpoints, and stops at a loss that is not finite.
 
-    Its `close` ends the progress, also where training fails.
+    Call its `close` when training ends, also when it fails.
     """
     from transformers import TrainerCallback
 
@@ -60,14 +58,14 @@ def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
             due = time.monotonic() - self._saved >= 60 * settings.save_every_minutes
             if settings.save_every_steps is not None:
                 due = due or state.global_step % settings.save_every_steps == 0
-            control.should_save = _as_the_first(due, world) and state.global_step < state.max_steps
+            control.should_save = _agreed(due, world) and state.global_step < state.max_steps
 
         def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             loss = more["logs"].get("loss", 0.0)
             if not math.isfinite(loss):
                 raise ModelError(
-                    f"in step {state.global_step} the loss is {loss}",
-                    allowed="a finite number",
+                    f"the loss of step {state.global_step} is {loss}",
+                    allowed="a finite loss",
                     action="lower finetuning.learning_rate, or set finetuning.precision: float32",
                 )
 
@@ -76,7 +74,7 @@ def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
             if world.size > 1:
                 import torch
 
-                torch.distributed.barrier()  # until all have written their parts
+                torch.distributed.barrier()  # wait until all processes have written their parts
             if world.rank == 0:
                 self._seal(state)
 
@@ -95,7 +93,7 @@ def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
             self.close()
 
         def close(self) -> None:
-            """Tell no more progress, also where training has failed."""
+            """Stop showing progress."""
             if self._progress is not None:
                 self._progress.__exit__(None, None, None)
                 self._progress = None
@@ -103,8 +101,8 @@ def watch(settings: FinetuningSettings, checkpoints: Path, world: World) -> Any:
     return Watch()
 
 
-def _as_the_first(due: bool, world: World) -> bool:
-    """What the first process decided: clocks differ, and a checkpoint is written by all processes or by none."""
+def _agreed(due: bool, world: World) -> bool:
+    """Return the first process's decision: clocks differ, but all processes must save at the same step."""
     if world.size == 1:
         return due
     import torch

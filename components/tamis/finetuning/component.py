@@ -1,4 +1,4 @@
-"""Kubeflow face of the finetuning stage."""
+"""The finetuning stage's Kubeflow components."""
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -22,7 +22,7 @@ def finetune(selection: Input[Dataset], settings: dict, model: Output[Model], me
 def finetune_on_trainer(
     selection: Input[Dataset], settings: dict, trainer: dict, model: Output[Model], metrics: Output[Metrics]
 ) -> None:
-    """Train a base model on a subset by a TrainJob, which this pod makes, follows and removes."""
+    """Train a base model on a subset in a TrainJob, which this pod creates, watches and deletes."""
     from functools import partial
 
     from tamis.finetuning.on_trainer import run

@@ -1,4 +1,4 @@
-"""A subset as token ids and labels on disk."""
+"""Tokenising a subset: token ids and labels on disk."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ _ROWS_PER_BATCH = 1000
 def write_tokens(
     subset: Path, tokenizer: PreTrainedTokenizerBase, settings: FinetuningSettings, folder: Path
 ) -> dict[str, Any]:
-    """Tokenise `subset` ({"id", "source", "messages"} a line) into `folder`/tokens.arrow, in order.
+    """Tokenise `subset` (one {"id", "source", "messages"} per line) into `folder`/tokens.arrow, in order.
 
-    What an earlier run had finished is kept.
+    Does nothing if an earlier run has finished the file.
 
     Returns:
-        Counts: `samples` written, `shortened` at max_tokens, `dropped` with reasons, `turns_without_end_token`,
-        `with_words_of_control_tokens` (which are plain text in them), `tokens` and `learnt_tokens` of one epoch.
+        Counts: `samples` written, `shortened` at max_tokens, `dropped` by reason, `turns_without_end_token`,
+        `with_words_of_control_tokens` (samples in which such words are read as plain text), `tokens` and
+        `learnt_tokens` of one epoch.
 
     Raises:
-        ModelError: when the tokenizer has no end token, or the model does not know it or the one that fills up.
-        InputError: when more samples than `max_left_out_share` cannot be trained on, or a line cannot be read.
+        ModelError: when the tokenizer has no end token, or its end or padding token is not in the model's vocabulary.
+        InputError: when a larger share of samples than `max_left_out_share` cannot be trained on, or a line cannot be
+            read.
     """
     target, counted = folder / "tokens.arrow", folder / "tokens.json"
     if counted.exists():
@@ -68,7 +70,7 @@ def write_tokens(
         if rows:
             stream.write_batch(_batch(rows))
     if not samples and not dropped:
-        raise InputError(f"{subset} is empty", action="make the selection again")
+        raise InputError(f"{subset} is empty", action="run the selection again")
     check_left_out(dropped, samples + dropped.total(), settings.max_left_out_share, stage="finetuning")
     counts = {
         "samples": samples,
@@ -86,25 +88,25 @@ def write_tokens(
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, vocabulary: int) -> None:
-    """Find out whether samples can be ended, and filled up, with tokens that the model knows.
+    """Check that the model's vocabulary of `vocabulary` tokens contains the tokenizer's end and padding tokens.
 
     Raises:
-        ModelError: when they cannot.
+        ModelError: when it does not, or when there is no end token.
     """
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"the tokenizer of '{model}' has no end token, so the model could not learn to stop",
-            allowed="a tokenizer with eos_token in its tokenizer_config.json",
-            action="name its end token there",
+            f"the tokenizer of '{model}' has no end token, so the model cannot learn when to stop",
+            allowed="a tokenizer whose tokenizer_config.json sets eos_token",
+            action="set eos_token in that file",
         )
     for name in ("eos_token", "pad_token"):
         number = getattr(tokenizer, f"{name}_id")
         if number >= vocabulary:
             raise ModelError(
-                f"the tokenizer's {name} {getattr(tokenizer, name)!r} is token {number}, but '{model}' knows "
+                f"the tokenizer's {name} {getattr(tokenizer, name)!r} has id {number}, but '{model}' has only "
                 f"{vocabulary} tokens",
-                allowed=f"a token below {vocabulary}",
-                action=cure_of(BEYOND, "finetuning") + f"; or name another {name} in tokenizer_config.json",
+                allowed=f"a token with an id below {vocabulary}",
+                action=cure_of(BEYOND, "finetuning") + f"; or set another {name} in tokenizer_config.json",
             )
 
 
@@ -115,7 +117,7 @@ def _messages(subset: Path) -> Iterator[list[Message]]:
                 yield json.loads(line)["messages"]
             except (ValueError, KeyError, TypeError):
                 raise InputError(
-                    f'{subset}, line {number}: no JSON object with "messages"', action="make the selection again"
+                    f'{subset}, line {number}: not a JSON object with "messages"', action="run the selection again"
                 ) from None
 
 

@@ -1,8 +1,8 @@
-"""Several training processes: started through torchrun, by Tamis or by a cluster, and led by the first of them.
+"""Training in several processes, which Tamis or a cluster starts through torchrun.
 
-The first process (rank 0) does the whole stage; the others wait until it has made the token ids, train with it, and
-wait for what became of it. All of them see one scratch folder: they are on one machine, or share the volume of
-`TAMIS_HOME`.
+The first process (rank 0) runs the whole stage. The others wait until it has tokenised the subset, train with it, and
+wait for its result. All processes share one scratch folder: they are on one machine, or `TAMIS_HOME` is a shared
+volume.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 log = logging.getLogger(__name__)
-_PATIENCE = timedelta(days=30)  # of the other processes with the first one, which may wait for a machine's lock, say
+_PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for a lock
 _ORDER, _MANIFEST = "order.json", "manifest.json"
 
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes that train together this one is."""
+    """The rank of this process, and the number of processes that train together."""
 
     rank: int
     size: int
 
 
 def world() -> World:
-    """Where torchrun has put this process; alone, if nobody has started several.
+    """Return this process's place among those that torchrun started; rank 0 of 1 if there is only this one.
 
     Raises:
-        SettingsError: when several were started, but not by torchrun.
+        SettingsError: when several processes were started, but not by torchrun.
     """
     place = World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     if place.size > 1 and "LOCAL_RANK" not in os.environ:
         raise SettingsError(
             f"finetuning: WORLD_SIZE is {place.size}, but LOCAL_RANK is not set",
-            allowed="processes that torchrun has started, or one per node with PET_NNODES, PET_NODE_RANK, "
-            "PET_MASTER_ADDR and PET_MASTER_PORT, as Kubeflow Trainer sets them",
-            action="start it by torchrun, or unset WORLD_SIZE and give finetuning.processes",
+            allowed="processes started by torchrun, or one process per node with PET_NNODES, PET_NODE_RANK, "
+            "PET_MASTER_ADDR and PET_MASTER_PORT set, as Kubeflow Trainer does",
+            action="start Tamis with torchrun, or unset WORLD_SIZE and set finetuning.processes",
         )
     return place
 
 
 def to_launch(settings: FinetuningSettings) -> int:
-    """How many processes must be started on this node; 0 if this one is enough, or torchrun has started it already.
+    """Return how many processes to start on this node; 0 if this process is enough, or torchrun has started it.
 
     Raises:
-        SettingsError: when there are fewer GPUs.
+        SettingsError: when the settings ask for more processes than there are GPUs.
     """
     if "WORLD_SIZE" in os.environ or find_spec("torch") is None:
         return 0
@@ -82,7 +82,7 @@ def to_launch(settings: FinetuningSettings) -> int:
         raise SettingsError(
             f"finetuning.processes: seen {processes}", allowed=f"1 to {gpus}, the number of visible GPUs"
         )
-    # One process that sees several GPUs would be given a share of each batch on every one of them.
+    # A single process that sees several GPUs would split every batch among them; under torchrun it uses only one.
     alone = processes == 1 and gpus <= 1 and _nodes() == 1 and settings.deepspeed is None
     return 0 if alone else processes
 
@@ -93,7 +93,7 @@ def _nodes() -> int:
 
 
 class Order(Settings):
-    """What a training process is told to do."""
+    """The work of a training process: the arguments of the stage."""
 
     settings: FinetuningSettings
     selection: str
@@ -102,12 +102,12 @@ class Order(Settings):
 
     @classmethod
     def read(cls, folder: Path) -> Order:
-        """The order that lies in `folder`."""
+        """Read the order in `folder`."""
         return cls.model_validate_json((folder / _ORDER).read_text(encoding="utf-8"))
 
 
 class Failure(BaseModel):
-    """Why a process ended, as `TamisError` tells it; `expected` is false for any other error."""
+    """Why a process failed, in the fields of a `TamisError`; `expected` is false if it was any other error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,30 +119,30 @@ class Failure(BaseModel):
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> Failure:
-        """What `error`, by which the process of `rank` ended, tells."""
+        """Describe the `error` that ended the process with this `rank`."""
         if isinstance(error, TamisError):
             return cls(kind=type(error).__name__, problem=error.problem, allowed=error.allowed, action=error.action)
         first = next(iter(str(error).splitlines()), "")
         return cls(
             kind=ModelError.__name__,
-            problem=f"training process {rank} ended by {type(error).__name__}: {first}",
-            action="look at its traceback above; if memory ran out: lower finetuning.micro_batch_size, or set "
-            "gradient_checkpointing: true",
+            problem=f"training process {rank} failed with {type(error).__name__}: {first}",
+            action="see its traceback above; if it ran out of memory, lower finetuning.micro_batch_size or set "
+            "finetuning.gradient_checkpointing: true",
             expected=False,
         )
 
     def as_error(self) -> TamisError:
-        """The error that was told."""
+        """Return the error to raise."""
         kind: type[TamisError] = getattr(errors, self.kind)
         return kind(self.problem, allowed=self.allowed, action=self.action)
 
 
 def launch(settings: FinetuningSettings, processes: int, *, selection: Uri, out: Uri) -> Manifest:
-    """Run the stage in `processes` new processes on this node, and as many on each other node of a cluster.
+    """Run the stage in `processes` new processes on this node; every other node of a cluster does the same.
 
     Raises:
-        TamisError: what ended the process that failed first.
-        SystemExit: after a signal, when the processes are gone.
+        TamisError: the error of the process that failed first.
+        SystemExit: after a signal, once the processes have ended.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -155,7 +155,7 @@ def launch(settings: FinetuningSettings, processes: int, *, selection: Uri, out:
         order = Order(settings=settings, selection=str(selection), out=str(out), verbose=verbose)
         (folder / _ORDER).write_text(order.model_dump_json(), encoding="utf-8")
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
-        # What a cluster has set for torchrun (PET_…) is read by its own parser.
+        # torchrun's own parser reads the variables that a cluster sets for it (PET_…).
         here = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", f"--rdzv-id={uuid.uuid4()}"]
         arguments = [f"--nproc-per-node={processes}", *(here if _nodes() == 1 else [])]
         arguments += ["--module", "tamis.finetuning.worker", str(folder)]
@@ -172,36 +172,36 @@ def launch(settings: FinetuningSettings, processes: int, *, selection: Uri, out:
 
 
 def report(folder: Path, rank: int, outcome: Manifest | BaseException) -> None:
-    """Tell the process that launched this one what became of it."""
+    """Write this process's outcome where `launch` finds it."""
     if isinstance(outcome, Manifest):
         target, text = folder / _MANIFEST, outcome.model_dump_json()
     else:
         target, text = folder / f"failure-{rank}.json", Failure.of(outcome, rank).model_dump_json()
-    temporary = target.with_suffix(f".{rank}")  # the launcher must not read half a file
+    temporary = target.with_suffix(f".{rank}")  # the launcher must never read a partly written file
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(target)
 
 
 def _reason(folder: Path, ended: Mapping[int, ProcessFailure]) -> TamisError:
-    """What was wrong first: an error on purpose, else a kill from outside, else an error that may be an echo of one."""
+    """Return the most likely cause: an expected error, else a kill, else an error that may only follow from another."""
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    told = [Failure.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
-    on_purpose = [failure for failure in told if failure.expected]
+    reported = [Failure.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
+    expected = [failure for failure in reported if failure.expected]
     killed = {rank: failure for rank, failure in ended.items() if failure.exitcode < 0}
-    if on_purpose or (told and not killed):
-        return (on_purpose or told)[0].as_error()
+    if expected or (reported and not killed):
+        return (expected or reported)[0].as_error()
     rank, failure = min((killed or dict(ended)).items(), key=lambda item: int(item[1].timestamp))
     how = f"was killed by {failure.signal_name()}" if killed else f"ended with exit code {failure.exitcode}"
     return StoppedError(
         f"training process {rank} {how}",
-        action="start again to go on from the last checkpoint; if memory ran out (SIGKILL): lower "
-        "finetuning.micro_batch_size, or give the machine more",
+        action="start again to continue from the last checkpoint; if the machine ran out of memory (SIGKILL), lower "
+        "finetuning.micro_batch_size or use a machine with more memory",
     )
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Take back what torchrun's parts change in the process that they run in: environment and signal handlers."""
+    """Restore the environment and the signal handlers, which torchrun's launcher changes in this process."""
     environment, signals = dict(os.environ), (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in signals}
     try:
@@ -210,13 +210,13 @@ def _undisturbed() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in handlers.items():
-            if handler is not None:  # None: not Python's own, so it could not be put back
+            if handler is not None:  # None: not installed from Python, so it cannot be restored
                 signal.signal(number, handler)
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep torchrun's own log away: what it would say of a failed process is said by that process and by Tamis."""
+    """Suppress torchrun's own log: the failed process and Tamis already report what it would say."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -226,7 +226,7 @@ def _silent() -> Iterator[None]:
 
 
 class Meeting:
-    """What the first process tells the others, by the store that torchrun keeps for its processes."""
+    """Messages from the first process to the others, through the store that torchrun keeps for its processes."""
 
     def __init__(self) -> None:
         from torch.distributed.distributed_c10d import PrefixStore
@@ -236,26 +236,26 @@ class Meeting:
         self._store = PrefixStore("tamis", store)
 
     def announce(self, folder: Path | None) -> None:
-        """Tell the others to train in `folder`, which the first process has prepared; None: there is nothing to do."""
+        """Tell the others to train in `folder`, which the first process has prepared; None: nothing to train."""
         self._store.set("work", json.dumps(None if folder is None else str(folder.resolve())))
 
     def work(self) -> Path | None:
-        """Where to train; waits for the first process."""
+        """Wait for the first process and return the folder to train in; None: nothing to train."""
         folder = json.loads(self._store.get("work"))
         return None if folder is None else Path(folder)
 
     def conclude(self, outcome: Manifest | TamisError) -> None:
         """Tell the others how the stage ended."""
-        told = outcome if isinstance(outcome, Manifest) else Failure.of(outcome, self.rank)
-        self._store.set("outcome", json.dumps([isinstance(outcome, Manifest), told.model_dump(mode="json")]))
+        message = outcome if isinstance(outcome, Manifest) else Failure.of(outcome, self.rank)
+        self._store.set("outcome", json.dumps([isinstance(outcome, Manifest), message.model_dump(mode="json")]))
 
     def outcome(self) -> Manifest:
-        """The manifest of what the first process has made; waits for it.
+        """Wait for the first process and return the manifest of its result.
 
         Raises:
-            TamisError: what the first process failed by.
+            TamisError: the error of the first process.
         """
-        good, told = json.loads(self._store.get("outcome"))
-        if good:
-            return Manifest.model_validate(told)
-        raise Failure.model_validate(told).as_error()
+        succeeded, message = json.loads(self._store.get("outcome"))
+        if succeeded:
+            return Manifest.model_validate(message)
+        raise Failure.model_validate(message).as_error()

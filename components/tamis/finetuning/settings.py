@@ -15,35 +15,35 @@ from tamis.core.references import Reference, TrainedModel
 from tamis.core.settings import Settings, StageSettings, load_yaml
 
 DEEPSPEED = Path(__file__).parent / "deepspeed"
-_FORMATS = (".yaml", ".yml", ".json")  # JSON is read as the YAML that it is
+_FORMATS = (".yaml", ".yml", ".json")  # JSON is valid YAML, so one reader serves all
 
 
 def _deepspeed_read(settings: FinetuningSettings) -> str:
     file = settings.deepspeed_file
     if file is None:
         return ""
-    return f"{settings.deepspeed}, with {', '.join(load_yaml(file))}"
+    return f"{settings.deepspeed} sets {', '.join(load_yaml(file))}"
 
 
 def _presets() -> dict[str, Path]:
-    """Names of the presets, and their files."""
+    """The presets' files by name."""
     return {
         path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"), key=lambda p: p.stem)
     }
 
 
 class LoraSettings(Settings):
-    """Which small matrices are trained beside the frozen weights."""
+    """The adapter: its size, and the modules that get one."""
 
-    rank: int = Field(64, ge=1, description="inner dimension of each pair of matrices")
+    rank: int = Field(64, ge=1, description="inner dimension of the adapter's matrices")
     alpha: int = Field(16, ge=1, description="the update is scaled by alpha / rank")
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of a module's inputs set to zero while training")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of the adapter's inputs that training sets to zero")
     targets: list[str] | Literal["all-linear"] = Field(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        description="names of the adapted modules, or all-linear: every linear module but the output head",
+        description="names of the modules to adapt, or all-linear: every linear module except the output head",
         min_length=1,
     )
-    layers: int | None = Field(None, ge=1, description="adapt only so many of the last layers; null: all")
+    layers: int | None = Field(None, ge=1, description="adapt only the last N layers; null: all layers")
 
 
 class FinetuningSettings(StageSettings):
@@ -51,17 +51,20 @@ class FinetuningSettings(StageSettings):
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
-    preset: str | None = Field(None, description="settings by name, under those given: paper, paper-alpaca")
+    preset: str | None = Field(
+        None, description="named set of values, paper or paper-alpaca; settings that you give override it"
+    )
     model: TrainedModel = Field(
         "meta-llama/Llama-3.1-8B",
-        description="base model: a hub name, or a folder in Hugging Face layout",
+        description="base model: a name on the Hugging Face Hub, or a folder in its layout",
         min_length=1,
     )
-    revision: str | None = Field(None, description="commit or tag of the hub model")
+    revision: str | None = Field(None, description="commit or tag of a model on the Hub; null: the newest")
     method: Literal["lora", "qlora", "full"] = Field(
-        "lora", description="train LoRA matrices, the same beside weights held in four bits, or all weights"
+        "lora",
+        description="lora: train an adapter; qlora: the same with frozen weights in four bits; full: train all weights",
     )
-    lora: LoraSettings = Field(default_factory=LoraSettings, description="only for the methods lora and qlora")
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="used by the methods lora and qlora")
     format: Format = Field(
         "tulu", description="tulu: <|user|> and <|assistant|> headers; chat: the model's own chat template"
     )
@@ -69,41 +72,53 @@ class FinetuningSettings(StageSettings):
     max_left_out_share: float = MOST_LEFT_OUT
     epochs: int = Field(5, ge=1, description="passes over the subset")
     batch_size: int = Field(128, ge=1, description="samples per optimizer step")
-    micro_batch_size: int = Field(4, ge=1, description="samples per forward pass; batch_size is a multiple of it")
-    learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of AdamW")
+    micro_batch_size: int = Field(4, ge=1, description="samples per forward pass; must divide batch_size")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after the warm-up")
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="share of the steps during which the learning rate rises from 0"
+    )
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
-    max_grad_norm: float = Field(1.0, ge=0, description="longer gradients are scaled down to this norm; 0: never")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients with a larger norm are scaled to it; 0: no limit")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
-    save_precision: Precision = Field("auto", description="of the merged model's weights; auto: that of training")
-    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, about a third slower")
-    packing: bool = Field(False, description="several samples in one row; they do not see each other")
-    save_every_minutes: float = Field(10.0, gt=0, description="time between two checkpoints")
-    save_every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints, besides the time")
+    save_precision: Precision = Field(
+        "auto", description="precision of the saved model; auto: the precision of its weights during training"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, about a third slower"
+    )
+    packing: bool = Field(
+        False, description="put several samples into one row of tokens, without letting them see each other"
+    )
+    save_every_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints")
+    save_every_steps: int | None = Field(
+        None, ge=1, description="also save a checkpoint every N steps; null: by time only"
+    )
     processes: int | None = Field(
-        None, ge=1, description="training processes per node; null: one per visible GPU, one on a CPU"
+        None, ge=1, description="training processes per node; null: one per visible GPU, or one on a CPU"
     )
     deepspeed: Annotated[str, Reference("shipped", _deepspeed_read)] | None = Field(
-        None, description="zero2, zero3, or the path of a DeepSpeed configuration (YAML, JSON); null: without DeepSpeed"
+        None, description="zero2, zero3 or the path of a DeepSpeed configuration (YAML or JSON); null: no DeepSpeed"
     )
-    seed: int = Field(42, ge=0, description="of the adapter's start, the order of samples and dropout")
+    seed: int = Field(
+        42, ge=0, description="random seed of the adapter's initial weights, the order of samples and dropout"
+    )
 
     def accumulation(self, processes: int) -> int:
-        """Forward passes of each process per optimizer step, when `processes` train together.
+        """Return how many forward passes each of `processes` does per optimizer step.
 
         Raises:
-            SettingsError: when they cannot share the batch evenly.
+            SettingsError: when the processes cannot share a batch evenly.
         """
         passes = self.batch_size // self.micro_batch_size
         if passes % processes:
             raise SettingsError(
-                f"finetuning.batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size} "
-                f"times {processes} processes",
-                allowed="together "
+                f"finetuning.batch_size is {self.batch_size}, which is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size} times {processes} processes",
+                allowed="with these batch sizes a total of "
                 + ", ".join(str(count) for count in range(1, passes + 1) if passes % count == 0)
-                + " processes, with these sizes",
-                action="change finetuning.batch_size or micro_batch_size, or the number of processes",
+                + " processes",
+                action="change finetuning.batch_size, micro_batch_size or the number of processes",
             )
         return passes // processes
 
@@ -132,12 +147,14 @@ class FinetuningSettings(StageSettings):
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> FinetuningSettings:
         if self.batch_size % self.micro_batch_size:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
         return self
 
     @field_validator("deepspeed")
     @classmethod
     def _deepspeed_is_known(cls, value: str | None) -> str | None:
         if value is not None and value not in ("zero2", "zero3") and Path(value).suffix not in _FORMATS:
-            raise ValueError(f"allowed: zero2, zero3, or a path that ends with {', '.join(_FORMATS)}")
+            raise ValueError(f"allowed: zero2, zero3, or a path that ends in {', '.join(_FORMATS)}")
         return value

@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
     """Train `settings.model` on the subset in `selection`.
 
-    The artifact at `out` carries the subset's name. The folder itself is the trained model in Hugging Face layout
-    (`from_pretrained` loads it); `adapter/` holds the LoRA matrices, `training.json` the loss of every step.
+    The artifact at `out` has the subset's name. Its folder is the trained model in Hugging Face layout, which
+    `from_pretrained` loads; `adapter/` has the LoRA matrices and `training.json` the loss of every step.
 
     Raises:
-        ModelError: when the model cannot be loaded, the loss is not finite, or training left the model as it was.
-        InputError: when the subset has no sample that can be trained on.
+        ModelError: when the model cannot be loaded, the loss is not finite, or training did not change the model.
+        InputError: when too many samples of the subset, or all, cannot be trained on.
         SettingsError: when the settings do not fit the model or the machine.
-        MissingExtraError: when a package of training is not installed.
+        MissingExtraError: when a package that training needs is not installed.
     """
     if looking():
         return _run(settings, selection=selection, out=out)
@@ -45,7 +45,7 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
         return _follow(meeting, settings)
     try:
         manifest = _run(settings, selection=selection, out=out, announce=meeting.announce)
-        meeting.announce(None)  # for a step that was finished before
+        meeting.announce(None)  # nothing to train if the step was already finished
         meeting.conclude(manifest)
     except TamisError as error:
         meeting.announce(None)
@@ -55,8 +55,8 @@ def run(settings: FinetuningSettings, *, selection: Uri, out: Uri) -> Manifest:
 
 
 def _follow(meeting: Meeting, settings: FinetuningSettings) -> Manifest:
-    """What a process does that is not the first one: train with it."""
-    logging.getLogger("tamis").setLevel(logging.WARNING)  # the first one speaks for all
+    """Train together with the first process; all other processes run this."""
+    logging.getLogger("tamis").setLevel(logging.WARNING)  # the first process logs for all
     folder = meeting.work()
     if folder is not None:
         from tamis.core.conversations import chat_tokenizer
@@ -64,9 +64,9 @@ def _follow(meeting: Meeting, settings: FinetuningSettings) -> Manifest:
 
         if not folder.exists():
             raise StorageError(
-                f"training process {meeting.rank} on {platform.node()} does not see the first one's folder, {folder}",
+                f"training process {meeting.rank} on {platform.node()} cannot see the first process's folder {folder}",
                 allowed="a folder that all nodes share",
-                action="set TAMIS_HOME to a volume that is mounted by all nodes (ReadWriteMany)",
+                action="set TAMIS_HOME to a volume that all nodes mount (ReadWriteMany)",
             )
         train(settings, chat_tokenizer(settings.model, settings.revision, settings.format), folder)
     return meeting.outcome()
@@ -75,7 +75,7 @@ def _follow(meeting: Meeting, settings: FinetuningSettings) -> Manifest:
 def _run(
     settings: FinetuningSettings, *, selection: Uri, out: Uri, announce: Callable[[Path], None] | None = None
 ) -> Manifest:
-    """The stage in this process; `announce` is called with the scratch folder when the others can train in it."""
+    """Run the stage in this process; `announce` gets the scratch folder as soon as other processes can train in it."""
     files = {"model": revision_of(settings.model, settings.revision)}
     if settings.deepspeed_file is not None:
         files["deepspeed"] = fingerprint(settings.deepspeed_file)
@@ -119,12 +119,12 @@ def _finetune(step: Step[FinetuningSettings], announce: Callable[[Path], None] |
     step.facts.update(counts, steps=len(history), first_loss=history[0]["loss"], last_loss=history[-1]["loss"])
     step.facts.update(proof, processes=world().size, training_seconds=training.seconds)
     log.info(
-        "loss %.3f in the first step, %.3f in the last of %d", history[0]["loss"], history[-1]["loss"], len(history)
+        "loss %.3f in the first of %d steps, %.3f in the last", history[0]["loss"], len(history), history[-1]["loss"]
     )
 
 
 def _copy_adapter(trained: Path, out: Path) -> None:
-    """Bring the adapter that peft saved to `out`, with its modules by name: peft writes a set, in any order."""
+    """Copy the adapter that PEFT saved to `out`, with sorted module names: PEFT writes them in random order."""
     out.mkdir()
     shutil.copyfile(trained / "adapter_model.safetensors", out / "adapter_model.safetensors")
     config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))

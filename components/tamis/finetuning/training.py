@@ -1,4 +1,4 @@
-"""Supervised finetuning with TRL: the loop, its checkpoints, and what it leaves behind."""
+"""Supervised finetuning with TRL: checks before training, the training loop, and its result."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _TRAINING = "training.json"
 
 
 def check_machine(settings: FinetuningSettings) -> None:
-    """Find out before any work whether this machine can do what the settings ask.
+    """Check that this machine can train with these settings. Called before any work.
 
     Raises:
         MissingExtraError: when a package is not installed.
-        SettingsError: when the precision needs a GPU, or the processes cannot share the batch evenly.
+        SettingsError: when the precision needs a GPU, or the processes cannot share a batch evenly.
     """
     packages = {"trl": "training", "peft": "training", "accelerate": "training"}
     if settings.deepspeed is not None:
@@ -55,17 +55,17 @@ def check_machine(settings: FinetuningSettings) -> None:
             raise MissingExtraError.of(package, extra)
     if precision_of(settings) == "float16" and device().type == "cpu":
         raise SettingsError(
-            "finetuning.precision: float16 on a machine without a GPU", allowed="auto, float32, bfloat16"
+            "finetuning.precision is float16, but this machine has no GPU", allowed="auto, float32 or bfloat16"
         )
     settings.accumulation(world().size)
 
 
 def check_adapted(settings: FinetuningSettings) -> None:
-    """Find out before any work whether the model has the modules that LoRA is to adapt, and they can be trained.
+    """Check that the model has the modules that LoRA is to adapt, and that they can be trained. Called before any work.
 
     Raises:
-        SettingsError: when it has not. TRL computes the loss from the output head's own weights, so no adapter of the
-            head would be trained.
+        SettingsError: when it does not, or when the output head is to be adapted: TRL computes the loss from the head's
+            own weights, so an adapter there would not be trained.
         ModelError: when the model's configuration cannot be loaded.
     """
     if settings.method != "full":
@@ -73,24 +73,23 @@ def check_adapted(settings: FinetuningSettings) -> None:
 
 
 def precision_of(settings: FinetuningSettings) -> Precision:
-    """The precision that the forward and backward passes run in."""
+    """Return the precision of the forward and backward passes."""
     if settings.precision != "auto":
         return settings.precision
     return "bfloat16" if device().type == "cuda" else "float32"
 
 
 def weights_precision(settings: FinetuningSettings) -> Precision:
-    """The precision of the weights: that of training for LoRA's frozen ones; float32 for trained ones.
+    """Return the precision of the weights: that of training for frozen weights, float32 for trained ones.
 
-    QLoRA's frozen ones have it when they are taken out of their four bits.
-
-    In bfloat16 most of a full finetuning's updates would be rounded away.
+    For QLoRA it is the precision of the frozen weights after dequantisation. In bfloat16, rounding would remove most
+    updates of a full finetuning.
     """
     return "float32" if settings.method == "full" else precision_of(settings)
 
 
 def load_base(settings: FinetuningSettings) -> PreTrainedModel:
-    """The model that is trained, as its method wants it, and so that it can be saved.
+    """Load the base model for the method of training, with a generation configuration that can be saved.
 
     Raises:
         ModelError: when it cannot be loaded.
@@ -103,23 +102,24 @@ def load_base(settings: FinetuningSettings) -> PreTrainedModel:
         try:
             generation.validate(strict=True)
         except ValueError:
-            # Published with settings of sampling that it does not switch on: transformers loads but never saves that.
+            # Some models are published with sampling settings while sampling is off. transformers loads such a
+            # configuration but refuses to save it.
             generation.do_sample = True
     return model
 
 
 class Batches:
-    """The order of samples: random by seed and epoch, and within each optimizer step from long to short.
+    """The order of samples: shuffled by seed and epoch, and sorted from long to short within each optimizer step.
 
-    The samples of a step stay those that plain shuffling gives, so training is the same; but its micro-batches hold
-    samples of like length, so that little padding is computed. The processes take micro-batches in turn.
+    Each step has the samples that plain shuffling gives it, so training is the same. Sorting puts samples of similar
+    length into the same micro-batch, which saves padding. The processes take micro-batches in turn.
 
     Args:
-        lengths: (n,) tokens of each sample.
-        batch_size: samples of one optimizer step.
-        seed: of the order.
-        share: samples of one micro-batch of all processes, a divisor of `batch_size`. What an epoch's last step lacks
-            of a multiple of it is filled up with the index n, which stands for a sample of nothing to learn.
+        lengths: (n,) tokens per sample.
+        batch_size: samples per optimizer step.
+        seed: random seed of the order.
+        share: samples in one micro-batch of all processes together, a divisor of `batch_size`. An epoch is padded to a
+            multiple of it with the index n, which stands for a sample without anything to learn.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, share: int = 1) -> None:
@@ -127,7 +127,7 @@ class Batches:
         self._blanks = -len(lengths) % share
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; the trainer calls it, after a restart too."""
+        """Choose the epoch. The trainer calls this, also after a restart."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -143,10 +143,12 @@ class Batches:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training was.
+    """The record of a finished training.
 
-    `history` has one row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate,
-    gradient_norm. `seconds` is what the steps took, without loading; after a kill, those since the restart.
+    Attributes:
+        history: one row per optimizer step: step, epoch, loss (mean over the learnt tokens), learning_rate,
+            gradient_norm.
+        seconds: time that the steps took, without loading; after a kill, only the time since the restart.
     """
 
     history: list[dict[str, Any]]
@@ -154,20 +156,20 @@ class Training:
 
 
 def trained_before(folder: Path) -> Training | None:
-    """The training that an earlier run has finished in `folder`, if one has."""
+    """Return the record of a training that an earlier run finished in `folder`, if there is one."""
     file = folder / _TRAINING
     return Training(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Training:
-    """Train on `folder`/tokens.arrow and leave the adapter (or, for `full`, the model) in `folder`/trained.
+    """Train on `folder`/tokens.arrow and save the adapter (for `full`, the model) in `folder`/trained.
 
-    Checkpoints go to `folder`/checkpoints; a killed run goes on from the newest one that is whole. Where several
-    processes train together, all of them call this, and the first one writes.
+    Checkpoints go to `folder`/checkpoints. After a kill, training continues from the newest complete one. If several
+    processes train together, each calls this function, and the first one writes the results.
 
     Raises:
         ModelError: when the model cannot be loaded, or the loss is not finite.
-        SettingsError: when the checkpoint is that of another number of processes.
+        SettingsError: when the checkpoint was written by a different number of processes.
     """
     import torch
 
@@ -176,7 +178,7 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
     watcher = watch(settings, checkpoints, here)
     trainer = _trainer(settings, tokenizer, folder, here, watcher)
     if resumed_from is not None:
-        log.info("going on from %s", resumed_from.name)
+        log.info("continuing from %s", resumed_from.name)
     try:
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     finally:
@@ -185,7 +187,7 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
     if settings.deepspeed is not None:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-        # With stage 3 every model that is loaded after this would be torn into shares too.
+        # Otherwise, with stage 3, every model that is loaded later would be split among the processes too.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     history = [
         {
@@ -213,7 +215,7 @@ def train(settings: FinetuningSettings, tokenizer: PreTrainedTokenizerBase, fold
 
 
 def free_memory() -> None:
-    """Give back the memory of models that are no longer used; on a GPU there is seldom room for two."""
+    """Free the memory of models that are no longer used; a GPU seldom has room for two."""
     import torch
 
     gc.collect()
@@ -231,20 +233,20 @@ def _trainer(
     from transformers import PrinterCallback
     from trl.trainer.sft_trainer import SFTTrainer
 
-    # The arguments come first: they choose this process's GPU and, with DeepSpeed's stage 3, how the model is loaded.
+    # Create the arguments first: they choose this process's GPU and, with DeepSpeed's stage 3, how the model is loaded.
     arguments = _arguments(settings, folder / "checkpoints", here.size)
     if settings.deepspeed is not None:
         from deepspeed import comm
 
-        # DeepSpeed 0.19 calls torch by names that are going; said in every step by every process.
+        # DeepSpeed 0.19 uses deprecated names of torch, and every process would warn in every step.
         warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-        # Accelerate does so on a GPU only; without it, stage 3 takes this process for the only one.
+        # Accelerate does this on GPUs only. Without it, stage 3 would assume that there is one process.
         comm.init_distributed(auto_mpi_discovery=False)
     model = load_base(settings).train()
     layers = model.config.get_text_config().num_hidden_layers
-    # Of adapted embeddings: `save_merged` unties tied ones, and their weights may lie beside the adapter.
-    for told in ("Model has `tie_word_embeddings=True`", "Setting `save_embedding_layers` to `True`"):
-        warnings.filterwarnings("ignore", told, UserWarning)
+    # Warnings about adapted embeddings do not apply: `save_merged` unties tied ones and saves their weights.
+    for message in ("Model has `tie_word_embeddings=True`", "Setting `save_embedding_layers` to `True`"):
+        warnings.filterwarnings("ignore", message, UserWarning)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
@@ -255,7 +257,7 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if settings.method == "qlora":
-        # TRL has made the adapter bfloat16, in which most steps of this size would be rounded away.
+        # TRL casts the adapter to bfloat16, where rounding would remove most updates of this size.
         for weight in cast("torch.nn.Module", trainer.model).parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()
@@ -268,7 +270,7 @@ def _trainer(
     trainer.add_callback(_epochs_of(batches))
     # Set on the object: a subclass would need the heavy import at the top of the module.
     trainer._get_train_sampler = lambda dataset=None: batches  # type: ignore[method-assign,assignment,return-value]
-    # Whole steps, rounded down: else the one step of a small subset would be spent on warming up, at a rate of zero.
+    # Rounded down: otherwise the only step of a small subset would be a warm-up step with a learning rate of 0.
     steps = settings.epochs * math.ceil(len(lengths) / settings.batch_size)
     trainer.args.warmup_steps = int(steps * settings.warmup_ratio)
     if (
@@ -278,15 +280,15 @@ def _trainer(
     ):
         trainer.compute_loss = partial(loss_on_cpu, processes=here.size)  # type: ignore[method-assign]
     if here.rank:
-        torch.manual_seed(settings.seed + here.rank)  # else all processes would drop the same places
+        torch.manual_seed(settings.seed + here.rank)  # otherwise dropout would be the same in all processes
     return trainer
 
 
 def _epochs_of(batches: Batches) -> TrainerCallback:
-    """Tells `batches` which epoch begins.
+    """Return a trainer callback that sets the epoch of `batches`.
 
-    The trainer does so too, but it does not reach a sampler below the wrappers that share batches over processes and
-    skip those that were trained on before a kill.
+    The trainer sets it too, but it cannot reach a sampler inside the wrappers that divide batches among processes and
+    that skip batches when training resumes.
     """
     from transformers import TrainerCallback
 
@@ -305,11 +307,11 @@ def loss_on_cpu(
     *,
     processes: int = 1,
 ) -> torch.Tensor:
-    """The same loss as TRL's, in two thirds of its time on a CPU.
+    """Compute TRL's loss in two thirds of its time on a CPU.
 
-    TRL's output head is made for GPUs: elsewhere it computes every position of the prompts too, and twice. This one
-    leaves out the positions at which no sample of the micro-batch has anything to learn. `num_items_in_batch` counts
-    the tokens of all `processes`, whose gradients are averaged: hence the factor.
+    TRL's output head is made for GPUs. On a CPU it also computes all positions of the prompts, and does so twice. This
+    function skips positions where no sample of the micro-batch has anything to learn. `num_items_in_batch` counts the
+    tokens of all `processes`, but their gradients are averaged; the factor `processes` makes up for that.
     """
     import torch
 
@@ -351,10 +353,10 @@ def _arguments(settings: FinetuningSettings, checkpoints: Path, processes: int) 
         seed=settings.seed,
         dataloader_pin_memory=device().type == "cuda",
         deepspeed=load_yaml(file) if file else None,
-        ddp_find_unused_parameters=False,  # every adapter, or weight, is used in every pass
+        ddp_find_unused_parameters=False,  # every pass uses every trained weight
         logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is no number must be seen
-        save_strategy="no",  # the callback asks for checkpoints
+        logging_nan_inf_filter=False,  # the callback must see a loss that is not finite
+        save_strategy="no",  # the callback decides when to save
         disable_tqdm=True,
         report_to="none",
     )

@@ -14,7 +14,7 @@ from tamis.finetuning.stage import run
 
 
 def main(folder: Path) -> None:
-    """Do what `folder`'s order says, and leave the manifest, or why there is none, in `folder`."""
+    """Run the stage as the order in `folder` says, and write its manifest or its failure there."""
     end_with(os.getppid())
     order, rank = Order.read(folder), world().rank
     set_up_logging(order.verbose)

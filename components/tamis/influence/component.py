@@ -1,4 +1,4 @@
-"""Kubeflow face of the influence stage."""
+"""The influence stage's Kubeflow component."""
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -13,7 +13,7 @@ def influence(pool: Input[Dataset], settings: dict, scores: Output[Dataset], met
     from tamis.influence.stage import run
     from tamis.kubeflow import execute_cell
 
-    # Subsets of other strategies do without it.
+    # If it fails, subsets of other strategies can still be made.
     execute_cell(
         run, InfluenceSettings, settings, source=None, name="less", out=scores, metrics=metrics, pool=pool.path
     )

@@ -1,4 +1,4 @@
-"""What the rest of Tamis knows of this stage."""
+"""The influence stage's description for the rest of Tamis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ INFLUENCE = Stage(
     "influence",
     "InfluenceSettings",
     makes="scores",
-    help="Score every sample by its influence on tasks (LESS).",
+    help="Score every sample by its influence on given tasks (LESS).",
     inputs=(StageInput("pool"),),
     example="tamis influence --pool work/pool --settings less.yaml --out work/scores/less",
     place="scores",

@@ -1,8 +1,8 @@
 """Projected gradients of many samples at once, by the chain rule inside each LoRA matrix.
 
 A LoRA matrix W maps x to W x. The gradient of one sample's loss is the sum over its tokens of (gradient of the output)
-times (input), so one backward pass over a batch has all that is needed to give each sample its own. As soon as a
-matrix's gradients are there, they are turned, projected and forgotten: a batch needs the memory of one matrix's.
+times (input). One backward pass over a batch therefore gives each sample its own gradient. The gradients of a matrix
+are projected and freed as soon as they are computed, so a batch needs memory for the gradients of one matrix only.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of AdamW
 
 @dataclass(frozen=True)
 class Moments:
-    """Adam's state at a checkpoint: running means of gradients and of their squares, by parameter, in its shape."""
+    """Adam's state at a checkpoint: running means of gradients and of their squares, in each parameter's shape."""
 
     first: Mapping[str, torch.Tensor]
     second: Mapping[str, torch.Tensor]
 
     def direction(self, name: str, gradients: torch.Tensor) -> torch.Tensor:
-        """Adam's step, without its rate, for each of (B, ...) `gradients` of the parameter `name` (section 3.1)."""
+        """Return Adam's update without the learning rate for (B, ...) `gradients` of parameter `name` (section 3.1)."""
         first, second = self.first[name].to(gradients.device), self.second[name].to(gradients.device)
         means = gradients.mul(1 - BETA_1).add_(first, alpha=BETA_1)
         squares = gradients.square().mul_(1 - BETA_2).add_(second, alpha=BETA_2)
@@ -44,8 +44,8 @@ class Gradients:
 
     Args:
         model: a model with LoRA, in evaluation mode.
-        projection: of the gradients to `dimensions` numbers.
-        dimensions: how many.
+        projection: projects the gradients to `dimensions` numbers.
+        dimensions: length of a projected gradient.
     """
 
     def __init__(self, model: PeftModel, projection: Projection, dimensions: int) -> None:
@@ -58,9 +58,9 @@ class Gradients:
             modules[name.removesuffix(".weight")].register_forward_hook(self._hook(number, name))
 
     def of(self, batch: Sequence[Tokens], moments: Moments | None) -> torch.Tensor:
-        """(B, dimensions) float32 of length 1: plain gradients, or Adam's steps if `moments` are given.
+        """Return (B, dimensions) float32 vectors of length 1: gradients, or Adam's updates if `moments` are given.
 
-        Each is of the sample's mean loss over its learnt tokens. A sample without a gradient gets zeros.
+        Each belongs to the sample's mean loss over its learnt tokens. A sample without a gradient gets zeros.
 
         Raises:
             ModelError: when a loss or gradient is not finite, or the GPU's memory is too small.
@@ -75,7 +75,9 @@ class Gradients:
         self._target = None
         self._model.zero_grad(set_to_none=True)
         if not torch.isfinite(target).all():
-            raise ModelError("a gradient is NaN or infinite", action="set precision: float32")
+            raise ModelError(
+                "a gradient is not finite", allowed="finite gradients", action="set influence.precision: float32"
+            )
         return torch.nn.functional.normalize(target)
 
     def _hook(self, number: int, name: str) -> Callable[..., None]:

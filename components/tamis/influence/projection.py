@@ -1,7 +1,7 @@
-"""Random projection of gradients whose matrix is never there as a whole.
+"""Random projections of gradients, whose matrices are never in memory as a whole.
 
-Both kinds keep inner products on average, with a variance of about (|x|^2 |y|^2 + (x y)^2) / dimensions. Their random
-bits are a hash of the seed and the place, so every batch and every device has the same matrix.
+Both kinds preserve inner products on average, with a variance of about (|x|^2 |y|^2 + (x y)^2) / dimensions. Their
+random bits are a hash of the seed and the position, so every batch and every device uses the same matrix.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
-_CELLS = 1 << 24  # entries of the matrix, or of signed gradients, that are there at a time
+_CELLS = 1 << 24  # entries of the matrix, or of signed gradients, that are in memory at a time
 _GOLDEN, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 class Projection(Protocol):
-    """Projects the parts of a long vector, one part after the other; the parts' results are added up."""
+    """Projects a long vector part by part; the results of the parts are summed."""
 
     def add(self, target: torch.Tensor, part: int, values: torch.Tensor) -> None:
         """Add the projection of part number `part`, (B, p) float32 `values`, to (B, dimensions) float32 `target`."""
@@ -25,7 +25,7 @@ class Projection(Protocol):
 
 
 class Rademacher:
-    """Dense random signs divided by sqrt(dimensions), made again in slices for every batch (LESS, section 4.1)."""
+    """Dense random signs divided by sqrt(dimensions), generated in slices for every batch (LESS, section 4.1)."""
 
     def __init__(self, dimensions: int, seed: int) -> None:
         self._dimensions, self._seed = dimensions, seed
@@ -40,10 +40,10 @@ class Rademacher:
 
 
 class Sketch:
-    """A count sketch: every coordinate goes with a random sign to one place of the result (Charikar et al. 2002).
+    """A count sketch: every coordinate is added with a random sign to one place of the result (Charikar et al. 2002).
 
-    Coordinates are cut into rows as long as the result. Inside a row a random affine map (odd factor, shift) gives each
-    its own place, so only coordinates of different rows meet, with a probability of 1 / dimensions.
+    Coordinates are divided into rows as long as the result. Within a row, a random affine map (odd factor, shift) gives
+    each its own place. Only coordinates of different rows can collide, with a probability of 1 / dimensions.
     """
 
     def __init__(self, dimensions: int, seed: int) -> None:
@@ -67,22 +67,22 @@ class Sketch:
 
 
 def projection_named(kind: str, dimensions: int, seed: int) -> Projection:
-    """The projection `kind`, "rademacher" or "sketch"."""
+    """Return the projection `kind`, "rademacher" or "sketch"."""
     return Rademacher(dimensions, seed) if kind == "rademacher" else Sketch(dimensions, seed)
 
 
 def signs(name: str, start: int, rows: int, columns: int, *, like: torch.Tensor) -> torch.Tensor:
-    """Rows `start` to `start + rows` of an endless random matrix of -1 and 1 with `columns` (a multiple of 64)."""
+    """Return rows `start` to `start + rows` of an endless random matrix of -1 and 1; 64 must divide `columns`."""
     import torch
 
     octets = torch.arange(256, device=like.device)
-    table = (octets[:, None] >> octets[:8] & 1).to(like.dtype).mul_(2).sub_(1)  # the eight signs of each octet
+    table = (octets[:, None] >> octets[:8] & 1).to(like.dtype).mul_(2).sub_(1)  # eight signs for each octet
     words = _words(name, start * (columns // 64), rows * (columns // 64), octets)
     return torch.nn.functional.embedding(words.view(torch.uint8).int(), table).view(rows, columns)
 
 
 def _words(name: str, start: int, count: int, like: torch.Tensor) -> torch.Tensor:
-    """(count,) random int64: SplitMix64 (Steele, Lea, Flood 2014) from a seed that is the hash of `name`."""
+    """Return (count,) random int64: SplitMix64 (Steele, Lea, Flood 2014), seeded with the hash of `name`."""
     import torch
 
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)

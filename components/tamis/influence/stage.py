@@ -1,4 +1,4 @@
-"""The influence stage: a pool and examples of tasks in, scores out."""
+"""The influence stage: pool and examples of tasks in, scores out."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ PART = pa.schema(
 
 
 def run(settings: InfluenceSettings, *, pool: Uri, out: Uri) -> Manifest:
-    """Score every sample of `pool` by its influence on the tasks; the artifact at `out` is called "less".
+    """Score every sample of `pool` by its influence on the tasks; the artifact at `out` has the name "less".
 
     Raises:
         ModelError: when the model cannot be loaded, or gives losses or gradients that are not finite.
-        InputError: when an example of a task, or no sample of the pool, can be used.
+        InputError: when an example of a task cannot be used, or too many samples of the pool cannot.
         SettingsError: when the settings do not fit the model.
         MissingExtraError: when peft is not installed.
     """
@@ -86,7 +86,7 @@ def _measure(step: Step[InfluenceSettings]) -> None:
 
 
 class _Work:
-    """The model and what goes with it, loaded when first needed."""
+    """The model, its encoder and its gradients, loaded when first needed."""
 
     def __init__(self, settings: InfluenceSettings) -> None:
         self._settings = settings
@@ -110,12 +110,12 @@ class _Work:
     def at(
         self, checkpoint: Checkpoint, tasks: Sequence[Task]
     ) -> tuple[Callable[[pa.Array, Conversations], pa.Table], float]:
-        """What gives the influence of samples at `checkpoint` on every subtask, and the checkpoint's learning rate."""
+        """Load `checkpoint`; return a function that gives samples' influence on the subtasks, and its learning rate."""
         import torch
 
         moments, rate = checkpoint.load(self.model)
         means = [self._features(e, None).mean(0) for task in tasks for e in task.subtasks.values()]
-        wanted = torch.stack(means)
+        targets = torch.stack(means)
 
         def compute(ids: pa.Array, conversations: Conversations) -> pa.Table:
             encoded = encode_all(self.encoder, conversations)
@@ -123,7 +123,7 @@ class _Work:
             usable = [tokens for tokens in encoded if not isinstance(tokens, str)]
             values: list[list[float] | None] = [None] * len(encoded)
             for group in self._groups(usable):
-                rows = self._gradients.of([usable[place] for place in group], moments) @ wanted.T
+                rows = self._gradients.of([usable[place] for place in group], moments) @ targets.T
                 for place, row in zip(group, rows.double().cpu().tolist(), strict=True):
                     values[places[place]] = row
             status = [tokens if isinstance(tokens, str) else "ok" for tokens in encoded]
@@ -145,10 +145,10 @@ def check_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder)
     """Count the samples that cannot be learnt from, before anything is trained or measured.
 
     Raises:
-        InputError: when they are more than `max_left_out_share`.
+        InputError: when their share is larger than `max_left_out_share`.
     """
     reasons = Counter[str]()
-    with Progress("influence: reading the samples", pool.manifest.rows) as progress:
+    with Progress("influence: checking the samples", pool.manifest.rows) as progress:
         for batch in pool.batches(["messages"], rows=_READ):
             encoded = encode_all(encoder, batch["messages"].to_pylist())
             reasons.update(reason for reason in encoded if isinstance(reason, str))
@@ -157,10 +157,10 @@ def check_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder)
 
 
 def warmup_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder) -> list[Tokens]:
-    """The pool's samples for the warm-up, drawn by the seed whatever the pool's order, those that can be learnt from.
+    """Draw the warm-up's samples by the seed, whatever the pool's order; return those that can be learnt from.
 
     Raises:
-        InputError: when none of them can.
+        InputError: when none of them can be learnt from.
     """
     ids = np.concatenate([pack(batch["id"], where=str(pool.location)) for batch in pool.batches(["id"])])
     size = settings.warmup.size
@@ -177,7 +177,7 @@ def warmup_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder
         encoded = encode_all(encoder, batch.filter(pa.array(here))["messages"].to_pylist())
         found += [(int(tie), t) for tie, t in zip(order, encoded, strict=True) if not isinstance(t, str)]
         reasons.update(reason for reason in encoded if isinstance(reason, str))
-    check_left_out(reasons, number, 1.0, stage="influence")  # of all samples they were counted before
+    check_left_out(reasons, number, 1.0, stage="influence")  # `check_samples` has checked the share
     return [tokens for _, tokens in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -186,7 +186,7 @@ def _kept(scratch: Path, checkpoint: int) -> Path:
 
 
 def _write(step: Step[InfluenceSettings], tasks: Sequence[Task], shares: NDArray[np.float64]) -> None:
-    """Sum over checkpoints, take the best subtask of each task, and the best task for the score."""
+    """Write the scores: sums over checkpoints, the maximum over a task's subtasks, and the maximum over tasks."""
     bounds = np.cumsum([0, *(len(task.subtasks) for task in tasks)])
     folders = [sorted(_kept(step.scratch, number).glob("*.parquet")) for number in range(len(shares))]
     reasons: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Examples of the tasks that training shall help with."""
+"""Examples of the tasks that training should help with."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A task's examples, tokenised, by subtask."""
+    """A task's tokenised examples, by subtask.
+
+    Attributes:
+        lost: fields that change what is taught but are not read, and in how many examples each occurs.
+    """
 
     name: str
     subtasks: dict[str, list[Tokens]]
-    lost: dict[str, int] = field(default_factory=dict)  # fields that change what is taught and are not read
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 def read_task(settings: TaskSettings, encoder: Encoder, max_left_out_share: float = 1.0) -> Task:
     """Read and tokenise a task's examples.
 
     Raises:
-        InputError: naming the line that cannot be used, as every example counts in a small set; or when more than
-            `max_left_out_share` of the examples have fields that change what is taught and are not read.
+        InputError: when a line cannot be used, because every example counts in a small set; or when a larger share of
+            examples than `max_left_out_share` has fields that change what is taught but are not read.
         StorageError: when the file cannot be read.
     """
     subtasks: dict[str, list[Tokens]] = {}
@@ -44,13 +48,13 @@ def read_task(settings: TaskSettings, encoder: Encoder, max_left_out_share: floa
         except Unusable as reason:
             raise InputError(f"{where}: {reason}", action=cure_of(str(reason), "influence")) from None
     if not subtasks:
-        raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one line")
+        raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one example")
     _check_side(side, sum(map(len, subtasks.values())), settings, max_left_out_share)
     return Task(settings.name, subtasks, dict(sorted(side.lost.items())))
 
 
 def fields_beside() -> Side:
-    """Counts what examples have beside their conversations, for `example_of`."""
+    """Return an empty count of the fields that examples have besides their conversations, for `example_of`."""
     return Side(frozenset(("subtask",)))
 
 
@@ -59,26 +63,26 @@ def _check_side(side: Side, examples: int, settings: TaskSettings, most: float) 
         return
     problem = (
         f"task {settings.name}: {settings.path}: {side.samples:,} of {examples:,} examples have fields that change "
-        f"what is taught and are not read: {told(side.lost)}"
+        f"what is taught but are not read: {told(side.lost)}"
     )
     if side.samples > most * examples:
         raise InputError(
             problem,
-            allowed=f"{most:.1%} of them at most (influence.max_left_out_share)",
-            action="write a system prompt as the first of the messages; prepare the others, or raise the limit",
+            allowed=f"at most {most:.1%} of the examples (influence.max_left_out_share)",
+            action="put a system prompt into the first message; convert or remove the other fields, or raise the limit",
         )
     log.warning("%s", problem)
 
 
 def example_of(row: Any, where: str, side: Side) -> tuple[str, list[Message]]:
-    """The subtask and the conversation of one row of a task's file; `side` counts what it has beside them.
+    """Return subtask and conversation of a row of a task's file; `side` counts the row's other fields.
 
     Raises:
-        InputError: when the row at `where` is no example.
+        InputError: when the row at `where` is not an example.
     """
     allowed = '{"messages": [...]} or {"prompt": "...", "completion": "..."}, with "subtask" if there are several'
     if not isinstance(row, dict):
-        raise InputError(f"{where} is no JSON object", allowed=allowed)
+        raise InputError(f"{where} is not a JSON object", allowed=allowed)
     messages: Any = row.get("messages")
     read = ("messages",) if messages is not None else ("prompt", "completion")
     if messages is None and {"prompt", "completion"} <= row.keys():
@@ -90,11 +94,11 @@ def example_of(row: Any, where: str, side: Side) -> tuple[str, list[Message]]:
     if fault is not None:
         raise InputError(f"{where}: {fault}", allowed=allowed)
     side.add(row, tuple(row), read, _beside(messages), messages)
-    return str(row.get("subtask", "")), messages  # `fault_of` has looked at it
+    return str(row.get("subtask", "")), messages  # `fault_of` has checked their type
 
 
 def _beside(messages: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """What the turns have beside role and content: "messages.name" to values."""
+    """Return the values of fields other than role and content in the turns, by "messages.NAME"."""
     beside: dict[str, list[Any]] = {}
     for turn in messages:
         for name, value in turn.items():

@@ -1,4 +1,4 @@
-"""The warm-up: a short LoRA training that leaves the adapter and Adam's state after each epoch (LESS, section 4.1)."""
+"""The warm-up: a short LoRA training that saves the adapter and Adam's state after each epoch (LESS, section 4.1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def lora_model(settings: InfluenceSettings) -> PeftModel:
-    """The base model with fresh LoRA matrices, the same for the same seed.
+    """Return the base model with new LoRA matrices, which depend only on the seed.
 
     Raises:
         ModelError: when the model cannot be loaded.
@@ -53,7 +53,7 @@ class Checkpoint:
     path: Path
 
     def load(self, model: PeftModel) -> tuple[Moments, float]:
-        """Put its LoRA matrices into `model`; returns Adam's state and the epoch's mean learning rate."""
+        """Load its LoRA matrices into `model`; return Adam's state and the epoch's mean learning rate."""
         import torch
 
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -64,10 +64,10 @@ class Checkpoint:
 
 
 def warm_up(settings: InfluenceSettings, model: PeftModel, samples: Sequence[Tokens], folder: Path) -> list[Checkpoint]:
-    """Train `model`'s LoRA matrices on `samples`; returns one checkpoint per epoch, the first epoch first.
+    """Train `model`'s LoRA matrices on `samples`; return one checkpoint per epoch, in order.
 
-    The checkpoints lie in `folder`. What is there from an earlier run is taken up; every epoch's randomness comes from
-    the seed and its number, so a resumed run ends with the same numbers as one in a piece.
+    Checkpoints of an earlier run in `folder` are reused. The randomness of an epoch depends only on the seed and its
+    number, so a resumed run gives the same numbers as an uninterrupted one.
 
     Raises:
         ModelError: when a loss is not finite, or the GPU's memory is too small.
@@ -111,7 +111,7 @@ def warm_up(settings: InfluenceSettings, model: PeftModel, samples: Sequence[Tok
 
 
 def _step(model: PeftModel, batch: Sequence[Tokens], settings: InfluenceSettings) -> float:
-    """Gradients of the batch's mean loss over all its learnt tokens, group by group; returns that loss."""
+    """Add the gradients of the batch's mean loss over all its learnt tokens, group by group; return that loss."""
     groups = by_length([len(tokens.input_ids) for tokens in batch], settings.batch_tokens)
     learnt = sum(label != IGNORED for tokens in batch for label in tokens.labels[1:])
     total = 0.0
@@ -125,7 +125,7 @@ def _step(model: PeftModel, batch: Sequence[Tokens], settings: InfluenceSettings
 
 
 def _schedule(step: int, total: int, warmup_ratio: float) -> float:
-    """Share of the highest learning rate in a step, from 0: a linear rise, then a linear fall to 0."""
+    """Return a step's share of the peak learning rate: a linear rise from 0, then a linear decay to 0."""
     rise = int(total * warmup_ratio)
     return (step + 1) / (rise + 1) if step < rise else (total - step) / max(1, total - rise)
 

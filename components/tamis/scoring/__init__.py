@@ -1,1 +1,1 @@
-"""Stage, scoring: what a language model says about every sample without being asked to rate it."""
+"""The scoring stage: scores every sample by a language model's token probabilities."""

@@ -1,4 +1,4 @@
-"""Kubeflow face of the scoring stage."""
+"""The scoring stage's Kubeflow component."""
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -13,5 +13,6 @@ def score(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics
     from tamis.scoring.settings import ScoringSettings
     from tamis.scoring.stage import run
 
-    name = settings.get("measure", {}).get("kind", "perplexity")  # the subsets that rank by others do without it
+    # If this measure fails, subsets that rank by other scores can still be made.
+    name = settings.get("measure", {}).get("kind", "perplexity")
     execute_cell(run, ScoringSettings, settings, source=None, name=name, out=scores, metrics=metrics, pool=pool.path)

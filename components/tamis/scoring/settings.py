@@ -20,17 +20,21 @@ else:
 
 
 class ScoringSettings(StageSettings):
-    """Scores of every sample, computed once and shared by all subsets that rank by them."""
+    """How every sample is scored; all subsets that rank by these scores share them."""
 
     OUTPUT_REVISION: ClassVar[int] = 1
 
     measure: Measure = Field(next(iter(MEASURES.values())).model_validate({}), description="what is measured")
-    max_tokens: int = Field(2048, ge=8, description="perplexity: longer samples are cut; deita: they get no score")
+    max_tokens: int = Field(
+        2048,
+        ge=8,
+        description="perplexity: longer samples are cut at the end; deita: samples with a longer turn get no score",
+    )
     max_left_out_share: float = MOST_LEFT_OUT
-    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, with padding; bounds memory")
+    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, with padding; limits memory")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
 
     @classmethod
     def of(cls, measure: str) -> ScoringSettings:
-        """The default settings for a measure."""
+        """Return the default settings for a measure."""
         return cls(measure=MEASURES[measure](kind=measure)) if measure != next(iter(MEASURES)) else cls()

@@ -27,7 +27,7 @@ def run(settings: ScoringSettings, *, pool: Uri, out: Uri) -> Manifest:
 
     Raises:
         ModelError: when a model cannot be loaded or used.
-        InputError: when more samples than `max_left_out_share` could not be scored, or none.
+        InputError: when a larger share of samples than `max_left_out_share`, or all of them, cannot be scored.
     """
     measure = settings.measure
     inputs, files = {"pool": Input(pool, "pool")}, {**measure.models(), **MEASURES.origin(measure.kind)}
@@ -44,7 +44,7 @@ def _score(step: Step[ScoringSettings]) -> None:
         for table in _measured(step):
             parts.write(table)
             reasons.update(table["status"].to_pylist())
-            if reasons.total() - reasons["ok"] > most:  # nothing that comes can mend it
+            if reasons.total() - reasons["ok"] > most:  # too many already, whatever the rest brings
                 break
             scores.append(pc.drop_null(table["score"]).to_numpy())
             if "shortened" in table.column_names:
@@ -52,7 +52,7 @@ def _score(step: Step[ScoringSettings]) -> None:
     step.rows = parts.rows
     step.facts["scored"] = reasons.pop("ok", 0)
     step.facts["not_scored"] = dict(sorted(reasons.items()))
-    check_left_out(reasons, step.rows, limit, stage=measure.kind)  # of those that were looked at
+    check_left_out(reasons, step.rows, limit, stage=measure.kind)  # counts only the samples scored so far
     found = np.concatenate(scores)
     step.facts["quantiles"] = {
         str(share): float(np.quantile(found, share)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -60,7 +60,7 @@ def _score(step: Step[ScoringSettings]) -> None:
 
 
 def _measured(step: Step[ScoringSettings]) -> Iterator[pa.Table]:
-    """Scores block by block. Every pass but the last ends first: there is room for one model at a time."""
+    """Yield scores block by block. Passes run one after the other, because memory has room for one model only."""
     pool, measure = step.input("pool"), step.settings.measure
     passes = measure.passes(step.settings)
     *earlier, last = passes

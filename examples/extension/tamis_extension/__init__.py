@@ -1,1 +1,1 @@
-"""A strategy with a score of its own, and a rating backend."""
+"""A strategy with its own score, and a rating backend."""

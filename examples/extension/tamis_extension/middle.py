@@ -1,4 +1,4 @@
-"""A strategy with a score of its own: samples that are neither repetitive nor noise, by how well they compress."""
+"""A strategy with its own score: picks samples that are neither repetitive nor noise, by how well they compress."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class DensitySettings(MeasureSettings):
-    """How much of a sample is left after compression."""
+    """Compression: how much of a sample is left after compressing it."""
 
     POD: ClassVar[Literal["base", "rating"]] = "base"  # needs no GPU
 
-    kind: Literal["density"] = Field("density", description="compressed size by size of the sample's text")
-    level: int = Field(9, ge=1, le=9, description="how hard zlib tries")
+    kind: Literal["density"] = Field("density", description="compressed size of the text divided by its size")
+    level: int = Field(9, ge=1, le=9, description="compression level of zlib; higher is slower and smaller")
 
     def passes(self, settings: ScoringSettings) -> dict[str, Pass]:
         """See `MeasureSettings.passes`."""
@@ -38,13 +38,13 @@ class DensitySettings(MeasureSettings):
 
 
 class Density:
-    """Measures samples."""
+    """Computes the compression of samples."""
 
     def __init__(self, level: int) -> None:
         self._level = level
 
     def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
-        """One row per sample, in order."""
+        """Return a table with one row per sample, in order."""
         texts = [as_text(list(messages)).encode() for messages in conversations]
         scores = [len(zlib.compress(text, self._level)) / len(text) for text in texts]
         return pa.table({"id": ids, "score": scores, "status": ["ok"] * len(ids)}).cast(SCORES)
@@ -53,12 +53,12 @@ class Density:
 class MiddleSettings(Settings):
     """The strategy's own settings."""
 
-    around: float = Field(0.5, ge=0, le=1, description="quantile of the scores that the picked samples lie around")
+    around: float = Field(0.5, ge=0, le=1, description="quantile of the scores around which samples are picked")
 
 
 @dataclass(frozen=True)
 class Middle(Strategy):
-    """Picks what is nearest to a quantile of the scores."""
+    """Picks the samples nearest to a quantile of the scores."""
 
     def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
         """See `Strategy.pick`."""
@@ -69,7 +69,7 @@ class Middle(Strategy):
 STRATEGY = Middle(
     "middle",
     order=("model_scores",),
-    about="compressed size by size, nearest to the median",
+    about="compressed size divided by size, nearest to the median first",
     scores="density",
     settings=MiddleSettings,
 )

@@ -1,4 +1,4 @@
-"""A rating backend that asks nobody: the more different words, the higher the scores. A baseline for real raters."""
+"""A rating backend without a model: more different words give higher scores. It is a baseline for real raters."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class VocabularySettings(BackendSettings):
     """Scores by the number of different words."""
 
-    kind: Literal["vocabulary"] = Field("vocabulary", description="the number of different words decides")
-    model: str = Field("different-words", description="what artifacts call the rater's model")
-    most: int = Field(100, ge=1, description="different words of a sample with the highest scores")
+    kind: Literal["vocabulary"] = Field("vocabulary", description="scores by the number of different words")
+    model: str = Field("different-words", description="name of the rater's model in artifacts")
+    most: int = Field(100, ge=1, description="number of different words that gives the highest scores")
 
     def open(self, prompt: Prompt, sampling: Sampling, *, style: Format = "chat") -> Backend:
         """See `BackendSettings.open`."""
@@ -34,27 +34,27 @@ class VocabularyBackend:
 
     def __init__(self, settings: VocabularySettings, prompt: Prompt) -> None:
         if prompt.form is None:
-            raise ValueError("only questions with numbers for answers")
+            raise ValueError("the backend vocabulary can only answer prompts that ask for numbers")
         self._settings, self._form = settings, prompt.form
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that answers depend on."""
+        """Everything that answers depend on."""
         return {"kind": self._settings.kind, "model": self._settings.model, "most": self._settings.most}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     def measure(self, texts: Sequence[str]) -> list[Size]:
-        """No tokens are spent."""
+        """Return sizes of 0: no tokens are used."""
         return [Size(0) for _ in texts]
 
     def answer(self, groups: Iterator[Iterable[Request]]) -> Iterator[Sequence[Answer]]:
         """See `Backend.answer`."""
         for group in groups:
-            yield [Answer(request.id, self._said(request.text)) for request in group]
+            yield [Answer(request.id, self._answer(request.text)) for request in group]
 
-    def _said(self, text: str) -> str:
+    def _answer(self, text: str) -> str:
         values = self._form.values
         share = min(len(set(text.lower().split())) / self._settings.most, 1.0)
         value = values[round(share * (len(values) - 1))]

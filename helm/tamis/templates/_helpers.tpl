@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Full name of objects; 40 characters at most, so that endings fit into the 63 of a label. */}}
+{{/* Full name of objects, at most 40 characters, so that it fits into a label's 63 characters with a suffix. */}}
 {{- define "tamis.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -46,7 +46,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- if $digest }}{{ $image }}@{{ $digest }}{{ else }}{{ $image }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}{{ end }}
 {{- end }}
 
-{{/* An image of others, from imageRegistry if that is set. Takes a list: the root context, the image. */}}
+{{/* A third-party image, from imageRegistry if that is set. Takes a list: the root context, the image. */}}
 {{- define "tamis.otherImage" -}}
 {{- $root := index . 0 }}
 {{- $image := index . 1 }}
@@ -84,7 +84,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- default (printf "%s-seaweedfs" (include "tamis.fullname" .)) .Values.seaweedfs.existingSecret }}
 {{- end }}
 
-{{/* What the `restricted` Pod Security Standard asks of a pod. */}}
+{{/* What the `restricted` Pod Security Standard requires of a pod. */}}
 {{- define "tamis.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -95,7 +95,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* What it asks of a container, and a root that cannot be written. */}}
+{{/* What it requires of a container, and a read-only root file system. */}}
 {{- define "tamis.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -103,7 +103,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* The head of every pod's spec that runs one of Tamis' images. */}}
+{{/* The start of the spec of every pod that runs one of Tamis' images. */}}
 {{- define "tamis.podSpec" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -117,7 +117,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Where a pod may run. Takes a mapping with nodeSelector, tolerations, affinity, priorityClassName. */}}
+{{/* Scheduling of a pod. Takes a mapping with nodeSelector, tolerations, affinity, priorityClassName. */}}
 {{- define "tamis.placement" -}}
 {{- with .priorityClassName }}
 priorityClassName: {{ . | quote }}
@@ -136,7 +136,7 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{/* The body of a container that runs Tamis with the cluster's storage and hub. */}}
+{{/* The body of a container that runs Tamis with the cluster's settings of object storage and the Hub. */}}
 {{- define "tamis.container" -}}
 imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
 terminationMessagePolicy: FallbackToLogsOnError
@@ -183,7 +183,7 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* Writable places, storage settings and CAs: what every pod of Tamis mounts. */}}
+{{/* Volumes of every pod of Tamis: writable folders, storage settings and CAs. */}}
 {{- define "tamis.smallVolumeMounts" -}}
 - name: cache
   mountPath: /cache
@@ -204,7 +204,7 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* The same and the model cache. */}}
+{{/* The same volumes and the model cache. */}}
 {{- define "tamis.volumeMounts" -}}
 {{ include "tamis.smallVolumeMounts" . }}
 {{- if .Values.modelCache.enabled }}
@@ -259,7 +259,7 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* Labels of a pod. None of them changes with the chart's version: a new one restarts no pod that stays the same. */}}
+{{/* Labels of a pod. They do not change with the chart's version, so an upgrade does not restart unchanged pods. */}}
 {{- define "tamis.podLabels" -}}
 {{ include "tamis.selectorLabels" . }}
 app.kubernetes.io/part-of: tamis
@@ -281,8 +281,8 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* A Job. It cannot be changed, so its name follows all that it is, and an upgrade that changes it makes another. Takes
-a list: the root context, the name's beginning, the component, the spec as text. */}}
+{{/* A Job. Jobs are immutable, so the name depends on the whole content, and an upgrade that changes it creates a new one.
+Takes a list: the root context, the start of the name, the component, the spec as text. */}}
 {{- define "tamis.job" -}}
 {{- $spec := index . 3 -}}
 apiVersion: batch/v1

@@ -1,1 +1,1 @@
-"""What `tamis doctor` looks at, by kind."""
+"""The checks of `tamis doctor`, one module per kind."""

@@ -1,6 +1,6 @@
-"""Benchmarks of lm-eval's own that a suite names: whether they exist, and, where their data are here, whether they fit.
+"""Checks lm-eval's own benchmarks in a suite: that they exist and, if their data are on this machine, that they fit.
 
-Nothing is downloaded: what cannot be looked at is said.
+Nothing is downloaded. Benchmarks that cannot be checked are listed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _NAMES, _DATA = "evaluation.suite: names of its tasks", "evaluation.suite: data 
 
 
 def benchmarks(settings: RunSettings) -> Iterator[Check]:
-    """Whether lm-eval has every task that the suite names, and their splits, fields and metrics fit their data."""
+    """Check that lm-eval has every task of the suite, and that their splits, fields and metrics fit their data."""
     if settings.evaluation is None:
         return
     try:
         suite, places = open_suite(settings.evaluation)
     except TamisError:
-        return  # said elsewhere
+        return  # another check reports it
     if find_spec("lm_eval") is None:
         yield Check(_NAMES, "note", "not checked, because lm-eval is not installed here")
         return
     own = {} if places.tasks is None else listed(own_index(places.tasks).task_index)
     known, unknown = _known(suite, own)
-    yield _named(unknown, known, places) if unknown else Check.of(_NAMES, True, f"{len(suite.tasks)}, all known")
+    yield _named(unknown, known, places) if unknown else Check.of(_NAMES, True, f"all {len(suite.tasks)} are known")
     lines = [line for line in suite.tasks if line.task in known]
-    lines = [line for line in lines if not datasets_of(line.task, own) <= {*LOCAL}]  # looked at with the own tasks
+    lines = [line for line in lines if not datasets_of(line.task, own) <= {*LOCAL}]  # `looked_at` checks those
     here = [line for line in lines if all(_is_here(dataset, places) for dataset in datasets_of(line.task, known))]
     if away := [line for line in lines if line not in here]:
         yield _not_here(away, known, places)
@@ -45,9 +45,9 @@ def benchmarks(settings: RunSettings) -> Iterator[Check]:
 
 
 def _known(suite: Suite, own: dict[str, Listed]) -> tuple[dict[str, Listed], list[str]]:
-    """All names that there are, and those of the suite that are none; lm-eval's own only where they are needed."""
+    """Return all known names, and the suite's unknown ones; reads lm-eval's names only if they are needed."""
     known, names = dict(own), {name for line in suite.tasks for name in _within(line.task, own)}
-    for anew in (False, True):  # a list that was kept may be older than lm-eval's files
+    for anew in (False, True):  # the cached list may be older than lm-eval's files
         if names <= set(known):
             break
         known = tasks_of_lm_eval(anew=anew) | own
@@ -55,45 +55,48 @@ def _known(suite: Suite, own: dict[str, Listed]) -> tuple[dict[str, Listed], lis
 
 
 def _within(name: str, own: Mapping[str, Listed]) -> set[str]:
-    """A name, and for a group of the suite's own those in it."""
+    """Return a name and, for one of the suite's own groups, its members."""
     return {name, *(own[name].inside if name in own else ())}
 
 
 def _named(unknown: list[str], known: Mapping[str, Listed], places: Places) -> Check:
-    told = [f"'{name}'" + (f" (near: {', '.join(near)})" if (near := nearest(name, known)) else "") for name in unknown]
-    seen = f"{places.file.name}: lm-eval has no task {', '.join(told)}"
-    return Check(_NAMES, "failed", seen, "correct the names in the suite; `lm-eval ls tasks` lists all")
+    named = [
+        f"'{name}'" + (f" (similar: {', '.join(near)})" if (near := nearest(name, known)) else "") for name in unknown
+    ]
+    seen = f"{places.file.name}: lm-eval has no task {', '.join(named)}"
+    return Check(_NAMES, "failed", seen, "correct the names in the suite; `lm-eval ls tasks` lists all of them")
 
 
 def _not_here(lines: list[SuiteTask], known: Mapping[str, Listed], places: Places) -> Check:
     names = ", ".join(line.task for line in lines)
     missing = {str(one) for line in lines for one in datasets_of(line.task, known) if one and not _is_here(one, places)}
-    why = f"their data are not in this machine's cache ({', '.join(sorted(missing)[:5])})"
+    why = f"their data are not in this machine's Hugging Face cache ({', '.join(sorted(missing)[:5])})"
     if not missing:
-        why = "lm-eval's files do not tell where their data are"
-    return Check(_DATA, "note", f"not checked: {names}, because {why}", "the run downloads them; see that it can")
+        why = "lm-eval's files do not say where their data are"
+    action = "the run will download them; make sure that it can"
+    return Check(_DATA, "note", f"not checked: {names}, because {why}", action)
 
 
 def _fit(lines: list[SuiteTask], suite: Suite, places: Places, most: list[int]) -> Check:
     names = ", ".join(line.task for line in lines)
-    wanted = suite.model_copy(update={"tasks": lines})
+    part = suite.model_copy(update={"tasks": lines})
     try:
         with from_cache():
-            entries = load_entries(index_of(wanted, places), wanted, places)
+            entries = load_entries(index_of(part, places), part, places)
         for task in (task for entry in entries for task in entry.tasks if task.OUTPUT_TYPE == "generate_until"):
             for context in most:
                 check_room(task.task_name, task.config.generation_kwargs or {}, context, places.file)
     except InputError as error:
         return Check(
-            _DATA, "note", f"not checked: {names}, because {error.problem}", "the run downloads what is missing"
+            _DATA, "note", f"not checked: {names}, because {error.problem}", "the run will download what is missing"
         )
     except TamisError as error:
         return Check.refused(_DATA, error)
-    return Check.of(_DATA, True, f"{names}: splits, fields, metrics and answers fit")
+    return Check.of(_DATA, True, f"{names}: their splits, fields, metrics and answer lengths fit")
 
 
 def _is_here(dataset: str | None, places: Places) -> bool:
-    """Whether a data set is a local one, by its place or in the suite's folder of data, or in the hub's cache here."""
+    """Return whether a data set is in local files, in the suite's data folder, or in this machine's cache."""
     if dataset is None:
         return False
     if dataset in LOCAL or ((places.data or Path()) / dataset).exists():

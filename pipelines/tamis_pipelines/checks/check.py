@@ -1,4 +1,4 @@
-"""One thing that was looked at before a run."""
+"""The result of one check before a run."""
 
 from __future__ import annotations
 
@@ -12,32 +12,40 @@ _MARKS = {"ok": "ok  ", "note": "NOTE", "failed": "FAIL"}
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. A "note" is what may be meant, and may spoil the run; it does not keep it."""
+    """The result of one check.
+
+    Attributes:
+        what: the setting or thing that was checked.
+        level: a "note" does not prevent a run: what was found may be intended, or may be a mistake.
+        seen: what was found.
+        action: what to do about it.
+        code: for a failed check, the code of the error that a run would end with (`TamisError.code`), if it is known.
+    """
 
     what: str
     level: Literal["ok", "note", "failed"]
     seen: str
     action: str = ""
     code: str = ""
-    """Of a failed one the kind of error that a run would end with, as `TamisError.code`, where that is known."""
 
     @classmethod
     def of(
         cls, what: str, passed: bool, seen: str, action: str = "", *, error: type[TamisError] | None = None
     ) -> Check:
-        """A check that can only be passed or failed; `error` is what a run would end with if it is not."""
+        """Return a check that has passed or failed; `error` is the error that a run would end with if it failed."""
         code = error.code if error is not None and not passed else ""
         return cls(what, "ok" if passed else "failed", seen, action, code)
 
     @classmethod
     def refused(cls, what: str, error: TamisError) -> Check:
-        """What an error says is wrong."""
-        action = "; ".join(filter(None, (_allowed(error), error.action)))
-        return cls(what, "failed", error.problem, action, error.code)
+        """Return a failed check that says what `error` says."""
+        allowed = f"allowed: {error.allowed}" if error.allowed else ""
+        action = error.action or ("correct it" if allowed else "")
+        return cls(what, "failed", error.problem, f"{action} ({allowed})" if allowed else action, error.code)
 
     @property
     def passed(self) -> bool:
-        """Whether a run may begin."""
+        """Whether a run may start."""
         return self.level != "failed"
 
     def __str__(self) -> str:
@@ -46,9 +54,5 @@ class Check:
 
 
 def no_file(what: str, path: str) -> Check:
-    """The failed check of a folder where a file is read."""
-    return Check.of(what, False, f"{path} is a folder", "name the file in it", error=InputError)
-
-
-def _allowed(error: TamisError) -> str:
-    return f"allowed is {error.allowed}" if error.allowed else ""
+    """Return a failed check for a folder that was given in place of a file."""
+    return Check.of(what, False, f"{path} is a folder, not a file", "give the path of the file in it", error=InputError)

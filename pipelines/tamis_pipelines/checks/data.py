@@ -1,4 +1,4 @@
-"""Data that a run reads: files, their first rows, ratings to import, and how many samples there can be."""
+"""Checks the data that a run reads: files, their first rows, ratings to import, grades, and the sizes of subsets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tamis_pipelines.settings import RunSettings
 
 
 def data(settings: RunSettings) -> Iterator[Check]:
-    """Everything that is read from files."""
+    """Check everything that is read from files."""
     yield from (_data(where, path) for where, path in referring(settings, "data"))
     yield from (_folder(where, path) for where, path in referring(settings, "folder"))
     rows = _rows(settings.pool)
@@ -52,43 +52,44 @@ def _data(where: str, path: str) -> Check:
     except TamisError as error:
         return Check.refused(where, error)
     if not found and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        hub = "`dataset` takes its name" if where.startswith("pool.") else "it is no file with ratings"
-        action = f"give a file, local or in object storage; if this is a data set of the hub, {hub}"
+        action = "give a file, local or in object storage"
+        action += "; for a data set on the Hugging Face Hub, use `dataset`" if where.startswith("pool.") else ""
     if not found and path.startswith(DEMO):
         action = MAKE_DEMO
-    return Check.of(where, found, path if found else f"nothing at {looked_for(path)}", action, error=StorageError)
+    seen = path if found else f"there is nothing at {looked_for(path)}"
+    return Check.of(where, found, seen, action, error=StorageError)
 
 
 def _folder(where: str, path: str) -> Check:
     found = Path(path).is_dir()
-    seen = path if found else f"no folder {looked_for(path)}"
-    return Check.of(where, found, seen, f"correct {where}, or make the folder", error=SettingsError)
+    seen = path if found else f"there is no folder {looked_for(path)}"
+    return Check.of(where, found, seen, f"correct {where}, or create the folder", error=SettingsError)
 
 
 def _first_rows(source: Source, settings: PoolSettings) -> Check | None:
-    """Whether the first rows of a source on this machine become samples."""
+    """Check that the first rows of a source on this machine become samples."""
     where = f"pool.sources.{source.name}"
     try:
         source, _ = filled_in(source)
         found = look_into(source, settings) if _in_files(source) else _first_rows_of_dataset(source)
         if isinstance(found, str):
-            return Check(where, "note", f"not looked at: {found}", "the run reads it; see that it can")
+            return Check(where, "note", f"not checked: {found}", "the run will read it; make sure that it can")
         if found is not None:
             found.check_shares(source.name, settings)
             found.check_kept(source)
     except StorageError:
-        return None  # that nothing is there is said elsewhere
+        return None  # another check reports that nothing is there
     except TamisError as error:
         return Check.refused(where, error)
     if found is None:
         return None
     if found.rejected or found.side.lost:
-        skipped = ["these rows are skipped; correct them if you need them"] if found.rejected else []
-        lost = ["the samples are read without these fields; `keep` or correct them if you need them"]
+        skipped = ["unusable rows are skipped; correct them if you need them"] if found.rejected else []
+        lost = ["samples are read without these fields; `keep` or correct the fields if you need them"]
         return Check(where, "note", str(found), ". ".join([*skipped, *(lost if found.side.lost else [])]))
     if unseen := found.not_seen(source):
-        action = "look whether later rows have it; without one in any row the run will not start"
-        return Check(where, "note", f"{found}; no row among them has {', '.join(unseen)}, which is to be kept", action)
+        action = "check that later rows have it; if no row has, the run fails"
+        return Check(where, "note", f"{found}; none of these rows has {', '.join(unseen)}, which `keep` names", action)
     return Check(where, "ok", str(found))
 
 
@@ -98,19 +99,19 @@ def _in_files(source: Source) -> bool:
 
 
 def _first_rows_of_dataset(source: Source) -> FirstRows | str | None:
-    """The first rows of a data set that is in this machine's cache or a folder of it; else why they are not seen.
+    """Return the first rows of a data set in this machine's cache or in a folder; otherwise why they were not read.
 
     Raises:
-        InputError: as `look_at`, and when a folder has not what is asked for.
+        InputError: as `look_at`, and when a folder does not have the split or configuration in the settings.
     """
     if source.path is not None:
-        return f"{source.path} lies in object storage"
+        return f"{source.path} is in object storage"
     name = str(source.dataset)
     if find_spec("datasets") is None:
-        return None  # said elsewhere
+        return None  # another check reports it
     local = Path(name).is_dir()
     if not local and not is_prepared(name):
-        return f"{name} is not in this machine's cache"
+        return f"{name} is not in this machine's Hugging Face cache"
     with from_cache():
         try:
             reader = opened_as_stream(source) if local else DatasetReader(source, "")
@@ -122,7 +123,7 @@ def _first_rows_of_dataset(source: Source) -> FirstRows | str | None:
 
 
 def _ratings(rater: RatingSettings, pool: PoolSettings, rows: Mapping[str, int | None]) -> Check | None:
-    """Whether ratings to import can be used, and which scores they have; a large file is left for the run."""
+    """Check that ratings to import can be used, and show their scores; large files are left to the run."""
     if not isinstance(rater, ImportedRater) or is_remote(rater.backend.path):
         return None
     backend = rater.backend
@@ -140,24 +141,25 @@ def _ratings(rater: RatingSettings, pool: PoolSettings, rows: Mapping[str, int |
     seen = f"{file.usable:,} ratings in {file.rows:,} rows; {file.seen}, on the scale from {file.scale}"
     seen += f"; {file.bad:,} rows cannot be used" if file.bad else ""
     if file.bad > rater.max_failure_share * file.rows:
-        return Check(where, "note", seen, "the run fails if too many of them are of samples in the pool; correct them")
+        action = "correct the unusable rows; the run fails if too many of them belong to samples in the pool"
+        return Check(where, "note", seen, action)
     if file.lower_half_only:
-        return Check(where, "note", seen, "look whether that is the scale of these scores")
+        return Check(where, "note", seen, "check that this is the scale of these scores")
     return Check.of(where, True, seen)
 
 
 def _rows(pool: PoolSettings) -> dict[str, int | None]:
-    """How many rows each source has; None where that is not known before the run."""
+    """Return the number of rows in each source; None if it is not known before the run."""
     rows: dict[str, int | None] = dict.fromkeys(source.name for source in pool.sources)
     if _bytes_of(pool):
         for source in pool.sources:
-            with suppress(TamisError):  # that they cannot be read is said elsewhere
+            with suppress(TamisError):  # another check reports that they cannot be read
                 rows[source.name] = count_rows(str(source.path), pool)
     return rows
 
 
 def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None:
-    """Whether the sources keep the field by which imported ratings find their samples."""
+    """Check that the sources keep the field by which imported ratings are matched to samples."""
     if not isinstance(rater, ImportedRater) or rater.backend.by != "metadata":
         return None
     backend = rater.backend
@@ -165,7 +167,7 @@ def _field_of_ratings(rater: RatingSettings, pool: PoolSettings) -> Check | None
 
 
 def _grades(grades: GradesSettings) -> Check | None:
-    """Whether files of human grades can be read as a run reads them; large and remote ones are left for the run."""
+    """Check that files of human grades can be read as a run reads them; large and remote ones are left to the run."""
     for path in grades.paths:
         if not is_remote(path) and Path(path).is_dir():
             return no_file("curation.grades", path)
@@ -180,7 +182,7 @@ def _grades(grades: GradesSettings) -> Check | None:
 
 
 def _field_of_grades(grades: GradesSettings, pool: PoolSettings) -> Check | None:
-    """Whether the sources keep the field that grades are in, or by which they find their samples."""
+    """Check that the sources keep the field that contains grades, or by which grades are matched to samples."""
     if grades.pool_field is None:
         return None
     name = "key" if grades.column is None else "column"
@@ -191,13 +193,13 @@ def _kept(where: str, field: str | None, pool: PoolSettings, lost: str) -> Check
     lacking = [source.name for source in pool.sources if source.recipe is None and field not in source.keep]
     if not lacking:
         return None
-    seen = f"the sources {', '.join(lacking)} do not keep the field '{field}', so that their samples get no {lost}"
+    seen = f"the sources {', '.join(lacking)} do not keep the field '{field}', so their samples get no {lost}"
     level: Literal["note", "failed"] = "failed" if len(lacking) == len(pool.sources) else "note"
-    return Check(where, level, seen, f"give these sources keep: [{field}]")
+    return Check(where, level, seen, f"add keep: [{field}] to these sources")
 
 
 def _own_ids(settings: RunSettings) -> Iterator[Check]:
-    """Fields by which ratings or grades find their samples, and which two samples share."""
+    """Check that the fields by which ratings or grades are matched to samples differ between samples."""
     backends = [rater.backend for rater in settings.raters if isinstance(rater, ImportedRater)]
     fields = {backend.field or backend.key for backend in backends if backend.by == "metadata"}
     if settings.curation.grades is not None and settings.curation.grades.column is None:
@@ -212,19 +214,19 @@ def _own_ids(settings: RunSettings) -> Iterator[Check]:
 
 
 def _bytes_of(pool: PoolSettings) -> int:
-    """Bytes of the pool's files; 0 where they are not all here, or are large: they are left for the run."""
+    """Return the bytes of the pool's files; 0 if they are large or not all here, so that they are left to the run."""
     paths = [source.path for source in pool.sources if source.path and not is_remote(source.path)]
     try:
         size = sum(Path(str(file)).stat().st_size for path in paths for _, file in files_at(path))
     except TamisError:
-        return 0  # that the data are missing is said elsewhere
+        return 0  # another check reports that data are missing
     return size if len(paths) == len(pool.sources) and size <= LARGE else 0
 
 
 def _sizes(settings: RunSettings, rows: Mapping[str, int | None]) -> Iterator[Check]:
-    """Subsets that are larger than the pool can be, where the rows of all its sources are known."""
+    """Report subsets that are larger than the pool can be, if the rows of all its sources are known."""
     counts = [count for count in rows.values() if count is not None]
     for cell in settings.cells if len(counts) == len(rows) else ():
         if cell.subset.size is not None and cell.subset.size > sum(counts):
-            seen = f"{cell.subset.size:,} samples are asked of {sum(counts):,} at most"
+            seen = f"its size is {cell.subset.size:,}, but the pool has at most {sum(counts):,} samples"
             yield Check.of(f"subset {cell.name}", False, seen, "choose a smaller size, or add sources")

@@ -1,4 +1,4 @@
-"""The plain values of a run's settings that the run uses, each with its dotted place and what it refers to."""
+"""The plain values in a run's settings that the run uses, each with its dotted name and what it refers to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tamis_pipelines.settings import RunSettings
 
 
 def fields_of(settings: RunSettings) -> Iterator[Setting]:
-    """Every plain value that a run of `settings` uses, on a cluster or here."""
+    """Yield every plain value that a run of `settings` uses, on a cluster or on this machine."""
     unused = {*SCORE_PODS} - {*settings.scores}
-    overruled = {"evaluation.model"}  # the base models that are evaluated are those that are trained
+    overruled = {"evaluation.model"}  # a run evaluates the base models that it trains
     if settings.experiment is not None and settings.experiment.models:
         overruled.add("finetuning.model")
     for field in walk(settings):
@@ -21,7 +21,7 @@ def fields_of(settings: RunSettings) -> Iterator[Setting]:
 
 
 def referring(settings: RunSettings, *kinds: To) -> Iterator[tuple[str, str]]:
-    """Places and values of what a run on this machine refers to, of some kinds."""
+    """Yield name and value of settings that refer to something of these kinds, for a run on this machine."""
     for field in fields_of(settings):
         on_cluster = field.where.startswith("kubeflow.")
         if field.reference is not None and field.reference.to in kinds and field.value is not None and not on_cluster:

@@ -1,4 +1,4 @@
-"""Files that ship with Tamis or are the user's own, which a run reads: prompts, suites, DeepSpeed configurations."""
+"""Checks the files that a run reads and that may ship with Tamis: prompts, suites, DeepSpeed configurations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tamis_pipelines.settings import RunSettings
 
 
 def files(settings: RunSettings) -> Iterator[Check]:
-    """Every such file, read as the stage reads it."""
+    """Read every such file as the stage does."""
     for field in fields_of(settings):
         if field.reference is None or field.reference.read is None or field.value is None:
             continue
@@ -26,6 +26,6 @@ def files(settings: RunSettings) -> Iterator[Check]:
 
 
 def _without_place(problem: str, where: str) -> str:
-    """The words of an error that may begin with the setting, which the check names itself."""
+    """Return an error's text without the setting at its start, because the check names the setting."""
     setting, _, words = problem.partition(": ")
     return words if words and where.endswith(setting) else problem

@@ -1,4 +1,4 @@
-"""Content of small files that a run reads late: prompts and answers of matches, tasks of influence, lists of ids."""
+"""Checks small files that a run reads late: prompts and answers of matches, tasks of influence, lists of ids."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tamis_pipelines.settings import RunSettings
 
 
 def given(settings: RunSettings) -> Iterator[Check]:
-    """Whether every such file can be read as the run will; a line says which were not looked at."""
+    """Check that every such file can be read as a run reads it; large and remote files are listed as unchecked."""
     for where, path, look in _looks(settings):
         if not is_remote(path) and Path(path).is_dir():
             yield no_file(where, path)
             continue
         if not is_remote(path) and not Path(path).is_file():
-            continue  # said elsewhere
+            continue  # another check reports it
         if is_remote(path) or Path(path).stat().st_size > LARGE:
             why = "in object storage" if is_remote(path) else "large"
-            yield Check(where, "note", f"{path}: content not looked at, for it is {why}")
+            yield Check(where, "note", f"{path}: content not checked, because it is {why}")
             continue
         try:
             yield Check(where, "ok", look())

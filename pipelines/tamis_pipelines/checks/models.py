@@ -1,4 +1,4 @@
-"""What a run takes from the hub or from folders beside: models, tokenizers, data sets."""
+"""Checks models, tokenizers and data sets, which are folders or come from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tamis_pipelines.checks.fields import referring
 from tamis_pipelines.settings import RunSettings
 
 GIB = 1 << 30
-DEMO, MAKE_DEMO = "build/demo/", "make demo, which also makes what the other examples share with it"
+DEMO, MAKE_DEMO = "build/demo/", "run `make demo`, which also prepares data and models for the other examples"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
 def models_of(settings: RunSettings) -> list[tuple[str, str]]:
-    """Folders and hub names of models that run on this machine, each with its dotted place."""
+    """Return the setting and value of all models that run on this machine; a value is a folder or a name on the Hub."""
     return list(referring(settings, "model"))
 
 
 def models(settings: RunSettings) -> Iterator[Check]:
-    """Every model, tokenizer and data set."""
+    """Check every model, tokenizer and data set."""
     yield from (_model(where, model) for where, model in models_of(settings))
     yield from (_tokenizer(where, name) for where, name in referring(settings, "tokenizer"))
     yield from (_dataset(where, name) for where, name in referring(settings, "dataset"))
@@ -36,7 +36,7 @@ def _model(where: str, model: str) -> Check:
     size = weight_bytes(folder)
     whole = size > 0 and (folder / "config.json").is_file()
     seen = f"{model}, {size / GIB:.2f} GiB of weights" if whole else f"{model} has no config.json or no weights"
-    action = "give a folder in Hugging Face layout: config.json and *.safetensors"
+    action = "give a folder in Hugging Face layout, with config.json and *.safetensors"
     return Check.of(where, whole, seen, action, error=ModelError)
 
 
@@ -46,16 +46,16 @@ def _tokenizer(where: str, name: str) -> Check:
         return _elsewhere(where, name, "tokenizer", "tokenizer_config.json")
     whole = any((folder / file).is_file() for file in _TOKENIZERS)
     seen = f"{name}{'' if whole else ' has no tokenizer'}"
-    return Check.of(where, whole, seen, f"give a folder with {_TOKENIZERS[0]}", error=ModelError)
+    return Check.of(where, whole, seen, f"give a folder that contains {_TOKENIZERS[0]}", error=ModelError)
 
 
 def _elsewhere(where: str, name: str, what: str, file: str) -> Check:
-    """A model or tokenizer that is no folder here, and is known by its `file` in the hub's cache."""
+    """Check a model or tokenizer that is not a folder; it is in the Hugging Face cache if its `file` is there."""
     if _is_path(name):
-        action = MAKE_DEMO if name.startswith(DEMO) else f"correct {where}, or make the {what} first"
-        return Check.of(where, False, f"no folder {name}", action, error=ModelError)
+        action = MAKE_DEMO if name.startswith(DEMO) else f"correct {where}, or create the {what} first"
+        return Check.of(where, False, f"there is no folder {name}", action, error=ModelError)
     if in_cache(name, file) is not None:
-        return Check.of(where, True, f"{name}, in this machine's hub cache")
+        return Check.of(where, True, f"{name}, in this machine's Hugging Face cache")
     return _to_download(where, name, "models", ModelError)
 
 
@@ -63,27 +63,29 @@ def _dataset(where: str, name: str) -> Check:
     if Path(name).is_dir():
         return Check.of(where, True, name)
     if _is_path(name):
-        return Check.of(where, False, f"no folder {name}", f"correct {where}, or put the data there", error=InputError)
+        action = f"correct {where}, or put the data there"
+        return Check.of(where, False, f"there is no folder {name}", action, error=InputError)
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if (Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}").is_dir():
-        return Check.of(where, True, f"{name}, in this machine's hub cache")
+        return Check.of(where, True, f"{name}, in this machine's Hugging Face cache")
     return _to_download(where, name, "data sets", InputError)
 
 
 def _to_download(where: str, name: str, what: str, error: type[TamisError]) -> Check:
     from huggingface_hub import get_token
 
-    more = "" if get_token() else f"; no HF_TOKEN is set, which gated {what} need"
+    gated = "" if get_token() else f"; HF_TOKEN is not set, and gated {what} need it"
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    seen = f"{name} is not in this machine's hub cache" + (" and the hub is off (HF_HUB_OFFLINE)" if offline else "")
+    seen = f"{name} is not in this machine's Hugging Face cache"
+    seen += " and cannot be downloaded, because HF_HUB_OFFLINE is set" if offline else " and will be downloaded"
     dataset = "--repo-type dataset " if what == "data sets" else ""
     action = f"hf download {dataset}{name}, or give a folder"
-    return Check.of(where, not offline, f"{seen}; it will be downloaded{more}", action, error=error)
+    return Check.of(where, not offline, seen + gated, action, error=error)
 
 
 def in_cache(name: str, file: str) -> Path | None:
-    """A file of a model in this machine's hub cache; None where it is not there, or the hub has no such names."""
+    """Return a model's file in this machine's Hugging Face cache; None if it is not there or the name is not valid."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -94,5 +96,5 @@ def in_cache(name: str, file: str) -> Path | None:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name can be none of the hub's."""
+    """Return whether a name cannot be one on the Hub, so must be a path."""
     return name.startswith((".", "/")) or name.count("/") > 1

@@ -1,4 +1,4 @@
-"""Whether the budget of a run is enough by the estimate."""
+"""Checks that a run's budget covers the estimated cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WHERE = "budget.max_cost"
 
 
 def money(settings: RunSettings) -> Iterator[Check]:
-    """The budget, if there is one, against what raters and judging cost at the rates."""
+    """Compare the budget, if there is one, with the estimated cost of raters and judging."""
     if settings.budget is None:
         return
     try:
@@ -22,9 +22,9 @@ def money(settings: RunSettings) -> Iterator[Check]:
         yield Check.refused(_WHERE, error)
         return
     most, currency = settings.budget.max_cost, settings.rates.currency
-    seen = f"{most:,.2f} {currency}; raters and judging are estimated to cost {estimate:,.2f}"
+    seen = f"{most:,.2f} {currency}; raters and judging will cost about {estimate:,.2f} {currency}"
     if estimate <= most:
         yield Check(_WHERE, "ok", seen)
     else:
-        action = "raise it, ask about fewer samples or prompts, or correct `rates`; `tamis plan` shows the shares"
-        yield Check(_WHERE, "note", f"{seen}, {estimate - most:,.2f} more", action)
+        action = "raise the budget, use fewer samples or prompts, or correct `rates`; `tamis plan` shows the shares"
+        yield Check(_WHERE, "note", f"{seen}, which is {estimate - most:,.2f} more", action)

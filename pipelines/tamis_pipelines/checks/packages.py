@@ -1,4 +1,4 @@
-"""Packages that a run needs."""
+"""Checks that the packages that a run needs are installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tamis_pipelines.settings import RunSettings
 
 
 def packages(settings: RunSettings) -> Iterator[Check]:
-    """The extras that are missing."""
+    """List the extras that are missing."""
     needed = {"kfp": "kubeflow"}
     for command in _stages_of(settings):
         needed |= all_stages()[command].packages
@@ -36,12 +36,12 @@ def packages(settings: RunSettings) -> Iterator[Check]:
     missing = {extra for package, extra in needed.items() if find_spec(package) is None}
     for extra, storage_packages in filter(None, (extra_of(value) for _, value in referring(settings, "data", "store"))):
         missing |= {extra for package in storage_packages if find_spec(package) is None}
-    seen = f"missing extras: {', '.join(sorted(missing))}" if missing else "all there"
+    seen = f"missing extras: {', '.join(sorted(missing))}" if missing else "all installed"
     yield Check.of("packages", not missing, seen, install(",".join(sorted(missing))))
 
 
 def _stages_of(settings: RunSettings) -> Iterator[str]:
-    """Commands of the stages that a run of `settings` has."""
+    """Yield the commands of the stages in a run of `settings`."""
     yield from ("pool", "rate", "embed", "neighbors", "curate", "select", "report")
     if "influence" in settings.scores:
         yield "influence"

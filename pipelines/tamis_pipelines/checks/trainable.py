@@ -1,4 +1,4 @@
-"""Whether models can be trained, scored and evaluated as the settings say: found out without their weights."""
+"""Checks, without loading weights, that models can be trained, scored and evaluated as the settings say."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 Look = Callable[[], str]
 _ANSWERED = [Message(role="user", content="One and one?"), Message(role="assistant", content="Two.")]
-LOCAL = ("json", "csv", "text", "parquet")  # what lm-eval's tasks call data that lie in files
+LOCAL = ("json", "csv", "text", "parquet")  # dataset_path of lm-eval tasks whose data are files
 
 
 def looked_at(settings: RunSettings) -> Iterator[tuple[str, str | TamisError]]:
-    """The dotted place of everything that was looked at, with what was seen, or what is wrong with it."""
+    """Yield the name of everything that was checked, with what was found or the error."""
     for where, look in _looks(settings):
         try:
             yield where, look()
@@ -46,7 +46,7 @@ def looked_at(settings: RunSettings) -> Iterator[tuple[str, str | TamisError]]:
 
 
 def is_laid_out(settings: RunSettings) -> bool:
-    """Whether an earlier run has left something in the place of every model and score that this one makes."""
+    """Return whether an earlier run has left results where this run puts its models and scores."""
     places = [f"models/{cell.name}" for cell in settings.cells if cell.finetuning is not None]
     places += ["scores"] if settings.scores else []
     return all((settings.results / place).is_dir() for place in places)
@@ -54,7 +54,7 @@ def is_laid_out(settings: RunSettings) -> bool:
 
 def _looks(settings: RunSettings) -> Iterator[tuple[str, Look]]:
     if find_spec("transformers") is None or find_spec("torch") is None:
-        return  # said elsewhere
+        return  # another check reports it
     trained: dict[str, FinetuningSettings] = {
         cell.finetuning.model: cell.finetuning for cell in settings.cells if cell.finetuning is not None
     }
@@ -86,7 +86,7 @@ def _looks_at_answering(settings: RunSettings) -> Iterator[tuple[str, Look]]:
 
 
 def _is_here(model: str) -> bool:
-    """Whether the model's small files can be read without a network."""
+    """Return whether the model's small files can be read without a network."""
     if Path(model).is_dir():
         return (Path(model) / "config.json").is_file()
     return all(in_cache(model, name) is not None for name in ("config.json", "tokenizer.json"))
@@ -100,28 +100,28 @@ def _tokens(model: str, revision: str | None, style: Format, stage: str) -> str:
         Encoder(tokenizer, 2048, known).encode(_ANSWERED)
     except Unusable as reason:
         raise SettingsError(
-            f"'{model}' cannot take a plain question and answer in the format {style}: {reason}",
+            f"'{model}' cannot be used with format: {style}; a plain question and answer gave: {reason}",
             action=cure_of(str(reason), stage),
         ) from None
     return _sizes(tokenizer, known)
 
 
 def _asked(model: str, revision: str | None, style: Format | None) -> str:
-    """Look at a model that answers, in the chat template of `style`; None: in no template."""
+    """Check a model that answers prompts in the chat template of `style`; None: without a template."""
     tokenizer = load_tokenizer(model, revision) if style is None else asking_tokenizer(model, revision, style)
-    if style is not None and tokenizer.chat_template:  # that there is none is said elsewhere
+    if style is not None and tokenizer.chat_template:  # another check reports that there is none
         around(tokenizer)
     return _sizes(tokenizer, vocabulary_of(model, revision))
 
 
 def _answering(settings: RunSettings) -> Iterator[tuple[str, str, str | None, Format | None]]:
-    """The dotted place, model, revision and format of every model of this machine that is asked, or scores."""
+    """Yield setting, model, revision and format of every local model that answers prompts or scores samples."""
     for where, one in asked_of(settings).items():
         if isinstance(one, ModelContestant | LocalModelSettings):
             yield where, one.model, one.revision, one.format if isinstance(one, ModelContestant) else "chat"
     for name in settings.scores:
         section = getattr(settings, name)
-        if isinstance(section, ScoringSettings) and section.measure.tokenizer() is None:  # else looked at as trained
+        if isinstance(section, ScoringSettings) and section.measure.tokenizer() is None:  # `_looks` checks the others
             for field in walk(section.measure, name):
                 if field.reference is not None and field.reference.to == "model":
                     revision = getattr(field.owner, field.where.rpartition(".")[2].replace("model", "revision"), None)
@@ -131,9 +131,12 @@ def _answering(settings: RunSettings) -> Iterator[tuple[str, str, str | None, Fo
 def _sizes(tokenizer: PreTrainedTokenizerBase, known: int) -> str:
     beyond = sorted(word for word, number in tokenizer.get_vocab().items() if number >= known)
     if not beyond:
-        return f"{len(tokenizer):,} tokens, all of them known to the model"
+        return f"{len(tokenizer):,} tokens, all in the model's vocabulary"
     named = ", ".join(beyond[:3]) + (" …" if len(beyond) > 3 else "")
-    return f"{len(beyond):,} of {len(tokenizer):,} tokens, which samples must not have, are unknown to it: {named}"
+    return (
+        f"{len(tokenizer):,} tokens, of which {len(beyond):,} are not in the model's vocabulary, so samples with them "
+        f"are left out: {named}"
+    )
 
 
 def _lora(lora: Lora, model: str, revision: str | None, where: str) -> str:
@@ -150,7 +153,7 @@ def _evaluations(settings: EvaluationSettings, trained: list[FinetuningSettings]
     try:
         suite, places = open_suite(settings)
     except TamisError:
-        return  # said elsewhere
+        return  # another check reports it
     if places.tasks is not None and find_spec("lm_eval") is not None:
         yield "evaluation.suite: its tasks", partial(_own_tasks, places.tasks, suite, places, settings, here)
 
@@ -163,7 +166,7 @@ def _template(model: str, revision: str | None) -> str:
 def _own_tasks(
     folder: Path, suite: Suite, places: Places, settings: EvaluationSettings, models: dict[str, str | None]
 ) -> str:
-    """Look at the suite's own tasks whose data lie in files: their splits and fields, and room for their answers."""
+    """Check the suite's own tasks whose data are files: their splits and fields, and room for their answers."""
     manager = own_index(folder)
     configs = {
         line.task: manager.task_index[line.task].cfg or {} for line in suite.tasks if line.task in manager.task_index
@@ -174,13 +177,14 @@ def _own_tasks(
         if config.get("output_type", "generate_until") == "generate_until":
             for context in _contexts(settings, models):
                 check_room(line.task, config.get("generation_kwargs") or {}, context, places.file)
-    if local:
-        load_entries(manager, suite.model_copy(update={"tasks": local}), places)
-    return f"{len(local)} with data in files; splits, fields and answers fit"
+    if not local:
+        return "none of them has its data in files"
+    load_entries(manager, suite.model_copy(update={"tasks": local}), places)
+    return f"{len(local)} have data in files; their splits, fields and answer lengths fit"
 
 
 def contexts(settings: RunSettings) -> list[int]:
-    """Most tokens that each model takes which is evaluated, where that is known on this machine."""
+    """Return the context length of each evaluated model for which this machine knows it."""
     if settings.evaluation is None or find_spec("transformers") is None:
         return []
     trained = {cell.finetuning.model: cell.finetuning.revision for cell in settings.cells if cell.finetuning}
@@ -189,7 +193,7 @@ def contexts(settings: RunSettings) -> list[int]:
 
 
 def _contexts(settings: EvaluationSettings, models: dict[str, str | None]) -> list[int]:
-    """Most tokens that each model takes, where that is known."""
+    """Return the context length of each model for which it is known."""
     if settings.max_length is not None:
         return [settings.max_length]
     configs = [load_config(model, revision).get_text_config() for model, revision in models.items()]

@@ -217,22 +217,23 @@ def test_what_ends_lm_eval_is_an_error_with_its_words_and_the_cell_s_alone(
 
 
 def test_a_model_that_is_nowhere_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot load the model"):
+    with pytest.raises(ModelError, match="nowhere"):
         evaluated(tmp_path / "nowhere", tmp_path / "out", limit=1)
     assert not (tmp_path / "out").exists()
 
 
 def test_what_only_vllm_knows_is_refused_elsewhere() -> None:
     for name, value in (("gpus", 2), ("gpu_memory_share", 0.5)):
-        with pytest.raises(SettingsError, match=f"{name} has an effect with backend: vllm only"):
+        with pytest.raises(SettingsError, match=f"{name}.*backend: vllm"):
             parse(EvaluationSettings, {name: value}, where="test")
         assert parse(EvaluationSettings, {name: value, "backend": "vllm"}, where="test").backend == "vllm"
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_without_vllm_its_backend_names_what_to_install(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingExtraError, match=r"the package 'vllm' is not installed[\s\S]*tamis\[vllm\]"):
+    with pytest.raises(MissingExtraError) as caught:
         evaluated(tiny, tmp_path / "out", limit=1, backend="vllm")
+    assert "tamis[vllm]" in caught.value.action
     assert not (tmp_path / "out").exists()
 
 

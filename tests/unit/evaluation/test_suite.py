@@ -82,7 +82,7 @@ def test_data_can_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     suite = write_suite(tmp_path / "suite")
     (tmp_path / "data").mkdir()
     (tmp_path / "suite/tasks/colours.jsonl").rename(tmp_path / "data/colours.jsonl")
-    with pytest.raises(InputError, match="the data of the task 'colours' cannot be read"):
+    with pytest.raises(InputError, match="'colours'"):
         entries_of(suite)
     monkeypatch.chdir(tmp_path)
     (entry,) = entries_of(suite, data_dir="data")
@@ -103,9 +103,9 @@ def test_the_drawn_rows_are_those_of_random_sample_in_ascending_order(tmp_path: 
 @pytest.mark.parametrize(
     ("lines", "seen"),
     [
-        ([{"task": "colour", "metric": "acc"}], "lm-eval has no task 'colour'[\\s\\S]*colours"),
-        ([{"task": "colours", "metric": "f1"}], "'colours' has no metric 'f1,none'[\\s\\S]*allowed: acc,none"),
-        ([{"task": "colours", "metric": "acc,strict"}], "no metric 'acc,strict'"),
+        ([{"task": "colour", "metric": "acc"}], "'colour'[\\s\\S]*colours"),
+        ([{"task": "colours", "metric": "f1"}], "'f1,none'[\\s\\S]*acc,none"),
+        ([{"task": "colours", "metric": "acc,strict"}], "'acc,strict'"),
     ],
 )
 def test_an_unknown_task_or_metric_is_refused_before_the_work(
@@ -189,11 +189,11 @@ def test_answers_that_leave_no_room_for_a_question_are_refused(
 @pytest.mark.parametrize(
     ("suite", "seen"),
     [
-        ({"tasks": []}, "suite.yaml: 1 wrong setting[\\s\\S]*tasks"),
-        ({"tasks": [{"task": "colours"}]}, "tasks.0.metric: missing"),
-        ({"tasks": [{"task": "colours", "metric": "acc", "shots": 2}]}, "tasks.0.shots: unknown setting"),
-        ({"include_path": "elsewhere"}, "elsewhere, which the suite suite.yaml needs, is not a folder"),
-        ({"data_dir": "nowhere"}, "nowhere, which the suite suite.yaml needs, is not a folder"),
+        ({"tasks": []}, "suite.yaml[\\s\\S]*tasks"),
+        ({"tasks": [{"task": "colours"}]}, "tasks.0.metric"),
+        ({"tasks": [{"task": "colours", "metric": "acc", "shots": 2}]}, "tasks.0.shots"),
+        ({"include_path": "elsewhere"}, "suite.yaml.*elsewhere"),
+        ({"data_dir": "nowhere"}, "suite.yaml.*nowhere"),
     ],
 )
 def test_a_wrong_suite_is_refused(tmp_path: Path, suite: dict[str, Any], seen: str) -> None:
@@ -202,10 +202,11 @@ def test_a_wrong_suite_is_refused(tmp_path: Path, suite: dict[str, Any], seen: s
 
 
 def test_a_suite_that_is_not_there_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"no suite 'fast'[\s\S]*paper, quick, or the path of a YAML file"):
+    with pytest.raises(SettingsError, match="'fast'") as caught:
         open_suite(EvaluationSettings(suite="fast"))
+    assert "paper, quick" in caught.value.allowed
 
 
 def test_limit_and_samples_exclude_each_other() -> None:
-    with pytest.raises(SettingsError, match="limit and samples exclude each other"):
+    with pytest.raises(SettingsError, match=r"limit.*samples"):
         parse(EvaluationSettings, {"limit": 3, "samples": 3}, where="test")

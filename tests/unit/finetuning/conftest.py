@@ -20,7 +20,7 @@ ANSWERS = (
 
 
 def samples(count: int) -> list[list[Message]]:
-    """`count` short conversations of one turn, all different."""
+    """Return `count` different short conversations of one turn."""
     return [
         conversation(f"{ANSWERS[i % 6][0]} ({i})", " ".join([ANSWERS[i % 6][1]] * (1 + i // 6 % 3)))
         for i in range(count)

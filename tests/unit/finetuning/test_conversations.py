@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable, chat_tokenizer
 from tamis.core.errors import InputError, ModelError, SettingsError
-from tamis.core.leftout import REFUSED
+from tamis.core.leftout import REFUSED, REWRITTEN
 from tamis.core.samples import Message
 from tamis.finetuning.conversations import write_tokens
 from tamis.finetuning.settings import FinetuningSettings
@@ -149,10 +149,10 @@ def test_a_tokenizer_that_begins_texts_with_a_space_gets_them_whole(smollm2: str
 
 def test_a_template_that_refuses_a_role_or_rewrites_an_answer_makes_the_sample_unusable(smollm2: str) -> None:
     system = [Message(role="system", content="Be brief."), *conversation("One?", "1")]
-    with pytest.raises(Unusable, match="refuses"):
+    with pytest.raises(Unusable, match=REFUSED):
         Encoder(tokenizer_of(smollm2, BRACKETS), 2048).encode(system)
     shouting = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
-    with pytest.raises(Unusable, match="rewrites"):
+    with pytest.raises(Unusable, match=REWRITTEN):
         Encoder(tokenizer_of(smollm2, shouting), 2048).encode(conversation("one?", "a word"))
 
 
@@ -184,7 +184,7 @@ def test_the_chat_format_needs_a_chat_template(smollm2: str, tmp_path: Path) -> 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match="has no chat template"):
+    with pytest.raises(SettingsError, match="chat template"):
         chat_tokenizer(str(tmp_path), None, "chat")
 
 
@@ -265,14 +265,15 @@ def test_more_left_out_than_is_allowed_is_an_error_with_what_helps(
     values = FinetuningSettings(model=smollm2, format="chat", max_tokens=64)
     tokenizer = chat_tokenizer(values.model, None, values.format)
     subset = write_subset(tmp_path / "few.jsonl", [good] * 3 + [long] * 17)
-    with pytest.raises(InputError, match=r"17 of 20 samples are left out(.|\n)*raise finetuning\.max_tokens") as caught:
+    with pytest.raises(InputError, match="17 of 20 samples") as caught:
         write_tokens(subset, tokenizer, values, tmp_path)
-    assert "format: tulu" not in str(caught.value)  # which helps against other reasons
+    assert "finetuning.max_tokens" in caught.value.action
+    assert "tulu" not in caught.value.action  # which helps against other reasons
     subset = write_subset(tmp_path / "most.jsonl", [good] * 19 + [long])
     assert write_tokens(subset, tokenizer, values, tmp_path)["dropped"] == {
         "no token of an answer within max_tokens": 1
     }
-    assert any("1 of 20 samples are left out" in record.message for record in caplog.records)
+    assert any("1 of 20 samples" in record.message for record in caplog.records)
 
 
 def test_a_template_that_refuses_system_turns_fails_with_another_cure(smollm2: str, tmp_path: Path) -> None:
@@ -284,6 +285,8 @@ def test_a_template_that_refuses_system_turns_fails_with_another_cure(smollm2: s
     )
     system = [{"role": "system", "content": "Be brief."}, *conversation("Short?", "Yes.")]
     subset = write_subset(tmp_path / "subset.jsonl", [system, conversation("Short?", "Yes.")])
-    with pytest.raises(InputError, match=r"refuses the roles(.|\n)*format: tulu") as caught:
+    with pytest.raises(InputError) as caught:
         write_tokens(subset, tokenizer, values, tmp_path)
-    assert "max_tokens" not in str(caught.value)
+    assert REFUSED in caught.value.problem
+    assert "tulu" in caught.value.action
+    assert "max_tokens" not in caught.value.action

@@ -40,10 +40,10 @@ def test_an_adapter_of_embeddings_starts_with_its_first_factor_at_zero(tmp_path:
 @pytest.mark.parametrize(
     ("a", "b", "seen"),
     [
-        ([0.1], [0.0, 0.0], "all 1 B matrices of the adapter at zero"),
-        ([0.1], [float("nan")], "lora_B.weight holds values that are not finite"),
-        ([float("inf")], [0.1], "lora_A.weight holds values that are not finite"),
-        ([0.1], [], "some of them empty"),
+        ([0.1], [0.0, 0.0], "zero"),
+        ([0.1], [float("nan")], r"lora_B\.weight"),
+        ([float("inf")], [0.1], r"lora_A\.weight"),
+        ([0.1], [], "empty"),
     ],
 )
 def test_an_adapter_that_learnt_nothing_or_broke_is_an_error(
@@ -57,5 +57,5 @@ def test_an_adapter_without_tensors_is_an_error(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match="the adapter has 0 tensors"):
+    with pytest.raises(ModelError, match=r"\b0 tensors"):
         check_adapter(tmp_path)

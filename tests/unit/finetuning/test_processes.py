@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,14 +85,18 @@ def test_one_process_per_gpu_is_started_unless_told_otherwise(
 
 def test_more_processes_than_gpus_are_refused(gpus: Any) -> None:
     gpus(2)
-    with pytest.raises(SettingsError, match=r"seen 3[\s\S]*1 to 2, the number of visible GPUs"):
+    with pytest.raises(SettingsError) as caught:
         to_launch(FinetuningSettings(processes=3))
+    assert caught.value.problem.startswith("finetuning.processes")
+    assert "1 to 2" in caught.value.allowed
 
 
 def test_several_processes_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(SettingsError, match=r"WORLD_SIZE is 4, but LOCAL_RANK is not set[\s\S]*torchrun"):
+    with pytest.raises(SettingsError) as caught:
         world()
+    assert "LOCAL_RANK" in caught.value.problem
+    assert "torchrun" in caught.value.action
 
 
 def killed(rank: int, exitcode: int) -> dict[int, ProcessFailure]:
@@ -101,13 +106,13 @@ def killed(rank: int, exitcode: int) -> dict[int, ProcessFailure]:
 def test_the_reason_of_a_failure_is_the_error_on_purpose_before_a_kill_before_any_other(tmp_path: Path) -> None:
     stopped = _reason(tmp_path, killed(3, -signal.SIGKILL))
     assert isinstance(stopped, StoppedError)  # another try may succeed
-    assert str(stopped).startswith("training process 3 was killed by SIGKILL")
-    assert "ended with exit code 7" in str(_reason(tmp_path, killed(3, 7)))
+    assert re.search(r"\b3\b.*SIGKILL", stopped.problem)
+    assert "exit code 7" in _reason(tmp_path, killed(3, 7)).problem
     report(tmp_path, 0, RuntimeError("connection closed by peer"))
-    assert "killed by SIGKILL" in str(_reason(tmp_path, killed(1, -signal.SIGKILL)))
+    assert "SIGKILL" in _reason(tmp_path, killed(1, -signal.SIGKILL)).problem
     told = _reason(tmp_path, killed(0, 1))
     assert isinstance(told, ModelError)
-    assert "training process 0 ended by RuntimeError: connection closed by peer" in str(told)
+    assert re.search(r"\b0\b.*RuntimeError: connection closed by peer", told.problem)
     report(tmp_path, 1, SettingsError("no", allowed="yes", action="say yes"))
     told = _reason(tmp_path, killed(1, -signal.SIGKILL))
     assert isinstance(told, SettingsError)

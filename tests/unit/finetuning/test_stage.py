@@ -140,8 +140,9 @@ def test_too_little_memory_of_a_gpu_is_an_error_that_says_what_to_do(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("tamis.finetuning.training.train", train)
-    with pytest.raises(ModelError, match=r"too small for training\n.*micro_batch_size"):
+    with pytest.raises(ModelError) as caught:
         run(settings_of(tiny), selection=selection, out=tmp_path / "out")
+    assert "finetuning.micro_batch_size" in caught.value.action
 
 
 def test_all_weights_can_be_trained(tiny: Path, selection: Path, tmp_path: Path) -> None:
@@ -179,8 +180,9 @@ def test_weights_in_four_bits_are_trained_beside_and_merged_into_as_they_were_ro
 def test_training_that_changes_nothing_is_an_error_and_leaves_no_artifact(
     tiny: Path, selection: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"differ from the base model's by 0\.0"):
+    with pytest.raises(ModelError, match=r"\b0\.0\b") as caught:
         run(settings_of(tiny, learning_rate=1e-30), selection=selection, out=tmp_path / "out")
+    assert "finetuning.learning_rate" in caught.value.action
     assert not (tmp_path / "out").exists()
 
 
@@ -311,7 +313,7 @@ def test_a_merged_model_that_is_not_the_trained_one_is_an_error_and_leaves_no_ar
 
 def test_a_subset_of_which_nothing_is_left_is_an_error(tiny: Path, tmp_path: Path) -> None:
     selection = make_selection(tmp_path / "selection", [conversation("word " * 50, "Yes.")])
-    with pytest.raises(InputError, match="1 of 1 samples are left out"):
+    with pytest.raises(InputError, match="1 of 1 samples"):
         run(settings_of(tiny, max_tokens=16), selection=selection, out=tmp_path / "out")
 
 

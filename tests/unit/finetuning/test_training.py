@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,10 +60,10 @@ def test_several_processes_get_the_same_steps_filled_up_with_blanks(
 def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
     settings = FinetuningSettings(batch_size=24, micro_batch_size=4)
     assert [settings.accumulation(processes) for processes in (1, 2, 3, 6)] == [6, 3, 2, 1]
-    with pytest.raises(
-        SettingsError, match=r"batch_size 24 is no multiple[\s\S]*4 processes[\s\S]*1, 2, 3, 6 processes"
-    ):
+    with pytest.raises(SettingsError) as caught:
         settings.accumulation(4)
+    assert re.search(r"\b24\b.*\b4 processes", caught.value.problem)
+    assert "1, 2, 3, 6 processes" in caught.value.allowed
 
 
 @given(
@@ -175,7 +176,7 @@ def test_a_loss_that_is_no_number_ends_training(tiny: Path, tmp_path: Path) -> N
         model.model.layers[0].mlp.up_proj.weight.fill_(float("inf"))
     model.save_pretrained(tmp_path / "broken")
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "broken")
-    with pytest.raises(ModelError, match="in step 1 the loss is nan"):
+    with pytest.raises(ModelError, match=r"\bstep 1\b.*\bnan\b"):
         trained(settings_of(tmp_path / "broken"), tmp_path / "out")
     for thread in threading.enumerate():
         if thread.name == "progress of finetuning":  # it tells no more of what has ended
@@ -186,11 +187,11 @@ def test_a_loss_that_is_no_number_ends_training(tiny: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("values", "seen"),
     [
-        ({"batch_size": 10, "micro_batch_size": 4}, "batch_size 10 is no multiple of micro_batch_size 4"),
-        ({"deepspeed": "zero4"}, "allowed: zero2, zero3, or a path that ends with .yaml, .yml, .json"),
-        ({"lora": {"rank": 0}}, "lora.rank: seen 0"),
-        ({"preset": "papers"}, "preset: seen 'papers'; allowed: paper, paper-alpaca"),
-        ({"preset": "paper", "lora": None}, "lora: seen None"),
+        ({"batch_size": 10, "micro_batch_size": 4}, r"batch_size\b.*\b10\b.*micro_batch_size 4"),
+        ({"deepspeed": "zero4"}, r"deepspeed.*zero2, zero3.*\.yaml"),
+        ({"lora": {"rank": 0}}, r"lora\.rank.*\b0\b"),
+        ({"preset": "papers"}, "'papers'.*paper, paper-alpaca"),
+        ({"preset": "paper", "lora": None}, "lora.*None"),
         ({"lora": {"targets": []}}, "lora.targets"),
     ],
 )
@@ -224,20 +225,25 @@ def test_half_precision_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingsError, match="float16 on a machine without a GPU"):
+    with pytest.raises(SettingsError) as caught:
         check_machine(FinetuningSettings(precision="float16"))
+    assert caught.value.problem.startswith("finetuning.precision")
+    assert "float32" in caught.value.allowed
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed here")
 def test_qlora_without_bitsandbytes_is_refused() -> None:
-    with pytest.raises(MissingExtraError, match=r"'bitsandbytes' is not installed[\s\S]*tamis\[qlora\]"):
+    with pytest.raises(MissingExtraError) as caught:
         check_machine(FinetuningSettings(method="qlora"))
+    assert "bitsandbytes" in caught.value.problem
+    assert "tamis[qlora]" in caught.value.action
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed here")
 def test_deepspeed_that_is_not_installed_is_refused() -> None:
-    with pytest.raises(MissingExtraError, match=r"'deepspeed' is not installed[\s\S]*tamis\[deepspeed\]"):
+    with pytest.raises(MissingExtraError) as caught:
         check_machine(FinetuningSettings(deepspeed="zero2"))
+    assert "tamis[deepspeed]" in caught.value.action
 
 
 def test_only_a_checkpoint_that_was_written_to_its_end_is_taken_up(tmp_path: Path) -> None:
@@ -249,5 +255,5 @@ def test_only_a_checkpoint_that_was_written_to_its_end_is_taken_up(tmp_path: Pat
     found = newest_checkpoint(tmp_path, 2)
     assert found is not None
     assert found.name == "checkpoint-10"
-    with pytest.raises(SettingsError, match="checkpoint-10 was written by 2 processes, now there are 4"):
+    with pytest.raises(SettingsError, match=r"checkpoint-10\b.*\b2\b.*\b4\b"):
         newest_checkpoint(tmp_path, 4)

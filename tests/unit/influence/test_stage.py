@@ -235,7 +235,7 @@ def test_more_left_out_than_is_allowed_is_an_error_before_anything_is_trained(
     with pytest.raises(InputError) as error:
         run(settings_of(tiny, tasks, max_tokens=max_tokens), pool=pool, out=tmp_path / "out")
     assert error.value.code == "input"
-    assert "1 of 9 samples are left out" in error.value.problem
+    assert "1 of 9 samples" in error.value.problem
     assert helps in error.value.action
     assert "5.0%" in error.value.allowed
 
@@ -263,22 +263,21 @@ def test_what_a_task_s_examples_lose_is_counted_and_limited(
     with pytest.raises(InputError) as error:
         read_task(task, encoder, 0.05)
     assert error.value.code == "input"
-    assert (
-        f"1 of 4 examples have fields that change what is taught and are not read: {field} (1)" in error.value.problem
-    )
+    assert "1 of 4 examples" in error.value.problem
+    assert field in error.value.problem
     assert read_task(task, encoder, 0.25).lost == {field: 1}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has no examples"),
-        ("{}\n", "line 1: no messages|line 1: "),
-        ('{"prompt": "a", "completion": "b"}\nnonsense\n', "line 2: not JSON"),
-        ("[1]\n", "row 0 is no JSON object"),
-        ('{"prompt": "a", "completion": "b"}\n' + '{"prompt":' + "[" * 100_000, "line 2: not JSON"),
-        ('{"prompt": "a"}\n', "line 1: "),
-        ('{"prompt": "a", "completion": " "}\n', "line 1: message 2"),
+        ("", "bad.jsonl"),
+        ("{}\n", "line 1"),
+        ('{"prompt": "a", "completion": "b"}\nnonsense\n', "line 2"),
+        ("[1]\n", "row 0"),
+        ('{"prompt": "a", "completion": "b"}\n' + '{"prompt":' + "[" * 100_000, "line 2"),
+        ('{"prompt": "a"}\n', "line 1"),
+        ('{"prompt": "a", "completion": " "}\n', "line 1.*message 2"),
     ],
 )
 def test_a_task_that_cannot_be_read_is_named_with_its_line(
@@ -291,7 +290,7 @@ def test_a_task_that_cannot_be_read_is_named_with_its_line(
 
 
 @pytest.mark.parametrize(
-    ("warmup", "words"), [({"targets": ["c_attn"]}, "no module named c_attn"), ({"layers": 9}, "layers: seen 9")]
+    ("warmup", "words"), [({"targets": ["c_attn"]}, "c_attn"), ({"layers": 9}, r"layers\b.*\b9\b")]
 )
 def test_settings_that_do_not_fit_the_model_are_refused(
     warmup: dict[str, Any], words: str, tiny: Path, pool: Path, tasks: list[dict[str, str]], tmp_path: Path
@@ -302,8 +301,8 @@ def test_settings_that_do_not_fit_the_model_are_refused(
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"dimensions": 1000}, "give a power of two"), ({"tasks": []}, "at least 1"),
-     ({"tasks": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}, "a name of its own")],
+    [({"dimensions": 1000}, "dimensions.*power of two"), ({"tasks": []}, "tasks.*at least 1"),
+     ({"tasks": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}, "tasks.*same name")],
 )  # fmt: skip
 def test_wrong_settings_say_what_is_allowed(values: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):

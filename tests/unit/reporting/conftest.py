@@ -33,7 +33,7 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The report of the example, with hostile texts in samples, errors, warnings, title and notes."""
+    """The report of the example, with malicious texts in samples, errors, warnings, title and notes."""
     folder = tmp_path_factory.mktemp("report")
     example = make_run(folder, hostile=HOSTILE)
     manifest = run(SETTINGS, **example.inputs(), out=folder / "report")

@@ -112,7 +112,7 @@ def test_a_cut_sample_is_counted_and_one_without_an_answer_left_has_no_score(
     assert rows[1]["shortened"]
     assert rows[1]["tokens"] < 24
     assert manifest.facts["shortened"] == sum(row["shortened"] for row in rows)
-    with pytest.raises(InputError, match="6 of 6 samples are left out"):
+    with pytest.raises(InputError, match="6 of 6 samples"):
         run(settings_of(perplexity_of(tiny), max_tokens=8), pool=pool, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -175,7 +175,7 @@ def test_more_left_out_than_is_allowed_is_an_error_that_names_the_run_s_settings
     with pytest.raises(InputError) as error:
         run(settings_of(measure, max_tokens=120), pool=pool, out=tmp_path / "out")
     assert error.value.code == "input"
-    assert "1 of 7 samples are left out" in error.value.problem
+    assert "1 of 7 samples" in error.value.problem
     assert f"{kind}.max_left_out_share" in error.value.allowed
     assert f"{kind}.max_tokens" in error.value.action
 
@@ -266,8 +266,9 @@ def test_a_vocabulary_without_digits_is_a_clear_error(tiny: Path, pool: Path, tm
     text = (tmp_path / "model/tokenizer.json").read_text()
     (tmp_path / "model/tokenizer.json").write_text(text.replace('"6": ', '"six": '))
     assert "6" in tokenizer.get_vocab()
-    with pytest.raises(ModelError, match="has no token of its own for 6"):
+    with pytest.raises(ModelError) as error:
         run(settings_of(deita_of(tmp_path / "model")), pool=pool, out=tmp_path / "out")
+    assert error.value.problem.endswith(" 6")
 
 
 def test_a_model_that_gives_no_numbers_is_an_error(tiny: Path, pool: Path, tmp_path: Path) -> None:
@@ -279,8 +280,9 @@ def test_a_model_that_gives_no_numbers_is_an_error(tiny: Path, pool: Path, tmp_p
     broken.save_pretrained(tmp_path / "broken")
     load_tokenizer(str(tiny)).save_pretrained(tmp_path / "broken")
     for number, measure in enumerate((perplexity_of(tmp_path / "broken"), deita_of(tmp_path / "broken"))):
-        with pytest.raises(ModelError, match="NaN or infinity"):
+        with pytest.raises(ModelError) as error:
             run(settings_of(measure), pool=pool, out=tmp_path / str(number))
+        assert "precision: float32" in error.value.action
 
 
 def test_groups_hold_each_sample_once_and_no_more_tokens_than_allowed() -> None:

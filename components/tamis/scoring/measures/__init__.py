@@ -1,4 +1,4 @@
-"""The measures by name. A new one is a file here, or in another package an entry point of "tamis.measures"."""
+"""The measures by name. To add one, put a file here, or use an entry point "tamis.measures" in another package."""
 
 from __future__ import annotations
 

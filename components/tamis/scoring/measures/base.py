@@ -1,4 +1,4 @@
-"""What a measure of scoring is: the class of its settings says it all."""
+"""The base class of measures: a measure is defined by the class of its settings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Pass(Protocol):
-    """Looks at the whole pool once. What it needs, such as a model, it loads when the first samples come."""
+    """One pass over the whole pool. It loads its model, or whatever else it needs, for the first samples."""
 
     def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
-        """A table with one row per sample, in order."""
+        """Return a table with one row per sample, in order."""
 
 
 class MeasureSettings(Settings, ABC):
-    """Base of the settings of every measure; a subclass has `kind`, a Literal of its name, and defaults for the rest.
+    """Base of every measure's settings. A subclass has `kind`, a Literal of its name, and defaults for all fields.
 
-    The artifact of its scores and the section of a run's settings are called like the measure.
+    The artifact of its scores, and its section in a run's settings, have the measure's name.
 
     Attributes:
         SCHEMA: columns of its scores: those of `tables.SCORES`, and any others.
-        POD: kind of pod on a cluster: "rating" for models, "base" where no GPU helps.
-        PACKAGES: packages that it imports, to the extras of Tamis that bring them; `tamis doctor` looks for them.
+        POD: kind of pod on a cluster: "rating" for models, "base" if a GPU does not help.
+        PACKAGES: the packages that it imports, and the extra of Tamis that installs each; `tamis doctor` checks them.
     """
 
     SCHEMA: ClassVar[pa.Schema] = SCORES
@@ -42,18 +42,18 @@ class MeasureSettings(Settings, ABC):
     kind: str
 
     def models(self) -> Mapping[str, str]:
-        """Roles of models to their revisions (`models.revision_of`); they enter the step's key."""
+        """Return the revision (`models.revision_of`) of each model by its role; they are part of the step's key."""
         return {}
 
     def tokenizer(self) -> tuple[str, str | None, Format] | None:
-        """Model, revision and format of the chat template that `tamis doctor` tries; None: none is needed."""
+        """Return model, revision and format of the chat template that `tamis doctor` checks; None: no template."""
         return None
 
     @abstractmethod
     def passes(self, settings: ScoringSettings) -> dict[str, Pass]:
-        """What looks at the pool, one after the other, by what the progress calls it. Nothing is loaded yet."""
+        """Return the passes over the pool, in order, by their names in the progress. Nothing is loaded yet."""
 
     def joined(self, *tables: pa.Table) -> pa.Table:
-        """The scores of some samples, in the form of `SCHEMA`, out of what each pass made of them."""
+        """Combine the tables of all passes for some samples into their scores, with the columns of `SCHEMA`."""
         (table,) = tables
         return table

@@ -1,4 +1,4 @@
-"""DEITA's complexity and quality: what a scorer model expects a turn to be worth, from 1 to 6 (arXiv 2312.15685).
+"""DEITA's complexity and quality scores from 1 to 6 for each turn (arXiv 2312.15685).
 
 A scorer is a causal model that was trained to write one digit after a fixed prompt. The score is the mean of 1..6 under
 the probabilities that it gives to these six tokens. A sample's score is the sum over its turns of complexity times
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tamis.scoring.settings import ScoringSettings
 
-# The published scorers know these very words: they were trained behind them, spaces included.
+# The published scorers were trained with exactly these prompts, spaces included.
 COMPLEXITY = (
     "You are a helpful assistant. Please identify the complexity score of the following user query. "
     "\n##Query: {instruction}  \n##Complexity: "
@@ -50,16 +50,24 @@ SCHEMA = pa.schema(
 
 
 class DeitaSettings(MeasureSettings):
-    """DEITA's scorers of complexity and quality (Liu et al., arXiv 2312.15685)."""
+    """DEITA's complexity and quality (Liu et al., arXiv 2312.15685)."""
 
     SCHEMA: ClassVar[pa.Schema] = SCHEMA
     PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
 
     kind: Literal["deita"] = Field("deita", description="complexity of instructions times quality of responses")
-    complexity_model: HubModel = Field("hkust-nlp/deita-complexity-scorer", description="scorer of instructions")
-    complexity_revision: str | None = Field(None, description="commit or tag of the complexity model")
-    quality_model: HubModel = Field("hkust-nlp/deita-quality-scorer", description="scorer of responses")
-    quality_revision: str | None = Field(None, description="commit or tag of the quality model")
+    complexity_model: HubModel = Field(
+        "hkust-nlp/deita-complexity-scorer", description="model that scores the complexity of instructions"
+    )
+    complexity_revision: str | None = Field(
+        None, description="commit or tag of the complexity model on the Hub; null: the newest"
+    )
+    quality_model: HubModel = Field(
+        "hkust-nlp/deita-quality-scorer", description="model that scores the quality of responses"
+    )
+    quality_revision: str | None = Field(
+        None, description="commit or tag of the quality model on the Hub; null: the newest"
+    )
 
     def models(self) -> Mapping[str, str]:
         """See `MeasureSettings.models`."""
@@ -76,7 +84,7 @@ class DeitaSettings(MeasureSettings):
         }
 
     def joined(self, *tables: pa.Table) -> pa.Table:
-        """The scores of samples from what the two scorers found: the sum over turns of complexity times quality."""
+        """Return the scores of samples: the sum over turns of complexity times quality."""
         complexity, quality = tables
         scores, statuses = [], []
         columns = (complexity["values"].to_pylist(), quality["values"].to_pylist())
@@ -99,7 +107,7 @@ MEASURE = DeitaSettings
 
 
 def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Instruction and response of each turn: a user's message and the assistant's that follows it at once."""
+    """Return instruction and response of each turn: a user's message directly followed by an assistant's."""
     return [
         (first["content"], second["content"])
         for first, second in pairwise(messages)
@@ -108,11 +116,11 @@ def turns_of(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 class Scorer:
-    """One of the two scorer models; it is loaded when the first prompts come.
+    """One of the two scorer models; it is loaded for the first prompts.
 
     Args:
         settings: limits and precision.
-        model: hub name or folder.
+        model: a name on the Hugging Face Hub, or a folder.
         revision: commit or tag.
         prompt: `COMPLEXITY` or `QUALITY`.
     """
@@ -121,9 +129,9 @@ class Scorer:
         self._settings, self._name, self._revision, self._prompt = settings, model, revision, prompt
 
     def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
-        """For each sample the values of its turns, or null and why there are none.
+        """Return for each sample the values of its turns, or null and a status that says why.
 
-        A sample of which one turn is too long has none: a sum over the rest would be too low.
+        A sample with a turn that is too long gets no values: a sum over the other turns would be too low.
         """
         turns = [turns_of(messages) for messages in conversations]
         prompts = [self._prompt.format(instruction=i, response=r) for sample in turns for i, r in sample]
@@ -131,17 +139,17 @@ class Scorer:
         values, reasons = self.values(prompts)
         lists = [values[owner == number].tolist() for number in range(len(turns))]
         status = ["ok" if row else "no turn" for row in lists]
-        for place in sorted(reasons, reverse=True):  # that of the first such turn stays
+        for place in sorted(reasons, reverse=True):  # so that the first such turn's reason is kept
             status[owner[place]] = reasons[place]
         kept = [row if state == "ok" else None for row, state in zip(lists, status, strict=True)]
         return pa.table({"id": ids, "values": kept, "status": status}, schema=PART)
 
     def values(self, prompts: Sequence[str]) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """The expected score, 1..6, after each of the n prompts.
+        """Return the expected score, 1..6, for each of n prompts.
 
         Returns:
-            (n,) float64, NaN where a prompt is too long or has a token that the model does not know; and the places
-            of these with the reasons.
+            (n,) float64, NaN where a prompt is too long or has a token outside the model's vocabulary; and the
+            reasons, by the indices of these prompts.
 
         Raises:
             ModelError: when the model cannot be loaded, has no token for a digit, or gives NaN or infinity.
@@ -149,7 +157,7 @@ class Scorer:
         import torch
 
         found = np.full(len(prompts), np.nan)
-        # Words of special tokens inside samples stay plain text.
+        # Special tokens that samples contain as text are read as plain text.
         read = self._tokenizer(list(prompts), split_special_tokens=True, verbose=False) if prompts else {}
         ids: list[list[int]] = read.get("input_ids", [])
         reasons = {place: TURN_TOO_LONG for place, row in enumerate(ids) if len(row) > self._limit}
@@ -165,7 +173,9 @@ class Scorer:
             with torch.inference_mode(), explained_memory(what):
                 logits = logits_at(self._model, table, mask, last)[:, 0, self._digits].double()
             if not torch.isfinite(logits).all():
-                raise ModelError(f"the scorer '{self._name}' gave NaN or infinity", action="try precision: float32")
+                raise ModelError(
+                    f"the scorer '{self._name}' gave logits that are not finite", action="set deita.precision: float32"
+                )
             worth = torch.arange(1, len(DIGITS) + 1, dtype=torch.float64, device=logits.device)
             found[places] = (logits.softmax(-1) @ worth).cpu().numpy()
         return found, reasons
@@ -176,9 +186,9 @@ class Scorer:
         missing = [digit for digit in DIGITS if digit not in vocabulary]
         if missing:
             raise ModelError(
-                f"the tokenizer of '{self._name}' has no token of its own for {', '.join(missing)}",
-                allowed="a model whose vocabulary has each of the digits 1 to 6",
-                action="use the published scorers, or ones of the same family",
+                f"the vocabulary of '{self._name}' has no single token for {', '.join(missing)}",
+                allowed="a model whose vocabulary has a token for each of the digits 1 to 6",
+                action="use the published scorers, or scorers of the same model family",
             )
         return [vocabulary[digit] for digit in DIGITS]
 

@@ -28,7 +28,7 @@ SCHEMA = pa.schema([*SCORES, pa.field("tokens", pa.int32()), pa.field("shortened
 
 
 class PerplexitySettings(MeasureSettings):
-    """How surprised a model is by the responses."""
+    """Perplexity: how unexpected the responses are to a model."""
 
     SCHEMA: ClassVar[pa.Schema] = SCHEMA
     PACKAGES: ClassVar[Mapping[str, str]] = {"transformers": "rating"}
@@ -36,15 +36,19 @@ class PerplexitySettings(MeasureSettings):
     kind: Literal["perplexity"] = Field("perplexity", description="perplexity of the samples under a causal model")
     model: HubModel = Field(
         "meta-llama/Llama-3.1-8B-Instruct",
-        description="causal model: a hub name, or a folder in Hugging Face layout",
+        description="causal model: a name on the Hugging Face Hub, or a folder in its layout",
         min_length=1,
     )
-    revision: str | None = Field(None, description="commit or tag of the hub model")
+    revision: str | None = Field(None, description="commit or tag of a model on the Hub; null: the newest")
     text: Literal["response", "conversation"] = Field(
-        "response", description="response: assistant turns given all before them; conversation: every token, as text"
+        "response",
+        description="response: score the assistant's turns, given what precedes them; conversation: score all tokens, "
+        "as plain text",
     )
     format: Format = Field(
-        "chat", description="response: chat: the model's own chat template; tulu: plain headers, for base models"
+        "chat",
+        description="for text: response; chat: the model's own chat template; tulu: <|user|> and <|assistant|> "
+        "headers, for base models",
     )
 
     def models(self) -> Mapping[str, str]:
@@ -64,18 +68,18 @@ MEASURE = PerplexitySettings
 
 
 class Perplexity:
-    """Measures samples; the model is loaded when the first ones come.
+    """Computes the perplexity of samples; the model is loaded for the first ones.
 
-    With `text: response` the tokens of the assistant's turns and their end tokens count, each given all before it: the
-    very ones that finetuning learns. With `text: conversation` every token but the first counts, of the conversation
-    as plain text ("### role: content").
+    With `text: response`, the tokens of the assistant's turns and their end tokens count, each given all tokens before
+    it. These are the tokens that finetuning learns. With `text: conversation`, every token except the first counts, of
+    the conversation as plain text ("### role: content").
     """
 
     def __init__(self, settings: ScoringSettings, measure: PerplexitySettings) -> None:
         self._settings, self._measure = settings, measure
 
     def score(self, ids: pa.Array, conversations: Sequence[Sequence[Message]]) -> pa.Table:
-        """One row per sample, in order.
+        """Return a table with one row per sample, in order.
 
         Raises:
             ModelError: when the model cannot be loaded, or gives NaN or infinity.
@@ -112,7 +116,7 @@ class Perplexity:
         if self._measure.text == "response":
             return encode_all(self._encoder, conversations)
         texts, limit = [as_text(messages) for messages in conversations], self._settings.max_tokens
-        # Words of special tokens inside samples stay plain text.
+        # Special tokens that samples contain as text are read as plain text.
         rows = self._tokenizer(texts, split_special_tokens=True, verbose=False)["input_ids"]
         return [
             Tokens(ids[:limit], [IGNORED, *ids[1:limit]], shortened=len(ids) > limit, unended=0)
