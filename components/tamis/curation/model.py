@@ -1,11 +1,11 @@
-"""Curation by one model of all that is known of a sample: `exact` mode, and the function for arrays.
+"""Curation with one model of everything known about a sample: `exact` mode, and the function for arrays.
 
     from tamis.curation import curate
     result = curate(ratings, indices, distances, embeddings=vectors)
     result.score, result.confidence, result.diagnosis["warnings"]
 
-`surroundings` says what is near, `joint` puts it together with the sample's own ratings and human grades, `choice`
-turns probabilities into scores. The README has the whole.
+`surroundings` models a sample's neighbours, `joint` combines them with its own ratings and human grades, and `choice`
+turns probabilities into scores. See the README.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tamis.curation.scoring import Assumption, Options
 COPY_DISTANCE = 1e-5
 FIT_SAMPLES = 20_000
 _ROUGH_SAMPLES = 3_000
-_SURE = 2.33  # standard errors of the held-out gain that make it one: 1 % by chance
+_SURE = 2.33  # standard errors above which the held-out gain counts: 1 % by chance
 
 
 def curate(
@@ -60,37 +60,37 @@ def curate(
     """Find and correct the errors of raters (section 3 of the paper, arXiv 2410.10877; the model is in the README).
 
     Args:
-        ratings: (n,) or (n, R) integer score classes 0..classes-1 of R raters, -1 where there is no rating.
+        ratings: (n,) or (n, R) integer score classes 0..classes-1 of R raters, -1 if there is no rating.
         indices: (n, k) integers, each sample's nearest neighbours, nearest first, itself excluded.
         distances: (n, k) cosine distances to them, ascending.
         embeddings: (n, d) vectors for a cross-fitted regression; read block by block, so they may be memory-mapped.
-        covariates: (n,) or (n, c) numbers that may drive ratings, such as log lengths, NaN where unknown; they enter
-            the regression, and their effects are in the diagnosis.
-        covariate_names: their names there; numbers if not given.
-        grades: (n,) human grades as true classes, -1 where there is none.
-        grade_weights: (n,) 1 / the probability with which a sample was drawn to be graded, NaN where it was chosen for
-            another reason: its grade is used, but shows neither how common a class is nor that corrections help. None:
-            all count as drawn with equal chance.
+        covariates: (n,) or (n, c) numbers that may influence ratings, such as log lengths, NaN if unknown; they are
+            used in the regression, and their effects are in the diagnosis.
+        covariate_names: their names in the diagnosis; numbers if not given.
+        grades: (n,) human grades as true classes, -1 if there is none.
+        grade_weights: (n,) 1 / the probability that a sample was drawn for grading, NaN if it was chosen for another
+            reason: its grade is used, but neither for the frequency of classes nor to judge corrections. None: all
+            count as drawn with equal probability.
         classes: number K of score classes.
-        assume: "cautious" corrects only what the data can tell; "clusterable" takes for granted that near samples share
-            their true score (definition 3.2), which one rater's ratings cannot show.
-        confidence: a rating is changed only to a class of at least this probability, 0..1.
+        assume: "cautious" corrects only what the data can show; "clusterable" assumes that near samples share their
+            true score (definition 3.2), which one rater's ratings cannot show.
+        confidence: a rating is changed only to a class with at least this probability, 0..1.
         fill_missing: whether samples without a rating get their most probable class as score.
-        neighbors: neighbours used of each sample; "auto" uses all, weighed by their distance.
-        copy_distance: samples this close are copies of one another: no neighbours, and one of them enters the
-            statistics; None treats copies as any neighbours.
-        fit_samples: most samples that the model is fitted to, graded ones come on top; all get a posterior.
-        reachable: (R, K) classes that each rater's ratings can be in, where its scale leaves some out; None: all.
-        keep_posterior: whether the result holds the (n, K) posterior.
+        neighbors: number of neighbours used for each sample; "auto" uses all, weighted by their distance.
+        copy_distance: samples this close are copies. They are not each other's neighbours, and one of them counts in
+            statistics. None treats copies like other neighbours.
+        fit_samples: most samples that the model is fitted to, in addition to graded ones; all get a posterior.
+        reachable: (R, K) classes for which each rater's scale has ratings; None: all.
+        keep_posterior: whether the result includes the (n, K) posterior.
 
     Returns:
         Scores (n,), real-valued `mean` (n,), `posterior` (n, K), `confidence` (n,) that the score is right and
         `error_probability` (n, R), with a diagnosis of plain JSON values: "explained", "warnings", "advice", "T" and
-        what the README lists. Where the data cannot tell errors from true differences, ratings stay as they are and
+        more (see the README). If the data cannot distinguish errors from true differences, ratings stay unchanged and
         probabilities are NaN.
 
     Raises:
-        InputError: when shapes disagree, a number is out of range or not finite, or nothing is rated.
+        InputError: when shapes do not match, a number is out of range or not finite, or nothing is rated.
     """
     from threadpoolctl import threadpool_limits
 
@@ -115,7 +115,7 @@ def curate(
     reach = check_reachable(reachable, given, classes)
     arrays = Arrays(given, indices, distances, embeddings, known_covariates, graded, weights, reach)
     options = Options(classes, assume, confidence, fill_missing)
-    # Products here are narrow: threads cost more than they bring, and their number would change the last bits.
+    # The matrices are narrow: threads cost more than they save, and their number would change the last bits.
     with threadpool_limits(limits=1, user_api="blas"):
         known, regression = _known(arrays, options, covariate_names, neighbors, copy_distance, fit_samples)
         result = _curate(known, regression, options, fit_samples, reach)
@@ -132,7 +132,7 @@ def _known(
     copy_distance: float | None,
     fit_samples: int,
 ) -> tuple[Known, Regression | None]:
-    """What is known of every sample, its surroundings seen through what neighbours and the regression say."""
+    """The data on every sample, with the fitted model of its surroundings, and the regression."""
     ratings, indices, distances = arrays.ratings, arrays.indices, arrays.distances
     assert arrays.grades is not None
     raw = rounded_mean(ratings)

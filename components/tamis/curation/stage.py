@@ -1,4 +1,4 @@
-"""The curation stage: ratings and neighbours in, curated scores and a diagnosis of each rater out."""
+"""The curation stage: makes curated scores and a diagnosis of each rater from ratings and neighbours."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def run(
 ) -> Manifest:
     """Curate the scores of every rater.
 
-    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`. In `exact` mode
-    `embeddings` and `pool` tell more of every sample: they enter a regression, the pool with the lengths of its texts.
+    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`. In `exact` mode,
+    `embeddings` and the text lengths of `pool` are used in a regression.
 
     Raises:
         SettingsError: when `per_source`, `grades.column` or `grades.key` is set and no `pool` is given.
-        InputError: when ratings, neighbours, pool, embeddings or grades cannot be used together.
+        InputError: when ratings, neighbours, pool, embeddings or grades do not belong together.
     """
     if settings.per_source is not None and pool is None:
-        raise SettingsError("per_source needs to know each sample's source", action="give the pool too")
+        raise SettingsError("per_source needs the pool, which has each sample's source", action="give the pool as well")
     if settings.grades is not None and settings.grades.pool_field is not None and pool is None:
         name = "field" if settings.grades.column is None else "column"
         raise SettingsError(
-            f"grades.{name} is '{settings.grades.pool_field}', a field of the pool", action="give the pool too"
+            f"grades.{name} is '{settings.grades.pool_field}', a field of the pool", action="give the pool as well"
         )
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
     if settings.mode == "exact" or settings.grades is not None:
@@ -167,7 +167,7 @@ def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> G
 
 
 def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettings) -> None:
-    """What was read of the grades, and what they say where the mode does not use them, or could not."""
+    """Add facts about the grades to the diagnosis and, if the model did not use them, estimates of the errors."""
     if grades is None:
         return
     result.diagnosis["warnings"] += grades.warnings
@@ -187,25 +187,25 @@ def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettin
 
 
 def _tell_scale(ratings: Artifact, rater: str, settings: CurationSettings) -> None:
-    """Say which scores become which class, where they were given on another scale than 1 to 10."""
+    """Log the class of each score, if the scores were given on another scale than 1 to 10."""
     text = str(ratings.manifest.facts.get("scale", Scale()))
     scale = scale_of(text) if text != str(Scale()) and settings.value == "overall" else None
     if scale is not None:
         told = classes_in_words(scale, ratings.manifest.facts.get(POSSIBLE), settings.lowest, settings.highest)
-        log.info("curation: of the scores by %s, on the scale from %s, %s", rater, scale, told)
+        log.info("curation: of the scores by %s, on the scale %s, %s", rater, scale, told)
 
 
 def _how_chosen(grades: Grades) -> str:
-    """How the graded samples were chosen, in words."""
+    """How the graded samples were chosen, as text."""
     if not grades.weighted:
-        return "nothing says how these were chosen: they are taken as drawn at random (see 'weight' in the README)"
+        return "the files do not say how they were chosen, so they count as a random draw (see 'weight' in the README)"
     counts = grades.chosen
     said = f"{counts['drawn_at_random']} drawn at random, {counts['chosen_otherwise']} chosen otherwise"
-    return f"{said}; {grades.equal} of the former lack a weight and count alike" if grades.equal else said
+    return f"{said}; {grades.equal} random ones have no weight and count equally" if grades.equal else said
 
 
 def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:
-    """The vectors in the graph's order, memory-mapped where that is their own.
+    """The vectors in the graph's order; memory-mapped if they already have this order.
 
     Raises:
         InputError: when a sample of the graph has no vector.
@@ -218,7 +218,7 @@ def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:
     if missing := int((places < 0).sum()):
         raise InputError(
             f"{artifact.location}: {missing} of the graph's {len(ids)} samples have no vector here",
-            action="give the embeddings that the graph was made from",
+            action="use the embeddings that the graph was made from",
         )
     return np.asarray(vectors[places])
 
@@ -228,10 +228,12 @@ def _diversity(distances: Floats, settings: CurationSettings) -> NDArray[np.floa
     if settings.diversity == "paper" and wanted > k:
         if k < n - 1:
             raise InputError(
-                f"diversity_neighbors is {wanted}, and the graph has {k} neighbours",
+                f"diversity_neighbors is {wanted}, but the graph has {k} neighbours",
                 action="find more neighbours (neighbors.k), or lower diversity_neighbors",
             )
-        log.warning("curation: diversity is the mean distance to %d neighbours, not %d: there are no more", k, wanted)
+        log.warning(
+            "curation: diversity is the mean distance to %d neighbours, not %d, because there are no more", k, wanted
+        )
     return diversity_scores(distances, wanted, settings.diversity)
 
 
@@ -281,14 +283,14 @@ def _graph(artifact: Artifact) -> tuple[Keys, Ints, Floats]:
     """Ids and the memory-mapped graph.
 
     Raises:
-        InputError: when its files do not fit together.
+        InputError: when its files do not match.
     """
     ids = read_keys(artifact.path("ids.parquet"), where=f"{artifact.location}, ids.parquet")
     indices = np.load(artifact.path("indices.npy"), mmap_mode="r")
     distances = np.load(artifact.path("distances.npy"), mmap_mode="r")
     if len(indices) != len(ids) or indices.shape != distances.shape:
         raise InputError(
-            f"{artifact.location}: {len(ids)} ids, indices {indices.shape} and distances {distances.shape} do not fit",
+            f"{artifact.location}: {len(ids)} ids do not match indices {indices.shape} and distances {distances.shape}",
             action="find the neighbours again",
         )
     return ids, indices, distances
@@ -302,7 +304,7 @@ def _write(
     diversity: NDArray[np.float32],
     classes: int | None,
 ) -> None:
-    """Write a rater's rows; with `classes` also the probabilities of so many."""
+    """Write a rater's rows; with `classes`, also the probabilities of this number of classes."""
     means = result.means()
     for start in range(0, len(ids), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -324,7 +326,7 @@ def _write(
 
 
 def _posteriors(posterior: NDArray[np.float32] | None, rows: slice, n: int, classes: int) -> pa.Array:
-    """Probabilities of n samples as lists of `classes`, null where they are not known."""
+    """Probabilities of n samples as lists of `classes` values, null if unknown."""
     if posterior is None:
         return pa.nulls(n, pa.list_(pa.float32(), classes))
     values = posterior[rows].astype(np.float32, copy=False)
