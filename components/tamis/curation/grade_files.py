@@ -143,60 +143,69 @@ def in_files(settings: GradesSettings, scratch: Path, own: Find | None) -> Found
             none of the samples.
         StorageError: when a file cannot be read.
     """
-    paths = settings.paths
     names: dict[str, int] = {}
-    keys, shown, numbers, empty, unknown, strange = [np.empty(0, "S16")], list[str](), [], 0, 0, list[str]()
-    graded_samples: list[str | None] = []
-    chosen = _Chosen()
-    for place, path in enumerate(paths):
+    keys, numbers = [np.empty(0, "S16")], list[tuple[int, int, int, float]]()
+    samples, shown, strange = list[str | None](), list[str](), list[str]()
+    empty, chosen = 0, _Chosen()
+    for place, path in enumerate(settings.paths):
         columns, column = _columns(path, scratch, settings.key, ["grade"])
-        find = own if column == settings.key else None
-        nothing = [None] * len(columns["grade"])
-        optional = [columns.get(name, nothing) for name in ("grader", "weight", "why")]
-        rows = zip(columns[column], columns["grade"], *optional, strict=True)
-        graded = []
-        for row, (named, value, grader, weighed, why) in enumerate(rows):
+        find, first = own if column == settings.key else None, len(samples)
+        for row, (named, value, grader, weighed, why) in enumerate(_cells(columns, column)):
             where = f"{path}, row {row} (the first is 0)"
-            grade, weight = _number("grade", value, named, where), _number("weight", weighed, named, where)
-            if weight is not None and weight < 1:
-                raise InputError(
-                    f"{where}: the sample {named} has the weight {weight:g}",
-                    allowed="1 or more: 1 / the probability that the sample was drawn; or empty",
-                    action="restore the column `weight` as `tamis grade next` wrote it",
-                )
+            grade, weight = _grade_and_weight(value, weighed, named, where)
+            empty += grade is None
             name = key_of(named)
             if find is not None and name is None and grade is not None:
                 raise InputError(f"{where}: there is a grade, but the column '{column}' is empty")
             sample = name if find is None or name is None else find(name)
             if find is not None and sample is None:
-                unknown, empty = unknown + (grade is not None), empty + (grade is None)
-                strange += [name] if name is not None and grade is not None else []
+                strange += [str(name)] if grade is not None else []
                 continue
             chosen.note(sample, weight, why)
-            if grade is None:
-                empty += 1
-                continue
-            graded.append(sample)
-            shown.append(str(name))
-            code = names.setdefault(key_of(grader) or "", len(names))
-            numbers.append((place, row, code, grade))
-        keys.append(_packed(graded, path))
-        graded_samples += graded
-    if unknown and not graded_samples:
+            if grade is not None:
+                samples.append(sample)
+                shown.append(str(name))
+                numbers.append((place, row, names.setdefault(key_of(grader) or "", len(names)), grade))
+        keys.append(_packed(samples[first:], path))
+    if strange and not samples:
         raise InputError(
-            f"{', '.join(paths)}: no id belongs to a sample of the pool, for example {some(strange)}",
+            f"{', '.join(settings.paths)}: no id belongs to a sample of the pool, for example {some(strange)}",
             allowed=f"values of the pool's field '{settings.own_field}'",
             action="correct grades.key and grades.field, or use grades of this pool's samples",
         )
     table = np.array(numbers, np.float64).reshape(-1, 4).T
     place_of, row_of, grader_of = table[:3].astype(np.int64)
-    weights, why_of = chosen.of(graded_samples)
+    weights, why_of = chosen.of(samples)
     return Found(
-        *(list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights, why_of),
+        *(list(settings.paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights),
+        why_of,
         shown=shown,
         empty=empty,
-        unknown=unknown,
+        unknown=len(strange),
     )
+
+
+def _cells(columns: dict[str, list[Any]], column: str) -> Iterator[tuple[Any, ...]]:
+    """Row by row the cells of `column`, grade, grader, weight and why; None for columns that the file lacks."""
+    nothing = [None] * len(columns["grade"])
+    optional = [columns.get(name, nothing) for name in ("grader", "weight", "why")]
+    return zip(columns[column], columns["grade"], *optional, strict=True)
+
+
+def _grade_and_weight(grade: Any, weight: Any, sample: Any, where: str) -> tuple[float | None, float | None]:
+    """A row's grade and weight as numbers, None for empty cells.
+
+    Raises:
+        InputError: when one is not a number, or the weight is below 1.
+    """
+    found, weighed = _number("grade", grade, sample, where), _number("weight", weight, sample, where)
+    if weighed is not None and weighed < 1:
+        raise InputError(
+            f"{where}: the sample {sample} has the weight {weighed:g}",
+            allowed="1 or more: 1 / the probability that the sample was drawn; or empty",
+            action="restore the column `weight` as `tamis grade next` wrote it",
+        )
+    return found, weighed
 
 
 def _packed(ids: list[str | None], path: str) -> Keys:

@@ -100,6 +100,39 @@ def read_grades(
             1, a grader graded a sample twice, no sample has a grade, or the graph has none of the graded samples.
         StorageError: when a file cannot be read.
     """
+    found = _found(settings, scratch, pool)
+    scale, warnings = _checked(found, settings)
+    samples, places = np.unique(found.keys, return_inverse=True)
+    _refuse_repeats(found, places)
+    rows = positions(samples, ids)
+    _refuse_mismatch(found, rows, len(ids), settings)
+    unknown = int((rows < 0)[places].sum()) + found.unknown
+    if unknown:
+        source = ", ".join(found.places)
+        warnings.append(f"{source}: {unknown} grades are of samples that the neighbour graph does not have")
+    values = scale.stretched(found.values)
+    means = np.bincount(places, weights=values) / np.bincount(places)
+    weights, equal = _aligned_weights(found, places, rows, len(ids))
+    classes = partial(_classes, lowest=lowest, highest=highest)
+    return Grades(
+        classes=classes(_aligned(means, rows, len(ids))),
+        weights=weights,
+        weighted=bool(np.isfinite(found.weights[rows[places] >= 0]).any() or (found.chosen != UNTOLD).any()),
+        equal=equal,
+        unknown=unknown,
+        empty=found.empty,
+        agreement=agreement(places, found.grader, values, classes(values)),
+        warnings=warnings,
+    )
+
+
+def _found(settings: GradesSettings, scratch: Path, pool: Artifact | None) -> Found:
+    """The grades in the files or in the pool's field.
+
+    Raises:
+        SettingsError: when a field of the pool is needed and there is no pool.
+        InputError: as `in_files` and `in_pool`.
+    """
     if settings.pool_field is not None and pool is None:
         name = "field" if settings.column is None else "column"
         raise SettingsError(
@@ -107,56 +140,51 @@ def read_grades(
             action="give the pool as well, or use a file of grades with the pool's ids (grades.path)",
         )
     if settings.column is None:
-        found = in_files(settings, scratch, own_ids_of(settings, pool))
-    else:
-        assert pool is not None
-        found = in_pool(pool, settings.column)
-    source = ", ".join(found.places)
-    scale, warnings = _checked(found, settings)
-    samples, places = np.unique(found.keys, return_inverse=True)
-    _refuse_repeats(found, places)
-    rows = positions(samples, ids)
-    known = rows >= 0
-    unknown = int((~known)[places].sum()) + found.unknown
-    shares = known.sum() / (len(samples) + found.unknown), known.sum() / len(ids)
-    if known.any() and max(shares) < settings.min_matched_share:
+        return in_files(settings, scratch, own_ids_of(settings, pool))
+    assert pool is not None
+    return in_pool(pool, settings.column)
+
+
+def _refuse_mismatch(found: Found, rows: NDArray[np.int64], samples: int, settings: GradesSettings) -> None:
+    """Refuse grades of other samples; `rows` are the graded samples' places in the graph, -1 for those it lacks."""
+    source, known = ", ".join(found.places), int((rows >= 0).sum())
+    graded = len(rows) + found.unknown
+    if not known:
         raise InputError(
-            f"{source}: {int(known.sum()):,} of {len(samples) + found.unknown:,} graded samples are among the "
-            f"{len(ids):,} of the neighbour graph",
-            allowed=f"at least {settings.min_matched_share:.0%} of the graded samples, or of the graph's "
-            "(grades.min_matched_share)",
-            action="use grades of this pool's samples, or lower the limit",
-        )
-    if unknown and known.any():
-        warnings.append(f"{source}: {unknown} grades are of samples that the neighbour graph does not have")
-    if not known.any():
-        raise InputError(
-            f"{source}: none of the {len(samples)} samples with a grade is in the neighbour graph; the first is "
+            f"{source}: none of the {len(rows)} samples with a grade is in the neighbour graph; the first is "
             f"{found.sample(0)}",
             allowed="ids from the pool's column `id`",
             action="use grades of this pool's samples",
         )
-    grades = scale.stretched(found.values)
-    means = np.bincount(places, weights=grades) / np.bincount(places)
-    aligned, weights = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
-    aligned[rows[known]] = means[known]
-    weights[rows[known]] = _least(found.weights, places)[known]
-    drawn = np.zeros(len(ids), bool)
-    drawn[rows[known]] = np.bincount(places, found.chosen == DRAWN)[known] > 0
+    if max(known / graded, known / samples) < settings.min_matched_share:
+        raise InputError(
+            f"{source}: {known:,} of {graded:,} graded samples are among the {samples:,} of the neighbour graph",
+            allowed=f"at least {settings.min_matched_share:.0%} of the graded samples, or of the graph's "
+            "(grades.min_matched_share)",
+            action="use grades of this pool's samples, or lower the limit",
+        )
+
+
+def _aligned(values: NDArray[np.float64], rows: NDArray[np.int64], samples: int) -> NDArray[np.float64]:
+    """(n,) the graded samples' `values` at their `rows` of the graph; NaN elsewhere."""
+    aligned = np.full(samples, np.nan)
+    known = rows >= 0
+    aligned[rows[known]] = values[known]
+    return aligned
+
+
+def _aligned_weights(
+    found: Found, places: NDArray[np.intp], rows: NDArray[np.int64], samples: int
+) -> tuple[NDArray[np.float64], int]:
+    """(n,) weights in the graph's order, and how many samples were drawn at random with an unknown probability.
+
+    These samples share a weight: the graph's samples divided by the random ones.
+    """
+    weights = _aligned(_least(found.weights, places), rows, samples)
+    drawn = _aligned(np.bincount(places, found.chosen == DRAWN), rows, samples) > 0
     equal = drawn & np.isnan(weights)
-    told = bool(np.isfinite(weights).any() or (found.chosen != UNTOLD).any())
-    weights[equal] = max(1.0, len(ids) / max(int((drawn | np.isfinite(weights)).sum()), 1))
-    classes = partial(_classes, lowest=lowest, highest=highest)
-    return Grades(
-        classes=classes(aligned),
-        weights=weights,
-        weighted=told,
-        equal=int(equal.sum()),
-        unknown=unknown,
-        empty=found.empty,
-        agreement=agreement(places, found.grader, grades, classes(grades)),
-        warnings=warnings,
-    )
+    weights[equal] = max(1.0, samples / max(int((drawn | np.isfinite(weights)).sum()), 1))
+    return weights, int(equal.sum())
 
 
 def check_files(settings: GradesSettings, scratch: Path) -> int:

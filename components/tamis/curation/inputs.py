@@ -8,10 +8,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.core.errors import InputError
+from tamis.curation.arrays import Arrays
 from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import BLOCK, Floats, Ints
 
 _UNSORTED = 1e-3  # allowed decrease of consecutive distances, since other libraries round them
+
+
+def checked_arrays(
+    ratings: Ints,
+    indices: Ints,
+    distances: Floats,
+    *,
+    classes: int,
+    embeddings: NDArray[Any] | None = None,
+    covariates: Floats | None = None,
+    grades: Ints | None = None,
+    grade_weights: Floats | None = None,
+    reachable: NDArray[np.bool_] | None = None,
+) -> Arrays:
+    """The arrays that `curate` gets, checked and in the types that it computes with.
+
+    Raises:
+        InputError: as the functions below.
+    """
+    indices, distances = np.asanyarray(indices), np.asanyarray(distances)
+    given = check_arrays(ratings, indices, distances, classes)
+    vectors = None if embeddings is None else np.asanyarray(embeddings)
+    columns = None if covariates is None else np.asarray(covariates, np.float64)
+    if columns is not None and columns.ndim == 1:
+        columns = columns[:, None]
+    weights = None if grade_weights is None else np.asarray(grade_weights, np.float64)
+    check_features(len(given), vectors, columns, weights)
+    graded = check_grades(grades, len(given), classes)
+    reach = check_reachable(reachable, given, classes)
+    return Arrays(given, indices, distances, vectors, columns, graded, weights, reach)
 
 
 def check_arrays(ratings: Ints, indices: Ints, distances: Floats, classes: int) -> NDArray[np.int8]:

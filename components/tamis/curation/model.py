@@ -23,8 +23,8 @@ from tamis.curation.arrays import Arrays
 from tamis.curation.calibration import FEW_GRADES
 from tamis.curation.classes import UNRATED
 from tamis.curation.explaining import Findings, diagnosis_of
-from tamis.curation.fitting import fit
-from tamis.curation.inputs import check_arrays, check_features, check_grades, check_reachable
+from tamis.curation.fitting import Fitted, fit
+from tamis.curation.inputs import checked_arrays
 from tamis.curation.known import Known, centred, folds_of, prior_of, rounded_mean, standardized
 from tamis.curation.neighborhoods import Floats, Ints, Neighborhoods, copy_groups
 from tamis.curation.regression import Regression, predict
@@ -94,34 +94,39 @@ def curate(
     """
     from threadpoolctl import threadpool_limits
 
-    indices, distances = np.asanyarray(indices), np.asanyarray(distances)
-    given = check_arrays(ratings, indices, distances, classes)
-    embeddings = None if embeddings is None else np.asanyarray(embeddings)
-    known_covariates = None if covariates is None else np.asarray(covariates, np.float64)
-    if known_covariates is not None and known_covariates.ndim == 1:
-        known_covariates = known_covariates[:, None]
-    weights = None if grade_weights is None else np.asarray(grade_weights, np.float64)
-    check_features(len(given), embeddings, known_covariates, weights)
-    integer = (int, np.integer)
-    whole = isinstance(fit_samples, integer) and (neighbors == "auto" or isinstance(neighbors, integer))
-    if not (0 <= confidence <= 1 and whole and fit_samples >= 1 and (neighbors == "auto" or neighbors >= 1)):
-        raise InputError(
-            f"confidence is {confidence}, fit_samples {fit_samples} and neighbors {neighbors}",
-            allowed='confidence of 0..1, fit_samples and neighbors of 1 or more, or "auto" neighbors',
-        )
-    if assume not in get_args(Assumption):
-        raise InputError(f"assume is {assume!r}", allowed=", ".join(get_args(Assumption)))
-    graded = check_grades(grades, len(given), classes)
-    reach = check_reachable(reachable, given, classes)
-    arrays = Arrays(given, indices, distances, embeddings, known_covariates, graded, weights, reach)
     options = Options(classes, assume, confidence, fill_missing)
+    arrays = checked_arrays(
+        ratings,
+        indices,
+        distances,
+        classes=classes,
+        embeddings=embeddings,
+        covariates=covariates,
+        grades=grades,
+        grade_weights=grade_weights,
+        reachable=reachable,
+    )
+    _check_options(options, neighbors, fit_samples)
     # The matrices are narrow: threads cost more than they save, and their number would change the last bits.
     with threadpool_limits(limits=1, user_api="blas"):
         known, regression = _known(arrays, options, covariate_names, neighbors, copy_distance, fit_samples)
-        result = _curate(known, regression, options, fit_samples, reach)
+        result = _curate(known, regression, options, fit_samples, arrays)
     if not keep_posterior:
         result.posterior = None
     return result
+
+
+def _check_options(options: Options, neighbors: int | Literal["auto"], fit_samples: int) -> None:
+    integer = (int, np.integer)
+    whole = isinstance(fit_samples, integer) and (neighbors == "auto" or isinstance(neighbors, integer))
+    positive = whole and fit_samples >= 1 and (neighbors == "auto" or neighbors >= 1)
+    if not (0 <= options.confidence <= 1 and positive):
+        raise InputError(
+            f"confidence is {options.confidence}, fit_samples {fit_samples} and neighbors {neighbors}",
+            allowed='confidence of 0..1, fit_samples and neighbors of 1 or more, or "auto" neighbors',
+        )
+    if options.assume not in get_args(Assumption):
+        raise InputError(f"assume is {options.assume!r}", allowed=", ".join(get_args(Assumption)))
 
 
 def _known(
@@ -163,34 +168,50 @@ def _known(
     ), regression
 
 
-def _curate(
-    known: Known, regression: Regression | None, options: Options, fit_samples: int, reachable: NDArray[np.bool_]
-) -> Curated:
+def _curate(known: Known, regression: Regression | None, options: Options, fit_samples: int, arrays: Arrays) -> Curated:
+    assert arrays.reachable is not None
     shares = joint.CLUSTERABLE if options.assume == "clusterable" else joint.OWN_SHARES
     fitted = fit(known, shares, known.near.prior, fit_samples)
+    result, reasons = _scored(known, fitted, options)
+    held_out, notes = _held_out(known, fitted, options, result, reasons)
+    own_grades.apply(result, known.grades, known.ratings, options.classes)
+    found = Findings(known, fitted, regression, reasons, options.assume, notes, held_out, arrays.reachable)
+    result.diagnosis = diagnosis_of(found, result, options.classes)
+    return result
+
+
+def _scored(known: Known, fitted: Fitted, options: Options) -> tuple[Curated, list[str]]:
+    """The model's results, and the reasons why nothing was corrected; without reasons, scores are corrected."""
     reasons = guards.reasons(known, fitted, options.assume)
     result = scoring.posteriors(known, fitted, not reasons, options)
     if not reasons and not guards.believable(known, result, options):
         reasons = [guards.UNBELIEVABLE]
         result = scoring.posteriors(known, fitted, False, options)
-    held, notes = None, list[str]()
-    if reasons and len(known.graded):
+    return result, reasons
+
+
+def _held_out(
+    known: Known, fitted: Fitted, options: Options, result: Curated, reasons: Sequence[str]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Estimates from held-out grades, None if there are none, and notes for the user.
+
+    Sets `result.held_out`. If enough grades do not support the corrections, these are undone.
+    """
+    if not len(known.graded):
+        return None, []
+    enough = len(known.graded) >= FEW_GRADES
+    if reasons:
         result.held_out = scoring.as_they_are(known, result)
-        if len(known.graded) < FEW_GRADES:
-            notes = [own_grades.too_few(len(known.graded))]
-    elif len(known.graded):
-        apart = scoring.held_out(known, fitted, result, options)
-        enough = len(known.graded) >= FEW_GRADES
-        if options.assume == "cautious" and enough and not guards.nearer(known, result, apart):
-            scoring.keep_ratings(known, result)
-            raw = known.raw[apart.graded]
-            apart = replace(apart, score=np.where(raw == UNRATED, apart.score, raw))
-            notes = [guards.NOT_NEARER]
-        assert result.posterior is not None
-        if len(known.drawn):
-            held = apart.measured(known.grades, known.weights, known.raw, result.score, result.posterior)
-        result.held_out = apart
-    own_grades.apply(result, known.grades, known.ratings, options.classes)
-    found = Findings(known, fitted, regression, reasons, options.assume, notes, held, reachable)
-    result.diagnosis = diagnosis_of(found, result, options.classes)
-    return result
+        return None, [] if enough else [own_grades.too_few(len(known.graded))]
+    notes = []
+    apart = scoring.held_out(known, fitted, result, options)
+    if options.assume == "cautious" and enough and not guards.nearer(known, result, apart):
+        scoring.keep_ratings(known, result)
+        raw = known.raw[apart.graded]
+        apart = replace(apart, score=np.where(raw == UNRATED, apart.score, raw))
+        notes = [guards.NOT_NEARER]
+    result.held_out = apart
+    if not len(known.drawn):
+        return None, notes
+    assert result.posterior is not None
+    return apart.measured(known.grades, known.weights, known.raw, result.score, result.posterior), notes

@@ -10,15 +10,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, SettingsError
-from tamis.core.ids import Keys, positions, read_keys, unpack
+from tamis.core.ids import Keys, positions, read_keys
 from tamis.core.scales import Scale, classes_in_words, scale_of
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.tables import CURATION, POSSIBLE, PartsWriter, curation_with_posterior
+from tamis.core.tables import POSSIBLE
 from tamis.curation import honest, model, raters, rounds, sources
 from tamis.curation.arrays import Arrays
 from tamis.curation.classes import UNRATED
@@ -31,9 +30,9 @@ from tamis.curation.pool import LENGTHS, read_pool
 from tamis.curation.ratings import Ratings, read_all
 from tamis.curation.result import Curated
 from tamis.curation.settings import COMBINED, CurationSettings
+from tamis.curation.writing import write_results
 
 log = logging.getLogger(__name__)
-_BLOCK = 100_000  # rows written together
 
 
 def run(
@@ -92,49 +91,73 @@ def _run(step: Step[CurationSettings]) -> None:
     )
     places = {} if known is None or settings.per_source is None else known.sources
     diversity = _diversity(distances, settings)
+    results = _curate_each(arrays, given, places, settings)
+    if settings.combine:
+        _add_combined(results, arrays, given, places, settings)
+    for result in results.values():
+        _add_grades(result, grades, settings)
+    classes = settings.classes if settings.posterior else None
+    step.rows = write_results(step.out, ids, results, diversity, classes=classes)
+    for rater, result in results.items():
+        _log_warnings(rater, result)
+    write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
+    diagnoses = {rater: result.diagnosis for rater, result in results.items()}
+    text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
+    _add_facts(step, given, diagnoses)
+    if grades is not None:
+        step.facts["graded"] = grades.graded
+    if embeddings is not None:  # the limits of the embedding, for the report
+        kept = ("texts_cut", "equal_vectors", "taken_over", "beginnings_left_out")
+        step.facts["embedding"] = {k: v for k, v in embeddings.manifest.facts.items() if k in kept}
+    step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
+
+
+def _curate_each(
+    arrays: Arrays, given: Sequence[Ratings], places: Mapping[str, NDArray[np.intp]], settings: CurationSettings
+) -> dict[str, Curated]:
+    """Each rater's scores, curated without the other raters; the diagnoses compare the raters."""
     results = {}
     for number, ratings in enumerate(given):
         log.info("curation: %s", ratings.rater)
         alone = replace(arrays, ratings=arrays.ratings[:, [number]], reachable=ratings.reachable[None])
         result = results[ratings.rater] = _curate(alone, places, settings, fill=_fills(settings, [ratings]))
-        result.diagnosis["warnings"] += _warnings(ratings, settings, indices.shape[1])
+        result.diagnosis["warnings"] += _warnings(ratings, settings, arrays.indices.shape[1])
     if len(results) > 1:
         raters.compare(results, settings.classes)
-    if settings.combine:
-        log.info("curation: %s", COMBINED)
-        together = _curate(arrays, places, settings, fill=_fills(settings, given))
-        results[COMBINED] = together
-        together.diagnosis["raters"] = [ratings.rater for ratings in given]
-        by_rater = together.diagnosis.pop("T_by_rater")
-        for result in results.values():  # done
-            if ADD_A_RATER in result.diagnosis.get("advice", ()):
-                result.diagnosis["advice"].remove(ADD_A_RATER)
-        together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
-    for result in results.values():
-        _add_grades(result, grades, settings)
-    classes = settings.classes if settings.posterior else None
-    schema = CURATION if classes is None else curation_with_posterior(classes)
-    with PartsWriter(step.out, schema, _BLOCK) as table:
-        for rater, result in results.items():
-            _write(table, ids, rater, result, diversity, classes)
-            for warning in result.diagnosis["warnings"]:
-                nothing = warning in result.diagnosis.get("reasons", ()) and not result.diagnosis["counts"]["corrected"]
-                log.warning("curation: %s: %s%s", rater, warning, ", so nothing was changed" if nothing else "")
-    write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
-    diagnoses = {rater: result.diagnosis for rater, result in results.items()}
-    text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
-    step.rows = table.rows
+    return results
+
+
+def _add_combined(
+    results: dict[str, Curated],
+    arrays: Arrays,
+    given: Sequence[Ratings],
+    places: Mapping[str, NDArray[np.intp]],
+    settings: CurationSettings,
+) -> None:
+    """Add the scores of all raters together, named `COMBINED`."""
+    log.info("curation: %s", COMBINED)
+    together = results[COMBINED] = _curate(arrays, places, settings, fill=_fills(settings, given))
+    together.diagnosis["raters"] = [ratings.rater for ratings in given]
+    by_rater = together.diagnosis.pop("T_by_rater")
+    for result in results.values():  # another rater is there already
+        if ADD_A_RATER in result.diagnosis.get("advice", ()):
+            result.diagnosis["advice"].remove(ADD_A_RATER)
+    together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
+
+
+def _log_warnings(rater: str, result: Curated) -> None:
+    for warning in result.diagnosis["warnings"]:
+        nothing = warning in result.diagnosis.get("reasons", ()) and not result.diagnosis["counts"]["corrected"]
+        log.warning("curation: %s: %s%s", rater, warning, ", so nothing was changed" if nothing else "")
+
+
+def _add_facts(step: Step[CurationSettings], given: Sequence[Ratings], diagnoses: Mapping[str, Any]) -> None:
+    """Add the counts of all raters together, without the combined scores."""
     for name in ("rated", "unrated", "flagged", "corrected", "filled"):
         step.facts[name] = sum(diagnoses[ratings.rater]["counts"][name] for ratings in given)
     step.facts["unknown_ratings"] = sum(ratings.unknown for ratings in given)
     step.facts["raters"] = len(given)
-    if grades is not None:
-        step.facts["graded"] = grades.graded
-    if embeddings is not None:  # what neighbours rest on, for the report
-        told = ("texts_cut", "equal_vectors", "taken_over", "beginnings_left_out")
-        step.facts["embedding"] = {k: v for k, v in embeddings.manifest.facts.items() if k in told}
-    step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
 
 
 def _fills(settings: CurationSettings, given: Sequence[Ratings]) -> bool:
@@ -294,45 +317,3 @@ def _graph(artifact: Artifact) -> tuple[Keys, Ints, Floats]:
             action="find the neighbours again",
         )
     return ids, indices, distances
-
-
-def _write(
-    table: PartsWriter,
-    ids: Keys,
-    rater: str,
-    result: Curated,
-    diversity: NDArray[np.float32],
-    classes: int | None,
-) -> None:
-    """Write a rater's rows; with `classes`, also the probabilities of this number of classes."""
-    means = result.means()
-    for start in range(0, len(ids), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        columns = {
-            "id": unpack(ids[rows]),
-            "rater": pa.repeat(rater, len(ids[rows])),
-            "raw_score": _classes(result.raw[rows]),
-            "score": _classes(result.score[rows]),
-            "flagged": pa.array(result.flagged[rows]),
-            "error_probability": pa.array(result.raw_error[rows], from_pandas=True),
-            "suggested": _classes(result.suggested[rows]),
-            "confidence": pa.array(result.confidence[rows], from_pandas=True),
-            "mean": pa.array(means[rows], from_pandas=True),
-            "diversity": pa.array(diversity[rows]),
-        }
-        if classes is not None:
-            columns["posterior"] = _posteriors(result.posterior, rows, len(ids[rows]), classes)
-        table.write(pa.table(columns))
-
-
-def _posteriors(posterior: NDArray[np.float32] | None, rows: slice, n: int, classes: int) -> pa.Array:
-    """Probabilities of n samples as lists of `classes` values, null if unknown."""
-    if posterior is None:
-        return pa.nulls(n, pa.list_(pa.float32(), classes))
-    values = posterior[rows].astype(np.float32, copy=False)
-    unknown = np.isnan(values).any(1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), classes, mask=pa.array(unknown))
-
-
-def _classes(scores: NDArray[np.int8]) -> pa.Array:
-    return pa.array(scores, pa.int8(), mask=scores == UNRATED)
