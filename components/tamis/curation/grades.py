@@ -165,7 +165,7 @@ def _refuse_mismatch(found: Found, rows: NDArray[np.int64], samples: int, settin
         )
 
 
-def _aligned(values: NDArray[np.float64], rows: NDArray[np.int64], samples: int) -> NDArray[np.float64]:
+def _aligned(values: NDArray[Any], rows: NDArray[np.int64], samples: int) -> NDArray[np.float64]:
     """(n,) the graded samples' `values` at their `rows` of the graph; NaN elsewhere."""
     aligned = np.full(samples, np.nan)
     known = rows >= 0

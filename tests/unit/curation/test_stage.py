@@ -26,7 +26,8 @@ from tamis.curation.component import curate
 from tamis.curation.explaining import ADD_A_RATER
 from tamis.curation.result import Curated
 from tamis.curation.settings import CurationSettings, GradesSettings
-from tamis.curation.stage import _write, run
+from tamis.curation.stage import run
+from tamis.curation.writing import _write
 from tests.artifacts import conversation, make, make_embeddings, make_neighbors, make_ratings
 from tests.artifacts import make_pool as write_pool
 from tests.unit.curation.pools import Pool, draw_ratings, make_pool, nearest
