@@ -1,6 +1,6 @@
-"""Stage 5, curation: find the raters' errors, correct what can be corrected without harm, score diversity.
+"""Stage 5, curation: estimate the raters' errors, correct scores where that does no harm, and score diversity.
 
-On arrays: `from tamis.curation import curate`.
+For arrays: `from tamis.curation import curate`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ __all__ = ["curate"]
 
 
 def __getattr__(name: str) -> Any:
-    # numpy and scipy are loaded when the function is asked for, not with the command line.
+    # numpy and scipy are loaded when the function is used, not by the command line.
     if name == "curate":
         from tamis.curation.model import curate
 

@@ -1,4 +1,4 @@
-"""How far human graders agree with each other."""
+"""The agreement of human graders with each other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def agreement(
     grades: NDArray[np.float64],
     classes: NDArray[np.int8],
 ) -> dict[str, Any]:
-    """How far graders agree on the samples that several of them graded.
+    """The agreement of graders on the samples that several of them graded.
 
     Args:
         samples: (m,) codes 0.. of the samples of m grades.
-        graders: (m,) codes of who gave them.
+        graders: (m,) codes of the graders.
         grades: (m,) the grades.
         classes: (m,) the class of each.
 
@@ -26,8 +26,8 @@ def agreement(
         JSON values: numbers of `graders`, `samples`, `samples_with_several` and `pairs` (of grades of one sample);
         the share of pairs in the same class (`equal_class`) and at most one class apart (`within_one`); and
         `krippendorff_alpha` of the grades with the interval metric, 1 - observed / expected disagreement (Krippendorff,
-        "Computing Krippendorff's Alpha-Reliability", 2011): 1 is full agreement, 0 what chance gives. The last three
-        are None where no sample has several grades, alpha also where all grades are equal.
+        "Computing Krippendorff's Alpha-Reliability", 2011): 1 is full agreement, 0 is agreement by chance. The last
+        three are None if no sample has several grades; alpha is also None if all grades are equal.
     """
     counts = np.bincount(samples)
     several = counts[samples] >= 2

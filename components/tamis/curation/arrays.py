@@ -1,4 +1,4 @@
-"""What curation works on: everything known of some samples, in the order of the neighbour graph."""
+"""The input of curation: everything known about the samples, in the order of the neighbour graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tamis.curation.classes import UNRATED
 from tamis.curation.neighborhoods import Floats, Ints
 from tamis.curation.result import Curated
 
-_FAR = 2.0  # cosine distance of what takes the place of samples that were left out
+_FAR = 2.0  # cosine distance of the sample that replaces left-out samples
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Arrays:
     """n samples.
 
     Attributes:
-        ratings: (n, R) score classes of R raters, -1 where there is none.
+        ratings: (n, R) score classes of R raters, -1 if there is none.
         indices, distances: (n, k) the neighbour graph.
         embeddings: (n, d) vectors, which may be memory-mapped.
-        covariates: (n, c) numbers, NaN where unknown.
-        grades: (n,) human grades as classes, -1 where there is none.
-        grade_weights: (n,) 1 / the probability with which each was drawn to be graded, NaN where it was not.
-        reachable: (R, K) classes that each rater's ratings can be in; None: all.
+        covariates: (n, c) numbers, NaN if unknown.
+        grades: (n,) human grades as classes, -1 if there is none.
+        grade_weights: (n,) 1 / the probability that the sample was drawn for grading; NaN if it was not drawn.
+        reachable: (R, K) classes for which each rater's scale has ratings; None: all.
     """
 
     ratings: NDArray[np.int8]
@@ -43,7 +43,7 @@ class Arrays:
         return len(self.ratings)
 
     def alone(self, rows: NDArray[np.intp]) -> Arrays:
-        """Only the samples `rows`: one more sample, without a rating, takes the place of all others, far away."""
+        """The samples `rows` only. One far-away sample without a rating replaces all others in the graph."""
         places = np.full(len(self), len(rows), np.int32)
         places[rows] = np.arange(len(rows))
         near = places[self.indices[rows]]

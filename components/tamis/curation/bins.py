@@ -1,7 +1,7 @@
-"""Pairs of neighbours by how near they are, and what each sample's neighbours were rated, as counts.
+"""Bins of neighbour pairs by distance, and counts of the neighbours' ratings in each bin.
 
-A bin is a range of distance and of distance relative to how dense both samples' surroundings are, so that the edge of a
-cluster is found wherever it lies: no fixed number of neighbours is right or wrong.
+A bin is a range of distances and of distances relative to the density around both samples. The model can thus find the
+edge of a cluster wherever it is, without a fixed number of neighbours.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _RELATIVE_BINS, _ABSOLUTE_BINS = 12, 6
-_CLOSE = 5  # neighbours whose mean distance says how dense a sample's surroundings are
+_CLOSE = 5  # the mean distance to this many neighbours measures the density around a sample
 _SMALLEST = 1e-6
 
 
 class Bins:
-    """Puts pairs of neighbours into bins by distance and by distance relative to the density around both."""
+    """Assigns pairs of neighbours to bins by distance and by distance relative to the density around both."""
 
     def __init__(self, view: Neighborhoods, rows: Ints, k: int) -> None:
         """Place the borders at quantiles over the pairs of `rows` and their first `k` neighbours."""
@@ -49,7 +49,7 @@ class Bins:
         return relative
 
     def of(self, rows: Ints, samples: Ints, distances: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Bin of each pair, (m, k) in 0..count - 1; meaningless where a sample is -1."""
+        """Bin of each pair, (m, k) in 0..count - 1; undefined if a sample is -1."""
         relative = np.searchsorted(self._relative_borders, self._relative(rows, samples, distances), side="right")
         absolute = np.searchsorted(self._absolute_borders, distances, side="right")
         bins: NDArray[np.intp] = relative * _ABSOLUTE_BINS + absolute
@@ -64,7 +64,7 @@ def _quantiles(values: NDArray[Any], count: int) -> NDArray[np.float64]:
 
 
 def symbols_of(ratings: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-    """Distinct rows of `ratings` (n, R), and the number (n,) of each sample's own."""
+    """The distinct rows of `ratings` (n, R), and for each sample the index (n,) of its row among them."""
     if ratings.shape[1] == 1:
         found, codes = np.unique(ratings[:, 0], return_inverse=True)
         return found[:, None], codes.astype(np.int32)

@@ -1,12 +1,12 @@
-"""Probabilities brought in line with human grades.
+"""Calibration of probabilities with human grades.
 
-A regression with few parameters: the logarithm of the probability of a class t, given the model's probabilities q and
-the ratings of a sample, is up to a constant
+A regression with few parameters. Given the model's probabilities q and the ratings of a sample, the logarithm of the
+probability of a class t is, up to a constant,
 
     a log q[t] + b[t] + (c + d[raw]) [t = raw] + e |t - raw|
 
-where a and c are others for samples whose raters all agree, or differ by two classes and more. It is fitted to graded
-samples by maximum likelihood, with normal priors around q itself.
+where a and c have different values for samples whose raters all agree, or differ by two classes or more. The regression
+is fitted to graded samples by maximum likelihood, with normal priors around q itself.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from tamis.curation.classes import UNRATED
 from tamis.curation.rater_model import Matrix
 
-FEW_GRADES = 30  # fewer do not settle what the ratings leave open
+FEW_GRADES = 30  # fewer grades do not decide what the ratings leave open
 _NEVER = 1e-9
-_LEAST_POWER = 0.2  # what is more probable stays so
+_LEAST_POWER = 0.2  # above 0, so that the order of the classes is kept
 # Standard deviations of the priors.
 _POWER, _POWER_BY_SPREAD = 0.3, 0.15
 _CLASS, _FAR = 0.15, 0.15
@@ -31,17 +31,17 @@ _STAY, _STAY_BY_CLASS, _STAY_BY_SPREAD = 0.3, 0.15, 0.3
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is done to posteriors.
+    """A correction of posteriors.
 
     Attributes:
-        weights: (f,) of the features, in the order of `_features`; their first is `power` - 1.
+        weights: (f,) weights of the features, in the order of `_features`; the first is `power` - 1.
     """
 
     weights: Matrix
 
     @property
     def power(self) -> float:
-        """a: below 1, probabilities are flattened."""
+        """The exponent a; below 1, it flattens probabilities."""
         return 1 + float(self.weights[0])
 
     def __call__(self, posterior: Matrix, ratings: NDArray[np.int8], raw: NDArray[np.int8]) -> Matrix:
@@ -62,12 +62,12 @@ def none(classes: int, raters: int, power: float = 1.0) -> Calibration:
 
 
 def fit(posterior: Matrix, ratings: NDArray[np.int8], raw: NDArray[np.int8], grades: NDArray[np.int8]) -> Calibration:
-    """Learn from grades.
+    """Fit a calibration to grades.
 
     Args:
-        posterior: (m, K) of graded samples, made without their own grades.
+        posterior: (m, K) posteriors of graded samples, computed without their own grades.
         ratings: (m, R) their ratings.
-        raw: (m,) their raw classes, -1 where there is no rating.
+        raw: (m,) their raw classes, -1 if there is no rating.
         grades: (m,) their grades.
     """
     from scipy.optimize import minimize

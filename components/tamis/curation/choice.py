@@ -1,8 +1,8 @@
-"""Which score a sample gets, given the probabilities of its true class.
+"""The choice of a sample's score, given the probabilities of its true class.
 
-A rating is changed only to a class that is at least as probable as the rating and at least as near to the truth on
-average. Where the probabilities are true, that can raise neither the share of wrong scores nor the mean absolute error;
-the most probable class alone may raise the second, and the median the first.
+A rating is changed only to a class that is at least as probable as the rating and, on average, at least as close to the
+truth. If the probabilities are right, this raises neither the share of wrong scores nor the mean absolute error. The
+most probable class alone could raise the mean error, and the median could raise the share of wrong scores.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def chosen(
     fill: bool = False,
     others: Sequence[NDArray[np.floating[Any]]] = (),
 ) -> NDArray[np.int8]:
-    """The score of each sample, (n,) int8; -1 where there is none.
+    """The score of each sample, (n,) int8; -1 if there is none.
 
     Args:
-        posterior: (n, K) probability of each true class; NaN where nothing is known.
-        raw: (n,) score class as rated, -1 where there is no rating.
-        threshold: a rating is changed only to a class of at least this probability.
+        posterior: (n, K) probability of each true class; NaN if unknown.
+        raw: (n,) score class as rated, -1 if there is no rating.
+        threshold: a rating is changed only to a class with at least this probability.
         fill: whether a sample without a rating gets its most probable class.
-        others: (n, K) probabilities by other accounts of the data, under which a change must be no worse either.
+        others: (n, K) probabilities under other explanations of the data, which must not make a change worse.
     """
     rows = np.arange(len(posterior))
     known, rated = np.isfinite(posterior[:, 0]), raw != UNRATED
@@ -43,7 +43,7 @@ def chosen(
         better &= _no_worse(other, place)
     with np.errstate(invalid="ignore"):
         best = np.where(better, posterior, -1.0).argmax(1)
-    # The rating itself stands against an equal, and where no class passes the threshold.
+    # The rating is kept if no class is more probable, or none reaches the threshold.
     gains = better[rows, best] & (posterior[rows, best] > posterior[rows, place])
     score = np.where(known & rated & gains, best, raw)
     if fill:
@@ -54,7 +54,7 @@ def chosen(
 
 
 def _no_worse(posterior: NDArray[np.floating[Any]], place: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """(n, K) which classes are at least as probable and at least as near to the truth as the class `place` (n,)."""
+    """(n, K) which classes are at least as probable and at least as close to the truth as the class `place` (n,)."""
     rows, steps = np.arange(len(posterior)), np.arange(posterior.shape[1])
     distance = posterior @ np.abs(np.subtract.outer(steps, steps)).astype(posterior.dtype)
     better: NDArray[np.bool_] = posterior >= posterior[rows, place][:, None] - _SLACK

@@ -1,4 +1,4 @@
-"""Score classes: ratings from 1 to 10 compressed to 0..5 (paper section 4.1)."""
+"""Score classes: ratings from 1 to 10 reduced to 0..5 (paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def to_classes(ratings: NDArray[Any], *, lowest: int = 4, highest: int = 9) -> N
     """Score class of each rating: min(max(rating, lowest), highest) - lowest.
 
     Args:
-        ratings: (n,) numbers; fractions are rounded half up; NaN where there is no rating.
-        lowest: ratings up to this are class 0.
-        highest: ratings from this on are the top class, highest - lowest.
+        ratings: (n,) numbers; fractions are rounded half up; NaN if there is no rating.
+        lowest: ratings up to this one are class 0.
+        highest: ratings from this one on are the top class, highest - lowest.
 
     Returns:
-        (n,) int8 classes, `UNRATED` (-1) where the rating is NaN.
+        (n,) int8 classes, `UNRATED` (-1) if the rating is NaN.
     """
     values = np.asarray(ratings, np.float64)
     known = ~np.isnan(values)
@@ -32,13 +32,13 @@ def to_classes(ratings: NDArray[Any], *, lowest: int = 4, highest: int = 9) -> N
 
 
 def reachable_of(possible: Sequence[int] | None, scores: NDArray[np.int8], *, lowest: int, highest: int) -> Reachable:
-    """(K,) which classes a rater's ratings can be in.
+    """(K,) the classes for which a rater's scale has ratings.
 
     Args:
-        possible: the ratings of 1..10 that its scale can come to; None where that is not known, or any number can be.
-        scores: (n,) its score classes: what is given can be given.
-        lowest: ratings up to this are class 0.
-        highest: ratings from this on are the top class.
+        possible: the ratings 1..10 that its scale maps to; None if that is unknown, or any number is possible.
+        scores: (n,) its score classes; classes that occur are possible.
+        lowest: ratings up to this one are class 0.
+        highest: ratings from this one on are the top class.
     """
     found = np.full(highest - lowest + 1, possible is None)
     if possible is not None:
@@ -48,7 +48,7 @@ def reachable_of(possible: Sequence[int] | None, scores: NDArray[np.int8], *, lo
 
 
 def reachable_mean(raters: Sequence[Reachable]) -> Reachable:
-    """(K,) which classes the rounded mean of raters can be in, of whom any may have given no rating."""
+    """(K,) the classes that the rounded mean of several raters can have; any of them may have given no rating."""
     sums: set[tuple[int, int]] = {(0, 0)}  # how many rated, and the sum of their classes
     for one in raters:
         given = np.flatnonzero(one).tolist()
@@ -60,9 +60,9 @@ def reachable_mean(raters: Sequence[Reachable]) -> Reachable:
 
 
 def within_reach(T: NDArray[np.float64], reachable: Reachable) -> NDArray[np.float64]:
-    """`T` (K, K), true classes in rows, without probability of a rating that cannot be given; rows sum to 1.
+    """`T` (K, K), true classes in rows, with probability 0 for impossible ratings; rows sum to 1.
 
-    A row that has nothing else is rated as the nearest class that can be given, the lower of two.
+    A row with only impossible ratings gets the nearest possible class, the lower one of two.
     """
     if reachable.all() or not reachable.any():
         return T

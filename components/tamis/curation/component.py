@@ -1,4 +1,4 @@
-"""Kubeflow face of the curation stage."""
+"""Kubeflow component of the curation stage."""
 
 from typing import List  # noqa: UP035  (kfp reads this spelling only)
 

@@ -1,8 +1,8 @@
 """Consensus counts of a sample's rating and its two nearest neighbours', in closed form (paper section 3.2).
 
-The paper draws sub-samples and counts (own, first, second) ratings in each. Here the expectation over all draws is
-computed: with N samples and draws of m without replacement, given that a sample is drawn, its neighbours of ranks
-i < j are the two nearest drawn ones with probability w_j = C(N-1-j, m-3) / C(N-1, m-1), the same for every i below j.
+The paper draws sub-samples and counts the ratings (own, first, second) in each. Here the expectation over all draws is
+computed. With N samples and draws of m without replacement, a drawn sample's neighbours of ranks i < j are the two
+nearest drawn ones with probability w_j = C(N-1-j, m-3) / C(N-1, m-1), the same for every i below j.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Consensus:
         c1: (K,) of the sample's own rating.
         c2: (K, K) of own and first neighbour's.
         c3: (K, K, K) of own, first and second neighbour's; sums to 1.
-        covered: share of the draws' expected patterns that lie within the graph's lists, at most 1.
+        covered: share of the expected patterns that the graph's neighbour lists cover, at most 1.
     """
 
     c1: NDArray[np.float64]
@@ -56,13 +56,13 @@ def pair_weights(k: int, population: int, drawn: int) -> NDArray[np.float64]:
 
 
 def consensus(view: Neighborhoods, classes: int, share: float = 1.0) -> Consensus:
-    """Consensus counts over all samples that enter statistics.
+    """Consensus counts over all samples that are used in statistics.
 
     Args:
         view: graph and ratings.
         classes: number K of score classes.
-        share: share of the samples in each draw; 1 gives the plain counts of the two nearest neighbours, less spreads
-            the counts over more ranks: less noise, a little more bias.
+        share: share of the samples in each draw. 1 gives the plain counts of the two nearest neighbours; a smaller
+            share spreads the counts over more ranks, with less noise and a little more bias.
     """
     rows = view.rows
     if len(rows) < 3:

@@ -1,4 +1,4 @@
-"""What the rest of Tamis knows of this stage."""
+"""The description of this stage for the rest of Tamis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diagnosis of a rater: what every mode says of its scores, as plain JSON values."""
+"""The part of a rater's diagnosis that all modes share, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool, reachabl
         T: (K, K) named transition matrix.
         p: (K,) prior.
         renamed: whether naming changed the order of the classes.
-        reachable: (K,) classes that a rating can be in.
+        reachable: (K,) classes for which the scale has ratings.
     """
     observed = np.bincount(view.scores[view.rows], minlength=len(p)) / len(view.rows)
     pairs = pair_counts(view, len(p))
@@ -60,9 +60,9 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool, reachabl
 
 
 def kept_agreement(agreement: Matrix, chance: float, samples: int) -> float | None:
-    """Agreement beyond chance at the fifth rank, as a share of that at the first; 1 where true scores are shared.
+    """Agreement beyond chance at the fifth rank, as a share of that at the first; 1 if neighbours share true scores.
 
-    None where there are too few ranks, or too few samples to tell it from 1.
+    None if there are too few ranks, or too few samples to distinguish it from 1.
     """
     if len(agreement) < _FAR_RANK or not np.isfinite(agreement[:_FAR_RANK]).all():
         return None

@@ -19,9 +19,9 @@ def diversity_scores(
     Args:
         distances: (n, k) cosine distances to the neighbours, ascending, the sample itself excluded.
         count: neighbours in the mean; all k if there are fewer.
-        variant: "paper": d is the mean over the `count` nearest other samples. "reference": what the paper's code does:
-            it holds every sample twice, so its ten nearest are the sample, its copy and the four nearest others twice,
-            and it rounds the score to 4 decimals.
+        variant: "paper": d is the mean over the `count` nearest other samples. "reference": as in the paper's code,
+            which holds every sample twice, so that the ten nearest are the sample, its copy and the four nearest others
+            twice; it rounds the score to 4 decimals.
 
     Returns:
         (n,) float32 in [0, 0.77].

@@ -1,4 +1,4 @@
-"""The old place of `tamis.curation.curate`, for one release: curation of one rater."""
+"""The old location of `tamis.curation.curate`, kept for one release."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tamis.curation.result import Curated
 
 
 def curate(scores: Ints, indices: Ints, distances: Floats, **options: Any) -> Curated:
-    """`tamis.curation.curate` by its old name; its options are those of today."""
+    """`tamis.curation.curate` under its old name, with today's options."""
     warnings.warn("tamis.curation.exact.curate is now tamis.curation.curate", DeprecationWarning, stacklevel=2)
     return _curate(scores, indices, distances, **options)

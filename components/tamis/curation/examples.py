@@ -1,4 +1,4 @@
-"""The corrections that a reader can check first: the most confident ones, with the neighbours that speak for them."""
+"""The most confident corrections with their neighbours, for readers to check."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_corrections(path: Path, ids: Keys, results: Mapping[str, Curated], ind
 def _most_confident(ids: Keys, result: Curated) -> list[int]:
     changed = np.flatnonzero((result.raw != UNRATED) & (result.score != result.raw))
     confidence = np.nan_to_num(result.confidence[changed])
-    if len(changed) > _MOST:  # the last confidence that is kept may be shared: ids decide among its samples
+    if len(changed) > _MOST:  # several samples may share the last kept confidence: ids break the tie
         likely = confidence >= np.partition(confidence, -_MOST)[-_MOST]
         changed, confidence = changed[likely], confidence[likely]
     order = np.lexsort((ids[changed], -confidence))

@@ -1,4 +1,4 @@
-"""The diagnosis of `exact` mode: what was found, how sure it is, what it depends on and what would settle it."""
+"""The diagnosis of `exact` mode: the findings, their uncertainty, what they depend on, and what would help."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from tamis.curation.result import Curated
 
 ADD_A_RATER = "add a rater of another family, and set curation.combine"
 _LEVEL, _DRAWS = 0.95, 400  # of intervals
-_LOOKED_AT = 5_000  # samples from which the sensitivity is estimated
+_LOOKED_AT = 5_000  # most samples used to estimate the sensitivity
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the model found; `model.curate` makes it.
+    """The model's findings; `model.curate` makes them.
 
     Attributes:
-        known: what it had.
+        known: the input.
         fitted: the joint model.
-        regression: what the embedding says.
+        regression: the regression on the embedding.
         reasons: why nothing was corrected.
-        assume: what was taken for granted.
-        notes: what else was decided, in plain words.
-        held_out: what grades say that were held out.
-        reachable: (R, K) classes that each rater's ratings can be in.
+        assume: the assumption, as in the settings.
+        notes: further decisions, as sentences.
+        held_out: estimates from held-out grades.
+        reachable: (R, K) classes for which each rater's scale has ratings.
     """
 
     known: Known
@@ -56,7 +56,7 @@ class Findings:
 
 
 def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, Any]:
-    """Everything that the README lists, as JSON values."""
+    """The diagnosis as JSON values; the README lists its fields."""
     raters, told = found.known.raters, not found.reasons
     kept = found.fitted.kept
     matrices = [np.sum([point.weight * point.T[r] for point in kept], axis=0) for r in range(raters)]
@@ -67,7 +67,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
     p = posterior.mean(0)
     p = np.where(p < 1e-6, 0.0, p)
     p /= p.sum()
-    for absent in np.flatnonzero(~present & (p == 0)):  # nothing is known of it: it is rated as itself
+    for absent in np.flatnonzero(~present & (p == 0)):  # nothing is known about it: assume that it is rated correctly
         T[absent] = np.eye(classes)[absent]
     together = reachable_mean(list(found.reachable))
     T = within_reach(T, together)
@@ -126,7 +126,7 @@ def _regression(found: Regression | None) -> dict[str, Any] | None:
 
 
 def _confusion(posterior: Matrix, scores: NDArray[np.int8], classes: int) -> Matrix:
-    """(K, K) how scores follow the truth, by the posterior: true classes in rows."""
+    """(K, K) distribution of scores for each true class, by the posterior: true classes in rows."""
     known = scores != UNRATED
     counts = posterior[known].T @ np.eye(classes)[scores[known]] + 1e-6 * np.eye(classes)
     shares: Matrix = counts / counts.sum(1, keepdims=True)
@@ -138,7 +138,7 @@ def _own_share(points: Sequence[Point], prior: Matrix) -> float:
 
 
 def _interval(points: Sequence[Point], prior: Matrix) -> list[float]:
-    """95 % of the weight; a point of the grid stands for its surroundings, half a step to either side."""
+    """The range with 95 % of the weight; each grid point represents half a step to either side."""
     ordered = sorted((point.own_share_of(prior), point.weight) for point in points)
     shares, weights = np.array([share for share, _ in ordered]), np.cumsum([weight for _, weight in ordered])
     low = shares[np.searchsorted(weights, (1 - _LEVEL) / 2)]
@@ -151,7 +151,7 @@ def _shared(points: Sequence[Point], p: Matrix) -> float:
 
 
 def _sensitivity(found: Findings, classes: int) -> list[dict[str, Any]]:
-    """How scores depend on the share of samples with a class of their own."""
+    """The results at each share of samples with a class of their own."""
     rated = np.flatnonzero(found.known.view.scores[found.fitted.rows] != UNRATED)
     some = rated[np.linspace(0, len(rated) - 1, min(len(rated), _LOOKED_AT)).astype(np.intp)]
     rows = found.fitted.rows[some]
@@ -183,7 +183,7 @@ def _sensitivity(found: Findings, classes: int) -> list[dict[str, Any]]:
 
 
 def _predicted(found: Findings) -> dict[str, Any]:
-    """How well surroundings alone tell the rating of a rated sample, which they have not seen."""
+    """How well the surroundings alone predict the held-out ratings of rated samples."""
     own = found.known.view.scores[found.fitted.rows]
     rated = own != UNRATED
     expected = found.fitted.z[rated] @ found.known.near.own @ np.arange(len(found.known.near.prior))
@@ -198,7 +198,7 @@ def _predicted(found: Findings) -> dict[str, Any]:
 
 
 def _intervals(points: Sequence[Point], reachable: NDArray[np.bool_]) -> dict[str, Any]:
-    """95 % of the posterior of T, given the model; wider where the grid is undecided."""
+    """95 % intervals of T under the model; wider if several grid points have weight."""
     rng = np.random.default_rng(0)
     draws = []
     for point in points:
@@ -211,7 +211,7 @@ def _intervals(points: Sequence[Point], reachable: NDArray[np.bool_]) -> dict[st
 
 
 def _advice(found: Findings, told: bool) -> list[str]:
-    """What would settle what is open."""
+    """What would decide open questions."""
     raters, graded = found.known.raters, len(found.known.graded)
     advice = []
     if graded < FEW_GRADES and (raters == 1 or not told):

@@ -1,4 +1,4 @@
-"""The joint model fitted to what is known, its probabilities brought in line with grades."""
+"""Fit the joint model to the data, and calibrate its probabilities with grades."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tamis.curation.known import FOLDS, Known, prior_of
 from tamis.curation.neighborhoods import Ints
 from tamis.curation.rater_model import Matrix
 
-_JOINT_SAMPLES = 10_000  # most to which the joint model is fitted; it has few parameters
-_DOUBT = 0.85  # exponent of probabilities that rest on one rater alone: its bias is not in them
-_LITTLE_DOUBT = 0.95  # the same with several raters: they may share errors
+_JOINT_SAMPLES = 10_000  # most samples for the joint model, which has few parameters
+_DOUBT = 0.85  # exponent of probabilities from one rater alone, since they do not include its bias
+_LITTLE_DOUBT = 0.95  # the same with several raters, which may share errors
 
 
 @dataclass(frozen=True)
 class Fitted:
     """The joint model on the samples `rows`, whose P(z | surroundings) is `z`, and the calibration of its posteriors.
 
-    `crossed` (g, K) are the posteriors of the graded samples, in order, by fits that have not seen their grades.
+    `crossed` (g, K) are the posteriors of the graded samples, in order, from fits without their own grades.
     """
 
     points: list[Point]
@@ -41,7 +41,7 @@ class Fitted:
 
 
 def fit(known: Known, shares: Sequence[float], prior: Matrix, samples: int) -> Fitted:
-    """Fit to `samples` of the rated samples at most, and to all graded ones; `shares` are the values of h to try."""
+    """Fit to at most `samples` rated samples and to all graded ones; `shares` are the values of h to try."""
     rows = np.union1d(known.view.sample(min(samples, _JOINT_SAMPLES)), known.graded)
     z = known.around(rows)
     points = joint.fit(z, known.ratings[rows], known.grades[rows], prior, shares)
@@ -57,7 +57,7 @@ def fit(known: Known, shares: Sequence[float], prior: Matrix, samples: int) -> F
 
 
 def _crossed(known: Known, points: Sequence[Point], rows: Ints, z: Matrix, graded: NDArray[np.intp]) -> Matrix:
-    """(g, K) posteriors of the samples `rows[graded]`, by fits that have not seen their grades."""
+    """(g, K) posteriors of the samples `rows[graded]`, from fits without their own grades."""
     found = np.empty((len(graded), z.shape[1]))
     fold = np.arange(len(graded)) % FOLDS
     kept = [point for point in points if point.weight > 0]

@@ -1,4 +1,4 @@
-"""The rule of flagging, the same in every mode."""
+"""The rule for flagging ratings, the same in every mode."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def flag(
     for_other: NDArray[np.floating[Any]],
     for_raw: NDArray[np.floating[Any]],
 ) -> tuple[NDArray[np.bool_], NDArray[np.int8]]:
-    """A rating is flagged when more speaks for another class than for the rating; what is equal or unknown stands.
+    """Flag ratings with less support than another class; with equal or unknown support, a rating is not flagged.
 
     Args:
-        raw: (n,) score classes as rated, -1 where there is no rating; such samples are not flagged.
-        other: (n,) the class that most speaks for.
-        for_other: (n,) how much speaks for it: a probability, or a share of votes; NaN where nothing is known.
-        for_raw: (n,) how much speaks for the rating, in the same measure.
+        raw: (n,) score classes as rated, -1 if there is no rating; such samples are not flagged.
+        other: (n,) the class with the most support.
+        for_other: (n,) its support: a probability, or a share of votes; NaN if unknown.
+        for_raw: (n,) the support of the rating, in the same measure.
 
     Returns:
-        Which samples are flagged, (n,) bool; and the class that is suggested for each, (n,) int8: `other` where it is
-        flagged, else the rating.
+        Which samples are flagged, (n,) bool; and the suggested class of each, (n,) int8: `other` for flagged samples,
+        otherwise the rating.
     """
     with np.errstate(invalid="ignore"):
         flagged = (raw != UNRATED) & (other != raw) & (for_other > for_raw)

@@ -1,4 +1,4 @@
-"""Which samples to grade: the curated scores of a rater, and a draw of a random core and of doubtful samples."""
+"""Choose the samples to grade, from a rater's curated scores: a random core and the most doubtful samples."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tamis.curation.classes import UNRATED
 from tamis.curation.honest import predictions
 from tamis.curation.settings import COMBINED
 
-_ROWS = 100_000  # rows of a table read together
-_EVEN = 0.25  # of the random core, spread evenly over the strata; the rest by their sizes
+_ROWS = 100_000  # rows of a table that are read together
+_EVEN = 0.25  # share of the random core that is spread evenly over the strata; the rest is proportional to their sizes
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What curation says of one rater's samples.
+    """The curation's results for one rater.
 
     Attributes:
         rater: the rater.
         keys: (n,) samples.
-        raw: (n,) score class as rated, -1 where there is none.
-        score: (n,) score class after curation, -1 where there is none.
-        confidence: (n,) probability that `score` is right, NaN where there is none.
-        loss: (n,) at least so many classes is the curated score expected to be off, NaN where nothing is known.
+        raw: (n,) score class as rated, -1 if there is none.
+        score: (n,) score class after curation, -1 if there is none.
+        confidence: (n,) probability that `score` is right, NaN if there is none.
+        loss: (n,) lower bound of the curated score's expected error in classes, NaN if unknown.
     """
 
     rater: str
@@ -52,8 +52,8 @@ class Drawn:
     """The samples to grade.
 
     Attributes:
-        rows: (m,) which samples, in the order in which they are to be graded.
-        weights: (m,) 1 / the probability with which each was drawn; NaN for the informative ones.
+        rows: (m,) rows of the samples, in the order of grading.
+        weights: (m,) 1 / the probability that the sample was drawn; NaN for the informative samples.
     """
 
     rows: NDArray[np.intp]
@@ -61,15 +61,15 @@ class Drawn:
 
     @property
     def random(self) -> int:
-        """How many were drawn at random."""
+        """Number of samples that were drawn at random."""
         return int(np.isfinite(self.weights).sum())
 
 
 def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
-    """What the curation says of one rater's samples that have a score.
+    """The curation's results for one rater's samples that have a score.
 
     Raises:
-        SettingsError: when the rater is not there, or none is named and there are several without a `combined`.
+        SettingsError: when the rater is unknown, or none is named although there are several and no `combined`.
         InputError: when no sample has a score.
     """
     import pyarrow.parquet as pq
@@ -79,7 +79,7 @@ def read_scores(curation: Artifact, rater: str | None = None) -> Scores:
     )
     chosen = rater or (COMBINED if len(raters) > 1 else next(iter(raters), ""))
     if chosen not in raters:
-        seen = f"there is no rater '{chosen}'" if rater else f"{len(raters)} raters have scores, and none is named"
+        seen = f"there is no rater '{chosen}'" if rater else f"{len(raters)} raters have scores, but none is named"
         raise SettingsError(f"{curation.location}: {seen}", allowed=f"--rater, one of {', '.join(raters)}")
     columns = ["id", "rater", "raw_score", "score", "error_probability", "confidence"]
     there = pq.read_schema(curation.parts()[0]).names
@@ -109,18 +109,18 @@ def expected_loss(
     error_probability: NDArray[np.float64],
     mean: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """How many classes the curated score is expected to be off, from below: (n,), NaN where nothing is known.
+    """Lower bound of the curated score's expected error in classes: (n,), NaN if unknown.
 
-    The expected distance to the true class is at least the probability that the score is not it, and (Jensen's
-    inequality) at least the distance to the mean of the true class.
+    The expected distance to the true class is at least the probability that the score is wrong and, by Jensen's
+    inequality, at least the distance to the posterior mean.
 
     Args:
-        raw: (n,) as rated, -1 where there is none.
-        score: (n,) after curation, -1 where there is none.
-        confidence: (n,) probability that `score` is right; where there is none, of the most probable class.
+        raw: (n,) score class as rated, -1 if there is none.
+        score: (n,) score class after curation, -1 if there is none.
+        confidence: (n,) probability that `score` is right; without a score, that of the most probable class.
         error_probability: (n,) probability that `raw` is wrong.
-        mean: (n,) mean of the true class under the posterior; it counts only where `confidence` is known: a mode
-            without a posterior puts the score in its place.
+        mean: (n,) posterior mean of the true class; used only if `confidence` is known, since modes without a posterior
+            write the score instead.
     """
     wrong = np.where(score == raw, error_probability, 1 - confidence)
     wrong = np.where((score == UNRATED) | np.isnan(wrong), 1 - confidence, wrong)
@@ -130,19 +130,19 @@ def expected_loss(
 
 
 def draw(scores: Scores, sources: NDArray[np.intp], *, size: int, random_share: float = 0.5, seed: int = 0) -> Drawn:
-    """Choose the samples to grade: a random core, and beside it those with the greatest expected loss.
+    """Choose the samples to grade: a random core, and the samples with the greatest expected loss.
 
-    The core is stratified by source and curated class: three quarters of it go to the strata by their sizes, one
-    quarter evenly, so that a rare class is seen too. It is drawn systematically, with known probabilities (Madow,
-    1949), so that estimates with its weights are unbiased. Where fewer samples have a known loss than are asked for,
-    more are drawn at random instead. Depends on ids and `seed` only, not on the order of the samples.
+    The core is stratified by source and curated class. Three quarters of it are proportional to the sizes of the
+    strata, and one quarter is spread evenly, so that rare classes are included. It is drawn systematically with known
+    probabilities (Madow, 1949), so estimates with its weights are unbiased. If too few samples have a known loss, more
+    are drawn at random. The result depends on ids and `seed` only, not on the order of the samples.
 
     Args:
         scores: the samples that may be drawn.
         sources: (n,) source of each.
-        size: how many; all where there are not so many.
+        size: number of samples; all if there are fewer.
         random_share: share of the core, 0..1.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     size = min(size, len(scores.keys))
     known = np.isfinite(scores.loss)
@@ -162,23 +162,25 @@ def draw(scores: Scores, sources: NDArray[np.intp], *, size: int, random_share: 
     ranked = rest[np.lexsort((tie_breaks(scores.keys[rest], seed, "informative"), -scores.loss[rest]))]
     rows = np.concatenate([picked, ranked[: size - core]])
     weights = np.concatenate([1 / probability[picked], np.full(size - core, np.nan)])
-    mixed = np.argsort(tie_breaks(scores.keys[rows], seed, "order"))  # who stops early has graded a random part
+    mixed = np.argsort(
+        tie_breaks(scores.keys[rows], seed, "order")
+    )  # so that a grader who stops early has graded a random part
     return Drawn(rows[mixed], weights[mixed])
 
 
 def _systematic(probability: NDArray[np.float64], start: float, count: int, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those `count` of `rows` (n,) in whose stretch of the summed `probability` (n,) a step of length 1 ends."""
+    """Systematic sampling: `count` of `rows` (n,), at steps of length 1 along the cumulated `probability` (n,)."""
     ends = np.cumsum(probability)
     steps = (start + np.arange(count)) * (ends[-1] / count if count else 1.0)  # the sum is `count` but for rounding
     return rows[np.searchsorted(ends, steps, side="right")]
 
 
 def _probabilities(strata: NDArray[np.intp], core: int) -> NDArray[np.float64]:
-    """(n,) probability of each sample to be among the `core` that are drawn; its sum is `core`."""
+    """(n,) probability that each sample is among the `core` drawn ones; the sum is `core`."""
     sizes = np.bincount(strata)
     quota = core * ((1 - _EVEN) * sizes / sizes.sum() + _EVEN / len(sizes))
     full = np.zeros(len(sizes), bool)
-    while (over := ~full & (quota > sizes)).any():  # no stratum gives more than it has; the others give more then
+    while (over := ~full & (quota > sizes)).any():  # a stratum cannot give more than it has; the others give more then
         full |= over
         quota[full] = sizes[full]
         rest = core - sizes[full].sum()
@@ -196,7 +198,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def _lists(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """(n, K) of a column of lists of one length; NaN where there is none."""
+    """(n, K) values of a column of fixed-size lists; NaN for null."""
     width = column.type.list_size
     blocks = [np.empty((0, width), np.float32)]
     for chunk in column.chunks:

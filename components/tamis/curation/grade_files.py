@@ -1,4 +1,4 @@
-"""Single human grades, as files and the pool's metadata hold them."""
+"""Read single human grades from files and from the pool's metadata."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ INFORMATIVE, RANDOM = "informative", "random"  # why a sample is on a sheet, in 
 UNTOLD, DOUBTFUL, DRAWN = -1, 0, 1  # how a sample was chosen
 _ROWS = 10_000  # samples of the pool whose metadata are in memory at once
 _BY_OWN_IDS = (
-    "where the rows have ids of your own: `keep: [uid]` on the pool's source, then grades.key: the file's column with "
-    "them, and grades.field: uid"
+    "if the rows have your own ids, set `keep: [uid]` on the pool's source, grades.key to the file's column of ids, "
+    "and grades.field to uid"
 )
-Find: TypeAlias = Callable[[str], str | None]  # the pool's id of a sample that somebody calls otherwise
+Find: TypeAlias = Callable[[str], str | None]  # from a user's own id of a sample to the pool's id
 _WHY = {INFORMATIVE: DOUBTFUL, RANDOM: DRAWN}
 
 
 @dataclass(frozen=True)
 class Found:
-    """Single grades, as they were found; m of them.
+    """m single grades.
 
     Attributes:
-        places: where they were found: files, or one field of the pool.
-        place: (m,) which of these.
+        places: where they were found: files, or a field of the pool.
+        place: (m,) index into `places`.
         row: (m,) row in the file, from 0; -1 in the pool.
         keys: (m,) samples.
-        values: (m,) on the settings' scale.
-        graders: names of the graders, empty where none is named.
-        grader: (m,) which of these.
-        weights: (m,) NaN where there is none.
+        values: (m,) grades on the settings' scale.
+        graders: names of the graders; empty for unnamed ones.
+        grader: (m,) index into `graders`.
+        weights: (m,) weights, NaN if there is none.
         chosen: (m,) how the sample was chosen: `DRAWN`, `DOUBTFUL` or `UNTOLD`.
-        shown: (m,) what the samples are called there, for errors.
-        empty: rows without a grade.
-        unknown: grades with ids of the user's own that no sample of the pool has; they are not among the m.
+        shown: (m,) the samples' ids as given, for error messages.
+        empty: number of rows without a grade.
+        unknown: number of grades whose ids no sample of the pool has; they are not among the m.
     """
 
     places: list[str]
@@ -65,29 +65,29 @@ class Found:
     unknown: int = 0
 
     def where(self, number: int) -> str:
-        """Where one of them was found, for errors."""
+        """The place of a grade, for error messages."""
         row, place = int(self.row[number]), self.places[self.place[number]]
         return place if row < 0 else f"{place}, row {row} (the first is 0)"
 
     def sample(self, number: int) -> str:
-        """The id of one of them."""
+        """The sample of a grade, for error messages."""
         return self.shown[number]
 
 
 def read_ids(
     path: str, scratch: Path, settings: GradesSettings | None = None, pool: Artifact | None = None
 ) -> set[str]:
-    """The ids of the samples that a file of grades names, graded or not.
+    """The ids of the samples in a file of grades, whether graded or not.
 
     Args:
         path: the file.
-        scratch: folder for files that are downloaded.
-        settings: by which column they are found; by `id` if not given.
+        scratch: folder for downloaded files.
+        settings: names the column with ids; `id` if not given.
         pool: the pool, which `settings.key` needs.
 
     Raises:
-        InputError: when the file has no such column, or cannot be read as what its name says.
-        StorageError: when it is not there.
+        InputError: when the file lacks the column, or does not have the format of its name.
+        StorageError: when the file does not exist.
     """
     key = None if settings is None else settings.key
     columns, column = _columns(path, scratch, key, [])
@@ -100,12 +100,12 @@ def read_ids(
 
 
 def graded_in_pool(pool: Artifact, column: str) -> set[str]:
-    """The ids of the samples that have something in this field of their metadata."""
+    """The ids of the samples with a value in this field of their metadata."""
     return {sample for sample, value in _fields(pool, column) if key_of(value) is not None}
 
 
 def own_ids_of(settings: GradesSettings, pool: Artifact | None) -> Find | None:
-    """Finds the pool's id of an id of the user's own; None where grades come with the pool's ids."""
+    """A function from a user's own id to the pool's id; None if the grades have the pool's ids."""
     if settings.own_field is None:
         return None
     assert pool is not None
@@ -115,19 +115,19 @@ def own_ids_of(settings: GradesSettings, pool: Artifact | None) -> Find | None:
 
 
 def any_id(own: str) -> str:
-    """A stand-in for the id of a sample, where there is no pool yet."""
+    """A substitute for a sample's id, for checks before there is a pool."""
     return hashlib.blake2b(own.encode(), digest_size=16).hexdigest()
 
 
 def _columns(path: str, scratch: Path, key: str | None, others: list[str]) -> tuple[dict[str, list[Any]], str]:
-    """A file's columns, `id` or `key` and `others` among them, and by which of the two its rows find their samples."""
+    """A file's columns, including `id` or `key` and `others`, and which of the two identifies the samples."""
     local, optional = local_copy(path, scratch), ["grader", "weight", "why"]
     if key is not None:
         columns = read_columns(local, others or ["grade"], optional=[*{key: None, "id": None}, *optional], shown=path)
         column = "id" if key not in columns and "id" in columns else key
         if column in columns:
             return columns, column
-        return read_columns(local, [key], shown=path), key  # says that it is not there
+        return read_columns(local, [key], shown=path), key  # raises the error about the missing column
     try:
         return read_columns(local, ["id", *others], optional=optional, shown=path), "id"
     except InputError as error:
@@ -136,67 +136,76 @@ def _columns(path: str, scratch: Path, key: str | None, others: list[str]) -> tu
 
 
 def in_files(settings: GradesSettings, scratch: Path, own: Find | None) -> Found:
-    """The grades of all files of the settings; `own` finds the samples of rows with ids of the user's own.
+    """The grades in all files of the settings; `own` finds the samples of rows with the user's own ids.
 
     Raises:
-        InputError: when a file lacks a column, an id or a number cannot be read, a weight is below 1, or no grade is of
-            a sample that `own` finds.
+        InputError: when a file lacks a column, an id or a number cannot be read, a weight is below 1, or `own` finds
+            none of the samples.
         StorageError: when a file cannot be read.
     """
-    paths = settings.paths
     names: dict[str, int] = {}
-    keys, shown, numbers, empty, unknown, strange = [np.empty(0, "S16")], list[str](), [], 0, 0, list[str]()
-    graded_samples: list[str | None] = []
-    chosen = _Chosen()
-    for place, path in enumerate(paths):
+    keys, numbers = [np.empty(0, "S16")], list[tuple[int, int, int, float]]()
+    samples, shown, strange = list[str | None](), list[str](), list[str]()
+    empty, chosen = 0, _Chosen()
+    for place, path in enumerate(settings.paths):
         columns, column = _columns(path, scratch, settings.key, ["grade"])
-        find = own if column == settings.key else None
-        nothing = [None] * len(columns["grade"])
-        optional = [columns.get(name, nothing) for name in ("grader", "weight", "why")]
-        rows = zip(columns[column], columns["grade"], *optional, strict=True)
-        graded = []
-        for row, (named, value, grader, weighed, why) in enumerate(rows):
+        find, first = own if column == settings.key else None, len(samples)
+        for row, (named, value, grader, weighed, why) in enumerate(_cells(columns, column)):
             where = f"{path}, row {row} (the first is 0)"
-            grade, weight = _number("grade", value, named, where), _number("weight", weighed, named, where)
-            if weight is not None and weight < 1:
-                raise InputError(
-                    f"{where}: the sample {named} has the weight {weight:g}",
-                    allowed="1 or more: 1 / the probability with which it was drawn; or nothing",
-                    action="leave this column as `tamis grade next` wrote it",
-                )
+            grade, weight = _grade_and_weight(value, weighed, named, where)
+            empty += grade is None
             name = key_of(named)
             if find is not None and name is None and grade is not None:
-                raise InputError(f"{where}: there is a grade, and nothing in the column '{column}'")
+                raise InputError(f"{where}: there is a grade, but the column '{column}' is empty")
             sample = name if find is None or name is None else find(name)
             if find is not None and sample is None:
-                unknown, empty = unknown + (grade is not None), empty + (grade is None)
-                strange += [name] if name is not None and grade is not None else []
+                strange += [str(name)] if grade is not None else []
                 continue
             chosen.note(sample, weight, why)
-            if grade is None:
-                empty += 1
-                continue
-            graded.append(sample)
-            shown.append(str(name))
-            code = names.setdefault(key_of(grader) or "", len(names))
-            numbers.append((place, row, code, grade))
-        keys.append(_packed(graded, path))
-        graded_samples += graded
-    if unknown and not graded_samples:
+            if grade is not None:
+                samples.append(sample)
+                shown.append(str(name))
+                numbers.append((place, row, names.setdefault(key_of(grader) or "", len(names)), grade))
+        keys.append(_packed(samples[first:], path))
+    if strange and not samples:
         raise InputError(
-            f"{', '.join(paths)}: no grade is of a sample of the pool; its ids are like {some(strange)}",
-            allowed=f"what the pool has kept in its field '{settings.own_field}'",
-            action="correct grades.key and grades.field, or give the grades of this pool's samples",
+            f"{', '.join(settings.paths)}: no id belongs to a sample of the pool, for example {some(strange)}",
+            allowed=f"values of the pool's field '{settings.own_field}'",
+            action="correct grades.key and grades.field, or use grades of this pool's samples",
         )
     table = np.array(numbers, np.float64).reshape(-1, 4).T
     place_of, row_of, grader_of = table[:3].astype(np.int64)
-    weights, why_of = chosen.of(graded_samples)
+    weights, why_of = chosen.of(samples)
     return Found(
-        *(list(paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights, why_of),
+        *(list(settings.paths), place_of, row_of, np.concatenate(keys), table[3], list(names), grader_of, weights),
+        why_of,
         shown=shown,
         empty=empty,
-        unknown=unknown,
+        unknown=len(strange),
     )
+
+
+def _cells(columns: dict[str, list[Any]], column: str) -> Iterator[tuple[Any, ...]]:
+    """Row by row the cells of `column`, grade, grader, weight and why; None for columns that the file lacks."""
+    nothing = [None] * len(columns["grade"])
+    optional = [columns.get(name, nothing) for name in ("grader", "weight", "why")]
+    return zip(columns[column], columns["grade"], *optional, strict=True)
+
+
+def _grade_and_weight(grade: Any, weight: Any, sample: Any, where: str) -> tuple[float | None, float | None]:
+    """A row's grade and weight as numbers, None for empty cells.
+
+    Raises:
+        InputError: when one is not a number, or the weight is below 1.
+    """
+    found, weighed = _number("grade", grade, sample, where), _number("weight", weight, sample, where)
+    if weighed is not None and weighed < 1:
+        raise InputError(
+            f"{where}: the sample {sample} has the weight {weighed:g}",
+            allowed="1 or more: 1 / the probability that the sample was drawn; or empty",
+            action="restore the column `weight` as `tamis grade next` wrote it",
+        )
+    return found, weighed
 
 
 def _packed(ids: list[str | None], path: str) -> Keys:
@@ -208,21 +217,21 @@ def _packed(ids: list[str | None], path: str) -> Keys:
 
 
 class _Chosen:
-    """How samples were chosen, by all rows of all files: a sheet of `tamis grade next` knows it, filled in or not."""
+    """How samples were chosen, from all rows of all files; sheets of `tamis grade next` say so even without grades."""
 
     def __init__(self) -> None:
         self._weights: dict[str | None, float] = {}
         self._why: dict[str | None, int] = {}
 
     def note(self, sample: str | None, weight: float | None, why: Any) -> None:
-        """What a row says of a sample. A least weight stays, and so does having been drawn at random."""
+        """Note what a row says about a sample. The lowest weight counts, and a random draw overrides other reasons."""
         if weight is not None:
             self._weights[sample] = min(weight, self._weights.get(sample, weight))
         told = DRAWN if weight is not None else _WHY.get(str(why).strip().lower(), UNTOLD)
         self._why[sample] = max(told, self._why.get(sample, UNTOLD))
 
     def of(self, samples: list[str | None]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-        """(m,) weights, NaN where there is none, and (m,) how each of the samples was chosen."""
+        """(m,) weights, NaN if there is none, and (m,) how each sample was chosen."""
         weights = np.array([self._weights.get(sample, np.nan) for sample in samples], np.float64)
         return weights, np.array([self._why[sample] for sample in samples], np.int8)
 
@@ -231,7 +240,7 @@ def in_pool(pool: Artifact, column: str) -> Found:
     """The grades in a field of the pool's metadata.
 
     Raises:
-        InputError: when no sample has the field, or a grade is no number.
+        InputError: when no sample has the field, or a grade is not a number.
     """
     where = f"the pool's field '{column}'"
     samples, grades = [], array("d")
@@ -255,7 +264,7 @@ def in_pool(pool: Artifact, column: str) -> Found:
 
 
 def _fields(pool: Artifact, name: str) -> Iterator[tuple[str, Any]]:
-    """Each sample's id and what it has in this field, None where it lacks it.
+    """Each sample's id and its value of this field, None if it lacks the field.
 
     Raises:
         InputError: when no sample has the field.
@@ -280,6 +289,6 @@ def _number(name: str, value: Any, sample: Any, where: str) -> float | None:
     except UnparsableError as error:
         raise InputError(
             f"{where}: the sample {sample}: {error.problem}",
-            allowed="a number, with a point before its fraction, or nothing",
+            allowed="a number with a decimal point, or empty",
             action="correct the file",
         ) from None

@@ -1,4 +1,4 @@
-"""The sheet of samples that people grade, as CSV or JSONL."""
+"""The sheet of samples to grade, as CSV or JSONL."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tamis.curation.grade_files import INFORMATIVE, RANDOM
 
 _TEXTS = 2_000  # samples whose texts are in memory at once
 _LONGEST_CELL = 32_000  # characters; spreadsheets hold 32,767
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell for a formula by (OWASP, CSV injection)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings that spreadsheets read as a formula (OWASP, CSV injection)
 
 
 def sheet(pool: Artifact, scores: Scores, drawn: Drawn, sources: Sequence[str], *, blind: bool) -> list[dict[str, Any]]:
-    """A row for each sample that was drawn, in that order; `sources` has their names.
+    """A row for each drawn sample, in their order; `sources` are the names of their sources.
 
-    `blind` leaves out what raters and curation say of them.
+    `blind` omits the raters' and curated scores.
     """
     ids = unpack(scores.keys[drawn.rows]).to_pylist()
     texts = _texts(pool, ids)
@@ -48,9 +48,9 @@ def sheet(pool: Artifact, scores: Scores, drawn: Drawn, sources: Sequence[str], 
 
 
 def plain_cell(text: str) -> str:
-    """Text as a cell of CSV that no spreadsheet takes for a formula, or cannot hold.
+    """Text as a CSV cell that spreadsheets neither read as a formula nor find too long.
 
-    An apostrophe is put before what could begin a formula, as after white space; a very long text is cut.
+    An apostrophe is put before text that could begin a formula, even after white space; very long texts are cut.
     """
     if len(text) > _LONGEST_CELL:
         text = f"{text[:_LONGEST_CELL]} … [{len(text) - _LONGEST_CELL:,} more characters: see the pool]"
@@ -58,7 +58,7 @@ def plain_cell(text: str) -> str:
 
 
 def _texts(pool: Artifact, ids: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-    """What each sample asks, and what it answers."""
+    """Each sample's instruction and response."""
     wanted, found = pa.array(ids, pa.string()), {}
     for batch in pool.batches(["id", "messages"], rows=_TEXTS):
         for row in batch.filter(pc.is_in(batch["id"], value_set=wanted)).to_pylist():
@@ -67,7 +67,7 @@ def _texts(pool: Artifact, ids: Sequence[str]) -> Mapping[str, tuple[str, str]]:
 
 
 def _parts(messages: Sequence[Message]) -> tuple[str, str]:
-    """The last answer, and all that goes before it: the instruction alone, or the conversation with its roles."""
+    """Everything before the last answer (the instruction alone, or the conversation with roles), and that answer."""
     last = max(place for place, message in enumerate(messages) if message["role"] == "assistant")
     before = messages[:last]
     asked = before[0]["content"] if len(before) == 1 and before[0]["role"] == "user" else as_text(before)
@@ -80,7 +80,7 @@ def _as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writerow(rows[0])
     for row in rows:
         writer.writerow([plain_cell(value) if isinstance(value, str) else value for value in row.values()])
-    return text.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
+    return text.getvalue().encode("utf-8-sig")  # the byte order mark tells spreadsheets that the file is UTF-8
 
 
 def _as_jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:

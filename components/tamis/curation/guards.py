@@ -1,4 +1,4 @@
-"""When ratings stay as they are: what the data cannot tell is said instead."""
+"""Rules that leave ratings unchanged if the data do not justify corrections, and the reasons for it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ UNBELIEVABLE = (
 )
 _EXPECTED_ERROR = 0.1  # of the gain that the model expects of its own corrections
 _MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grades
-# With one rater and no grades: where more samples than this share may have a class of their own (with at least that
-# probability), its errors cannot be told from true differences.
+# With one rater and no grades: if the share of samples with a class of their own exceeds the first number with a
+# probability above the second, errors cannot be distinguished from true differences.
 _MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
 _MOST_OWN_SHARE_OF_SEVERAL = 0.7  # the same with several raters: those that share errors agree against neighbourhoods
 
 
 def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
-    """Why nothing can be said, in plain words; empty where something can."""
+    """The reasons why nothing can be corrected, as sentences; empty if corrections are possible."""
     if len(known.graded) >= FEW_GRADES:
         return []
     if len(np.unique(known.ratings[known.ratings != UNRATED])) == 1:
@@ -59,7 +59,7 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
 
 
 def believable(known: Known, result: Curated, options: Options) -> bool:
-    """Whether one rater alone, without grades, would keep most of its ratings."""
+    """Whether a single rater without grades keeps most of its ratings."""
     if options.assume != "cautious" or not known.alone or len(known.graded) >= FEW_GRADES:
         return True
     rated = known.raw != UNRATED
@@ -67,12 +67,12 @@ def believable(known: Known, result: Curated, options: Options) -> bool:
 
 
 def nearer(known: Known, result: Curated, apart: HeldOut) -> bool:
-    """Whether grades show that curation brings rated samples nearer to the truth.
+    """Whether grades show that curation brings the scores of rated samples closer to the truth.
 
-    Neither the share of right scores nor the mean error is worse, and one of them is better by a standard error. Each
-    gain on the graded samples, without their own grades, is put together with what the model expects of all samples,
-    which counts as an estimate with a standard error of `_EXPECTED_ERROR`. Only grades of samples that were drawn at
-    random show it.
+    Neither the share of right scores nor the mean error may be worse, and one of them must be better by a standard
+    error. Each gain on the graded samples, computed without their own grades, is combined with the model's expectation
+    for all samples, which counts as an estimate with a standard error of `_EXPECTED_ERROR`. Only grades of samples that
+    were drawn at random are used.
     """
     here = np.isin(apart.graded, known.drawn) & (known.raw[apart.graded] != UNRATED)
     rows = apart.graded[here]
@@ -85,7 +85,7 @@ def nearer(known: Known, result: Curated, apart: HeldOut) -> bool:
     closer = np.abs(raw - true).astype(float) - np.abs(score - true)
     better = []
     for gain, expected in zip((right, closer), _expected_gains(known, result), strict=True):
-        # One more sample with a gain or a loss of one: a few that are all alike are not certain.
+        # Add one sample with a gain or loss of one, so that a few equal gains do not look certain.
         error = float(np.sqrt((each**2 * gain**2).sum() + each.mean() ** 2)) / each.sum()
         trust = np.array([1 / error**2, 1 / _EXPECTED_ERROR**2])
         better.append(float(trust @ [(each * gain).sum() / each.sum(), expected] / np.sqrt(trust.sum())))
@@ -93,7 +93,7 @@ def nearer(known: Known, result: Curated, apart: HeldOut) -> bool:
 
 
 def _expected_gains(known: Known, result: Curated) -> tuple[float, float]:
-    """By how much curation raises the share of right scores and lowers the mean error, by its own probabilities."""
+    """The increase of the share of right scores and the decrease of the mean error that the model expects."""
     assert result.posterior is not None
     expected = honest.predictions(result.posterior, known.raw, result.score)
     rated = known.raw != UNRATED

@@ -1,4 +1,4 @@
-"""Scores of graded samples that have not seen their own grades, and what the grades say of them."""
+"""Scores of graded samples that were computed without their own grades, and estimates from these grades."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tamis.curation.neighborhoods import Floats
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Of g graded samples, what curation says without their own grades.
+    """Results for g graded samples, computed without their own grades.
 
     Attributes:
         graded: (g,) the samples.
-        score: (g,) score classes, -1 where there is none.
-        posterior: (g, K) probabilities of each true class; NaN where nothing is known.
+        score: (g,) score classes, -1 if there is none.
+        posterior: (g, K) probabilities of each true class; NaN if unknown.
     """
 
     graded: NDArray[np.intp]
@@ -29,7 +29,7 @@ class HeldOut:
     posterior: NDArray[np.float32]
 
     def in_place(self, score: NDArray[np.int8]) -> NDArray[np.int8]:
-        """`score` (n,) of all samples, with those here in place of the graded ones'."""
+        """`score` (n,) of all samples, with the graded samples' scores replaced by those here."""
         score = score.copy()
         score[self.graded] = self.score
         return score
@@ -42,9 +42,9 @@ class HeldOut:
         score: NDArray[np.int8],
         posterior: NDArray[np.float32],
     ) -> dict[str, Any]:
-        """What `grades` (n,) with `weights` say of `raw` scores, of curated ones, and of the confidence in these.
+        """Estimates from `grades` (n,) with `weights` of the errors of `raw` and curated scores, and of calibration.
 
-        `score` (n,) and `posterior` (n, K) are those of all samples; of the graded ones, these here take their place.
+        `score` (n,) and `posterior` (n, K) are those of all samples; those here replace them for graded samples.
         """
         score, posterior = self.in_place(score), posterior.copy()
         posterior[self.graded] = self.posterior

@@ -1,4 +1,4 @@
-"""Transition matrix as the paper's code finds it: consensus counts matched by gradient descent (paper section 3.2)."""
+"""Transition matrix as in the paper's code: gradient descent on the consensus counts (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def solve(
         counts: consensus frequencies ^c1, ^c2, ^c3.
         rng: draws the starting prior.
         steps: Adam steps, at a rate of 0.1.
-        keep_best: return the step with the smallest loss; else the last one, as the reference code in effect does.
+        keep_best: return the step with the smallest loss; otherwise the last one, as the reference code does in effect.
 
     Returns:
         T (K, K), p (K,) and their loss.

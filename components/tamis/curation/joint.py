@@ -1,22 +1,22 @@
 """The joint model of raters, surroundings and human grades: variational Bayes on a grid.
 
-Latent for every sample: z, the class of its neighbourhood, of which `surroundings` gives P(z); t, its own true class;
-u, the class that language models see in it. Then
+Latent variables of every sample: z, the class of its neighbourhood, with P(z) from `surroundings`; t, its own true
+class; u, the class that language models see in it. Then
 
     P(t | z) = G[z, t] = (1 - h) [z = t] + h p[t]      h: the share of samples with a class of their own
     P(u | t) = S[t, u]                                 errors that all raters share; the identity with one rater
     P(rated y by r | u) = T_r[u, y]
 
 and a human grade is an observation of t. T_r has a Dirichlet prior around the family of `rater_model`, whose parameters
-are fitted along; S has one around a matrix near the identity. h is not fitted but put on a grid. Every point of it is
-weighed by its evidence (a lower bound of that), and the posterior of a sample is the mean over the grid: what the data
-cannot tell stays open in the probabilities.
+are fitted as well; S has one around a matrix near the identity. h is not fitted: it takes the values of a grid. Every
+grid point is weighted by (a lower bound of) its evidence, and the posterior of a sample is the mean over the grid, so
+the probabilities reflect what the data leave open.
 
-With two raters or more the data may tell G beyond its form; then points with a G of its own, with a Dirichlet prior
-around the form, win by their evidence.
+With two raters or more the data may determine G beyond its form. Points with a free G, with a Dirichlet prior around
+the form, then win by their evidence.
 
-Names: p is not fitted either. Ratings determine it only together with the raters' bias, so without grades it is the
-margin of the ratings: a rater is not taken to be biased unless somebody says so. Grades move it.
+p is not fitted either. Ratings determine it only together with the raters' bias, so without grades it is the margin of
+the ratings: a rater is assumed to be unbiased. Grades change p.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _OWN_STRENGTH = 50.0  # samples that a row of a free G's prior counts as
 _SHARED = (0.2, 0.6)  # prior shares of S off the diagonal that are tried
 _SHARED_STRENGTH = 40.0  # samples that a row of S's prior counts as
 _STEPS, _TOLERANCE, _FAMILY_EVERY = 60, 1e-6, 10
-_DISCOUNT = 4.0  # of the evidence of samples without a grade, beside grades
-_GRADERS_ERR = 0.005  # share of grades taken to be another class than the true one
-_PRUNED = 1e-3  # grid points of less weight are left out
+_DISCOUNT = 4.0  # divides the evidence of ungraded samples if there are grades
+_GRADERS_ERR = 0.005  # assumed share of wrong grades
+_PRUNED = 1e-3  # grid points with less weight are left out
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Point:
         T_counts: (K, K) Dirichlet parameters of each rater's T.
         G: (K, K) own class (columns) given the neighbourhood's.
         S: (K, K) class that models see (columns) given the true one.
-        weight: share of the posterior.
+        weight: the point's share of the posterior.
     """
 
     own_share: float
@@ -79,7 +79,7 @@ class Point:
         return float(np.clip(1 - (float(prior @ np.diag(self.G)) - chance) / (1 - chance), 0, 1))
 
     def all_true(self) -> Point:
-        """The same fit, read so that what all raters see is the truth: shared errors are true differences."""
+        """The same fit with the class that all raters see as the truth: shared errors become true differences."""
         return replace(self, G=self.G @ self.S, S=np.eye(len(self.S)))
 
     def posterior(
@@ -87,7 +87,7 @@ class Point:
     ) -> Matrix:
         """(m, K) P(t) of samples with P(z) `z` (m, K), the ratings `patterns[places]`, and `grades` (m, K) or 1.
 
-        With `trust` below 1 the sample's own ratings count for less than the model says.
+        With `trust` below 1, the sample's own ratings count less than in the model.
         """
         like = _likelihood([np.log(np.maximum(T, 1e-300)) for T in self.T], patterns) @ self.S.T
         joint = (z @ self.G) * (like**trust)[places] * grades
@@ -103,7 +103,7 @@ def fit(
     shares: Sequence[float] = OWN_SHARES,
     starts: Sequence[Point] = (),
 ) -> list[Point]:
-    """All points of the grid, the heaviest first; those that carry next to no weight have none.
+    """All points of the grid, those with most weight first; negligible weights are set to 0.
 
     Args:
         z: (m, K) P(z | surroundings).
@@ -111,14 +111,14 @@ def fit(
         grades: (m,) true classes, -1 where there is no grade.
         prior: (K,) p.
         shares: values of h.
-        starts: points of an earlier fit to much the same data; only these are fitted, each from where it was.
+        starts: points of an earlier fit to similar data; only these are fitted, each from its earlier state.
     """
     patterns, places = symbols_of(ratings)
     data = _Data(z, patterns, places, likelihood_of(grades, len(prior)), prior)
     if starts:
         points = [_climb(data, start.own_share, start.free, start.shared, start) for start in starts]
     else:
-        # Each begins anew from sharp matrices: from the fit of another share it would end in a worse optimum.
+        # Each point starts from sharp matrices: from the fit of another share it would end in a worse optimum.
         free = (False, True) if ratings.shape[1] > 1 and len(shares) > 1 else (False,)
         common = _SHARED if ratings.shape[1] > 1 else (0.0,)
         points = [_climb(data, share, loose, c, None) for c in common for loose in free for share in shares]
@@ -126,10 +126,10 @@ def fit(
 
 
 def _weighed(points: Sequence[Point], data: _Data, grades: NDArray[np.int8]) -> list[Point]:
-    """With their weights: by evidence; where there are grades, above all by how well they are foretold.
+    """The points with their weights: by evidence and, if there are grades, above all by how well they predict them.
 
-    Neighbourhoods overlap, so the evidence of many samples without a grade is not that of as many independent ones, and
-    it rests on the form of the model. It counts for a part beside grades.
+    Neighbourhoods overlap, so ungraded samples are not independent evidence, and their evidence depends on the form of
+    the model. If there are grades, it therefore counts only in part.
     """
     evidence = np.array([point.evidence for point in points])
     graded = np.flatnonzero(grades != UNRATED)
@@ -153,9 +153,9 @@ def posterior(
     grades: NDArray[np.int8] | None = None,
     trust: float = 1.0,
 ) -> Matrix:
-    """(m, K) P(t) of samples, the mean over the grid's points; with `grades` (m,) as if these were seen.
+    """(m, K) P(t) of samples, the mean over the grid's points; with `grades` (m,), given these grades.
 
-    With `trust` below 1 a sample's own ratings count for less than the model says.
+    With `trust` below 1, a sample's own ratings count less than in the model.
     """
     patterns, places = symbols_of(ratings)
     seen = np.ones((1, z.shape[1])) if grades is None else likelihood_of(grades, z.shape[1])
@@ -167,7 +167,7 @@ def posterior(
 
 
 def likelihood_of(grades: NDArray[np.int8], classes: int) -> Matrix:
-    """(m, K) probability of each sample's grade given its true class; 1 where there is none."""
+    """(m, K) probability of each sample's grade given its true class; 1 if there is no grade."""
     found: Matrix = np.ones((len(grades), classes))
     graded = grades != UNRATED
     if classes > 1:

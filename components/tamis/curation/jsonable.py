@@ -1,4 +1,4 @@
-"""What was found, as plain JSON values."""
+"""Results as plain JSON values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of every sample, in the form in which the joint model takes it."""
+"""The data on every sample, in the form that the joint model needs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tamis.curation.regression import Regression
 from tamis.curation.surroundings import Surroundings
 
 FOLDS = 5
-_MARGIN_STRENGTH = 50.0  # grades that the ratings' margin counts as, in the prior
-_FEWEST_SHARED, _LEAST_SHARED = 30, 0.05  # samples with ratings by several raters, and share of the rated ones
-_NEVER = 1e-9  # probability of a class that nobody gave
+_MARGIN_STRENGTH = 50.0  # number of grades that the ratings' margin counts as in the prior
+_FEWEST_SHARED, _LEAST_SHARED = 30, 0.05  # samples rated by several raters: least number, and least share of the rated
+_NEVER = 1e-9  # probability of a class that does not occur
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Known:
     """n samples.
 
     Attributes:
-        view: the graph, seen with the raters' mean classes.
-        ratings: (n, R) classes, -1 where there is none.
-        codes: (n,) number of each sample's ratings among all that occur together.
-        raw: (n,) the raters' mean class; -1 where nobody rated.
-        grades: (n,) true classes, -1 where there is no grade.
-        weights: (n,) 1 / the probability of being drawn to be graded, NaN where a sample was not drawn at random; None
-            where all grades are a random draw.
+        view: the graph with the raters' mean classes.
+        ratings: (n, R) classes, -1 if there is none.
+        codes: (n,) index of each sample's ratings among the distinct combinations of ratings.
+        raw: (n,) the raters' mean class; -1 if nobody rated.
+        grades: (n,) true classes, -1 if there is no grade.
+        weights: (n,) 1 / the probability of being drawn for grading, NaN if a sample was not drawn at random; None if
+            all grades are a random draw.
         near: the model of surroundings.
-        predicted: (n,) what the regression says, standardized; None without one.
-        informative: whether surroundings say anything about ratings.
+        predicted: (n,) standardized predictions of the regression; None without a regression.
+        informative: whether the surroundings are informative about ratings.
     """
 
     view: Neighborhoods
@@ -58,24 +58,24 @@ class Known:
 
     @property
     def drawn(self) -> NDArray[np.intp]:
-        """Those of them that were drawn at random; the others were chosen since their scores are doubtful, or wrong."""
+        """The graded samples that were drawn at random; the others were chosen because their scores are doubtful."""
         graded = self.graded
         return graded if self.weights is None else graded[np.isfinite(self.weights[graded])]
 
     @property
     def alone(self) -> bool:
-        """Whether no rater checks another: next to no sample has ratings by two."""
+        """Whether hardly any sample has ratings by two raters, so that no rater checks another."""
         rated = (self.ratings != UNRATED).sum(1)
         return int((rated > 1).sum()) < max(_FEWEST_SHARED, _LEAST_SHARED * int((rated > 0).sum()))
 
     def around(self, rows: Ints) -> Matrix:
-        """(m, K) P(z | surroundings) of `rows`; the prior where surroundings say nothing."""
+        """(m, K) P(z | surroundings) of `rows`; the prior if surroundings are uninformative."""
         if not self.informative:
             return np.tile(self.near.prior, (len(rows), 1))
         return self.near.of(self.view, self.codes, rows, self.predicted)
 
     def informed(self, rows: Ints) -> NDArray[np.bool_]:
-        """Which of `rows` have surroundings that say something."""
+        """Which of `rows` have informative surroundings."""
         if not self.informative or self.predicted is not None:
             return np.full(len(rows), self.informative)
         samples, _ = self.view.lists(rows, 1)
@@ -84,7 +84,7 @@ class Known:
 
 
 def rounded_mean(ratings: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(n,) mean class of the raters, rounded half up; -1 where nobody rated."""
+    """(n,) mean class of the raters, rounded half up; -1 if nobody rated."""
     rated = ratings != UNRATED
     number = rated.sum(1)
     mean = np.where(rated, ratings, 0).sum(1) / np.maximum(number, 1)
@@ -92,7 +92,7 @@ def rounded_mean(ratings: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def centred(ratings: NDArray[np.int8]) -> Matrix:
-    """(n,) mean rating; a sample that a strict rater alone has seen is not thereby worse. NaN where nobody rated."""
+    """(n,) mean rating, adjusted for each rater's mean, so that strict raters do no harm; NaN if nobody rated."""
     values = np.where(ratings == UNRATED, np.nan, ratings).astype(np.float64)
     known = np.isfinite(values)
     centers = np.array([one[np.isfinite(one)].mean() if np.isfinite(one).any() else 0.0 for one in values.T])
@@ -102,7 +102,7 @@ def centred(ratings: NDArray[np.int8]) -> Matrix:
 
 
 def folds_of(n: int, groups: NDArray[np.int32] | None) -> NDArray[np.intp]:
-    """(n,) numbers 0..4 without order; copies share theirs."""
+    """(n,) pseudo-random fold numbers 0..4; copies are in the same fold."""
     keys = np.arange(n) if groups is None else groups
     mixed = (keys.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     return ((mixed >> np.uint64(33)) % np.uint64(FOLDS)).astype(np.intp)
@@ -120,7 +120,7 @@ def standardized(regression: Regression | None, raw: NDArray[np.int8]) -> Matrix
 def prior_of(
     ratings: NDArray[np.int8], grades: NDArray[np.int8], weights: Floats | None, classes: int
 ) -> NDArray[np.float64]:
-    """p: the margin of the ratings, the mean over raters, moved by the grades of samples that were drawn at random."""
+    """p: the mean margin of the raters' ratings, updated with the grades of randomly drawn samples."""
     margins = []
     for one in ratings.T:
         counts = np.bincount(one[one != UNRATED], minlength=classes)

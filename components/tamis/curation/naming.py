@@ -1,7 +1,7 @@
-"""Names of latent classes, and whether the data can tell them apart.
+"""Names of latent classes, and whether the data can distinguish them.
 
-The ratings of neighbours determine the rows of T only up to their order: nothing in them says which latent class is the
-true score 3. The names are those under which most ratings are right; where that is doubtful the user is told.
+The ratings of neighbours determine the rows of T only up to their order: they do not say which latent class is the true
+score 3. Classes are named so that most ratings are right; if that is doubtful, there is a warning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
-FEW_SAMPLES = 50  # expected samples of a true class below which its row of T is little more than a guess
+FEW_SAMPLES = 50  # with fewer expected samples of a true class, its row of T is little more than a guess
 
 
 def name_classes(T: Matrix, p: Matrix) -> NDArray[np.intp]:
@@ -38,8 +38,8 @@ class Identifiability:
         renamed: latent classes were given other names than the ones they started from.
         dominant: (K,) whether a true class is rated as itself more often than as any other class.
         samples: (K,) expected number of rated samples of each true class.
-        smallest_singular_value: of T; near 0 when a mix of true classes is rated like another mix.
-        warnings: the doubts in plain words.
+        smallest_singular_value: of T; near 0 if a mix of true classes is rated like another mix.
+        warnings: the doubts as sentences.
     """
 
     renamed: bool
@@ -59,8 +59,8 @@ def identifiability(
         p: (K,) prior.
         rated: samples with a rating.
         renamed: whether naming changed the order of the classes.
-        absent: classes that no sample was rated as.
-        unreachable: those of them that the rater's scale has no rating for: that none was rated so is no news.
+        absent: classes without ratings.
+        unreachable: classes for which the rater's scale has no rating; these cause no warning.
     """
     present = [c for c in range(len(p)) if c not in absent]
     samples = p * rated

@@ -1,9 +1,9 @@
-"""What a neighbour graph says about one rater: each sample's rated neighbours, with copies of the sample left out.
+"""A neighbour graph for one rater: each sample's rated neighbours, without copies of the sample.
 
-A copy (a sample with the same vector) has the same text as far as the rater's errors go, so the same rating with the
-same error. Counted as a neighbour it makes ratings look far more reliable than they are; this is what spoils the
-reference code's estimate, which holds every sample twice. So samples at no distance from each other form a group; its
-first rated member stands for it in all statistics, and no sample is a neighbour of its own group.
+A copy (a sample with the same vector) has practically the same text, and so the same rating with the same error.
+Counted as a neighbour, it makes ratings look far more reliable than they are; this distorts the estimate of the
+reference code, which holds every sample twice. Samples at distance 0 from each other therefore form a group. Its first
+rated member represents it in all statistics, and no sample is a neighbour of its own group.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Neighborhoods:
     Attributes:
         scores: (n,) int8 score classes, -1 where there is no rating.
         k: neighbours per sample in the graph.
-        rows: samples that enter statistics: rated, and one of each group of copies.
+        rows: samples that are used in statistics: rated, and one of each group of copies.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Neighborhoods:
 
     @classmethod
     def like(cls, other: Neighborhoods, scores: NDArray[np.int8]) -> Neighborhoods:
-        """The graph of `other` seen with other `scores`."""
+        """The graph of `other` with other `scores`."""
         return cls(scores, other._indices, other._distances, other._groups)
 
     def lists(self, rows: Ints, k: int | None = None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The first `k` usable neighbours of each of `rows`, nearest first.
 
         Returns:
-            Samples (m, k) int32 and distances (m, k) float32; where a sample has fewer usable neighbours, its row ends
+            Samples (m, k) int32 and distances (m, k) float32; if a sample has fewer usable neighbours, its row ends
             with -1 and infinity.
         """
         samples = np.asarray(self._indices[rows], np.int32)

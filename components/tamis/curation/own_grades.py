@@ -1,4 +1,4 @@
-"""A graded sample's score is its grade: a human has looked at that very sample."""
+"""A graded sample's score is its own grade."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tamis.curation.result import Curated
 def apply(result: Curated, grades: NDArray[np.int8], ratings: NDArray[np.int8], classes: int) -> None:
     """Give every graded sample its grade as score, in place, with the probabilities that go with it.
 
-    Where the model has used the grade, its probabilities stay as long as the grade is the most probable class; else
-    they are those of a grade alone: graders err rarely (`joint.likelihood_of`). Estimates of how far scores are from
-    grades must be made from the scores before this, or from those that were held out.
+    If the model has used the grade and the grade is the most probable class, the model's probabilities stay. Otherwise
+    they follow from the grade alone, since graders rarely err (`joint.likelihood_of`). Estimates of how far scores are
+    from grades must use the scores before this step, or held-out ones.
 
     Args:
-        result: of n samples, with its posterior.
-        grades: (n,) true classes, -1 where there is no grade.
-        ratings: (n, R) classes, -1 where there is none.
+        result: the result of n samples, with its posterior.
+        grades: (n,) true classes, -1 if there is no grade.
+        ratings: (n, R) classes, -1 if there is none.
         classes: number K of score classes.
     """
     assert result.posterior is not None
@@ -50,7 +50,7 @@ def apply(result: Curated, grades: NDArray[np.int8], ratings: NDArray[np.int8], 
 
 
 def too_few(graded: int) -> str:
-    """That so many grades did not enter the model."""
+    """The note that there are too few grades for the model to use them."""
     given = "1 grade was given" if graded == 1 else f"{graded} grades were given"
     return (
         f"{given}; fewer than {FEW_GRADES} judge the scores but do not enter the model: they are the scores of their "

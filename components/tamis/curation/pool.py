@@ -1,4 +1,4 @@
-"""What curation takes from the pool: each sample's source, and how long its texts are."""
+"""What curation reads from the pool: each sample's source and the lengths of its texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Known:
 
 
 def read_pool(pool: Artifact, ids: Keys) -> Known:
-    """Look at every sample of `pool`.
+    """Read the sources and lengths of the samples `ids` (n,).
 
     Raises:
         InputError: when the pool lacks one of the samples `ids` (n,).
@@ -45,7 +45,7 @@ def read_pool(pool: Artifact, ids: Keys) -> Known:
     if missing := int((places < 0).sum()):
         raise InputError(
             f"{pool.location}: {missing} of the graph's {len(ids)} samples are not in this pool",
-            action="give the pool that was embedded",
+            action="use the pool that was embedded",
         )
     names = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
     codes = names.indices.to_numpy()[places]
@@ -54,7 +54,7 @@ def read_pool(pool: Artifact, ids: Keys) -> Known:
 
 
 def _characters(messages: pa.ListArray) -> NDArray[np.float64]:
-    """(m, 2) characters of what the assistant did not say, and of what it said."""
+    """(m, 2) characters of the messages that are not the assistant's, and of the assistant's."""
     turns = messages.flatten()
     spoken = pc.equal(turns.field("role"), "assistant").to_numpy(zero_copy_only=False)
     characters = pc.utf8_length(turns.field("content")).to_numpy(zero_copy_only=False)

@@ -1,9 +1,9 @@
-"""What is expected of a rater before its ratings are seen: a transition matrix with few parameters.
+"""The prior for a rater: a transition matrix with few parameters.
 
 T[i, j] = P(rated j | true i) (paper definition 3.1). A rater sees the true class i at b0 + b1 i on a line, with a
-normal error of width s, and gives the class that this falls into; what lies beyond the ends is the lowest or the
-highest class. Ratings far from the truth are rare, but never impossible. A row of T of which the data say little stays
-near this family; one with many ratings follows them.
+normal error of width s, and gives the class that contains this point; points beyond the ends are the lowest or the
+highest class. Ratings far from the truth are rare, but never impossible. With few data a row of T stays near this
+family; with many ratings it follows them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OFFSET = 2.0  # standard deviation of the prior of the logit of the own share
 
 
 def start() -> NDArray[np.float64]:
-    """(3,) parameters to begin with: b0 and b1 as no bias, and the logarithm of s."""
+    """(3,) initial parameters: b0 and b1 for no bias, and the logarithm of s."""
     return _START.copy()
 
 
@@ -45,7 +45,7 @@ def log_prior(parameters: NDArray[np.float64]) -> float:
 
 
 def fit(counts: Matrix, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The parameters (3,) that are most probable for `counts` (K, K), true classes in rows, from `parameters` on."""
+    """The most probable parameters (3,) for `counts` (K, K), true classes in rows, starting from `parameters`."""
     found, _ = fit_flattened([counts], [np.zeros(len(counts))], None, [parameters])
     return found[0]
 
@@ -56,17 +56,17 @@ def fit_flattened(
     share: float | None,
     parameters: Sequence[NDArray[np.float64]],
 ) -> tuple[list[NDArray[np.float64]], float]:
-    """The most probable parameters where rows of a neighbourhood's class, not of the sample's own, were counted.
+    """The most probable parameters for counts whose rows are classes of neighbourhoods, not of the samples themselves.
 
     A share h of samples has a class of its own, and their ratings follow the margin q: row i is (1 - h) T_i + h q. All
-    raters have the same h. By Gauss-Newton steps with halving, since the likelihood is smooth and there are few
+    raters have the same h. Fitted by Gauss-Newton steps with halving, since the likelihood is smooth and there are few
     parameters.
 
     Args:
         counts: (K, K) counts of each rater.
         margins: (K,) margin q of each.
-        share: h to begin with; None: it is 0 and stays so.
-        parameters: (3,) of each rater to begin with.
+        share: initial h; None: h is fixed to 0.
+        parameters: (3,) initial parameters of each rater.
 
     Returns:
         The parameters and h.

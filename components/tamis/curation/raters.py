@@ -1,4 +1,4 @@
-"""Several raters beside each other: their agreement, and an independent check of each T."""
+"""Comparison of several raters: their agreement, and an independent check of each T."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tamis.curation.result import Curated
 from tamis.curation.transition import Matrix
 
 _FEWEST_RATERS = 3  # fewer do not determine their matrices
-_DIFFERENT = 0.1  # mean difference of two estimates of T above which the user is told
+_DIFFERENT = 0.1  # mean difference of two estimates of T above which there is a warning
 
 
 def agreement(one: NDArray[np.int8], other: NDArray[np.int8]) -> dict[str, float | int | None]:
-    """How far two raters agree on the samples that both rated: share equal, share within one class, correlation."""
+    """The agreement of two raters on samples that both rated: share equal, share within one class, correlation."""
     both = (one != UNRATED) & (other != UNRATED)
     a, b = one[both].astype(np.float64), other[both].astype(np.float64)
     if not len(a):
@@ -37,15 +37,15 @@ def dawid_skene(
 ) -> tuple[NDArray[np.float64], Matrix, bool]:
     """Each rater's T from the raters' ratings of the same samples alone (Dawid and Skene 1979), by EM.
 
-    It uses no neighbours, so it checks the estimates that rest on them; it takes the raters' errors as independent.
+    It does not use neighbours, so it checks the estimates that do; it assumes that the raters' errors are independent.
 
     Args:
-        scores: (n, R) score classes, -1 where there is no rating; R of 3 or more.
+        scores: (n, R) score classes, -1 if there is no rating; R of 3 or more.
         classes: number K of score classes.
         iterations: most EM steps.
 
     Returns:
-        T (R, K, K) rows true, p (K,), and whether it settled within `iterations`.
+        T (R, K, K) rows true, p (K,), and whether it converged within `iterations`.
     """
     from scipy.special import logsumexp
 
@@ -73,7 +73,7 @@ def dawid_skene(
 
 
 def compare(results: Mapping[str, Curated], classes: int) -> None:
-    """Add to each rater's diagnosis its agreement with the others and, from three raters on, the check of its T."""
+    """Add to each rater's diagnosis its agreement with the others and, with three raters or more, the check of T."""
     names = list(results)
     for name in names:
         results[name].diagnosis["agreement"] = as_json(
@@ -97,7 +97,7 @@ def compare(results: Mapping[str, Curated], classes: int) -> None:
         diagnosis = results[name].diagnosis
         can = np.array(diagnosis["reachable"])
         matrix = within_reach(matrix, can)
-        # Of a true class that no rating can be in, ratings tell next to nothing: its rows may well differ.
+        # Ratings say almost nothing about true classes that the scale lacks, so their rows are not compared.
         difference = float(np.abs(matrix - np.array(diagnosis["T"]))[np.ix_(can, can)].mean())
         diagnosis["check_by_raters"] = as_json({"T": matrix, "p": p, "difference": difference, "settled": settled})
         if difference > _DIFFERENT:

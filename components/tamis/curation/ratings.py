@@ -1,4 +1,4 @@
-"""Ratings artifacts, checked and brought into the order of the neighbour graph."""
+"""Ratings artifacts, checked and aligned with the neighbour graph."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Ratings:
 
     Attributes:
         rater: the rater's name.
-        scores: (n,) int8 score classes, -1 where there is no rating.
-        unknown: ratings of samples that the graph does not have.
-        not_asked: samples that the rater was not asked about, since it rates a part of the pool.
-        reachable: (K,) classes that a rating of this rater can be in, by the scale that it was given on.
+        scores: (n,) int8 score classes, -1 if there is no rating.
+        unknown: number of ratings of samples that the graph lacks.
+        not_asked: number of samples outside the part of the pool that the rater was asked to rate.
+        reachable: (K,) classes for which the rater's scale has ratings.
     """
 
     rater: str
@@ -43,7 +43,7 @@ def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> R
     """The scores of one ratings artifact for the samples `ids` (n,).
 
     Raises:
-        InputError: when an id is rated twice, a rating is outside 1..10, or the wanted value is in no row.
+        InputError: when an id is rated twice, a rating is outside 1..10, or no row has the value.
     """
     rater, parts, numbers, not_asked = artifact.name, [np.empty(0, "S16")], [np.empty(0)], 0
     for batch in artifact.batches(["id", "rater", "status", settings.value], rows=_ROWS):
@@ -58,7 +58,7 @@ def read_ratings(artifact: Artifact, ids: Keys, settings: CurationSettings) -> R
     if np.isnan(values).all():
         raise InputError(
             f"the rater '{rater}' has no sample with a value in '{settings.value}'",
-            action="look at the ratings' status and error" if settings.value == "overall" else "use value: overall",
+            action="see the ratings' status and error" if settings.value == "overall" else "use value: overall",
         )
     _refuse_values(keys, values, rater, settings.value)
     places = positions(ids, keys)
@@ -74,31 +74,31 @@ def read_all(artifacts: list[Artifact], ids: Keys, settings: CurationSettings) -
     """The scores of every ratings artifact, in the order given.
 
     Raises:
-        InputError: when there is none, two are of one rater, or one of them is unusable.
-        SettingsError: when two raters were asked the same, and so share their answers.
+        InputError: when there is none, two are by the same rater, or one of them is unusable.
+        SettingsError: when two raters share their answers, because they have the same model, prompt and sampling.
     """
     if not artifacts:
-        raise InputError("no ratings were given", action="give the ratings of one rater or more")
+        raise InputError("no ratings were given", action="give the ratings of at least one rater")
     found = [read_ratings(artifact, ids, settings) for artifact in artifacts]
     names = [ratings.rater for ratings in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
                 f"{names.count(name)} of the given ratings are by the rater '{name}'",
-                action="give each rater's ratings once, or name the raters apart in their settings",
+                action="give each rater's ratings once, or give the raters different names in their settings",
             )
     _refuse_same_answers(artifacts)
     if settings.combine and (len(names) < 2 or COMBINED in names):
         raise InputError(
             f"combine: the ratings are by {', '.join(names)}",
             allowed=f"two raters or more, none of them named '{COMBINED}'",
-            action="give more raters' ratings, or leave combine out",
+            action="give the ratings of more raters, or omit combine",
         )
     return found
 
 
 def _refuse_same_answers(artifacts: list[Artifact]) -> None:
-    """Two raters that differ only in their name share their answers, which would pass for perfect agreement."""
+    """Refuse raters that differ only in their names: they share answers, which would look like perfect agreement."""
     seen: dict[str, str] = {}
     for artifact in artifacts:
         facts, config = artifact.manifest.facts, artifact.manifest.config
@@ -110,10 +110,9 @@ def _refuse_same_answers(artifacts: list[Artifact]) -> None:
         other = seen.setdefault(hash_of([facts["prompt"]["hash"], facts["backend"], asked, address]), artifact.name)
         if other != artifact.name:
             raise SettingsError(
-                f"the raters '{other}' and '{artifact.name}' have the same answers: their model, prompt and sampling "
-                "are the same, and curation would take this for perfect agreement",
-                action="leave one out, or rate by another model or prompt, or with a temperature above 0 and another "
-                "seed",
+                f"the raters '{other}' and '{artifact.name}' have the same answers, because their model, prompt and "
+                "sampling are the same; for curation this would be perfect agreement",
+                action="omit one of them, or use another model or prompt, or a temperature above 0 with another seed",
             )
 
 
@@ -125,7 +124,7 @@ def _refuse_repeats(keys: Keys, rater: str) -> None:
             f"the rater '{rater}' rated sample {_name(first)} {int((keys == first).sum())} times; "
             f"{len(np.unique(keys[again]))} samples are rated more than once",
             allowed="one rating for each sample",
-            action="keep one row of each",
+            action="keep one row for each sample",
         )
 
 
@@ -136,7 +135,7 @@ def _refuse_values(keys: Keys, values: NDArray[np.float64], rater: str, column: 
         raise InputError(
             f"the rater '{rater}' gave sample {_name(keys[first])} the value {values[first]:g} in '{column}'; "
             f"{len(bad)} values are out of range",
-            allowed="1..10, or null where there is no rating",
+            allowed="1..10, or null if there is no rating",
             action="correct the ratings, or set their status to 'unparsable' and the value to null",
         )
 

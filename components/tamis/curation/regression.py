@@ -1,6 +1,6 @@
-"""What the embedding says of a rating: cross-fitted ridge regression, and near ratings' means put together with it.
+"""Prediction of ratings by cross-fitted ridge regression on the embedding, combined with means of near ratings.
 
-Every sample is predicted by a fit that has seen neither its rating nor that of a copy of it.
+Every sample is predicted by a fit that uses neither its own rating nor that of a copy.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tamis.core.errors import InputError
 from tamis.curation.neighborhoods import BLOCK, Floats, Neighborhoods
 
 _FOLDS = 5
-_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the mean variance of a feature
-_NEAR = (3, 10, 32)  # means over so many neighbours
-_COVARIATE = 3.0  # how much wider than an embedding's dimension a covariate is, so that it is hardly penalised
+_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # times the mean variance of a feature
+_NEAR = (3, 10, 32)  # numbers of neighbours in the means
+_COVARIATE = 3.0  # scale of covariates relative to embedding dimensions, so that they are hardly penalised
 _Vector = NDArray[np.float64]
 
 
@@ -27,9 +27,9 @@ class Regression:
     """Predictions of the mean rating.
 
     Attributes:
-        predicted: (n,) by fits that have not seen the sample's rating.
+        predicted: (n,) predictions from fits without the sample's own rating.
         explained_variance: share of the ratings' variance that they explain, at most 1; below 0 if worse than the mean.
-        penalty: of the ridge regression, relative to the features' mean variance; None without embeddings.
+        penalty: penalty of the ridge regression, relative to the features' mean variance; None without embeddings.
         effects: change of the rating, in classes, per standard deviation of each covariate, by its name.
     """
 
@@ -47,22 +47,24 @@ def predict(
     folds: NDArray[np.intp],
     names: Sequence[str] | None = None,
 ) -> Regression:
-    """Predict `target` (n,), NaN where there is none, from the embedding, covariates and near samples' targets.
+    """Predict `target` (n,), NaN if there is none, from the embedding, covariates and near samples' targets.
 
     Args:
-        target: what is predicted.
-        view: the graph, seen with the samples that have a target.
+        target: the values to predict.
+        view: the graph with the samples that have a target.
         embeddings: (n, d) vectors, read block by block, or None.
         covariates: (n, c) numbers, or None.
-        folds: (n,) numbers 0..4; copies share theirs.
-        names: of the covariates.
+        folds: (n,) numbers 0..4; copies are in the same fold.
+        names: names of the covariates.
 
     Raises:
-        InputError: when an embedding is not finite, or the names do not fit.
+        InputError: when an embedding is not finite, or the number of names is wrong.
     """
     columns = 0 if covariates is None else covariates.shape[1]
     if names is not None and len(names) != columns:
-        raise InputError(f"{len(names)} covariate_names do not fit {columns} covariates", allowed="one name for each")
+        raise InputError(
+            f"{len(names)} covariate_names for {columns} covariates", allowed="one name for each covariate"
+        )
     near = _near_means(target, view)
     if embeddings is None and covariates is None:
         first, penalty, effects = None, None, list[float]()
@@ -92,7 +94,7 @@ def _near_means(target: _Vector, view: Neighborhoods) -> _Vector:
         sums, counts = np.cumsum(np.where(known, values, 0), axis=1), np.cumsum(known, axis=1)
         for place, k in enumerate(_NEAR):
             last = min(k, samples.shape[1]) - 1
-            # One neighbour's worth of the overall mean keeps a mean of few from being taken at its word.
+            # The overall mean counts as one more neighbour, which shrinks means over few neighbours.
             means[rows, place] = (sums[:, last] + overall) / (counts[:, last] + 1)
     return means
 
@@ -102,7 +104,7 @@ def _blocks(embeddings: NDArray[Any] | None, covariates: Floats | None, n: int) 
     width = 1 / np.sqrt(embeddings.shape[1]) if embeddings is not None else 1.0
     if covariates is not None:
         known = np.isfinite(covariates)
-        number = np.maximum(known.sum(0), 1)  # a covariate that is nowhere known says nothing
+        number = np.maximum(known.sum(0), 1)  # a covariate without known values
         center = np.where(known, covariates, 0).sum(0) / number
         apart = np.where(known, covariates, center) - center
         spread = np.sqrt((apart**2).sum(0) / number)
@@ -127,7 +129,7 @@ def _ridge(
     for rows, features in _blocks(embeddings, covariates, n):
         if not np.isfinite(features).all():
             place = rows.start + int((~np.isfinite(features)).any(1).argmax())
-            raise InputError(f"the embedding of sample {place} is not finite", allowed="numbers, no NaN or infinity")
+            raise InputError(f"the embedding of sample {place} is not finite", allowed="finite numbers")
         y = target[rows] - overall
         for fold in range(_FOLDS):
             chosen = known[rows] & (folds[rows] == fold)

@@ -1,4 +1,4 @@
-"""What curation finds for one rater, in every mode."""
+"""The results of curation for one rater, in every mode."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ class Curated:
     """Curated scores of one rater, or of several together.
 
     Attributes:
-        raw: (n,) int8 score classes as rated, the raters' mean rounded half up; -1 where there is no rating.
-        score: (n,) int8 score classes after curation; -1 where nothing is known.
-        flagged: (n,) bool, another class is more probable than the raw score.
-        suggested: (n,) int8 most probable class; -1 where nothing is known.
-        confidence: (n,) float32 probability that `score` is right, of samples without one that `suggested` is; NaN
-            where the data cannot tell. In modes without a model it is that of `suggested`.
-        error_probability: (n, R) float32 probability that each rater's rating is wrong, NaN where there is none; (n,)
-            in modes that know one rater only.
-        raw_error: (n,) float32 probability that the raw score is wrong; NaN where there is none.
-        diagnosis: how the scores came about, as JSON values.
-        mean: (n,) float32 posterior mean of the true class, 0..K-1; NaN where nothing is known; None in modes without
-            a posterior.
-        posterior: (n, K) float32 probabilities of each true class, where they were asked for; NaN where nothing is
-            known.
-        held_out: what is said of graded samples without their own grades; None where nothing is, or in modes that use
-            no grades.
+        raw: (n,) int8 score classes as rated, the raters' mean rounded half up; -1 if there is no rating.
+        score: (n,) int8 score classes after curation; -1 if nothing is known.
+        flagged: (n,) bool, whether another class is more probable than the raw score.
+        suggested: (n,) int8 most probable class; -1 if nothing is known.
+        confidence: (n,) float32 probability that `score` is right, or `suggested` for samples without a score; NaN if
+            the data cannot show it. In modes without a model it belongs to `suggested`.
+        error_probability: (n, R) float32 probability that each rater's rating is wrong, NaN if there is none; (n,) in
+            modes for a single rater.
+        raw_error: (n,) float32 probability that the raw score is wrong; NaN if there is none.
+        diagnosis: how the scores were made, as JSON values.
+        mean: (n,) float32 posterior mean of the true class, 0..K-1; NaN if nothing is known; None in modes without a
+            posterior.
+        posterior: (n, K) float32 probabilities of each true class; NaN if nothing is known; None if not kept.
+        held_out: results for graded samples without their own grades; None if there are none, or in modes that do not
+            use grades.
     """
 
     raw: NDArray[np.int8]
@@ -48,7 +47,7 @@ class Curated:
     held_out: HeldOut | None = None
 
     def means(self) -> NDArray[np.float32]:
-        """What ranks samples by real numbers: (n,) float32, the posterior mean, or else the score; NaN for neither."""
+        """Real-valued scores for ranking: (n,) float32, the posterior mean, otherwise the score; NaN if neither."""
         scores = np.where(self.score == UNRATED, np.nan, self.score).astype(np.float32)
         return scores if self.mean is None else np.where(np.isnan(self.mean), scores, self.mean)
 
@@ -75,7 +74,7 @@ def decide(
     threshold: float,
     fill_missing: bool = False,
 ) -> Curated:
-    """Correct what is flagged and suggested with at least `threshold` confidence; keep every other score."""
+    """Correct flagged scores whose suggestion has at least `threshold` confidence; keep all other scores."""
     sure = (suggested != UNRATED) & (np.nan_to_num(confidence) >= threshold)
     score = np.where(flagged & sure, suggested, raw)
     if fill_missing:

@@ -1,12 +1,12 @@
-"""Curation by rounds of draws: `paper` mode, and `reference` mode with the paper's code's doubling of every sample.
+"""Curation in rounds of draws: `paper` mode, and `reference` mode, which doubles every sample like the paper's code.
 
-Each round draws a sub-sample without replacement. The neighbours of a sample inside it are the members of its list in
-the whole graph that were drawn, in order; so one graph serves every round, and nothing is searched again.
+Each round draws a sub-sample without replacement. A sample's neighbours in it are those members of its list in the
+whole graph that were drawn, in order. One graph thus serves all rounds.
 
-Consensus rounds count (own, first, second) ratings, from which T and p are found (`hoc`). Then each vote round
-compares every drawn sample's rating with its nearest neighbours' (SimiFeat ranking): per rated class, the share of
-ratings that T says are wrong is flagged, those that agree least with their neighbours first. Flags and suggested scores
-are votes.
+Consensus rounds count the ratings (own, first, second), from which T and p are estimated (`hoc`). Then each vote round
+compares every drawn sample's rating with those of its nearest neighbours (SimiFeat ranking). In each rated class, the
+share of ratings that is wrong according to T is flagged, those that agree least with their neighbours first. Flags and
+suggested scores are votes.
 
 `reference` reproduces a mistake on purpose. The paper's code holds every sample twice, so that a sample's nearest
 neighbour is often its own copy with its own rating, and it keeps the last T instead of the best.
@@ -32,7 +32,7 @@ from tamis.curation.result import Curated, decide
 
 _LARGEST_DRAW, _SHARE = 50_000, 0.9
 _VOTERS = 10  # the sample itself and its nine nearest
-_FEWEST, _MOST = 0.05, 0.95  # share of a class that is flagged where T says none, and where it says all
+_FEWEST, _MOST = 0.05, 0.95  # share of a class that is flagged if T says that none is wrong, or all are
 
 
 def curate(
@@ -51,23 +51,23 @@ def curate(
     """Find and correct the errors of one rater as the paper describes, or as its code does.
 
     Args:
-        scores: (n,) score classes 0..classes-1, -1 where there is no rating; such samples take no part.
+        scores: (n,) score classes 0..classes-1, -1 if there is no rating; such samples are not used.
         indices: (n, k) integers, each sample's nearest neighbours, nearest first, itself excluded.
         distances: (n, k) cosine distances to them, ascending.
         classes: number K of score classes.
-        confidence: a flagged score is corrected when its suggestion is at least so confident (paper: 0.5).
+        confidence: a flagged score is corrected if its suggestion has at least this confidence (paper: 0.5).
         doubled: hold every sample twice, as the paper's code does.
         consensus_rounds: draws for T and p.
         vote_rounds: draws for flags and suggestions.
         seed: of all draws.
-        reachable: (K,) classes that a rating can be in; None: all.
+        reachable: (K,) classes for which the scale has ratings; None: all.
 
     Returns:
-        Curated scores; `confidence` is the paper's, not a probability: share of rounds that flagged the sample, times
-        share of those that suggested the class, both smoothed. `error_probability` is the former.
+        Curated scores. `confidence` is the paper's, not a probability: the share of rounds that flagged the sample,
+        times the share of those that suggested the class, both smoothed. `error_probability` is the first of these.
 
     Raises:
-        InputError: when shapes disagree, a score is out of range, or nothing is rated.
+        InputError: when shapes do not match, a score is out of range, or nothing is rated.
     """
     scores = check_arrays(scores, indices, distances, classes)[:, 0]
     view = Neighborhoods(scores, indices, distances, None)
@@ -85,7 +85,7 @@ def curate(
     suggested = others.argmax(1).astype(np.int8)
     support = (others.max(1) + 1) / (votes.suggestions.sum(1) + classes)
     flagged, suggestion = flag(scores, suggested, flag_share, 1 - flag_share)
-    # Where nothing is flagged, the rating stands, as sure as rounds left it alone.
+    # A rating that is not flagged is kept; its confidence is the share of rounds that did not flag it.
     sure = np.where(flagged, support * flag_share, 1 - flag_share).astype(np.float32)
     unrated = scores == UNRATED
     sure[unrated] = np.nan
@@ -115,14 +115,14 @@ def curate(
 
 
 def _warnings(draws: _Draws, votes: _Votes, classes: int, confidence: float, vote_rounds: int) -> list[str]:
-    """Where the draws were too few, or of too few neighbours."""
+    """Warnings about too few rounds or too few neighbours."""
     warnings = []
     if draws.short > 0.01:
         warnings.append(
             f"in {draws.short:.0%} of its draws a sample had fewer than {_VOTERS - 1} of its neighbours beside it: "
             "find more neighbours (neighbors.k)"
         )
-    # All the rounds that drew a sample may agree on it, and the smoothing still keeps it below the threshold.
+    # Even if all rounds that drew a sample agree, the smoothing may keep its confidence below the threshold.
     visits = votes.visits[draws.rows]
     out_of_reach = float(((visits + 1) ** 2 / ((visits + 2) * (visits + classes)) < confidence).mean())
     if out_of_reach > 0.01:
@@ -158,7 +158,7 @@ class _Draws:
         return counts
 
     def nearest(self, counts: NDArray[np.int8], rows: Ints, wanted: int) -> tuple[NDArray[np.int32], Floats]:
-        """The `wanted` nearest drawn others of `rows`, with distances; -1 and infinity where the list ends.
+        """The `wanted` nearest other drawn samples of `rows`, with distances; -1 and infinity if there are fewer.
 
         A sample that was drawn twice is its own nearest neighbour, at distance 0.
         """
@@ -197,7 +197,7 @@ def _count(draws: _Draws, classes: int, rounds: int, rng: np.random.Generator, p
 
 
 def _noise_rates(T: NDArray[np.float64], p: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K,) share of each rated class to flag: 1 - P(true = j | rated = j); of a class always or never right, nearly."""
+    """(K,) share of each rated class to flag: 1 - P(true = j | rated = j), limited to `_FEWEST` and `_MOST`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         right = np.where(observed > 0, np.diag(T) * p / observed, 1)
     return np.select([right >= 1, right <= 0], [_FEWEST, _MOST], 1 - right)
@@ -245,11 +245,11 @@ def _vote(
 def _compare(
     draws: _Draws, counts: NDArray[np.int8], rows: Ints, classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """How well each sample's rating agrees with its nearest drawn neighbours', and the class that they favour."""
+    """The agreement of each sample's rating with its nearest drawn neighbours, and the class that they favour."""
     found, far = draws.nearest(counts, rows, _VOTERS - 1)
     known = found >= 0
     weights = np.where(known, 1 - np.where(known, far, 0), 0).astype(np.float64)
-    # The sample votes too, at the distance that continues its first two neighbours' inwards.
+    # The sample votes too, at the distance extrapolated from its first two neighbours.
     first, second = (np.where(known[:, place], far[:, place], 0) for place in (0, 1))
     own = draws.view.scores[rows].astype(np.intp)
     tally = np.zeros((len(rows), classes))

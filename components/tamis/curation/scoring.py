@@ -1,4 +1,4 @@
-"""Scores and probabilities of every sample, by the fitted model."""
+"""Scores and probabilities of every sample from the fitted model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tamis.curation.rater_model import Matrix
 from tamis.curation.result import Curated
 
 Assumption = Literal["cautious", "clusterable"]
-_TRUST = 0.5  # how much of their own ratings' likelihood counts if raters share errors
+_TRUST = 0.5  # exponent of the ratings' likelihood under the assumption that raters share errors
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose; see `curate`."""
+    """The user's options; see `curate`."""
 
     classes: int
     assume: Assumption
@@ -35,10 +35,11 @@ class Options:
 
 
 def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Curated:
-    """What the model says of every sample, block by block.
+    """The model's results for every sample, computed block by block.
 
-    Where errors cannot be told, ratings stay and nothing is said of them. Samples without one still get what their
-    surroundings say: how the raters would probably rate them, without a probability that this is right.
+    If `told` is False, because the data do not show errors, ratings stay unchanged and get no probabilities. Samples
+    without a rating still get a prediction from their surroundings: how the raters would probably rate them, without a
+    probability that this is right.
     """
     n, raters = known.ratings.shape
     result = Curated(
@@ -85,7 +86,7 @@ def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Cu
 
 
 def keep_ratings(known: Known, result: Curated) -> None:
-    """Take corrections back; what is known of every sample stays."""
+    """Undo the corrections of ungraded samples; posteriors and means stay."""
     assert result.posterior is not None
     ungraded = np.flatnonzero((known.raw != UNRATED) & (known.grades == UNRATED))
     result.score[ungraded] = known.raw[ungraded]
@@ -93,9 +94,9 @@ def keep_ratings(known: Known, result: Curated) -> None:
 
 
 def _doubting(known: Known, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]) -> list[Matrix]:
-    """Posteriors by other accounts of the same ratings; none where there is one rater, or grades tell.
+    """Posteriors under other explanations of the ratings; none with one rater, or with enough grades.
 
-    Where raters agree against the neighbourhood, they may only share errors, or all of it may be true differences.
+    If raters agree with each other but not with the neighbourhood, they may share errors, or the differences are true.
     """
     if known.alone or len(known.graded) >= FEW_GRADES:
         return []
@@ -106,10 +107,10 @@ def _doubting(known: Known, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]
 def scores(
     posterior: Matrix, raw: NDArray[np.int8], options: Options, others: Sequence[Matrix] = ()
 ) -> NDArray[np.int8]:
-    """(n,) score of each sample, as `choice.chosen` has it where nothing is taken for granted."""
+    """(n,) score of each sample; with the assumption "cautious", that of `choice.chosen`."""
     if options.assume == "cautious":
         return chosen(posterior, raw, threshold=options.confidence, fill=options.fill, others=others)
-    # The premise is taken for true, and so are its probabilities: the most probable class is right most often.
+    # The assumption counts as true, and so do its probabilities: the most probable class is right most often.
     top = np.nan_to_num(posterior, nan=-1.0)
     best, most = top.argmax(1), top.max(1)
     change = np.where(raw == UNRATED, options.fill, most > top[np.arange(len(raw)), np.maximum(raw, 0)])
@@ -118,7 +119,7 @@ def scores(
 
 
 def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) -> HeldOut:
-    """The graded samples' scores and posteriors without their own grades: calibrated by the other folds, too."""
+    """The graded samples' scores and posteriors without their own grades; calibrated on the other folds as well."""
     graded = known.graded
     fold = np.arange(len(graded)) % FOLDS
     posterior, score = np.empty(fitted.crossed.shape, np.float32), np.empty(len(graded), np.int8)
@@ -135,6 +136,6 @@ def held_out(known: Known, fitted: Fitted, result: Curated, options: Options) ->
 
 
 def as_they_are(known: Known, result: Curated) -> HeldOut:
-    """The graded samples' scores where the model used no grade."""
+    """The graded samples' scores if the model used no grade."""
     assert result.posterior is not None
     return HeldOut(known.graded, result.score[known.graded], result.posterior[known.graded])

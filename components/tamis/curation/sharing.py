@@ -1,4 +1,4 @@
-"""How far clusterability holds: agreement of ratings, and share of common true scores, by neighbour rank."""
+"""How well clusterability holds: agreement of ratings, and share of common true scores, by neighbour rank."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def agreement_by_rank(counts: NDArray[np.int64]) -> Matrix:
 def sharing_by_rank(counts: NDArray[np.int64], T: Matrix, p: Matrix, q: Matrix) -> Matrix:
     """(k,) share of neighbours at each rank that share the sample's true score, by least squares, within 0..1.
 
-    The pair frequencies at a rank are taken as a mix (1 - e) sum_i p_i T_ia T_ib + e q_a q_b.
+    The pair frequencies at a rank are modelled as a mixture (1 - e) sum_i p_i T_ia T_ib + e q_a q_b.
     """
     same, other = (T.T * p) @ T, np.outer(q, q)
     slope = same - other

@@ -1,4 +1,4 @@
-"""Each source of the pool with a transition matrix of its own: a rater may err otherwise on code than on chats."""
+"""A separate transition matrix for each source of the pool, since a rater may err differently on code than on chats."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def curate(
     classes: int,
     smallest: int,
 ) -> Curated:
-    """Curate every source by itself; what is too small, or says nothing by itself, by what all samples say together.
+    """Curate every source separately; sources that are too small or too uninformative use the result of all samples.
 
     Args:
         curate_one: curates some samples.
         arrays: all samples.
         sources: samples of each source.
         classes: number K of score classes.
-        smallest: rated samples from which a source is curated by itself.
+        smallest: least number of rated samples for which a source is curated separately.
 
     Returns:
-        The result of all samples; its diagnosis is that of all, with the counts of what was done and, under "sources",
-        what was found of each source by itself.
+        The result of all samples. Its diagnosis is that of all samples together, with updated counts and, under
+        "sources", the findings about each source.
     """
     result = curate_one(arrays)
     warnings, reasons = result.diagnosis["warnings"], result.diagnosis["reasons"]
@@ -82,7 +82,7 @@ def curate(
 
 
 def _graded(result: Curated) -> HeldOut | None:
-    """What is said of the graded samples without their grades, before sources are looked at by themselves."""
+    """A copy of the results for graded samples without their grades, before sources are curated separately."""
     if result.held_out is None:
         return None
     return replace(result.held_out, score=result.held_out.score.copy(), posterior=result.held_out.posterior.copy())
@@ -96,7 +96,7 @@ def _put_graded(graded: HeldOut, alone: HeldOut | None, rows: NDArray[np.intp]) 
 
 
 def _put(result: Curated, alone: Curated, rows: NDArray[np.intp]) -> None:
-    """Write what was found of the samples `rows` alone over what was found of them among all."""
+    """Replace the results of the samples `rows` by those of their separate curation."""
     for field in _OF_SAMPLES:
         values, theirs = getattr(result, field), getattr(alone, field)
         if values is not None and theirs is not None:

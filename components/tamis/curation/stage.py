@@ -1,4 +1,4 @@
-"""The curation stage: ratings and neighbours in, curated scores and a diagnosis of each rater out."""
+"""The curation stage: makes curated scores and a diagnosis of each rater from ratings and neighbours."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.errors import InputError, SettingsError
-from tamis.core.ids import Keys, positions, read_keys, unpack
+from tamis.core.ids import Keys, positions, read_keys
 from tamis.core.scales import Scale, classes_in_words, scale_of
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.tables import CURATION, POSSIBLE, PartsWriter, curation_with_posterior
+from tamis.core.tables import POSSIBLE
 from tamis.curation import honest, model, raters, rounds, sources
 from tamis.curation.arrays import Arrays
 from tamis.curation.classes import UNRATED
@@ -31,9 +30,9 @@ from tamis.curation.pool import LENGTHS, read_pool
 from tamis.curation.ratings import Ratings, read_all
 from tamis.curation.result import Curated
 from tamis.curation.settings import COMBINED, CurationSettings
+from tamis.curation.writing import write_results
 
 log = logging.getLogger(__name__)
-_BLOCK = 100_000  # rows written together
 
 
 def run(
@@ -47,19 +46,19 @@ def run(
 ) -> Manifest:
     """Curate the scores of every rater.
 
-    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`. In `exact` mode
-    `embeddings` and `pool` tell more of every sample: they enter a regression, the pool with the lengths of its texts.
+    The artifact at `out` holds the table of all raters, `diagnosis.json` and `corrections.parquet`. In `exact` mode,
+    `embeddings` and the text lengths of `pool` are used in a regression.
 
     Raises:
         SettingsError: when `per_source`, `grades.column` or `grades.key` is set and no `pool` is given.
-        InputError: when ratings, neighbours, pool, embeddings or grades cannot be used together.
+        InputError: when ratings, neighbours, pool, embeddings or grades do not belong together.
     """
     if settings.per_source is not None and pool is None:
-        raise SettingsError("per_source needs to know each sample's source", action="give the pool too")
+        raise SettingsError("per_source needs the pool, which has each sample's source", action="give the pool as well")
     if settings.grades is not None and settings.grades.pool_field is not None and pool is None:
         name = "field" if settings.grades.column is None else "column"
         raise SettingsError(
-            f"grades.{name} is '{settings.grades.pool_field}', a field of the pool", action="give the pool too"
+            f"grades.{name} is '{settings.grades.pool_field}', a field of the pool", action="give the pool as well"
         )
     inputs = {"ratings": Input(list(ratings), "ratings"), "neighbors": Input(neighbors, "neighbors")}
     if settings.mode == "exact" or settings.grades is not None:
@@ -92,49 +91,73 @@ def _run(step: Step[CurationSettings]) -> None:
     )
     places = {} if known is None or settings.per_source is None else known.sources
     diversity = _diversity(distances, settings)
+    results = _curate_each(arrays, given, places, settings)
+    if settings.combine:
+        _add_combined(results, arrays, given, places, settings)
+    for result in results.values():
+        _add_grades(result, grades, settings)
+    classes = settings.classes if settings.posterior else None
+    step.rows = write_results(step.out, ids, results, diversity, classes=classes)
+    for rater, result in results.items():
+        _log_warnings(rater, result)
+    write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
+    diagnoses = {rater: result.diagnosis for rater, result in results.items()}
+    text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
+    _add_facts(step, given, diagnoses)
+    if grades is not None:
+        step.facts["graded"] = grades.graded
+    if embeddings is not None:  # the limits of the embedding, for the report
+        kept = ("texts_cut", "equal_vectors", "taken_over", "beginnings_left_out")
+        step.facts["embedding"] = {k: v for k, v in embeddings.manifest.facts.items() if k in kept}
+    step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
+
+
+def _curate_each(
+    arrays: Arrays, given: Sequence[Ratings], places: Mapping[str, NDArray[np.intp]], settings: CurationSettings
+) -> dict[str, Curated]:
+    """Each rater's scores, curated without the other raters; the diagnoses compare the raters."""
     results = {}
     for number, ratings in enumerate(given):
         log.info("curation: %s", ratings.rater)
         alone = replace(arrays, ratings=arrays.ratings[:, [number]], reachable=ratings.reachable[None])
         result = results[ratings.rater] = _curate(alone, places, settings, fill=_fills(settings, [ratings]))
-        result.diagnosis["warnings"] += _warnings(ratings, settings, indices.shape[1])
+        result.diagnosis["warnings"] += _warnings(ratings, settings, arrays.indices.shape[1])
     if len(results) > 1:
         raters.compare(results, settings.classes)
-    if settings.combine:
-        log.info("curation: %s", COMBINED)
-        together = _curate(arrays, places, settings, fill=_fills(settings, given))
-        results[COMBINED] = together
-        together.diagnosis["raters"] = [ratings.rater for ratings in given]
-        by_rater = together.diagnosis.pop("T_by_rater")
-        for result in results.values():  # done
-            if ADD_A_RATER in result.diagnosis.get("advice", ()):
-                result.diagnosis["advice"].remove(ADD_A_RATER)
-        together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
-    for result in results.values():
-        _add_grades(result, grades, settings)
-    classes = settings.classes if settings.posterior else None
-    schema = CURATION if classes is None else curation_with_posterior(classes)
-    with PartsWriter(step.out, schema, _BLOCK) as table:
-        for rater, result in results.items():
-            _write(table, ids, rater, result, diversity, classes)
-            for warning in result.diagnosis["warnings"]:
-                nothing = warning in result.diagnosis.get("reasons", ()) and not result.diagnosis["counts"]["corrected"]
-                log.warning("curation: %s: %s%s", rater, warning, ", so nothing was changed" if nothing else "")
-    write_corrections(step.out / "corrections.parquet", ids, results, indices, distances)
-    diagnoses = {rater: result.diagnosis for rater, result in results.items()}
-    text = json.dumps(diagnoses, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (step.out / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
-    step.rows = table.rows
+    return results
+
+
+def _add_combined(
+    results: dict[str, Curated],
+    arrays: Arrays,
+    given: Sequence[Ratings],
+    places: Mapping[str, NDArray[np.intp]],
+    settings: CurationSettings,
+) -> None:
+    """Add the scores of all raters together, named `COMBINED`."""
+    log.info("curation: %s", COMBINED)
+    together = results[COMBINED] = _curate(arrays, places, settings, fill=_fills(settings, given))
+    together.diagnosis["raters"] = [ratings.rater for ratings in given]
+    by_rater = together.diagnosis.pop("T_by_rater")
+    for result in results.values():  # another rater is there already
+        if ADD_A_RATER in result.diagnosis.get("advice", ()):
+            result.diagnosis["advice"].remove(ADD_A_RATER)
+    together.diagnosis["rater_T"] = dict(zip(together.diagnosis["raters"], by_rater, strict=True))
+
+
+def _log_warnings(rater: str, result: Curated) -> None:
+    for warning in result.diagnosis["warnings"]:
+        nothing = warning in result.diagnosis.get("reasons", ()) and not result.diagnosis["counts"]["corrected"]
+        log.warning("curation: %s: %s%s", rater, warning, ", so nothing was changed" if nothing else "")
+
+
+def _add_facts(step: Step[CurationSettings], given: Sequence[Ratings], diagnoses: Mapping[str, Any]) -> None:
+    """Add the counts of all raters together, without the combined scores."""
     for name in ("rated", "unrated", "flagged", "corrected", "filled"):
         step.facts[name] = sum(diagnoses[ratings.rater]["counts"][name] for ratings in given)
     step.facts["unknown_ratings"] = sum(ratings.unknown for ratings in given)
     step.facts["raters"] = len(given)
-    if grades is not None:
-        step.facts["graded"] = grades.graded
-    if embeddings is not None:  # what neighbours rest on, for the report
-        told = ("texts_cut", "equal_vectors", "taken_over", "beginnings_left_out")
-        step.facts["embedding"] = {k: v for k, v in embeddings.manifest.facts.items() if k in told}
-    step.facts["warnings"] = {name: found["warnings"] for name, found in diagnoses.items() if found["warnings"]}
 
 
 def _fills(settings: CurationSettings, given: Sequence[Ratings]) -> bool:
@@ -167,7 +190,7 @@ def _grades(step: Step[CurationSettings], ids: Keys, pool: Artifact | None) -> G
 
 
 def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettings) -> None:
-    """What was read of the grades, and what they say where the mode does not use them, or could not."""
+    """Add facts about the grades to the diagnosis and, if the model did not use them, estimates of the errors."""
     if grades is None:
         return
     result.diagnosis["warnings"] += grades.warnings
@@ -187,25 +210,25 @@ def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettin
 
 
 def _tell_scale(ratings: Artifact, rater: str, settings: CurationSettings) -> None:
-    """Say which scores become which class, where they were given on another scale than 1 to 10."""
+    """Log the class of each score, if the scores were given on another scale than 1 to 10."""
     text = str(ratings.manifest.facts.get("scale", Scale()))
     scale = scale_of(text) if text != str(Scale()) and settings.value == "overall" else None
     if scale is not None:
         told = classes_in_words(scale, ratings.manifest.facts.get(POSSIBLE), settings.lowest, settings.highest)
-        log.info("curation: of the scores by %s, on the scale from %s, %s", rater, scale, told)
+        log.info("curation: of the scores by %s, on the scale %s, %s", rater, scale, told)
 
 
 def _how_chosen(grades: Grades) -> str:
-    """How the graded samples were chosen, in words."""
+    """How the graded samples were chosen, as text."""
     if not grades.weighted:
-        return "nothing says how these were chosen: they are taken as drawn at random (see 'weight' in the README)"
+        return "the files do not say how they were chosen, so they count as a random draw (see 'weight' in the README)"
     counts = grades.chosen
     said = f"{counts['drawn_at_random']} drawn at random, {counts['chosen_otherwise']} chosen otherwise"
-    return f"{said}; {grades.equal} of the former lack a weight and count alike" if grades.equal else said
+    return f"{said}; {grades.equal} random ones have no weight and count equally" if grades.equal else said
 
 
 def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:
-    """The vectors in the graph's order, memory-mapped where that is their own.
+    """The vectors in the graph's order; memory-mapped if they already have this order.
 
     Raises:
         InputError: when a sample of the graph has no vector.
@@ -218,7 +241,7 @@ def _vectors(artifact: Artifact, ids: Keys) -> NDArray[Any]:
     if missing := int((places < 0).sum()):
         raise InputError(
             f"{artifact.location}: {missing} of the graph's {len(ids)} samples have no vector here",
-            action="give the embeddings that the graph was made from",
+            action="use the embeddings that the graph was made from",
         )
     return np.asarray(vectors[places])
 
@@ -228,10 +251,12 @@ def _diversity(distances: Floats, settings: CurationSettings) -> NDArray[np.floa
     if settings.diversity == "paper" and wanted > k:
         if k < n - 1:
             raise InputError(
-                f"diversity_neighbors is {wanted}, and the graph has {k} neighbours",
+                f"diversity_neighbors is {wanted}, but the graph has {k} neighbours",
                 action="find more neighbours (neighbors.k), or lower diversity_neighbors",
             )
-        log.warning("curation: diversity is the mean distance to %d neighbours, not %d: there are no more", k, wanted)
+        log.warning(
+            "curation: diversity is the mean distance to %d neighbours, not %d, because there are no more", k, wanted
+        )
     return diversity_scores(distances, wanted, settings.diversity)
 
 
@@ -281,56 +306,14 @@ def _graph(artifact: Artifact) -> tuple[Keys, Ints, Floats]:
     """Ids and the memory-mapped graph.
 
     Raises:
-        InputError: when its files do not fit together.
+        InputError: when its files do not match.
     """
     ids = read_keys(artifact.path("ids.parquet"), where=f"{artifact.location}, ids.parquet")
     indices = np.load(artifact.path("indices.npy"), mmap_mode="r")
     distances = np.load(artifact.path("distances.npy"), mmap_mode="r")
     if len(indices) != len(ids) or indices.shape != distances.shape:
         raise InputError(
-            f"{artifact.location}: {len(ids)} ids, indices {indices.shape} and distances {distances.shape} do not fit",
+            f"{artifact.location}: {len(ids)} ids do not match indices {indices.shape} and distances {distances.shape}",
             action="find the neighbours again",
         )
     return ids, indices, distances
-
-
-def _write(
-    table: PartsWriter,
-    ids: Keys,
-    rater: str,
-    result: Curated,
-    diversity: NDArray[np.float32],
-    classes: int | None,
-) -> None:
-    """Write a rater's rows; with `classes` also the probabilities of so many."""
-    means = result.means()
-    for start in range(0, len(ids), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        columns = {
-            "id": unpack(ids[rows]),
-            "rater": pa.repeat(rater, len(ids[rows])),
-            "raw_score": _classes(result.raw[rows]),
-            "score": _classes(result.score[rows]),
-            "flagged": pa.array(result.flagged[rows]),
-            "error_probability": pa.array(result.raw_error[rows], from_pandas=True),
-            "suggested": _classes(result.suggested[rows]),
-            "confidence": pa.array(result.confidence[rows], from_pandas=True),
-            "mean": pa.array(means[rows], from_pandas=True),
-            "diversity": pa.array(diversity[rows]),
-        }
-        if classes is not None:
-            columns["posterior"] = _posteriors(result.posterior, rows, len(ids[rows]), classes)
-        table.write(pa.table(columns))
-
-
-def _posteriors(posterior: NDArray[np.float32] | None, rows: slice, n: int, classes: int) -> pa.Array:
-    """Probabilities of n samples as lists of `classes`, null where they are not known."""
-    if posterior is None:
-        return pa.nulls(n, pa.list_(pa.float32(), classes))
-    values = posterior[rows].astype(np.float32, copy=False)
-    unknown = np.isnan(values).any(1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), classes, mask=pa.array(unknown))
-
-
-def _classes(scores: NDArray[np.int8]) -> pa.Array:
-    return pa.array(scores, pa.int8(), mask=scores == UNRATED)

@@ -1,19 +1,19 @@
-"""What surrounds a sample says of its neighbourhood's class: near samples' ratings, and a regression on the embedding.
+"""The class of a sample's neighbourhood, from near samples' ratings and a regression on the embedding.
 
-Latent: z, the class of the neighbourhood. Given z,
+The latent variable z is the class of the neighbourhood. Given z,
 
 * a neighbour in bin b that the raters rated c_1 .. c_R: s[b] prod_r N_r[z, c_r] + (1 - s[b]) Q[c_1 .. c_R], where s[b]
-  is the share of neighbours in the bin that have the same z (definition 3.2 of the paper, clusterability, made a
-  measured quantity) and Q how often these ratings are given together;
-* the regression's prediction: normal around m_z with a common width.
+  is the share of neighbours in the bin that have the same z (clusterability, definition 3.2 of the paper, as a measured
+  quantity), and Q is how often these ratings occur together;
+* the regression's prediction is normal around m_z with a common width.
 
-The logarithms of both are taken times a weight, w and v. Neighbours' ratings depend on each other and on the regression
-beyond z, which would make the posterior too sure; the weights are those under which surroundings best predict the
-sample's own rating, which they have not seen. P(z) is given, not fitted: ratings determine it only together with the
-raters' bias.
+The logarithms of both are multiplied by weights, w and v. Given z, neighbours' ratings still depend on each other and
+on the regression, which would make the posterior overconfident. The weights are those with which surroundings best
+predict the sample's own rating, which they do not include. P(z) is given, not fitted: ratings determine it only
+together with the raters' bias.
 
 N_r and M (the samples' own mean rating given z) stay near the family of `rater_model`, flattened by the share of
-samples that have a class of their own; that is what gives z its names.
+samples with a class of their own. This gives the values of z their meaning.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tamis.curation.rater_model import Matrix, rows_to_one
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_PRIOR_COUNTS = 20.0  # ratings per class that the family counts as
+_PRIOR_COUNTS = 20.0  # number of ratings per class that the family counts as
 _EVERY = 10  # EM steps between two choices of the weights
 _FAMILY_EVERY = 5
-_SHARE = 0.3  # of samples with a class of their own, to begin with
+_SHARE = 0.3  # initial share of samples with a class of their own
 _STEPS, _POLISH, _TOLERANCE = 150, 40, 1e-5
 _MOST_WEIGHT = 10.0  # of the regression
 _SMALLEST = 1e-300
@@ -45,7 +45,7 @@ _SMALLEST = 1e-300
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A fitted model; the module's text says what its parts are.
+    """A fitted model; see the module's docstring for the symbols.
 
     Attributes:
         prior: (K,) P(z).
@@ -61,8 +61,8 @@ class Surroundings:
         width: of the predictions around them.
         regression_weight: v.
         k: neighbours used.
-        bins: puts pairs into bins.
-        own_share: share of samples with a class of their own, as the first look has it.
+        bins: assigns pairs to bins.
+        own_share: first estimate of the share of samples with a class of their own.
         families: (3,) parameters of `rater_model` of each rater and, last, of the mean rating.
         gain: held-out gain in log-likelihood per own rating over the margin.
         gain_error: its standard error.
@@ -143,10 +143,10 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Observations:
-    """What the model is fitted to.
+    """The data that the model is fitted to.
 
     Attributes:
-        view: the graph, seen with the samples that any rater rated; its scores are the raters' mean classes.
+        view: the graph with the samples that any rater rated; its scores are the raters' mean classes.
         ratings: (n, R) classes, -1 where there is none.
         predicted: (n,) predictions of a regression, with mean 0 and standard deviation 1, or None.
         prior: (K,) P(z).
@@ -170,7 +170,7 @@ class Observations:
 
 
 def fit(observed: Observations, rough: Ints, rows: Ints) -> Surroundings:
-    """Fit the model by EM, on `rough` first, few of the rated samples `rows`, and then on all of these."""
+    """Fit the model by EM, first on `rough`, a few of the rated samples `rows`, then on all of `rows`."""
     classes, view = len(observed.prior), observed.view
     margins = tuple(_shares(one, classes) for one in observed.ratings.T)
     margin = _shares(view.scores, classes)
@@ -257,7 +257,7 @@ def _maximized(
     for one in model.symbols.T:
         given = np.eye(model.classes + 1)[one][:, :-1]
         matrix = by_symbol.T @ given
-        # A sample is the neighbour of many; it counts once.
+        # A sample is the neighbour of many samples, but counts once.
         rated = float((own.sum() * model.common) @ (one != UNRATED))
         counts.append(matrix * min(1.0, rated / max(float(matrix.sum()), 1e-9)))
     counts.append(own)
@@ -271,7 +271,7 @@ def _maximized(
 
 
 def _weighted(model: Surroundings, near: Matrix, far: Matrix | None, mine: Matrix) -> Surroundings:
-    """With the weights near the present ones under which own ratings are predicted best."""
+    """The model with those weights near the present ones that predict own ratings best."""
     steps = [0.0] if far is None else [-1.0, 0.0, 1.0]
     best = (-np.inf, model.weight, model.regression_weight)
     for weight in sorted({round(min(max(model.weight + by, 0.0), 1.0), 2) for by in (-0.1, -0.05, 0.0, 0.05, 0.1)}):
@@ -283,9 +283,9 @@ def _weighted(model: Surroundings, near: Matrix, far: Matrix | None, mine: Matri
 
 
 def _held_out(z: Matrix, own: NDArray[np.intp], classes: int) -> tuple[float, float]:
-    """Gain per rating over the margin, by a matrix of own ratings that has not seen the rating, and its error.
+    """Held-out gain per rating over the margin, and its standard error.
 
-    Each half of the samples is predicted by the matrix and the margin of the other half.
+    Each half of the samples is predicted with the matrix and the margin of the other half.
     """
     odd = np.arange(len(own)) % 2 == 1
     gains = np.zeros(len(own))

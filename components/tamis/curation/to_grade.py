@@ -1,7 +1,7 @@
-"""`tamis grade next`: the samples of a run whose human grades would tell most, as a sheet to fill in.
+"""`tamis grade next`: a sheet with the samples whose human grades would be most informative.
 
-Half of them (by default) are a random core, from which errors of the whole pool can be estimated; the others are those
-whose curated score is most doubtful, from which a model of the raters learns most.
+By default half of them are a random core, from which the errors in the whole pool can be estimated. The others have the
+most doubtful curated scores, from which a model of the raters learns most.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ def next_to_grade(
 
     Args:
         run: a run's folder, with its pool and its curation; local or in object storage.
-        size: number of samples; fewer where so many are not left.
-        rater: whose scores are looked at; the only rater's, or `combined`, if not given.
+        size: number of samples; fewer if fewer are left.
+        rater: the rater whose scores are used; by default the only rater, or `combined`.
         out: the file to write; it must not exist.
-        random_share: share of them drawn at random, 0..1.
-        graded: files with a column `id`, as earlier sheets; what they name is left out, and so is what the curation
-            had a grade of.
-        seed: of the draw.
-        blind: leave out what raters and curation say, so that graders do not lean on it.
+        random_share: share of samples that are drawn at random, 0..1.
+        graded: files with a column `id`, such as earlier sheets; their samples, and those with a grade in the curation,
+            are left out.
+        seed: seed of the draw.
+        blind: omit the raters' and curated scores, so that they do not influence graders.
 
     Returns:
-        What was written and what to do with it; the last line names the file.
+        What was written and what to do next; the last line names the file.
 
     Raises:
         ArtifactError: when the run's pool or curation is not finished.
-        SettingsError: when an option is out of range or names what is not there.
-        InputError: when the curation's samples are not the pool's, or none is left to grade.
-        StorageError: when a file is there already, or cannot be read or written.
+        SettingsError: when an option is out of range or names something unknown.
+        InputError: when the pool lacks samples of the curation, or no sample is left to grade.
+        StorageError: when the file exists already, or a file cannot be read or written.
     """
     if size < 1:
         raise SettingsError(f"--size {size}", allowed="1 or more")
@@ -78,8 +78,8 @@ def next_to_grade(
         raise SettingsError(f"--out {target}", allowed=f"a file that ends in {' or '.join(WRITERS)}")
     if exists(target):
         raise StorageError(
-            f"{target} is there already, and may have grades in it",
-            action="name another file with --out; give this one with --graded, so that its samples are left out",
+            f"{target} already exists and may contain grades",
+            action="choose another file with --out, and pass this one with --graded to leave its samples out",
         )
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
         cache = Path(temporary)
@@ -92,7 +92,7 @@ def next_to_grade(
         if not len(scores.keys):
             raise InputError(
                 f"none of the {len(everything.keys)} samples of the rater '{everything.rater}' is left to grade",
-                action="use the grades that there are",
+                action="use the existing grades",
             )
         names, sources = sources_of(pool, scores.keys)
         drawn = draw(scores, sources, size=size, random_share=random_share, seed=seed)
@@ -103,7 +103,7 @@ def next_to_grade(
 
 
 def sources_of(pool: Artifact, keys: Keys) -> tuple[list[str], NDArray[np.intp]]:
-    """Names of the pool's sources, sorted, and (n,) which of them each of `keys` (n,) is from.
+    """Names of the pool's sources, sorted, and for each of `keys` (n,) the index of its source, (n,).
 
     Raises:
         InputError: when the pool lacks a sample.
@@ -116,7 +116,7 @@ def sources_of(pool: Artifact, keys: Keys) -> tuple[list[str], NDArray[np.intp]]
     if missing := int((places < 0).sum()):
         raise InputError(
             f"{pool.location}: {missing} of the curation's {len(keys)} samples are not in this pool",
-            action="give the folder of one run, or run it again",
+            action="use the folder of one run, or run it again",
         )
     found = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
     seen = found.dictionary.to_pylist()
@@ -126,7 +126,7 @@ def sources_of(pool: Artifact, keys: Keys) -> tuple[list[str], NDArray[np.intp]]
 
 
 def _settings_of(curation: Artifact) -> GradesSettings | None:
-    """Where the curation had grades from."""
+    """The settings of the grades that the curation used."""
     used = curation.manifest.config.get("grades")
     return None if used is None else parse(GradesSettings, used, where=f"{curation.location}, grades")
 
@@ -137,7 +137,7 @@ def _files_of(curation: Artifact) -> tuple[str, ...]:
 
 
 def _graded(curation: Artifact, pool: Artifact, files: Sequence[str], scratch: Path) -> Keys:
-    """Samples that have a grade, or are on a sheet."""
+    """The samples that have a grade or are on a sheet."""
     found: set[str] = set()
     for path in files:
         found |= read_ids(path, scratch)
@@ -149,8 +149,8 @@ def _graded(curation: Artifact, pool: Artifact, files: Sequence[str], scratch: P
             found |= read_ids(path, scratch, settings, pool)
         except StorageError as error:
             log.warning(
-                "the curation had grades from %s, which cannot be read now (%s): give the file with --graded, or "
-                "samples may be drawn that are graded",
+                "the curation used grades from %s, which cannot be read now (%s): pass the file with --graded, or "
+                "samples that already have a grade may be drawn",
                 path,
                 error.problem,
             )
@@ -158,7 +158,7 @@ def _graded(curation: Artifact, pool: Artifact, files: Sequence[str], scratch: P
 
 
 def _setting(files: Sequence[str], used: GradesSettings | None) -> str:
-    """The setting by which a run reads these files as the last one read its grades."""
+    """The setting with which a run reads these files in the same way as the last run read its grades."""
     paths: str | list[str] = files[0] if len(files) == 1 else list(files)
     kept = {} if used is None else used.model_dump(exclude_none=True, exclude={"column", "path"})
     if not kept and (used is None or used.column is None):
@@ -180,15 +180,15 @@ def _told(
     steps = "" if scale.step is None else f" by {scale.step:g}"
     doubtful = len(drawn.rows) - drawn.random
     lines = [
-        f"{len(drawn.rows):,} of {samples:,} samples that '{scores.rater}' scored: {drawn.random:,} drawn at random, "
-        f"{doubtful:,} whose score is most doubtful; {samples - len(scores.keys):,} have a grade or are on a sheet"
+        f"{len(drawn.rows):,} of {samples:,} samples scored by '{scores.rater}': {drawn.random:,} drawn at random, "
+        f"{doubtful:,} with the most doubtful scores; {samples - len(scores.keys):,} have a grade or are on a sheet"
     ]
     if len(drawn.rows) < size:
-        lines.append(f"{size:,} were asked for; no more are left")
+        lines.append(f"{size:,} were requested; no more are left")
     if not np.isfinite(scores.loss).any():
-        lines.append("curation says of no sample how sure it is: all were drawn at random")
+        lines.append("the curation has no confidences, so all samples were drawn at random")
     lines += [
-        f"Fill in the column `grade`, {scale.lowest:g} (worst) to {scale.highest:g} (best){steps}, and `grader` where "
+        f"Fill in the column `grade`, {scale.lowest:g} (worst) to {scale.highest:g} (best){steps}, and `grader` if "
         f"several people grade; then run again with --set {_setting(files, used)}",
         f"to grade: {target}",
     ]

@@ -1,4 +1,4 @@
-"""Score transition matrix by maximum likelihood: EM on patterns of ratings that share one true score.
+"""Transition matrix by maximum likelihood: EM on patterns of ratings that share one true score.
 
 T[i, j] = P(rated j | true i) and the prior p[i] = P(true i) (paper definition 3.1). Under clusterability (definition
 3.2) a sample and its nearest neighbours share their true score, and their ratings are independent given it, so a
@@ -29,7 +29,7 @@ class Estimate:
         p: (K,) prior of the true score.
         log_likelihood: mean log probability of a pattern.
         iterations: EM steps of the best start.
-        renamed: whether latent classes had to be given other names than their start's.
+        renamed: whether latent classes got other names than at the start.
     """
 
     T: Matrix
@@ -43,11 +43,11 @@ def em(patterns: NDArray[Any], weights: Matrix, *, starts: int = 3, iterations: 
     """Fit T and p to patterns of ratings that share one true score.
 
     Args:
-        patterns: (m, K) how often each class was given in a pattern.
-        weights: (m,) how often each pattern was seen.
-        starts: random starts beside the diagonal and the banded one; the best log-likelihood wins.
+        patterns: (m, K) counts of each class in each pattern.
+        weights: (m,) counts of the patterns.
+        starts: number of random starts, besides the diagonal and the banded one; the best log-likelihood wins.
         iterations: most steps per start.
-        seed: of the random starts.
+        seed: seed of the random starts.
 
     Returns:
         The estimate, its classes named by `name_classes`.
@@ -96,7 +96,7 @@ def _starts(classes: int, randoms: int, seed: int) -> list[Matrix]:
 
 
 def from_triples(c3: Matrix, **options: int) -> Estimate:
-    """T and p from consensus counts `c3` (K, K, K), whose order within a triple is ignored."""
+    """T and p from consensus counts `c3` (K, K, K); the order within a triple is ignored."""
     classes = len(c3)
     triples = list(combinations_with_replacement(range(classes), 3))
     patterns, weights = np.zeros((len(triples), classes)), np.zeros(len(triples))

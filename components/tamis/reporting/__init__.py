@@ -1,1 +1,1 @@
-"""Stage 10, reporting: tables, plots and one self-contained HTML page about a run."""
+"""Stage 10, reporting: tables, plots and a self-contained HTML page about a run."""

@@ -1,4 +1,4 @@
-"""What a section of the report is made of. The page, the Markdown file and the CSV file are three views of it."""
+"""The parts of a section. The page, the Markdown file and the CSV file are three views of the same sections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tone = Literal["", "good", "bad", "muted"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: its text, and whether it is good or bad news, or something to overlook."""
+    """A table cell: its text, and whether it is good or bad news, or unimportant (muted)."""
 
     text: str
     tone: Tone = ""
@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. The first one of a section, its `lead`, says what was found."""
+    """A paragraph. A `lead` paragraph says what was found; Markdown has only these."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -61,7 +61,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot. `draw` paints it on axes of `width` x `height` pixels; `alt` says in words what there is to see."""
+    """A plot. `draw` paints it on axes of `width` x `height` pixels; `alt` describes it in words."""
 
     name: str
     caption: str
@@ -73,7 +73,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """Plots side by side, or one below the other where there is no room."""
+    """Plots side by side, or one below the other on narrow screens."""
 
     kind: ClassVar[str] = "figures"
     figures: Sequence[Figure]
@@ -81,7 +81,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Correction:
-    """One sample whose rating was corrected; texts are shortened already."""
+    """One sample whose rating was corrected, with shortened texts."""
 
     raw: int
     score: int
@@ -91,7 +91,7 @@ class Correction:
     response: str
     truth: str = ""
     neighbors: Sequence[tuple[str, float, str]] = ()
-    """Of the nearest samples: the raw score class in words, the cosine distance, the instruction."""
+    """For each of the nearest samples: the raw score class as text, the cosine distance, the instruction."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class Corrections:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of a list; texts are shortened already.
+    """One sample of a list, with shortened texts.
 
-    `mark` says in a word or two where it stands, `why` in a sentence what brought it there.
+    `mark` is its place in a word or two, `why` a sentence that explains the place.
     """
 
     mark: str
@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Listing:
-    """Samples with what is known of them, folded away under a summary; `note` is a sentence about all of them."""
+    """Samples with details, collapsed under a summary; `note` is a sentence about all of them."""
 
     kind: ClassVar[str] = "listing"
     summary: str
@@ -128,7 +128,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Details:
-    """Preformatted text, folded away under a summary."""
+    """Preformatted text, collapsed under a summary."""
 
     kind: ClassVar[str] = "details"
     summary: str
@@ -164,8 +164,8 @@ class Result:
 class Section:
     """A section of the report.
 
-    `clause` enters the first sentence of the headline, `sentence` is a sentence of its own there; either may be empty.
-    `first` puts the sentence before those of all other sections: people have checked what it says.
+    `clause` becomes part of the headline's sentence of counts, `sentence` is another sentence of the headline; both may
+    be empty. `first` puts the sentence before those of all other sections, because human grades support it.
     """
 
     anchor: str

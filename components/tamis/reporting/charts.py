@@ -1,4 +1,4 @@
-"""The kinds of plots that the report has. Each function returns a painter for `blocks.Figure`."""
+"""The report's kinds of plots. Each function returns a painter for `blocks.Figure`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Locator
 
 Painter: TypeAlias = "Callable[[Axes], None]"
-_SLOTS = 6  # few bars stay slim: they leave the rest of the axis empty
+_SLOTS = 6  # with fewer bars, the rest of the axis stays empty, so that bars are never wide
 _LABEL = 24  # longest name on an axis, in characters
 _APART = 1.025  # neighbouring curves on a logarithmic axis
 
@@ -154,7 +154,7 @@ def heat_map(
 
 
 def line(values: Sequence[float | None], *, x: str, y: str, low: float | None = None) -> Painter:
-    """A line through values at ranks 1, 2, …; `low`, if given, is drawn as what chance would give."""
+    """A line through values at ranks 1, 2, …; `low`, if given, is drawn as the level of chance."""
 
     def paint(axes: Axes) -> None:
         heights = np.array([value if known(value) else np.nan for value in values], dtype=float)
@@ -212,7 +212,7 @@ def stacked(
         axes.set_xlim(0, 1)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        # Of the whole figure: beside long names of rows there is no room for it over the bars alone.
+        # A legend of the whole figure: long row names leave too little room above the bars.
         figure = axes.get_figure(root=True)
         assert figure is not None
         figure.legend(loc="outside upper left", ncols=legend, labelcolor=LIGHT["muted"])
@@ -257,7 +257,7 @@ def dots(
     empty: str = "no value",
     percent: bool = False,
 ) -> Painter:
-    """One dot per row with its interval; a row without value says `empty` in its place.
+    """One dot per row with its interval; a row without a value shows the text `empty` instead.
 
     `reference` draws a vertical line; the rows in `highlighted` are in the accent colour, the others grey.
     """
@@ -306,7 +306,7 @@ def pairs(
             places = [place for _, place in found]
             axes.plot([value for value, _ in found], places, "o", color=LIGHT[colour], ms=6.5, label=name)
         ends = [value for value in (*before, *after) if value is not None]
-        # A tenth at least on either side: a tiny change must not look like a great one.
+        # At least a tenth on either side, so that a tiny change does not look large.
         axes.set_xlim(min([*ends, 0]) - 0.1, max([*ends, 0.3]) + 0.1)
         _name_rows(axes, rows)
         axes.grid(axis="x")
@@ -318,7 +318,7 @@ def pairs(
 
 
 def reliability(bins: Sequence[Bin], *, x: str, y: str) -> Painter:
-    """Share right with its interval over mean confidence, beside the diagonal; below, the samples of each bin."""
+    """Share of right scores with its interval against mean confidence, with the diagonal; below, samples per bin."""
 
     def paint(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=LIGHT["raw"], lw=1.2, ls=(0, (4, 3)))
@@ -367,7 +367,7 @@ def curves(
         markers = "os^Dv"
         for number, (curve, colour) in enumerate(zip(series, category_colours(len(series)), strict=True)):
             shade, marker = LIGHT[colour], markers[number // len(CATEGORIES) % len(markers)]
-            # A little apart, so that error bars at one place do not hide each other.
+            # Shifted a little, so that error bars at the same place do not hide each other.
             shift = _APART ** (number - (len(series) - 1) / 2)
             shifted = [place * shift for place in curve.x]
             axes.plot(
@@ -402,7 +402,7 @@ def _legend(axes: Axes, columns: int) -> None:
 
 
 def _few_per_decade(values: NDArray[np.float64]) -> Locator:
-    """Ticks at 1, 2, 5 of each decade where the axis is short, else at the decades."""
+    """Ticks at 1, 2 and 5 of each decade on a short axis, otherwise at decades only."""
     from matplotlib.ticker import LogLocator
 
     short = np.nanmax(values) / max(np.nanmin(values), 1e-9) < 100
@@ -410,7 +410,7 @@ def _few_per_decade(values: NDArray[np.float64]) -> Locator:
 
 
 def _two_figures(value: float) -> str:
-    """A count in no more characters than a bar is wide: 950, 2.3k, 12k, 340k."""
+    """A count that is not wider than a bar: 950, 2.3k, 12k, 340k."""
     for unit, size in (("M", 1_000_000), ("k", 1_000)):
         if value >= 10 * size:
             return f"{value / size:.0f}{unit}"

@@ -1,4 +1,4 @@
-"""Kubeflow face of the reporting stage."""
+"""Kubeflow component of the reporting stage."""
 
 from typing import List  # noqa: UP035  kfp reads typing.List only
 

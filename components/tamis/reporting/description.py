@@ -1,4 +1,4 @@
-"""What the rest of Tamis knows of this stage."""
+"""The description of this stage for the rest of Tamis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ REPORT = Stage(
     "report",
     "ReportingSettings",
     makes="report",
-    help="Write the report: tables, plots, one HTML page.",
+    help="Write the report: tables, plots and an HTML page.",
     inputs=(
         StageInput("pool"),
         StageInput("ratings", many=True),

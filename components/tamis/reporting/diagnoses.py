@@ -1,4 +1,4 @@
-"""What the joint model's diagnosis of a rater says; a key that is missing or of another shape says nothing."""
+"""The joint model's diagnosis of a rater. A key that is missing or has an unexpected value counts as unknown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tamis.reporting.statistics import Estimate
 
 @dataclass(frozen=True)
 class Effect:
-    """One measure of raw scores, of curated ones, and of curated less raw, paired."""
+    """A measure of raw scores, of curated scores, and of the paired difference, curated minus raw."""
 
     raw: Estimate
     curated: Estimate
@@ -24,15 +24,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How far scores are from human grades that the model had not seen.
+    """How far scores are from held-out human grades.
 
     Attributes:
-        right: share of scores that are the grade's class, 0..1.
+        right: share of scores that equal the grade's class, 0..1.
         error: mean absolute error, in classes.
-        graded: grades that were used.
-        left_out: grades that were not, because their samples were not drawn at random.
-        weighted: whether grades came with the probabilities of their samples to be drawn.
-        reliability: whether confidences are true; None where nothing is known of them.
+        graded: number of grades that were used.
+        left_out: number of grades that were not, because their samples were not drawn at random.
+        weighted: whether the grades have weights, from the probability that their samples were drawn.
+        reliability: calibration of the confidences; None if unknown.
     """
 
     right: Effect
@@ -45,7 +45,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Case:
-    """What would hold if `own_share` of the samples had a class of their own; None where it is not said."""
+    """The results if `own_share` of the samples had a class of their own; None for unknown values."""
 
     own_share: float
     plausibility: float
@@ -58,7 +58,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many samples a rater rated and how many scores were predicted, and how far predictions are off."""
+    """Number of rated samples and of predicted scores, and how good the predictions are."""
 
     rated: int
     unrated: int
@@ -67,19 +67,19 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Told:
-    """The diagnosis of one rater.
+class Findings:
+    """The model's findings about one rater.
 
     Attributes:
-        explained: False where nothing was corrected because nothing could be told; None where it is not said.
-        reasons: why nothing is said, or corrected cautiously; `advice`: what would settle it.
-        assume: `cautious` or `clusterable`; empty where it is not said.
-        own_share: share of samples whose class is not their neighbourhood's.
-        shared_errors: share of samples that models together see as another class than the true one.
-        cases: what would hold at one own share or another.
-        weights: of the sources of evidence, by name.
+        explained: False if nothing was corrected because the data cannot tell errors from differences; None if unknown.
+        reasons: why nothing was corrected, or only cautiously; `advice`: what would help.
+        assume: `cautious` or `clusterable`; empty if unknown.
+        own_share: share of samples whose class is not that of their neighbourhood.
+        shared_errors: share of samples in which all models see a class that is not the true one.
+        cases: the results at the possible own shares.
+        weights: weights of the sources of evidence, by name.
         explained_variance: share of the ratings' variance that the regression explains.
-        gain: log likelihood of a rating given its neighbours less that without, with its standard error.
+        gain: log likelihood of a rating given its neighbours minus that without, with its standard error.
     """
 
     explained: bool | None
@@ -98,19 +98,19 @@ class Told:
     grades: Mapping[str, Any]
 
     def expected(self, measure: str) -> float | None:
-        """`right_raw`, `right`, `error_raw` or `error` over all cases, each as plausible as it is."""
-        told = [(case.plausibility, getattr(case, measure)) for case in self.cases]
-        whole = sum(weight for weight, _ in told)
-        if whole <= 0 or any(value is None for weight, value in told if weight > 0):
+        """`right_raw`, `right`, `error_raw` or `error` as the mean over all cases, weighted by plausibility."""
+        weighted = [(case.plausibility, getattr(case, measure)) for case in self.cases]
+        whole = sum(weight for weight, _ in weighted)
+        if whole <= 0 or any(value is None for weight, value in weighted if weight > 0):
             return None
-        return float(sum(weight * value for weight, value in told if weight > 0) / whole)
+        return float(sum(weight * value for weight, value in weighted if weight > 0) / whole)
 
 
-def read_told(diagnosis: Mapping[str, Any]) -> Told:
-    """Read what is there of one rater's diagnosis."""
+def read_findings(diagnosis: Mapping[str, Any]) -> Findings:
+    """Read the known parts of one rater's diagnosis."""
     explained, assume = diagnosis.get("explained"), diagnosis.get("assume")
     given, without = (_number(diagnosis.get(f"{name}_log_likelihood")) for name in ("predictive", "margin"))
-    return Told(
+    return Findings(
         explained=explained if isinstance(explained, bool) else None,
         reasons=_texts(diagnosis.get("reasons")),
         advice=_texts(diagnosis.get("advice")),
@@ -158,7 +158,7 @@ def _held_out(found: Mapping[str, Any]) -> HeldOut | None:
 
 
 def _effect(found: Mapping[str, Any]) -> Effect | None:
-    """None where raw or curated scores have no value: no grade could be used."""
+    """None if raw or curated scores have no value, because no grade could be used."""
     raw, curated, difference = (_estimate(_mapping(found.get(name))) for name in ("raw", "curated", "difference"))
     return Effect(raw, curated, difference) if np.isfinite([raw.value, curated.value]).all() else None
 
@@ -190,6 +190,6 @@ def _list(value: Any) -> Sequence[Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    """The sentences of a list, without their full stops; one alone may stand without a list."""
+    """The sentences of a list, or of a single text, without their full stops."""
     given = [value] if isinstance(value, str) else _list(value)
     return [text.strip().rstrip(".") for text in given if isinstance(text, str) and text.strip()]

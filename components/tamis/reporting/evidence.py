@@ -1,4 +1,4 @@
-"""All that a report is made from, read once and handed to every section."""
+"""The data of a report, read once and passed to every section."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tamis.reporting.raters import Curation, Ratings, read_curation, read_rating
 from tamis.reporting.samples import Samples, read_samples
 from tamis.reporting.settings import ReportingSettings
 
-_JUDGED = "judgement"  # what the step that judges makes
+_JUDGED = "judgement"  # kind of the artifact that judging makes
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The opened artifacts and what was read of them. What was not given is None or empty.
+    """The opened artifacts and the data read from them; None or empty for artifacts that were not given.
 
-    `failed` are the cells without a result, `unjudged` those of which the judgement alone is missing.
+    `failed` are the cells without a result, `unjudged` those that lack only the judgement.
     """
 
     settings: ReportingSettings
@@ -57,12 +57,12 @@ class Evidence:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The cells of an experiment, by what differs in seeds only."""
+        """The cells of an experiment, grouped if they differ only in their seeds."""
         return read_groups(self.subsets, self.models, self.evaluations, self.failed)
 
     @cached_property
     def base_of(self) -> dict[str, str]:
-        """Trained models that were evaluated, to the evaluation of the base model of each."""
+        """For each trained and evaluated model, the name of its base model's evaluation."""
         bases = {cell.name: group.base for group in self.groups for cell in group.cells}
         models = self.evaluations.models if self.evaluations else []
         trained = [model for model in models if not is_base(model) and model not in bases.values()]
@@ -76,21 +76,21 @@ class Evidence:
 
     @cached_property
     def score_range(self) -> tuple[int, int]:
-        """The rating up to which a score is class 0, and that from which on it is the top class."""
+        """The highest rating of class 0, and the lowest rating of the top class."""
         config = self.curation.artifact.manifest.config if self.curation else {}
         return int(config.get("lowest", 4)), int(config.get("highest", 9))
 
     @cached_property
     def truth(self) -> NDArray[np.int8]:
-        """(n,) true score class, -1 where it is not known."""
+        """(n,) true score class, -1 if unknown."""
         return self.samples.truth(*self.score_range)
 
 
 def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evidence:
-    """Read the step's inputs, none of them more than once.
+    """Read the step's inputs, each of them once.
 
     Raises:
-        InputError: when the inputs do not belong together, or two of a kind have one name.
+        InputError: when the inputs do not belong together, or two of a kind have the same name.
     """
     settings, pool = step.settings, step.input("pool")
     samples = read_samples(pool, settings)
@@ -101,7 +101,7 @@ def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evide
     for kind, names in (("ratings", [r.rater for r in ratings]), ("selections", [s.name for s in subsets])):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"two of the {kind} are called '{twice}'", action="give each of them once")
+            raise InputError(f"two of the {kind} have the name '{twice}'", action="give each of them once")
     return Evidence(
         settings=settings,
         pool=pool,

@@ -1,4 +1,4 @@
-"""The cells of an experiment: what belongs together as seeds of one thing, and the scores of each."""
+"""The cells of an experiment, grouped over seeds, with their scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tamis.core.failures import Failure
 from tamis.core.settings import hash_of
 from tamis.reporting.outcomes import BASE, Evaluations, Subset
 
-_OWN = {"name", "seed"}  # settings in which the seeds of one thing differ
+_OWN = {"name", "seed"}  # settings in which the cells of a group differ
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class ExperimentCell:
     """One subset with one training.
 
     Attributes:
-        name: of its subset, its model and its scores.
-        seed: of its training, or of its selection where nothing is trained.
-        scores: task to value, of the tasks that have one.
-        failure: why it has no result, if it has none.
+        name: name of its subset, its model and its scores.
+        seed: seed of its training, or of its selection if nothing is trained.
+        scores: value of each task that has one.
+        failure: why it has no result; None if it has one.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ExperimentCell:
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds, and their standard deviation (with n - 1), known from two seeds on."""
+    """A mean over seeds and, for two seeds or more, their standard deviation (with n - 1)."""
 
     mean: float
     deviation: float | None
@@ -47,15 +47,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that differ in their seeds only.
+    """Cells that differ only in their seeds.
 
     Attributes:
-        label: strategy, with its variant, and with a name where two groups would be called the same.
-        variant: "published", "ds2-paper", or "by mean" where posterior means rank.
-        rater: whose scores rank, or empty.
-        size: samples in the subset; None where a share of the pool was asked for and no subset was made.
-        model: the base model, or empty where nothing is trained.
-        base: name of the evaluation of that model as it was.
+        label: strategy with its variant, and with a cell's name if two groups would have the same label.
+        variant: "published", "ds2-paper", or "by mean" if samples are ranked by posterior means.
+        rater: the rater whose scores are used, or empty.
+        size: samples in the subset; None if the size is a share of the pool and no subset was made.
+        model: the base model, or empty if nothing is trained.
+        base: name of the evaluation of the base model.
     """
 
     label: str
@@ -72,7 +72,7 @@ class Group:
         return _spread([cell.scores[task] for cell in self.cells if task in cell.scores])
 
     def mean(self, tasks: Sequence[str]) -> Spread | None:
-        """Mean over the seeds of the mean over all `tasks`; a seed that lacks a task has no part in it."""
+        """Mean over the seeds of the mean over all `tasks`; seeds that lack a task are left out."""
         return _spread([mean for cell in self.cells if (mean := cell.mean(tasks)) is not None])
 
 
@@ -85,10 +85,10 @@ def _spread(values: list[float]) -> Spread | None:
 def read_groups(
     subsets: Sequence[Subset], models: Sequence[Artifact], evaluations: Evaluations | None, failed: Sequence[Failure]
 ) -> list[Group]:
-    """The cells of a run by group, in the order in which they were given; none where nothing was trained or failed.
+    """The cells of a run in groups, in the given order; none if nothing was trained or failed.
 
-    A cell is a model, or a failure that is no base model's. What it is comes from the settings in the manifests of its
-    subset and its model, and, where one of these was not made, in its failure.
+    A cell is a model, or a failure of anything but a base model. Its settings come from the manifests of its subset and
+    its model, or from its failure if one of these was not made.
     """
     subset_of = {subset.name: subset for subset in subsets}
     trained = {artifact.name: artifact.manifest.config for artifact in models}
@@ -109,7 +109,7 @@ def read_groups(
             groups[key] = _group(name, chosen, training, subset, base)
         seed = training.get("seed", chosen.get("seed"))
         groups[key].cells.append(ExperimentCell(name, seed, _values(evaluations, name), failure))
-    return _told_apart(list(groups.values()))
+    return _with_unique_labels(list(groups.values()))
 
 
 def _shared(settings: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _group(
 
 
 def _base_of(model: str, weights: str | None, evaluations: Evaluations | None) -> str:
-    """Name of the evaluation of `model`, whose `weights` are known if it was trained, before that; "" for none."""
+    """Name of the evaluation of the untrained `model`, found by name or by `weights` (its hash); "" for none."""
     for artifact in evaluations.untrained if evaluations else []:
         found = artifact.manifest
         if (model and found.config.get("model") == model) or (weights and found.models.get("evaluated") == weights):
@@ -151,8 +151,8 @@ def _values(evaluations: Evaluations | None, name: str) -> dict[str, float]:
     return {task: score.value for task, score in scores if score is not None and score.value is not None}
 
 
-def _told_apart(groups: list[Group]) -> list[Group]:
-    """The groups, with the first cell's name in the label of those that nothing else tells apart."""
+def _with_unique_labels(groups: list[Group]) -> list[Group]:
+    """The groups; labels that would be the same also have the name of the first cell."""
 
     def shown(group: Group) -> tuple[object, ...]:
         return group.label, group.rater, group.size, group.model

@@ -1,4 +1,4 @@
-"""The headline: what the sections say in short."""
+"""The headline: a summary of the sections."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ def counts(sections: Sequence[Section]) -> str:
 
 
 def findings(sections: Sequence[Section]) -> list[str]:
-    """The sentences of the sections that found something: what people checked, then what came out of it all.
-
-    The others follow, the last stage first.
-    """
+    """The sections' sentences: first those that human grades support, then the others, the last stage first."""
     ordered = sorted(reversed(sections), key=lambda section: not section.first)
     return [section.sentence for section in ordered if section.sentence]
 

@@ -1,4 +1,4 @@
-"""What the report reads of judgements: how each model did against its opponent, and some of the judged prompts."""
+"""Read judgements: how each model did against its opponent, and some of the judged prompts."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How a model did against its opponent; attributes are those of the manifest's facts."""
+    """How a model did against its opponent; the attributes have the names of the manifest's facts."""
 
     artifact: Artifact
     name: str
     against: str
-    opponent: str  # the model behind the opponent's name, where it is known
+    opponent: str  # the opponent's model, if known
     judge: str
     win: Outcome
     tie: Outcome
@@ -48,12 +48,12 @@ class Judgement:
 
     @property
     def judged(self) -> int:
-        """Prompts in the shares."""
+        """Number of prompts that the shares are based on."""
         return int(self.facts["judged"])
 
 
 def read_judgement(artifact: Artifact, examples: int) -> Judgement:
-    """The facts of a judgement, and up to `examples` of its prompts: of each way to end as many as of the others."""
+    """The facts of a judgement, and up to `examples` of its prompts, evenly spread over the kinds of results."""
     facts = artifact.manifest.facts
     shares = {name: Outcome(facts[name], *facts["intervals"][name]) for name in ("win", "tie", "lose", "net")}
     return Judgement(

@@ -1,4 +1,4 @@
-"""Numbers as readers see them. A missing number is a dash, never a zero."""
+"""Numbers as text for readers. A missing number is a dash, never a zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPACE = "\N{NO-BREAK SPACE}"
 
 
 def known(value: object) -> bool:
-    """Whether `value` is a finite number, Python's or numpy's, and no truth value."""
+    """Whether `value` is a finite number of Python or numpy, and not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -37,7 +37,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def percent(part: float | None, whole: float | None = 1.0, digits: int = 1) -> str:
-    """`part` of `whole` in percent: 3.5 %; a dash when the whole is nothing."""
+    """`part` of `whole` in percent: 3.5 %; a dash if the whole is 0."""
     if part is None or whole is None or not known(part) or not whole:
         return DASH
     return f"{decimal(100 * part / whole, digits)}{_SPACE}%"
@@ -54,7 +54,7 @@ def span(low: float | None, high: float | None, digits: int = 2) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.4 s, 12 min, 3.5 h."""
+    """Seconds in a readable unit: 0.4 s, 12 min, 3.5 h."""
     if seconds < 0.05:
         return f"under 0.1{_SPACE}s"
     if seconds < 10:
@@ -82,12 +82,12 @@ def printable(text: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    """`text` with a sign in place of characters that no page may hold, as NUL and ESC; line breaks and tabs stay."""
+    """`text` with control characters such as NUL and ESC replaced; line breaks and tabs stay."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def shortened(text: str, limit: int) -> str:
-    """`text` on one line, cut in its middle to `limit` characters: names differ least there."""
+    """`text` on one line, cut in its middle to `limit` characters, because names differ least there."""
     text = printable(text)
     if len(text) <= limit:
         return text
@@ -96,7 +96,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def slugs(names: list[str]) -> dict[str, str]:
-    """Names to what can stand in an anchor or a file's name: lower case letters, digits, hyphens; no two are equal."""
+    """Unique slugs of names for anchors and file names: lower case letters, digits and hyphens."""
     made: dict[str, str] = {}
     for name in names:
         plain = slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"

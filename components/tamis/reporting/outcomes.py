@@ -1,4 +1,4 @@
-"""What the report reads of subsets and of evaluations."""
+"""Read subsets and evaluations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_subset(artifact: Artifact, samples: Samples) -> Subset:
 
 @dataclass(frozen=True)
 class Score:
-    """A model's value on one task; `value` is None when the task failed."""
+    """A model's value on one task; `value` is None if the task failed."""
 
     value: float | None
     stderr: float | None
@@ -45,12 +45,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a task was asked, as its suite says.
+    """How a task was run, according to its suite.
 
     Attributes:
         suite: name and version of the suite.
-        notes: the suite's own.
-        examples: worked examples in the prompt.
+        notes: notes of the suite.
+        examples: few-shot examples in the prompt.
         differs: how the task differs from the published benchmark.
         in_mean: whether it counts in the mean over tasks.
     """
@@ -69,10 +69,10 @@ class Evaluations:
     Attributes:
         models: names, base models first.
         tasks: names in the order of the evaluations.
-        metric: task to the metric that stands for it.
-        scores: (model, task) to its score; a pair that was not run is missing.
+        metric: the main metric of each task.
+        scores: the score of each (model, task); pairs that were not run are missing.
         others: rows of further metrics, as (model, task, metric, score).
-        benchmarks: task to how it was asked, where that is known.
+        benchmarks: how each task was run, if known.
     """
 
     artifacts: list[Artifact]
@@ -90,12 +90,12 @@ class Evaluations:
 
     @property
     def untrained(self) -> list[Artifact]:
-        """The evaluations of models that no run of Tamis trained."""
+        """The evaluations of models that Tamis did not train."""
         return [artifact for artifact in self.artifacts if not artifact.manifest.inputs.get("model")]
 
 
 def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
-    """The score tables of all evaluations; where a task has several metrics, the first one that is named counts."""
+    """The score tables of all evaluations; if a task has several metrics, the first one is its main metric."""
     rows: list[dict[str, Any]] = []
     for artifact in artifacts:
         for row in pq.read_table(artifact.path("scores.parquet")).to_pylist():
@@ -118,7 +118,7 @@ def read_evaluations(artifacts: list[Artifact]) -> Evaluations:
 
 
 def is_base(name: str) -> bool:
-    """Whether an evaluation of that name is a base model's: "base", or "base-…" where a run has several."""
+    """Whether an evaluation of this name is a base model's: "base", or "base-…" if a run has several."""
     return name == BASE or name.startswith(f"{BASE}-")
 
 

@@ -1,4 +1,4 @@
-"""What the report reads of ratings and of curated scores, aligned with the pool."""
+"""Read ratings and curated scores, aligned with the pool."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
-from tamis.reporting.diagnoses import Told, read_told
+from tamis.reporting.diagnoses import Findings, read_findings
 from tamis.reporting.numbers import shortened
 from tamis.reporting.samples import Samples
 
 _CRITERIA = ("rarity", "complexity", "informativeness", "overall")
 _MEANS = (*_CRITERIA, "expected")
-_REASON, _REASONS = 160, 1_000  # characters of a reason, and distinct reasons kept: answers may be quoted in them
+_REASON, _REASONS = 160, 1_000  # characters of a reason, and number of distinct reasons: some quote answers
 
 
 @dataclass
@@ -28,11 +28,11 @@ class Ratings:
     """One rater's ratings.
 
     Attributes:
-        overall: (n,) 1..10, 0 where the sample has no rating.
-        statuses: how many samples ended in each status; "absent" counts samples of the pool without a row.
-        reasons: how many unrated samples have each (status, reason).
-        means: criterion to its mean over the rated samples, of those that the rater gave.
-        expected: mean of the expected score, None where the rater gave no probabilities.
+        overall: (n,) 1..10, 0 if the sample has no rating.
+        statuses: number of samples with each status; "absent" counts samples of the pool without a row.
+        reasons: number of unrated samples for each (status, reason).
+        means: mean of each criterion over the rated samples, for criteria that the rater scored.
+        expected: mean of the expected score, None if the rater returned no probabilities.
     """
 
     artifact: Artifact
@@ -52,12 +52,12 @@ class Ratings:
 
     @property
     def histogram(self) -> NDArray[np.int64]:
-        """(10,) how many samples were rated 1, 2, …, 10."""
+        """(10,) number of samples rated 1, 2, …, 10."""
         return np.bincount(self.overall, minlength=11)[1:11]
 
 
 def read_ratings(artifact: Artifact, samples: Samples) -> Ratings:
-    """Go through one ratings artifact in batches."""
+    """Read one ratings artifact in batches."""
     ratings = Ratings(artifact, artifact.name, np.zeros(len(samples), np.int8))
     sums, counts = dict.fromkeys(_MEANS, 0.0), dict.fromkeys(_MEANS, 0)
     columns = ["id", "rater", *_CRITERIA, "expected", "status", "error", "attempts", "prompt_tokens"]
@@ -88,7 +88,7 @@ def read_ratings(artifact: Artifact, samples: Samples) -> Ratings:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A near sample, what the same rater gave it (None: nothing), and its cosine distance."""
+    """A near sample, its raw score class by the same rater (None: no rating), and its cosine distance."""
 
     id: str
     raw: int | None
@@ -97,7 +97,7 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class TopCorrection:
-    """A corrected rating, to be shown with its text and its nearest neighbours, where they are known."""
+    """A corrected rating, to be shown with its text and, if known, its nearest neighbours."""
 
     id: str
     position: int
@@ -112,12 +112,12 @@ class Curated:
     """One rater's scores before and after curation.
 
     Attributes:
-        raw, score: (n,) score classes, -1 where there is none.
+        raw, score: (n,) score classes, -1 if there is none.
         flagged: (n,) whether the rating is probably wrong.
-        confidence: (n,) probability that `score` is right, NaN where nothing is said.
-        mean: (n,) posterior mean of the true class, NaN where nothing is known.
-        believed: mean probability that a rating is right as it is, by the curation; None where nothing is said.
-        diagnosis: what `diagnosis.json` says of the rater; keys may be missing.
+        confidence: (n,) probability that `score` is right, NaN if unknown.
+        mean: (n,) posterior mean of the true class, NaN if unknown.
+        believed: the curation's mean probability that a raw rating is right; None if unknown.
+        diagnosis: the rater's entry in `diagnosis.json`; keys may be missing.
         top: the most confident corrections, the most confident first.
     """
 
@@ -133,13 +133,13 @@ class Curated:
 
     @property
     def combines(self) -> bool:
-        """Whether these are no rater's own scores, but those of several raters together."""
+        """Whether these are the scores of several raters combined."""
         return "raters" in self.diagnosis or "rater_T" in self.diagnosis
 
     @cached_property
-    def told(self) -> Told:
-        """The diagnosis of the joint model, as far as there is one."""
-        return read_told(self.diagnosis)
+    def findings(self) -> Findings:
+        """The joint model's findings, as far as the diagnosis has them."""
+        return read_findings(self.diagnosis)
 
     @property
     def rated(self) -> int:
@@ -154,7 +154,7 @@ class Curated:
 
 @dataclass(frozen=True)
 class Curation:
-    """The curation artifact: one `Curated` per rater, and the samples' diversity (n,), NaN where it is not known."""
+    """The curation artifact: one `Curated` per rater, and the samples' diversity (n,), NaN if unknown."""
 
     artifact: Artifact
     raters: dict[str, Curated]
@@ -162,7 +162,7 @@ class Curation:
 
 
 def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curation:
-    """Go through the curation in batches, keeping the `examples` most confident corrections of each rater."""
+    """Read the curation in batches, keeping the `examples` most confident corrections of each rater."""
     diagnoses = json.loads(artifact.path("diagnosis.json").read_text(encoding="utf-8"))
     diversity = np.full(len(samples), np.nan, np.float32)
     raters: dict[str, Curated] = {}
@@ -199,7 +199,7 @@ def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curati
             believed[name] = total + float((1 - wrong[asked]).sum()), number + len(asked)
             changed = rows[(raw[rows] >= 0) & (score[rows] >= 0) & (raw[rows] != score[rows])]
             likely = changed[np.argsort(-confidence[changed], kind="stable")]
-            # A batch's last kept confidence may be shared by more rows: they stay in, so that ids break the tie.
+            # More rows may share the last kept confidence: they are kept too, so that ids break the tie.
             if 0 < examples < len(likely):
                 likely = likely[confidence[likely] >= confidence[likely[examples - 1]]]
             found = [
@@ -219,7 +219,7 @@ def read_curation(artifact: Artifact, samples: Samples, examples: int) -> Curati
 
 
 def _neighbors(artifact: Artifact) -> dict[tuple[str, str], tuple[Neighbor, ...]]:
-    """Rater and id of the most confident corrections, to the neighbours of the corrected sample."""
+    """The neighbours of the samples with the most confident corrections, by rater and id."""
     return {
         (row["rater"], row["id"]): tuple(Neighbor(n["id"], n["raw_score"], n["distance"]) for n in row["neighbors"])
         for row in pq.read_table(artifact.path("corrections.parquet")).to_pylist()

@@ -1,4 +1,4 @@
-"""Published figures, for the cells of a run that are the same cells."""
+"""The paper's published figures, for the cells that a run shares with the paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tamis.reporting.experiment import Group
 
 MEAN, DEVIATION = "mean", "deviation"
 _FILE = Path(__file__).parent / "references" / "ds2.yaml"
-_CHANGED = ("alpagasus", "deita", "less")  # strategies that the paper ran otherwise than published
+_CHANGED = ("alpagasus", "deita", "less")  # strategies that the paper ran differently from how they were published
 _BASE = "base"
 
 
@@ -22,7 +22,7 @@ def _published() -> dict[str, Any]:
 
 
 def paper() -> str:
-    """What the figures are from."""
+    """The source of the figures."""
     return str(_published()["paper"])
 
 
@@ -32,17 +32,17 @@ def pool_size() -> int:
 
 
 def published_tasks() -> list[str]:
-    """The tasks of which there are figures, by lm-eval's names."""
+    """The tasks with published figures, by their names in lm-eval."""
     return list(_published()["tasks"])
 
 
 def published(group: Group, rater_models: dict[str, str]) -> dict[str, float]:
-    """The paper's figures for the same base model, rater, strategy and size, as shares of 1.
+    """The paper's figures for the same base model, rater, strategy and size, as shares from 0 to 1.
 
-    Keys are tasks, `MEAN` and, where the paper has several seeds, `DEVIATION`, the mean's standard deviation over them.
+    Keys are tasks, `MEAN` and, if the paper has several seeds, `DEVIATION`, the mean's standard deviation over them.
 
-    `rater_models` maps the run's raters to the models that they are; a rater of no known model goes by its name.
-    Nothing is returned for a strategy that was run in another way than the paper's.
+    `rater_models` maps the run's raters to their models; a rater with an unknown model is looked up by its name. The
+    result is empty if the strategy was run differently from the paper.
     """
     if group.variant != ("ds2-paper" if group.strategy in _CHANGED else "published"):
         return {}
@@ -51,14 +51,14 @@ def published(group: Group, rater_models: dict[str, str]) -> dict[str, float]:
 
 
 def published_base(model: str) -> dict[str, float]:
-    """The paper's figures for a base model as it was."""
+    """The paper's figures for a base model without finetuning."""
     return _figures(model, _BASE, None, None)
 
 
 def published_judging(group: Group, rater_models: dict[str, str], opponent: Sequence[str]) -> dict[str, float]:
-    """The paper's win, tie and lose as shares of 1 for the same base model, rater and size of `ds2` against LIMA.
+    """The paper's win, tie and lose shares from 0 to 1, for the same base model, rater and size of `ds2` against LIMA.
 
-    `opponent` are the names by which the opponent is known; nothing is returned if none of them speaks of LIMA.
+    `opponent` are the names of the opponent; the result is empty if none of them contains "lima".
     """
     if (group.strategy, group.variant) != ("ds2", "published") or not any("lima" in name.lower() for name in opponent):
         return {}
@@ -80,7 +80,7 @@ def _figures(model: str, strategy: str, rater: str | None, size: int | None) -> 
 
 
 def _known(name: str, kind: str) -> str | None:
-    """The paper's name of a model, known by the last part of a hub name or of a folder."""
+    """The paper's name of a model, found by the last part of its name on the Hugging Face Hub or of its folder."""
     last = name.rstrip("/").rsplit("/", 1)[-1].lower()
     aliases: dict[str, Sequence[str]] = _published()[kind]
     return next((known for known, others in aliases.items() if last in others), None)

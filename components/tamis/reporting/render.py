@@ -1,4 +1,4 @@
-"""The views of the sections: the HTML page, Markdown tables, a CSV of all numbers."""
+"""The views of the sections: the HTML page, Markdown tables, and a CSV file of all numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("section", "subject", "measure", "value", "stderr", "low", "high", "
 
 
 def page(settings: ReportingSettings, sections: Sequence[Section], plots: Mapping[str, str], version: str) -> str:
-    """The whole HTML page; `plots` maps figure names to their inline SVG. It refers to nothing outside itself."""
+    """The HTML page, which loads nothing else; `plots` has the inline SVG of each figure by name."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -44,17 +44,17 @@ def page(settings: ReportingSettings, sections: Sequence[Section], plots: Mappin
 
 
 def _bound(text: str) -> str:
-    """`text` in which a number and its percent sign stay on one line."""
+    """`text` with no-break spaces between numbers and their percent or ± signs."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%").replace("± ", "±\N{NO-BREAK SPACE}")
 
 
 def as_cell(cell: Cell | str) -> Cell:
-    """A cell of a table, whether it was written as one or as plain text."""
+    """A table cell from a `Cell` or from plain text."""
     return cell if isinstance(cell, Cell) else Cell(cell)
 
 
 def results_csv(sections: Sequence[Section]) -> str:
-    """Every number as one row. Values are written in full, so that nothing is lost to rounding."""
+    """Every number as one row, in full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -72,7 +72,7 @@ def results_markdown(settings: ReportingSettings, headline: str, sections: Seque
     lines += [line for note in settings.notes for line in (f"> {_plain(note)}", "")]
     for section in sections:
         lines += [f"## {_plain(section.title)}", ""]
-        heading: list[str] = []  # shown above the first thing below it
+        heading: list[str] = []  # written above the next block
         for block in section.blocks:
             if isinstance(block, Text) and block.lead:
                 lines += [_plain(block.text), ""]
@@ -99,6 +99,6 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line in which Markdown and HTML find nothing to interpret."""
+    """Text on one line, with Markdown and HTML escaped."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""What the report keeps of every sample: under a hundred bytes each, never its text."""
+"""The report's data on every sample: less than a hundred bytes each, and no texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLASSES = 6  # score classes 0..5
 _ROWS = 2_000  # samples whose texts are in memory at once
 NO_GROUP = "(none)"
 LANGUAGE = ("language", "lang")  # fields of the metadata that name a sample's language
-_LANGUAGES = 1_000  # more distinct values are no languages; what comes later counts as "(none)"
+_LANGUAGES = 1_000  # most distinct languages; later values count as "(none)"
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Samples:
         sources: names of the sources, by size; `source` (n,) indexes them.
         length: (n,) characters of all messages.
         answer: (n,) characters of the answers, the assistant's messages.
-        turns: how many samples have so many messages.
-        grade: (n,) the field `truth` on its own scale, NaN where a sample has none; None when no such field was asked
-            for. `rated` (n,) is the rating of 1..10 that it comes to, -1 where there is none.
-        groups: values of the field `group`, by size; `group` (n,) indexes them. Empty when none was asked for.
-        languages: values of the first of the fields `LANGUAGE` that any sample has, or else scripts, by size;
+        turns: number of samples for each number of messages.
+        grade: (n,) the field `truth` on its own scale, NaN if a sample has none; None if the setting `truth` is not
+            given. `rated` (n,) is the same mapped to ratings 1..10, -1 if there is none.
+        groups: values of the field `group`, by size; `group` (n,) indexes them. Empty if the setting is not given.
+        languages: values of the first of the fields `LANGUAGE` that any sample has, otherwise scripts, by size;
             `language` (n,) indexes them.
-        language_field: the name of that field; None where `languages` are scripts.
+        language_field: the name of that field; None if `languages` are scripts.
     """
 
     sources: list[str]
@@ -68,40 +68,40 @@ class Samples:
         return len(self.source)
 
     def truth(self, lowest: int, highest: int) -> NDArray[np.int8]:
-        """(n,) the grade as a score class, as curation makes one of a rating; -1 where a sample has no grade."""
+        """(n,) the grade as a score class, computed as curation does for ratings; -1 if a sample has no grade."""
         if self.rated is None:
             return np.full(len(self), -1, np.int8)
         return np.where(self.rated < 0, -1, np.clip(self.rated, lowest, highest) - lowest).astype(np.int8)
 
     def positions(self, ids: pa.Array, artifact: Artifact) -> NDArray[np.int64]:
-        """Places in the pool of `ids`, which `artifact` holds.
+        """Places in the pool of the `ids` of `artifact`.
 
         Raises:
-            InputError: when the pool lacks one of them: the artifact was made from another pool.
+            InputError: when the pool lacks one of them, so that the artifact was made from another pool.
         """
         keys = pack(ids, where="the pool")
         found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         unknown = np.flatnonzero(self._keys[found] != keys)
         if len(unknown):
             raise InputError(
-                f"{artifact.location} holds {len(unknown)} ids in a row of {len(ids)} that the pool does not have, "
-                f"first {ids[int(unknown[0])].as_py()!r}",
-                action="give the report the pool that this artifact was made from",
+                f"{artifact.location}: {len(unknown)} of {len(ids)} ids are not in the pool, the first is "
+                f"{ids[int(unknown[0])].as_py()!r}",
+                action="use the pool that this artifact was made from",
             )
         return self._order[found]
 
 
 def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
-    """Go through the pool once, in batches.
+    """Read the pool once, in batches.
 
     Raises:
-        InputError: when the field `truth` or `group` is in no sample's metadata, `truth` is no number on its scale, or
-            no scale is set and it seems to be on another than 1 to 10.
+        InputError: when no sample's metadata has the field `truth` or `group`, a value of `truth` is not a number on
+            its scale, or no scale is set and the values do not look like 1 to 10.
     """
     keys, lengths, answers, sources, groups, truths = [], [], [], _Names(), _Names(), []
     turns: Counter[int] = Counter()
     seen_fields: set[str] = set()
-    tongues = _Tongues()
+    languages_seen = _LanguageCodes()
     for batch in pool.batches(["id", "source", "messages", "metadata"], rows=_ROWS):
         keys.append(pack(batch["id"], where="the pool"))
         sources.add(batch["source"].to_pylist())
@@ -113,7 +113,7 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
         lengths.append(_sums(contents, per_sample))
         answers.append(_sums(np.where(answered, contents, 0), per_sample).astype(np.int32))
         turns.update(per_sample.tolist())
-        tongues.add(batch["metadata"], parts.field("content"), np.repeat(np.arange(len(batch)), per_sample))
+        languages_seen.add(batch["metadata"], parts.field("content"), np.repeat(np.arange(len(batch)), per_sample))
         if settings.truth or settings.group:
             fields = [json.loads(text) if text else {} for text in batch["metadata"].to_pylist()]
             for found in fields:
@@ -127,16 +127,16 @@ def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
             raise InputError(
                 f"report.{option} is '{name}', but no sample of the pool has that field in its metadata",
                 allowed=", ".join(sorted(seen_fields)) or "nothing: the pool keeps no metadata",
-                action="correct the name, or let the pool stage keep the field",
+                action="correct the name, or add the field to `keep` of the pool's source",
             )
     grade = np.concatenate([grades for grades, _ in truths]) if truths else None
     if grade is not None:
-        _question_scale(grade[~np.isnan(grade)], settings)
+        _check_scale(grade[~np.isnan(grade)], settings)
     all_keys = np.concatenate(keys)
     order = np.argsort(all_keys, kind="stable")
     source_names, source_codes = sources.by_size()
     group_names, group_codes = groups.by_size()
-    field, languages, language_codes = tongues.found()
+    field, languages, language_codes = languages_seen.found()
     return Samples(
         sources=source_names,
         source=source_codes,
@@ -169,7 +169,7 @@ def read_texts(pool: Artifact, ids: Iterable[str]) -> dict[str, tuple[str, str, 
 
 
 def read_kept(pool: Artifact, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The fields that the pool kept of the samples with these `ids`, read batch by batch; none of others."""
+    """The metadata of the samples with these `ids`, read batch by batch; samples without metadata are left out."""
     wanted = pa.array(sorted(set(ids)), pa.string())
     kept: dict[str, dict[str, Any]] = {}
     if not len(wanted):
@@ -182,7 +182,7 @@ def read_kept(pool: Artifact, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 class _Names:
-    """Texts as codes, in the order of first appearance until they are sorted by size."""
+    """Texts as codes, numbered by first appearance and finally sorted by frequency."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -198,8 +198,8 @@ class _Names:
         return _by_size(list(self._codes), codes)
 
 
-class _Tongues:
-    """Every sample's language, by the metadata where a field names it, else by script."""
+class _LanguageCodes:
+    """Every sample's language, from a field of the metadata if there is one, otherwise its script."""
 
     def __init__(self) -> None:
         self._codes: dict[str, dict[str, int]] = {name: {NO_GROUP: 0} for name in LANGUAGE}
@@ -211,7 +211,7 @@ class _Tongues:
         self._scripts.append(dominant_scripts(contents, owner))
         for name in LANGUAGE:
             found = np.zeros(len(metadata), np.int16)
-            # Most pools name no language: only what could is parsed.
+            # Most pools name no language, so only metadata that may have the field are parsed.
             hits = pc.fill_null(pc.match_substring(metadata, f'"{name}"'), False).to_numpy(zero_copy_only=False)
             for row in np.flatnonzero(hits).tolist():
                 value = json.loads(metadata[row].as_py()).get(name)
@@ -240,7 +240,7 @@ def _by_size(names: list[str], codes: NDArray[np.integer[Any]]) -> tuple[list[st
 
 
 def _sums(values: NDArray[np.integer[Any]], counts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Sums of stretches of `values`, of so many each."""
+    """Sums of consecutive parts of `values`, whose lengths are `counts`."""
     ends = np.cumsum(counts)
     totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     result: NDArray[np.int64] = totals[ends] - totals[ends - counts]
@@ -254,7 +254,7 @@ def _as_name(value: Any) -> str:
 def _grades(
     fields: list[dict[str, Any]], settings: ReportingSettings, ids: pa.Array
 ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """The field `truth` of some samples, NaN where there is none, and the ratings of 1..10 that it comes to, or -1."""
+    """The field `truth` of some samples, NaN if there is none, and its value mapped to ratings 1..10, or -1."""
     name, scale = settings.truth, settings.truth_scale or Scale()
     assert name is not None
     grades, rated = np.full(len(fields), np.nan, np.float32), np.full(len(fields), -1, np.int8)
@@ -266,28 +266,29 @@ def _grades(
             raise InputError(
                 f"the sample {ids[row].as_py()} has {value!r} in its metadata field '{name}'",
                 allowed=f"a number from {scale}, or null",
-                action="correct report.truth, or set report.truth_scale to the scale that it is on",
+                action="correct report.truth, or set report.truth_scale to the field's scale",
             )
         grades[row], rated[row] = value, scale.rating(scale.as_meant(value))
     return grades, rated
 
 
-def _question_scale(grades: NDArray[np.float32], settings: ReportingSettings) -> None:
-    """Warn where the field `truth` has values in the lower half of its scale only.
+def _check_scale(grades: NDArray[np.float32], settings: ReportingSettings) -> None:
+    """Warn if all values of the field `truth` are in the lower half of its scale.
 
     Raises:
-        InputError: when no scale is set and they seem to be on another than 1 to 10.
+        InputError: when no scale is set and the values do not look like 1 to 10.
     """
     if not len(grades):
         return
     lowest, highest, number = float(grades.min()), float(grades.max()), len(grades)
-    within = f"the {number} values of the pool's field '{settings.truth}' go from {lowest:g} to {highest:g}"
+    within = f"the {number} values of the pool's field '{settings.truth}' range from {lowest:g} to {highest:g}"
     if settings.truth_scale is None and seem_on_another(lowest, highest, number):
         raise InputError(
-            f"{within}: these seem to be on another scale than 1 to 10",
-            allowed="the scale, as in truth_scale: {lowest: 1, highest: 5}; {lowest: 1, highest: 10} if it is that one",
+            f"{within}, which does not look like a scale from 1 to 10",
+            allowed="a scale, for example truth_scale: {lowest: 1, highest: 5}; use {lowest: 1, highest: 10} if it is "
+            "that one",
             action="set report.truth_scale",
         )
     scale = settings.truth_scale or Scale()
     if in_lower_half(highest, number, scale):
-        log.warning("%s, the scale from %s: is that its scale?", within, scale)
+        log.warning("%s, but the scale is %s: check that this is the field's scale", within, scale)

@@ -1,4 +1,4 @@
-"""The script in which a text is written: what stands in for its language where nobody named it."""
+"""The script in which a text is written, used in place of its language if that is unknown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _LOOKED_AT = 1_000  # characters of each message
-_KANA_SHARE = 0.1  # of kana among kana and Han from which a text is Japanese
+_KANA_SHARE = 0.1  # a text with a larger share of kana among kana and Han is Japanese
 NO_LETTERS, LATIN, HAN, JAPANESE = "(no letters)", "Latin", "Han", "Japanese"
-# First and last code points of letters, from the blocks of Unicode 15. What is not named is no letter.
+# First and last code points of letters, from the blocks of Unicode 15. Other characters do not count as letters.
 _BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     LATIN: (
         (0x41, 0x5A), (0x61, 0x7A), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x24F), (0x1E00, 0x1EFF),
@@ -61,11 +61,11 @@ def dominant_scripts(contents: pa.Array, owner: NDArray[np.integer]) -> NDArray[
     """The script of most letters of each sample, as a place in `SCRIPTS`.
 
     Args:
-        contents: the texts of all messages; of each the first 1,000 characters are looked at.
-        owner: for each message its sample, 0..; every sample has one.
+        contents: the texts of all messages; the first 1,000 characters of each are used.
+        owner: the sample of each message, 0..; every sample has at least one message.
     """
     samples = int(owner[-1]) + 1 if len(owner) else 0
-    found = np.full(samples, SCRIPTS.index(LATIN), np.uint8)  # of ASCII alone: no other script is in it
+    found = np.full(samples, SCRIPTS.index(LATIN), np.uint8)  # texts in ASCII have no other script
     plain = pc.fill_null(pc.string_is_ascii(contents), True).to_numpy(zero_copy_only=False)
     other = np.unique(owner[~plain])
     if not len(other):
@@ -79,7 +79,7 @@ def dominant_scripts(contents: pa.Array, owner: NDArray[np.integer]) -> NDArray[
     rows = np.repeat(place[owner[looked_at]], lengths)
     cells = rows * len(SCRIPTS) + _script_of()[codes]
     counts = np.bincount(cells, minlength=len(other) * len(SCRIPTS)).reshape(len(other), len(SCRIPTS))
-    counts[:, SCRIPTS.index(NO_LETTERS)] = 0  # so that it is the greatest only where all are 0
+    counts[:, SCRIPTS.index(NO_LETTERS)] = 0  # so that it is the largest only if all others are 0
     han, kana = SCRIPTS.index(HAN), SCRIPTS.index(JAPANESE)
     japanese = counts[:, kana] > _KANA_SHARE * (counts[:, kana] + counts[:, han])
     counts[japanese, kana] += counts[japanese, han]

@@ -11,9 +11,9 @@ from tamis.core.settings import StageSettings
 
 
 class ReportingSettings(StageSettings):
-    """What the report shows beyond the artifacts that it is given."""
+    """Options of the report."""
 
-    OUTPUT_REVISION: ClassVar[int] = 2
+    OUTPUT_REVISION: ClassVar[int] = 3
 
     title: str = Field("Data selection report", min_length=1, description="heading of the page")
     truth: str | None = Field(
@@ -24,8 +24,8 @@ class ReportingSettings(StageSettings):
     )
     truth_scale: Scale | None = Field(
         None,
-        description="the scale of that field, {lowest: 1, highest: 5} say, which is stretched to 1..10; 1 to 10 if not "
-        "given, unless its values look like another",
+        description="the scale of that field, for example {lowest: 1, highest: 5}, which is mapped to 1 to 10; the "
+        "default is 1 to 10, but values that look like another scale are an error",
     )
     group: str | None = Field(
         None, min_length=1, description="field of the pool's metadata to break down by, such as a topic"
@@ -34,6 +34,7 @@ class ReportingSettings(StageSettings):
         20,
         ge=0,
         le=500,
-        description="most confident corrections shown for each rater, and judged prompts of each model",
+        description="number of corrections shown for each rater, the most confident first, and of judged prompts shown "
+        "for each model",
     )
     notes: tuple[str, ...] = Field((), description="remarks in plain text, shown at the top of the page")

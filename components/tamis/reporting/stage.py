@@ -1,4 +1,4 @@
-"""The reporting stage: a run's artifacts in, one page and its tables and plots out."""
+"""The reporting stage: writes a page with tables and plots from a run's artifacts."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def run(
 ) -> Manifest:
     """Write the report of a run; `out` holds `report.html`, `results.csv`, `results.md` and `plots/`.
 
-    A section without input is left out. `failed` are the cells without a result, which the page
-    names with their reasons. `facts["headline"]` is the report in a few sentences.
+    A section without input is left out. `failed` are the cells without a result, which the page lists with their
+    reasons. `facts["headline"]` is the report in a few sentences.
 
     Raises:
-        InputError: when an artifact was made from another pool, or `truth` or `group` is no field of the pool.
+        InputError: when an artifact was made from another pool, or the pool has no field `truth` or `group`.
     """
     inputs = {
         "pool": Input(pool, "pool"),
@@ -84,11 +84,11 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     texts = {
         "report.html": render.page(step.settings, sections, plots, tamis.__version__),
         "results.csv": render.results_csv(sections),
-        # Times differ from run to run: they stand on the page only, so that the results compare byte for byte.
+        # Times differ from run to run, so they are only on the page: equal runs have equal results.
         "results.md": render.results_markdown(step.settings, said, [s for s in sections if s.anchor != cost.ANCHOR]),
     }
     for name, text in texts.items():
-        # Artifacts of an older version may hold a key.
+        # Artifacts of an older version may contain a secret.
         (step.out / name).write_text(without_controls(masked(text)), encoding="utf-8")
     step.rows = sum(len(section.results) for section in sections)
     step.facts.update(headline=said, sections=[section.anchor for section in sections], plots=len(plots))

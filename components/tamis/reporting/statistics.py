@@ -1,4 +1,4 @@
-"""Agreement of two gradings, from their table of joint counts, so that cost does not grow with the pool."""
+"""Agreement of two gradings, from their table of joint counts, so that the cost does not grow with the pool."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2_000
 _SEED = 0
-_FEW = 30  # samples below which resamples that are all alike tell nothing of the spread
+_FEW = 30  # with fewer samples, identical resamples do not show that the spread is zero
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its bootstrap interval of 95 %; NaN where it is not defined (a constant score, say)."""
+    """A statistic with its 95 % bootstrap interval; NaN if it is undefined, for example for a constant score."""
 
     value: float
     low: float
@@ -37,7 +37,7 @@ class Estimate:
 
 
 def joint_counts(*columns: NDArray[np.int8], classes: int) -> NDArray[np.int64]:
-    """How often each combination of classes occurs: one axis per column; rows with a -1 are left out."""
+    """Counts of all combinations of classes: one axis per column; rows with a -1 are left out."""
     keep = np.all([column >= 0 for column in columns], axis=0)
     flat = np.zeros(int(keep.sum()), np.int64)
     for column in columns:
@@ -80,9 +80,9 @@ def _correlation(table: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[
 
 @dataclass(frozen=True)
 class Comparison:
-    """How near raw and curated scores are to the truth, on the samples that have all three.
+    """How close raw and curated scores are to the truth, on the samples that have all three.
 
-    Differences are curated less raw, with paired intervals: both scores come from the same resampled samples.
+    Differences are curated minus raw, with paired intervals: both scores come from the same resampled samples.
     """
 
     n: int
@@ -99,8 +99,8 @@ class Comparison:
 def compare(joint: NDArray[np.int64]) -> Comparison | None:
     """Compare from `joint` (K, K, K), the counts by raw class, curated class and true class.
 
-    Resampling n samples with replacement is drawing the counts from a multinomial, so that each of the `RESAMPLES`
-    draws costs K^3, whatever n. Returns None when there is no sample.
+    Resampling n samples with replacement is a draw of the counts from a multinomial distribution, so each of the
+    `RESAMPLES` draws costs K^3, independent of n. Returns None if there is no sample.
     """
     n = int(joint.sum())
     if n == 0:
@@ -127,7 +127,7 @@ def compare(joint: NDArray[np.int64]) -> Comparison | None:
 
 
 def _estimate(values: NDArray[np.float64], n: int) -> Estimate:
-    """The first value is the statistic of `n` samples itself, the others its resamples."""
+    """An estimate from the statistic of `n` samples (the first value) and its resamples (the others)."""
     draws = values[1:][np.isfinite(values[1:])]
     undefined = not np.isfinite(values[0]) or len(draws) < 0.9 * (len(values) - 1)
     if undefined or (n < _FEW and values[0] != 0 and np.ptp(draws) == 0):

@@ -1,7 +1,7 @@
-"""One look for the page and its plots: the colours of both themes, matplotlib's settings, SVG and PNG.
+"""The style of the page and its plots: the colours of both themes, matplotlib's settings, SVG and PNG.
 
-Plots are drawn in the light theme's colours. In their SVG each colour becomes a CSS variable, so that one file is
-legible on light and on dark ground and takes the page's own typeface; PNGs keep the light theme on white.
+Plots are drawn in the colours of the light theme. In their SVG each colour becomes a CSS variable, so one file is
+legible on light and dark backgrounds and uses the page's typeface. PNGs keep the light theme on white.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from tamis.reporting.blocks import Figure
 from tamis.reporting.numbers import printable
 
-# Colours have names, not values, everywhere else. In the light theme no two are equal: a value stands for its name.
+# Everywhere else colours are used by name. No two values of the light theme are equal, so a value identifies its name.
 LIGHT = {
     "paper": "#ffffff",
     "ink": "#1c2127",
@@ -71,7 +71,7 @@ FONT = '"Helvetica Neue", "Segoe UI", "Liberation Sans", Arial, Roboto, sans-ser
 _PNG_SCALE = 2  # pixels of a PNG per pixel of the page
 
 _RC: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: layouts are the same on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so layouts are the same on every machine
     "font.size": 11,
     "text.color": LIGHT["ink"],
     "axes.edgecolor": LIGHT["line"],
@@ -122,7 +122,7 @@ def save(figure: Figure, folder: Path) -> str:
         canvas.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
         FigureCanvasAgg(canvas)
         figure.draw(canvas.add_subplot())
-        # A name in a script that matplotlib's font lacks shows as boxes in the PNG; the SVG has the reader's fonts.
+        # Names in a script that matplotlib's font lacks appear as boxes in the PNG; the SVG uses the reader's fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # laid out once is enough for both files
@@ -143,7 +143,7 @@ def variables(theme: dict[str, str]) -> str:
 
 
 def _themed(svg: str) -> str:
-    """What is inside matplotlib's <svg>, with variables for colours and typeface, without needless ids and spaces."""
+    """The content of matplotlib's <svg>, with variables for colours and typeface, without unused ids and spaces."""
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     for name, value in LIGHT.items():
@@ -171,6 +171,6 @@ def _standalone(figure: Figure, body: str) -> str:
 
 
 def _inline(figure: Figure, body: str) -> str:
-    """`body` for the page: ids carry the figure's name, since a page has many plots and ids only once."""
+    """`body` for the page: ids are prefixed with the figure's name, since they must be unique on the page."""
     body = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{figure.name}-", body)
     return f"{_opening(figure, '')}\n{body}\n</svg>"

@@ -1,1 +1,1 @@
-"""Stage 6, selection: which samples to train on, by one of several strategies behind one interface."""
+"""Stage 6, selection: choose the samples to train on, with one of several strategies behind one interface."""

@@ -1,4 +1,4 @@
-"""What strategies choose from: one array per fact that is known about the samples."""
+"""The input of strategies: one array for each known fact about the samples."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tamis.selection.similarity import Embeddings
 Column = Literal[
     "lengths", "distances", "raw_scores", "scores", "means", "diversity", "model_scores", "embedded", "places"
 ]
-CURATED: tuple[Column, ...] = ("raw_scores", "scores", "means", "diversity")  # what a curation knows
+CURATED: tuple[Column, ...] = ("raw_scores", "scores", "means", "diversity")  # columns from a curation
 
 
 @dataclass(frozen=True)
 class Candidates:
     """n samples as arrays of length n, in any order.
 
-    A column that no one needs may be None. In a column of integers -1, in one of floats NaN says "not known".
+    A column that is not needed may be None. Unknown values are -1 in integer columns and NaN in float columns.
 
     Attributes:
         ids: (n,) S16 keys, distinct; `ids.pack` makes them.
@@ -34,13 +34,13 @@ class Candidates:
         scores: (n,) int8, the score classes 0..5 after curation.
         means: (n,) float32, posterior means of the true score class, 0..5.
         diversity: (n,) float32, long-tail diversity scores 0..1.
-        model_scores: (n,) float64, what a model's probabilities or gradients say (perplexity, DEITA, LESS).
+        model_scores: (n,) float64, scores from a model's probabilities or gradients (perplexity, DEITA, LESS).
         embedded: (n,) int64, rows of `embeddings`.
         places: (n,) int64, rows of the pool.
-        embeddings: the vectors, of these and maybe of other samples.
+        embeddings: the vectors of these samples, and possibly of others.
 
     Raises:
-        InputError: when an array's shape or type is another.
+        InputError: when an array has the wrong shape or type.
     """
 
     ids: Keys
@@ -60,8 +60,8 @@ class Candidates:
     def __post_init__(self) -> None:
         for name, array in self._arrays().items():
             if array.shape != self.ids.shape:
-                raise InputError(f"candidates: {name} has shape {array.shape}", allowed=f"{self.ids.shape}, as ids")
-            if name != "ids" and array.dtype.kind not in "if":  # the highest are found by negation
+                raise InputError(f"candidates: {name} has shape {array.shape}", allowed=f"{self.ids.shape}, like ids")
+            if name != "ids" and array.dtype.kind not in "if":  # negated to sort in descending order
                 raise InputError(f"candidates: {name} has dtype {array.dtype}", allowed="signed integers or floats")
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Candidates:
         return array
 
     def known(self, name: Column) -> NDArray[np.bool_]:
-        """Where the column `name` has a value: (n,) bool."""
+        """(n,) bool, whether each sample has a value in the column `name`."""
         array = self.column(name)
         return array >= 0 if array.dtype.kind == "i" else ~np.isnan(array)
 

@@ -1,6 +1,6 @@
-"""How probable it is that a rating changes a subset: for samples without one, from what curation thinks of them.
+"""The probability that a rating changes a subset, for samples without a rating, from their posteriors.
 
-Made for the strategy ds2. On arrays only, so that it can be used without artifacts.
+For the strategy ds2. It works on arrays, so it can be used without artifacts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Place:
-    """A sample's place in the order: by score, then by diversity, the highest first, then by tie, the lowest first."""
+    """A sample's place in the order: highest score first, then highest diversity, then lowest tie number."""
 
     score: float
     diversity: float
     tie: int
 
-    def beaten_by(self, score: int, diversity: Floats, ties: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def preceded_by(self, score: int, diversity: Floats, ties: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which of b samples of this score, with (b,) diversities and ties, come before this place: (b,)."""
         if score != self.score:
             return np.full(len(diversity), score > self.score)
@@ -39,11 +39,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a subset ends, in a group of samples that is picked from on its own.
+    """Where a subset ends in one of the groups that are picked from separately.
 
     Attributes:
-        last: the last sample that is picked; None where none is.
-        following: the first that is not; None where all are picked that may be.
+        last: the last sample that is picked; None if none is.
+        following: the first sample that is not picked; None if all eligible samples are picked.
     """
 
     last: Place | None
@@ -55,9 +55,9 @@ class Subset:
     """A subset and where it ends.
 
     Attributes:
-        picked: (n,) bool, the candidates that are in it.
+        picked: (n,) bool, the candidates in it.
         groups: for each group its candidates, (n,) bool, and its cut.
-        ties: (n,) numbers that decide among equals.
+        ties: (n,) numbers that break ties.
     """
 
     picked: NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Subset:
 
     @property
     def size(self) -> int:
-        """Number of samples in it."""
+        """Number of samples in the subset."""
         return int(self.picked.sum())
 
 
@@ -80,7 +80,7 @@ def subset_of(
     min_score: int | None = None,
     quotas: Mapping[str, int | float] | None = None,
 ) -> Subset:
-    """The subset that `choose` makes of the same arguments, and where it ends.
+    """The subset that `choose` returns for the same arguments, and where it ends.
 
     Raises:
         InputError: as `choose` does.
@@ -116,27 +116,30 @@ def change_probability(
     *,
     min_score: int | None = None,
 ) -> NDArray[np.float64]:
-    """How probable it is that b samples of one group would change sides if their true classes were known: (b,), 0..1.
+    """The probability that each of b samples of one group enters or leaves the subset if its true class becomes known.
 
-    A sample with a known class has that class as its score. One that is picked leaves where it would then come behind
-    the first that is not picked; another enters where it would come before the last that is. In the class at the cut,
-    diversity decides. Each sample is looked at by itself, with all others as they are.
+    A sample with a known class has that class as its score. A picked sample leaves if it would then rank behind the
+    first sample that is not picked. Any other sample enters if it would rank before the last picked one. Within a
+    class, diversity decides. Each sample is considered alone, with all others unchanged.
 
     Args:
         posterior: (b, K) probabilities of the true score classes 0..K-1.
         picked: (b,) whether they are in the subset.
         diversity: (b,) their diversity.
-        ties: (b,) their numbers that decide among equals.
+        ties: (b,) their numbers that break ties.
         cut: where the subset ends in their group.
         min_score: samples of lower classes are never picked.
+
+    Returns:
+        (b,) probabilities, 0..1.
     """
     changes = np.zeros(len(posterior))
     for score in range(posterior.shape[1]):
         if min_score is not None and score < min_score:
             inside = np.zeros(len(posterior), bool)
         else:
-            stays = True if cut.following is None else cut.following.beaten_by(score, diversity, ties)
-            enters = False if cut.last is None else cut.last.beaten_by(score, diversity, ties)
+            stays = True if cut.following is None else cut.following.preceded_by(score, diversity, ties)
+            enters = False if cut.last is None else cut.last.preceded_by(score, diversity, ties)
             inside = np.where(picked, stays, enters)
         changes += np.where(inside != picked, posterior[:, score], 0)
     return np.clip(changes, 0, 1)
@@ -144,13 +147,13 @@ def change_probability(
 
 @dataclass(frozen=True)
 class Next:
-    """Samples to rate, and what that does for a subset.
+    """Samples to rate, and the effect of their ratings on a subset.
 
     Attributes:
-        rows: (k,) of the samples, the most probable change first.
-        now: expected share of the subset that would change if all true classes were known, at most.
-        after: the same once these samples are rated and their ratings taken as true.
-        enough: how many of all that can be rated, in this order, meet the target; None where even all do not.
+        rows: (k,) rows of the samples, the most probable change first.
+        now: upper bound of the expected share of the subset that would change if all true classes were known.
+        after: the same bound once these samples are rated, if their ratings are right.
+        enough: how many samples, in this order, meet the target; None if even all that can be rated do not.
     """
 
     rows: NDArray[np.int64]
@@ -170,16 +173,17 @@ def next_to_rate(
 ) -> Next:
     """The samples whose rating is most likely to change a subset.
 
-    The sum of the probabilities is about the number of samples that will change sides, rather more than less: what
-    enters pushes out as many, and what leaves lets as many in. Ties can make it less.
+    The sum of the probabilities estimates how many samples enter or leave. It tends to be too high, because each
+    sample that enters pushes one out and each that leaves lets one in. Ties can make it too low.
 
     Args:
-        probability: (n,) that a sample changes sides (`change_probability`); 0 where it has a rating.
+        probability: (n,) that a sample enters or leaves (`change_probability`); 0 for samples with a rating.
         can_be_rated: (n,) whether it can be rated.
-        ties: (n,) numbers that decide among equals.
+        ties: (n,) numbers that break ties.
         size: samples in the subset.
         target: share of the subset that may still change, 0..1.
-        most: how many samples; None for as few as meet the target, or else all. Never one that changes nothing.
+        most: number of samples; None for the smallest number that meets the target, or all if none does. Samples that
+            cannot change the subset are never included.
     """
     total = float(probability.sum())
     rows = np.flatnonzero(can_be_rated & (probability > 0))

@@ -1,4 +1,4 @@
-"""Choosing: who is eligible, how many from which source, the strategy's pick, and an account of it all."""
+"""Choosing a subset: eligibility, quotas of sources, the strategy's pick, and a record of all three."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tamis.selection.ranking import highest, ranked
 from tamis.selection.strategies import strategy_named
 from tamis.selection.strategies.base import Strategy
 
-MISSED = 10  # samples named that were nearly picked
+MISSED = 10  # samples listed that were just missed
 _UNKNOWN: dict[Column, str] = {
     "raw_scores": "unrated",
     "scores": "unrated",
@@ -29,18 +29,18 @@ _UNKNOWN: dict[Column, str] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A subset and how it came about.
+    """A subset and how it was chosen.
 
     Attributes:
         rows: (m,) rows of the candidates, the first picked first.
-        eligible: how many samples could have been picked.
-        not_eligible: reasons to how many samples could not; each sample is counted once.
-        missed: (at most `MISSED`,) rows of the eligible samples that were not picked and rank highest, the best first.
-            A strategy that looks at what it has picked, or a quota, may have passed over some that rank above picked
-            ones.
-        thresholds: one entry per group that was picked from on its own (all, or a source with a quota): its `sources`
-            (None: all that have no quota), the lowest `score` that was picked, how many with that score were `picked`
-            and how many eligible ones were `cut`. Empty for strategies without a score.
+        eligible: number of samples that could have been picked.
+        not_eligible: number of samples that could not be picked, by reason; each sample is counted once.
+        missed: (at most `MISSED`,) rows of the highest-ranked eligible samples that were not picked, the best first.
+            Some may rank above picked samples: a quota, or a strategy that compares candidates with picked samples, can
+            skip them.
+        thresholds: one entry for each group that was picked from separately (the pool, or a source with a quota): its
+            `sources` (None: all without a quota), the lowest picked `score`, and how many eligible samples with that
+            score were `picked` and how many were not (`cut`). Empty for strategies without a score.
     """
 
     rows: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Choice:
 
 
 def score_column(strategy: Strategy) -> Column:
-    """The score classes that go with a strategy: those that it ranks by, or else the curated ones."""
+    """The score classes that belong to a strategy: those that it ranks by, otherwise the curated ones."""
     return "raw_scores" if strategy.score == "raw_scores" else "scores"
 
 
@@ -67,28 +67,28 @@ def choose(
 ) -> Choice:
     """Choose exactly `size` of the n candidates.
 
-    The outcome depends on what is known about each sample, not on the order of the rows.
+    The result depends on the known facts about each sample, not on the order of the rows.
 
     Args:
         strategy: the strategy, or its name as in `strategies.STRATEGIES`.
         candidates: all samples, with the columns that the strategy needs.
-        size: a number, or a share of n below 1, rounded; None takes all that are eligible.
-        seed: decides random choices and the order of equals.
-        barred: reasons to masks (n,) of samples that must not be picked, in the order in which they are counted.
+        size: a number, or a share of n below 1, rounded; None takes all eligible samples.
+        seed: seed of random choices and of the order of samples that rank equally.
+        barred: masks (n,) of samples that must not be picked, by reason; a sample counts under the first that applies.
         min_score: the lowest score class that may be picked; classes as in `score_column`.
-        quotas: source names to how many samples come from it: a number, or a share of the size below 1. What is left
-            of the size comes from the sources without a quota.
+        quotas: for some sources, how many samples come from each: a number, or a share of the size below 1. The other
+            sources supply the rest.
 
     Raises:
-        InputError: when so many cannot be had, saying why; when a quota names no source, quotas exceed the size, or the
+        InputError: when too few samples can be picked, a quota names an unknown source, quotas exceed the size, or the
             size is not positive.
-        SettingsError: when there is no such strategy.
+        SettingsError: when the strategy is unknown.
     """
     chooser = strategy_named(strategy) if isinstance(strategy, str) else strategy
     if size is not None and not size > 0:
-        raise InputError(f"size: seen {size}", allowed="a number of samples, or a share of the pool below 1")
+        raise InputError(f"size is {size}", allowed="a number of samples, or a share of the pool below 1")
     masks = masks_of(chooser, candidates, barred or {}, min_score)
-    reasons = np.full(len(candidates), len(masks), np.int8)  # the first that holds; the last number is "eligible"
+    reasons = np.full(len(candidates), len(masks), np.int8)  # the first that applies; len(masks): eligible
     for number, mask in reversed(list(enumerate(masks.values()))):
         reasons[mask] = number
     eligible = reasons == len(masks)
@@ -103,7 +103,8 @@ def choose(
         if len(taken) < wanted:
             place = f"source '{sources[0]}'" if sources else "the sources without a quota" if quotas else "the pool"
             why = _counts(reasons[members], list(masks))
-            raise _too_few(f"strategy {chooser.name}: {wanted:,} samples asked of {place}", len(taken), len(rows), why)
+            asked = f"the strategy {chooser.name} cannot pick {wanted:,} sample{'s' * (wanted != 1)} from {place}"
+            raise _too_few(asked, len(taken), len(rows), why)
         picked.append(rows[taken])
         if chooser.score is not None and wanted:
             thresholds.append({"sources": sources} | _threshold(offered.column(chooser.score), taken))
@@ -125,7 +126,7 @@ def choose(
 def masks_of(
     chooser: Strategy, candidates: Candidates, barred: Mapping[str, NDArray[np.bool_]], min_score: int | None
 ) -> dict[str, NDArray[np.bool_]]:
-    """Reasons to masks (n,) of the samples that must not be picked; arguments as of `choose`."""
+    """Masks (n,) of the samples that must not be picked, by reason; for the arguments see `choose`."""
     masks = dict(barred)
     unknown: list[Column] = [*chooser.order, *chooser.needs]
     if min_score is not None:
@@ -144,30 +145,32 @@ def _counts(reasons: NDArray[np.int8], names: list[str]) -> dict[str, int]:
 
 
 def number_of(amount: int | float, whole: int) -> int:
-    """An amount in samples: a number as it is, a share of `whole` rounded, at least 1."""
+    """An amount as a number of samples; a share of `whole` is rounded, to at least 1."""
     return int(amount) if amount >= 1 else max(1, int(amount * whole + 0.5))
 
 
 def groups_of(
     candidates: Candidates, quotas: Mapping[str, int | float], total: int
 ) -> list[tuple[list[str] | None, NDArray[np.bool_], int]]:
-    """Which samples are picked from together: names of their sources (None: all others), a mask (n,), how many.
+    """The groups that are picked from separately: names of sources (None: all others), a mask (n,), how many to pick.
 
     Raises:
-        InputError: when a quota names no source, or quotas exceed the total.
+        InputError: when a quota names an unknown source, or quotas exceed the total.
     """
     names = candidates.source_names
     missing = [name for name in quotas if name not in names]
     if missing:
         raise InputError(
-            f"sources: the pool has no source '{missing[0]}'", allowed=", ".join(sorted(names)), action="correct it"
+            f"sources: the pool has no source '{missing[0]}'",
+            allowed=", ".join(sorted(names)),
+            action="correct the name",
         )
     numbers = numbers_of(quotas, total)
     left = total - sum(numbers.values())
     if left < 0:
         raise InputError(
-            f"sources: quotas of {sum(numbers.values()):,} samples for a subset of {total:,}",
-            allowed="quotas that add up to the size or less",
+            f"sources: the quotas add up to {sum(numbers.values()):,} samples, but the subset has {total:,}",
+            allowed="quotas that add up to at most the size",
             action="lower a quota, or raise the size",
         )
     codes = [names.index(name) for name in quotas]
@@ -180,9 +183,9 @@ def groups_of(
 
 
 def numbers_of(quotas: Mapping[str, int | float], total: int) -> dict[str, int]:
-    """Quotas in samples. Shares are rounded so that together they come to their rounded sum (largest remainder)."""
+    """Quotas as numbers of samples. Shares are rounded by largest remainder, so that their sum is the rounded sum."""
     numbers = {name: int(quota) for name, quota in quotas.items() if quota >= 1}
-    # Nine digits: 0.1 + 0.2 is three tenths, and equal remainders are equal, whatever the last bit says.
+    # Rounded to nine digits, so that floating-point errors do not decide between equal remainders.
     exact = {name: round(quota * total, 9) for name, quota in quotas.items() if quota < 1}
     floors = {name: int(value) for name, value in exact.items()}
     spare = int(round(sum(exact.values()), 9) + 0.5) - sum(floors.values())
@@ -197,10 +200,11 @@ def _threshold(scores: NDArray[Any], taken: NDArray[np.int64]) -> dict[str, Any]
 
 
 def _too_few(asked: str, found: int, eligible: int, reasons: dict[str, int]) -> InputError:
-    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "none barred"
-    short = f"; the strategy accepts {found:,} of these" if found < eligible else ""
+    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    short = f", and the strategy accepts {found:,} of them" if found < eligible else ""
+    whole = eligible + sum(reasons.values())
     return InputError(
-        f"{asked}, {eligible:,} of the {eligible + sum(reasons.values()):,} there are eligible ({why}){short}",
+        f"{asked}: {eligible:,} of {whole:,} are eligible{short}{f'; ineligible: {why}' if why else ''}",
         allowed=f"at most {found:,}",
-        action="ask for fewer, rate more samples, or relax exclude, min_score or sources",
+        action="request fewer samples, rate more samples, or relax exclude, min_score or sources",
     )

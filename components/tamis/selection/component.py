@@ -1,4 +1,4 @@
-"""Kubeflow face of the selection stage."""
+"""Kubeflow component of the selection stage."""
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -6,7 +6,7 @@ from tamis.kubeflow import component, function_from
 from tamis.selection.description import SELECT
 from tamis.selection.strategies import STRATEGIES
 
-# The first three stay in this order: Kubeflow's cache knows a step by its source.
+# Keep the first three in this order: Kubeflow's cache identifies a step by its source.
 _FIRST = ("perplexity", "deita", "influence")
 _ADDED = {strategy.scored_by for strategy in STRATEGIES.values() if strategy.scores} - {*_FIRST}
 SCORES = (*_FIRST, *sorted(_ADDED))  # an input for each step that makes scores

@@ -1,4 +1,4 @@
-"""What the rest of Tamis knows of this stage."""
+"""The description of this stage for the rest of Tamis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SELECT = Stage(
     "select",
     "SelectionSettings",
     makes="selection",
-    help="Select a subset by one of the strategies.",
+    help="Select a subset with one of the strategies.",
     inputs=(
         StageInput("pool"),
         StageInput("curation", required=False),

@@ -1,4 +1,4 @@
-"""The order of candidates: by keys, highest first, and by seeded numbers among equals."""
+"""The order of candidates: highest keys first; seeded numbers break ties."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 
 def ranked(keys: Sequence[NDArray[Any]], ties: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """All n rows in order: highest first by the first of `keys`, then the next; equals by `ties`, lowest first."""
+    """All n rows in order: highest values of the first of `keys` first, then of the next; then lowest `ties` first."""
     return np.lexsort((ties, *(-key for key in reversed(keys))))
 
 
 def highest(keys: Sequence[NDArray[Any]], ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
-    """The `size` rows that come first in the order of `ranked`, in no order; found without sorting all.
+    """The first `size` rows in the order of `ranked`, returned unordered; faster than sorting all rows.
 
     Args:
         keys: arrays (n,) of signed numbers without NaN, the most significant first.

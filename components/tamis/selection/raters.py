@@ -1,4 +1,4 @@
-"""Who rated a run's samples, what that has cost so far, and how more ratings are had."""
+"""The raters of a run, what their ratings have cost, and how to get more ratings."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate
 from tamis.core.tables import NOT_ASKED, STATUSES
 
-_ROWS = 100_000  # of a table read together
+_ROWS = 100_000  # of a table that are read together
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _RUN = "tamis run SETTINGS"
 
 
 @dataclass(frozen=True)
 class Rater:
-    """Who can be asked, and what that has cost so far.
+    """A rater of the run, and what its ratings have cost.
 
     Attributes:
         name: the rater.
-        imported: its ratings come from a file: nobody is asked.
-        rated: samples that it was asked about.
-        cost: of these; None where the ratings were made without a price.
-        tokens: of prompts and of answers; None where they were not counted.
-        also: the files of its setting `also`; None where the artifact does not say.
+        imported: whether its ratings come from a file, so that Tamis cannot get more of them.
+        rated: number of samples that it was asked to rate.
+        cost: cost of these ratings; None if no price was set.
+        tokens: prompt tokens and answer tokens; None if they were not counted.
+        also: the files in its setting `also`; None if the artifact does not record it.
     """
 
     name: str
@@ -46,18 +46,18 @@ class Rater:
 
 
 def read_raters(run: Uri, decides: str, ids: Keys, cache: Path) -> tuple[list[Rater], NDArray[np.bool_]]:
-    """Who can be asked, and which of the samples `ids` all of them were asked about: to ask again would not help.
+    """The raters behind the scores, and which of the samples `ids` all of them have been asked to rate already.
 
-    These are the rater whose scores decide, or for scores of several raters together all of the run's.
+    For the scores of one rater that is the rater itself; for combined scores it is every rater of the run.
 
     Args:
         run: the run's folder.
-        decides: whose scores decide.
+        decides: the rater whose scores the subset uses.
         ids: (n,) samples.
         cache: folder for downloads.
 
     Returns:
-        The raters, none where the run has no ratings; and a mask (n,).
+        The raters, none if the run has no ratings; and a mask (n,) of the samples that asking again would not help.
 
     Raises:
         ArtifactError: when ratings are not finished.
@@ -92,7 +92,7 @@ def _rater(ratings: Artifact) -> Rater:
 
 
 def cost_of_one(raters: Sequence[Rater]) -> float | None:
-    """What a sample's rating by all that can be asked costs, on average; None where it is not known."""
+    """The mean cost of rating one sample with every rater that is not imported; None if it is unknown."""
     asking = [rater for rater in raters if not rater.imported]
     if not asking or any(rater.cost is None or not rater.rated for rater in asking):
         return None
@@ -100,51 +100,52 @@ def cost_of_one(raters: Sequence[Rater]) -> float | None:
 
 
 def paid_for(budget: float, raters: Sequence[Rater]) -> int:
-    """How many samples the money pays for.
+    """The number of samples that the budget pays for.
 
     Raises:
-        SettingsError: when what a rating costs is not known, or the money pays for none.
+        SettingsError: when the cost of a rating is unknown, or the budget pays for none.
     """
     one = cost_of_one(raters)
     if one is None:
         free = [rater.name for rater in raters if rater.cost is None and not rater.imported]
         seen = f"the ratings by {', '.join(free)} were made without `price`" if free else "the run has no ratings"
         raise SettingsError(
-            f"--budget {budget:g}: what a rating costs is not known: {seen}",
-            action="give --size instead; or set the rater's `price` and run again, its ratings are kept",
+            f"--budget is {budget:g}, but the cost of a rating is unknown: {seen}",
+            action="use --size instead; or set the rater's `price` and run again (its ratings are kept)",
         )
     if budget < one:
-        raise SettingsError(f"--budget {budget:g} pays for no rating", allowed=f"{one:.6f} or more: what one costs")
+        raise SettingsError(f"--budget is {budget:g}, less than one rating costs", allowed=f"at least {one:.6f}")
     return int(budget / one + 1e-9) if one else sys.maxsize
 
 
-def told_cost(count: int, raters: Sequence[Rater]) -> str:
-    """What the ratings of `count` samples take, by the mean of those that there are; for people."""
+def describe_cost(count: int, raters: Sequence[Rater]) -> str:
+    """The expected cost of rating `count` samples, from the mean cost so far, as a line of text."""
     if (one := cost_of_one(raters)) is not None:
-        return f"cost: about {count * one:.2f}, at {one:.6f} a sample so far"
+        return f"cost: about {count * one:.2f}, based on {one:.6f} per sample so far"
     parts = []
     for rater in raters:
         if rater.imported:
             continue
         if rater.cost is not None and rater.rated:
-            parts.append(f"about {count * rater.cost / rater.rated:.2f} by '{rater.name}'")
+            parts.append(f"about {count * rater.cost / rater.rated:.2f} for '{rater.name}'")
         elif rater.tokens is not None:
             sent, answered = (count * tokens / rater.rated for tokens in rater.tokens)
             parts.append(
-                f"about {sent:,.0f} prompt and {answered:,.0f} answer tokens by '{rater.name}', without a price"
+                f"about {sent:,.0f} prompt tokens and {answered:,.0f} answer tokens for '{rater.name}', which has no "
+                "price"
             )
         else:
-            parts.append(f"not known of '{rater.name}'")
-    return f"cost: {'; '.join(parts) or 'not known: the run has no ratings of its own'}"
+            parts.append(f"unknown for '{rater.name}'")
+    return f"cost: {'; '.join(parts) or 'unknown, because the run has no ratings of its own'}"
 
 
-def told_next(target: Location, raters: Sequence[Rater]) -> str:
-    """What to do with the file of ids at `target`, for people."""
+def describe_next_step(target: Location, raters: Sequence[Rater]) -> str:
+    """What to do with the file of ids at `target`, as a line of text."""
     asking = [rater for rater in raters if not rater.imported]
     if raters and not asking:
-        return f"next: have them rated, add the ratings to the file that is imported, and run again: {_RUN}"
+        return f"next: have these samples rated, add the ratings to the imported file, and run again: {_RUN}"
     if len(asking) == 1 and asking[0].also is not None:
         files = json.dumps([*asking[0].also, str(target)], ensure_ascii=False)
-        return f"next: give the rater '{asking[0].name}' beside `sample` also: {files}, and run again: {_RUN}"
-    names = ", ".join(f"'{rater.name}'" for rater in asking) or "that they are for"
-    return f"next: add the file to `also`, beside `sample`, of the rater {names}, and run again: {_RUN}"
+        return f"next: next to `sample` of the rater '{asking[0].name}', set also: {files}, and run again: {_RUN}"
+    names = ", ".join(f"'{rater.name}'" for rater in asking) or "that should rate them"
+    return f"next: add the file to `also`, next to `sample` of the rater {names}, and run again: {_RUN}"

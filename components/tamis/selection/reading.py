@@ -1,4 +1,4 @@
-"""From artifacts to arrays: what is known about each sample of the pool, read in batches, in the pool's order."""
+"""Read artifacts into arrays: the known facts about each sample, in the pool's order, read in batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def response_lengths(messages: pa.ListArray) -> NDArray[np.int64]:
 
 
 def read_pool(pool: Artifact, *, lengths: bool = False) -> Candidates:
-    """Ids, sources and, if asked for, lengths of all samples of `pool`."""
+    """Ids, sources and, with `lengths`, answer lengths of all samples of `pool`."""
     rows, names = pool.manifest.rows, list[str]()
     ids, codes = np.empty(rows, "S16"), np.empty(rows, np.int32)
     characters = np.empty(rows if lengths else 0, np.int64)
@@ -58,10 +58,10 @@ def read_pool(pool: Artifact, *, lengths: bool = False) -> Candidates:
 
 
 def excluded(files: Sequence[str], ids: Keys) -> tuple[NDArray[np.bool_], int]:
-    """Which of the samples `ids` (n,) the files of ids name, (n,) bool; and how many ids they hold.
+    """A mask (n,) of the samples `ids` (n,) that the files name, and the number of distinct ids in the files.
 
     Raises:
-        InputError: when a file names none of them, or cannot be read.
+        InputError: when a file names none of the samples, or cannot be read.
     """
     mask, named = np.zeros(len(ids), bool), []
     for uri in files:
@@ -70,8 +70,8 @@ def excluded(files: Sequence[str], ids: Keys) -> tuple[NDArray[np.bool_], int]:
         if len(keys) and not (at >= 0).any():
             raise InputError(
                 f"exclude: {uri}: none of its {len(keys):,} ids is in the pool",
-                allowed="ids of the pool's samples (the column `id`), some of them at least",
-                action="make the list from this pool, or leave it out",
+                allowed="a file with at least one id from the pool (its column `id`)",
+                action="make the list from this pool, or remove the file",
             )
         mask[at[at >= 0]] = True
         named.append(keys)
@@ -90,28 +90,31 @@ def raters_of(curation: Artifact) -> list[str]:
 
 
 def rater_of(curation: Artifact, wanted: str | None) -> str:
-    """The rater `wanted`, or the only one.
+    """The rater `wanted`, or the only one if none is named.
 
     Raises:
-        SettingsError: listing the raters, when there is no such one, or several and none is wanted.
+        SettingsError: with the names of all raters, when `wanted` is unknown, or None although there are several.
     """
     raters = raters_of(curation)
     if wanted is None and len(raters) == 1:
         return raters[0]
     if wanted in raters:
         return str(wanted)
-    seen = "rater is not given, and the curation has several" if wanted is None else f"rater: seen '{wanted}'"
+    if wanted is None:
+        seen = f"rater is not set, but the curation has {len(raters)} raters"
+    else:
+        seen = f"rater is '{wanted}', but the curation has no such rater"
     raise SettingsError(seen, allowed=", ".join(raters), action="set `rater` to one of them")
 
 
 def read_curation(
     curation: Artifact, rater: str, columns: list[Column], ids: Keys
 ) -> tuple[dict[Column, NDArray[Any]], NDArray[np.bool_]]:
-    """What `curation` says about the samples `ids` (n,) by `rater`.
+    """The `columns` of `curation` for the samples `ids` (n,) and one rater.
 
     Returns:
-        The `columns` as arrays (n,), -1 or NaN where the curation has no such sample or no value; and a mask (n,) of
-        the samples that it does not have.
+        The columns as arrays (n,), -1 or NaN if the curation lacks the sample or the value; and a mask (n,) of the
+        samples that the curation lacks.
 
     Raises:
         InputError: when it has none of the samples, or an earlier version made it without one of the columns.
@@ -137,10 +140,10 @@ def read_curation(
 def read_posteriors(
     curation: Artifact, rater: str, ids: Keys
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """What `curation` thinks of the true score class of those of the samples `ids` (n,) of which it knows something.
+    """The posteriors in `curation` of the samples `ids` (n,) that have one.
 
     Yields:
-        In blocks of m: where the samples are in `ids`, (m,), and their probabilities of K classes, (m, K).
+        In blocks of m: places of the samples in `ids`, (m,), and their probabilities of K classes, (m, K).
 
     Raises:
         InputError: when the curation was made without posteriors.
@@ -169,26 +172,26 @@ def _check_columns(curation: Artifact, columns: list[Column]) -> None:
     if missing := [name for name in (_CURATION[column][0] for column in columns) if name not in there]:
         raise InputError(
             f"{curation.location}: this curation has no column '{missing[0]}'; an earlier version of Tamis made it",
-            action="curate again",
+            action="run the curation again",
         )
 
 
 def read_distances(neighbors: Artifact, k: int, ids: Keys) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mean cosine distance of the samples `ids` (n,) to their `k` nearest neighbours: (n,) float32, NaN where absent.
+    """Mean cosine distance of the samples `ids` (n,) to their `k` nearest neighbours.
 
     Returns:
-        The distances and a mask (n,) of the samples that the graph does not have.
+        The distances, (n,) float32, NaN for samples that the graph lacks; and a mask (n,) of these samples.
 
     Raises:
-        SettingsError: when the graph has fewer than `k` neighbours a sample.
+        SettingsError: when the graph has fewer than `k` neighbours per sample.
         InputError: when it has none of the samples.
     """
     distances = np.load(neighbors.path("distances.npy"), mmap_mode="r", allow_pickle=False)
     if k > distances.shape[1]:
         raise SettingsError(
-            f"k: seen {k}; the graph has {distances.shape[1]} neighbours a sample",
+            f"k is {k}, but the graph has {distances.shape[1]} neighbours per sample",
             allowed=f"1 to {distances.shape[1]}",
-            action="lower k, or make the graph with more neighbours",
+            action="lower k, or find more neighbours (neighbors.k)",
         )
     means = np.empty(len(distances), np.float32)
     for start in range(0, len(distances), _BLOCK):
@@ -202,7 +205,7 @@ def read_distances(neighbors: Artifact, k: int, ids: Keys) -> tuple[NDArray[np.f
 
 
 def read_embeddings(embeddings: Artifact, ids: Keys) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
-    """The vectors, memory-mapped; where those of the samples `ids` (n,) are, -1 where absent; and a mask of these.
+    """The memory-mapped vectors; the row of each of the samples `ids` (n,), -1 if absent; a mask (n,) of absent ones.
 
     Raises:
         InputError: when the artifact has none of the samples.
@@ -215,13 +218,13 @@ def read_embeddings(embeddings: Artifact, ids: Keys) -> tuple[NDArray[Any], NDAr
 def read_scores(
     scores: Artifact, ids: Keys, *, task: str | None = None, mean: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scores of the samples `ids` (n,) by a model: (n,) float64, NaN where there is none, and a mask of absent ones.
+    """A model's scores of the samples `ids` (n,): (n,) float64, NaN if unknown; and a mask (n,) of absent samples.
 
     Args:
         scores: the artifact.
         ids: the samples.
-        task: of influences, the one task that counts, instead of the artifact's own scores.
-        mean: of influences, the mean over all tasks.
+        task: for influences, the only task that counts, instead of the artifact's own scores.
+        mean: for influences, whether to take the mean over all tasks.
 
     Raises:
         SettingsError: when the artifact has no such task.
@@ -229,7 +232,10 @@ def read_scores(
     """
     tasks: list[str] = scores.manifest.facts.get("tasks", [])
     if task is not None and task not in tasks:
-        raise SettingsError(f"task: seen '{task}'", allowed=", ".join(tasks) or "none: these scores have no tasks")
+        raise SettingsError(
+            f"task is '{task}', but the scores have no such task",
+            allowed=", ".join(tasks) or "none: these scores have no tasks",
+        )
     own = task is None and not mean
     keys, parts = [], []
     for batch in scores.batches(["id", "score"] if own else ["id", "tasks"], rows=100_000):
@@ -257,6 +263,6 @@ def _absent(at: NDArray[np.int64], artifact: Artifact, what: str) -> NDArray[np.
     if absent.all():
         raise InputError(
             f"{artifact.location}: this {what} has none of the pool's samples",
-            action=f"give the {what} that was made from this pool",
+            action=f"use the {what} that was made from this pool",
         )
     return absent

@@ -1,9 +1,9 @@
-"""Filters that look at what has been picked already, over blocks of vectors instead of pairs.
+"""Filters that compare candidates with the samples picked so far, in blocks of vectors instead of pairs.
 
-Candidates come best first. A block of them is compared with all that is picked by matrix products, then among itself;
-only candidates that are too close to another of their block are walked through one by one. The outcome is that of the
-plain loop over pairs: where a cosine is so close to the limit that rounding could decide, it is computed again in
-float64. Memory does not grow with the pool: vectors are read from the file when they are needed.
+Candidates come best first. Matrix products compare a block of them with all picked samples, then with each other. Only
+candidates that are too close to another one in their block are checked one by one. The result equals that of a plain
+loop over pairs: a cosine so close to the limit that rounding could decide is computed again in float64. Memory does not
+grow with the pool, because vectors are read from the file when they are needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tamis.core.errors import InputError
 
 _UNSURE = 1e-5  # cosines this close to a limit are computed again; float32 errs by less
-_LARGEST = 4096  # candidates looked at together, whatever the memory
+_LARGEST = 4096  # most candidates in a block, however much memory there is
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Embeddings:
     """Vectors on disk.
 
     Attributes:
-        matrix: (m, d) real numbers, memory-mapped; rows of any length but zero.
+        matrix: (m, d) real numbers, memory-mapped; rows need not have length 1, but must not be zero.
         memory: bytes that a filter may use.
     """
 
@@ -34,7 +34,7 @@ class Embeddings:
 
     @property
     def block(self) -> int:
-        """How many vectors fit, twice as float32 and with the products of their pairs."""
+        """Number of vectors in a block: two blocks as float32 and the products of their pairs fit into memory."""
         d, size = self.matrix.shape[1], _LARGEST
         while size > 16 and size * (24 * d + 16 * size) > self.memory:
             size //= 2
@@ -65,10 +65,10 @@ def dissimilar(embeddings: Embeddings, rows: NDArray[np.int64], size: int, limit
         embeddings: the vectors.
         rows: (n,) rows of the candidates' vectors, the best candidate first.
         size: how many to pick.
-        limit: largest cosine that two picked ones may have (DEITA, section 3.3: 0.9).
+        limit: largest cosine that two picked samples may have (DEITA, section 3.3: 0.9).
 
     Returns:
-        Places in `rows`, ascending; fewer than `size` if no more can be had.
+        Places in `rows`, ascending; fewer than `size` if no other candidate passes.
     """
     picked = np.empty(size, np.int64)
     count, block = 0, embeddings.block
@@ -107,7 +107,7 @@ def _closer(one: NDArray[np.float32], other: NDArray[np.float32], limit: float) 
 
 
 def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosines of pairs of rows in float64; never above 1, which is that of equal rows."""
+    """Cosines of pairs of rows in float64, at most 1."""
     products, first, second = (
         np.einsum("ij,ij->i", a, b, dtype=np.float64) for a, b in ((one, other), (one, one), (other, other))
     )
@@ -120,11 +120,11 @@ def within_reach(
 ) -> NDArray[np.int64]:
     """The first `size` candidates whose mean distance to the k farthest picked ones is below `limit`.
 
-    This is DS2's own "DEITA" filter as it was run: it takes the largest of the cosine distances where DEITA takes the
-    smallest, and so keeps what is close to the picked ones. The first candidate is always picked.
+    This is the "DEITA" filter that DS2's experiments ran. It uses the largest cosine distances where DEITA uses the
+    smallest, so it keeps samples that are close to the picked ones. The first candidate is always picked.
 
     Returns:
-        Places in `rows`, ascending; fewer than `size` if no more can be had.
+        Places in `rows`, ascending; fewer than `size` if no other candidate passes.
     """
     picked = np.empty(size, np.int64)
     count, block = 0, embeddings.block
@@ -147,7 +147,7 @@ def within_reach(
 
 
 def _keep_least(least: NDArray[np.float32], new: NDArray[np.float32]) -> None:
-    """Put each row's `new` value in the place of its largest of `least`, where it is smaller."""
+    """In each row, replace the largest value of `least` by `new` if that is smaller."""
     places = np.arange(len(least))
     largest = least.argmax(axis=1)
     smaller = new < least[places, largest]

@@ -1,4 +1,4 @@
-"""The selection stage: a pool and what is known about it in, a subset out."""
+"""The selection stage: chooses a subset of a pool from what is known about its samples."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def run(
 ) -> Manifest:
     """Choose a subset of `pool`.
 
-    The artifact at `out` holds `selection.parquet`, by rank, `subset.jsonl`, and in `missed.parquet` the samples that
-    rank highest among those not picked.
+    The artifact at `out` holds `selection.parquet`, ordered by rank, `subset.jsonl`, and `missed.parquet` with the
+    highest-ranked samples that were not picked.
 
-    All inputs but the pool are opened only when the settings need them, so that a subset that does not rest on one is
-    not made anew when it changes. Of `scores`, the one is taken whose name the strategy asks for.
+    Inputs other than the pool are opened only if the settings need them, so a subset is not made again when an input
+    changes that it does not use. From `scores`, the strategy takes those with the name that it needs.
 
     Raises:
         SettingsError: when an input that the strategy needs is not given, or a setting does not fit the inputs.
         ArtifactError: when the scores that the strategy needs could not be made.
-        InputError: when exactly the number asked for cannot be had.
+        InputError: when too few samples can be picked.
     """
     needed, strategy = _columns(settings), strategy_of(settings)
     from_curation = not needed.isdisjoint(CURATED)
@@ -84,21 +84,21 @@ def run(
 
 
 def _columns(settings: SelectionSettings) -> set[Column]:
-    """What is read about the samples."""
+    """The columns that the settings need."""
     strategy = strategy_of(settings)
     columns = strategy.columns
     if settings.min_score is not None:
         columns.add(score_column(strategy))
     if "scores" in columns:
-        columns.add("raw_scores")  # which tell what was never rated
+        columns.add("raw_scores")  # to count samples that were never rated
     return columns
 
 
 def _scores_called(name: str, scores: Sequence[Uri]) -> Uri | None:
-    """The scores of this name, if they are given.
+    """The scores of this name, or None if they are not given.
 
     Raises:
-        ArtifactError: when they are those that could not be made.
+        ArtifactError: when the step that makes them has failed.
     """
     for uri in scores:
         failure = failure_in(uri)
@@ -117,10 +117,10 @@ def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
             made_here = strategy.producer == "scoring"
             command = f"score --set measure.kind={strategy.scores}" if made_here else strategy.producer
             raise SettingsError(
-                f"{reason} needs scores called '{strategy.scores}', which are not given",
-                action=f"make them by `tamis {command}` and give them as scores",
+                f"{reason} needs the scores '{strategy.scores}', but they were not given",
+                action=f"make them with `tamis {command}` and give them as scores (--scores)",
             )
-        raise SettingsError(f"{reason} needs the artifact {kind}, which is not given", action=f"give the {kind}")
+        raise SettingsError(f"{reason} needs the artifact {kind}, but it was not given", action=f"give it (--{kind})")
     return uri
 
 
@@ -139,19 +139,19 @@ def _select(step: Step[SelectionSettings]) -> None:
     )
     scores = candidates.column(strategy.score) if strategy.score else None
     if scores is not None:
-        _warn_of_the_lowest(settings, scores, choice.rows)
+        _warn_about_lowest(settings, scores, choice.rows)
     for file, rows, first in (("selection", choice.rows, 0), ("missed", choice.missed, len(choice.rows))):
         _write_table(step.out / f"{file}.parquet", scores, candidates, rows, first)
     characters = _write_subset(step.out / "subset.jsonl", step.input("pool"), choice.rows, scores)
     step.rows = len(choice.rows)
-    for scores_of in step.inputs("scores"):  # for the report, which sees no scores
+    for scores_of in step.inputs("scores"):  # for the report, which does not read scores
         if reasons := scores_of.manifest.facts.get("not_scored"):
             step.facts["not_scored"] = reasons
     step.facts.update(_account(candidates, choice), mean_characters=characters / len(choice.rows))
 
 
-def _warn_of_the_lowest(settings: SelectionSettings, scores: NDArray[Any], rows: NDArray[np.int64]) -> None:
-    """Say that samples of the lowest score were picked, for want of better ones."""
+def _warn_about_lowest(settings: SelectionSettings, scores: NDArray[Any], rows: NDArray[np.int64]) -> None:
+    """Warn if samples with the lowest score of all were picked because too few score higher."""
     known = scores[scores >= 0] if scores.dtype.kind == "i" else scores[np.isfinite(scores)]  # -1: no class
     if not len(known):
         return
@@ -159,8 +159,8 @@ def _warn_of_the_lowest(settings: SelectionSettings, scores: NDArray[Any], rows:
     picked, there = int((scores[rows] == lowest).sum()), int((known == lowest).sum())
     if picked and picked < there < len(known):
         log.warning(
-            "subset '%s': %d of its %d samples have the lowest score of all (%g), for only %d have a higher one and "
-            "may be picked: ask for fewer (size), or set min_score",
+            "subset '%s': %d of its %d samples have the lowest score of all (%g), because only %d eligible samples "
+            "score higher; lower size, or set min_score",
             settings.name,
             picked,
             len(rows),
@@ -170,7 +170,7 @@ def _warn_of_the_lowest(settings: SelectionSettings, scores: NDArray[Any], rows:
 
 
 def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[np.bool_]]]:
-    """The candidates with the columns that are needed, and masks of those that must not be picked, by reason."""
+    """The candidates with the needed columns, and masks (n,) of those that must not be picked, by reason."""
     settings, needed, strategy = step.settings, _columns(step.settings), strategy_of(step.settings)
     candidates = read_pool(step.input("pool"), lengths="lengths" in needed)
     if "places" in needed:
@@ -203,7 +203,7 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
 def _write_table(
     path: Path, scores: NDArray[Any] | None, candidates: Candidates, rows: NDArray[np.int64], first: int
 ) -> None:
-    """Write one row per sample of `rows`, ranked in their order from `first` on."""
+    """Write one row for each sample of `rows`, with ranks from `first` on."""
     diversity = candidates.diversity
     with pq.ParquetWriter(path, SELECTION, compression="zstd") as writer:
         for start in range(0, len(rows), _BLOCK):
@@ -218,9 +218,9 @@ def _write_table(
 
 
 def _write_subset(path: Path, pool: Artifact, rows: NDArray[np.int64], scores: NDArray[Any] | None) -> int:
-    """Write `subset.jsonl` in the pool's order, in one pass over the pool; returns the responses' characters.
+    """Write `subset.jsonl` in the pool's order, in one pass; returns the total characters of the responses.
 
-    `scores` are those of all samples of the pool that the strategy ranks by, None where it ranks by none.
+    `scores` (n,) are the scores of the pool's samples that the strategy ranks by; None if it has no score.
     """
     ranks = np.argsort(rows)
     in_order = rows[ranks]
@@ -242,7 +242,7 @@ def _write_subset(path: Path, pool: Artifact, rows: NDArray[np.int64], scores: N
 
 
 def _account(candidates: Candidates, choice: Choice) -> dict[str, Any]:
-    """What the manifest says about the subset."""
+    """The facts about the subset for the manifest."""
     sources = np.bincount(candidates.sources[choice.rows], minlength=len(candidates.source_names))
     facts: dict[str, Any] = {
         "pool_rows": len(candidates),

@@ -1,4 +1,4 @@
-"""`tamis rating next`: the samples without a rating that are most likely to change a subset if they had one."""
+"""`tamis rating next`: the unrated samples whose ratings are most likely to change a subset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate, write_bytes
 from tamis.selection.candidates import Candidates, Column
 from tamis.selection.changes import Next, Subset, change_probability, next_to_rate, subset_of
-from tamis.selection.raters import paid_for, read_raters, told_cost, told_next
+from tamis.selection.raters import describe_cost, describe_next_step, paid_for, read_raters
 from tamis.selection.reading import excluded, rater_of, read_curation, read_pool, read_posteriors
 from tamis.selection.settings import SelectionSettings, strategy_of
 
@@ -27,12 +27,12 @@ _TARGET = 0.02
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """What is not known of a run's samples, and what that means for a subset.
+class Uncertainty:
+    """What is unknown about a run's samples, and what that means for a subset.
 
     Attributes:
         ids: (n,) the pool's samples.
-        probability: (n,) that a sample without a rating changes sides; 0 for all others.
+        probability: (n,) probability that a sample without a rating enters or leaves the subset; 0 for all others.
         unrated: (n,) bool, samples of the curation without a rating.
         unknown: how many of these have no posterior.
         size: samples in the subset.
@@ -46,7 +46,7 @@ class Doubt:
 
     @property
     def share(self) -> float:
-        """Expected share of the subset that changes once all are known, at most; above 1 where that says nothing."""
+        """Upper bound of the expected share of the subset that changes once all classes are known; may exceed 1."""
         return float(self.probability.sum()) / self.size
 
 
@@ -64,23 +64,22 @@ def next_ratings(
 
     Args:
         run: a run's folder, with its pool, curation and selections; local or in object storage.
-        subset: name of the subset, one by the strategy ds2.
-        size: how many samples; left out with `budget`, too: as few as meet the target.
-        budget: as many as this pays for, at what a rating has cost on average.
-        target: share of the subset that may still change, 0..1; nothing is written where it is met.
-        rater: whose curated scores decide; the subset's own if not given.
+        subset: name of the subset, which the strategy ds2 must have chosen.
+        size: number of samples; without `size` and `budget`, the smallest number that meets the target.
+        budget: take as many samples as this amount pays for, at the mean cost of a rating so far.
+        target: share of the subset that may still change, 0..1; if it is met already, nothing is written.
+        rater: the rater whose curated scores are used; by default the subset's.
         out: the file to write, .txt or .jsonl; it must not exist.
 
     Returns:
-        What was found and written, and what to do with it; the last line names the file.
+        What was found and written, and what to do next; the last line names the file.
 
     Raises:
         ArtifactError: when the run's pool, curation or selection is not finished.
-        SettingsError: when an option is out of range or names what is not there, the subset is by another strategy, or
-            what a rating costs is not known.
-        InputError: when the artifacts are not of one run, the curation has no posteriors, or none of the samples can be
-            rated.
-        StorageError: when a file is there already, or cannot be read or written.
+        SettingsError: when an option is out of range or names something unknown, another strategy chose the subset, or
+            the cost of a rating is unknown.
+        InputError: when the artifacts are of different runs, the curation has no posteriors, or no sample can be rated.
+        StorageError: when the file exists already, or a file cannot be read or written.
     """
     _check(size, budget, target)
     target_file = _target(run, out)
@@ -92,35 +91,37 @@ def next_ratings(
 
         selection = opened(f"selections/{subset}", "selection")
         pool, curation = opened("pool", "pool"), opened("curation", "curation")
-        _of_one_run(selection, pool, curation)
+        _check_same_run(selection, pool, curation)
         settings = parse(SelectionSettings, selection.manifest.config, where=f"{selection.location}, settings")
         if settings.strategy != "ds2":
             raise SettingsError(
-                f"the subset '{subset}' is by the strategy {settings.strategy}", allowed="--subset, one by ds2"
+                f"the strategy {settings.strategy} chose the subset '{subset}'", allowed="a subset by ds2 (--subset)"
             )
         decides = rater_of(curation, rater or selection.manifest.facts["rater"])
-        doubt = _doubt(settings, pool, curation, decides)
-        raters, asked = read_raters(run, decides, doubt.ids, cache)
-    doubtful = _doubtful(doubt, subset, decides)
-    if doubt.share <= target:
-        return f"{doubtful}\ntarget of {_percent(target)} met: nothing to rate"
+        uncertainty = _uncertainty(settings, pool, curation, decides)
+        raters, asked = read_raters(run, decides, uncertainty.ids, cache)
+    change = _describe_change(uncertainty, subset, decides)
+    if uncertainty.share <= target:
+        return f"{change}\nthe target of {_percent(target)} is met: there is nothing to rate"
     most = size if budget is None else paid_for(budget, raters)
-    ties = tie_breaks(doubt.ids, settings.seed, "to rate")
-    chosen = next_to_rate(doubt.probability, doubt.unrated & ~asked, ties, size=doubt.size, target=target, most=most)
+    ties = tie_breaks(uncertainty.ids, settings.seed, "to rate")
+    chosen = next_to_rate(
+        uncertainty.probability, uncertainty.unrated & ~asked, ties, size=uncertainty.size, target=target, most=most
+    )
     if not len(chosen.rows):
         raise InputError(
-            f"{doubtful}; all that could change it were asked about without success",
-            action="see their status and error in the ratings",
+            f"{change}; rating the samples that could change it was tried without success",
+            action="look at their status and error in the ratings",
         )
-    write_bytes(target_file, _as_file(doubt, chosen, target_file))
+    write_bytes(target_file, _as_file(uncertainty, chosen, target_file))
     lines = [
-        f"{len(chosen.rows):,} samples to rate, those most likely to change the subset '{subset}'",
-        *([f"{size:,} were asked for; no other would change it"] if size and size > len(chosen.rows) else []),
-        doubtful,
-        f"after their rating, if that says their true classes: at most {_percent(chosen.after)}",
-        _aimed(chosen, target),
-        told_cost(len(chosen.rows), raters),
-        told_next(target_file, raters),
+        f"{len(chosen.rows):,} samples to rate: those most likely to change the subset '{subset}'",
+        *([f"{size:,} were requested; no other sample can change it"] if size and size > len(chosen.rows) else []),
+        change,
+        f"once they are rated, if their ratings are right: at most {_percent(chosen.after)}",
+        _describe_target(chosen, target),
+        describe_cost(len(chosen.rows), raters),
+        describe_next_step(target_file, raters),
         f"to rate: {target_file}",
     ]
     return "\n".join(lines)
@@ -141,8 +142,8 @@ def _target(run: Uri, out: Uri | None) -> Location:
     """The file to write.
 
     Raises:
-        SettingsError: when its name ends otherwise.
-        StorageError: when it is there.
+        SettingsError: when its name has another ending.
+        StorageError: when it exists.
     """
     if out is None:
         taken = {file.name for file in children(locate(run))}
@@ -153,28 +154,28 @@ def _target(run: Uri, out: Uri | None) -> Location:
     target = locate(out)
     if exists(target):
         raise StorageError(
-            f"{target} is there already, and a rater's `also` may name it", action="name another file with --out"
+            f"{target} already exists, and a rater's `also` may name it", action="choose another file with --out"
         )
     return target
 
 
-def _of_one_run(selection: Artifact, pool: Artifact, curation: Artifact) -> None:
-    """Raises InputError when the subset was chosen from another pool or curation."""
+def _check_same_run(selection: Artifact, pool: Artifact, curation: Artifact) -> None:
+    """Raise InputError if the subset was chosen from another pool or curation."""
     for other in (pool, curation):
         kind = other.manifest.kind
         made_from = selection.manifest.inputs.get(kind)
         if made_from and made_from != [other.manifest.content_hash]:
             raise InputError(
                 f"{selection.location} was made from another {kind} than {other.location}",
-                action="give the folder of one finished run, or run it again",
+                action="use the folder of one finished run, or run it again",
             )
 
 
-def _doubt(settings: SelectionSettings, pool: Artifact, curation: Artifact, rater: str) -> Doubt:
-    """How probable a change is, of each of the pool's samples.
+def _uncertainty(settings: SelectionSettings, pool: Artifact, curation: Artifact, rater: str) -> Uncertainty:
+    """For each of the pool's samples, the probability that its rating would change the subset.
 
     Raises:
-        InputError: when curation says nothing of the samples without a rating.
+        InputError: when the curation knows nothing about the samples without a rating.
     """
     strategy = strategy_of(settings)
     candidates, barred = _read(settings, pool, curation, rater)
@@ -195,16 +196,16 @@ def _doubt(settings: SelectionSettings, pool: Artifact, curation: Artifact, rate
     unknown = int((unrated & ~known).sum())
     if unknown and unknown == int(unrated.sum()):
         raise InputError(
-            f"{curation.location}: nothing is known of the {unknown:,} samples without a rating by '{rater}'",
-            action="see the warnings in the curation's diagnosis.json; where neighbours say nothing, raise `sample`",
+            f"{curation.location}: nothing is known about the {unknown:,} samples without a rating by '{rater}'",
+            action="read the warnings in the curation's diagnosis.json; if neighbours say nothing, raise `sample`",
         )
-    return Doubt(candidates.ids, probability, unrated, unknown, subset.size)
+    return Uncertainty(candidates.ids, probability, unrated, unknown, subset.size)
 
 
 def _read(
     settings: SelectionSettings, pool: Artifact, curation: Artifact, rater: str
 ) -> tuple[Candidates, dict[str, NDArray[np.bool_]]]:
-    """The candidates as the selection had them, and masks (n,) of those that must not be picked."""
+    """The candidates as the selection read them, and masks (n,) of those that must not be picked."""
     strategy, candidates = strategy_of(settings), read_pool(pool)
     barred: dict[str, NDArray[np.bool_]] = {}
     if settings.exclude:
@@ -223,7 +224,7 @@ def _probabilities(
     curation: Artifact,
     rater: str,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Of each candidate the probability of a change, (n,), and whether it has a posterior, (n,)."""
+    """For each candidate the probability of a change, (n,), and whether it has a posterior, (n,)."""
     probability, known = np.zeros(len(candidates)), np.zeros(len(candidates), bool)
     diversity = candidates.column("diversity")
     for rows, posterior in read_posteriors(curation, rater, candidates.ids):
@@ -242,36 +243,38 @@ def _probabilities(
     return probability, known
 
 
-def _as_file(doubt: Doubt, chosen: Next, target: Location) -> bytes:
+def _as_file(uncertainty: Uncertainty, chosen: Next, target: Location) -> bytes:
     """The ids, the most probable change first."""
-    ids = unpack(doubt.ids[chosen.rows]).to_pylist()
+    ids = unpack(uncertainty.ids[chosen.rows]).to_pylist()
     if Path(str(target)).suffix.lower() == ".txt":
         return "".join(f"{sample}\n" for sample in ids).encode()
-    probabilities = doubt.probability[chosen.rows].tolist()
+    probabilities = uncertainty.probability[chosen.rows].tolist()
     rows = ({"id": one, "probability": round(p, 6)} for one, p in zip(ids, probabilities, strict=True))
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def _doubtful(doubt: Doubt, subset: str, rater: str) -> str:
-    unrated = int(doubt.unrated.sum())
+def _describe_change(uncertainty: Uncertainty, subset: str, rater: str) -> str:
+    unrated = int(uncertainty.unrated.sum())
     if not unrated:
         return f"every sample has a rating by '{rater}'"
     line = (
         f"if the true classes of the {unrated:,} samples without a rating by '{rater}' were known, at most "
-        f"{_percent(min(doubt.share, 1))} of the {doubt.size:,} in '{subset}' would change"
+        f"{_percent(min(uncertainty.share, 1))} of the {uncertainty.size:,} samples in '{subset}' would change"
     )
-    if doubt.unknown:
-        line += f"; left out are {doubt.unknown:,} of which curation knows nothing"
+    if uncertainty.unknown:
+        line += f", not counting {uncertainty.unknown:,} samples about which the curation knows nothing"
     return line
 
 
-def _aimed(chosen: Next, target: float) -> str:
+def _describe_target(chosen: Next, target: float) -> str:
     count, enough = len(chosen.rows), chosen.enough
     if enough is None:
-        return f"target of {_percent(target)}: not met by rating all that can be rated"
+        return f"target of {_percent(target)}: not reached, even if all samples are rated that can be"
     if enough > count:
-        return f"target of {_percent(target)}: not met then, but by {enough - count:,} more"
-    return f"target of {_percent(target)}: met then" + (f", by the first {enough:,} of them" if enough < count else "")
+        more = enough - count
+        return f"target of {_percent(target)}: not reached; it takes {more:,} more sample{'s' * (more != 1)}"
+    first = f" with the first {enough:,} of them" if enough < count else ""
+    return f"target of {_percent(target)}: reached{first}"
 
 
 def _percent(share: float) -> str:

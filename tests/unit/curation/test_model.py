@@ -421,11 +421,11 @@ def test_rows_of_t_sum_to_one_and_probabilities_lie_between_zero_and_one(
         ([0, -2, 1], (3, 2), "the score of sample 1 is -2"),
         ([[0, 1], [2, 3], [4, 7]], (3, 2), "the score of sample 2 is 7"),
         ([-1, -1, -1], (3, 2), "no sample has a rating"),
-        ([0.5, np.nan, 1], (3, 2), "the scores are float64"),
-        ([0, 1], (3, 2), "do not fit"),
-        ([0, 1, 2], (3, 1), "do not fit"),
-        ([[], [], []], (3, 2), "do not fit"),
-        ([[[0]], [[1]], [[2]]], (3, 2), "do not fit"),
+        ([0.5, np.nan, 1], (3, 2), "float64"),
+        ([0, 1], (3, 2), "shape"),
+        ([0, 1, 2], (3, 1), "shape"),
+        ([[], [], []], (3, 2), "shape"),
+        ([[[0]], [[1]], [[2]]], (3, 2), "shape"),
     ],
 )
 def test_unusable_arrays_are_refused(scores: list[Any], shape: tuple[int, int], message: str) -> None:
@@ -438,8 +438,8 @@ def test_unusable_arrays_are_refused(scores: list[Any], shape: tuple[int, int], 
     [
         (np.array([0, 6, -1]), "the grade of sample 1 is 6; 1 grades are out of range"),
         (np.array([0, -2, -1]), "the grade of sample 1 is -2"),
-        (np.array([0, 1]), "do not fit 3 samples"),
-        (np.array([[0], [1], [2]]), "do not fit 3 samples"),
+        (np.array([0, 1]), "for 3 samples"),
+        (np.array([[0], [1], [2]]), "for 3 samples"),
         (np.array([0.5, 1, np.nan]), "type float64"),
     ],
 )

@@ -113,7 +113,7 @@ def test_the_stage_takes_sources_from_the_pool(pool: Pool, tmp_path: Path) -> No
     run(settings, ratings=[ratings], neighbors=graph, pool=tmp_path / "pool", out=tmp_path / "out")
     diagnosis = json.loads((tmp_path / "out/diagnosis.json").read_text())["r"]
     assert diagnosis["sources"]["code"]["counts"]["rated"] == N
-    with pytest.raises(SettingsError, match="per_source needs to know each sample's source"):
+    with pytest.raises(SettingsError, match="per_source"):
         run(settings, ratings=[ratings], neighbors=graph, out=tmp_path / "no-pool")
     write_pool(tmp_path / "other", samples[1:])
     with pytest.raises(InputError, match="1 of the graph's 2400 samples are not in this pool"):

@@ -46,7 +46,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_raters_stand_beside_each_other(report: Path) -> None:
     text = (report / "results.md").read_text(encoding="utf-8")
-    pairs = next(part for part in text.split("**") if part == "How far the raters agree")
+    pairs = next(part for part in text.split("**") if part == "Agreement of the raters")
     rows = [line for line in text[text.index(pairs) :].splitlines() if line.startswith("| gpt and llama |")]
     values = [cell.strip() for cell in rows[0].split("|")[2:-1]]
     shares = [float(value.split()[0]) for value in values[1:5]]
@@ -90,13 +90,13 @@ def test_corrections_come_with_their_nearest_samples(report: Path) -> None:
 
 def test_what_is_left_of_the_errors_is_drawn_next_to_the_matrix(report: Path) -> None:
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert page.index("Transition matrix T") < page.index("What is left of the errors")
+    assert page.index("Transition matrix T") < page.index("Remaining errors")
     assert (report / "plots" / "curated-gpt.svg").exists()
 
 
 def test_sources_with_matrices_of_their_own_are_listed(report: Path) -> None:
     text = (report / "results.md").read_text(encoding="utf-8")
-    table = text[text.index("**Sources curated by themselves**") :].split("\n\n")[1]
+    table = text[text.index("**Sources curated separately**") :].split("\n\n")[1]
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["chat"]
 
 
@@ -113,7 +113,7 @@ def test_a_neighbourhood_that_says_nothing_is_called_so(tmp_path: Path) -> None:
     assert "Curation corrected nothing of the ratings: neighbours and embedding say next to nothing" in text
     assert "Curation changed the score class of 0 of 600 ratings" in text
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "a guess: the neighbours say too little to tell it" in page
+    assert "a guess: the neighbours say too little" in page
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_classes_that_a_scale_cannot_reach_are_no_warning_and_have_no_probabilit
     five = [line for line in measures.splitlines() if ",five," in f",{line}," and "rated 1" in line]
     assert five == []
     text = (on_five / "report" / "results.md").read_text()
-    assert "The scale on which the ratings were given has none in class 1 and 3." in text
+    assert "has no rating in class 1 and 3." in text
 
 
 def test_an_imported_rating_that_is_missing_is_no_answer_that_could_not_be_read(on_five: Path) -> None:

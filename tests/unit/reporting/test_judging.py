@@ -53,7 +53,7 @@ def test_shares_intervals_and_biases_stand_in_tables_and_in_full_in_the_csv(tmp_
     _, row = page.rows("Win, tie, lose")
     assert row[:3] == ["ds2", "lima", "10"]
     assert [cell.split(" ")[0] for cell in row[3:]] == ["60.0", "20.0", "20.0", "+40.0"]
-    _, biases = page.rows("What the judge brings in")
+    _, biases = page.rows("Biases of the judge")
     assert biases[:4] == ["ds2", "m", "10.0 %", "55.6 %"]
     assert "ds2 won 60.0 %, tied 20.0 % and lost 20.0 % against lima: net +40.0 points" in page.text
     assert "so neither is shown to be better" in page.text
@@ -97,7 +97,7 @@ def test_what_was_not_judged_is_named_with_its_reason(tmp_path: Path, server: Se
     page = lab.report()
     assert page.rows("Prompts that were not judged")[1:] == [["ds2-5-s1", "unparsable: not a JSON object", "1"]]
     assert page.rows("Models without a judgement")[1:] == [["ds2-5-s2", "the judge is gone"]]
-    assert "1 of 10 prompts could not be judged and are in no share" in page.text
+    assert "1 of 10 prompts could not be judged" in page.text
     assert page.rows("Cells without a result") == [], "their benchmarks count all the same"
     assert page.rows("Strategies and tasks")[-1][3] == "2"
     (seeds,) = page.rows("Over seeds")[1:]
@@ -113,17 +113,17 @@ def test_seeds_have_a_mean_and_the_paper_s_cells_their_figures_beside_them(tmp_p
     page = lab.report()
     (seeds,) = page.rows("Over seeds")[1:]
     assert seeds == ["ds2", "gpt-4o-mini", "10,000", "Llama-3.1-8B", "2", "55.0", "20.0", "25.0", "+30.0 ± 14.1"]
-    header, first, _ = page.rows("Beside the paper's figures against LIMA")
+    header, first, _ = page.rows("Compared with the paper's figures against LIMA")
     assert header[2:4] == ["win", "win, paper"]
     assert first == ["ds2-10000-s1", "lima", "60.0", "57.5", "20.0", "14.0", "20.0", "28.4"]
-    assert "they are no results of this run" in page.text
+    assert "not results of this run" in page.text
 
 
 def test_a_judge_of_the_raters_family_is_warned_of(tmp_path: Path, server: Server) -> None:
     lab = Lab(tmp_path)
     lab.cell(ds2(1, rater="gpt-4o-mini"), 0.5, 0.5)
     judged(lab, server, "ds2-5-s1", numbered(NUMBERS), backend={"model": "gpt-4.1"})
-    assert "The judge gpt-4.1 and the rater gpt-4o-mini are of one family (OpenAI)" in lab.report().text
+    assert "The judge gpt-4.1 and the rater gpt-4o-mini are of the same family (OpenAI)" in lab.report().text
 
 
 def test_a_judge_that_likes_a_place_is_warned_of(tmp_path: Path, server: Server) -> None:

@@ -44,11 +44,11 @@ def test_the_first_the_last_and_the_just_missed_are_shown_with_what_ranked_them(
     third = rows[2]
     above = sum(r["score"] == third["score"] and r["diversity"] > third["diversity"] for r in rows)
     assert f"Rank 3: class {third['score']:g}" in page
-    assert f"among those picked of it the {picks._ordinal(above + 1)} most unlike" in page
+    assert f"the {picks._ordinal(above + 1)} most diverse of its picked samples" in page
     assert "selections/best/subset.jsonl" in page
     assert "Rank 61: class" in page
     threshold = Artifact.open(tmp_path / "best").manifest.facts["thresholds"][0]
-    assert f"{threshold['picked']} with it were picked, {threshold['cut']} were not" in page
+    assert f"{threshold['picked']} were picked and {threshold['cut']} were not" in page
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_picked_samples_that_were_never_rated_are_counted(small_pool: Path, tmp_
         select(settings, **given, out=out)
     for number in (1, 2):
         run(PLAIN, **given, selections=subsets[:number], out=tmp_path / f"of-{number}")
-    assert "never rated" not in page_of(tmp_path / "of-1").rows("Subsets and the pool that they come from")[0]
-    header, *described = page_of(tmp_path / "of-2").rows("Subsets and the pool that they come from")
+    assert "never rated" not in page_of(tmp_path / "of-1").rows("Subsets and the whole pool")[0]
+    header, *described = page_of(tmp_path / "of-2").rows("Subsets and the whole pool")
     column = header.index("never rated")
     assert [(row[0], row[column]) for row in described] == [("whole pool", DASH), ("random", DASH), ("ds2", "2")]
 
@@ -146,7 +146,7 @@ def test_samples_that_have_no_score_to_be_picked_by_are_counted_by_reason(small_
     subsets = [subset("random", {}), subset("perplexity", {"not_scored": {"too_long": 2, "empty": 0, "refused": 1}})]
     for number in (1, 2):
         run(PLAIN, pool=small_pool, selections=subsets[:number], out=tmp_path / f"of-{number}")
-    table = "Subsets and the pool that they come from"
+    table = "Subsets and the whole pool"
     assert "not scored" not in page_of(tmp_path / "of-1").rows(table)[0]
     page = page_of(tmp_path / "of-2")
     header, *described = page.rows(table)
@@ -163,12 +163,12 @@ def test_samples_outside_a_rater_s_part_of_the_pool_are_counted_apart(small_pool
     manifest = run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
     page = page_of(tmp_path / "out")
     assert ["r", "not asked: outside the rater's sample", DASH, "2"] in page.rows("Samples without a rating")
-    assert "; 3 ratings by 1 rater, 1 missing, 2 not asked for" in manifest.facts["headline"]
+    assert "; 3 ratings by 1 rater, 1 missing, 2 not requested" in manifest.facts["headline"]
 
 
 def test_artifacts_of_another_pool_are_refused(small_pool: Path, tmp_path: Path) -> None:
     ratings = make_ratings(tmp_path / "ratings", "r", ["0" * 32], [5])
-    with pytest.raises(InputError, match="1 ids in a row of 1 that the pool does not have"):
+    with pytest.raises(InputError, match="1 of 1 ids"):
         run(PLAIN, pool=small_pool, ratings=[ratings], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -182,7 +182,7 @@ def test_an_id_that_is_none_is_refused(small_pool: Path, tmp_path: Path) -> None
 def test_two_ratings_of_one_name_are_refused(small_pool: Path, tmp_path: Path) -> None:
     ids = ids_of(small_pool)
     ratings = [make_ratings(tmp_path / name, "r", ids, [5] * 6) for name in ("one", "two")]
-    with pytest.raises(InputError, match="two of the ratings are called 'r'"):
+    with pytest.raises(InputError, match=r"two of the ratings .*'r'"):
         run(PLAIN, pool=small_pool, ratings=ratings, out=tmp_path / "out")
 
 
@@ -220,7 +220,7 @@ def test_a_truth_that_looks_like_another_scale_is_asked_about(grades: list[int],
         read_samples(Artifact.open(pool), ReportingSettings(truth="grade"))
     assert error.value.code == "input"
     assert "truth_scale" in error.value.action
-    assert low == 0 or "another scale" in error.value.problem
+    assert low == 0 or f"{low} to {high}" in error.value.problem
     scaled = ReportingSettings(truth="grade", truth_scale=Scale(lowest=low, highest=high))
     classes = read_samples(Artifact.open(pool), scaled).truth(4, 9)
     assert {grade: int(one) for grade, one in zip(grades, classes, strict=True)} == {
@@ -236,7 +236,7 @@ def test_a_truth_in_the_lower_half_of_its_scale_is_warned_of(tmp_path: Path, cap
     read = read_samples(Artifact.open(pool), settings)
     assert read.rated is not None
     assert read.rated[:5].tolist() == [1, 2, 3, 4, 5]  # 1 + 0.9 a step, rounded half up
-    assert any("go from 0 to 0.4" in record.getMessage() for record in caplog.records)
+    assert any("from 0 to 0.4" in record.getMessage() for record in caplog.records)
 
 
 def truth_text(tmp_path: Path, grades: Sequence[int], raw: Sequence[int], score: Sequence[int]) -> str:
@@ -257,9 +257,9 @@ def test_curation_that_made_scores_worse_is_said_to_have_done_so(tmp_path: Path)
 def test_constant_ratings_are_said_to_order_nothing(tmp_path: Path) -> None:
     truth = [0, 1, 2, 3, 4, 5] * 5
     text = truth_text(tmp_path, [c + 4 for c in truth], [3] * 30, [3] * 30)
-    assert "the raw ratings are (almost) constant, so they order nothing" in text
+    assert "the raw ratings are (almost) constant, so they do not rank" in text
     assert "Curation changed no score that has a known grade." in text
-    assert "no more than the raw ratings'" in text
+    assert "no more than that of the raw ratings" in text
     assert "not defined" in text
 
 
@@ -275,15 +275,15 @@ def headline_of(tmp_path: Path, pool: Path, scores: Rows) -> str:
 
 def test_a_difference_within_its_margin_is_not_claimed(small_pool: Path, tmp_path: Path) -> None:
     scores: Rows = {"base": [("t", "acc", 0.50, 0.01, 9)], "ds2": [("t", "acc", 0.52, 0.01, 9)]}
-    assert "so no difference to the base model is shown" in headline_of(tmp_path, small_pool, scores)
+    assert "no difference from the base model is shown" in headline_of(tmp_path, small_pool, scores)
 
 
 def test_the_margin_grows_with_the_number_of_subsets_to_choose_from(small_pool: Path, tmp_path: Path) -> None:
     base, gain = [("t", "acc", 0.50, 0.01, 9)], [("t", "acc", 0.53, 0.01, 9)]
     alone: Rows = {"base": base, "s0": gain}
-    assert "more than the choice of test items explains" in headline_of(tmp_path / "alone", small_pool, alone)
+    assert "a gain that the choice of test items does not explain" in headline_of(tmp_path / "alone", small_pool, alone)
     many: Rows = {"base": base} | {f"s{i}": gain for i in range(10)}
-    assert "so no difference to the base model is shown" in headline_of(tmp_path / "many", small_pool, many)
+    assert "no difference from the base model is shown" in headline_of(tmp_path / "many", small_pool, many)
 
 
 def test_a_value_without_standard_error_is_not_compared_with_chance(small_pool: Path, tmp_path: Path) -> None:
@@ -303,9 +303,9 @@ def test_values_that_are_no_shares_have_no_mean_and_less_may_be_better(small_poo
     }
     headline_of(tmp_path, small_pool, scores)
     page = page_of(tmp_path / "out")
-    assert page.rows("Difference to the base model")[1] == ["ds2", f"{MINUS}5.000 ± 0.141", "+0.000 ± 0.141"]
+    assert page.rows("Difference from the base model")[1] == ["ds2", f"{MINUS}5.000 ± 0.141", "+0.000 ± 0.141"]
     assert [e.attributes["class"] for e in page.all("td") if e.text == f"{MINUS}5.000 ± 0.141"] == ["good"]
-    assert "no mean over tasks is formed" in page.text
+    assert "there is no mean over tasks" in page.text
 
 
 def test_further_metrics_of_a_task_are_in_the_csv_only(small_pool: Path, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_what_the_suite_says_of_its_tasks_stands_beside_the_scores(small_pool: P
     evaluations = [make_evaluation(tmp_path / "base", "base", rows, suite=suite), other]
     run(PLAIN, pool=small_pool, evaluations=evaluations, out=tmp_path / "out")
     page = page_of(tmp_path / "out")
-    assert page.rows("How the benchmarks were asked")[1:] == [
+    assert page.rows("How the benchmarks were run")[1:] == [
         ["t", "9", "3", "fewer words"],
         ["g", "7", "3", "fewer words"],
     ]

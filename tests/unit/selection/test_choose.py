@@ -36,7 +36,7 @@ def test_a_size_is_a_number_or_a_share_of_the_pool(size: float, number: int) -> 
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_that_is_not_positive_is_refused(size: int) -> None:
-    with pytest.raises(InputError, match=f"size: seen {size}"):
+    with pytest.raises(InputError, match=f"size.* {size}\\b"):
         chosen("random", three_sources(), size)
 
 
@@ -48,7 +48,7 @@ def test_full_takes_all_that_are_not_barred() -> None:
 
 
 def test_full_of_nothing_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"0 of the 100 there are eligible \(100 excluded\)"):
+    with pytest.raises(InputError, match=r"\b0 of 100\b.*\b100 excluded"):
         chosen("full", three_sources(), None, barred={"excluded": np.ones(100, bool)})
 
 
@@ -77,8 +77,8 @@ def test_an_error_gives_every_reason_with_its_count() -> None:
     barred = {"excluded": np.arange(20) >= 17}
     with pytest.raises(InputError) as caught:
         chosen("ds2", samples, 18, barred=barred, min_score=2)
-    assert "18 samples asked of the pool" in str(caught.value)
-    assert "9 of the 20 there are eligible (3 excluded, 4 unrated, 4 score below 2)" in str(caught.value)
+    for part in ("18 samples", "9 of 20", "3 excluded, 4 unrated, 4 score below 2"):
+        assert part in caught.value.problem
     assert caught.value.allowed == "at most 9"
 
 
@@ -119,24 +119,22 @@ def test_with_quotas_there_is_a_threshold_per_group() -> None:
 
 
 def test_a_quota_beyond_its_source_is_an_error_with_the_source() -> None:
-    with pytest.raises(InputError, match=r"11 samples asked of source 'c', 10 of the 10 there are eligible"):
+    with pytest.raises(InputError, match=r"\b11 samples .*source 'c'.*\b10 of 10\b"):
         chosen("random", three_sources(), 40, quotas={"c": 11})
 
 
 def test_a_quota_counts_the_barred_of_its_own_source_only() -> None:
-    with pytest.raises(InputError, match=r"source 'c', 8 of the 10 there are eligible \(2 excluded\)"):
+    with pytest.raises(InputError, match=r"source 'c'.*\b8 of 10\b.*\b2 excluded"):
         chosen("random", three_sources(), 40, quotas={"c": 9}, barred={"excluded": np.arange(100) % 5 == 0})
 
 
 def test_quotas_of_all_sources_must_make_up_the_size() -> None:
-    with pytest.raises(
-        InputError, match="10 samples asked of the sources without a quota, 0 of the 0 there are eligible"
-    ):
+    with pytest.raises(InputError, match=r"\b10 samples .*the sources without a quota.*\b0 of 0\b"):
         chosen("random", three_sources(), 40, quotas={"a": 10, "b": 10, "c": 10})
 
 
 def test_quotas_beyond_the_size_are_refused() -> None:
-    with pytest.raises(InputError, match="quotas of 50 samples for a subset of 40"):
+    with pytest.raises(InputError, match=r"sources: .*\b50 .*\b40\b"):
         chosen("random", three_sources(), 40, quotas={"a": 30, "b": 0.5})
 
 

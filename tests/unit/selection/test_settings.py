@@ -61,13 +61,13 @@ def test_one_excluded_file_may_be_given_without_a_list() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"strategy": "ds2", "variant": "ds2-paper"}, "the strategy ds2 was run as published"),
-        ({"strategy": "knn", "task": "mmlu"}, "task goes with the strategy less"),
+        ({"strategy": "ds2", "variant": "ds2-paper"}, r"the strategy ds2 .*\bvariant"),
+        ({"strategy": "knn", "task": "mmlu"}, "task .*the strategy less"),
         (
             {"strategy": "less", "task": "mmlu", "variant": "ds2-paper"},
-            "task goes with .* less, as published",
+            "task .* less .*as published",
         ),
-        ({"strategy": "ds2-raw", "rank_by": "mean"}, "rank_by: mean goes with .* ds2 only; .* ds2-raw allows class"),
+        ({"strategy": "ds2-raw", "rank_by": "mean"}, "rank_by: mean .* ds2 .* ds2-raw .*class"),
         ({"strategy": "ds2", "rank_by": "median"}, "rank_by: seen 'median'"),
         ({"strategy": "deita", "max_similarity": 1.1}, "less than or equal to 1"),
     ],

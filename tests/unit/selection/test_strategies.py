@@ -137,9 +137,9 @@ def test_the_lowest_score_is_one_of_classes_whatever_ranks() -> None:
 
 def test_only_ds2_as_published_ranks_by_mean() -> None:
     for name, variant in (("ds2-raw", "published"), ("alpagasus", "ds2-paper"), ("random", "published")):
-        with pytest.raises(SettingsError, match=f"rank_by: seen 'mean' for the strategy {name}") as caught:
+        with pytest.raises(SettingsError, match=f"rank_by.* {name}\\b") as caught:
             strategy_named(name, variant, "mean")  # type: ignore[arg-type]
-        assert caught.value.allowed == "ds2, published"
+        assert caught.value.allowed == "ds2, variant published"
 
 
 @pytest.mark.parametrize("strategy", NAMES)
@@ -171,7 +171,7 @@ def test_one_more_than_there_are_is_an_error_that_says_how_many(strategy: str, s
             chosen(strategy, samples, possible + 1)
         assert caught.value.allowed == f"at most {possible}"
         return
-    with pytest.raises(InputError, match=rf"\b{possible} of the {len(samples)} there are eligible"):
+    with pytest.raises(InputError, match=rf"\b{possible} of {len(samples)}\b"):
         chosen(strategy, samples, len(samples) + 1)
     if 0 < possible < len(samples):
         why = "unrated|not in the graph|without a score"
@@ -227,7 +227,7 @@ def variant(strategy: str, samples: list[Sample], size: int) -> list[Sample]:
 
 
 def test_only_strategies_that_were_run_otherwise_have_the_variant() -> None:
-    with pytest.raises(SettingsError, match="seen 'ds2-paper' for the strategy ds2, which was run as published"):
+    with pytest.raises(SettingsError, match=r"variant .*'ds2-paper'.* ds2\b"):
         strategy_named("ds2", "ds2-paper")
 
 

@@ -1,4 +1,4 @@
-"""What scores follow besides quality: the length of texts, their source, their language; before and after curation."""
+"""What scores correlate with besides quality: text length, source and language, before and after curation."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tamis.reporting.evidence import Evidence
 from tamis.reporting.numbers import DASH, count, decimal, listed, percent
 from tamis.reporting.raters import Curated
 
-# A correlation that grows by so much is warned of. Taking noise out of ratings strengthens every true relation too:
-# where noise leaves 60 % of a correlation, one of 0.37 rises from 0.22 to 0.37 when all of it goes. More than that
-# takes a relation that is stronger still, or a model that has learnt the trait itself: of one rater of Alpaca, curation
-# without grades brought the correlation with length from 0.34 to 0.61.
+# An increase of a correlation by this much causes a warning. Removing noise strengthens true correlations too: if noise
+# leaves 60 % of a correlation of 0.37, it rises from 0.22 to 0.37 when all noise is gone. A larger increase takes a
+# stronger correlation, or a model that has learnt the trait itself: for one rater of Alpaca, curation without grades
+# raised the correlation with length from 0.34 to 0.61.
 STRONGER = 0.15
-_FEWEST = 200  # samples from which it is warned: chance alone then changes a correlation by 0.07 or so
-_MOST = 1_000_000  # samples looked at; of more, so many drawn at random: a correlation is then off by 0.001
+_FEWEST = 200  # fewest samples for a warning: chance then changes a correlation by about 0.07
+_MOST = 1_000_000  # most samples used; a random sample of larger pools changes a correlation by about 0.001
 _SMALL = 20  # samples below which sources, or languages, are counted together
 _OTHERS = "others"
 PREDICTED = "predicted"
@@ -33,26 +33,26 @@ _LANGUAGES = 6  # named in the text
 
 @dataclass(frozen=True)
 class Traits:
-    """What scores may follow, of m samples: ranks of two lengths, and groups as codes."""
+    """Traits of m samples that scores may correlate with: ranks of two lengths, and groups as codes."""
 
     lengths: dict[str, NDArray[np.float64]]
     groups: dict[str, NDArray[np.int64]]
 
     @property
     def answer(self) -> NDArray[np.float64]:
-        """Ranks of the answers' lengths, which the others are corrected for."""
+        """Ranks of the answers' lengths, which partial correlations hold fixed."""
         return self.lengths[_ANSWER]
 
 
 @dataclass(frozen=True)
-class Follows:
-    """How far one column of scores follows each trait; NaN where it is not defined.
+class Correlations:
+    """Correlations of one column of scores with each trait; NaN if undefined.
 
     Attributes:
-        samples: how many scores there are.
+        samples: number of scores.
         lengths: rank correlation with each length.
         groups: correlation ratio with each kind of groups, plain and with the answer's length held fixed.
-        by_chance: the correlation ratio that groups of these numbers would have by chance.
+        by_chance: correlation ratio that this number of samples and groups gives by chance.
         raw: rank correlation with the raw scores, plain and with the answer's length held fixed.
     """
 
@@ -73,26 +73,27 @@ class Follows:
 
 @dataclass(frozen=True)
 class Bias:
-    """A rater's columns of scores.
+    """Correlations of a rater's columns of scores.
 
-    Over the rated samples: raw, curated and, where it differs, mean. Over the others, where they are many: `PREDICTED`.
+    The columns are raw, curated and, if it differs, mean, for the rated samples, and `PREDICTED` for the others if they
+    are enough.
     """
 
     rater: str
-    columns: dict[str, Follows] = field(default_factory=dict)
+    columns: dict[str, Correlations] = field(default_factory=dict)
 
     @cached_property
     def stronger(self) -> dict[str, tuple[str, float, float]]:
-        """Traits that a curated column follows much more than the raw scores do: the column, raw, curated."""
+        """Traits with a much stronger correlation after curation, with the column, its raw and its curated value."""
         found: dict[str, tuple[str, float, float]] = {}
-        for column, follows in self.columns.items():
-            for trait, value in follows.traits.items():
+        for column, correlations in self.columns.items():
+            for trait, value in correlations.traits.items():
                 before = self.columns["raw"].traits.get(trait, np.nan)
-                if self.much(value, before):
+                if self.much_stronger(value, before):
                     found.setdefault(trait, (column, before, value))
         return found
 
-    def much(self, value: float, raw: float) -> bool:
+    def much_stronger(self, value: float, raw: float) -> bool:
         """Whether `value` is a much stronger correlation than the raw scores have."""
         return self.columns["raw"].samples >= _FEWEST and abs(value) - abs(raw) >= STRONGER
 
@@ -103,13 +104,13 @@ def given(group: str) -> str:
 
 
 def build(evidence: Evidence) -> Section:
-    """Rank correlations with lengths, correlation ratios with sources and languages, and what curation did to them."""
+    """Rank correlations with lengths, correlation ratios with sources and languages, before and after curation."""
     section = Section("bias", "Bias")
     if evidence.curation is None:
         return section
     found = [bias for rater in evidence.curation.raters.values() if (bias := _of(rater, evidence)) is not None]
     if not found:
-        section.add(Text("No rater has scores enough to say what they follow.", lead=True))
+        section.add(Text("No rater has enough scores to measure what they correlate with.", lead=True))
         return section
     warned = [bias for bias in found if bias.stronger]
     section.sentence = " ".join(_in_short(bias) for bias in warned)
@@ -118,10 +119,10 @@ def build(evidence: Evidence) -> Section:
         section.add(Warnings([_warning(bias) for bias in warned]))
     section.add(
         Text(
-            "Lengths are in characters; the answer is all that the assistant says. Correlations are Spearman's. For "
-            "sources and languages stands the correlation ratio of the ranks: 0 where all groups score alike, 1 where "
-            "the group tells the score. By chance alone it is above zero, as far as the table says. “Given length”: "
-            f"what is left with the answer's length held fixed. {_on_languages(evidence)}"
+            "Lengths are in characters; the answer is all of the assistant's messages. Correlations are Spearman's. "
+            "For sources and languages the page gives the correlation ratio of the ranks: 0 if all groups score alike, "
+            "1 if the group determines the score. Chance alone makes it positive; the table says by how much. “Given "
+            f"length” means with the answer's length held fixed. {_on_languages(evidence)}"
         ),
         Figures([_figure(bias, evidence) for bias in found]),
         _lengths(found, evidence),
@@ -130,12 +131,14 @@ def build(evidence: Evidence) -> Section:
     if groups is not None:
         section.add(groups)
     for bias in found:
-        for column, follows in bias.columns.items():
-            for trait, value in follows.traits.items():
-                section.measured(bias.rater, f"{column} scores and {trait}", _or_none(value), n=follows.samples)
+        for column, correlations in bias.columns.items():
+            for trait, value in correlations.traits.items():
+                section.measured(bias.rater, f"{column} scores and {trait}", _or_none(value), n=correlations.samples)
             if column not in ("raw", PREDICTED):
-                for name, value in zip(("", ", given length"), follows.raw, strict=True):
-                    section.measured(bias.rater, f"{column} and raw scores{name}", _or_none(value), n=follows.samples)
+                for name, value in zip(("", ", given length"), correlations.raw, strict=True):
+                    section.measured(
+                        bias.rater, f"{column} and raw scores{name}", _or_none(value), n=correlations.samples
+                    )
     return section
 
 
@@ -145,21 +148,23 @@ def _of(rater: Curated, evidence: Evidence) -> Bias | None:
         return None
     traits, raw = _traits(rows, evidence), ranks.ranked(rater.raw[rows])
     bias = Bias(rater.rater)
-    bias.columns["raw"] = _follows(raw, raw, traits)
-    bias.columns["curated"] = _follows(ranks.ranked(rater.score[rows]), raw, traits)
+    bias.columns["raw"] = _correlations(raw, raw, traits)
+    bias.columns["curated"] = _correlations(ranks.ranked(rater.score[rows]), raw, traits)
     score = rater.score[rows].astype(np.float32)
     mean = np.where(np.isnan(rater.mean[rows]), score, rater.mean[rows])
     if (mean != score).any():
-        bias.columns["mean"] = _follows(ranks.ranked(mean), raw, traits)
+        bias.columns["mean"] = _correlations(ranks.ranked(mean), raw, traits)
     rows = _some(np.flatnonzero((rater.raw < 0) & ((rater.score >= 0) | np.isfinite(rater.mean))))
     if len(rows) >= _FEWEST:
         predicted = np.where(np.isnan(rater.mean[rows]), rater.score[rows], rater.mean[rows])
-        bias.columns[PREDICTED] = _follows(ranks.ranked(predicted), np.full(len(rows), np.nan), _traits(rows, evidence))
+        bias.columns[PREDICTED] = _correlations(
+            ranks.ranked(predicted), np.full(len(rows), np.nan), _traits(rows, evidence)
+        )
     return bias
 
 
 def _some(rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The rows, or `_MOST` of them."""
+    """The rows, or a random `_MOST` of them."""
     if len(rows) <= _MOST:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
@@ -177,7 +182,7 @@ def _traits(rows: NDArray[np.intp], evidence: Evidence) -> Traits:
 
 
 def _kept(codes: NDArray[np.integer[Any]]) -> NDArray[np.int64] | None:
-    """Codes 0.. with small groups made one; None where that leaves less than two groups worth the name."""
+    """Codes 0.. with small groups merged into one; None if fewer than two large groups are left."""
     sizes = np.bincount(codes)
     large = sizes >= _SMALL
     if large.sum() < 2:
@@ -186,9 +191,9 @@ def _kept(codes: NDArray[np.integer[Any]]) -> NDArray[np.int64] | None:
     return np.unique(place[codes], return_inverse=True)[1].astype(np.int64)
 
 
-def _follows(scores: NDArray[np.float64], raw: NDArray[np.float64], traits: Traits) -> Follows:
+def _correlations(scores: NDArray[np.float64], raw: NDArray[np.float64], traits: Traits) -> Correlations:
     answer = traits.answer
-    return Follows(
+    return Correlations(
         len(scores),
         {name: ranks.correlation(scores, lengths) for name, lengths in traits.lengths.items()},
         {
@@ -205,7 +210,7 @@ def _language(evidence: Evidence) -> str:
 
 
 def _on_languages(evidence: Evidence) -> str:
-    """Where languages come from, and which there are."""
+    """Where the languages come from, and what they are."""
     samples = evidence.samples
     sizes = np.bincount(samples.language, minlength=len(samples.languages))
     named = [
@@ -215,34 +220,36 @@ def _on_languages(evidence: Evidence) -> str:
     more = len(samples.languages) - len(named)
     said = listed([*named, *([f"{more} more"] if more > 0 else [])])
     if samples.language_field:
-        return f"Languages are those of the pool's field '{samples.language_field}': {said}."
+        return f"Languages come from the pool's field '{samples.language_field}': {said}."
     if (sizes >= _SMALL).sum() < 2:
-        return f"The pool names no languages, and (next to) all its samples are in one script: {said}."
-    return f"The pool names no languages: the script of most of a sample's letters stands for them ({said})."
+        return f"The pool names no languages, and (almost) all of its samples use one script: {said}."
+    return f"The pool names no languages, so the script of most of a sample's letters is used instead ({said})."
 
 
 def _lead(found: Sequence[Bias]) -> str:
-    """Whether any column of scores follows a trait much more than the ratings do."""
+    """Whether curation made any correlation much stronger."""
     checked = [bias for bias in found if bias.columns["raw"].samples >= _FEWEST]
     if not checked:
-        return f"Fewer than {_FEWEST} samples have scores: too few to tell what they follow."
+        return f"Fewer than {_FEWEST} samples have scores, too few to measure what they correlate with."
     stronger = [bias.rater for bias in checked if bias.stronger]
     if stronger:
-        return f"Curated scores follow length, source or language much more than the ratings do: {listed(stronger)}."
+        return (
+            "Curated scores correlate with length, source or language much more strongly than the ratings do: "
+            f"{listed(stronger)}."
+        )
     first = checked[0].columns
     before, after = (decimal(first[name].lengths[_ANSWER]) for name in ("raw", "curated"))
     return (
-        "Curation made no scores follow length, source or language much more than the ratings do "
-        f"(by {STRONGER} or more). {checked[0].rater}'s correlate with the answer's length by {before} as rated and "
-        f"{after} curated."
+        f"Curation strengthened no correlation with length, source or language by {STRONGER} or more. The scores of "
+        f"{checked[0].rater} correlate with the answer's length by {before} as rated and by {after} curated."
     )
 
 
 def _in_short(bias: Bias) -> str:
-    """The trait that gained most, for the headline."""
+    """The correlation that grew most, for the headline."""
     trait, (column, before, after) = max(bias.stronger.items(), key=lambda item: abs(item[1][2]) - abs(item[1][1]))
     return (
-        f"Curation made the scores of {bias.rater} follow {_words(trait)} more ({_column(column)} "
+        f"Curation made the scores of {bias.rater} correlate more strongly with {_words(trait)} ({_column(column)} "
         f"{decimal(after)}, raw {decimal(before)})."
     )
 
@@ -251,16 +258,16 @@ def _warning(bias: Bias) -> str:
     by_column: dict[str, list[str]] = {}
     for trait, (column, before, after) in bias.stronger.items():
         by_column.setdefault(column, []).append(f"{_words(trait)} ({decimal(after)}, raw {decimal(before)})")
-    said = listed([f"the {_column(column)} follow {listed(traits)}" for column, traits in by_column.items()])
+    said = listed([f"the {_column(column)} correlate with {listed(traits)}" for column, traits in by_column.items()])
     return (
-        f"{bias.rater}: {said} much more than the raw scores do. Less noise makes any true relation stronger, but "
-        "seldom by so much: compare curated scores with human grades, or look at the subset's lengths and sources, "
-        "before you trust a ranking by them."
+        f"{bias.rater}: {said} much more strongly than the raw scores do. Removing noise strengthens every true "
+        "correlation, but rarely by this much. Before you trust a ranking by these scores, compare them with human "
+        "grades, or check the lengths and sources in the subset."
     )
 
 
 def _words(trait: str) -> str:
-    return trait.replace(", given length", " even at equal length")
+    return trait.replace(", given length", " at equal answer length")
 
 
 def _column(name: str) -> str:
@@ -272,8 +279,8 @@ def _figure(bias: Bias, evidence: Evidence) -> Figure:
     said = "; ".join(f"{trait} {decimal(raw[trait])} to {decimal(curated[trait])}" for trait in raw)
     return Figure(
         f"bias-{evidence.rater_slugs[bias.rater]}",
-        f"{bias.rater}: what scores follow",
-        f"Dots of correlations with raw and with curated scores: {said}.",
+        f"{bias.rater}: what the scores correlate with",
+        f"Correlations of raw and of curated scores as dots: {said}.",
         pairs(
             list(raw),
             [_or_none(value) for value in raw.values()],
@@ -289,13 +296,13 @@ def _lengths(found: Sequence[Bias], evidence: Evidence) -> Table:
     rows: list[list[Cell | str]] = []
     for bias in found:
         raw = bias.columns["raw"]
-        for name, follows in bias.columns.items():
+        for name, correlations in bias.columns.items():
             cells: list[Cell | str] = [
-                _cell(follows.lengths[trait], raw.lengths[trait], bias) for trait in (_ANSWER, _WHOLE)
+                _cell(correlations.lengths[trait], raw.lengths[trait], bias) for trait in (_ANSWER, _WHOLE)
             ]
-            beside = [DASH, DASH] if name == "raw" else [decimal(_or_none(value)) for value in follows.raw]
-            rows.append([f"{bias.rater}, {name}", *cells, *beside, count(follows.samples)])
-    note = "In colour: much stronger than in the raw scores."
+            beside = [DASH, DASH] if name == "raw" else [decimal(_or_none(value)) for value in correlations.raw]
+            rows.append([f"{bias.rater}, {name}", *cells, *beside, count(correlations.samples)])
+    note = "Coloured: much stronger than for the raw scores."
     field, known = evidence.settings.truth, np.flatnonzero(evidence.truth >= 0)
     if field is not None and len(known) >= 3:
         some = _some(known)
@@ -303,7 +310,7 @@ def _lengths(found: Sequence[Bias], evidence: Evidence) -> Table:
         traits = [ranks.ranked(lengths[some]) for lengths in (evidence.samples.answer, evidence.samples.length)]
         follow = [decimal(_or_none(ranks.correlation(truth, trait))) for trait in traits]
         rows.append([f"the truth, '{field}'", *follow, DASH, DASH, count(len(some))])
-        note += f" Where '{field}' itself follows length, scores should."
+        note += f" If '{field}' itself correlates with length, scores should, too."
     columns = ["scores", _ANSWER, _WHOLE, "raw scores", given("raw scores"), "samples"]
     return Table("Rank correlation of scores with length", columns, rows, note=note)
 
@@ -315,22 +322,22 @@ def _groups(found: Sequence[Bias]) -> Table | None:
     rows: list[list[Cell | str]] = []
     for bias in found:
         raw = bias.columns["raw"].groups
-        for name, follows in bias.columns.items():
+        for name, correlations in bias.columns.items():
             cells: list[Cell | str] = []
             for kind in kinds:
-                if kind in follows.groups and kind in raw:
-                    cells += [_cell(follows.groups[kind][i], raw[kind][i], bias) for i in (0, 1)]
-                    cells.append(Cell(decimal(follows.by_chance[kind]), "muted"))
+                if kind in correlations.groups and kind in raw:
+                    cells += [_cell(correlations.groups[kind][i], raw[kind][i], bias) for i in (0, 1)]
+                    cells.append(Cell(decimal(correlations.by_chance[kind]), "muted"))
                 else:
                     cells += [DASH] * 3
             rows.append([f"{bias.rater}, {name}", *cells])
     columns = [column for kind in kinds for column in (kind, given(kind), f"{kind}, by chance")]
-    note = f"Sources and languages of fewer than {_SMALL} samples are counted together as {_OTHERS}."
+    note = f"Sources and languages with fewer than {_SMALL} samples are counted together as {_OTHERS}."
     return Table("Correlation ratio of scores with groups", ["scores", *columns], rows, note=note)
 
 
 def _cell(value: float, raw: float, bias: Bias) -> Cell:
-    tone: Tone = "bad" if bias.much(value, raw) else ""
+    tone: Tone = "bad" if bias.much_stronger(value, raw) else ""
     return Cell(decimal(_or_none(value)), tone)
 
 

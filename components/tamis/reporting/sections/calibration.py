@@ -1,4 +1,4 @@
-"""Whether confidences are true, as a figure, in words and in numbers."""
+"""The calibration of confidences, as a figure, in words and in numbers."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from tamis.reporting.numbers import count, decimal, percent
 
 
 def figure(name: str, found: Reliability, *, judge: str) -> Figure:
-    """The reliability diagram; `judge` says what the scores were held against."""
+    """The reliability diagram; `judge` names what the scores were compared with."""
     said = "; ".join(
-        f"said {percent(b.said, digits=0)}, right {percent(b.right, digits=0)} of {count(b.count)}" for b in found.bins
+        f"confidence {percent(b.said, digits=0)}, right {percent(b.right, digits=0)} of {count(b.count)}"
+        for b in found.bins
     )
     return Figure(
         name,
-        f"Share right by {judge}, by confidence",
-        f"Dots of the share right over mean confidence, with 95 % intervals: {said}.",
+        f"Share of right scores by confidence, according to {judge}",
+        f"Share of right scores against mean confidence as dots, with 95 % intervals: {said}.",
         diagram(found.bins, x="confidence, in % (above: samples)", y="right, in %"),
         height=310,
     )
 
 
 def in_words(found: Reliability, *, judge: str) -> str:
-    """Mean confidence beside the share right, and the expected calibration error."""
+    """Mean confidence, the share of right scores, and the expected calibration error."""
     if not found.shows:
-        verdict = "no further apart than chance explains"
+        verdict = "chance can explain the difference"
     elif found.said > found.right:
-        verdict = "the model is too sure of its scores"
+        verdict = "the model is overconfident"
     else:
-        verdict = "the model is less sure of its scores than it could be"
+        verdict = "the model is underconfident"
     return (
-        f"Are the confidences true? Of {count(found.count)} scores, {percent(found.said, digits=0)} should be right by "
-        f"the confidences and {percent(found.right, digits=0)} are by {judge}: {verdict}. In bins of like confidence, "
-        f"what is said and what is right are {decimal(100 * found.error, 1)} points of 100 apart on average (expected "
-        f"calibration error {decimal(found.error, 3)}); true confidences would give about "
-        f"{decimal(100 * found.chance, 1)} by chance."
+        f"Calibration: of {count(found.count)} scores, {percent(found.said, digits=0)} should be right according to "
+        f"their confidences, and {percent(found.right, digits=0)} are right according to {judge}: {verdict}. In bins "
+        f"of similar confidence, the two shares differ by {decimal(100 * found.error, 1)} percentage points on average "
+        f"(expected calibration error {decimal(found.error, 3)}). With perfect calibration, chance would give about "
+        f"{decimal(100 * found.chance, 1)}."
     )
 
 

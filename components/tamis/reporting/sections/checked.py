@@ -1,4 +1,4 @@
-"""What is known of the curated scores, and by whom: human grades, the model alone, or nobody."""
+"""How far the curated scores can be trusted, according to human grades or to the model alone."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _NO_PROBABILITIES = ("paper", "reference")  # modes whose confidence is no proba
 
 
 def headline(raters: Sequence[Curated], truth: str | None) -> str:
-    """What is known of the scores in a few sentences: of all raters combined where they were, else of each."""
+    """A few sentences on how far scores can be trusted: of the combined raters, otherwise of each rater."""
     chosen = [rater for rater in raters if rater.combines] or list(raters)
     said = [text for rater in chosen[:_SHOWN] if (text := in_words(rater, alone=len(raters) == 1, truth=truth))]
     if said and len(chosen) > _SHOWN:
-        said.append(f"Of {plural(len(chosen) - _SHOWN, 'more rater')}, see the section Curation.")
+        said.append(f"The section Curation describes {plural(len(chosen) - _SHOWN, 'more rater')}.")
     return " ".join(said)
 
 
 def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
-    """What is known of a rater's scores before and after curation; nothing where the curation says nothing of it.
+    """How far a rater's scores can be trusted before and after curation; empty if the curation does not say.
 
     Args:
         rater: the rater, or all raters combined.
-        alone: whether there is no other.
+        alone: whether it is the only one.
         truth: the field that the report compares scores with, if any.
     """
-    told, whose = rater.told, _whose(rater, alone)
-    if told.held_out is not None:
-        said = _by_grades(told.held_out, whose, changed=rater.corrected > _by_own_grade(rater))
-        return f"{said} {_nothing(rater)}" if told.explained is False else said
-    if told.explained is False:
-        return f"{_nothing(rater, whose)} {settled(told.advice)}".strip()
+    findings, whose = rater.findings, _whose(rater, alone)
+    if findings.held_out is not None:
+        said = _by_grades(findings.held_out, whose, changed=rater.corrected > _by_own_grade(rater))
+        return f"{said} {_nothing(rater)}" if findings.explained is False else said
+    if findings.explained is False:
+        return f"{_nothing(rater, whose)} {settled(findings.advice)}".strip()
     right_raw, right = expected(rater)
     if right_raw is None or right is None:
         return ""
@@ -46,25 +46,25 @@ def in_words(rater: Curated, *, alone: bool, truth: str | None) -> str:
         f"The curation model expects {percent(right_raw, digits=0)} of {whose} to be right, and "
         f"{percent(right, digits=0)} after curation"
     )
-    error_raw, error = told.expected("error_raw"), told.expected("error")
+    error_raw, error = findings.expected("error_raw"), findings.expected("error")
     if error_raw is not None and error is not None:
         said += f" (mean error {decimal(error_raw)} and {decimal(error)} classes)"
     if truth is not None:
-        return f"{said}; the section Truth holds the scores against '{truth}'."
-    graded = told.grades.get("graded")
+        return f"{said}; the section Truth compares the scores with '{truth}'."
+    graded = findings.grades.get("graded")
     why = (
-        f"no human grade shows it, since none of the {count(int(graded))} graded samples was drawn at random"
+        f"none of the {count(int(graded))} graded samples was drawn at random"
         if known(graded) and graded
         else "there are no human grades"
     )
-    return f"{said}. Nobody has checked that: {why}. {settled(told.advice)}".strip()
+    return f"{said}. This has not been checked: {why}. {settled(findings.advice)}".strip()
 
 
 def expected(rater: Curated) -> tuple[float | None, float | None]:
-    """Shares of ratings that the model itself expects to be right, raw and curated; None where it says nothing."""
-    told = rater.told
-    if told.cases:
-        return told.expected("right_raw"), told.expected("right")
+    """Shares of ratings that the model itself expects to be right, raw and curated; None if it does not say."""
+    findings = rater.findings
+    if findings.cases:
+        return findings.expected("right_raw"), findings.expected("right")
     sure = rater.confidence[(rater.raw >= 0) & np.isfinite(rater.confidence)]
     if not has_probabilities(rater) or not len(sure):
         return None, None
@@ -77,13 +77,13 @@ def has_probabilities(rater: Curated) -> bool:
 
 
 def key_figures(raters: Sequence[Curated]) -> list[KeyFigure]:
-    """The share right before and after by human grades, of the only rater or of all combined."""
+    """The share of right scores before and after curation by human grades, of the only rater or of all combined."""
     chosen = [rater for rater in raters if rater.combines] or list(raters)
-    held_out = chosen[0].told.held_out if len(chosen) == 1 else None
+    held_out = chosen[0].findings.held_out if len(chosen) == 1 else None
     if held_out is None:
         return []
     raw, curated = (percent(e.value, digits=0) for e in (held_out.right.raw, held_out.right.curated))
-    return [KeyFigure(f"{raw} to {curated}", f"of scores right by {count(held_out.graded)} human grades")]
+    return [KeyFigure(f"{raw} to {curated}", f"of scores right, by {count(held_out.graded)} human grades")]
 
 
 def table(raters: Sequence[Curated]) -> Table | None:
@@ -91,7 +91,7 @@ def table(raters: Sequence[Curated]) -> Table | None:
     rows: list[list[Cell | str]] = []
     loose = False
     for rater in raters:
-        found = rater.told.held_out
+        found = rater.findings.held_out
         if found is None:
             continue
         loose |= not found.weighted
@@ -123,18 +123,18 @@ def table(raters: Sequence[Curated]) -> Table | None:
     if not rows:
         return None
     note = (
-        "By grades that were held out of the fit, so that no score has seen its own. What the model believes of all "
-        "samples makes the intervals narrower where it is good; where it is wrong they get wider, and still hold."
+        "The grades were held out of the fit, so no score depends on its own grade. The model's predictions for all "
+        "samples narrow the intervals if they are good; if they are wrong, the intervals are wider but still valid."
     )
     if loose:
-        note += " The grades came without weights: they are taken as drawn at random from all samples."
+        note += " The grades have no weights, so the graded samples are taken for a random draw from all samples."
     columns = ["scores", "right", "95 % interval", "mean error", "95 % interval ", "grades"]
-    return Table("Scores against human grades that the model had not seen", columns, rows, note=note)
+    return Table("Scores compared with held-out human grades", columns, rows, note=note)
 
 
 def measure(section: Section, rater: Curated) -> None:
     """The estimates by grades, and what the model expects, for `results.csv`."""
-    found = rater.told.held_out
+    found = rater.findings.held_out
     if found is not None:
         for what, effect in (("right by grades", found.right), ("mean absolute error by grades", found.error)):
             for name, estimate in (
@@ -160,34 +160,34 @@ def _nothing(rater: Curated, whose: str = "") -> str:
     what = f"Curation corrected nothing{of}"
     by_grade = _by_own_grade(rater)
     if rater.corrected > by_grade:
-        what = f"Curation corrected {count(rater.corrected)}{of or ' ratings'} only, where a source says more by itself"
+        what = f"Curation corrected only {count(rater.corrected)}{of or ' ratings'}, in sources that say more alone"
     elif by_grade:
-        what += f" but {plural(by_grade, 'graded sample')}, whose grade is the score now"
-    why = rater.told.reasons or ["the neighbours say too little about the ratings"]
+        what += f" except {plural(by_grade, 'graded sample')}, whose grade is now the score"
+    why = rater.findings.reasons or ["the neighbours say too little about the ratings"]
     return f"{what}: {'; '.join(why)}."
 
 
 def _by_own_grade(rater: Curated) -> int:
-    """Ratings that were changed to the grade of that very sample."""
-    changed = rater.told.grades.get("scores_changed")
+    """Number of ratings that were replaced by the sample's own grade."""
+    changed = rater.findings.grades.get("scores_changed")
     return int(changed) if isinstance(changed, int) else 0
 
 
 def settled(advice: Sequence[str]) -> str:
-    """What would settle it, in a sentence; nothing without advice."""
-    return f"What would settle it: {'; '.join(advice)}." if advice else ""
+    """The advice as a sentence; empty without advice."""
+    return f"What would help: {'; '.join(advice)}." if advice else ""
 
 
 def _by_grades(found: HeldOut, whose: str, *, changed: bool) -> str:
-    """What the grades say, and no more than their intervals allow."""
+    """What the grades show, and no more than their intervals allow."""
     right = found.right
-    judge = f"By {plural(found.graded, 'human grade')} that the model had not seen"
+    judge = f"According to {plural(found.graded, 'held-out human grade')}"
     said = f"{judge}, {_share(right.raw)} of {whose} are right"
     said += _interval(right.raw, first=True)
     if changed:
-        said += f", after curation {_share(right.curated)}{_interval(right.curated)}; {_change(found)}"
+        said += f", and after curation {_share(right.curated)}{_interval(right.curated)}; {_change(found)}"
     if not found.weighted:
-        said += ". This assumes that the graded samples were drawn at random; the file does not say"
+        said += ". This assumes that the graded samples were drawn at random, which the grades do not say"
     return f"{said}."
 
 
@@ -196,15 +196,15 @@ def _change(found: HeldOut) -> str:
     change = error.difference
     if not change.known:
         if change.value == 0:
-            return "the error of no graded score changed"
+            return "no graded score's error changed"
         return (
-            f"the mean error went from {decimal(error.raw.value)} to {decimal(error.curated.value)} classes, too few "
-            "grades for an interval"
+            f"the mean error changed from {decimal(error.raw.value)} to {decimal(error.curated.value)} classes, but "
+            "there are too few grades for an interval"
         )
     if change.includes_zero:
         said = (
-            f"whether the mean error fell or rose does not show (change {signed(change.value)} classes, 95 % interval "
-            f"{signed(change.low)} to {signed(change.high)})"
+            f"the grades do not show whether the mean error fell or rose (change {signed(change.value)} classes, 95 % "
+            f"interval {signed(change.low)} to {signed(change.high)})"
         )
     elif change.value < 0:
         said = f"the mean error fell by {decimal(-change.value)} classes ({span(-change.high, -change.low)})"
@@ -214,7 +214,7 @@ def _change(found: HeldOut) -> str:
     if not right.difference.includes_zero and right.difference.value < 0:
         low, high = -right.difference.high, -right.difference.low
         points = f"{decimal(-100 * right.difference.value, 0)} points ({span(100 * low, 100 * high, 0)})"
-        said += f"; the share that is right fell by {points}"
+        said += f"; the share of right scores fell by {points}"
     return said
 
 

@@ -1,4 +1,4 @@
-"""What the run took, with which models and versions, and how to make it again."""
+"""Time, memory and money of the run, its models and versions, and what is needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def build(evidence: Evidence) -> Section:
     peak = max(manifest.execution.peak_memory_bytes for manifest in manifests)
     costs = [cost if known(cost := manifest.facts.get("cost")) else None for manifest in manifests]
     paid = sum(cost for cost in costs if cost is not None)
-    services = f" Services took {decimal(paid)}, at the prices in the settings." if any(costs) else ""
+    services = f" Services cost {decimal(paid)} at the prices in the settings." if any(costs) else ""
     section.add(
         Text(
-            f"The stages behind this report's artifacts took {duration(total)} in all; none used more than "
-            f"{memory(peak)} of memory. Embedding and neighbour search are not among the report's inputs and are not "
-            f"counted here.{services}",
+            f"The stages that made this report's inputs took {duration(total)} in total; none used more than "
+            f"{memory(peak)} of memory. Embedding and neighbour search are not inputs of the report and are not "
+            f"included.{services}",
             lead=True,
         )
     )
@@ -45,7 +45,7 @@ def build(evidence: Evidence) -> Section:
                 ]
                 for title, manifest, cost in zip(titles, manifests, costs, strict=True)
             ],
-            note="A stage whose inputs and settings had not changed was reused: the time is that of its first run.",
+            note="For a stage that was reused, the time is that of the run that made it.",
         )
     )
     models = [
@@ -65,7 +65,7 @@ def build(evidence: Evidence) -> Section:
                 for title, manifest in zip(titles, manifests, strict=True)
             ],
             words=("settings", "content"),
-            note="The same settings and inputs give the same content. Whole hashes stand in each manifest.json.",
+            note="The same settings and inputs give the same content. Each manifest.json has the full hashes.",
         )
     )
     for title, manifest in zip(titles, manifests, strict=True):
@@ -79,7 +79,7 @@ def _title(kind: str, name: str) -> str:
 
 
 def _versions(evidence: Evidence) -> Table:
-    """Package versions; a package that differed between stages is listed with all of them."""
+    """Package versions; a package with different versions in different stages is listed with all of them."""
     seen: dict[str, list[str]] = {}
     for artifact in evidence.artifacts:
         for package, version in artifact.manifest.versions.items():

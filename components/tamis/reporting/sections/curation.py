@@ -1,4 +1,4 @@
-"""Curation: what each rater's errors are thought to be, and what was changed."""
+"""Curation: the estimated errors of each rater, and what was changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tamis.reporting.statistics import joint_counts
 
 _INSTRUCTION, _RESPONSE, _NEIGHBOR = 220, 360, 140  # characters of a correction's texts that are shown
 _SOURCES = 30
-_NEARLY_SINGULAR = 0.05  # smallest singular value of T below which several true scores are rated alike
+_NEARLY_SINGULAR = 0.05  # below this smallest singular value of T, several true scores are rated alike
 _LABELS = [str(score) for score in range(CLASSES)]
 
 
@@ -52,12 +52,12 @@ def build(evidence: Evidence) -> Section:
     for rater in combined:
         if rater.corrected:
             differs = f"{count(rater.corrected)} of {count(rater.rated)}"
-            section.clause += f", {differs} combined scores are not the raters' mean"
+            section.clause += f", {differs} combined scores differ from the raters' mean"
         else:
-            section.clause += f", all {count(rater.rated)} combined scores are the raters' plain mean"
+            section.clause += f", all {count(rater.rated)} combined scores equal the raters' mean"
     truth = evidence.settings.truth
     section.sentence = checked.headline(raters, truth)
-    section.first = any(rater.told.held_out is not None for rater in raters)
+    section.first = any(rater.findings.held_out is not None for rater in raters)
     section.key_figures += checked.key_figures(raters)
     said = {
         rater.rater: checked.in_words(rater, alone=len(raters) == 1, truth=truth)
@@ -68,7 +68,7 @@ def build(evidence: Evidence) -> Section:
         Text(
             f"Curation changed the score class of {count(corrected)} of {plural(rated, 'rating')} "
             f"({percent(corrected, rated)}). Score classes: a rating up to {lowest} is class 0, {lowest + 1} is 1, "
-            f"and so on; {highest} and more is {highest - lowest}.",
+            f"and so on; {highest} or more is {highest - lowest}.",
             lead=True,
         ),
         _overview(raters),
@@ -102,14 +102,14 @@ def _overview(raters: list[Curated]) -> Table:
     ]
     columns = ["rater", "rated", "flagged", "share flagged", "corrected", "share corrected", "mode", "k", "confidence"]
     note = (
-        "Flagged: the rating is probably wrong. Corrected: flagged, and the better score is sure enough to take its "
-        "place. A flagged rating that is not corrected stays as it was."
+        "Flagged: the rating is probably wrong. Corrected: flagged, and the better score is certain enough to replace "
+        "it. A flagged rating that is not corrected stays unchanged."
     )
     return Table("Flagged and corrected ratings", columns, rows, words=("mode",), note=note)
 
 
 def _per_source(diagnosis: Mapping[str, Any]) -> list[Table]:
-    """How the sources that were curated by themselves differ from all together."""
+    """How the sources that were curated separately differ from the whole pool."""
     found = diagnosis.get("sources")
     if not isinstance(found, Mapping) or not found:
         return []
@@ -124,12 +124,12 @@ def _per_source(diagnosis: Mapping[str, Any]) -> list[Table]:
             )
         rows.append([name, count(counts["rated"]), count(counts["corrected"]), number(of["difference"]), kept])
     note = (
-        "These sources have a transition matrix of their own. Difference: its mean distance from the matrix of all "
-        "samples. Kept: the share of each true class, 0 to 5, that is rated as what it is. A dash: the source's "
-        "neighbours say too little by themselves, so it was curated by what all samples say together."
+        "These sources have their own transition matrices. Difference: the mean distance from the matrix of all "
+        "samples. Kept: the share of each true class, 0 to 5, that is rated correctly. A dash: the source alone says "
+        "too little, so it was curated together with all samples."
     )
     columns = ["source", "rated", "corrected", "difference of T", "kept"]
-    return [Table("Sources curated by themselves", columns, rows, words=("source", "kept"), note=note)]
+    return [Table("Sources curated separately", columns, rows, words=("source", "kept"), note=note)]
 
 
 def _flagged(rater: Curated) -> int:
@@ -155,7 +155,7 @@ def _describe(
         *_by_rank(rater, slug),
         *_joint(rater, slug, evidence),
     ]
-    calibrated = rater.told.held_out.reliability if rater.told.held_out else None
+    calibrated = rater.findings.held_out.reliability if rater.findings.held_out else None
     if calibrated is not None:
         figures.append(calibration.figure(f"reliability-{slug}", calibrated, judge="human grades"))
         calibration.measure(section, rater.rater, calibrated, judge="human grades")
@@ -173,11 +173,11 @@ def _describe(
         checks = scalars(_telling(diagnosis["identifiability"]))
         if checks:
             rows = [[name, number(value)] for name, value in checks.items()]
-            section.add(Table("Can the matrix be told from the ratings?", ["check", "result"], rows))
+            section.add(Table("Do the ratings determine the matrix?", ["check", "result"], rows))
     if rater.top:
         shown = plural(len(rater.top), "correction")
         section.add(
-            Text(f"The {shown} that the curation is most confident of, out of {count(rater.corrected)}:"),
+            Text(f"The {shown} with the highest confidence, out of {count(rater.corrected)}:"),
             Corrections([_correction(top, texts, evidence) for top in rater.top]),
         )
     _measure(rater, flow, transition, section)
@@ -186,7 +186,7 @@ def _describe(
 
 
 def _telling(checks: Mapping[str, Any]) -> dict[str, Any]:
-    """The checks of T without those that found nothing."""
+    """The checks of T that found something."""
     found = {name: value for name, value in checks.items() if name != "renamed" or value}
     if found.get("smallest_singular_value", 0) >= _NEARLY_SINGULAR:
         del found["smallest_singular_value"]
@@ -196,7 +196,7 @@ def _telling(checks: Mapping[str, Any]) -> dict[str, Any]:
 def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
     title = "Transition matrix T: how this rater rates each true class"
     if rater.diagnosis.get("explained") is False:
-        title = "Transition matrix T, a guess: the neighbours say too little to tell it"
+        title = "Transition matrix T, a guess: the neighbours say too little to estimate it"
     return transition_map(
         f"transition-{slug}",
         title,
@@ -210,8 +210,8 @@ def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figur
 def _left(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
     return transition_map(
         f"curated-{slug}",
-        "What is left of the errors: T of the curated scores, if the model holds",
-        f"the transition matrix that is left after curating {rater.rater}",
+        "Remaining errors: T of the curated scores, if the model is right",
+        f"the transition matrix after curation of {rater.rater}",
         matrix,
         x="curated",
     )
@@ -237,10 +237,10 @@ def _joint(rater: Curated, slug: str, evidence: Evidence) -> list[Figure]:
 def _flow(rater: Curated, flow: NDArray[np.int64], slug: str) -> Figure:
     moved = [(int(flow[i, j]), i, j) for i in range(CLASSES) for j in range(CLASSES) if i != j and flow[i, j]]
     largest = max(moved, key=lambda item: (item[0], -item[1], -item[2]), default=None)
-    said = f"Largest change: {count(largest[0])} from {largest[1]} to {largest[2]}." if largest else "Nothing moved."
+    said = f"Largest change: {count(largest[0])} from {largest[1]} to {largest[2]}." if largest else "No class changed."
     return Figure(
         f"flow-{slug}",
-        "From raw to curated score class, in ratings",
+        "Ratings by raw and curated score class",
         f"Heat map of ratings by raw and curated class. {said}",
         heat_map(
             shares(flow),
@@ -270,7 +270,7 @@ def _counts(rater: Curated, slug: str) -> Figure:
 
 
 def _by_rank(rater: Curated, slug: str) -> list[Figure]:
-    """Agreement with the neighbour of each rank; a list of plain shares, or of mappings with one."""
+    """Agreement with the neighbour of each rank."""
     clusterability = rater.diagnosis.get("clusterability")
     if isinstance(clusterability, Mapping):
         clusterability = next((value for value in clusterability.values() if isinstance(value, list)), None)
@@ -319,12 +319,12 @@ def _by_class(rater: Curated, diagnosis: Mapping[str, Any]) -> Table:
     note = "Estimated true: the share of samples that would have this class if the rater made no errors (the prior p)."
     if len(can) < CLASSES:
         left = listed([str(score) for score in range(CLASSES) if score not in can])
-        note += f" The scale on which the ratings were given has none in class {left}."
+        note += f" The rater's scale has no rating in class {left}."
     return Table("By score class", columns, rows, note=note)
 
 
 def _intervals(rater: Curated, transition: NDArray[np.float64] | None) -> list[Table]:
-    """T with its intervals, where the diagnosis has them."""
+    """T with its intervals, if the diagnosis has them."""
     found = rater.diagnosis.get("intervals")
     if transition is None or not isinstance(found, Mapping):
         return []
@@ -334,8 +334,8 @@ def _intervals(rater: Curated, transition: NDArray[np.float64] | None) -> list[T
     rows = [[str(i), *(_between(transition[i, j], low[i][j], high[i][j]) for j in can)] for i in true]
     columns = ["true class", *(f"rated {j}" for j in can)]
     note = (
-        f"In per cent, with the interval of {percent(found['level'], digits=0)} that the model gives it; "
-        "it does not say how far the model itself is off."
+        f"In percent, with the model's {percent(found['level'], digits=0)} interval, which does not include errors of "
+        "the model itself."
     )
     return [Table("T with intervals", columns, rows, note=note)]
 
@@ -349,7 +349,7 @@ def _entry(values: Any, place: int) -> float | None:
 
 
 def _by_source(rater: Curated, evidence: Evidence) -> Table:
-    """Flagged share by source (and by group, if one was asked for), with the mean class before and after."""
+    """Flagged share by source (and by group, if one is set), with the mean class before and after."""
     samples, rated = evidence.samples, rater.raw >= 0
     kinds = [("source", samples.sources, samples.source)]
     if samples.groups:

@@ -1,4 +1,4 @@
-"""What the embedding that neighbours rest on could not read, or tell apart."""
+"""The limits of the embedding: texts that were cut, and samples with equal vectors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from tamis.reporting.numbers import count
 
 
 def table(facts: Mapping[str, Any]) -> Table | None:
-    """Texts that were cut, vectors that are equal, beginnings that were left out; None where there are none.
+    """Texts that were cut, equal vectors, and common beginnings that were left out; None if there are none.
 
     Args:
-        facts: of the curation's manifest.
+        facts: the facts in the curation's manifest.
     """
-    told = facts.get("embedding", {})
+    counts = facts.get("embedding", {})
     rows = [
-        [label, count(told[name])]
+        [label, count(counts[name])]
         for name, label in (
-            ("texts_cut", "texts longer than the encoder reads, and cut"),
-            ("equal_vectors", "samples with the very vector of another one"),
+            ("texts_cut", "texts cut because they exceed the encoder's limit"),
+            ("equal_vectors", "samples with the same vector as another sample"),
         )
-        if told.get(name)
+        if counts.get(name)
     ]
     rows += [
-        [f"samples whose same first {count(entry['tokens'])} tokens are left out", count(entry["samples"])]
-        for entry in told.get("beginnings_left_out", ())
+        [f"samples whose common first {count(entry['tokens'])} tokens are left out", count(entry["samples"])]
+        for entry in counts.get("beginnings_left_out", ())
     ]
     if not rows:
         return None
     note = (
-        "Neighbours and diversity cannot tell samples with equal vectors apart; texts of known vectors count as uncut."
+        "Neighbours and diversity do not distinguish samples with equal vectors. Texts with reused vectors count as "
+        "not cut."
     )
-    return Table("What the embedding could not read", ["what", "samples"], rows, note=note)
+    return Table("Limits of the embedding", ["limit", "samples"], rows, note=note)

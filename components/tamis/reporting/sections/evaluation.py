@@ -1,4 +1,4 @@
-"""The models' scores on the benchmarks, beside the base model's, and what the standard errors allow to say."""
+"""The models' benchmark scores, compared with the base model's as far as the standard errors allow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build(evidence: Evidence) -> Section:
 
 
 def _left_out(models: list[Artifact]) -> Iterator[str]:
-    """What of the subsets was not trained on."""
+    """Samples of the subsets that were not trained on."""
     for artifact in models:
         facts = artifact.manifest.facts
         if dropped := facts.get("dropped"):
@@ -55,8 +55,8 @@ def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section
     if section.sentence:
         section.add(
             Text(
-                "Lines in the plots are 95 % intervals. They, like all margins here, cover the choice of test items, "
-                "not what another training seed would change: that takes several trainings of each subset."
+                "Lines in the plots are 95 % intervals. Like all margins here, they cover the choice of test items, "
+                "but not the training seed; for that, train on each subset with several seeds."
             )
         )
     gaps = _gaps(evaluations)
@@ -64,7 +64,7 @@ def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section
         section.add(Warnings(gaps))
     if not scale.shares:
         section.add(
-            Text("Not every metric is a share of 1 that is better when higher, so no mean over tasks is formed.")
+            Text("Not every metric is a share from 0 to 1 with higher values better, so there is no mean over tasks.")
         )
     section.add(Figures(_figures(evaluations, base_of, means, scale)), _scores(evaluations, means, scale))
     if evaluations.benchmarks:
@@ -80,7 +80,7 @@ def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section
 
 
 def _mean(evaluations: Evaluations, model: str) -> Score | None:
-    """Unweighted mean over the tasks; None when one is missing, since means over other tasks do not compare."""
+    """Unweighted mean over the tasks; None if one is missing, since means over different tasks are not comparable."""
     scores = [evaluations.scores.get((model, task)) for task in evaluations.averaged]
     values = [score.value for score in scores if score is not None and score.value is not None]
     if len(values) < len(scores):
@@ -107,7 +107,7 @@ def _verdict(
     scale: Scale,
     section: Section,
 ) -> str:
-    """What can be said of the best subset's model against the base, with the margin of the best of several."""
+    """How the best subset's model compares with the base, with a margin that allows for the choice of the best."""
     others = list(base_of)
     whole = {model: mean for model in others if (mean := means.get(model)) is not None}
     tasks = plural(len(evaluations.tasks), "task")
@@ -126,7 +126,7 @@ def _verdict(
     said = f"Over {tasks}, {who} reached {scale.text(whole[best].value)} on average"
     base = means.get(base_of[best])
     if base is None:
-        why = "has no value for every task" if base_of[best] in evaluations.models else "was not evaluated"
+        why = "lacks a value for some task" if base_of[best] in evaluations.models else "was not evaluated"
         return f"{said}; the base model {why}, so there is nothing to compare it with."
     gain, stderr = _difference(whole[best], base)
     said = f"{said}, the base model {scale.text(base.value)}: {scale.difference(gain)} points"
@@ -135,22 +135,21 @@ def _verdict(
         section.key_figures.append(KeyFigure(scale.difference(gain), f"{label}, error unknown"))
         section.sentence = f"{said}, without a standard error, so chance cannot be ruled out."
         return section.sentence
-    # The best of several was picked after the fact: each gets its share of the 5 % (Bonferroni).
+    # The best of several models was chosen afterwards, so each gets its share of the 5 % (Bonferroni).
     margin = NormalDist().inv_cdf(1 - 0.025 / len(whole)) * stderr
     among = f", allowing for the choice among {len(whole)}" if len(whole) > 1 else ""
     interval = f"(95 % margin ± {scale.text(margin)}{among})"
     section.key_figures.append(KeyFigure(f"{scale.difference(gain)} ± {scale.text(margin)}", label))
     if abs(gain) <= margin:
-        section.sentence = f"{said} {interval}, so no difference to the base model is shown."
+        section.sentence = f"{said} {interval}, so no difference from the base model is shown."
     else:
-        section.sentence = (
-            f"{said} {interval}, {'more' if gain > 0 else 'less'} than the choice of test items explains."
-        )
+        change = "a gain" if gain > 0 else "a loss"
+        section.sentence = f"{said} {interval}, {change} that the choice of test items does not explain."
     return section.sentence
 
 
 def _known_bases(evaluations: Evaluations, base_of: dict[str, str]) -> set[str]:
-    """The evaluated base models of trained ones."""
+    """The base models of the trained models that were evaluated."""
     return set(base_of.values()) & set(evaluations.models)
 
 
@@ -186,12 +185,12 @@ def _scores(evaluations: Evaluations, means: dict[str, Score | None], scale: Sca
     note = f"{'In percent' if scale.shares else 'Values'}, ± one standard error where known."
     left_out = [task for task in evaluations.tasks if task not in evaluations.averaged]
     if means and left_out:
-        note += f" The mean leaves out {listed(left_out)}."
+        note += f" The mean excludes {listed(left_out)}."
     return Table("Scores", [*columns, *(["mean"] if means else [])], rows, note=note)
 
 
 def _benchmarks(evaluations: Evaluations) -> Table:
-    """How each task was asked, and how that differs from the published benchmark."""
+    """How each task was run, and how that differs from the published benchmark."""
     asked = {task: evaluations.benchmarks[task] for task in evaluations.tasks if task in evaluations.benchmarks}
     questions = {
         task: max(score.n for (_, scored), score in evaluations.scores.items() if scored == task) for task in asked
@@ -202,11 +201,11 @@ def _benchmarks(evaluations: Evaluations) -> Table:
     ]
     suites = {benchmark.suite: benchmark.notes for benchmark in asked.values()}
     return Table(
-        "How the benchmarks were asked",
+        "How the benchmarks were run",
         ["task", "questions", "examples in the prompt", "what differs from the published benchmark"],
         rows,
         words=("what differs from the published benchmark",),
-        note=" ".join(f"Asked by the suite {name}. {notes}".strip() for name, notes in suites.items()),
+        note=" ".join(f"From the suite {name}. {notes}".strip() for name, notes in suites.items()),
     )
 
 
@@ -233,12 +232,12 @@ def _differences(
             )
         rows.append(row)
     note = (
-        "± one standard error of the difference, taking the two models as independent; both answered the same items, "
-        "so the true error is mostly smaller. Coloured: beyond 1.96 standard errors, each cell by itself; among many "
-        "cells about one in twenty is coloured by chance."
+        "± one standard error of the difference, assuming that the two models are independent. Both answered the same "
+        "items, so the true error is usually smaller. Coloured: more than 1.96 standard errors, cell by cell; about "
+        "one cell in twenty is coloured by chance."
     )
     columns = ["model", *evaluations.tasks, *(["mean"] if means else [])]
-    return Table("Difference to the base model", columns, rows, note=note)
+    return Table("Difference from the base model", columns, rows, note=note)
 
 
 def _figures(
@@ -289,7 +288,7 @@ def _dots(
 
 
 def _finetuning(models: list[Artifact]) -> Table:
-    """What each training counted and measured, as its manifest says it."""
+    """What each training counted and measured, from its manifest."""
     facts = {artifact.name: scalars(artifact.manifest.facts) for artifact in models}
     names = list(dict.fromkeys(name for known in facts.values() for name in known))
     rows = [

@@ -1,4 +1,4 @@
-"""The experiment: strategies by tasks over seeds, scores by size of the subset, what failed."""
+"""The experiment: strategies and tasks over seeds, scores by subset size, failed cells."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _UNTRAINED = "no training"
 
 
 def build(evidence: Evidence) -> Section:
-    """Main table, data-scale curves, published figures beside ours, cells without a result."""
+    """Main table, curves over sizes, published figures next to ours, cells without a result."""
     section = Section("experiment", "Experiment")
     trained = [group for group in evidence.groups if group.model or any(cell.scores for cell in group.cells)]
     evaluations = evidence.evaluations
     if not trained or evaluations is None or not evaluations.scores:
         if evidence.failed:
-            section.add(Text("Nothing can be compared.", lead=True))
+            section.add(Text("There is nothing to compare.", lead=True))
     else:
         _compare(trained, evaluations, evidence, section)
     if evidence.failed:
@@ -41,7 +41,7 @@ def _compare(groups: list[Group], evaluations: Evaluations, evidence: Evidence, 
     if lost:
         cells = sum(len(group.cells) for group in groups)
         section.add(
-            Warnings([f"{count(lost)} of {plural(cells, 'cell')} failed and enter no mean; the reasons are below."])
+            Warnings([f"{count(lost)} of {plural(cells, 'cell')} failed and are in no mean; the reasons are below."])
         )
     section.add(*_main(groups, evaluations, tasks, scale))
     figures = _scales(groups, evaluations, tasks, scale)
@@ -67,7 +67,7 @@ def _measured(section: Section, group: Group, what: str, spread: Spread | None) 
 
 
 def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidence, section: Section) -> str:
-    """How many cells there are and which group has the highest mean; nothing is said to be better by chance alone."""
+    """The number of cells and the group with the highest mean, with the spread of the seeds."""
     strategies = len({(group.strategy, group.variant) for group in groups})
     seeds = {cell.seed for group in groups for cell in group.cells}
     cells = sum(len(group.cells) for group in groups)
@@ -86,7 +86,7 @@ def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidenc
         sentence = f"All strategies have the same {over_tasks}: {text} {over}"
     elif len(means) > 1:
         second, other = means[1]
-        sentence += f"; next comes {_title(other)}, with {scale.with_error(second.mean, second.deviation)}"
+        sentence += f"; next is {_title(other)} with {scale.with_error(second.mean, second.deviation)}"
         if best.deviation is not None and second.deviation is not None:
             apart = best.mean - second.mean > best.deviation + second.deviation
             sentence += "" if apart else ", within the spread of the seeds"
@@ -98,7 +98,7 @@ def _lead(groups: list[Group], tasks: list[str], scale: Scale, evidence: Evidenc
 
 
 def _title(group: Group) -> str:
-    """A group in words that no other group of the run has."""
+    """A name of the group that is unique in the run."""
     parts = [group.label]
     if group.rater:
         parts.append(f"rated by {group.rater}")
@@ -116,12 +116,12 @@ def _main(groups: list[Group], evaluations: Evaluations, tasks: list[str], scale
     models = list(dict.fromkeys(group.model for group in groups))
     columns = ["strategy", "rater", "samples", "seeds", *evaluations.tasks, *(["mean"] if tasks else [])]
     note = (
-        f"{'In percent' if scale.shares else 'Values'}: mean over the seeds, ± their standard deviation where there "
-        "are two or more. A seed without a result enters no mean."
+        f"{'In percent' if scale.shares else 'Values'}: mean over the seeds, ± their standard deviation if there are "
+        "two or more. Seeds without a result are excluded."
     )
     left_out = [task for task in evaluations.tasks if task not in tasks]
     if tasks and left_out:
-        note += f" The mean over tasks leaves out {listed(left_out)}."
+        note += f" The mean over tasks excludes {listed(left_out)}."
     tables = []
     for model in models:
         of_model = [group for group in groups if group.model == model]
@@ -214,7 +214,7 @@ def _scale(caption: str, name: str, series: list[Curve], scale: Scale) -> Figure
 def _published(
     groups: list[Group], evaluations: Evaluations, tasks: list[str], scale: Scale, evidence: Evidence
 ) -> Table | None:
-    """Figures of the paper beside ours, where the run has the paper's cells."""
+    """The paper's figures next to ours, for cells that the run and the paper have in common."""
     raters = {ratings.rater: _model_of(ratings.artifact.manifest.config) for ratings in evidence.ratings}
     shown = [task for task in reference.published_tasks() if task in evaluations.tasks]
     rows: list[list[Cell | str]] = []
@@ -239,15 +239,16 @@ def _published(
     if not scale.shares or not rows:
         return None
     return Table(
-        "Beside the paper's figures",
+        "Compared with the paper's figures",
         ["strategy", "rater", "samples", *(name for task in (*shown, "mean") for name in (task, f"{task}, paper"))],
         rows,
         words=("rater",),
-        note=f"Columns marked “paper” are figures of {reference.paper()}, for the same base model, rater, strategy and "
-        "size; they are no results of this run. The paper's scripts are not lm-eval (what differs is listed under How "
-        "the benchmarks were asked), its single tasks are of one seed, the ± of its means is over three, and its mean "
-        "counts TruthfulQA by the share of answers that two judges find true and informative, so means compare least. "
-        f"Its pool has {count(reference.pool_size())} samples, this one {count(len(evidence.samples))}.",
+        note=f"Columns marked “paper” are figures from {reference.paper()} for the same base model, rater, strategy "
+        "and size, not results of this run. The paper did not use lm-eval (for the differences see How the benchmarks "
+        "were run). Its figures for single tasks are from one seed, and the ± of its means is over three. Its mean "
+        "includes TruthfulQA as the share of answers that two judges find true and informative, so the means are the "
+        f"least comparable figures. Its pool has {count(reference.pool_size())} samples; this one has "
+        f"{count(len(evidence.samples))}.",
     )
 
 
@@ -257,7 +258,7 @@ def _model_of(config: dict[str, object]) -> str:
 
 
 def _failures(evidence: Evidence) -> list[Table]:
-    """Every cell without a result, with the words of its error."""
+    """Every cell without a result, with its error message."""
     of_cell = {cell.name: (group, cell) for group in evidence.groups for cell in group.cells}
     rows: list[list[Cell | str]] = []
     for failure in evidence.failed:
@@ -272,6 +273,6 @@ def _failures(evidence: Evidence) -> list[Table]:
             ["cell", "reason", "failed making", "strategy", "seed"],  # on a phone only the first two are seen at once
             rows,
             words=("reason", "failed making", "strategy"),
-            note="A failed cell has no value; it enters no mean and is never counted as zero.",
+            note="A failed cell has no value: it is in no mean and is never counted as zero.",
         )
     ]

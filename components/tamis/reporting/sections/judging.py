@@ -1,4 +1,4 @@
-"""Win, tie and lose against an opponent, and what the judge itself brings in."""
+"""Wins, ties and losses against an opponent, and the judge's own biases."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tamis.reporting.judgements import Example, Judgement, Outcome
 from tamis.reporting.numbers import DASH, clipped, count, decimal, listed, percent, plural, printable, signed
 
 _SHOWN, _REASON = 400, 300  # characters of an answer, and of a failure's reason
-_BIASED = 0.1  # from a half, beyond which a judge's liking for length is warned of
+_BIASED = 0.1  # distance from a half above which a length bias of the judge causes a warning
 _ENDED = {"win": "won", "lose": "lost", "tie": "tied", "flip": "tied: opposite winners in the two orders"}
 
 
 def build(evidence: Evidence) -> Section:
-    """Bars and intervals, a table with what biases are left, the paper's figures, examples, what was not judged."""
+    """Bars and intervals, a table of biases, the paper's figures, examples, what was not judged."""
     section = Section("judging", "Judging")
     judgements = evidence.judgements
     if not judgements:
@@ -55,9 +55,9 @@ def _compare(judgements: list[Judgement], evidence: Evidence, section: Section) 
     section.add(
         Text(section.sentence, lead=True),
         Text(
-            "A judge read both answers to every prompt, in both orders. Opposite winners are a tie; one tie leaves the "
-            f"other order's winner. The {_confidence(judgements)} intervals are by a bootstrap over the prompts; "
-            "another training seed, or another judge, is not covered."
+            "A judge read both answers to every prompt in both orders. Opposite winners count as a tie; if one order "
+            f"is a tie, the winner of the other order counts. The {_confidence(judgements)} intervals come from a "
+            "bootstrap over the prompts; they do not cover the training seed or the choice of the judge."
         ),
     )
     warnings = _warnings(judgements, groups, evidence)
@@ -75,7 +75,7 @@ def _compare(judgements: list[Judgement], evidence: Evidence, section: Section) 
 def _sentence(judgements: list[Judgement], section: Section) -> str:
     best = max(judgements, key=lambda judgement: (judgement.net.value, judgement.name))
     others = len(judgements) - 1
-    among = f" (the best of {len(judgements)} models, without allowance for that choice)" if others else ""
+    among = f" (the best of {len(judgements)} models; the interval does not allow for that choice)" if others else ""
     value, low, high = (_signed(part) for part in (best.net.value, best.net.low, best.net.high))
     said = (
         f"Judged by {best.judge} on {plural(best.judged, 'prompt')}, {best.name} won {percent(best.win.value)}, tied "
@@ -85,7 +85,8 @@ def _sentence(judgements: list[Judgement], section: Section) -> str:
     section.key_figures.append(KeyFigure(value, f"points net, {best.name} against {best.against}"))
     if best.net.low <= 0 <= best.net.high:
         return f"{said}, so neither is shown to be better."
-    return f"{said}, {'more' if best.net.value > 0 else 'less'} than the choice of prompts explains."
+    lead = "a lead" if best.net.value > 0 else "a deficit"
+    return f"{said}, {lead} that the choice of prompts does not explain."
 
 
 def _confidence(judgements: list[Judgement]) -> str:
@@ -103,19 +104,19 @@ def _warnings(judgements: list[Judgement], groups: dict[str, Group], evidence: E
             family = of_one_family(judgement.judge, raters.get(group.rater) or group.rater)
             if family is not None:
                 said.append(
-                    f"The judge {judgement.judge} and the rater {group.rater} are of one family ({family}): the model "
-                    "was trained on what the judge's kin chose."
+                    f"The judge {judgement.judge} and the rater {group.rater} are of the same family ({family}): the "
+                    "model was trained on data that a relative of the judge chose."
                 )
         longer = judgement.facts["longer_wins"]
         if longer is not None and _stands_out(longer, judgement.facts["unequal"]):
             said.append(
-                f"{judgement.name}: where one answer won, it was the {'longer' if longer > 0.5 else 'shorter'} one in "
-                f"{percent(max(longer, 1 - longer))} of the prompts; that may be a liking for length, or not."
+                f"{judgement.name}: when one answer won, it was the {'longer' if longer > 0.5 else 'shorter'} one in "
+                f"{percent(max(longer, 1 - longer))} of the prompts, which may be a length bias of the judge."
             )
         if judgement.facts["not_judged"]:
             said.append(
                 f"{judgement.name}: {count(judgement.facts['not_judged'])} of "
-                f"{plural(judgement.facts['prompts'], 'prompt')} could not be judged and are in no share; the reasons "
+                f"{plural(judgement.facts['prompts'], 'prompt')} could not be judged and are excluded; the reasons "
                 "are below."
             )
     return list(dict.fromkeys(said))
@@ -196,8 +197,8 @@ def _shares(judgements: list[Judgement]) -> Table:
         ["model", "against", "prompts", "win", "tie", "lose", "net"],
         rows,
         words=("against",),
-        note="In percent of the judged prompts, with intervals. Net is win minus lose; AlpaGasus' winning score is 1 "
-        "more than its hundredth. Coloured: the interval does not include 0; each row by itself.",
+        note="In percent of the judged prompts, with intervals. Net is win minus lose; AlpaGasus's winning score is "
+        "1 + net / 100. Coloured: the interval excludes 0, row by row.",
     )
 
 
@@ -223,18 +224,19 @@ def _biases(judgements: list[Judgement]) -> Table:
             ]
         )
     return Table(
-        "What the judge brings in",
+        "Biases of the judge",
         ["model", "judge", "flips", "first preferred", "longer won", "length correlation", "length", "opponent's"],
         rows,
         words=("judge",),
-        note="Flips: prompts with opposite winners in the two orders. First preferred: of the verdicts with a winner, "
-        "those for the answer shown first; 50 % is no bias. Longer won: of the prompts with a winner. Length "
-        "correlation: of the result with the logarithm of the lengths' ratio; 0 is none. Lengths: means in characters.",
+        note="Flips: prompts with opposite winners in the two orders. First preferred: share of the verdicts with a "
+        "winner that chose the answer shown first; 50 % is no bias. Longer won: share of the prompts with a winner in "
+        "which the longer answer won. Length correlation: between the result and the log ratio of the lengths; 0 is "
+        "none. Lengths: means in characters.",
     )
 
 
 def _over_seeds(judgements: list[Judgement], groups: dict[str, Group]) -> Table | None:
-    """Means over the cells that differ in their seeds only, where there are any."""
+    """Means over cells that differ only in their seeds, if there are any."""
     found: dict[int, tuple[Group, list[Judgement]]] = {}
     for one in judgements:
         if (group := groups.get(one.name)) is not None:
@@ -264,13 +266,13 @@ def _over_seeds(judgements: list[Judgement], groups: dict[str, Group]) -> Table 
         ["strategy", "rater", "samples", "base model", "seeds", "win", "tie", "lose", "net"],
         rows,
         words=("rater", "base model"),
-        note="Means over seeds, ± the standard deviation of the net share (n - 1). A seed that was not judged has no "
-        "part in them.",
+        note="Means over seeds, ± the standard deviation of the net share (n - 1). Seeds that were not judged are "
+        "excluded.",
     )
 
 
 def _published(judgements: list[Judgement], groups: dict[str, Group], evidence: Evidence) -> Table | None:
-    """Figures of the paper beside ours, where the run has the paper's cells and its opponent."""
+    """The paper's figures next to ours, if the run has the paper's cells and its opponent."""
     raters = {ratings.rater: _model_of(ratings.artifact.manifest.config) for ratings in evidence.ratings}
     rows: list[list[Cell | str]] = []
     for one in judgements:
@@ -287,13 +289,13 @@ def _published(judgements: list[Judgement], groups: dict[str, Group], evidence: 
     if not rows:
         return None
     return Table(
-        "Beside the paper's figures against LIMA",
+        "Compared with the paper's figures against LIMA",
         ["model", "against", *(name for one in ("win", "tie", "lose") for name in (one, f"{one}, paper"))],
         rows,
         words=("against",),
-        note=f"Columns marked “paper” are figures of {reference.paper()}, for the same base model, rater and size; "
-        "they are no results of this run. Its judge was GPT-4o-mini; its judge's prompt, and how it settled the two "
-        "orders, are not published.",
+        note=f"Columns marked “paper” are figures from {reference.paper()} for the same base model, rater and size, "
+        "not results of this run. The paper's judge was GPT-4o-mini; the judge's prompt, and how the two orders were "
+        "combined, are not published.",
     )
 
 
@@ -356,7 +358,7 @@ def _lost(judgements: list[Judgement]) -> list[Table]:
             ["model", "reason", "prompts"],
             rows,
             words=("reason",),
-            note="They are in no share, and are never counted as a tie or as lost.",
+            note="They are excluded from all shares and never counted as ties or losses.",
         )
     ]
 

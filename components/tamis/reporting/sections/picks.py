@@ -1,4 +1,4 @@
-"""Samples of every subset: the first picked, the last picked and those just missed, with what ranked them."""
+"""Samples of every subset: the first picked, the last picked and those just missed, and why they rank there."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SUBSETS = 12  # subsets whose samples are shown
 _INSTRUCTION, _RESPONSE = 300, 500  # characters
 _NAME = 60  # characters of a sample's name
 _MISSED = "missed.parquet"
-_BY_CLASS = ("ds2", "ds2-raw")  # strategies that take the highest classes, of each the most unlike their neighbours
+_BY_CLASS = ("ds2", "ds2-raw")  # strategies that rank by class, then by diversity
 
 
 @dataclass(frozen=True)
 class Part:
-    """A list of samples: what it is called, its rows of a selection's table, and a sentence about it."""
+    """A list of samples: its title, its rows of a selection's table, and a sentence about it."""
 
     title: str
     rows: pa.Table
@@ -47,7 +47,7 @@ def blocks(evidence: Evidence) -> Iterator[Block]:
     for subset in shown:
         yield Heading(f"Samples of {subset.name}", f"picks-{anchors[subset.name]}")
         yield Text(
-            f"All of them are in the file subset.jsonl of the selection '{subset.name}'; `tamis run` lays it out as "
+            f"The file subset.jsonl of the selection '{subset.name}' has all of them; `tamis run` puts it at "
             f"selections/{subset.name}/subset.jsonl."
         )
         ranked = _Ranked(subset, evidence)
@@ -73,26 +73,26 @@ def parts(selection: Artifact, shown: int) -> Iterator[Part]:
 
 
 def _cut(selection: Artifact) -> str:
-    """Where the cut lies, if the strategy has a score."""
+    """The lowest picked score, if the strategy has a score."""
     said = []
     for threshold in selection.manifest.facts.get("thresholds", []):
-        of = f"Of {', '.join(threshold['sources'])}: the" if threshold["sources"] else "The"
+        of = f"In {', '.join(threshold['sources'])}, the" if threshold["sources"] else "The"
         said.append(
             f"{of} lowest score picked is {decimal(threshold['score'], 2)}; "
-            f"{count(threshold['picked'])} with it were picked, {count(threshold['cut'])} were not."
+            f"of the samples with it, {count(threshold['picked'])} were picked and {count(threshold['cut'])} were not."
         )
     return " ".join(said)
 
 
 def _passed_over(picked: pa.Table, missed: pa.Table) -> str:
-    """Why some of the missed rank above the last picked, if any do."""
+    """Why some missed samples rank above the last picked one, if any do."""
     lowest = picked["score"][-1].as_py()
     above = [
         score for score in missed["score"].to_pylist() if score is not None and lowest is not None and score > lowest
     ]
     if not above:
         return ""
-    return f"{count(len(above))} of these rank above the last picked: a quota or the strategy passed them over."
+    return f"{count(len(above))} of these rank above the last picked sample: a quota or the strategy skipped them."
 
 
 def _sample(
@@ -112,7 +112,7 @@ def _sample(
 
 
 class _Ranked:
-    """What brought samples to their ranks in a subset."""
+    """The reasons for the ranks of samples in a subset."""
 
     def __init__(self, subset: Subset, evidence: Evidence) -> None:
         table = pq.read_table(subset.artifact.path("selection.parquet"), columns=["score", "diversity"])
@@ -141,8 +141,8 @@ class _Ranked:
         same = self._diversity[self._scores == score]
         above = int(np.count_nonzero(same > np.float32(diversity)))
         if rank < self._picked:
-            return f"{said}; among those picked of it the {_ordinal(above + 1)} most unlike its neighbours."
-        return f"{said}; {count(above)} samples of it that are more unlike their neighbours were picked."
+            return f"{said}; the {_ordinal(above + 1)} most diverse of its picked samples."
+        return f"{said}; {plural(above, 'picked sample')} of this class {'is' if above == 1 else 'are'} more diverse."
 
 
 def _ordinal(number: int) -> str:
@@ -151,7 +151,7 @@ def _ordinal(number: int) -> str:
 
 
 def _own_name(kept: Mapping[str, object], evidence: Evidence) -> str | None:
-    """What the user calls a sample: the field by which imported ratings found it, or one of a usual name."""
+    """The user's own name of a sample: the field that matched imported ratings, or one with a usual name."""
     backends = [rater.artifact.manifest.config.get("backend") or {} for rater in evidence.ratings]
     fields = [backend.get("field") or backend.get("key") for backend in backends if backend.get("by") == "metadata"]
     field = next((name for name in (*fields, *USUAL_NAMES) if name in kept), None)
@@ -166,7 +166,7 @@ def _ranked_by(row: Mapping[str, object]) -> Iterator[str]:
 
 
 def _known_of(sample: str, subset: Subset, evidence: Evidence) -> Iterator[str]:
-    """What the subset's rater and curation say of a sample."""
+    """What the raters and the curation say about a sample."""
     curated = (
         evidence.curation.raters.get(str(subset.artifact.manifest.facts.get("rater"))) if evidence.curation else None
     )
@@ -180,6 +180,6 @@ def _known_of(sample: str, subset: Subset, evidence: Evidence) -> Iterator[str]:
         if score >= 0 and score != raw:
             yield f"curated class {score}"
         if known(confidence := float(curated.confidence[position])):
-            yield f"{percent(confidence, digits=0)} sure"
+            yield f"confidence {percent(confidence, digits=0)}"
     if evidence.samples.grade is not None and not np.isnan(grade := evidence.samples.grade[position]):
         yield f"{evidence.settings.truth} {decimal(float(grade), 1)}"

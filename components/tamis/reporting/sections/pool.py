@@ -1,4 +1,4 @@
-"""The pool: how many samples, from where, how long, and what was left out."""
+"""The pool: number, sources and lengths of the samples, and what was left out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tamis.reporting.numbers import count, percent, plural
 from tamis.reporting.sections.shared import folded, in_words, number, scalars
 
 _BINS = 24
-_ROWS = 30  # longest table of sources or groups; what is over is folded into one row
+_ROWS = 30  # longest table of sources or groups; the rest is summed up in one row
 _FATES = ("read", "kept", "rejected", "duplicates", "left_out", "not_drawn")  # the pool stage's words
-_TURNS = 8  # longer conversations share a bar
+_TURNS = 8  # bars; longer conversations share the last one
 
 
 def build(evidence: Evidence) -> Section:
@@ -29,7 +29,7 @@ def build(evidence: Evidence) -> Section:
     section.add(
         Text(
             f"The pool holds {plural(n, 'sample')} from {sources}. The median sample has {count(p50)} characters; "
-            f"four in five have between {count(p10)} and {count(p90)}.",
+            f"80 % of the samples have between {count(p10)} and {count(p90)}.",
             lead=True,
         ),
         Figures([_lengths(evidence), _messages(evidence)]),
@@ -103,18 +103,18 @@ def _sources(evidence: Evidence) -> Table:
 
 
 def _rows_read(facts: Mapping[str, Any]) -> Table | None:
-    """What became of the rows that were read, by source, as the pool stage counted them."""
+    """Counts of the pool stage by source: rows read, kept, rejected and so on."""
     known = _by_source(facts)
     columns = [key for key in _FATES if any(key in entry for entry in known.values())]
     if not columns:
         return None
     rows = [[name, *(count(entry.get(key)) for key in columns)] for name, entry in known.items()]
-    note = "A duplicate has the very messages of an earlier row. Rejected rows are in rejects.parquet with reasons."
+    note = "A duplicate has exactly the messages of an earlier row. Rejected rows are in rejects.parquet, with reasons."
     return Table("Rows of each source", ["source", *map(in_words, columns)], rows, note=note)
 
 
 def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:
-    """Fields beside the conversations, by source: those first of which samples lose what changes what is taught."""
+    """Fields that are not part of the conversations, by source; those whose loss affects most samples first."""
     rows = []
     for name, entry in _by_source(facts).items():
         lost = entry.get("fields_lost", {})
@@ -122,7 +122,7 @@ def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:
         rows += [[name, field, count(samples), count(lost.get(field, 0))] for field, samples in fields[:_ROWS]]
     if not rows:
         return None
-    note = "Lost: samples in which the field changes what is taught, as a system prompt or a weight does."
+    note = "Lost in: samples in which the field affects what is taught, such as a system prompt or a weight."
     return Table("Fields that are not read", ["source", "field", "samples that have it", "lost in"], rows, note=note)
 
 

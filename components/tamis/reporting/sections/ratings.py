@@ -1,4 +1,4 @@
-"""The ratings of each rater, and how far the raters agree."""
+"""The ratings of each rater, and the agreement of the raters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build(evidence: Evidence) -> Section:
     given, unrated = sum(r.rated for r in raters), sum(len(r.overall) - r.rated for r in raters)
     spared = sum(r.statuses["not_asked"] for r in raters)
     missing = f", {count(unrated - spared)} missing" if unrated > spared else ""
-    left_out = f", {count(spared)} not asked for" if spared else ""
+    left_out = f", {count(spared)} not requested" if spared else ""
     section.clause = f"{count(given)} ratings by {plural(len(raters), 'rater')}{missing}{left_out}"
     section.key_figures.append(KeyFigure(count(len(raters)), "rater" if len(raters) == 1 else "raters"))
     section.add(
@@ -63,13 +63,13 @@ def build(evidence: Evidence) -> Section:
 
 
 def _scales(raters: list[Ratings], lowest: int, highest: int) -> str:
-    """Which ratings were given on another scale than they are shown on, and the score classes that they come to."""
+    """Which ratings were given on another scale than they are shown on, and their score classes."""
     given = {rater.rater: str(rater.artifact.manifest.facts.get("scale", Scale())) for rater in raters}
     others = {name: scale for name, scale in given.items() if scale != str(Scale())}
     if not others:
         return ""
-    said = "Given on another scale, and stretched to 1 to 10 here: "
-    said += f"{listed([f'{name} {scale}' for name, scale in others.items()])}."
+    said = "Given on another scale and mapped to 1 to 10 here: "
+    said += f"{listed([f'{name} ({scale})' for name, scale in others.items()])}."
     possible = {rater.rater: rater.artifact.manifest.facts.get(POSSIBLE) for rater in raters}
     for name, text in others.items():
         if (scale := scale_of(text)) is not None:
@@ -122,8 +122,8 @@ def _overview(raters: list[Ratings]) -> Table:
     ]
     columns = ["rater", "rated", "share", "overall", "expected", *criteria, "requests", "tokens"]
     note = (
-        "Means over the rated samples. Expected: the score weighted by the rater's own token probabilities, where "
-        "it gives them. A sample without a rating is never counted as a low score."
+        "Means over the rated samples. Expected: the mean score under the rater's token probabilities, if it returns "
+        "them. A sample without a rating is never counted as a low score."
     )
     return Table("Mean ratings", columns, rows, note=note)
 
@@ -147,7 +147,7 @@ def _reasons(raters: list[Ratings]) -> Table:
 def _agreement(raters: list[Ratings], section: Section) -> Table:
     rows = []
     for one, other in combinations(raters, 2):
-        # Ratings 1..10 as classes 0..9; samples that either rater left unrated become -1 and drop out.
+        # Ratings 1..10 as classes 0..9; samples that one of the raters did not rate become -1 and are left out.
         table = joint_counts(one.overall - 1, other.overall - 1, classes=10)
         n = int(table.sum())
         distance = np.abs(np.subtract.outer(np.arange(10), np.arange(10)))

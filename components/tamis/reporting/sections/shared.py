@@ -1,4 +1,4 @@
-"""What several sections need."""
+"""Helpers of several sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LESS_IS_BETTER = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_
 
 @dataclass(frozen=True)
 class Scale:
-    """How values of benchmarks are written: shares as points of 100, anything else as it is."""
+    """How benchmark values are written: shares in percent, anything else unchanged."""
 
     shares: bool
 
@@ -32,7 +32,7 @@ class Scale:
         return DASH if value is None else signed(100 * value, 1) if self.shares else signed(value, 3)
 
     def with_error(self, value: float | None, error: float | None, *, difference: bool = False) -> str:
-        """A value, or a difference, with what follows its ±."""
+        """A value or a difference, with ± and its error."""
         text = self.difference(value) if difference else self.text(value)
         return text if value is None or error is None else f"{text} ± {self.text(error)}"
 
@@ -49,7 +49,7 @@ def in_words(key: str) -> str:
 
 
 def number(value: Any) -> str:
-    """A fact of unknown meaning: whole numbers with separators, small ones with four digits."""
+    """A value of unknown kind: whole numbers with separators, small numbers with four digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not known(value):
@@ -60,7 +60,7 @@ def number(value: Any) -> str:
 
 
 def scalars(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that are single values; those of a nested mapping are named "outer, inner"."""
+    """The facts that are single values; values in a nested mapping are named "outer, inner"."""
     flat: dict[str, Any] = {}
     for key, value in facts.items():
         if isinstance(value, (str, int, float)) and str(value):
@@ -86,5 +86,5 @@ def shares(counts: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def few(value: int) -> str:
-    """A count that fits the cell of a heat map; nothing for none."""
+    """A count that fits into a cell of a heat map; empty for 0."""
     return "" if value == 0 else str(value) if value < 10_000 else f"{value / 1000:.0f}k"

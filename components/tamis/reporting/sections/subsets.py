@@ -1,4 +1,4 @@
-"""The subsets: what each is made of, and how much they share."""
+"""The subsets: the contents of each, and their overlap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tamis.reporting.samples import CLASSES
 from tamis.reporting.sections import picks
 from tamis.reporting.sections.shared import folded, shares
 
-_PARTS = 8  # sources or groups told apart in a plot: as many as there are colours
+_PARTS = 8  # sources or groups shown separately in a plot: as many as there are colours
 _WHOLE = "whole pool"
 _ROW, _FRAME = 28, 52  # pixels of a plot: per row, and for legend and margins
 
@@ -99,19 +99,19 @@ def _overview(evidence: Evidence, section: Section) -> Table:
     columns += ["mean diversity"] if curation else []
     notes = []
     if some_predicted:
-        notes.append("Never rated: samples that were picked by a class that curation predicted.")
+        notes.append("Never rated: samples that were picked by a predicted class.")
     if some_unscored:
         reasons = {(reason, number) for left in unscored.values() for reason, number in left.items()}
-        told = listed([f"{count(number)} {reason}" for reason, number in sorted(reasons)])
-        notes.append(f"Not scored: samples that could not be picked, since they have no score: {told}.")
+        listing = listed([f"{count(number)} {reason}" for reason, number in sorted(reasons)])
+        notes.append(f"Not scored: samples that could not be picked because they have no score: {listing}.")
     if samples.grade is not None:
         columns.append(f"mean {evidence.settings.truth}")
         notes.append(f"Mean {evidence.settings.truth} over the samples that have one, ± its standard error.")
-    return Table("Subsets and the pool that they come from", columns, rows, words=("strategy",), note=" ".join(notes))
+    return Table("Subsets and the whole pool", columns, rows, words=("strategy",), note=" ".join(notes))
 
 
 def _not_scored(subset: Subset) -> dict[str, int]:
-    """How many samples of the pool have none of the scores that a subset was picked by, by reason."""
+    """The number of the pool's samples without the score that the strategy ranks by, by reason."""
     reasons = subset.artifact.manifest.facts.get("not_scored") or {}
     return {reason.replace("_", " "): number for reason, number in reasons.items() if number}
 
@@ -203,7 +203,7 @@ def _counts(codes: NDArray[np.generic], size: int) -> NDArray[np.int64]:
 
 
 def _groups(evidence: Evidence) -> Table:
-    """Samples of each group in each subset, with the share of the group that was taken."""
+    """Samples of each group in each subset, with the share of the group that is in the subset."""
     samples = evidence.samples
     names, new = folded(samples.groups, 30)
     code = new[samples.group]
@@ -218,7 +218,7 @@ def _groups(evidence: Evidence) -> Table:
         for i, name in enumerate(names)
     ]
     columns = [str(evidence.settings.group), "pool", *(subset.name for subset in evidence.subsets)]
-    note = "In brackets: the share of the group's samples that the subset took."
+    note = "In brackets: the share of the group's samples that are in the subset."
     return Table(f"Samples by {evidence.settings.group} in each subset", columns, rows, note=note)
 
 

@@ -1,4 +1,4 @@
-"""Several raters beside each other: how far they agree, and what their agreement says of each one's matrix."""
+"""Several raters compared: their agreement, and what it says about each rater's matrix."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from tamis.reporting.sections.transitions import matrix_of, reach_of, transition
 
 
 def describe(raters: Sequence[Curated], slugs: Mapping[str, str], section: Section) -> None:
-    """Add agreement between raters before and after curation, and T by Dawid and Skene beside T by neighbours."""
+    """Add the raters' agreement before and after curation, and T by Dawid and Skene next to T by neighbours."""
     pairs = _agreement(raters)
     if pairs is None:
         return
-    section.add(Heading("Raters beside each other", "curation-raters"), pairs)
+    section.add(Heading("Raters compared", "curation-raters"), pairs)
     checks = _checks(raters)
     if checks is not None:
         section.add(
             Text(
-                "From three raters on, each one's matrix also follows from the raters' agreement alone (Dawid and "
-                "Skene, 1979), without any neighbours. The two ways rest on different assumptions: that near samples "
-                "share their true score, and that raters err independently. Where they differ, one of these is wrong."
+                "With three or more raters, each rater's matrix can also be estimated from the raters' agreement "
+                "alone, without neighbours (Dawid and Skene, 1979). The two estimates rest on different assumptions: "
+                "that near samples share their true score, and that raters err independently. If they differ, one of "
+                "the assumptions is wrong."
             ),
             checks,
             Figures(
@@ -69,7 +70,7 @@ def _agreement(raters: Sequence[Curated]) -> Table | None:
         "correlation, raw",
         "curated",
     ]
-    return Table("How far the raters agree", columns, rows) if rows else None
+    return Table("Agreement of the raters", columns, rows) if rows else None
 
 
 def _check(rater: Curated) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from tamis.reporting.numbers import known, percent
 
 
 def matrix_of(value: Any) -> NDArray[np.float64] | None:
-    """A square matrix out of JSON, or None when there is none."""
+    """A square matrix read from JSON, or None if it is not one."""
     if not isinstance(value, Sequence) or not value or not all(isinstance(row, Sequence) for row in value):
         return None
     size = len(value)
@@ -24,7 +24,7 @@ def matrix_of(value: Any) -> NDArray[np.float64] | None:
 
 
 def reach_of(diagnosis: Mapping[str, Any], classes: int) -> list[int]:
-    """The classes that a rating can be in, by the scale that it was given on; all where nothing is said of that."""
+    """The classes that the rater's scale has ratings for; all classes if the diagnosis does not say."""
     found = diagnosis.get("reachable")
     if not isinstance(found, Sequence) or len(found) != classes:
         return list(range(classes))
@@ -47,8 +47,8 @@ def transition_map(
         name, caption, what: of the figure.
         matrix: of probabilities.
         x: what the columns are.
-        reach: classes that a rating can be in; only these have a column. None: all.
-        prior: (K,) of the true classes; one that is out of reach has a row only where it is not 0.
+        reach: the classes that have ratings on the scale; only these have a column. None: all.
+        prior: (K,) of the true classes; a class without ratings has a row only if its prior is above 0.
     """
     columns = list(range(len(matrix))) if reach is None else list(reach)
     rows = [i for i in range(len(matrix)) if i in columns or _entry(prior, i) > 0]
@@ -61,7 +61,7 @@ def transition_map(
     return Figure(
         name,
         caption,
-        f"Heat map of {what}. Estimated share that is {x} as what it is: {kept}.",
+        f"Heat map of {what}. Estimated share that is {x} correctly: {kept}.",
         heat_map(matrix, texts, rows=[str(i) for i in rows], columns=labels, y="true", x=x),
         height=300,
     )
@@ -73,5 +73,5 @@ def _entry(values: Any, place: int) -> float:
 
 
 def _share(value: float) -> str:
-    """A share without its leading zero: .61; nothing where it rounds to none."""
+    """A share without its leading zero: .61; empty if it rounds to 0."""
     return "" if value < 0.005 else "1" if value >= 0.995 else f"{value:.2f}".lstrip("0")

@@ -1,4 +1,4 @@
-"""Raw and curated scores against a known grade: whether the rater knows anything, and whether curation helped."""
+"""Raw and curated scores compared with known grades: are the ratings informative, and did curation help?"""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def build(evidence: Evidence) -> Section:
         section.blocks[:0] = [
             Warnings(
                 [
-                    f"Curation was given '{field}' as human grades: the curated scores of these samples have seen "
-                    "their own grade, and look better here than others are. The section Curation has what held-out "
-                    "grades say."
+                    f"Curation used '{field}' as human grades. The curated scores of these samples depend on their own "
+                    "grades, so they look better here than other scores are. For held-out grades, see the section "
+                    "Curation."
                 ]
             )
         ]
     lowest, highest = evidence.score_range
     section.add(
         Text(
-            f"{count(known)} of {plural(len(evidence.samples), 'sample')} have a '{field}'. It is brought to the "
-            f"score classes like a rating (up to {lowest} is class 0, {highest} and more is class {highest - lowest}). "
-            "A mean absolute error of 0 is perfect; a rank correlation (Spearman) of 1 is perfect, 0 is none. "
-            f"Intervals: 95 %, {count(RESAMPLES)} bootstrap resamples of the samples."
+            f"{count(known)} of {plural(len(evidence.samples), 'sample')} have a '{field}', which becomes a score "
+            f"class like a rating (up to {lowest} is class 0, {highest} or more is class {highest - lowest}). "
+            "A mean absolute error of 0 is perfect. A rank correlation (Spearman) of 1 is perfect, and 0 is none. "
+            f"Intervals are 95 %, from {count(RESAMPLES)} bootstrap resamples of the samples."
         ),
         Figures([_errors(compared), _correlations(compared)]),
         _table(compared),
@@ -82,14 +82,14 @@ def build(evidence: Evidence) -> Section:
 
 
 def _given_to_curation(evidence: Evidence) -> str | None:
-    """The field of the pool that curation took as human grades."""
+    """The field of the pool that curation used as human grades."""
     config = evidence.curation.artifact.manifest.config if evidence.curation else {}
     grades = config.get("grades")
     return grades.get("column") if isinstance(grades, Mapping) else None
 
 
 def _describe(rater: Curated, evidence: Evidence, section: Section) -> None:
-    """Maps of a rater's classes and, where the curation says how sure it is, whether that is true."""
+    """Heat maps of a rater's classes and, if the curation has confidences, their calibration."""
     figures, judge = _maps(rater, evidence), f"'{evidence.settings.truth}'"
     here = (rater.raw >= 0) & (rater.score >= 0) & (evidence.truth >= 0)
     found = None
@@ -104,24 +104,24 @@ def _describe(rater: Curated, evidence: Evidence, section: Section) -> None:
 
 
 def _on_rater(result: Comparison) -> str:
-    """Whether the rater's own ratings say anything about the truth."""
+    """Whether the rater's own ratings are informative about the truth."""
     raw = result.raw_correlation
     interval = f"{decimal(raw.value)}, 95 % interval {span(raw.low, raw.high)}"
     if not raw.known:
-        said = "the raw ratings are (almost) constant, so they order nothing."
+        said = "the raw ratings are (almost) constant, so they do not rank the samples."
     elif raw.includes_zero:
         said = (
-            f"the raw ratings order the samples no better than chance as far as these {count(result.n)} samples show "
-            f"(rank correlation {interval}: the interval includes zero)."
+            f"these {count(result.n)} samples do not show that the raw ratings rank samples better than chance (rank "
+            f"correlation {interval}, which includes zero)."
         )
     elif raw.value < 0:
-        said = f"the raw ratings order the samples the wrong way round (rank correlation {interval})."
+        said = f"the raw ratings rank the samples in the wrong direction (rank correlation {interval})."
     else:
         said = f"the raw ratings carry information about the truth (rank correlation {interval})."
     if result.raw_error.value >= result.guess_error:
         said += (
-            f" Always saying class {result.guess} would have a mean absolute error of {decimal(result.guess_error)}, "
-            f"no more than the raw ratings' {decimal(result.raw_error.value)}."
+            f" Always guessing class {result.guess} would give a mean absolute error of {decimal(result.guess_error)}, "
+            f"no more than that of the raw ratings ({decimal(result.raw_error.value)})."
         )
     return said
 
@@ -132,21 +132,21 @@ def _on_curation(result: Comparison) -> str:
     numbers = f"from {decimal(raw)} to {decimal(curated)}"
     interval = f"95 % interval of the change {signed(change.low)} to {signed(change.high)}"
     if not change.known:
-        return f"The mean absolute error went {numbers}; {count(result.n)} samples are too few for an interval."
+        return f"The mean absolute error changed {numbers}; {count(result.n)} samples are too few for an interval."
     if raw == curated and change.low == change.high == 0:
         return "Curation changed no score that has a known grade."
     if change.includes_zero:
         return (
-            f"The mean absolute error went {numbers} ({interval}): the interval includes zero, so neither help nor "
-            "harm of curation is shown."
+            f"The mean absolute error changed {numbers} ({interval}): the interval includes zero, so curation is shown "
+            "neither to help nor to harm."
         )
     if change.value > 0:
         return f"Curation made the scores worse: the mean absolute error rose {numbers} ({interval})."
-    return f"Curation brought the scores nearer to the truth: the mean absolute error fell {numbers} ({interval})."
+    return f"Curation improved the scores: the mean absolute error fell {numbers} ({interval})."
 
 
 def _in_short(field: str, compared: dict[str, Comparison]) -> str:
-    """The effect on each rater's error in one sentence, and which raters know nothing in a second."""
+    """A sentence on the effect on each rater's error, and one on raters that rank no better than chance."""
     parts = []
     for verb, sign in (("lowered", -1), ("raised", 1)):
         changed = [
@@ -158,10 +158,10 @@ def _in_short(field: str, compared: dict[str, Comparison]) -> str:
             parts.append(f"{verb} the mean absolute error of {listed(changed)}")
     same = [name for name, result in compared.items() if result.error_difference.includes_zero]
     if same:
-        parts.append(f"had no effect that shows on the error of {listed(same)}")
+        parts.append(f"had no demonstrable effect on the error of {listed(same)}")
     chance = [name for name, result in compared.items() if result.raw_correlation.includes_zero]
-    blind = f" Ratings by {listed(chance)} order the samples no better than chance." if chance else ""
-    return f"Against '{field}', curation {listed(parts)}.{blind}"
+    blind = f" Ratings by {listed(chance)} are not shown to rank samples better than chance." if chance else ""
+    return f"Compared with '{field}', curation {listed(parts)}.{blind}"
 
 
 def _estimates(result: Comparison) -> dict[str, Estimate]:
@@ -216,7 +216,7 @@ def _table(compared: dict[str, Comparison]) -> Table:
         guess = f"always class {result.guess}"
         rows.append([f"{name}'s samples, {guess}", decimal(result.guess_error), DASH, DASH, DASH, count(result.n)])
     columns = ["scores", "mean absolute error", "95 % interval", "Spearman", "95 % interval ", "samples"]
-    return Table("Scores against the truth", columns, rows)
+    return Table("Scores compared with the truth", columns, rows)
 
 
 def _tone(change: Estimate, *, better: int) -> Tone:

@@ -1,4 +1,4 @@
-"""The strategies by name. A new one is a file here, or in another package an entry point of "tamis.strategies"."""
+"""The strategies by name. To add one, put a file here, or declare an entry point "tamis.strategies" in a package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def strategy_named(name: str, variant: Variant = "published", rank_by: RankBy = 
     """The strategy `name`.
 
     Raises:
-        SettingsError: listing the known ones, or those that have such a variant or ranking.
+        SettingsError: when the strategy is unknown, or does not have this variant or ranking.
     """
     if name not in STRATEGIES:
         raise SettingsError(f"unknown strategy '{name}'", allowed=", ".join(STRATEGIES))
@@ -33,17 +33,17 @@ def strategy_named(name: str, variant: Variant = "published", rank_by: RankBy = 
     if rank_by == "mean":
         if strategy.by_mean is None or variant != "published":
             raise SettingsError(
-                f"rank_by: seen 'mean' for the strategy {name}, {variant}",
-                allowed=f"{', '.join(with_means())}, published",
-                action="leave rank_by out",
+                f"rank_by is 'mean' for the strategy {name}, variant {variant}",
+                allowed=f"{', '.join(with_means())}, variant published",
+                action="omit rank_by",
             )
         return strategy.by_mean
     if variant == "published":
         return strategy
     if strategy.ds2_paper is None:
         raise SettingsError(
-            f"variant: seen '{variant}' for the strategy {name}, which was run as published",
-            allowed=", ".join(varied()),
-            action="leave variant out",
+            f"variant is '{variant}', but the DS2 paper ran the strategy {name} as published",
+            allowed=f"with {', '.join(varied())}",
+            action="omit variant",
         )
     return strategy.ds2_paper

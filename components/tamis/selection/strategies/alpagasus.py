@@ -1,10 +1,10 @@
 """alpagasus: the highest ratings, without curation (Chen et al., arXiv 2307.08701).
 
-AlpaGasus keeps what is rated above a threshold. With a size given, as in the DS2 paper, score classes are taken from
-the highest down and the class that does not fit is sampled at random.
+AlpaGasus keeps samples that are rated above a threshold. With a given size, as in the DS2 paper, score classes are
+taken from the highest down, and the class that does not fit is sampled at random.
 
-As run in DS2's experiments, that remainder came from the wrong rows: numbers drawn inside the class were taken as rows
-of the pool, so it is a random part of the pool's first rows, whatever their rating.
+In DS2's experiments the samples from that last class came from the wrong rows: numbers drawn within the class were used
+as rows of the pool. They are therefore a random part of the pool's first rows, whatever their rating.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tamis.selection.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class AlpagasusAsRun(Strategy):
-    """The remainder from the pool's first rows, as many as the class that does not fit has members.
+    """The rest comes from the pool's first rows, as many of them as the class that does not fit has members.
 
-    A sample that is taken already is not taken again, where the code of the experiments could take it twice.
+    A sample is never taken twice, although the code of the experiments could do so.
     """
 
     def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
@@ -45,6 +45,6 @@ class AlpagasusAsRun(Strategy):
 STRATEGY = Strategy(
     "alpagasus",
     order=("raw_scores",),
-    about="the rater's own score classes, highest first; seeded inside a class",
+    about="the rater's own score classes, highest first; random order within a class (seeded)",
     ds2_paper=AlpagasusAsRun("alpagasus", order=("raw_scores",), needs=("places",)),
 )

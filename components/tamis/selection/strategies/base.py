@@ -1,4 +1,4 @@
-"""What a strategy is."""
+"""The interface of strategies."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ RankBy = Literal["class", "mean"]
 class OverNeighbors(Settings):
     """Settings of a strategy with the column `distances`."""
 
-    k: int = Field(10, ge=1, description="over how many nearest neighbours the mean distance is taken")
+    k: int = Field(10, ge=1, description="number of nearest neighbours in the mean distance")
 
 
 class WithVectors(Settings):
     """Settings of a strategy with the column `embedded`."""
 
-    memory_mb: int = Field(1024, ge=64, description="MiB for comparing vectors")
+    memory_mb: int = Field(1024, ge=64, description="memory for comparing vectors, in MiB")
 
 
 @dataclass(frozen=True)
 class Strategy:
     """A way to choose samples.
 
-    Most strategies are an order and take the first of it. One that looks at what it has picked already (as DEITA does)
-    is a subclass with its own `pick`.
+    Most strategies define an order and take the first samples. A strategy that compares candidates with those already
+    picked, such as DEITA, is a subclass with its own `pick`.
 
     Attributes:
         name: its name in settings.
-        order: columns of `Candidates` that it orders by, highest first, the most significant first; what is equal in
-            all of them comes in seeded order. The first is the score that the subset's table shows. A sample of which
-            one is not known is not eligible.
-        needs: further columns that it looks at, known for every eligible sample too.
+        order: columns of `Candidates` to sort by, highest values first, the most significant column first; seeded
+            numbers break ties. The first column is the score in the subset's table. A sample with an unknown value is
+            not eligible.
+        needs: further columns that the strategy uses; they too are known for every eligible sample.
         about: its order in words, for the README.
-        scores: name of the artifact of scores that the column `model_scores` is read from.
-        producer: the stage that makes these scores. Those of "scoring" are called like their measure.
-        settings: the strategy's own settings, each with a default. In a settings file they stand beside those that all
-            strategies have; a name that two strategies use must mean the same (inherit it). With the column `distances`
-            they are `OverNeighbors`, with `embedded` `WithVectors`.
-        sized: whether a subset has a size; otherwise all samples are taken.
-        ds2_paper: the strategy as it was run in the DS2 paper's experiments, where that was not what is published.
-        by_mean: the strategy by real-valued scores (`rank_by: mean`).
-        options: values of `settings`; the defaults if not given.
+        scores: name of the scores artifact that the column `model_scores` is read from.
+        producer: the stage that makes these scores. Scores of "scoring" have the name of their measure.
+        settings: the strategy's own settings, each with a default. In a settings file they appear next to the settings
+            of all strategies; a name that two strategies use must mean the same (inherit it). A strategy with the
+            column `distances` uses `OverNeighbors`, one with `embedded` uses `WithVectors`.
+        sized: whether a subset has a size; otherwise it holds all samples.
+        ds2_paper: the strategy as the DS2 paper's experiments ran it, if that differs from the published one.
+        by_mean: the strategy with real-valued scores (`rank_by: mean`).
+        options: values of `settings`; by default their defaults.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Strategy:
 
     @property
     def score(self) -> Column | None:
-        """The column that is ranked by before all others, if there is one."""
+        """The first column that it sorts by, if there is one."""
         return self.order[0] if self.order else None
 
     @property
     def columns(self) -> set[Column]:
-        """All columns that it looks at."""
+        """All columns that it uses."""
         return {*self.order, *self.needs}
 
     @property
@@ -91,16 +91,16 @@ class Strategy:
 
     @property
     def neighbors(self) -> int:
-        """Nearest neighbours that a sample must have in the graph; 0 where none is used."""
+        """Nearest neighbours that a sample must have in the graph; 0 if the strategy uses no graph."""
         return self.options.k if "distances" in self.columns else 0
 
     @property
     def scored_by(self) -> str:
-        """The step of a run that makes `scores`, and its section of the settings."""
+        """The step of a run that makes `scores`; the section of its settings has the same name."""
         return self.scores if self.producer == "scoring" else self.producer
 
     def model_scores(self, scores: Artifact, ids: Keys) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The column `model_scores` of the samples `ids` (n,), and a mask of those that `scores` does not have.
+        """The column `model_scores` of the samples `ids` (n,), and a mask (n,) of the samples that `scores` lacks.
 
         Raises:
             InputError: when it has none of the samples.
@@ -110,7 +110,7 @@ class Strategy:
         return read_scores(scores, ids)
 
     def pick(self, candidates: Candidates, ties: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
-        """Rows of the samples to take, in no order.
+        """Rows of the samples to take, in any order.
 
         Args:
             candidates: eligible samples only: all columns of `order` and `needs` are known.
@@ -118,6 +118,6 @@ class Strategy:
             size: how many, at most n.
 
         Returns:
-            `size` distinct rows; a strategy that finds too few acceptable ones returns those, and the caller fails.
+            `size` distinct rows; fewer if the strategy accepts fewer candidates, which the caller reports as an error.
         """
         return highest([candidates.column(name) for name in self.order], ties, size)

@@ -1,10 +1,10 @@
-"""deita: the best samples of which no two are alike (Liu et al., arXiv 2312.15685).
+"""deita: the best samples that are not similar to each other (Liu et al., arXiv 2312.15685).
 
-Published: by complexity times quality (`tamis score` with `measure.kind: deita`), best first; a sample is passed over
-when its cosine similarity to one that is already picked is above a limit, 0.9 by default.
+Published: sorted by complexity times quality (`tamis score` with `measure.kind: deita`), best first. A sample is
+skipped if its cosine similarity to one that is already picked exceeds a limit, 0.9 by default.
 
-As run in DS2's experiments: by the rater's score classes instead, and a sample is kept when its mean distance to the
-ten farthest picked ones is below 0.5, which keeps what is alike; `similarity.within_reach` has the details.
+In DS2's experiments: sorted by the rater's score classes. A sample is kept if its mean distance to the ten farthest
+picked ones is below 0.5, which keeps similar samples; see `similarity.within_reach`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DeitaAsRun(Strategy):
 def _best_first(
     strategy: Strategy, candidates: Candidates, ties: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], Embeddings, NDArray[np.int64]]:
-    """The candidates in order, the vectors, and where each candidate's is."""
+    """The candidates in order, the vectors, and the row of each candidate's vector."""
     if candidates.embeddings is None:
         raise InputError("the candidates have no embeddings", action="load them, or choose another strategy")
     order = ranked([candidates.column(name) for name in strategy.order], ties)
@@ -64,8 +64,8 @@ STRATEGY = Deita(
     "deita",
     order=("model_scores",),
     needs=("embedded",),
-    about="complexity times quality, highest first; one whose cosine similarity to a picked one is above "
-    "`max_similarity` is passed over",
+    about="complexity times quality, highest first; samples whose cosine similarity to a picked one exceeds "
+    "`max_similarity` are skipped",
     scores="deita",
     settings=DeitaSettings,
     ds2_paper=DeitaAsRun("deita", order=("raw_scores",), needs=("embedded",), settings=WithVectors),

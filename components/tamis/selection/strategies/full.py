@@ -1,7 +1,7 @@
-"""full: every sample, the upper reference of every comparison. The order of its ranks is seeded."""
+"""full: every sample, as the reference for comparisons. The order of its ranks is seeded."""
 
 from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("full", about="everything", sized=False)
+STRATEGY = Strategy("full", about="all samples", sized=False)

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("length", order=("lengths",), about="characters of all assistant messages, longest first")
+STRATEGY = Strategy("length", order=("lengths",), about="characters in all assistant messages, longest first")

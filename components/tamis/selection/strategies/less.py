@@ -1,7 +1,7 @@
-"""less: the samples with the highest influence on chosen tasks (Xia et al., arXiv 2402.04333).
+"""less: the samples with the highest influence on given tasks (Xia et al., arXiv 2402.04333).
 
-The score is that of `tamis influence`: of each task its best subtask, of several tasks the best one. With `variant:
-ds2-paper` it is the mean over the tasks, as in DS2's experiments.
+The score is that of `tamis influence`: the maximum over the tasks and their subtasks. With `variant: ds2-paper` it is
+the mean over the tasks, as in DS2's experiments.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class LessSettings(Settings):
     """Settings of the published order."""
 
-    task: str | None = Field(None, description="the one task that counts; none: all of the influence's tasks")
+    task: str | None = Field(None, description="the only task that counts; by default all tasks of the influence")
 
 
 @dataclass(frozen=True)
 class Less(Strategy):
-    """The published order: by one task, or by the best one."""
+    """The published order: by one task, or by the task with the highest score."""
 
     def model_scores(self, scores: Artifact, ids: Keys) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """See `Strategy.model_scores`."""
@@ -52,7 +52,7 @@ class LessAsRun(Strategy):
 STRATEGY = Less(
     "less",
     order=("model_scores",),
-    about="influence on chosen tasks, highest first",
+    about="influence on given tasks, highest first",
     scores="less",
     producer="influence",
     settings=LessSettings,

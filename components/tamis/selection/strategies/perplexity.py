@@ -1,7 +1,7 @@
-"""perplexity: the samples that surprise a language model most.
+"""perplexity: the samples with the highest perplexity under a language model.
 
-The score is `tamis score` with `measure.kind: perplexity`. DS2 measured the rating prompt and the sample together, with
-the padding of its batches; `text: conversation` is the whole sample without these two.
+The scores come from `tamis score` with `measure.kind: perplexity`. DS2 measured the rating prompt, the sample and the
+padding of its batches together; `text: conversation` measures the whole sample alone.
 """
 
 from __future__ import annotations

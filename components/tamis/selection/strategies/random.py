@@ -1,10 +1,10 @@
 """random: every sample is equally likely.
 
-With one seed a larger subset holds the smaller ones, so that a curve over sizes changes one thing at a time.
+With the same seed a larger subset contains the smaller ones, so that subsets of several sizes differ in size only.
 """
 
 from __future__ import annotations
 
 from tamis.selection.strategies.base import Strategy
 
-STRATEGY = Strategy("random", about="seeded")
+STRATEGY = Strategy("random", about="random (seeded)")
