@@ -101,9 +101,10 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
 class Encoder:
     """Turns conversations into token ids and labels by the tokenizer's chat template.
 
-    A token is learnt if it begins inside an assistant's turn: the answer, and the end token that follows it. Many
-    templates do not mark these places (`{% generation %}`), so they are found in the rendered text: an answer begins
-    where the prompt that ends in the assistant's header ends.
+    A token is learnt if it begins inside an assistant's turn: the answer, and the end token that follows it. These
+    places are found in the rendered text: an answer begins where the prompt that ends in the assistant's header ends.
+    A template's own marks (`{% generation %}`) are not read: few have them, and docs/decisions/0025 says what else
+    they cover.
 
     The text is cut there before it is tokenised, so that no token reaches from the header into the answer (as one of a
     line break and the indent of code would): the model learns from the very tokens that it is asked with. Tokenizers
