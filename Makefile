@@ -9,7 +9,8 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' components/tamis/__in
 
 TEST := $(BIN)/pytest -q --numprocesses auto --dist worksteal
 OF_DEEPSPEED := tests/unit/finetuning/test_deepspeed.py
-OF_VLLM := tests/unit/llm/test_vllm.py tests/unit/judging/test_models.py tests/unit/evaluation/test_stage.py
+OF_VLLM := -k vllm tests/unit/llm/test_vllm.py tests/unit/judging/test_models.py tests/unit/evaluation/test_stage.py \
+	tests/kubernetes/test_chart.py
 
 # Packages are installed without byte code, which the first import writes. If writing it is turned off, every process
 # compiles the packages again, which takes about 10 seconds.

@@ -1,4 +1,7 @@
-"""DeepSpeed's stages with two real processes on a CPU: the losses of one plain process, also after a kill."""
+"""DeepSpeed's stages with two real processes on a CPU: the losses of one plain process, also after a kill.
+
+Stage 3 shares all that stage 2 shares, and the weights too. Stage 2 runs in the tests of losses and of a kill only.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.unit.finetuning.test_stage import ROOT, logits_of
 from tests.unit.finetuning.test_training import settings_of
 
 pytestmark = [
-    pytest.mark.timeout(600),  # the first start compiles
+    pytest.mark.timeout(1200),  # the first start compiles, and a killed training starts three times
     pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed"),
 ]
 LORA = {"rank": 4, "dropout": 0}
@@ -60,17 +63,16 @@ def test_two_processes_that_share_train_as_one_does(
     assert np.abs(logits_of(merged, tokens) - logits_of(base, tokens)).max() > 0.05
 
 
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_in_bfloat16_the_losses_agree_within_its_rounding(
-    tiny: Path, subset: Path, plain: Path, tmp_path: Path, stage: str
+    tiny: Path, subset: Path, plain: Path, tmp_path: Path
 ) -> None:
     values: dict[str, Any] = {"lora": LORA, "epochs": 2, "precision": "bfloat16", "save_precision": "float32"}
-    settings = settings_of(tiny, **values, micro_batch_size=1, processes=2, deepspeed=stage)
+    settings = settings_of(tiny, **values, micro_batch_size=1, processes=2, deepspeed="zero3")
     run(settings, selection=subset, out=tmp_path / "out")
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(plain), rtol=4e-3)  # 2^-8
 
 
-@pytest.mark.parametrize("stage", [None, "zero2", "zero3"])
+@pytest.mark.parametrize("stage", [None, "zero3"])
 def test_packed_rows_are_shared_too(tiny: Path, subset: Path, tmp_path: Path, stage: str | None) -> None:
     # Three rows of eleven samples: in the second step one process has a row of nothing to learn.
     values: dict[str, Any] = {"lora": LORA, "packing": True, "max_tokens": 256, "batch_size": 2, "micro_batch_size": 1}
@@ -89,10 +91,9 @@ def test_all_weights_are_trained_in_shares(tiny: Path, subset: Path, tmp_path: P
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
-def test_weights_in_four_bits_are_shared_too(tiny: Path, subset: Path, tmp_path: Path, stage: str) -> None:
+def test_weights_in_four_bits_are_shared_too(tiny: Path, subset: Path, tmp_path: Path) -> None:
     run(settings_of(tiny, lora=LORA, method="qlora"), selection=subset, out=tmp_path / "alone")
-    settings = settings_of(tiny, lora=LORA, method="qlora", micro_batch_size=1, processes=2, deepspeed=stage)
+    settings = settings_of(tiny, lora=LORA, method="qlora", micro_batch_size=1, processes=2, deepspeed="zero3")
     run(settings, selection=subset, out=tmp_path / "out")
     np.testing.assert_allclose(losses(tmp_path / "out"), losses(tmp_path / "alone"), rtol=1e-5)
     same_adapters(tmp_path / "out", tmp_path / "alone")
@@ -102,11 +103,11 @@ def test_weights_in_four_bits_are_shared_too(tiny: Path, subset: Path, tmp_path:
 def test_killed_in_the_middle_two_processes_go_on_to_the_same_model(
     tiny: Path, subset: Path, tmp_path: Path, stage: str | None
 ) -> None:
-    settings = settings_of(tiny, epochs=20, micro_batch_size=1, processes=2, deepspeed=stage, save_every_steps=10)
+    settings = settings_of(tiny, epochs=10, micro_batch_size=1, processes=2, deepspeed=stage, save_every_steps=5)
     run(settings, selection=subset, out=tmp_path / "whole")
     kill_at_first_checkpoint(settings, subset, tmp_path / "resumed")
     manifest = run(settings, selection=subset, out=tmp_path / "resumed")
-    assert manifest.facts["steps"] == 60
+    assert manifest.facts["steps"] == 30
     np.testing.assert_allclose(losses(tmp_path / "resumed"), losses(tmp_path / "whole"), rtol=1e-5)
     same_adapters(tmp_path / "resumed", tmp_path / "whole")
 
