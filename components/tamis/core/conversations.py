@@ -101,8 +101,8 @@ class Encoder:
 
     The loss mask covers the tokens that begin inside an assistant's turn: the answer and the end token after it. Many
     templates do not mark these places (`{% generation %}`), so they are found in the rendered text: an answer begins
-    where the rendered prompt, which ends in the assistant's header, ends. docs/decisions/0025 says what such marks cover
-    besides.
+    where the rendered prompt, which ends in the assistant's header, ends. docs/decisions/0025
+    says what such marks cover besides.
 
     The text is split there before it is tokenised, so that no token spans the header and the answer, as a line break
     and the indent of code would. The model is thus trained on the tokens that it sees as a prompt. Tokenizers that put
