@@ -216,7 +216,7 @@ def test_what_holds_itself_is_refused_with_its_line(tmp_path: Path, text: str) -
     ("model", "values", "name"),
     [
         (BudgetSettings, {}, "max_cost"),
-        (RatingSettings, {"name": "r", "backend": {"kind": "import", "path": "x", "by": "id"}}, "max_cost"),
+        (RatingSettings, {"name": "r", "backend": {"kind": "openai", "model": "m"}}, "max_cost"),
         (JudgingSettings, {}, "max_cost"),
         (PriceSettings, {"input": 1, "output": 1}, "input"),
         (PriceSettings, {"input": 1, "output": 1}, "output"),

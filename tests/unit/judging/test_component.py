@@ -41,7 +41,8 @@ def test_a_judgement_that_fails_is_a_failed_cell_and_no_zero(tmp_path: Path) -> 
     failure = failure_in(out.path)
     assert failure is not None
     assert (failure.name, failure.stage) == ("base", "judgement")
-    assert "does not answer for the model 'm': unauthorised" in failure.reason
+    assert failure.code == "service"
+    assert "unauthorised: 401 no such key" in failure.reason
     assert metrics.metadata == {"failed": 1}
 
 

@@ -146,7 +146,7 @@ def test_a_rater_of_ones_own_is_a_yaml_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_rater_lists_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"no rater 'gpt-9'(.|\n)*llama-3.1-8b-instruct"):
+    with pytest.raises(SettingsError, match=r"gpt-9(.|\n)*llama-3.1-8b-instruct"):
         parse(RatingSettings, {"rater": "gpt-9"}, where="here")
 
 
@@ -193,5 +193,5 @@ def test_a_prompt_that_cannot_work_is_refused(tmp_path: Path, old: str, new: str
 
 
 def test_an_unknown_prompt_lists_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"no prompt 'ds3'(.|\n)*ds2-v1"):
+    with pytest.raises(SettingsError, match=r"ds3(.|\n)*ds2-v1"):
         load_prompt("ds3")

@@ -140,7 +140,7 @@ def test_corrections_show_both_scores_the_texts_and_the_grade(made: Made, page: 
     rows = table[(table.rater == "mistral-7b") & (table.raw_score != table.score) & table.raw_score.notna()]
     best = rows.sort_values(["confidence", "id"], ascending=[False, True]).iloc[0]
     text = re.sub(r"\s+", " ", page.text)
-    position = text.index("corrections that the curation is most confident of")
+    position = text.index("corrections with the highest confidence")
     assert (
         text[position:]
         .split(":", 1)[1]
