@@ -43,8 +43,8 @@ test-long: .venv/.dev ## run the long tests
 	$(TEST) --tier long
 
 test-engines: .venv/.dev ## run the tests of DeepSpeed and of vLLM on a CPU, each in its own environment in build/
-	.ci/engine deepspeed && build/with-deepspeed/bin/python -m pytest -q $(OF_DEEPSPEED)
-	.ci/engine vllm && build/with-vllm/bin/python -m pytest -q $(OF_VLLM)
+	.ci/engine deepspeed && TAMIS_TEST_SKIPS=.ci/skips-engines build/with-deepspeed/bin/python -m pytest -q $(OF_DEEPSPEED)
+	.ci/engine vllm && TAMIS_TEST_SKIPS=.ci/skips-engines build/with-vllm/bin/python -m pytest -q $(OF_VLLM)
 
 test-all: test test-long test-engines ## run every test that needs no cluster
 

@@ -13,7 +13,7 @@ from tamis.core.registry import one_of
 from tamis.core.settings import MoneyLimit, Settings, StageSettings
 from tamis.judging.prompts import load_prompt
 from tamis.llm.backends import BACKENDS
-from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings, ServiceSettings
+from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings, ServiceSettings, TopK, TopP
 
 # Defaults of a judge's backend: two answers are longer than one sample of a pool, and probabilities are not used.
 _OF_A_JUDGE = {"max_sample_tokens": 8192, "logprobs": False}
@@ -129,13 +129,8 @@ class AnswerSettings(Settings):
 
     engine: Literal["transformers", "vllm"] = Field("transformers", description="engine for models in this process")
     temperature: float = Field(0.0, ge=0, le=5, description="0: take the most probable token")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="nucleus sampling: draw from the most probable tokens that hold this probability; 1: off",
-    )
-    top_k: int = Field(0, ge=0, description="draw from this many most probable tokens; 0: off")
+    top_p: TopP = 1.0
+    top_k: TopK = 0
     seed: int = Field(0, ge=0, description="seed of the draws; they also depend on the prompt, but not on batches")
     max_new_tokens: int = Field(1024, ge=40, description="longest answer; an answer that is cut off is judged as it is")
     max_prompt_tokens: int = Field(2048, ge=64, description="longer prompts are not asked, and are counted")
@@ -176,13 +171,8 @@ class JudgeSettings(Settings):
         "scores-v1", min_length=1, description="scores-v1, verdict-v1, or the path of a YAML file with a judge's prompt"
     )
     temperature: float = Field(0.0, ge=0, le=5, description="0: take the most probable token")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="nucleus sampling: draw from the most probable tokens that hold this probability; 1: off",
-    )
-    top_k: int = Field(0, ge=0, description="draw from this many most probable tokens; 0: off")
+    top_p: TopP = 1.0
+    top_k: TopK = 0
     seed: int = Field(0, ge=0, description="seed of the draws; they also depend on the answers, but not on batches")
     max_attempts: int = Field(
         3, ge=1, le=20, description="how often a pair is asked about before it counts as unparsable"

@@ -228,3 +228,13 @@ BudgetShare = Annotated[
     ),
 ]
 """The share of the run's budget for a rater or a match."""
+
+TopP = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="nucleus sampling: draw from the most probable tokens that hold this probability; 1: off",
+    ),
+]
+TopK = Annotated[int, Field(ge=0, description="draw from this many most probable tokens; 0: off")]

@@ -14,7 +14,7 @@ from tamis.core.registry import one_of
 from tamis.core.scales import Scale
 from tamis.core.settings import MoneyLimit, Settings, StageSettings
 from tamis.llm.backends import BACKENDS
-from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings
+from tamis.llm.settings import BackendSettings, BudgetShare, PriceSettings, TopK, TopP
 from tamis.rating import raters, shards
 from tamis.rating.prompts import load_prompt
 
@@ -164,13 +164,8 @@ class AskedRater(RatingSettings):
         "ds2-v1", min_length=1, description="a prompt that ships with Tamis, or a YAML file with one"
     )
     temperature: float = Field(0.0, ge=0, le=5, description="0: take the most probable score")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="nucleus sampling: draw from the most probable tokens that hold this probability; 1: off",
-    )
-    top_k: int = Field(0, ge=0, description="draw from this many most probable tokens; 0: off")
+    top_p: TopP = 1.0
+    top_k: TopK = 0
     seed: int = Field(
         0, ge=0, description="seed of the draws; they also depend on the sample's id, but not on batches or shards"
     )

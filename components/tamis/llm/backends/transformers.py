@@ -67,7 +67,7 @@ class TransformersBackend:
     With `structured`, the JSON around the numbers is Tamis' and the model chooses only the numbers, each among the
     tokenisations of its values; otherwise it writes freely until its answer parses or ends.
 
-    `style` is the chat template: that which lies with the model, or Tulu's.
+    `style` is the chat template: the one stored with the model, or Tulu's.
 
     Raises:
         ModelError: when the model cannot be loaded, or cannot be asked in this way.
@@ -90,12 +90,12 @@ class TransformersBackend:
             limit=settings.max_sample_tokens,
             vocabulary=getattr(config.get_text_config(), "vocab_size", None),
         )
-        # A branch of the hub moves; the commit that it stands for today is what the ratings belong to.
+        # A branch on the hub can move, so ratings belong to the commit that it names now.
         self._revision = getattr(config, "_commit_hash", None) or settings.revision
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """All that answers depend on beside the prompt, the sample and the sampling."""
+        """Everything that answers depend on besides prompt, sample and sampling."""
         settings = self._settings
         free = {} if settings.structured else {"max_new_tokens": settings.max_new_tokens}
         return {
