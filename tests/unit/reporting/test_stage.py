@@ -326,7 +326,7 @@ def test_what_the_suite_says_of_its_tasks_stands_beside_the_scores(small_pool: P
         ["t", "9", "3", "fewer words"],
         ["g", "7", "3", "fewer words"],
     ]
-    assert "Asked by the suite “mine”, version 7. Ours." in page.text
+    assert "“mine”, version 7. Ours." in page.text
     assert "The mean leaves out g." in page.text
 
 
