@@ -32,7 +32,7 @@ def check(raters: Sequence[RatingSettings], shards: Mapping[str, int]) -> None:
 
 
 def workers(raters: Sequence[RatingSettings], shards: Mapping[str, int]) -> list[RatingSettings]:
-    """What each pod is told, rater after rater: of several pods each has its shard and its share of the limits."""
+    """The settings of each pod, in the order of the raters; several pods of one rater share its limits."""
     return [worker for rater in raters for worker in _of_one(rater, shards.get(rater.name, 1))]
 
 

@@ -42,5 +42,5 @@ def leave_failure(path: str | Path, failure: Failure) -> None:
     """
     with explained_os_errors(f"writing {path}"):
         Path(path).mkdir(parents=True, exist_ok=True)
-    told = masked_values(failure.model_dump(mode="json")) | {"reason": shown(failure.reason)}
-    write_bytes(Path(path) / _FILE, canonical_json(told).encode())
+    masked = masked_values(failure.model_dump(mode="json")) | {"reason": shown(failure.reason)}
+    write_bytes(Path(path) / _FILE, canonical_json(masked).encode())

@@ -29,13 +29,13 @@ _ACTIONS = {
 MOST_LEFT_OUT = Field(0.05, ge=0, le=1, description="fail when a larger share of the samples cannot be used")
 
 
-def told(reasons: Mapping[str, int]) -> str:
+def reasons_in_words(reasons: Mapping[str, int]) -> str:
     """The reasons with their counts, the most frequent first."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return "; ".join(f"{reason}: {count:,}" for reason, count in ordered)
 
 
-def cure_of(reason: str, stage: str) -> str:
+def action_for(reason: str, stage: str) -> str:
     """What to do about a reason; empty for an unknown one."""
     return _ACTIONS.get(reason, "").format(stage=stage)
 
@@ -55,9 +55,9 @@ def check_left_out(reasons: Mapping[str, int], samples: int, most: float, *, sta
     left_out = sum(reasons.values())
     if not left_out:
         return
-    problem = f"{left_out:,} of {samples:,} samples are left out ({told(reasons)})"
+    problem = f"{left_out:,} of {samples:,} samples are left out ({reasons_in_words(reasons)})"
     if left_out > most * samples or left_out == samples:
-        actions = [cure_of(reason, stage) for reason in _ACTIONS if reason in reasons]
+        actions = [action_for(reason, stage) for reason in _ACTIONS if reason in reasons]
         raise InputError(
             f"{stage}: {problem}",
             allowed=f"at most {most:.1%} of the samples ({stage}.max_left_out_share)",

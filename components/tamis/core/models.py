@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tamis.core.errors import MissingExtraError, ModelError
 from tamis.core.network import check_network
-from tamis.core.progress import load_packages, loading, told
+from tamis.core.progress import load_packages, loading, timed
 from tamis.core.storage import fingerprint
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def revision_of(model: str, revision: str | None = None) -> str:
         return f"{model}@{revision or 'main'}"
     long = weight_bytes(Path(model)) >= _LONG_TO_READ
     what = f"the checksum of {model_in_words(model)}"
-    with told(f"computing {what}", f"computed {what}") if long else nullcontext():
+    with timed(f"computing {what}", f"computed {what}") if long else nullcontext():
         return f"sha256:{fingerprint(model)}"
 
 

@@ -54,12 +54,12 @@ def loading(what: str, *, at_once: bool = True) -> Iterator[None]:
 
     Without `at_once`, nothing is logged if loading takes less than two seconds.
     """
-    with told(f"loading {what}", f"loaded {what}", at_once=at_once):
+    with timed(f"loading {what}", f"loaded {what}", at_once=at_once):
         yield
 
 
 @contextmanager
-def told(doing: str, done: str, *, at_once: bool = True) -> Iterator[None]:
+def timed(doing: str, done: str, *, at_once: bool = True) -> Iterator[None]:
     """Log the start of some work, a reminder every 30 seconds, and at the end how many seconds it took.
 
     Errors are passed on and not logged here.

@@ -111,8 +111,8 @@ def _writable(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
-def told(counts: Mapping[str, int]) -> str:
-    """Fields with their counts, the most frequent first."""
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Names with their counts, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} ({count:,})" for name, count in ordered)
 

@@ -57,7 +57,7 @@ class Findings:
 
 def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, Any]:
     """The diagnosis as JSON values; the README lists its fields."""
-    raters, told = found.known.raters, not found.reasons
+    raters, explained = found.known.raters, not found.reasons
     kept = found.fitted.kept
     matrices = [np.sum([point.weight * point.T[r] for point in kept], axis=0) for r in range(raters)]
     present = np.bincount(found.known.view.scores[found.known.view.rows], minlength=classes) > 0
@@ -80,9 +80,9 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
     parts: dict[str, Any] = {
         "mode": "exact",
         "assume": found.assume,
-        "explained": told,
+        "explained": explained,
         "reasons": found.reasons,
-        "advice": _advice(found, told),
+        "advice": _advice(found, explained),
         "own_share": _own_share(found.fitted.kept, near.prior),
         "own_share_interval": _interval(found.fitted.kept, near.prior),
         "shared_errors": None if raters == 1 else _shared(found.fitted.kept, p),
@@ -114,7 +114,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
     else:
         parts["T_by_rater"] = matrices
         parts["T_shared"] = sum(point.weight * point.S for point in found.fitted.kept)
-    if told:
+    if explained:
         parts["T_curated"] = _confusion(posterior, result.score[rows], classes)
     return as_json(parts | checked | {"warnings": warnings} | outcome(result, classes))  # type: ignore[no-any-return]
 
@@ -210,11 +210,11 @@ def _intervals(points: Sequence[Point], reachable: NDArray[np.bool_]) -> dict[st
     return {"level": _LEVEL, "draws": sum(len(some) for some in draws), "T": [low, high]}
 
 
-def _advice(found: Findings, told: bool) -> list[str]:
+def _advice(found: Findings, explained: bool) -> list[str]:
     """What would decide open questions."""
     raters, graded = found.known.raters, len(found.known.graded)
     advice = []
-    if graded < FEW_GRADES and (raters == 1 or not told):
+    if graded < FEW_GRADES and (raters == 1 or not explained):
         advice.append("grade 100 samples: `tamis grade next RUN --size 100` names them, `curation.grades` takes them")
     if raters == 1:
         advice.append(ADD_A_RATER)

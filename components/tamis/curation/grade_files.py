@@ -22,7 +22,7 @@ from tamis.core.tabular import key_of, local_copy, number_of, read_columns
 from tamis.curation.settings import GradesSettings
 
 INFORMATIVE, RANDOM = "informative", "random"  # why a sample is on a sheet, in its column `why`
-UNTOLD, DOUBTFUL, DRAWN = -1, 0, 1  # how a sample was chosen
+NOT_STATED, DOUBTFUL, DRAWN = -1, 0, 1  # how a sample was chosen
 _ROWS = 10_000  # samples of the pool whose metadata are in memory at once
 _BY_OWN_IDS = (
     "if the rows have your own ids, set `keep: [uid]` on the pool's source, grades.key to the file's column of ids, "
@@ -45,7 +45,7 @@ class Found:
         graders: names of the graders; empty for unnamed ones.
         grader: (m,) index into `graders`.
         weights: (m,) weights, NaN if there is none.
-        chosen: (m,) how the sample was chosen: `DRAWN`, `DOUBTFUL` or `UNTOLD`.
+        chosen: (m,) how the sample was chosen: `DRAWN`, `DOUBTFUL` or `NOT_STATED`.
         shown: (m,) the samples' ids as given, for error messages.
         empty: number of rows without a grade.
         unknown: number of grades whose ids no sample of the pool has; they are not among the m.
@@ -217,7 +217,7 @@ def _packed(ids: list[str | None], path: str) -> Keys:
 
 
 class _Chosen:
-    """How samples were chosen, from all rows of all files; sheets of `tamis grade next` say so even without grades."""
+    """How samples were chosen, from all rows of all files, also those of sheets without grades."""
 
     def __init__(self) -> None:
         self._weights: dict[str | None, float] = {}
@@ -227,8 +227,8 @@ class _Chosen:
         """Note what a row says about a sample. The lowest weight counts, and a random draw overrides other reasons."""
         if weight is not None:
             self._weights[sample] = min(weight, self._weights.get(sample, weight))
-        told = DRAWN if weight is not None else _WHY.get(str(why).strip().lower(), UNTOLD)
-        self._why[sample] = max(told, self._why.get(sample, UNTOLD))
+        chosen = DRAWN if weight is not None else _WHY.get(str(why).strip().lower(), NOT_STATED)
+        self._why[sample] = max(chosen, self._why.get(sample, NOT_STATED))
 
     def of(self, samples: list[str | None]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
         """(m,) weights, NaN if there is none, and (m,) how each sample was chosen."""
@@ -258,7 +258,7 @@ def in_pool(pool: Artifact, column: str) -> Found:
         [""],
         nothing,
         np.full(len(grades), np.nan),
-        np.full(len(grades), UNTOLD, np.int8),
+        np.full(len(grades), NOT_STATED, np.int8),
         unpack(np.array(samples, "S16")).to_pylist(),
     )
 

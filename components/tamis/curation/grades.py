@@ -17,7 +17,7 @@ from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.core.storage import fingerprint
 from tamis.curation.agreement import agreement
 from tamis.curation.classes import UNRATED, to_classes
-from tamis.curation.grade_files import DRAWN, UNTOLD, Found, any_id, in_files, in_pool, own_ids_of
+from tamis.curation.grade_files import DRAWN, NOT_STATED, Found, any_id, in_files, in_pool, own_ids_of
 from tamis.curation.settings import GradesSettings
 
 _DIGITS = 9  # of a rescaled mean: 5.4999999999 is 5.5
@@ -117,7 +117,7 @@ def read_grades(
     return Grades(
         classes=classes(_aligned(means, rows, len(ids))),
         weights=weights,
-        weighted=bool(np.isfinite(found.weights[rows[places] >= 0]).any() or (found.chosen != UNTOLD).any()),
+        weighted=bool(np.isfinite(found.weights[rows[places] >= 0]).any() or (found.chosen != NOT_STATED).any()),
         equal=equal,
         unknown=unknown,
         empty=found.empty,

@@ -135,9 +135,10 @@ def _weighed(points: Sequence[Point], data: _Data, grades: NDArray[np.int8]) -> 
     graded = np.flatnonzero(grades != UNRATED)
     if len(graded):
         one = np.ones((1, 1))
-        told = [p.posterior(data.z[graded], data.patterns, data.places[graded], one) for p in points]
-        foretold = [np.log(np.maximum(seen[np.arange(len(graded)), grades[graded]], 1e-12)).sum() for seen in told]
-        evidence = evidence / _DISCOUNT + np.array(foretold)
+        posteriors = [p.posterior(data.z[graded], data.patterns, data.places[graded], one) for p in points]
+        right = [seen[np.arange(len(graded)), grades[graded]] for seen in posteriors]
+        predictive = [np.log(np.maximum(probabilities, 1e-12)).sum() for probabilities in right]
+        evidence = evidence / _DISCOUNT + np.array(predictive)
     weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
     weights[weights < _PRUNED] = 0

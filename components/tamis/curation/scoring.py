@@ -34,12 +34,12 @@ class Options:
     fill: bool
 
 
-def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Curated:
+def posteriors(known: Known, fitted: Fitted, explained: bool, options: Options) -> Curated:
     """The model's results for every sample, computed block by block.
 
-    If `told` is False, because the data do not show errors, ratings stay unchanged and get no probabilities. Samples
-    without a rating still get a prediction from their surroundings: how the raters would probably rate them, without a
-    probability that this is right.
+    If `explained` is False, because the data do not show errors, ratings stay unchanged and get no probabilities.
+    Samples without a rating still get a prediction from their surroundings: how the raters would probably rate them,
+    without a probability that this is right.
     """
     n, raters = known.ratings.shape
     result = Curated(
@@ -59,25 +59,25 @@ def posteriors(known: Known, fitted: Fitted, told: bool, options: Options) -> Cu
         z = known.around(rows)
         own, grades, raw = known.ratings[rows], known.grades[rows], known.raw[rows]
         rated, here = raw != UNRATED, np.arange(len(rows))
-        if told:
+        if explained:
             seen = fitted.calibration(joint.posterior(fitted.points, z, own), own, raw)
             seen *= joint.likelihood_of(grades, options.classes)
             seen /= seen.sum(1, keepdims=True)
         else:
             seen = z @ known.near.own
-        said = (told & (rated | (grades != UNRATED))) | (~rated & known.informed(rows))
+        said = (explained & (rated | (grades != UNRATED))) | (~rated & known.informed(rows))
         seen[~said] = np.nan
         top = np.nan_to_num(seen, nan=-1.0).argmax(1).astype(np.int8)
         place = np.maximum(raw, 0)
         result.flagged[rows], suggested = flag(raw, top, seen[here, top], seen[here, place])
         top = np.where(rated, suggested, top)
-        others = _doubting(known, fitted, z, own) if told else []
+        others = _doubting(known, fitted, z, own) if explained else []
         score = scores(seen, raw, options, others)
         result.suggested[rows] = np.where(said | rated, top, UNRATED)
         result.score[rows] = score
         result.mean[rows] = seen @ np.arange(options.classes)
         result.posterior[rows] = seen
-        if told:
+        if explained:
             result.confidence[rows] = seen[here, np.where(score != UNRATED, score, top)]
             result.raw_error[rows] = np.where(rated, 1 - seen[here, place], np.nan)
             wrong = 1 - np.take_along_axis(seen, np.maximum(own, 0).astype(np.intp), 1)

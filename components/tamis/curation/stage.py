@@ -74,7 +74,7 @@ def _run(step: Step[CurationSettings]) -> None:
     ids, indices, distances = _graph(step.input("neighbors"))
     given = read_all(list(step.inputs("ratings")), ids, settings)
     for artifact, ratings in zip(step.inputs("ratings"), given, strict=True):
-        _tell_scale(artifact, ratings.rater, settings)
+        _log_scale(artifact, ratings.rater, settings)
     pool = next(iter(step.inputs("pool")), None)
     embeddings = next(iter(step.inputs("embeddings")), None)
     known = None if pool is None or settings.mode != "exact" else read_pool(pool, ids)
@@ -209,13 +209,13 @@ def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettin
         )
 
 
-def _tell_scale(ratings: Artifact, rater: str, settings: CurationSettings) -> None:
+def _log_scale(ratings: Artifact, rater: str, settings: CurationSettings) -> None:
     """Log the class of each score, if the scores were given on another scale than 1 to 10."""
     text = str(ratings.manifest.facts.get("scale", Scale()))
     scale = scale_of(text) if text != str(Scale()) and settings.value == "overall" else None
     if scale is not None:
-        told = classes_in_words(scale, ratings.manifest.facts.get(POSSIBLE), settings.lowest, settings.highest)
-        log.info("curation: of the scores by %s, on the scale %s, %s", rater, scale, told)
+        classes = classes_in_words(scale, ratings.manifest.facts.get(POSSIBLE), settings.lowest, settings.highest)
+        log.info("curation: of the scores by %s, on the scale %s, %s", rater, scale, classes)
 
 
 def _how_chosen(grades: Grades) -> str:

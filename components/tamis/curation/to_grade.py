@@ -99,7 +99,7 @@ def next_to_grade(
         rows = sheet(pool, scores, drawn, [names[code] for code in sources[drawn.rows].tolist()], blind=blind)
     write_bytes(target, WRITERS[kind](rows))
     files = list(dict.fromkeys([*graded, *_files_of(curation), str(target)]))
-    return _told(scores, drawn, size, len(everything.keys), target, files, _settings_of(curation))
+    return _summary(scores, drawn, size, len(everything.keys), target, files, _settings_of(curation))
 
 
 def sources_of(pool: Artifact, keys: Keys) -> tuple[list[str], NDArray[np.intp]]:
@@ -167,7 +167,7 @@ def _setting(files: Sequence[str], used: GradesSettings | None) -> str:
     return shlex.quote(f"curation.grades={json.dumps({'path': paths, **kept})}")
 
 
-def _told(
+def _summary(
     scores: Scores,
     drawn: Drawn,
     size: int,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tamis.core.conversations import IGNORED, Encoder, Tokens, Unusable
 from tamis.core.errors import InputError, ModelError
-from tamis.core.leftout import BEYOND, check_left_out, cure_of
+from tamis.core.leftout import BEYOND, action_for, check_left_out
 from tamis.core.models import vocabulary_of
 from tamis.core.samples import Message
 from tamis.finetuning.settings import FinetuningSettings
@@ -106,7 +106,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, vocabulary: 
                 f"the tokenizer's {name} {getattr(tokenizer, name)!r} has id {number}, but '{model}' has only "
                 f"{vocabulary} tokens",
                 allowed=f"a token with an id below {vocabulary}",
-                action=cure_of(BEYOND, "finetuning") + f"; or set another {name} in tokenizer_config.json",
+                action=action_for(BEYOND, "finetuning") + f"; or set another {name} in tokenizer_config.json",
             )
 
 

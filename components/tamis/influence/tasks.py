@@ -9,9 +9,9 @@ from typing import Any
 from tamis.core.conversations import Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
 from tamis.core.jsonrows import json_rows
-from tamis.core.leftout import cure_of
+from tamis.core.leftout import action_for
 from tamis.core.samples import Message, fault_of
-from tamis.core.side import OF_ANSWERS, Side, told
+from tamis.core.side import OF_ANSWERS, Side, counts_in_words
 from tamis.core.storage import locate, read_bytes
 from tamis.influence.settings import TaskSettings
 
@@ -46,7 +46,7 @@ def read_task(settings: TaskSettings, encoder: Encoder, max_left_out_share: floa
         try:
             subtasks.setdefault(subtask, []).append(encoder.encode(messages))
         except Unusable as reason:
-            raise InputError(f"{where}: {reason}", action=cure_of(str(reason), "influence")) from None
+            raise InputError(f"{where}: {reason}", action=action_for(str(reason), "influence")) from None
     if not subtasks:
         raise InputError(f"task {settings.name}: {settings.path} has no examples", allowed="at least one example")
     _check_side(side, sum(map(len, subtasks.values())), settings, max_left_out_share)
@@ -63,7 +63,7 @@ def _check_side(side: Side, examples: int, settings: TaskSettings, most: float) 
         return
     problem = (
         f"task {settings.name}: {settings.path}: {side.samples:,} of {examples:,} examples have fields that change "
-        f"what is taught but are not read: {told(side.lost)}"
+        f"what is taught but are not read: {counts_in_words(side.lost)}"
     )
     if side.samples > most * examples:
         raise InputError(

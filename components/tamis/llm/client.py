@@ -105,13 +105,13 @@ class ChatClient:
                 async with self._gate:
                     await self._wait_while_away()
                     if fault is not None and self._health.resigned:
-                        return self._telling(_given_up(fault, course))
+                        return self._with_probes(_given_up(fault, course))
                     self._raise_if_closed()
                     if self._probe is not None and self._health.needs_probe:
                         alone_at_fault = await self._send_probe(self._probe)
                         self._raise_if_closed()
                         if fault is not None and alone_at_fault and self._tried(fault, course):
-                            return self._telling(_given_up(fault, course))
+                            return self._with_probes(_given_up(fault, course))
                         continue
                     # A request keeps its place while it waits for rate limits: those behind it would wait as long.
                     taken = await self._acquire(call)
@@ -121,11 +121,11 @@ class ChatClient:
                 if isinstance(outcome, Reply):
                     if self._probe is None or call.input_tokens < self._probe.input_tokens:
                         self._probe = call
-                    return self._telling(outcome)
+                    return self._with_probes(outcome)
                 fault, wait = outcome, self._wait_after(outcome, course)
                 self._raise_if_closed()
                 if wait is None:
-                    return self._telling(_given_up(fault, course))
+                    return self._with_probes(_given_up(fault, course))
                 await self._sleep(wait)
         finally:
             self._health.end(course)
@@ -155,7 +155,7 @@ class ChatClient:
             self._of_probes = taken_by if self._of_probes is None else self._of_probes + taken_by
         return self._settle(call, taken, outcome, course, probe=True)
 
-    def _telling(self, outcome: Reply | Fault) -> Reply | Fault:
+    def _with_probes(self, outcome: Reply | Fault) -> Reply | Fault:
         """The outcome of a request, plus the tokens of probes, which are paid for too."""
         if self._of_probes is None or (
             isinstance(outcome, Reply) and None in (outcome.prompt_tokens, outcome.completion_tokens)
@@ -188,9 +188,9 @@ class ChatClient:
         self, call: Call, taken: Amounts, outcome: Reply | Fault, course: Course, *, probe: bool = False
     ) -> bool:
         """Report the outcome to health, gate and limits; for a probe, return whether others fail by themselves."""
-        told = False
+        own_fault = False
         if probe:
-            told = self._health.probed(course, outcome if isinstance(outcome, Fault) else None)
+            own_fault = self._health.probed(course, outcome if isinstance(outcome, Fault) else None)
         elif isinstance(outcome, Reply):
             self._health.answered(course)
         else:
@@ -205,7 +205,7 @@ class ChatClient:
                 self._limits.close_for(outcome.retry_after)
         self._heed_health()
         self._close_if_hopeless()
-        return told
+        return own_fault
 
     def _heed_health(self) -> None:
         self._gate.alone = self._health.alone
@@ -316,7 +316,7 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
         "forbidden": "check the permissions of the key, and the account",
         "not found": "check 'base_url' and 'model' (on Azure: 'deployment' and 'api_version')",
         "quota used up": "add credit to the account, then start again",
-        "wants to wait": "start again later, or raise 'patience'",
+        "long wait": "start again later, or raise 'patience'",
         "parameter refused": fix_of(fault.detail),
     }
     waited = f"; requests were retried for up to {settings.patience:g} s ('patience')" if fault.absent else ""

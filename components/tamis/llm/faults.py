@@ -27,13 +27,13 @@ Kind = Literal[
     "forbidden",
     "not found",
     "quota used up",
-    "wants to wait",
+    "long wait",
     "parameter refused",
     "batch ended",
 ]
 _ABSENT = {"server error", "timeout", "no connection", "connection lost", "bad response"}
 _AGAIN = _ABSENT | {"rate limited"}
-_DENIED = {"unauthorised", "not found", "quota used up", "wants to wait"}
+_DENIED = {"unauthorised", "not found", "quota used up", "long wait"}
 _HOPELESS = _DENIED | {"forbidden", "parameter refused"}
 _ABOUT_TEXT = {"too long", "content filter"}
 _OVERLOAD = _AGAIN - {"bad response"}
@@ -114,7 +114,7 @@ def fault_of_status(
         body: parsed JSON of the response, or its text.
         parameters: names of the request's fields. A 400 about a field that all requests share means that the service
             does not support it; a 400 about the messages concerns only this request.
-        patience: seconds; if the service asks for a longer wait, the fault is "wants to wait".
+        patience: seconds; if the service asks for a longer wait, the fault is "long wait".
     """
     said = said_in(body)
     detail = f"{status} {shortened(said.message)}".strip()
@@ -129,7 +129,7 @@ def fault_of_status(
             return Fault("too long", detail)
     if status in _LATER or status >= 500:
         if wait is not None and wait > patience:
-            return Fault("wants to wait", f"{detail} (Retry-After: {wait:.0f} s, more than 'patience')")
+            return Fault("long wait", f"{detail} (Retry-After: {wait:.0f} s, more than 'patience')")
         return Fault("rate limited" if status == 429 else "server error", detail, wait)
     if status == 401:
         return Fault("unauthorised", detail)

@@ -13,7 +13,7 @@ from tamis.core import storage
 from tamis.core.errors import InputError
 from tamis.core.samples import Message
 from tamis.core.saved import is_saved
-from tamis.core.side import Side, told
+from tamis.core.side import Side, counts_in_words
 from tamis.core.storage import Location
 from tamis.core.tabular import key_of
 from tamis.pool.hub import DatasetReader
@@ -81,14 +81,14 @@ class FirstRows:
         if sum(self.rejected.values()) > settings.max_reject_share * self.rows:
             raise InputError(
                 f"source '{name}': of the first {self.rows:,} rows, {self.rejected.total():,} cannot be used "
-                f"({told(self.rejected)}); the first: {self.example}",
+                f"({counts_in_words(self.rejected)}); the first: {self.example}",
                 allowed=f"at most a share of {settings.max_reject_share:g} (pool.max_reject_share)",
                 action="correct the source or its settings",
             )
         if self.side.samples > settings.max_lost_share * (self.rows - self.rejected.total()):
             raise InputError(
                 f"source '{name}': of the first {self.rows:,} rows, {self.side.samples:,} have fields that change what "
-                f"a model learns and are not read: {told(self.side.lost)}",
+                f"a model learns and are not read: {counts_in_words(self.side.lost)}",
                 allowed=f"at most a share of {settings.max_lost_share:g} (pool.max_lost_share)",
                 action="read a system prompt with `fields: {system: …}`; list fields in `keep` if the samples are "
                 "right without them; or raise the limit",
@@ -99,9 +99,13 @@ class FirstRows:
         parts += [self.mapping.schema] if self.mapping else []
         if self.rejected:
             count = self.rejected.total()
-            parts.append(f"{count:,} of them cannot be used: {told(self.rejected)}; the first: {self.example}")
+            parts.append(
+                f"{count:,} of them cannot be used: {counts_in_words(self.rejected)}; the first: {self.example}"
+            )
         if self.side.lost:
-            parts.append(f"{self.side.samples:,} of them have fields that are not read: {told(self.side.lost)}")
+            parts.append(
+                f"{self.side.samples:,} of them have fields that are not read: {counts_in_words(self.side.lost)}"
+            )
         return ", ".join(parts)
 
 

@@ -16,7 +16,7 @@ from tamis.core.artifacts import Manifest
 from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.ids import pack
 from tamis.core.settings import hash_of
-from tamis.core.side import Side, told
+from tamis.core.side import Side, counts_in_words
 from tamis.core.steps import Step, Uri, run_step
 from tamis.core.tables import POOL, PartsWriter
 from tamis.pool.checking import look_into
@@ -169,13 +169,13 @@ def _check_side(side: Side, counts: Counts, name: str, most: float) -> None:
     """
     others = {field: count for field, count in side.fields.items() if field not in side.lost}
     if others:
-        log.info("source '%s': fields that are not read: %s", name, told(others))
+        log.info("source '%s': fields that are not read: %s", name, counts_in_words(others))
     if not side.lost:
         return
     usable = counts.kept + counts.duplicates + counts.not_drawn
     problem = (
         f"source '{name}': {side.samples:,} of {usable:,} samples have fields that change what a model learns and are "
-        f"not read: {told(side.lost)}"
+        f"not read: {counts_in_words(side.lost)}"
     )
     if side.samples > most * usable:
         system = next((field for field in side.lost if field.startswith("system")), "system")

@@ -8,7 +8,7 @@ from functools import partial
 import tamis
 from tamis.core.artifacts import Manifest
 from tamis.core.failures import Failure
-from tamis.core.progress import Progress, load_packages, told
+from tamis.core.progress import Progress, load_packages, timed
 from tamis.core.secrets import masked
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.reporting.settings import ReportingSettings
@@ -69,7 +69,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
     )
     from tamis.reporting.style import save
 
-    with told("comparing the run's artifacts", "compared the run's artifacts", at_once=False):
+    with timed("comparing the run's artifacts", "compared the run's artifacts", at_once=False):
         evidence = read_evidence(step, failed)
         parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
         sections = [section for part in parts if (section := part.build(evidence)).blocks]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tamis.core.conversations import Encoder, Format, Unusable, chat_tokenizer
 from tamis.core.errors import SettingsError, TamisError
-from tamis.core.leftout import cure_of
+from tamis.core.leftout import action_for
 from tamis.core.lora import Lora, check_lora
 from tamis.core.models import load_config, load_tokenizer, vocabulary_of
 from tamis.core.references import walk
@@ -101,7 +101,7 @@ def _tokens(model: str, revision: str | None, style: Format, stage: str) -> str:
     except Unusable as reason:
         raise SettingsError(
             f"'{model}' cannot be used with format: {style}; a plain question and answer gave: {reason}",
-            action=cure_of(str(reason), stage),
+            action=action_for(str(reason), stage),
         ) from None
     return _sizes(tokenizer, known)
 

@@ -161,7 +161,7 @@ def test_a_wrong_key_is_said_soon_though_the_limits_let_few_requests_through() -
         (Reaction(error("no"), 403), "forbidden", 100),  # a firewall's word about texts, perhaps
         (Reaction(error("no such model"), 404), "not found", 8),
         (Reaction(error("no credit", "insufficient_quota"), 429), "quota used up", 8),
-        (Reaction(error("tomorrow"), 429, {"Retry-After": "90000"}), "wants to wait", 8),
+        (Reaction(error("tomorrow"), 429, {"Retry-After": "90000"}), "long wait", 8),
         (Reaction(error("'temperature' is not supported"), 400), "parameter refused", 40),
         (Reaction(error("strange"), 400), "bad request", 40),
     ],

@@ -146,5 +146,5 @@ def test_retry_after_as_a_date() -> None:
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_a_service_that_wants_a_longer_wait_than_the_patience_is_not_waited_for(status: int) -> None:
     fault = fault_of_status(status, {"retry-after": "86400"}, error("daily limit"), PARAMETERS, 600)
-    assert (fault.kind, fault.hopeless) == ("wants to wait", True)
+    assert (fault.kind, fault.hopeless) == ("long wait", True)
     assert "86400" in fault.detail

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tamis.core.conversations import Format, chat_tokenizer
 from tamis.core.errors import ModelError
-from tamis.core.leftout import BEYOND, cure_of
+from tamis.core.leftout import BEYOND, action_for
 from tamis.core.models import load_tokenizer
 from tamis.core.samples import Message
 from tamis.core.templates import PlainWords, render, unusable
@@ -65,7 +65,7 @@ class PromptEncoding:
         self.tail: list[int] = tokenizer(tail, add_special_tokens=False)["input_ids"]
         self._vocabulary = vocabulary
         if not self._knows([*self.head, *self.tail]):
-            raise ModelError(f"the prompt of '{tokenizer.name_or_path}' has {BEYOND}", action=cure_of(BEYOND, ""))
+            raise ModelError(f"the prompt of '{tokenizer.name_or_path}' has {BEYOND}", action=action_for(BEYOND, ""))
         self._marker = None if prompt.marker is None else self._ids_of([f"\n\n{prompt.marker}\n\n"])[0]
         self._around = len(self.head) + len(self.tail)
         self._whole = None if prompt.form else _Whole(tokenizer, self._words, head, tail, self.head, self.tail)

@@ -90,10 +90,10 @@ def _read_part(location: Location, folder: Location) -> bytes | StorageError | N
             with suppress(StorageError, OSError):
                 if not exists(location):
                     return None
-            told = error if isinstance(error, StorageError) else StorageError(f"reading {location}: {error}")
+            problem = error if isinstance(error, StorageError) else StorageError(f"reading {location}: {error}")
             if time.monotonic() >= give_up:
-                return told
-            log.warning("a part of the store cannot be read, trying again: %s", told)
+                return problem
+            log.warning("a part of the store cannot be read, trying again: %s", problem)
             time.sleep(_AGAIN_AFTER)
 
 

@@ -145,10 +145,10 @@ class Writer(Generic[R]):
         os.close(self._reserve)
         if self._fault is None:
             return
-        told = self._told(self._fault, self._saved())
+        error = self._error(self._fault, self._saved())
         if kind is None:
-            raise told from self._fault
-        log.error("answers could not be stored: %s", told)  # in addition to the error being raised
+            raise error from self._fault
+        log.error("answers could not be stored: %s", error)  # in addition to the error being raised
 
     def _saved(self) -> str:
         """Write the remaining records elsewhere.
@@ -167,7 +167,7 @@ class Writer(Generic[R]):
         return f"{count} answers are in {place}; copy its content into the folder of the store"
 
     @staticmethod
-    def _told(fault: Exception, saved: str) -> StorageError:
+    def _error(fault: Exception, saved: str) -> StorageError:
         kind = type(fault) if isinstance(fault, StorageError) else StorageError
         problem = fault.problem if isinstance(fault, StorageError) else f"{type(fault).__name__}: {fault}"
         action = getattr(fault, "action", "") or "check that the store can be written"

@@ -170,7 +170,7 @@ def _describe(
     section.add(*_intervals(rater, transition), _by_class(rater, diagnosis), _by_source(rater, evidence))
     section.add(*_per_source(diagnosis))
     if isinstance(diagnosis.get("identifiability"), Mapping) and diagnosis["identifiability"]:
-        checks = scalars(_telling(diagnosis["identifiability"]))
+        checks = scalars(_with_findings(diagnosis["identifiability"]))
         if checks:
             rows = [[name, number(value)] for name, value in checks.items()]
             section.add(Table("Do the ratings determine the matrix?", ["check", "result"], rows))
@@ -185,7 +185,7 @@ def _describe(
     model.measure(section, rater)
 
 
-def _telling(checks: Mapping[str, Any]) -> dict[str, Any]:
+def _with_findings(checks: Mapping[str, Any]) -> dict[str, Any]:
     """The checks of T that found something."""
     found = {name: value for name, value in checks.items() if name != "renamed" or value}
     if found.get("smallest_singular_value", 0) >= _NEARLY_SINGULAR:

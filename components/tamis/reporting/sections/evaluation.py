@@ -7,7 +7,7 @@ from math import sqrt
 from statistics import NormalDist
 
 from tamis.core.artifacts import Artifact
-from tamis.core.leftout import told
+from tamis.core.leftout import reasons_in_words
 from tamis.reporting.blocks import Cell, Figure, Figures, KeyFigure, Section, Table, Text, Warnings
 from tamis.reporting.charts import dots
 from tamis.reporting.evidence import Evidence
@@ -43,7 +43,7 @@ def _left_out(models: list[Artifact]) -> Iterator[str]:
         if dropped := facts.get("dropped"):
             left_out = sum(dropped.values())
             whole = plural(facts["samples"] + left_out, "sample")
-            yield f"{artifact.name} was not trained on {count(left_out)} of its {whole}: {told(dropped)}."
+            yield f"{artifact.name} was not trained on {count(left_out)} of its {whole}: {reasons_in_words(dropped)}."
 
 
 def _compare(evaluations: Evaluations, base_of: dict[str, str], section: Section) -> None:
