@@ -16,7 +16,7 @@ from tamis.core.errors import StorageError
 from tamis.core.settings import StageSettings, parse
 from tamis.core.steps import Step, run_step
 from tamis.core.storage import files_below, locate, write_bytes
-from tamis.core.storage.errors import ACTIONS
+from tamis.core.storage.errors import CURES
 from tests.storage.seaweed import Seaweed
 
 
@@ -44,7 +44,7 @@ def test_the_wait_ends_with_the_reason_when_credentials_are_wrong(remote: str, m
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
     result = CliRunner().invoke(main, ["wait", f"{remote}/pool", "--timeout", "60"])
     assert result.exit_code == 1
-    assert ACTIONS[remote[:2]] in result.output
+    assert CURES[remote[:2]] in result.output
 
 
 def test_a_probe_leaves_nothing_behind(remote: str) -> None:

@@ -7,7 +7,7 @@ import uuid
 
 from tamis.core.errors import SettingsError, StorageError
 from tamis.core.storage import exists, is_remote, locate, read_bytes, remove, write_bytes
-from tamis.core.storage.errors import ACTIONS
+from tamis.core.storage.errors import CURES
 
 log = logging.getLogger(__name__)
 
@@ -56,5 +56,5 @@ def _create_bucket(uri: str) -> None:
     except (BotoCoreError, ClientError) as error:
         raise StorageError(
             f"making the bucket {bucket}: {type(error).__name__}: {error}",
-            action=ACTIONS["s3"],
+            action=CURES["s3"],
         ) from error
