@@ -10,7 +10,7 @@ from typing import Any, Dict, List, get_args  # noqa: UP035  kfp reads these spe
 
 from kfp import dsl
 
-from tamis.cluster.component import note_outcome
+from tamis.cluster.component import note_outcome, start_run
 from tamis.core.stages import PodKind
 from tamis_pipelines import chain
 from tamis_pipelines.chain import Given
@@ -97,8 +97,11 @@ def _pipeline(
 
     def pipeline(*values: Any) -> None:
         given = dict(zip((parameter.name for parameter in parameters), values, strict=True))
-        end = fit(note_outcome(outcomes=given["outcomes"]), "base", given, fixed, once=True)
+        run = {"name": dsl.PIPELINE_JOB_NAME_PLACEHOLDER, "outcomes": given["outcomes"]}
+        end = fit(note_outcome(**run), "base", given, fixed, once=True)
         with dsl.ExitHandler(end, name="steps"):
+            begun = start_run(**run, workflow=dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER)
+            fit(begun, "base", given, fixed.model_copy(update={"cached": False}))
             chain.CHAINS[name](_Tasks(given, fixed), given, fixed)
 
     pipeline.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
