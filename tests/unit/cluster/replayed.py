@@ -24,7 +24,7 @@ from tamis.cluster.component import note_outcome, require_all_cells, start_run
 from tamis.cluster.workflow import nodes_of
 from tamis.core.errors import InputError
 from tamis.core.failures import Failure, leave_failure
-from tamis.core.run_place import RETRIES
+from tamis.core.run_place import RETRIES, WORKFLOW
 from tamis.core.steps import Step, run_step
 from tamis.kubeflow import execute, execute_cell
 from tests.artifacts import NoSettings
@@ -72,7 +72,8 @@ class Run:
 
     def start(self) -> None:
         started = self.output("start-run", "started")
-        start_run.python_func(name=self.name, workflow=self.workflow, started=started, outcomes=self.outcomes)
+        self.patch.setenv(WORKFLOW, self.workflow)
+        start_run.python_func(name=self.name, started=started, outcomes=self.outcomes)
 
     def step(self, step: str, *errors: Exception | None, cell: str | None = None) -> list[dsl.Artifact]:
         """Run a step in as many attempts as there are `errors`; None: it succeeds. With `cell`, it is of that cell."""
