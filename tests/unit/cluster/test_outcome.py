@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +26,7 @@ from tamis.cluster.outcomes import read_outcomes
 from tamis.cluster.workflow import ask, read
 from tamis.core.errors import InputError, ModelError, StorageError
 from tamis.core.failures import failure_in
+from tamis.core.marks import FINISHED, Finished, leave, read_marks
 from tamis.core.run_place import OUTCOMES, RETRIES, place_of
 from tests.certificates import private_certificate
 from tests.unit.cluster.replayed import Body, Run, play, workflow_of
@@ -291,6 +296,24 @@ def test_a_mark_that_is_half_written_does_not_look_whole(name: str, run: Run) ->
     assert run.file["state"] == ("SUCCEEDED" if name == "started.json" else "STOPPED")
     assert run.file["unread"]
     assert name in page
+
+
+def test_a_step_that_is_killed_while_it_writes_leaves_a_whole_mark_or_none(run: Run) -> None:
+    place = place_of(run.output("rate", "ratings").uri, run.outcomes)
+    assert place is not None
+    chance = random.Random(1)
+    for number in range(20):
+        child = os.fork()
+        if child == 0:
+            while True:
+                leave(place, FINISHED, Finished(report=str(number) * 500_000))
+        time.sleep(chance.uniform(0.0, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        marks = read_marks(place)
+        assert marks.unread == []
+        assert marks.finished is None or len(marks.finished.report) == len(str(number)) * 500_000
+    assert marks.finished is not None
 
 
 def test_the_reader_of_the_folder_lists_runs_by_their_start(run: Run, tmp_path: Path) -> None:
