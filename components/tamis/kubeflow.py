@@ -223,6 +223,8 @@ def ending(out: dsl.Artifact | None = None) -> Iterator[None]:
         yield
     except TamisError as error:
         raise _ended_by(error, out=out) from error
+    if out is not None:
+        withdraw_reason(out.uri)
 
 
 def require_whole(failures: Sequence[Failure]) -> None:
