@@ -1,0 +1,1 @@
+"""Reading of runs on Kubeflow: which steps a run has, how they are, and why they failed."""

@@ -1,0 +1,90 @@
+"""The steps that a workflow has, from its templates: all of them, in order, before the first has started."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from tamis_pipelines.runs.loops import Loop
+from tamis_pipelines.runs.workflow import Workflow, argument, tasks_in
+
+_DRIVER = "-driver"
+_HOLDS_ITERATIONS = "iteration-iterations"
+_NUMBER = re.compile(r"-\d+$")  # by which kfp tells tasks of the same component apart
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of a workflow.
+
+    Attributes:
+        name: what it is called, as in "select".
+        title: its name and, where several steps have that name, the list that its loop goes through.
+        key: its place (`workflow.Place.key`).
+        loops: the loops that it is in, outermost first.
+    """
+
+    name: str
+    title: str
+    key: tuple[str, ...]
+    loops: tuple[Loop, ...]
+
+
+def planned_steps(workflow: Workflow) -> list[PlannedStep]:
+    """The steps of a workflow, in the order in which they may run. Kubeflow's own pods are left out."""
+    parameters = workflow.parameters()
+    steps = list(_walk(workflow, workflow.entrypoint, (), (), parameters))
+    count = Counter(step.name for step in steps)
+    return [
+        replace(step, title=f"{step.name} ({step.loops[-1].over})")
+        if count[step.name] > 1 and step.loops and step.loops[-1].over
+        else step
+        for step in steps
+    ]
+
+
+def _walk(
+    workflow: Workflow, template: str, key: tuple[str, ...], loops: tuple[Loop, ...], parameters: dict[str, Any]
+) -> Iterator[PlannedStep]:
+    tasks = {task["name"]: task for task in tasks_in(workflow.templates.get(template, {}))}
+    ends = []
+    for name in _in_order(tasks):
+        task, driver = tasks[name], tasks.get(f"{name}{_DRIVER}")
+        if name.endswith(_DRIVER):
+            continue
+        inner = workflow.templates.get(task.get("template", ""), {})
+        if not tasks_in(inner) or "container-driver" in (driver or {}).get("template", ""):
+            yield _step(name, driver, (*key, name), loops)
+        elif name == _HOLDS_ITERATIONS:
+            iterator = argument(tasks.get("iteration-driver", {}), "task").get("parameterIterator") or {}
+            yield from _walk(workflow, task["template"], key, (*loops, Loop.of(iterator, parameters)), parameters)
+        else:
+            yield from _walk(workflow, task["template"], (*key, name), loops, parameters)
+        for hook in (task.get("hooks") or {}).values():
+            ends.append((hook["template"], (*key, name, "onExit")))
+    for hook_template, hook_key in ends:
+        yield from _walk(workflow, hook_template, hook_key, loops, parameters)
+
+
+def _step(name: str, driver: dict[str, Any] | None, key: tuple[str, ...], loops: tuple[Loop, ...]) -> PlannedStep:
+    shown = (argument(driver or {}, "task").get("taskInfo") or {}).get("name") or name
+    shown = _NUMBER.sub("", name) if shown == name else shown
+    return PlannedStep(shown, shown, key, loops)
+
+
+def _in_order(tasks: dict[str, dict[str, Any]]) -> list[str]:
+    """The names of tasks so that each comes after those that it depends on, and as late as those behind it allow."""
+    needed = {
+        name: re.findall(r"[\w-]+(?=\.\w)", task.get("depends") or "") or task.get("dependencies") or []
+        for name, task in tasks.items()
+    }
+
+    @cache
+    def behind(name: str) -> int:
+        return max((1 + behind(other) for other, others in needed.items() if name in others), default=0)
+
+    return sorted(tasks, key=behind, reverse=True)

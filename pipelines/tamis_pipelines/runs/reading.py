@@ -1,0 +1,126 @@
+"""Reading a run from a server, from the best source that this server has.
+
+The state comes from v2beta1, whose state of a run is right on every server. Steps, reasons and names come from the
+workflow's manifest of v1beta1: 2.17 never fills the errors of v2beta1, and its list of tasks stands still once Argo has
+packed the workflow's nodes. Without a manifest, the list of tasks is what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tamis_pipelines.runs.reasons import Reason, reasons_of, with_failed_cells
+from tamis_pipelines.runs.run import Run, State
+from tamis_pipelines.runs.steps import Status, Step, steps_of
+from tamis_pipelines.runs.tasks import errors_of, tasks_as_steps
+from tamis_pipelines.runs.workflow import UnreadableError, Workflow
+from tamis_pipelines.server import AwayError, Connection, KubeflowError, MissingError
+
+_STATES = {
+    "SUCCEEDED": State.SUCCEEDED,
+    "SKIPPED": State.SUCCEEDED,
+    "FAILED": State.FAILED,
+    "CANCELED": State.STOPPED,
+    "CANCELING": State.STOPPING,
+    "PAUSED": State.RUNNING,
+    "RUNNING": State.RUNNING,
+}
+
+
+def read(connection: Connection, run_id: str) -> Run:
+    """Read a run.
+
+    Raises:
+        KubeflowError: when the server does not answer, refuses, or does not know the run.
+    """
+    try:
+        answer = connection.request("GET", f"/apis/v2beta1/runs/{run_id}", doing=f"asking for the run {run_id}")
+    except MissingError:
+        raise KubeflowError(f"the server has no run {run_id}", allowed="a run's id, its name, or newest") from None
+    unread: list[str] = []
+    workflow = None
+    try:
+        workflow = _workflow(connection, run_id)
+    except UnreadableError as error:
+        unread.append(str(error))
+    state = _state(answer, workflow)
+    tasks = (answer.get("run_details") or {}).get("task_details") or []
+    if workflow is not None:
+        steps = with_failed_cells(steps_of(workflow, ended=state.ended))
+        reasons = reasons_of(workflow, steps)
+    else:
+        steps, reasons = tasks_as_steps(tasks, ended=state.ended), []
+        unread.append(
+            "so the states of steps may be old, raters and cells are not named, and reasons may be missing"
+            if steps
+            else "and the server lists no steps either"
+        )
+    return Run(
+        id=run_id,
+        name=str(answer.get("display_name") or run_id),
+        url=connection.page(f"runs/details/{run_id}"),
+        state=state,
+        began=str(answer.get("created_at") or ""),
+        ended=str(answer.get("finished_at") or "") if state.ended else "",
+        steps=tuple(steps),
+        reasons=(
+            *([_stopped(answer)] if state is State.STOPPED else []),
+            *_reasons(state, reasons, list(errors_of(tasks, answer)), steps),
+        ),
+        unread=tuple(unread),
+    )
+
+
+def _workflow(connection: Connection, run_id: str) -> Workflow:
+    """The run's workflow.
+
+    Raises:
+        UnreadableError: when the server does not have it, or not in a form that can be read.
+        AwayError: when the server does not answer.
+    """
+    try:
+        answer = connection.request("GET", f"/apis/v1beta1/runs/{run_id}", doing="asking for the workflow")
+    except AwayError:
+        raise
+    except KubeflowError as error:
+        raise UnreadableError(
+            f"the server does not give the workflow's manifest by v1beta1 ({error.problem})"
+        ) from None
+    manifest = (answer.get("pipeline_runtime") or {}).get("workflow_manifest")
+    if not manifest:
+        raise UnreadableError("the server's v1beta1 has no workflow manifest for this run")
+    return Workflow.parse(manifest)
+
+
+def _state(answer: dict[str, Any], workflow: Workflow | None) -> State:
+    state = _STATES.get(answer.get("state") or "", State.PENDING)
+    stopped = any(map(_is_stop, answer.get("state_history") or [])) or (workflow is not None and workflow.stopped)
+    if stopped and state is State.FAILED:
+        return State.STOPPED
+    return State.STOPPING if stopped and not state.ended else state
+
+
+def _reasons(state: State, found: list[Reason], errors: list[Reason], steps: Sequence[Step]) -> Iterator[Reason]:
+    """The reasons of the manifest; where it has none, those of v2beta1; where that has none either, what failed."""
+    if not state.ended or state is State.SUCCEEDED:
+        return
+    told = {error.what: error.words for error in errors}
+    for reason in found:
+        yield replace(reason, words=told[reason.what]) if reason.silent and reason.what in told else reason
+    if not found:
+        yield from errors
+    if not found and not errors and state is State.FAILED:
+        failed = [step.name for step in steps for work in step.works if work.status is Status.FAILED]
+        what = ", ".join(dict.fromkeys(failed)) or "the run"
+        yield Reason(what, "the server does not say why; the run's page in the UI has the logs of its pods")
+
+
+def _stopped(answer: dict[str, Any]) -> Reason:
+    times = [change.get("update_time") for change in answer.get("state_history") or [] if _is_stop(change)]
+    return Reason("the run", f"it was stopped by hand{f' at {times[0]}' if times else ''}")
+
+
+def _is_stop(change: dict[str, Any]) -> bool:
+    return change.get("state") in ("CANCELING", "CANCELED")

@@ -1,0 +1,65 @@
+"""The steps of a run from v2beta1's list of tasks, for servers that do not give the workflow's manifest.
+
+The list has a task for each of Argo's nodes, by name, without its place: raters and cells cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tamis_pipelines.runs.reasons import Reason
+from tamis_pipelines.runs.steps import Status, Step, Work
+
+# Names of what Kubeflow wraps around steps, and of the tries of a step, which has a task of its own.
+_WRAPPER = re.compile(
+    r"(\(\d+(:\d+)?\)$|-drivers?$|^executor$|^iteration|^for-loop-\d+$|^exit-handler|^condition-|\.onExit|^root$)"
+)
+_NUMBER = re.compile(r"-\d+$")
+_STATES = {
+    "SUCCEEDED": Status.DONE,
+    "SKIPPED": Status.OMITTED,
+    "FAILED": Status.FAILED,
+    "CANCELED": Status.UNFINISHED,
+    "RUNNING": Status.RUNNING,
+    "CANCELING": Status.RUNNING,
+}
+_AFTER_THE_END = {Status.RUNNING: Status.UNFINISHED, Status.WAITING: Status.OMITTED}
+Task = dict[str, Any]
+
+
+def tasks_as_steps(tasks: Sequence[Task], *, ended: bool) -> list[Step]:
+    """The steps that a list of tasks shows, in the order in which they began."""
+    works: dict[str, list[Work]] = {}
+    for task in sorted(tasks, key=lambda one: str(one.get("start_time") or "~")):
+        if (name := _step_in(task)) is None:
+            continue
+        status = _STATES.get(task.get("state") or "", Status.WAITING)
+        status = _AFTER_THE_END.get(status, status) if ended else status
+        words = str((task.get("error") or {}).get("message") or "")
+        works.setdefault(name, []).append(Work((), status, words=words))
+    return [Step(_NUMBER.sub("", name), name, tuple(made), looped=len(made) > 1) for name, made in works.items()]
+
+
+def _step_in(task: Task) -> str | None:
+    """The step that a task is, or None where it is one of Kubeflow's wrappers."""
+    name = str(task.get("display_name") or "")
+    # The workflow's own node is the only other one; its children are named after it.
+    children = [str(child.get("pod_name") or "") for child in task.get("child_tasks") or []]
+    itself = bool(name) and any(re.fullmatch(rf"{re.escape(name)}-\d+", child) for child in children)
+    return None if not name or itself or _WRAPPER.search(name) else name
+
+
+def errors_of(tasks: Sequence[Task], run: dict[str, Any]) -> Iterator[Reason]:
+    """The reasons that newer servers put into `error` of tasks and of the run, each once."""
+    by_words: dict[str, list[str]] = {}
+    for task in tasks:
+        words = str((task.get("error") or {}).get("message") or "").strip()
+        if words and task.get("state") == "FAILED":
+            name = _step_in(task)
+            by_words.setdefault(words, []).extend([_NUMBER.sub("", name)] if name else [])
+    if words := str((run.get("error") or {}).get("message") or "").strip():
+        by_words.setdefault(words, [])
+    for words, names in by_words.items():
+        yield Reason(", ".join(dict.fromkeys(names)) or "the run", words)
