@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,13 @@ from tamis.core.failures import Failure
 from tamis.kubeflow import REASON_FILE, require_whole
 from tamis_pipelines.runs import following
 from tamis_pipelines.runs.cells import failed_cells
-from tamis_pipelines.runs.loops import names_of
+from tamis_pipelines.runs.loops import Lists, Loop, names_of
 from tamis_pipelines.runs.reading import read
 from tamis_pipelines.runs.run import Run, State
 from tamis_pipelines.runs.steps import Status, Step, Work
 from tamis_pipelines.runs.text import ending, progress_of, table
 from tamis_pipelines.runs.words import words_of
+from tamis_pipelines.runs.workflow import Workflow
 from tamis_pipelines.server import Connection, KubeflowError, Server
 from tests.pipeline.recorded import CASES, Case, RecordedServer
 from tests.pipeline.server import KubeflowServer
@@ -183,8 +186,7 @@ def test_following_writes_a_line_for_each_change_only(serve: Serve) -> None:
     assert "finetune: 0/3; 2 running: ds2-16-gpt-s42 and random-16-s42" in lines
     assert any(line.startswith("evaluate (cells): 1/3; ") for line in lines)
     assert len(lines) <= 45, "it was 143 lines"
-    for one, next_one in zip(lines, lines[1:], strict=False):
-        assert one != next_one
+    assert all(one != other for one, other in pairwise(lines))
     assert not WRAPPERS.search(result.output)
 
 
@@ -196,7 +198,7 @@ def test_packed_nodes_go_on_being_read_while_the_tasks_of_v2beta1_stand_still(se
 
 
 def test_the_table_in_a_terminal_has_a_row_for_each_step(serve: Serve) -> None:
-    case, server = serve("failed-cell")
+    _, server = serve("failed-cell")
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "tamis", "status", "few", "--host", server.url, "--follow", "--every", "0.1"]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
@@ -226,7 +228,9 @@ def _everything(master: int) -> str:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("lacks", [{"v1beta1": False}, {"manifest": False}], ids=["no v1beta1", "no manifest"])
-def test_a_server_without_the_manifest_gives_the_best_of_the_rest(serve: Serve, name: str, lacks: dict[str, bool]) -> None:
+def test_a_server_without_the_manifest_gives_the_best_of_the_rest(
+    serve: Serve, name: str, lacks: dict[str, bool]
+) -> None:
     case, server = serve(name, **lacks)
     result = tamis("status", case.run_id, "--host", server.url)
     state, code, _ = TRUTH[name]
@@ -327,9 +331,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(serve: Serve, monkeypatch: pyt
     assert f"tamis status {case.run_id} --follow" in result.output
 
 
-def test_a_token_is_needed_for_reading_too_and_never_shown(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_is_needed_for_reading_too_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     del serve
     server = KubeflowServer()
     server.state.token = "s3cret-token"
@@ -353,7 +355,7 @@ def test_a_token_is_needed_for_reading_too_and_never_shown(
         ({"name": "svc", "shard": "2/3"}, ("svc 2/3",)),
         ({"finetuning": {"model": "m"}, "subset": {"name": "ds2-s1"}}, ("ds2-s1",)),
         ([{"subset": {"name": "a"}}, {"subset": {"name": "b"}}], ("a", "b")),
-        ({"cells": [{"subset": {"name": "a"}}, {"subset": {"name": "b"}}]}, ("a", "b")),
+        ({"subset": [{"name": "a"}, {"name": "b"}], "finetuning": [{}, {}]}, ("a", "b")),
         ("a", ("a",)),
         (3.0, ()),
     ],
@@ -381,13 +383,53 @@ def test_the_words_of_the_step_that_requires_all_cells_are_read_as_they_are_writ
     ]
 
 
+def workflow_with(loop: dict[str, object], step: dict[str, object]) -> Workflow:
+    """A workflow whose step `start` makes a list that the loop or the step goes through."""
+
+    def task(name: str, about: dict[str, object]) -> dict[str, object]:
+        return {"name": name, "arguments": {"parameters": [{"name": "task", "value": json.dumps(about)}]}}
+
+    cells = [{"subset": [{"name": "a"}, {"name": "b"}]}, {"subset": [{"name": "c"}]}]
+    values = {"cells": cells, "outcomes": "s3://x", "base_tolerations": [{"key": "gpu"}]}
+    config = {"name": "runtime-config", "value": json.dumps({"parameterValues": values})}
+    given = {name: {"componentInputParameter": f"pipelinechannel--{name}"} for name in values}
+    tasks = [
+        {"name": "root-driver", "arguments": {"parameters": [config]}},
+        task("start-driver", {"inputs": {"parameters": given}}),
+        task("iteration-driver", loop),
+        task("select-driver", step),
+    ]
+    text = {"metadata": {"name": "w"}, "spec": {"templates": [{"name": "entrypoint", "dag": {"tasks": tasks}}]}}
+    return Workflow.parse(json.dumps(text))
+
+
+def test_a_list_that_a_step_has_made_of_an_argument_has_the_names_of_that() -> None:
+    made = {"taskOutputParameter": {"producerTask": "start", "outputParameterKey": "Output"}}
+    loop = {
+        "inputs": {"parameters": {"pipelinechannel--start-Output": made}},
+        "parameterIterator": {"items": {"inputParameter": "pipelinechannel--start-Output"}},
+    }
+    step: dict[str, object] = {"inputs": {"parameters": {"cells": made, "settings": {}}}}
+    lists = Lists(workflow_with(loop, step))
+    assert lists.loop(loop) == Loop("cells", (("a", "b"), ("c",)))
+    assert lists.cells(step) == ("a", "b", "c")
+
+
+def test_a_list_that_nobody_knows_gives_numbers() -> None:
+    loop: dict[str, object] = {"parameterIterator": {"items": {"inputParameter": "pipelinechannel--elsewhere"}}}
+    found = Lists(workflow_with(loop, {})).loop(loop)
+    assert (found.items, found.names(1)) == (None, ("2",))
+    constant: dict[str, object] = {"parameterIterator": {"items": {"raw": '[{"name": "x"}]'}}}
+    assert Lists(workflow_with(constant, {})).loop(constant).names(0) == ("x",)
+
+
 def test_groups_of_cells_are_counted_by_cell() -> None:
     works = (
         Work(("a", "b"), Status.DONE, failed=("b",)),
         Work(("c", "d"), Status.RUNNING),
         Work(("e", "f"), Status.WAITING),
     )
-    shown = progress_of(Step("select", "select", works, looped=True))
+    shown = progress_of(Step("select", "select", works, several=True))
     assert shown == "1/6; 2 running: c and d; 1 failed: b"
 
 

@@ -139,7 +139,7 @@ class _Table:
         from rich.live import Live
 
         self._text, self._run = text, None
-        self._live = Live(get_renderable=self._draw, refresh_per_second=1, vertical_overflow="visible")
+        self._live = Live(get_renderable=self._draw, refresh_per_second=1)
 
     def __enter__(self) -> _Table:
         self._live.start()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from tamis_pipelines.runs.loops import Loop
+from tamis_pipelines.runs.loops import Lists, Loop
 from tamis_pipelines.runs.workflow import Workflow, argument, tasks_in
 
 _DRIVER = "-driver"
@@ -26,18 +26,19 @@ class PlannedStep:
         title: its name and, where several steps have that name, the list that its loop goes through.
         key: its place (`workflow.Place.key`).
         loops: the loops that it is in, outermost first.
+        cells: the cells that it works for together, where it is in no loop.
     """
 
     name: str
     title: str
     key: tuple[str, ...]
     loops: tuple[Loop, ...]
+    cells: tuple[str, ...] = ()
 
 
 def planned_steps(workflow: Workflow) -> list[PlannedStep]:
     """The steps of a workflow, in the order in which they may run. Kubeflow's own pods are left out."""
-    parameters = workflow.parameters()
-    steps = list(_walk(workflow, workflow.entrypoint, (), (), parameters))
+    steps = list(_walk(workflow, workflow.entrypoint, (), (), Lists(workflow)))
     count = Counter(step.name for step in steps)
     return [
         replace(step, title=f"{step.name} ({step.loops[-1].over})")
@@ -48,7 +49,7 @@ def planned_steps(workflow: Workflow) -> list[PlannedStep]:
 
 
 def _walk(
-    workflow: Workflow, template: str, key: tuple[str, ...], loops: tuple[Loop, ...], parameters: dict[str, Any]
+    workflow: Workflow, template: str, key: tuple[str, ...], loops: tuple[Loop, ...], lists: Lists
 ) -> Iterator[PlannedStep]:
     tasks = {task["name"]: task for task in tasks_in(workflow.templates.get(template, {}))}
     ends = []
@@ -58,22 +59,25 @@ def _walk(
             continue
         inner = workflow.templates.get(task.get("template", ""), {})
         if not tasks_in(inner) or "container-driver" in (driver or {}).get("template", ""):
-            yield _step(name, driver, (*key, name), loops)
+            description = argument(driver or {}, "task")
+            cells = () if loops else lists.cells(description)
+            title = _title(name, description)
+            yield PlannedStep(title, title, (*key, name), loops, cells)
         elif name == _HOLDS_ITERATIONS:
-            iterator = argument(tasks.get("iteration-driver", {}), "task").get("parameterIterator") or {}
-            yield from _walk(workflow, task["template"], key, (*loops, Loop.of(iterator, parameters)), parameters)
+            loop = lists.loop(argument(tasks.get("iteration-driver", {}), "task"))
+            yield from _walk(workflow, task["template"], key, (*loops, loop), lists)
         else:
-            yield from _walk(workflow, task["template"], (*key, name), loops, parameters)
+            yield from _walk(workflow, task["template"], (*key, name), loops, lists)
         for hook in (task.get("hooks") or {}).values():
             ends.append((hook["template"], (*key, name, "onExit")))
     for hook_template, hook_key in ends:
-        yield from _walk(workflow, hook_template, hook_key, loops, parameters)
+        yield from _walk(workflow, hook_template, hook_key, loops, lists)
 
 
-def _step(name: str, driver: dict[str, Any] | None, key: tuple[str, ...], loops: tuple[Loop, ...]) -> PlannedStep:
-    shown = (argument(driver or {}, "task").get("taskInfo") or {}).get("name") or name
-    shown = _NUMBER.sub("", name) if shown == name else shown
-    return PlannedStep(shown, shown, key, loops)
+def _title(name: str, description: dict[str, Any]) -> str:
+    """What a task is called: its display name if it has one, or its name without kfp's number."""
+    shown = str((description.get("taskInfo") or {}).get("name") or name)
+    return _NUMBER.sub("", name) if shown == name else shown
 
 
 def _in_order(tasks: dict[str, dict[str, Any]]) -> list[str]:

@@ -51,7 +51,7 @@ class Work:
     """One piece of work of a step.
 
     Attributes:
-        names: the raters, cells or base models that it is for; empty for a step outside loops.
+        names: the raters, cells or base models that it is for; empty where it is for the whole run.
         status: how it is.
         tries: its pods, the last one last.
         words: why Kubeflow could not start it, if so.
@@ -83,13 +83,13 @@ class Step:
         name: what it is called, as in "evaluate".
         title: its name, and what tells it from others of that name, as in "evaluate (bases)".
         works: its pieces of work, in the order of the loop's list.
-        looped: whether it is in a loop.
+        several: whether it works for several raters or cells, in one pod or in one for each.
     """
 
     name: str
     title: str
     works: tuple[Work, ...]
-    looped: bool = False
+    several: bool = False
 
 
 class _Nodes:
@@ -154,7 +154,7 @@ def _step(workflow: Workflow, nodes: _Nodes, planned: PlannedStep, *, ended: boo
     if not planned.loops:
         iterations.add(())
     works = tuple(_work(workflow, nodes, planned, iteration, ended=ended) for iteration in sorted(iterations))
-    return Step(planned.name, planned.title, works, looped=bool(planned.loops))
+    return Step(planned.name, planned.title, works, several=bool(planned.loops or planned.cells))
 
 
 def _counted(nodes: _Nodes, key: tuple[str, ...]) -> int:
@@ -168,7 +168,9 @@ def _counted(nodes: _Nodes, key: tuple[str, ...]) -> int:
 
 def _work(workflow: Workflow, nodes: _Nodes, planned: PlannedStep, iteration: tuple[int, ...], *, ended: bool) -> Work:
     named = [loop.names(at) for loop, at in zip(planned.loops, iteration, strict=True)]
-    names = named[0] if len(named) == 1 else tuple(filter(None, [", ".join(name for one in named for name in one)]))
+    if len(named) > 1:
+        named = [(", ".join(name for names in named for name in names),)]
+    names = named[0] if named else planned.cells
     task, driver = nodes.at(planned.key, iteration), nodes.at(_driver_of(planned.key), iteration)
     executor = nodes.at((*planned.key, "executor"), iteration)
     pods = [node for node in [*task, *executor] if node["type"] not in _NO_POD]

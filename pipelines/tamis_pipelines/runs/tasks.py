@@ -39,7 +39,7 @@ def tasks_as_steps(tasks: Sequence[Task], *, ended: bool) -> list[Step]:
         status = _AFTER_THE_END.get(status, status) if ended else status
         words = str((task.get("error") or {}).get("message") or "")
         works.setdefault(name, []).append(Work((), status, words=words))
-    return [Step(_NUMBER.sub("", name), name, tuple(made), looped=len(made) > 1) for name, made in works.items()]
+    return [Step(_NUMBER.sub("", name), name, tuple(made), several=len(made) > 1) for name, made in works.items()]
 
 
 def _step_in(task: Task) -> str | None:

@@ -18,7 +18,7 @@ _FROM_CACHE = "from the cache"
 
 def progress_of(step: Step) -> str:
     """How a step is, as in "12/36; 2 running: ds2-s1, ds2-s2; 1 failed: toomany"."""
-    if not step.looped:
+    if not step.several:
         (work,) = step.works
         return "; ".join([_alone(work), *_tried_again([work])])
     if not step.works or all(work.status is Status.WAITING for work in step.works):

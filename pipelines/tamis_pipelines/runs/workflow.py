@@ -42,7 +42,7 @@ class Workflow:
         name: the name of the object in Kubernetes, with which the names of pods begin.
         namespace: the namespace of the object and its pods.
         message: what Argo says about the whole workflow; empty most of the time.
-        stopped: whether somebody ended it: Kubeflow then gives it a deadline of 0 seconds.
+        stopped: whether somebody ended it. Kubeflow does so by a deadline of 0 seconds, Argo's own tools by `shutdown`.
         nodes: every node with its place.
         templates: the templates by name.
         entrypoint: the name of the first template.
@@ -76,7 +76,7 @@ class Workflow:
                 name=metadata["name"],
                 namespace=metadata.get("namespace") or "kubeflow",
                 message=status.get("message") or "",
-                stopped=spec.get("activeDeadlineSeconds") == 0,
+                stopped=spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown")),
                 nodes=[(place_of(node["name"]), node) for node in nodes.values()],
                 templates={template["name"]: template for template in spec.get("templates") or []},
                 entrypoint=spec.get("entrypoint") or "entrypoint",
