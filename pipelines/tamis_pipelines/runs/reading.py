@@ -42,7 +42,7 @@ def read(connection: Connection, run_id: str) -> Run:
     unread: list[str] = []
     workflow = None
     try:
-        workflow = _workflow(connection, run_id)
+        workflow = workflow_of(connection, run_id)
     except UnreadableError as error:
         unread.append(str(error))
     state = _state(answer, workflow)
@@ -73,8 +73,8 @@ def read(connection: Connection, run_id: str) -> Run:
     )
 
 
-def _workflow(connection: Connection, run_id: str) -> Workflow:
-    """The run's workflow.
+def workflow_of(connection: Connection, run_id: str) -> Workflow:
+    """The workflow of a run, from v1beta1 of the API.
 
     Raises:
         UnreadableError: when the server does not have it, or not in a form that can be read.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tamis.core.stages import all_stages
 from tamis_pipelines.runs.cells import FailedCell, failed_cells
-from tamis_pipelines.runs.steps import Status, Step, unplanned_failures
+from tamis_pipelines.runs.steps import Status, Step, Work, unplanned_failures
 from tamis_pipelines.runs.words import NO_MESSAGE, ended_from_outside, too_large
 from tamis_pipelines.runs.workflow import Workflow
 
@@ -88,22 +87,29 @@ def with_failed_cells(steps: Sequence[Step]) -> list[Step]:
         if first is None:
             continue
         at = steps.index(first)
-        marked[at] = _marked(marked[at], cell.name, "failed")
+        marked[at] = _marked(marked[at], cell.name, failed=True)
         for later in range(at + 1, len(steps)):
-            marked[later] = _marked(marked[later], cell.name, "skipped")
+            marked[later] = _marked(marked[later], cell.name, failed=False)
     return marked
 
 
-def _marked(step: Step, name: str, how: Literal["failed", "skipped"]) -> Step:
-    works = [replace(work, **{how: (*getattr(work, how), name)}) if name in work.names else work for work in step.works]
-    return replace(step, works=tuple(works))
+def _marked(step: Step, name: str, *, failed: bool) -> Step:
+    def mark(work: Work) -> Work:
+        if name not in work.names:
+            return work
+        if failed:
+            return replace(work, failed=(*work.failed, name))
+        return replace(work, skipped=(*work.skipped, name))
+
+    return replace(step, works=tuple(map(mark, step.works)))
 
 
 def _step_of(cell: FailedCell, steps: Sequence[Step]) -> Step | None:
     """The step that a failed cell failed in; the last one that is for this cell where none has the stage's name."""
     mine = [step for step in steps if any(cell.name in work.names for work in step.works)]
     named = [step for step in mine if step.name == _command_of(cell.artifact)]
-    return (named or mine or [None])[-1]
+    found = named or mine
+    return found[-1] if found else None
 
 
 def _command_of(artifact: str) -> str:
