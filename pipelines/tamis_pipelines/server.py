@@ -19,17 +19,26 @@ _SECONDS = 60  # until a request is given up
 
 
 class KubeflowError(TamisError):
-    """The Kubeflow server cannot be reached, refuses, or a run on it failed."""
+    """The Kubeflow server cannot be reached, refuses, or does not have what is asked for.
+
+    `status` is that of the server's HTTP answer: 0 if it does not answer, None if it was not asked.
+    """
 
     code = "kubeflow"
 
+    def __init__(self, problem: str, *, allowed: str = "", action: str = "", status: int | None = None) -> None:
+        super().__init__(problem, allowed=allowed, action=action)
+        self.status = status
 
-class AwayError(KubeflowError):
-    """The server does not answer now. It may answer later."""
+    @property
+    def away(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status is not None and (self.status in (0, 429) or self.status >= 500)
 
-
-class MissingError(KubeflowError):
-    """The server does not know the address or the object."""
+    @property
+    def missing(self) -> bool:
+        """Whether the server does not know the address or the object."""
+        return self.status == 404
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,7 @@ class Connection:
             doing: what the request is for; part of errors.
 
         Raises:
-            AwayError: when the server does not answer.
-            MissingError: when it answers 404.
-            KubeflowError: when it refuses, or answers with something other than a JSON object.
+            KubeflowError: when the server does not answer, refuses, or answers with something other than a JSON object.
         """
         fields = [(name, value) for name, value in (query or {}).items() if value]
         with self.explained(doing):
@@ -153,10 +160,11 @@ class Connection:
                 raise KubeflowError(
                     f"{host}: its certificate is not trusted ({cause})", action="give its CA bundle with --ca-file"
                 ) from None
-            raise AwayError(
+            raise KubeflowError(
                 f"{host} does not answer ({type(cause).__name__})",
                 action="check the address, the network and the port-forward: "
                 "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
+                status=0,
             ) from None
 
 
@@ -181,18 +189,19 @@ def _refusal(error: Any, doing: str, server: Server) -> KubeflowError:
     except (TypeError, ValueError, AttributeError):
         said = str(error.reason)
     seen = f"{server.host}, {doing}: {error.status or 'no answer'} {said[:1000]}".rstrip()
-    if error.status == 0 and "certificate" in said.lower():
+    action, status = "correct what the server names", error.status or 0
+    if status == 0 and "certificate" in said.lower():
         return KubeflowError(seen, action="give the CA bundle of its certificate with --ca-file")
-    if error.status == 401:
-        state = "the token was not accepted" if server.token else "no token was given"
-        return KubeflowError(f"{seen} ({state})", action="put a valid one into TAMIS_KUBEFLOW_TOKEN or --token-file")
-    if error.status == 403:
-        return KubeflowError(seen, action=f"ask for permission to use the namespace '{server.namespace or 'kubeflow'}'")
-    if error.status == 404:
-        return MissingError(seen, action="check the address: it ends where the UI of Kubeflow Pipelines begins")
-    if error.status in (0, 429) or (error.status or 0) >= 500:
-        return AwayError(seen, action="read the server's log: kubectl -n kubeflow logs deploy/ml-pipeline")
-    return KubeflowError(seen, action="correct what the server names")
+    if status == 401:
+        seen += f" ({'the token was not accepted' if server.token else 'no token was given'})"
+        action = "put a valid one into TAMIS_KUBEFLOW_TOKEN or --token-file"
+    elif status == 403:
+        action = f"ask for permission to use the namespace '{server.namespace or 'kubeflow'}'"
+    elif status == 404:
+        action = "check the address: it ends where the UI of Kubeflow Pipelines begins"
+    elif status in (0, 429) or status >= 500:
+        action = "read the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
+    return KubeflowError(seen, action=action, status=status)
 
 
 def called(name: str) -> str:

@@ -245,7 +245,7 @@ def test_waiting_says_how_the_steps_go_and_ends_with_the_run(server: KubeflowSer
     result = tamis("submit", settings, "--host", server.url, "--wait", "--every", "0.1")
     assert result.exit_code == 0, result.output
     lines = [line for line in result.stdout.splitlines() if not line.startswith("run: http")]
-    assert lines[:5] == ["pool: running", "run: running", "pool: done", "rate: running", "rate: done"]
+    assert lines[:5] == ["run: running", "pool: running", "pool: done", "rate: running", "rate: done"]
     assert "SUCCEEDED" in lines[5]
 
 

@@ -22,6 +22,7 @@ from tamis_pipelines.runs import following
 from tamis_pipelines.runs.cells import failed_cells
 from tamis_pipelines.runs.loops import Lists, Loop, names_of
 from tamis_pipelines.runs.reading import read
+from tamis_pipelines.runs.reasons import reasons_of
 from tamis_pipelines.runs.run import Run, State
 from tamis_pipelines.runs.steps import Status, Step, Work
 from tamis_pipelines.runs.text import ending, progress_of, table
@@ -176,7 +177,7 @@ def test_at_every_time_progress_is_that_of_the_run_then(serve: Serve, name: str)
 def test_following_writes_a_line_for_each_change_only(serve: Serve) -> None:
     case, server = serve("experiment", at="2026-11-30T00:18:20Z")
     times = case.times()
-    case.later = [time for time in times[3::3] for _ in range(2)] + [None]
+    case.later = [*sorted([*times[3::3], *times[3:30:3]]), None]  # some times twice, so that nothing is new
     result = tamis("status", case.run_id, "--host", server.url, "--follow", "--every", "0.1")
     assert result.exit_code == 0, result.output
     address, *lines = result.output.splitlines()
@@ -249,6 +250,8 @@ def test_a_server_that_fills_the_errors_of_tasks_is_believed_where_the_manifest_
     case.v1beta1 = False
     reasons = {reason.what: reason.words for reason in look(case, server).reasons}
     assert reasons == {"pool": "also here", "note-outcome": "the folder is not there"}
+    case.errors = {"pool": "the same", "note-outcome": "the same"}
+    assert {reason.what for reason in look(case, server).reasons} == {"pool, note-outcome"}
     case.errors = {"": "the node was lost"}
     assert [reason.words for reason in look(case, server).reasons] == ["the node was lost"]
 
@@ -265,6 +268,40 @@ def test_a_manifest_in_another_form_is_said_and_does_not_hide_the_run(
     assert run.state is State.FAILED
     assert run.steps
     assert run.unread
+
+
+@pytest.mark.parametrize(
+    ("driver", "what"),
+    [("pool-driver", "pool"), ("exit-handler-1-driver", "Kubeflow's own pod that starts pool, ")],
+)
+def test_a_pod_of_kubeflow_that_fails_is_told_by_the_step_that_it_starts(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, driver: str, what: str
+) -> None:
+    case, server = serve("wrong-credentials")
+    workflow = case.workflow()
+    nodes = workflow["status"]["nodes"]
+    behind = "pool(0)" if driver == "pool-driver" else "exit-handler-1"
+    for key, node in list(nodes.items()):
+        if f"{driver}" in node["name"].rsplit(".", 1)[-1]:
+            node |= {"phase": "Failed", "message": "main: Error (exit code 1): no claim tamis-models"}
+        elif behind in node["name"] or node["displayName"] == behind.removesuffix("(0)"):
+            del nodes[key]
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    reasons = [reason for reason in look(case, server).reasons if "no claim tamis-models" in reason.words]
+    assert len(reasons) == 1
+    assert reasons[0].what.startswith(what)
+    assert "-driver-" in reasons[0].pod, "its log is that of Kubeflow's pod"
+
+
+def test_several_failed_cells_are_counted_where_kubernetes_has_cut_their_names() -> None:
+    words = "12 of the results could not be made; all others are finished and in the report:\n  model of 'a': no sp"
+    count, cells = failed_cells(words)
+    assert (count, len(cells)) == (12, 1)
+    work = Work((), Status.FAILED, words=words)
+    steps = [Step("require-all-cells", "require-all-cells", (work,))]
+    assert [reason.words for reason in reasons_of(workflow_with({}, {}), steps)] == [
+        "no sp", "11 more cells failed; see the report",
+    ]  # fmt: skip
 
 
 @pytest.fixture

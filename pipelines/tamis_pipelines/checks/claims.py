@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,8 +37,12 @@ def claims(settings: RunSettings, namespace: str) -> Iterator[Check]:
         seen = f"{' and '.join(mounted.values())} not checked: {error}"
         yield Check("kubeflow.objects", "note", seen, "set KUBECONFIG to check claims")
         return
-    for setting, name in mounted.items():
-        yield _check(objects, f"kubeflow.objects.{setting}", name)
+    from urllib3.exceptions import InsecureRequestWarning
+
+    with warnings.catch_warnings():
+        # A kubeconfig that does not check the server's certificate says so itself.
+        warnings.simplefilter("ignore", InsecureRequestWarning)
+        yield from [_check(objects, f"kubeflow.objects.{setting}", name) for setting, name in mounted.items()]
 
 
 def _check(objects: _Objects, where: str, name: str) -> Check:
@@ -101,7 +107,7 @@ class _Objects:
         configuration = client.Configuration()
         configuration.retries = 0
         try:
-            config.load_kube_config(client_configuration=configuration)
+            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
             raise _NoClusterError(str(error).splitlines()[0]) from None
         self._api = client.ApiClient(configuration)

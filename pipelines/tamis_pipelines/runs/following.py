@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tamis_pipelines.runs.reading import read
 from tamis_pipelines.runs.run import Run
-from tamis_pipelines.server import AwayError, Connection
+from tamis_pipelines.server import Connection, KubeflowError
 
 log = logging.getLogger(__name__)
 _QUIET_SECONDS = 300.0  # how long a server may be away
@@ -36,8 +36,8 @@ def follow(
             run = read(connection, run_id)
             heard = time.monotonic()
             show(run)
-        except AwayError as error:
-            if time.monotonic() - heard >= _QUIET_SECONDS:
+        except KubeflowError as error:
+            if not error.away or time.monotonic() - heard >= _QUIET_SECONDS:
                 raise
             log.warning("%s; asking again", error.problem)
         over = bool(timeout) and time.monotonic() - began > timeout

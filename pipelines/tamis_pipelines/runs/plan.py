@@ -40,12 +40,13 @@ def planned_steps(workflow: Workflow) -> list[PlannedStep]:
     """The steps of a workflow, in the order in which they may run. Kubeflow's own pods are left out."""
     steps = list(_walk(workflow, workflow.entrypoint, (), (), Lists(workflow)))
     count = Counter(step.name for step in steps)
-    return [
-        replace(step, title=f"{step.name} ({step.loops[-1].over})")
-        if count[step.name] > 1 and step.loops and step.loops[-1].over
-        else step
-        for step in steps
-    ]
+    return [replace(step, title=_told_apart(step)) if count[step.name] > 1 else step for step in steps]
+
+
+def _told_apart(step: PlannedStep) -> str:
+    """A title that differs from those of other steps of the same name."""
+    over = step.loops[-1].over if step.loops else ""
+    return f"{step.name} ({over})" if over else step.key[-1]
 
 
 def _walk(

@@ -16,7 +16,7 @@ from tamis_pipelines.runs.run import Run, State
 from tamis_pipelines.runs.steps import Status, Step, steps_of
 from tamis_pipelines.runs.tasks import errors_of, tasks_as_steps
 from tamis_pipelines.runs.workflow import UnreadableError, Workflow
-from tamis_pipelines.server import AwayError, Connection, KubeflowError, MissingError
+from tamis_pipelines.server import Connection, KubeflowError
 
 _STATES = {
     "SUCCEEDED": State.SUCCEEDED,
@@ -37,7 +37,9 @@ def read(connection: Connection, run_id: str) -> Run:
     """
     try:
         answer = connection.request("GET", f"/apis/v2beta1/runs/{run_id}", doing=f"asking for the run {run_id}")
-    except MissingError:
+    except KubeflowError as error:
+        if not error.missing:
+            raise
         raise KubeflowError(f"the server has no run {run_id}", allowed="a run's id, its name, or newest") from None
     unread: list[str] = []
     workflow = None
@@ -65,10 +67,7 @@ def read(connection: Connection, run_id: str) -> Run:
         began=str(answer.get("created_at") or ""),
         ended=str(answer.get("finished_at") or "") if state.ended else "",
         steps=tuple(steps),
-        reasons=(
-            *([_stopped(answer)] if state is State.STOPPED else []),
-            *_reasons(state, reasons, list(errors_of(tasks, answer)), steps),
-        ),
+        reasons=tuple(_reasons(state, reasons, answer, steps)),
         unread=tuple(unread),
     )
 
@@ -78,13 +77,13 @@ def workflow_of(connection: Connection, run_id: str) -> Workflow:
 
     Raises:
         UnreadableError: when the server does not have it, or not in a form that can be read.
-        AwayError: when the server does not answer.
+        KubeflowError: when the server does not answer.
     """
     try:
         answer = connection.request("GET", f"/apis/v1beta1/runs/{run_id}", doing="asking for the workflow")
-    except AwayError:
-        raise
     except KubeflowError as error:
+        if error.away:
+            raise
         raise UnreadableError(
             f"the server does not give the workflow's manifest by v1beta1 ({error.problem})"
         ) from None
@@ -102,16 +101,20 @@ def _state(answer: dict[str, Any], workflow: Workflow | None) -> State:
     return State.STOPPING if stopped and not state.ended else state
 
 
-def _reasons(state: State, found: list[Reason], errors: list[Reason], steps: Sequence[Step]) -> Iterator[Reason]:
-    """The reasons of the manifest; where it has none, those of v2beta1; where that has none either, what failed."""
+def _reasons(state: State, found: list[Reason], answer: dict[str, Any], steps: Sequence[Step]) -> Iterator[Reason]:
+    """Why a run has ended so: what the manifest says, then v2beta1, and otherwise at least what failed."""
     if not state.ended or state is State.SUCCEEDED:
         return
-    told = {error.what: error.words for error in errors}
+    if state is State.STOPPED:
+        yield _stopped(answer)
+    errors = errors_of(answer)
     for reason in found:
-        yield replace(reason, words=told[reason.what]) if reason.silent and reason.what in told else reason
-    if not found:
-        yield from errors
-    if not found and not errors and state is State.FAILED:
+        yield replace(reason, words=errors[reason.step]) if reason.silent and reason.step in errors else reason
+    if found:
+        return
+    for words in dict.fromkeys(errors.values()):
+        yield Reason(", ".join(step for step in errors if errors[step] == words), words)
+    if not errors and state is State.FAILED:
         failed = [step.name for step in steps for work in step.works if work.status is Status.FAILED]
         what = ", ".join(dict.fromkeys(failed)) or "the run"
         yield Reason(what, "the server does not say why; the run's page in the UI has the logs of its pods")

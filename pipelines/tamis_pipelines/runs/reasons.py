@@ -21,14 +21,16 @@ class Reason:
     Attributes:
         what: what failed, as in "select of toomany" or "the run".
         words: why, as the step said it; several lines.
+        step: the step that failed; empty where it was the run.
         pod: the first pod that said so; empty where there is none.
         began: when that pod was created; the cluster files stored logs by this date.
         namespace: the namespace of the pod.
-        note: what else there is to know, as in "the pod is not in this run".
+        note: what else there is to know, as in "the result is from the cache".
     """
 
     what: str
     words: str
+    step: str = ""
     pod: str = ""
     began: str = ""
     namespace: str = ""
@@ -153,7 +155,7 @@ def _together(failures: Iterable[_Failure]) -> Iterator[Reason]:
         times = f" ({len(same)} times for the same reason)" if len(same) > 1 else ""
         first = same[0]
         tries = f", after {first.tries} tries" if first.tries > 1 else ""
-        yield Reason(f"{step}{of}{times}{tries}", words, first.pod, first.began, note=first.note)
+        yield Reason(f"{step}{of}{times}{tries}", words, step, first.pod, first.began, note=first.note)
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:

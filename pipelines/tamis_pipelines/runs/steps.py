@@ -54,7 +54,7 @@ class Work:
         names: the raters, cells or base models that it is for; empty where it is for the whole run.
         status: how it is.
         tries: its pods, the last one last.
-        words: why Kubeflow could not start it, if so.
+        words: why it failed, where it had no pod.
         failed: those of `names` whose result is a failure, although its pod is a success to Kubeflow.
         skipped: those of `names` for which there was nothing to do, because an earlier step of theirs failed.
         began, ended: times as in "2026-11-30T00:04:36Z"; empty where there is none.
@@ -183,9 +183,18 @@ def _work(workflow: Workflow, nodes: _Nodes, planned: PlannedStep, iteration: tu
         ended=max((node["finishedAt"] for node in task if node.get("finishedAt")), default=""),
     )
     if work.status is Status.FAILED and not tries:
-        words = [words_of(node.get("message") or "") for node in [*driver, *task] if node["phase"] in _FAILED]
-        work = replace(work, words=next((text for text in words if text), ""))
+        work = _not_started(workflow, work, task, driver)
     return _over(work) if ended else work
+
+
+def _not_started(workflow: Workflow, work: Work, task: Sequence[Node], driver: Sequence[Node]) -> Work:
+    """A failed piece of work that never had a pod of its own: the pod with which Kubeflow starts it stands for it."""
+    pods = [node for node in driver if node["type"] not in _NO_POD]
+    tries = [_try(workflow, number, node) for number, node in enumerate(pods, 1) if node["phase"] in _FAILED]
+    if tries and not ended_from_outside(tries[-1].words):
+        tries[-1] = replace(tries[-1], words=f"Kubeflow could not start it: {tries[-1].words}")
+    words = next((message for node in task if (message := node.get("message"))), "")
+    return replace(work, tries=tuple(tries), words=words)
 
 
 def _try(workflow: Workflow, number: int, node: Node) -> Try:

@@ -6,10 +6,9 @@ The list has a task for each of Argo's nodes, by name, without its place: raters
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tamis_pipelines.runs.reasons import Reason
 from tamis_pipelines.runs.steps import Status, Step, Work
 
 # Names of what Kubeflow wraps around steps, and of the tries of a step, which has a task of its own.
@@ -51,15 +50,14 @@ def _step_in(task: Task) -> str | None:
     return None if not name or itself or _WRAPPER.search(name) else name
 
 
-def errors_of(tasks: Sequence[Task], run: dict[str, Any]) -> Iterator[Reason]:
-    """The reasons that newer servers put into `error` of tasks and of the run, each once."""
-    by_words: dict[str, list[str]] = {}
-    for task in tasks:
+def errors_of(run: dict[str, Any]) -> dict[str, str]:
+    """The errors that newer servers put into failed tasks and into the run, by step; the run's own under "the run"."""
+    found: dict[str, str] = {}
+    for task in (run.get("run_details") or {}).get("task_details") or []:
         words = str((task.get("error") or {}).get("message") or "").strip()
-        if words and task.get("state") == "FAILED":
-            name = _step_in(task)
-            by_words.setdefault(words, []).extend([_NUMBER.sub("", name)] if name else [])
+        name = _step_in(task)
+        if words and name and task.get("state") == "FAILED":
+            found.setdefault(_NUMBER.sub("", name), words)
     if words := str((run.get("error") or {}).get("message") or "").strip():
-        by_words.setdefault(words, [])
-    for words, names in by_words.items():
-        yield Reason(", ".join(dict.fromkeys(names)) or "the run", words)
+        found["the run"] = words
+    return found

@@ -92,14 +92,14 @@ def _short(words: str) -> str:
 
 def changes(run: Run, seen: dict[str, str]) -> Iterator[str]:
     """A line for each step whose progress is new, and for the run; `seen` holds what was there the last time."""
+    if not run.state.ended and seen.get("") != run.state:
+        seen[""] = run.state
+        yield f"run: {run.state.lower()}"
     for step in run.steps:
         now = progress_of(step)
         if now != seen.get(step.title, Status.WAITING.value):
             seen[step.title] = now
             yield f"{step.title}: {now}"
-    if not run.state.ended and seen.get("") != run.state:
-        seen[""] = run.state
-        yield f"run: {run.state.lower()}"
 
 
 def table(run: Run) -> list[str]:
