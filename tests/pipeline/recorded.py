@@ -10,7 +10,9 @@ import copy
 import gzip
 import json
 import os
+import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+
+from tamis_pipelines.runs.reading import read
+from tamis_pipelines.runs.run import Run
+from tamis_pipelines.runs.text import progress_of
+from tamis_pipelines.server import Connection, Server
 
 CASES = (
     "experiment",
@@ -29,6 +36,10 @@ CASES = (
     "terminated",
     "too-large",
     "sharded-pod-deleted",
+)
+# What users never see: names of what Kubeflow wraps around steps.
+WRAPPERS = re.compile(
+    r"\(\d+(:\d+)?\)|-driver\b|\bexecutor\b|\biteration|for-loop|exit-handler|onExit|\broot\b|no reason given"
 )
 _APIS = ("v2beta1", "v1beta1")
 Body = dict[str, Any]
@@ -229,3 +240,21 @@ class RecordedServer:
         """Stop."""
         self._http.shutdown()
         self._http.server_close()
+
+
+Serve = Callable[..., tuple[Case, RecordedServer]]
+
+
+def look(case: Case, server: RecordedServer) -> Run:
+    """The run of a case as Tamis reads it now."""
+    return read(Connection(Server(server.url)), case.run_id)
+
+
+def progress(run: Run) -> dict[str, str]:
+    """The progress of each step by its title."""
+    return {step.title: progress_of(step) for step in run.steps}
+
+
+def without_pods(screen: str) -> str:
+    """A screen without the lines for logs: names of pods have those of Kubeflow's templates in them."""
+    return "\n".join(line for line in screen.splitlines() if not line.startswith(("    log:     ", "    stored:  ")))

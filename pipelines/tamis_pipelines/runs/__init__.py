@@ -1,1 +1,1 @@
-"""Reading of runs on Kubeflow: which steps a run has, how they are, and why they failed."""
+"""Reading of runs on Kubeflow: the steps of a run, their progress, and why they failed."""

@@ -16,8 +16,8 @@ def find(connection: Connection, run: str, experiment: str) -> str:
     Args:
         connection: the server.
         run: its id; its name, of which the newest run counts; or "newest".
-        experiment: Kubeflow's group of runs in which names and the newest are looked for, so that nobody stops what
-            is not theirs.
+        experiment: Kubeflow's group of runs in which names and the newest run are looked up, so that nobody stops the
+            run of somebody else by accident.
 
     Raises:
         KubeflowError: when there is no such run, or the server does not answer.
@@ -49,7 +49,7 @@ def _experiment(connection: Connection, name: str) -> str:
 
 
 def stop(connection: Connection, run_id: str) -> None:
-    """Ask the server to end a run; it takes some seconds.
+    """Ask the server to stop a run. The run ends some seconds later.
 
     Raises:
         KubeflowError: when the server does not answer or refuses.

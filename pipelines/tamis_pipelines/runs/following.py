@@ -17,17 +17,17 @@ _QUIET_SECONDS = 300.0  # how long a server may be away
 def follow(
     connection: Connection, run_id: str, show: Callable[[Run], None], *, every: float = 10.0, timeout: float = 0.0
 ) -> Run:
-    """Read a run again and again until it has ended or the time is up, and return it as it then is.
+    """Read a run again and again until it has ended or the time is up, and return it.
 
     Args:
-        connection: the server, which may be away for five minutes.
+        connection: the server, which may fail to answer for five minutes.
         run_id: the run's id.
-        show: takes the run after each look.
+        show: called with the run after each look.
         every: seconds between two looks.
         timeout: seconds to wait; 0: as long as it takes.
 
     Raises:
-        KubeflowError: when the server is away for longer, refuses, or does not know the run.
+        KubeflowError: when the server does not answer for longer, refuses, or does not know the run.
     """
     began = heard = time.monotonic()
     run = None

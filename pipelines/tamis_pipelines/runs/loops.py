@@ -1,7 +1,7 @@
-"""What a loop's iterations, and steps for several cells, are about: names of raters, cells or base models.
+"""The names of the raters, cells or base models that an iteration of a loop, or a step for several cells, works for.
 
-Kubeflow numbers iterations only. Their numbers follow the order of the list that the loop goes through, and that list
-is an argument of the run, or made of one by a step that keeps its order.
+Kubeflow only numbers iterations. The numbers follow the order of the list that the loop goes through. That list is an
+argument of the run, or a step has made it of one: then the step's output has the name of the input, and the same order.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Loop:
 
     Attributes:
         over: the list's name, as in "cells"; empty if it is unknown.
-        items: the names of what each iteration is about, in the order of the list; None if the list is unknown.
+        items: the names that each iteration works for, in the order of the list; None if the list is unknown.
     """
 
     over: str
     items: tuple[tuple[str, ...], ...] | None
 
     def names(self, number: int) -> tuple[str, ...]:
-        """The names of what the iteration `number`, from 0, is about; its number, from 1, where it has no name."""
+        """The names that the iteration `number`, from 0, works for; its number, from 1, if there is no name."""
         known = self.items[number] if self.items is not None and number < len(self.items) else ()
         return known or (str(number + 1),)
 
@@ -45,6 +45,8 @@ class Lists:
             for task in tasks_in(template)
             if task["name"].endswith("-driver")
         }
+        sources = [source for task in self._tasks.values() for source in _inputs(task).values()]
+        self._makers = {_made(source).get("producerTask") for source in sources}
 
     def loop(self, task: Mapping[str, Any]) -> Loop:
         """The loop that Kubeflow's description of a task has."""
@@ -54,20 +56,26 @@ class Lists:
         over, items = self._list(_inputs(task).get(source.get("inputParameter", "")) or {})
         return Loop(over, None if items is None else tuple(names_of(item) for item in items))
 
-    def cells(self, task: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the cells that one pod of a task works for; empty where that is not an input of its own."""
-        return names_of(self._list(_inputs(task).get(_OF_CELLS) or {})[1] or [])
+    def cells(self, name: str) -> tuple[str, ...]:
+        """The names of the cells that one pod of the task `name` works for; empty where it works for the whole run."""
+        if name in self._makers:
+            return ()  # it makes lists for others
+        _, items = self._list(_inputs(self._tasks.get(name, {})).get(_OF_CELLS) or {})
+        return names_of(items or [])
 
     def _list(self, source: Mapping[str, Any]) -> tuple[str, list[Any] | None]:
         """The name and the items of the list that an input of a task is; None if the list is unknown."""
-        if produced := source.get("taskOutputParameter"):
-            inputs = _inputs(self._tasks.get(produced.get("producerTask") or "", {}))
-            lists = [(name, items) for name, items in map(self._list, inputs.values()) if items is not None]
-            return lists[0] if len(lists) == 1 else ("", None)
+        if made := _made(source):
+            inputs = _inputs(self._tasks.get(made.get("producerTask") or "", {}))
+            return self._list(inputs.get(made.get("outputParameterKey") or "") or {})
         name = str(source.get("componentInputParameter") or "").removeprefix(PREFIX)
         items = self._arguments.get(name)
-        # Pods' tolerations are lists too, of something that has no name.
-        return name, items if isinstance(items, list) and (not items or names_of(items)) else None
+        return name, items if isinstance(items, list) else None
+
+
+def _made(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The output of another task that an input is; empty if it is something else."""
+    return source.get("taskOutputParameter") or {}
 
 
 def _inputs(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -75,7 +83,7 @@ def _inputs(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def names_of(item: Any) -> tuple[str, ...]:
-    """The names of what one item of a list is about: one, or several if the item is a group.
+    """The names in one item of a list: one name, or several if the item is a group.
 
     Items are settings with a `name`; cells, whose name is their subset's; or lists of those.
     """

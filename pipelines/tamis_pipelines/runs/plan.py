@@ -14,7 +14,7 @@ from tamis_pipelines.runs.workflow import Workflow, argument, tasks_in
 
 _DRIVER = "-driver"
 _HOLDS_ITERATIONS = "iteration-iterations"
-_NUMBER = re.compile(r"-\d+$")  # by which kfp tells tasks of the same component apart
+_NUMBER = re.compile(r"-\d+$")  # kfp adds it to tasks of the same component
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class PlannedStep:
     """A step of a workflow.
 
     Attributes:
-        name: what it is called, as in "select".
-        title: its name and, where several steps have that name, the list that its loop goes through.
+        name: its name, as in "select".
+        title: a name that no other step has: with the list of its loop, if several steps have the same name.
         key: its place (`workflow.Place.key`).
         loops: the loops that it is in, outermost first.
-        cells: the cells that it works for together, where it is in no loop.
+        cells: the cells that its one pod works for, if it is in no loop.
     """
 
     name: str
@@ -60,10 +60,8 @@ def _walk(
             continue
         inner = workflow.templates.get(task.get("template", ""), {})
         if not tasks_in(inner) or "container-driver" in (driver or {}).get("template", ""):
-            description = argument(driver or {}, "task")
-            cells = () if loops else lists.cells(description)
-            title = _title(name, description)
-            yield PlannedStep(title, title, (*key, name), loops, cells)
+            title = _title(name, argument(driver or {}, "task"))
+            yield PlannedStep(title, title, (*key, name), loops, () if loops else lists.cells(name))
         elif name == _HOLDS_ITERATIONS:
             loop = lists.loop(argument(tasks.get("iteration-driver", {}), "task"))
             yield from _walk(workflow, task["template"], key, (*loops, loop), lists)
@@ -76,7 +74,7 @@ def _walk(
 
 
 def _title(name: str, description: dict[str, Any]) -> str:
-    """What a task is called: its display name if it has one, or its name without kfp's number."""
+    """The name of a step: the task's display name if it has one, otherwise its name without kfp's number."""
     shown = str((description.get("taskInfo") or {}).get("name") or name)
     return _NUMBER.sub("", name) if shown == name else shown
 

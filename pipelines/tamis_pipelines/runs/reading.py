@@ -1,8 +1,8 @@
-"""Reading a run from a server, from the best source that this server has.
+"""Reads a run from the best source that the server offers.
 
-The state comes from v2beta1, whose state of a run is right on every server. Steps, reasons and names come from the
-workflow's manifest of v1beta1: 2.17 never fills the errors of v2beta1, and its list of tasks stands still once Argo has
-packed the workflow's nodes. Without a manifest, the list of tasks is what there is.
+The state comes from v2beta1, which has the right state of a run. Steps, names and reasons come from the workflow's
+manifest in v1beta1: 2.17 never fills the errors of v2beta1, and its list of tasks stops changing once Argo has packed
+the workflow's nodes. Without a manifest, the list of tasks is used.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _state(answer: dict[str, Any], workflow: Workflow | None) -> State:
 
 
 def _reasons(state: State, found: list[Reason], answer: dict[str, Any], steps: Sequence[Step]) -> Iterator[Reason]:
-    """Why a run has ended so: what the manifest says, then v2beta1, and otherwise at least what failed."""
+    """Why a run failed or was stopped: from the manifest, otherwise from v2beta1, otherwise only what failed."""
     if not state.ended or state is State.SUCCEEDED:
         return
     if state is State.STOPPED:

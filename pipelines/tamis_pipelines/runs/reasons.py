@@ -1,4 +1,4 @@
-"""Why a run has failed: the failed steps with their own last words, each cause once."""
+"""Why a run failed: the failed steps with their own messages, each cause once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Reason:
 
     Attributes:
         what: what failed, as in "select of toomany" or "the run".
-        words: why, as the step said it; several lines.
-        step: the step that failed; empty where it was the run.
-        pod: the first pod that said so; empty where there is none.
+        words: the message of the step; it may have several lines.
+        step: the step that failed; empty if the run as a whole failed.
+        pod: the first pod with this message; empty if there is none.
         began: when that pod was created; the cluster files stored logs by this date.
         namespace: the namespace of the pod.
-        note: what else there is to know, as in "the result is from the cache".
+        note: a remark, as in "the failed result is from the cache".
     """
 
     what: str
@@ -38,7 +38,7 @@ class Reason:
 
     @property
     def silent(self) -> bool:
-        """Whether the step ended without a word."""
+        """Whether the step left no message."""
         return self.words.endswith(NO_MESSAGE)
 
 
@@ -56,7 +56,7 @@ class _Failure:
 
 
 def reasons_of(workflow: Workflow, steps: Sequence[Step]) -> list[Reason]:
-    """The causes that a workflow's manifest tells, in the order in which they arose; failed cells among them."""
+    """The causes in a workflow's manifest, in the order in which they arose, with those of failed cells."""
     failures = list(_failures(steps))
     for behind, words, pod in unplanned_failures(workflow):
         if not ended_from_outside(words):
@@ -81,7 +81,7 @@ def _too_large(workflow: Workflow, size: int, limit: int) -> Reason:
 
 
 def with_failed_cells(steps: Sequence[Step]) -> list[Step]:
-    """The steps with the cells marked as failed that the run's last step names; to Kubeflow they are successes."""
+    """The steps, with failed cells marked. A failed cell is a success to Kubeflow; a later step names it."""
     marked = list(steps)
     failed = [work for step in steps for work in step.works if work.status is Status.FAILED]
     for cell in [cell for work in failed for cell in failed_cells(work.last_words)[1]]:
@@ -107,7 +107,7 @@ def _marked(step: Step, name: str, *, failed: bool) -> Step:
 
 
 def _step_of(cell: FailedCell, steps: Sequence[Step]) -> Step | None:
-    """The step that a failed cell failed in; the last one that is for this cell where none has the stage's name."""
+    """The step in which a cell failed; the last step for this cell if no step has the stage's name."""
     mine = [step for step in steps if any(cell.name in work.names for work in step.works)]
     named = [step for step in mine if step.name == _command_of(cell.artifact)]
     found = named or mine
@@ -145,7 +145,7 @@ def _of_cell(cell: FailedCell, steps: Sequence[Step], pod: str, began: str) -> _
 
 
 def _together(failures: Iterable[_Failure]) -> Iterator[Reason]:
-    """The failures with those of the same step and the same words put together."""
+    """The failures; those with the same step and message are one."""
     by_cause: dict[tuple[str, str], list[_Failure]] = {}
     for failure in failures:
         by_cause.setdefault((failure.step, failure.words), []).append(failure)

@@ -10,7 +10,7 @@ from tamis_pipelines.runs.steps import Step
 
 
 class State(StrEnum):
-    """How a run is, or how it has ended."""
+    """The state of a run."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -21,7 +21,7 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the run is over."""
         return self in (State.SUCCEEDED, State.FAILED, State.STOPPED)
 
 
@@ -31,13 +31,13 @@ class Run:
 
     Attributes:
         id: its id on the server.
-        name: its name, which others may have too.
+        name: its name, which other runs may have too.
         url: its page in the UI.
-        state: how it is.
+        state: its state.
         began, ended: times as in "2026-11-30T00:04:36Z"; empty where there is none.
         steps: its steps in order; empty if the server does not say.
-        reasons: why it has failed, or was stopped, most important first.
-        unread: what the server does not say, and what that means for the rest.
+        reasons: why it failed or was stopped, in the order in which that happened.
+        unread: what the server does not return, and what that means for the rest.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The steps of a run, each with the works that it consists of: one, or one for every rater or cell."""
+"""The steps of a run, each with its pieces of work: one, or one for each rater, cell or group of cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_POD = frozenset({"Retry", "DAG", "Steps", "StepGroup", "TaskGroup", "Skipped
 
 
 class Status(StrEnum):
-    """How a piece of work is."""
+    """The state of a piece of work."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -52,7 +52,7 @@ class Work:
 
     Attributes:
         names: the raters, cells or base models that it is for; empty where it is for the whole run.
-        status: how it is.
+        status: its state.
         tries: its pods, the last one last.
         words: why it failed, where it had no pod.
         failed: those of `names` whose result is a failure, although its pod is a success to Kubeflow.
@@ -71,7 +71,7 @@ class Work:
 
     @property
     def last_words(self) -> str:
-        """What its last pod says, or why there was none; empty where nothing says anything."""
+        """What its last pod says, or why there was no pod; empty if there is no message."""
         return self.tries[-1].words if self.tries else self.words
 
 
@@ -80,8 +80,8 @@ class Step:
     """A step.
 
     Attributes:
-        name: what it is called, as in "evaluate".
-        title: its name, and what tells it from others of that name, as in "evaluate (bases)".
+        name: its name, as in "evaluate".
+        title: a name that no other step has, as in "evaluate (bases)".
         works: its pieces of work, in the order of the loop's list.
         several: whether it works for several raters or cells, in one pod or in one for each.
     """
@@ -111,16 +111,16 @@ class _Nodes:
 
 
 def steps_of(workflow: Workflow, *, ended: bool) -> list[Step]:
-    """The steps of a workflow. `ended`: the run is over, so that nothing waits or runs any more."""
+    """The steps of a workflow. `ended`: the run is over, so nothing waits or runs."""
     nodes = _Nodes(workflow)
     return [_step(workflow, nodes, planned, ended=ended) for planned in planned_steps(workflow)]
 
 
 def unplanned_failures(workflow: Workflow) -> Iterator[tuple[str, str, str]]:
-    """Failed pods that are of no step, such as those with which Kubeflow begins a loop.
+    """Failed pods that belong to no step, such as those with which Kubeflow starts a loop.
 
     Yields:
-        The names of the steps behind, its words, and the pod.
+        The names of the steps that it would have started, its message, and its name.
     """
     planned = planned_steps(workflow)
     known = {step.key for step in planned} | {(*step.key, "executor") for step in planned}
@@ -188,7 +188,7 @@ def _work(workflow: Workflow, nodes: _Nodes, planned: PlannedStep, iteration: tu
 
 
 def _not_started(workflow: Workflow, work: Work, task: Sequence[Node], driver: Sequence[Node]) -> Work:
-    """A failed piece of work that never had a pod of its own: the pod with which Kubeflow starts it stands for it."""
+    """A failed piece of work that never had a pod, with the pod by which Kubeflow should have started it."""
     pods = [node for node in driver if node["type"] not in _NO_POD]
     tries = [_try(workflow, number, node) for number, node in enumerate(pods, 1) if node["phase"] in _FAILED]
     if tries and not ended_from_outside(tries[-1].words):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tamis_pipelines.runs.steps import Status, Step, Work
 
-# Names of what Kubeflow wraps around steps, and of the tries of a step, which has a task of its own.
+# Names of tasks that Kubeflow wraps around steps, and of the tries of a step.
 _WRAPPER = re.compile(
     r"(\(\d+(:\d+)?\)$|-drivers?$|^executor$|^iteration|^for-loop-\d+$|^exit-handler|^condition-|\.onExit|^root$)"
 )
@@ -29,7 +29,7 @@ Task = dict[str, Any]
 
 
 def tasks_as_steps(tasks: Sequence[Task], *, ended: bool) -> list[Step]:
-    """The steps that a list of tasks shows, in the order in which they began."""
+    """The steps in a list of tasks, in the order in which they began."""
     works: dict[str, list[Work]] = {}
     for task in sorted(tasks, key=lambda one: str(one.get("start_time") or "~")):
         if (name := _step_in(task)) is None:
@@ -42,9 +42,9 @@ def tasks_as_steps(tasks: Sequence[Task], *, ended: bool) -> list[Step]:
 
 
 def _step_in(task: Task) -> str | None:
-    """The step that a task is, or None where it is one of Kubeflow's wrappers."""
+    """The step of a task, or None if Kubeflow has wrapped the task around steps."""
     name = str(task.get("display_name") or "")
-    # The workflow's own node is the only other one; its children are named after it.
+    # The workflow has a task too. Its children have its name and a number.
     children = [str(child.get("pod_name") or "") for child in task.get("child_tasks") or []]
     itself = bool(name) and any(re.fullmatch(rf"{re.escape(name)}-\d+", child) for child in children)
     return None if not name or itself or _WRAPPER.search(name) else name

@@ -17,7 +17,7 @@ _FROM_CACHE = "from the cache"
 
 
 def progress_of(step: Step) -> str:
-    """How a step is, as in "12/36; 2 running: ds2-s1, ds2-s2; 1 failed: toomany"."""
+    """The progress of a step, as in "12/36; 2 running: ds2-s1, ds2-s2; 1 failed: toomany"."""
     if not step.several:
         (work,) = step.works
         return "; ".join([_alone(work), *_tried_again([work])])
@@ -44,12 +44,12 @@ def progress_of(step: Step) -> str:
 
 
 def _items(work: Work) -> tuple[str, ...]:
-    """What a piece of work is for; one item without a name if it has none."""
+    """The names that a piece of work is for; one empty name if it has none."""
     return work.names or ("",)
 
 
 def _in(work: Work, status: Status) -> list[str]:
-    """The items of a piece of work that are in a state, with those that have failed although their pod has not."""
+    """The items of a piece of work in one state; items that failed although their pod succeeded count as failed."""
     if status is Status.FAILED and work.status is not Status.FAILED:
         return list(work.failed)
     if work.status is not status:
@@ -78,7 +78,7 @@ def _alone(work: Work) -> str:
 
 
 def _tried_again(works: Sequence[Work]) -> Iterator[str]:
-    """The pieces of work that needed more than one try, with the reason of the last failed one."""
+    """The pieces of work with more than one try, and why the last try but one failed."""
     for work in works:
         if work.status is not Status.FAILED and len(work.tries) > 1:
             of = f"{', '.join(work.names)}: " if work.names else ""
@@ -91,7 +91,7 @@ def _short(words: str) -> str:
 
 
 def changes(run: Run, seen: dict[str, str]) -> Iterator[str]:
-    """A line for each step whose progress is new, and for the run; `seen` holds what was there the last time."""
+    """A line for each step whose progress has changed, and for the run; `seen` holds the lines of earlier calls."""
     if not run.state.ended and seen.get("") != run.state:
         seen[""] = run.state
         yield f"run: {run.state.lower()}"
@@ -109,7 +109,7 @@ def table(run: Run) -> list[str]:
 
 
 def headline(run: Run) -> str:
-    """The run's name, its state, and for how long it has been there."""
+    """The run's name, its state, and how long it has taken."""
     if run.state.ended:
         return f"{run.name}: {run.state}{_after(run.began, run.ended, 'after')}"
     return f"{run.name}: {run.state}{_after(run.began, datetime.now(UTC).isoformat(), 'for')}"

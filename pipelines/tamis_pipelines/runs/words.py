@@ -1,4 +1,4 @@
-"""What Argo and Tamis say of a failed pod or run, as people read it."""
+"""The messages of failed pods and runs in plain words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STOPPED = re.compile(r"exceeded its deadline|exceeded workflow deadline|[Ss]top
 
 
 def words_of(message: str) -> str:
-    """What the message of a failed pod says: Tamis' own last words, if there are any."""
+    """The message of a failed pod without what Argo puts around it; Tamis' own last words, if there are any."""
     message = message.strip()
     if found := _EXIT.match(message):
         return (found["words"] or "").strip() or f"the container ended with exit code {found[1]} and {NO_MESSAGE}"

@@ -1,4 +1,4 @@
-"""The Argo workflow of a run, as v1beta1 of the API returns it: JSON text whose nodes may be packed."""
+"""The Argo workflow of a run, as v1beta1 of the API returns it: JSON text, with nodes that may be packed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_PREFIX = 242  # of a pod's name, in Argo
 
 
 class UnreadableError(Exception):
-    """The manifest lacks what is needed, or has another form; the text says what."""
+    """The manifest cannot be used; the text says why."""
 
 
 class Place(NamedTuple):
@@ -26,7 +26,7 @@ class Place(NamedTuple):
     Attributes:
         key: the names from the workflow's root to the node, without the workflow's own.
         iteration: the numbers of the iterations of the loops on that way, outermost first.
-        tries: the number of the try of each name in `key`, from 0; -1 for what holds all tries.
+        tries: the number of the try of each name in `key`, from 0; -1 for a node that stands for all tries.
     """
 
     key: tuple[str, ...]
