@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -81,6 +82,20 @@ def test_the_log_is_that_of_the_pod_that_failed(serve: Serve) -> None:
     assert f"kubectl -n kubeflow logs {pod} -c main" in screen
     assert f"{server.url}/k8s/pod/logs?podname={pod}&podnamespace=kubeflow&createdat=2026-11-30" in screen
     assert screen.index("pool:") < screen.index("note-outcome:"), "the first failure first"
+
+
+def test_a_pod_that_waits_for_a_node_says_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("experiment", at="2026-11-30T00:22:00Z")
+    case.packed = False
+    answer = case.v1beta1_answer()
+    workflow = json.loads(answer["pipeline_runtime"]["workflow_manifest"])
+    for node in workflow["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["phase"] == "Running":
+            node |= {"phase": "Pending", "message": "Unschedulable: 0/1 nodes are available"}
+    answer["pipeline_runtime"]["workflow_manifest"] = json.dumps(workflow)
+    monkeypatch.setattr(case, "v1beta1_answer", lambda: answer)
+    shown = progress(look(case, server))["finetune"]
+    assert shown.startswith("0/3; 2 pending: ds2-16-gpt-s42 and random-16-s42 (Unschedulable: ")
 
 
 @pytest.mark.parametrize("name", CASES)

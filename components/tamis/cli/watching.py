@@ -171,6 +171,6 @@ class _Table:
 def _style(progress: str) -> str:
     if "failed" in progress or "unfinished" in progress:
         return "red"
-    if "running" in progress or "waiting for" in progress:
+    if "running" in progress or "pending" in progress:
         return "yellow"
     return "dim" if progress in ("waiting", "not run") else "green"

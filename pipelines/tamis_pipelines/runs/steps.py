@@ -18,7 +18,8 @@ _NO_POD = frozenset({"Retry", "DAG", "Steps", "StepGroup", "TaskGroup", "Skipped
 class Status(StrEnum):
     """The state of a piece of work."""
 
-    WAITING = "waiting"
+    WAITING = "waiting"  # for earlier steps
+    PENDING = "pending"  # its pod waits for a node, a volume or an image
     RUNNING = "running"
     DONE = "done"
     CACHED = "cached"  # done by an earlier run
@@ -217,7 +218,9 @@ def _status(task: Sequence[Node], driver: Sequence[Node], executor: Sequence[Nod
         return Status.CACHED if not pods and (cached or skipped) else Status.DONE
     if not task and not driver:
         return Status.WAITING
-    return Status.CACHED if cached and task else Status.RUNNING
+    if cached and task:
+        return Status.CACHED
+    return Status.PENDING if pods and pods[-1]["phase"] == "Pending" else Status.RUNNING
 
 
 def _phase(nodes: Sequence[Node]) -> str:
@@ -231,4 +234,6 @@ def _over(work: Work) -> Work:
     if work.status is Status.WAITING:
         return replace(work, status=Status.OMITTED)
     from_outside = work.status is Status.FAILED and ended_from_outside(work.last_words)
-    return replace(work, status=Status.UNFINISHED) if work.status is Status.RUNNING or from_outside else work
+    if from_outside or work.status in (Status.PENDING, Status.RUNNING):
+        return replace(work, status=Status.UNFINISHED)
+    return work

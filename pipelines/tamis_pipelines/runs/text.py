@@ -31,9 +31,9 @@ def progress_of(step: Step) -> str:
     parts = [f"{len(done) + len(cached)}/{total}"]
     if cached:
         parts.append(f"{'all' if len(cached) == total else len(cached)} {_FROM_CACHE}")
-    for status in (Status.RUNNING, Status.FAILED, Status.UNFINISHED):
+    for status in (Status.RUNNING, Status.PENDING, Status.FAILED, Status.UNFINISHED):
         if names := by_status[status]:
-            parts.append(f"{len(names)} {status}{_named(names)}")
+            parts.append(f"{len(names)} {status}{_named(names)}{_what_pods_wait_for(step, status)}")
     for how, names in (
         ("skipped", [name for work in step.works for name in work.skipped]),
         (Status.OMITTED.value, by_status[Status.OMITTED]),
@@ -62,6 +62,12 @@ def _named(names: Sequence[str]) -> str:
     return f": {listed(known, _MOST_NAMES)}" if known else ""
 
 
+def _what_pods_wait_for(step: Step, status: Status) -> str:
+    """The message of the first pending pod that has one, in parentheses."""
+    pending = [work.last_words for work in step.works if work.status is Status.PENDING and work.last_words]
+    return f" ({_short(pending[0])})" if status is Status.PENDING and pending else ""
+
+
 def _alone(work: Work) -> str:
     if work.status is Status.CACHED:
         return _FROM_CACHE
@@ -72,8 +78,8 @@ def _alone(work: Work) -> str:
         return (
             f"failed: {_short(work.last_words)}" if not count else f"{count} failed {'cells' if count > 1 else 'cell'}"
         )
-    if work.status is Status.RUNNING and work.tries and not work.tries[-1].failed and work.tries[-1].words:
-        return f"waiting for its pod: {_short(work.tries[-1].words)}"
+    if work.status is Status.PENDING and work.last_words:
+        return f"{Status.PENDING}: {_short(work.last_words)}"
     return work.status.value
 
 
