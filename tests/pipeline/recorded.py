@@ -70,6 +70,7 @@ class Case:
         manifest: whether it has the workflow's manifest.
         packed: pack the nodes, or unpack them; None: as recorded.
         errors: words that a newer server puts into `error` of v2beta1's tasks, by display name ("" for the run).
+        schedule: the id of the schedule that has started it.
         later: times that `at` takes, one at every question for the run.
     """
 
@@ -80,6 +81,7 @@ class Case:
     packed: bool | None = None
     errors: dict[str, str] = field(default_factory=dict)
     later: list[str | None] = field(default_factory=list)
+    schedule: str = ""
     stopped: bool = False
 
     def __post_init__(self) -> None:
@@ -109,7 +111,7 @@ class Case:
 
     def v2beta1(self) -> Body:
         """The answer of `GET /apis/v2beta1/runs/{id}` at the time `at`."""
-        run = copy.deepcopy(self._v2[-1]["run"])
+        run = copy.deepcopy(self._v2[-1]["run"]) | ({"recurring_run_id": self.schedule} if self.schedule else {})
         for task in run["run_details"]["task_details"]:
             if task.get("display_name", "") in self.errors and task["state"] == "FAILED":
                 task["error"] = {"code": 2, "message": self.errors[task.get("display_name", "")]}
@@ -186,6 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.server.health
             case "GET", ["apis", "v2beta1", "experiments"]:
                 return {"experiments": [{"experiment_id": "exp-1", "display_name": "tamis"}]}
+            case "GET", ["apis", "v2beta1", "recurringruns"]:
+                found = [{"recurring_run_id": "schedule-1", "display_name": "nightly"}]
+                return {"recurringRuns": [one for one in found if one["display_name"] in query.get("filter", "")]}
             case "GET", ["apis", "v2beta1", "runs"]:
                 return {"runs": _listed(cases, query)}
             case "GET", ["apis", "v2beta1", "runs", run_id] if run_id in cases:

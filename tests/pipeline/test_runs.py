@@ -186,6 +186,12 @@ def test_a_run_is_found_by_its_id_its_name_or_as_the_newest(all_cases: RecordedS
     assert (unknown.exit_code, "code:    kubeflow" in unknown.output) == (1, True)
 
 
+def test_a_run_of_a_schedule_is_found_by_the_name_of_the_schedule(serve: Serve) -> None:
+    case, server = serve("cached", schedule="schedule-1")
+    result = tamis("status", "nightly", "--host", server.url)
+    assert (result.exit_code, case.run_id in result.output) == (0, True), result.output
+
+
 def test_the_newest_run_of_others_is_not_stopped(all_cases: RecordedServer) -> None:
     result = tamis("stop", "newest", "--host", all_cases.url, "--experiment", "of-others")
     assert result.exit_code == 1

@@ -51,7 +51,7 @@ def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
 def status(server: Any, run: str, experiment: str, follow: bool, every: float, timeout: float) -> None:
     """Show the steps of a run on Kubeflow, and why it failed.
 
-    RUN is a run's id, its name (the newest run with that name), or `newest`.
+    RUN is a run's id, its name or that of its schedule (the newest such run), or `newest`.
     The exit code is 0 if the run succeeded, 1 if it failed or was stopped, and 3 if it has not ended.
     """
     connection = load("tamis_pipelines.server").Connection(server)
@@ -71,7 +71,8 @@ def status(server: Any, run: str, experiment: str, follow: bool, every: float, t
 def stop(server: Any, run: str, experiment: str) -> None:
     """Stop a run on Kubeflow.
 
-    RUN is a run's id, its name (the newest run with that name), or `newest`. Finished steps stay in the cache.
+    RUN is a run's id, its name or that of its schedule (the newest such run), or `newest`. Finished steps stay in the
+    cache.
     """
     connection = load("tamis_pipelines.server").Connection(server)
     finding = load("tamis_pipelines.runs.finding")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tamis_pipelines.server import Connection, KubeflowError, called
 
 NEWEST = "newest"
+_LOOKED_AT = 20  # newest runs among which that of a schedule is looked for; each comes with its pipeline
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -15,7 +17,7 @@ def find(connection: Connection, run: str, experiment: str) -> str:
 
     Args:
         connection: the server.
-        run: its id; its name, of which the newest run counts; or "newest".
+        run: its id; its name, or that of its schedule, for the newest run with that name; or "newest".
         experiment: Kubeflow's group of runs in which names and the newest run are looked up, so that nobody stops the
             run of somebody else by accident.
 
@@ -24,19 +26,36 @@ def find(connection: Connection, run: str, experiment: str) -> str:
     """
     if _ID.fullmatch(run):
         return run
-    query = {"page_size": "1", "sort_by": "created_at desc"} | ({"filter": called(run)} if run != NEWEST else {})
     group = _experiment(connection, experiment)
-    found = connection.request(
-        "GET", "/apis/v2beta1/runs", query | {"experiment_id": group}, doing="looking for the run"
-    ).get("runs")
+    found = _newest(connection, group, 1, "" if run == NEWEST else called(run))
+    if not found and run != NEWEST and (schedules := _schedules(connection, run)):
+        # The name of a scheduled run is made from that of its schedule, in a way that differs between versions.
+        found = [one for one in _newest(connection, group, _LOOKED_AT) if one.get("recurring_run_id") in schedules]
     if not found:
         what = "no run" if run == NEWEST else f"no run called '{run}'"
         raise KubeflowError(
             f"{what} in the experiment '{experiment}'",
-            allowed="a run's id, its name, or newest",
+            allowed="a run's id, its name, its schedule's name, or newest",
             action="if the run is in another experiment, name it with --experiment",
         )
     return str(found[0]["run_id"])
+
+
+def _newest(connection: Connection, experiment_id: str, number: int, condition: str = "") -> list[dict[str, Any]]:
+    """The newest runs of an experiment that satisfy a condition, newest first."""
+    query = {"page_size": str(number), "sort_by": "created_at desc"}
+    query |= {"filter": condition, "experiment_id": experiment_id}
+    found: list[dict[str, Any]] = connection.request(
+        "GET", "/apis/v2beta1/runs", query, doing="looking for the run"
+    ).get("runs", [])
+    return found
+
+
+def _schedules(connection: Connection, name: str) -> set[str]:
+    """The ids of the schedules with this name."""
+    query = {"namespace": connection.server.namespace, "filter": called(name)}
+    answer = connection.request("GET", "/apis/v2beta1/recurringruns", query, doing="looking for the schedule")
+    return {str(one.get("recurring_run_id")) for one in answer.get("recurringRuns") or []}
 
 
 def _experiment(connection: Connection, name: str) -> str:
