@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tamis.core.failures import Failure
-from tamis.kubeflow import REASON_FILE, require_whole
+from tamis.kubeflow import require_whole
 from tamis_pipelines.runs.cells import failed_cells
 from tamis_pipelines.runs.loops import Lists, names_of
 from tamis_pipelines.runs.reasons import reasons_of
@@ -51,7 +51,7 @@ def test_the_words_of_the_step_that_requires_all_cells_are_read_as_they_are_writ
 ) -> None:
     reason = tmp_path / "reason"
     reason.touch()
-    monkeypatch.setenv(REASON_FILE, str(reason))
+    monkeypatch.setenv("TAMIS_REASON_FILE", str(reason))
     failures = [
         Failure(name="toomany", stage="selection", reason="too many\n  allowed: at most 200\n  to do:   ask for fewer"),
         Failure(name="base", stage="evaluation", reason="no such task"),
