@@ -25,13 +25,13 @@ def _takes_compile_settings(command: Callable[..., None]) -> Callable[..., None]
             "overrides",
             multiple=True,
             metavar="NAME=VALUE",
-            help="One setting below `kubeflow`; over the file's.",
+            help="Override one setting below `kubeflow`.",
         ),
         click.option(
             "--settings",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A run's settings file, of which only `kubeflow.compiled` counts here.",
+            help="A run's settings file; only `kubeflow.compiled` is used.",
         ),
     ):
         command = option(command)
@@ -80,7 +80,9 @@ def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
             help="Use this uploaded version ('newest' for the last) as it is.",
         ),
         click.option("--outcomes", default="", metavar="PATH", help="Folder in storage that notes how each run ended."),
-        click.option("--root", default="", metavar="PATH", help="Where artifacts go; the server's place if left out."),
+        click.option(
+            "--root", default="", metavar="PATH", help="Where artifacts go; by default where the server puts them."
+        ),
         click.option(
             "--service-account", default="", metavar="NAME", help="Account of the pods; the server's if left out."
         ),
@@ -190,8 +192,7 @@ def submit(
 def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], version: str) -> None:
     """Upload the pipelines to Kubeflow.
 
-    They are there for its UI, for `--uploaded` and for schedules.
-    A package whose content is there already is not uploaded again.
+    The UI, `--uploaded` and schedules can then use them. A package that is on the server already is not uploaded again.
     """
     compiled = _compiled_settings(settings, overrides)
     with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
@@ -212,8 +213,8 @@ def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], versi
 @_orders_runs
 @click.option("--cron", default="", metavar="FIELDS", help="second minute hour day month weekday, as in '0 0 3 * * *'.")
 @click.option("--every", type=click.IntRange(min=1), metavar="SECONDS", help="Instead of --cron: time between starts.")
-@click.option("--at-once", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at the same time.")
-@click.option("--replace", is_flag=True, help="Take the place of a schedule of the same name.")
+@click.option("--at-once", type=click.IntRange(1, 10), default=1, show_default=True, help="Most runs at the same time.")
+@click.option("--replace", is_flag=True, help="Replace a schedule of the same name.")
 def schedule(
     server: Any,
     settings: Path,
@@ -225,9 +226,9 @@ def schedule(
     replace: bool,
     **order_options: Any,
 ) -> None:
-    """Run the whole chain on Kubeflow again and again.
+    """Run the whole chain on Kubeflow by a schedule.
 
-    With data that grows, for example.
+    For example, when data is added every day.
     """
     remote = load("tamis_pipelines.remote")
     remote.check_time(cron, every or 0)
