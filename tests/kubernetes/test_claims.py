@@ -92,5 +92,6 @@ def test_a_claim_that_is_not_there_fails(server: ApiServer, monkeypatch: pytest.
 
 def test_a_package_without_claims_needs_none(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
-    settings = load_run(ROOT / "examples/cluster.yaml", ("kubeflow.compiled.model_cache=false", "kubeflow.compiled.work_volume=false"))
+    without = [f"kubeflow.compiled.{claim}=false" for claim in ("model_cache", "work_volume")]
+    settings = load_run(ROOT / "examples/cluster.yaml", without)
     assert list(claims(settings, NAMESPACE)) == []
