@@ -16,6 +16,7 @@ from typing import Any
 from tamis.core.errors import TamisError
 
 _SECONDS = 60  # until a request is given up
+_MAY_PASS = frozenset({0, 429, 500, 502, 503, 504})  # statuses of a server that may answer later
 
 
 class KubeflowError(TamisError):
@@ -33,7 +34,7 @@ class KubeflowError(TamisError):
     @property
     def away(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.status is not None and (self.status in (0, 429) or self.status >= 500)
+        return self.status in _MAY_PASS
 
     @property
     def missing(self) -> bool:
@@ -199,7 +200,7 @@ def _refusal(error: Any, doing: str, server: Server) -> KubeflowError:
         action = f"ask for permission to use the namespace '{server.namespace or 'kubeflow'}'"
     elif status == 404:
         action = "check the address: it ends where the UI of Kubeflow Pipelines begins"
-    elif status in (0, 429) or status >= 500:
+    elif status in _MAY_PASS:
         action = "read the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
     return KubeflowError(seen, action=action, status=status)
 

@@ -66,7 +66,7 @@ class Case:
     Attributes:
         name: the recording's name.
         at: the time of the last change that the server knows, as in `startedAt`; None: the end.
-        v1beta1: whether the old interface answers at all, as servers before and, perhaps, after 2.17 do not.
+        v1beta1: the status with which the old interface answers; other servers than 2.17 may not have it.
         manifest: whether it has the workflow's manifest.
         packed: pack the nodes, or unpack them; None: as recorded.
         errors: words that a newer server puts into `error` of v2beta1's tasks, by display name ("" for the run).
@@ -76,7 +76,7 @@ class Case:
 
     name: str
     at: str | None = None
-    v1beta1: bool = True
+    v1beta1: int = 200
     manifest: bool = True
     packed: bool | None = None
     errors: dict[str, str] = field(default_factory=dict)
@@ -172,6 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         answer = self._answer(self.command, url.path, query)
         status, body = (200, answer) if answer is not None else (404, {"message": "not found"})
+        if "/v1beta1/runs/" in url.path:
+            status = next((case.v1beta1 for run_id, case in self.server.cases.items() if run_id in url.path), 404)
+        if status != 200:
+            body = {"message": "refused by the test"}
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -198,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if case.later:
                     case.at = case.later.pop(0)
                 return case.v2beta1()
-            case "GET", ["apis", "v1beta1", "runs", run_id] if run_id in cases and cases[run_id].v1beta1:
+            case "GET", ["apis", "v1beta1", "runs", run_id] if run_id in cases:
                 return cases[run_id].v1beta1_answer()
             case "POST", ["apis", "v2beta1", "runs", action] if action.endswith(":terminate"):
                 cases[action.removesuffix(":terminate")].stopped = True

@@ -51,7 +51,7 @@ def test_a_server_as_it_was_recorded_passes(server: RecordedServer) -> None:
 
 
 def test_a_server_that_does_not_return_the_workflow_is_noted(case: Case, server: RecordedServer) -> None:
-    case.v1beta1 = False
+    case.v1beta1 = 404
     assert checks(server)["kubeflow: runs"].level == "note"
 
 

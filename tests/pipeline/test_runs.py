@@ -12,6 +12,7 @@ from tamis.cli import main
 from tamis_pipelines.runs import following
 from tamis_pipelines.runs.run import State
 from tamis_pipelines.runs.text import ending
+from tamis_pipelines.server import KubeflowError
 from tests.pipeline.recorded import CASES, WRAPPERS, Case, RecordedServer, Serve, look, progress, without_pods
 from tests.pipeline.server import KubeflowServer
 
@@ -99,9 +100,9 @@ def test_a_pod_that_waits_for_a_node_says_so(serve: Serve, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("lacks", [{"v1beta1": False}, {"manifest": False}], ids=["no v1beta1", "no manifest"])
+@pytest.mark.parametrize("lacks", [{"v1beta1": 404}, {"manifest": False}], ids=["no v1beta1", "no manifest"])
 def test_a_server_without_the_manifest_gives_the_best_of_the_rest(
-    serve: Serve, name: str, lacks: dict[str, bool]
+    serve: Serve, name: str, lacks: dict[str, int]
 ) -> None:
     case, server = serve(name, **lacks)
     result = tamis("status", case.run_id, "--host", server.url)
@@ -118,13 +119,22 @@ def test_a_server_that_fills_the_errors_of_tasks_is_believed_where_the_manifest_
     reasons = {reason.what: reason.words for reason in look(case, server).reasons}
     assert "SignatureDoesNotMatch" in reasons["pool"], "Tamis' own words are better"
     assert reasons["note-outcome"] == "the folder is not there"
-    case.v1beta1 = False
+    case.v1beta1 = 501
     reasons = {reason.what: reason.words for reason in look(case, server).reasons}
     assert reasons == {"pool": "also here", "note-outcome": "the folder is not there"}
     case.errors = {"pool": "the same", "note-outcome": "the same"}
     assert {reason.what for reason in look(case, server).reasons} == {"pool, note-outcome"}
     case.errors = {"": "the node was lost"}
     assert [reason.words for reason in look(case, server).reasons] == ["the node was lost"]
+
+
+def test_a_server_that_is_away_is_not_taken_for_one_without_the_manifest(serve: Serve) -> None:
+    case, server = serve("failed-cell", v1beta1=503)
+    with pytest.raises(KubeflowError) as raised:
+        look(case, server)
+    assert raised.value.away
+    case.v1beta1 = 500  # of this request alone
+    assert look(case, server).unread
 
 
 @pytest.mark.parametrize(

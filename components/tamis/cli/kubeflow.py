@@ -80,9 +80,7 @@ def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
             help="Use this uploaded version ('newest' for the last) as it is.",
         ),
         click.option("--outcomes", default="", metavar="PATH", help="Folder in storage that notes how each run ended."),
-        click.option(
-            "--root", default="", metavar="PATH", help="Where artifacts go; the server's place by default."
-        ),
+        click.option("--root", default="", metavar="PATH", help="Where artifacts go; the server's place by default."),
         click.option(
             "--service-account", default="", metavar="NAME", help="Account of the pods; the server's if left out."
         ),

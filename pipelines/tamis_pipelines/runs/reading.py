@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 from tamis_pipelines.runs.reasons import Reason, reasons_of, with_failed_cells
@@ -82,14 +83,13 @@ def workflow_of(connection: Connection, run_id: str) -> Workflow:
     try:
         answer = connection.request("GET", f"/apis/v1beta1/runs/{run_id}", doing="asking for the workflow")
     except KubeflowError as error:
-        if error.away:
+        # v2beta1 has just answered, so an error of this request alone will not go away.
+        if error.away and error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
-        raise UnreadableError(
-            f"the server does not give the workflow's manifest by v1beta1 ({error.problem})"
-        ) from None
+        raise UnreadableError(f"the server does not return the workflow's manifest ({error.problem})") from None
     manifest = (answer.get("pipeline_runtime") or {}).get("workflow_manifest")
     if not manifest:
-        raise UnreadableError("the server's v1beta1 has no workflow manifest for this run")
+        raise UnreadableError("the server does not return the workflow's manifest (v1beta1 has none for this run)")
     return Workflow.parse(manifest)
 
 
