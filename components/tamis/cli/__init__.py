@@ -62,7 +62,7 @@ for _name, _stage in stages.STAGES.items():
 for _command in (
     *(runs.run, runs.doctor, runs.plan),
     *(kubeflow.compile_pipelines, kubeflow.submit, watching.status, watching.stop, kubeflow.upload, kubeflow.schedule),
-    cluster.trainjob,
+    *(cluster.outcomes, cluster.trainjob),
     *(tools.compare, tools.decontaminate, tools.rating, tools.grade, tools.compare_reports),
     *(cluster.wait, cluster.probe, cluster.fetch),
 ):

@@ -107,7 +107,8 @@ def _order(
 ) -> Any:
     """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
     remote, budget = load("tamis_pipelines.remote"), load("tamis_pipelines.budget")
-    parsed = run_settings(settings, overrides)
+    noted = (f"kubeflow.compiled.outcomes={outcomes}",) if outcomes else ()
+    parsed = run_settings(settings, (*overrides, *noted))
     if not force:
         load("tamis_pipelines.reachable").check_reachable(parsed)
     if uploaded and no_cache:
@@ -121,7 +122,7 @@ def _order(
         package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)
     return remote.Order(
         pipeline=parsed.pipeline,
-        arguments=parsed.cluster_arguments(outcomes, budget.by_payer(budget.shares_of(parsed))),
+        arguments=parsed.cluster_arguments(compiled.outcomes or "", budget.by_payer(budget.shares_of(parsed))),
         name=name or settings.stem,
         experiment=experiment,
         package=package,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from tamis.cluster.workflow import nodes_of
 
 Node = dict[str, Any]
 PREFIX = "pipelinechannel--"  # kfp's, before the name of what a task takes from elsewhere
@@ -67,9 +67,7 @@ class Workflow:
         try:
             manifest = json.loads(text)
             metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status") or {}
-            nodes = status.get("nodes") or {}
-            if packed := status.get("compressedNodes"):
-                nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+            nodes = nodes_of(manifest)
             if status.get("offloadNodeStatusVersion"):
                 raise UnreadableError("the workflow's nodes are in Argo's database, not in its manifest")
             return cls(
