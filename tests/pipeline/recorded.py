@@ -1,7 +1,4 @@
-"""What a real Kubeflow Pipelines server answered to eight runs, replayed over HTTP; it runs nothing.
-
-The recordings are in the folder that `TAMIS_TEST_KUBEFLOW` names. Tests that need them skip elsewhere.
-"""
+"""A server that replays over HTTP what a real Kubeflow Pipelines server answered; it runs nothing."""
 
 from __future__ import annotations
 
@@ -9,54 +6,25 @@ import base64
 import copy
 import gzip
 import json
-import os
 import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
-
-import pytest
 
 from tamis_pipelines.runs.reading import read
 from tamis_pipelines.runs.run import Run
 from tamis_pipelines.runs.text import progress_of
 from tamis_pipelines.server import Connection, Server
+from tests.recordings import recorded
 
-CASES = (
-    "experiment",
-    "failed-cell",
-    "cached-failure",
-    "cached",
-    "wrong-credentials",
-    "terminated",
-    "too-large",
-    "sharded-pod-deleted",
-)
 # What users never see: names of what Kubeflow wraps around steps.
 WRAPPERS = re.compile(
     r"\(\d+(:\d+)?\)|-driver\b|\bexecutor\b|\biteration|for-loop|exit-handler|onExit|\broot\b|no reason given"
 )
-_APIS = ("v2beta1", "v1beta1")
 Body = dict[str, Any]
-
-
-def recorded_folder() -> Path:
-    """The folder with the recordings; skips the test without it."""
-    folder = os.environ.get("TAMIS_TEST_KUBEFLOW")
-    if not folder:
-        pytest.skip("TAMIS_TEST_KUBEFLOW names no folder with recorded answers")
-    return Path(folder)
-
-
-@cache
-def _answers(folder: Path, case: str) -> tuple[list[Body], Body]:
-    v2, v1 = (json.loads(gzip.decompress((folder / case / f"{api}.json.gz").read_bytes())) for api in _APIS)
-    return v2, v1
 
 
 @dataclass
@@ -85,7 +53,7 @@ class Case:
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        self._v2, self._v1 = _answers(recorded_folder(), self.name)
+        self._v2, self._v1 = recorded(self.name, "v2beta1"), recorded(self.name, "v1beta1")
 
     @property
     def run_id(self) -> str:

@@ -16,7 +16,8 @@ from tamis.cli import main
 from tamis_pipelines.runs.run import State
 from tamis_pipelines.runs.steps import Status, Work
 from tamis_pipelines.runs.text import table
-from tests.pipeline.recorded import CASES, WRAPPERS, Serve, look, progress, without_pods
+from tests.pipeline.recorded import WRAPPERS, Serve, look, progress, without_pods
+from tests.recordings import CASES
 
 
 def tamis(*arguments: str) -> Result:

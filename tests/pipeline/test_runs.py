@@ -13,8 +13,9 @@ from tamis_pipelines.runs import following
 from tamis_pipelines.runs.run import State
 from tamis_pipelines.runs.text import ending
 from tamis_pipelines.server import KubeflowError
-from tests.pipeline.recorded import CASES, WRAPPERS, Case, RecordedServer, Serve, look, progress, without_pods
+from tests.pipeline.recorded import WRAPPERS, Case, RecordedServer, Serve, look, progress, without_pods
 from tests.pipeline.server import KubeflowServer
+from tests.recordings import CASES
 
 
 def tamis(*arguments: str) -> Result:
@@ -68,7 +69,7 @@ def test_steps_say_which_rater_and_which_cell_and_what_came_from_the_cache(serve
     assert failed["evaluate (bases)"] == "0/1; 1 failed: base"
     assert failed["evaluate (cells)"] == "0/3; 3 failed: ds2-16-gpt-s42, random-16-s42 and length-16-s42"
     sharded = progress(look(*serve("sharded-pod-deleted")))
-    assert sharded["rate"] == "3/3; svc 1/3: 2 tries (its pod was deleted)"
+    assert sharded["rate"] == "3/3; svc 1/3: 2 attempts (its pod was deleted)"
     cut_short = progress(look(*serve("too-large")))
     assert cut_short["rate"] == "0/2; 2 unfinished: gpt and mistral"
     assert cut_short["report"] == "not run"

@@ -51,7 +51,7 @@ class _Failure:
     words: str
     pod: str = ""
     began: str = ""
-    tries: int = 1
+    attempts: int = 1
     note: str = ""
 
 
@@ -122,14 +122,14 @@ def _command_of(artifact: str) -> str:
 def _failures(steps: Sequence[Step]) -> Iterator[_Failure]:
     works = [(step, work) for step in steps for work in step.works if work.status is Status.FAILED]
     for step, work in sorted(works, key=lambda one: one[1].began or "~"):
-        last = work.tries[-1] if work.tries else None
+        last = work.attempts[-1] if work.attempts else None
         words, pod, began = work.last_words, last.pod if last else "", last.began if last else ""
         count, cells = failed_cells(words)
         for cell in cells:
             yield _of_cell(cell, steps, pod, began)
         if not cells:
             words = words or f"it {NO_MESSAGE}"
-            yield _Failure(step.name, work.names, words, pod, began, len(work.tries))
+            yield _Failure(step.name, work.names, words, pod, began, len(work.attempts))
         elif count > len(cells):
             yield _Failure(step.name, (), f"{count - len(cells)} more cells failed; see the report", pod, began)
 
@@ -138,8 +138,8 @@ def _of_cell(cell: FailedCell, steps: Sequence[Step], pod: str, began: str) -> _
     step = _step_of(cell, steps)
     work = next((work for work in step.works if cell.name in work.names), None) if step else None
     name = step.name if step else cell.artifact
-    if work is not None and work.tries:
-        return _Failure(name, (cell.name,), cell.reason, work.tries[-1].pod, work.tries[-1].began)
+    if work is not None and work.attempts:
+        return _Failure(name, (cell.name,), cell.reason, work.attempts[-1].pod, work.attempts[-1].began)
     note = "the failed result is from the cache; the log is that of the step that reports it"
     return _Failure(name, (cell.name,), cell.reason, pod, began, note=note)
 
@@ -154,8 +154,8 @@ def _together(failures: Iterable[_Failure]) -> Iterator[Reason]:
         of = f" of {listed(names)}" if names else ""
         times = f" ({len(same)} times for the same reason)" if len(same) > 1 else ""
         first = same[0]
-        tries = f", after {first.tries} tries" if first.tries > 1 else ""
-        yield Reason(f"{step}{of}{times}{tries}", words, step, first.pod, first.began, note=first.note)
+        attempts = f", after {first.attempts} attempts" if first.attempts > 1 else ""
+        yield Reason(f"{step}{of}{times}{attempts}", words, step, first.pod, first.began, note=first.note)
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:

@@ -11,7 +11,7 @@ from tamis_pipelines.runs.words import ended_from_outside, words_of
 from tamis_pipelines.runs.workflow import Node, Place, Workflow, output
 
 _FAILED = frozenset({"Failed", "Error"})
-_ALL_TRIES = frozenset({"Retry"})  # types of nodes that stand for the tries of another
+_ALL_ATTEMPTS = frozenset({"Retry"})  # types of nodes that stand for the attempts of another
 _NO_POD = frozenset({"Retry", "DAG", "Steps", "StepGroup", "TaskGroup", "Skipped", "Suspend"})
 
 
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Try:
+class Attempt:
     """One pod that tried to do a piece of work.
 
     Attributes:
@@ -54,7 +54,7 @@ class Work:
     Attributes:
         names: the raters, cells or base models that it is for; empty where it is for the whole run.
         status: its state.
-        tries: its pods, the last one last.
+        attempts: its pods, the last one last.
         words: why it failed, where it had no pod.
         failed: those of `names` whose result is a failure, although its pod is a success to Kubeflow.
         skipped: those of `names` for which there was nothing to do, because an earlier step of theirs failed.
@@ -63,7 +63,7 @@ class Work:
 
     names: tuple[str, ...]
     status: Status
-    tries: tuple[Try, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     words: str = ""
     failed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Work:
     @property
     def last_words(self) -> str:
         """What its last pod says, or why there was no pod; empty if there is no message."""
-        return self.tries[-1].words if self.tries else self.words
+        return self.attempts[-1].words if self.attempts else self.words
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Nodes:
         for place, node in workflow.nodes:
             self._at.setdefault((place.key, place.iteration), []).append((place, node))
         for found in self._at.values():
-            found.sort(key=lambda one: one[0].tries)
+            found.sort(key=lambda one: one[0].attempts)
 
     def at(self, key: tuple[str, ...], iteration: tuple[int, ...]) -> list[Node]:
         return [node for _, node in self._at.get((key, iteration), ())]
@@ -175,15 +175,15 @@ def _work(workflow: Workflow, nodes: _Nodes, planned: PlannedStep, iteration: tu
     task, driver = nodes.at(planned.key, iteration), nodes.at(_driver_of(planned.key), iteration)
     executor = nodes.at((*planned.key, "executor"), iteration)
     pods = [node for node in [*task, *executor] if node["type"] not in _NO_POD]
-    tries = tuple(_try(workflow, number, node) for number, node in enumerate(pods, 1))
+    attempts = tuple(_attempt(workflow, number, node) for number, node in enumerate(pods, 1))
     work = Work(
         names,
         status=_status(task, driver, executor, pods),
-        tries=tries,
+        attempts=attempts,
         began=min((node["startedAt"] for node in [*driver, *task] if node.get("startedAt")), default=""),
         ended=max((node["finishedAt"] for node in task if node.get("finishedAt")), default=""),
     )
-    if work.status is Status.FAILED and not tries:
+    if work.status is Status.FAILED and not attempts:
         work = _not_started(workflow, work, task, driver)
     return _over(work) if ended else work
 
@@ -191,18 +191,18 @@ def _work(workflow: Workflow, nodes: _Nodes, planned: PlannedStep, iteration: tu
 def _not_started(workflow: Workflow, work: Work, task: Sequence[Node], driver: Sequence[Node]) -> Work:
     """A failed piece of work that never had a pod, with the pod by which Kubeflow should have started it."""
     pods = [node for node in driver if node["type"] not in _NO_POD]
-    tries = [_try(workflow, number, node) for number, node in enumerate(pods, 1) if node["phase"] in _FAILED]
-    if tries and not ended_from_outside(tries[-1].words):
-        tries[-1] = replace(tries[-1], words=f"Kubeflow could not start it: {tries[-1].words}")
+    attempts = [_attempt(workflow, number, node) for number, node in enumerate(pods, 1) if node["phase"] in _FAILED]
+    if attempts and not ended_from_outside(attempts[-1].words):
+        attempts[-1] = replace(attempts[-1], words=f"Kubeflow could not start it: {attempts[-1].words}")
     words = next((message for node in task if (message := node.get("message"))), "")
-    return replace(work, tries=tuple(tries), words=words)
+    return replace(work, attempts=tuple(attempts), words=words)
 
 
-def _try(workflow: Workflow, number: int, node: Node) -> Try:
+def _attempt(workflow: Workflow, number: int, node: Node) -> Attempt:
     failed = node["phase"] in _FAILED
     message = node.get("message") or ""
     pod = workflow.pod_of(node)
-    return Try(number, failed, words_of(message) if failed else message, pod, node.get("startedAt") or "")
+    return Attempt(number, failed, words_of(message) if failed else message, pod, node.get("startedAt") or "")
 
 
 def _status(task: Sequence[Node], driver: Sequence[Node], executor: Sequence[Node], pods: Sequence[Node]) -> Status:
@@ -224,8 +224,8 @@ def _status(task: Sequence[Node], driver: Sequence[Node], executor: Sequence[Nod
 
 
 def _phase(nodes: Sequence[Node]) -> str:
-    """The phase of what holds all tries, or of the last try where nothing does; empty if there is none."""
-    holders = [node for node in nodes if node["type"] in _ALL_TRIES]
+    """The phase of what holds all attempts, or of the last attempt where nothing does; empty if there is none."""
+    holders = [node for node in nodes if node["type"] in _ALL_ATTEMPTS]
     return str((holders or nodes)[-1]["phase"]) if nodes else ""
 
 

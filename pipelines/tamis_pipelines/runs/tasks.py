@@ -11,7 +11,7 @@ from typing import Any
 
 from tamis_pipelines.runs.steps import Status, Step, Work
 
-# Names of tasks that Kubeflow wraps around steps, and of the tries of a step.
+# Names of tasks that Kubeflow wraps around steps, and of the attempts of a step.
 _WRAPPER = re.compile(
     r"(\(\d+(:\d+)?\)$|-drivers?$|^executor$|^iteration|^for-loop-\d+$|^exit-handler|^condition-|\.onExit|^root$)"
 )

@@ -20,7 +20,7 @@ def progress_of(step: Step) -> str:
     """The progress of a step, as in "12/36; 2 running: ds2-s1, ds2-s2; 1 failed: toomany"."""
     if not step.several:
         (work,) = step.works
-        return "; ".join([_alone(work), *_tried_again([work])])
+        return "; ".join([_alone(work), *_repeated([work])])
     if not step.works or all(work.status is Status.WAITING for work in step.works):
         return Status.WAITING.value
     if all(work.status is Status.OMITTED for work in step.works):
@@ -40,7 +40,7 @@ def progress_of(step: Step) -> str:
     ):
         if names:
             parts.append(f"{len(names)} {how}")
-    return "; ".join([*parts, *_tried_again(step.works)])
+    return "; ".join([*parts, *_repeated(step.works)])
 
 
 def _items(work: Work) -> tuple[str, ...]:
@@ -83,12 +83,12 @@ def _alone(work: Work) -> str:
     return work.status.value
 
 
-def _tried_again(works: Sequence[Work]) -> Iterator[str]:
-    """The pieces of work with more than one try, and why the last try but one failed."""
+def _repeated(works: Sequence[Work]) -> Iterator[str]:
+    """The pieces of work with more than one attempt, and why the last attempt but one failed."""
     for work in works:
-        if work.status is not Status.FAILED and len(work.tries) > 1:
+        if work.status is not Status.FAILED and len(work.attempts) > 1:
             of = f"{', '.join(work.names)}: " if work.names else ""
-            yield f"{of}{len(work.tries)} tries ({_short(work.tries[-2].words)})"
+            yield f"{of}{len(work.attempts)} attempts ({_short(work.attempts[-2].words)})"
 
 
 def _short(words: str) -> str:

@@ -11,7 +11,7 @@ from tamis.cluster.workflow import nodes_of
 
 Node = dict[str, Any]
 PREFIX = "pipelinechannel--"  # kfp's, before the name of what a task takes from elsewhere
-_TRY = re.compile(r"^(.*)\((\d+)\)$")
+_ATTEMPT = re.compile(r"^(.*)\((\d+)\)$")
 _ITERATION = re.compile(r"^(.*)\((\d+):.*\)$")
 _LONGEST_PREFIX = 242  # of a pod's name, in Argo
 
@@ -26,12 +26,12 @@ class Place(NamedTuple):
     Attributes:
         key: the names from the workflow's root to the node, without the workflow's own.
         iteration: the numbers of the iterations of the loops on that way, outermost first.
-        tries: the number of the try of each name in `key`, from 0; -1 for a node that stands for all tries.
+        attempts: the number of the attempt of each name in `key`, from 0; -1 for a node that stands for all attempts.
     """
 
     key: tuple[str, ...]
     iteration: tuple[int, ...]
-    tries: tuple[int, ...]
+    attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def _annotations(metadata: dict[str, Any]) -> dict[str, str]:
 
 def place_of(name: str) -> Place:
     """The place that a node's full name says, as in `run-x(0).root(0).for-loop-2(0).iteration-iterations(1:1)(0)`."""
-    key, iteration, tries = [], [], []
+    key, iteration, attempts = [], [], []
     for part in name.split(".")[1:]:
-        found = _TRY.match(part)
+        found = _ATTEMPT.match(part)
         part, number = (found[1], int(found[2])) if found else (part, -1)
         if loop := _ITERATION.match(part):
             iteration.append(int(loop[2]))
@@ -118,8 +118,8 @@ def place_of(name: str) -> Place:
         if part == "iteration-iterations":
             continue  # what holds all iterations
         key.append(part)
-        tries.append(number)
-    return Place(tuple(key), tuple(iteration), tuple(tries))
+        attempts.append(number)
+    return Place(tuple(key), tuple(iteration), tuple(attempts))
 
 
 def tasks_in(template: dict[str, Any]) -> list[dict[str, Any]]:
