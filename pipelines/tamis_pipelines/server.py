@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tamis.core.errors import TamisError
+from tamis.core.errors import MissingExtraError, TamisError
 
 _SECONDS = 60  # until a request is given up
 _MAY_PASS = frozenset({0, 429, 500, 502, 503, 504})  # statuses of a server that may answer later
@@ -72,9 +72,12 @@ class Connection:
 
         Raises:
             KubeflowError: when the address is wrong, the server does not answer, or it refuses.
+            MissingExtraError: when Kubeflow's client is not installed.
         """
-        import kfp_server_api
-
+        try:
+            import kfp_server_api
+        except ModuleNotFoundError:
+            raise MissingExtraError.of("kfp", "kubeflow") from None
         _check(server)
         configuration = kfp_server_api.Configuration(host=server.host.rstrip("/"))
         configuration.retries = 0  # kfp's own client would ask five times

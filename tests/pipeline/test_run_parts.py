@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from tamis.core.errors import MissingExtraError
 from tamis.core.failures import Failure
 from tamis.kubeflow import require_whole
 from tamis_pipelines.runs.cells import failed_cells
@@ -151,3 +153,9 @@ def test_the_message_of_a_pod_is_told_in_words(message: str, words: str) -> None
 def test_a_server_without_an_address_is_an_error() -> None:
     with pytest.raises(KubeflowError):
         Connection(Server(""))
+
+
+def test_a_client_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kfp_server_api", None)
+    with pytest.raises(MissingExtraError):
+        Connection(Server("http://127.0.0.1:1"))

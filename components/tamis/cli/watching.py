@@ -137,10 +137,8 @@ class _Table:
     """Progress for a terminal: a table with a row for each step, which is redrawn."""
 
     def __init__(self, text: Any) -> None:
-        from rich.live import Live
-
         self._text, self._run = text, None
-        self._live = Live(get_renderable=self._draw, refresh_per_second=1)
+        self._live = load("rich.live").Live(get_renderable=self._draw, refresh_per_second=1)
 
     def __enter__(self) -> _Table:
         self._live.start()
