@@ -114,7 +114,15 @@ def _reported(make: Maker, made: Given, cells: Given, result: Any, given: Given,
         **judgements(),
     )
     bases = {} if base is None else {"bases": make.all_of(base)}
-    make.step(require_all_cells, report=report, results=make.all_of(result), **bases, **judgements(), once=True)
+    make.step(
+        require_all_cells,
+        report=report,
+        results=make.all_of(result),
+        outcomes=given.get("outcomes", ""),
+        **bases,
+        **judgements(),
+        once=True,
+    )
 
 
 def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:

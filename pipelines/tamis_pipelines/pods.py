@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tamis.core.references import StoreUri
+from tamis.core.run_place import OUTCOMES
 from tamis.core.settings import Settings
 from tamis.core.stages import IMAGES, PodKind, described
 from tamis.finetuning.on_trainer import TrainerSettings
@@ -158,6 +160,9 @@ class CompileSettings(Settings):
     parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
+    outcomes: StoreUri | None = Field(
+        None, description="folder in object storage for the outcomes of runs; set where a run has --outcomes"
+    )
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
     shared_memory: Quantity = Field("8Gi", description="/dev/shm of pods that run models")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="of the images")
@@ -304,3 +309,6 @@ def _tell(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSett
     secret("hub_secret", ["HF_TOKEN"])
     if kind == "rating" and settings.api_keys:
         secret("api_secret", settings.api_keys)
+    if settings.outcomes:
+        # As a parameter it would be part of the step's key in Kubeflow's cache.
+        task.set_env_variable(OUTCOMES, settings.outcomes)
