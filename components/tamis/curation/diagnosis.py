@@ -36,9 +36,9 @@ def checks(view: Neighborhoods, T: Matrix, p: Matrix, *, renamed: bool, reachabl
     kept = kept_agreement(agreement, chance, len(view.rows))
     if kept is not None and kept < _KEPT:
         warnings.append(
-            f"of the agreement between neighbours' ratings, only {kept:.0%} is left from the first to the "
-            f"{_FAR_RANK}th neighbour: even near samples differ in their true scores, so errors may be overstated; "
-            "look at examples, or raise curation.confidence"
+            f"the agreement with the {_FAR_RANK}th neighbour's rating, beyond chance, is only {kept:.0%} of that with "
+            "the first: even near samples differ in their true scores, so errors may be overestimated; look at "
+            "examples, or raise curation.confidence"
         )
     return {
         "observed_prior": observed,

@@ -215,7 +215,9 @@ def _advice(found: Findings, explained: bool) -> list[str]:
     raters, graded = found.known.raters, len(found.known.graded)
     advice = []
     if graded < FEW_GRADES and (raters == 1 or not explained):
-        advice.append("grade 100 samples: `tamis grade next RUN --size 100` names them, `curation.grades` takes them")
+        advice.append(
+            "grade 100 samples: `tamis grade next RUN --size 100` chooses them, and `curation.grades` reads the grades"
+        )
     if raters == 1:
         advice.append(ADD_A_RATER)
     elif graded < FEW_GRADES:

@@ -14,12 +14,12 @@ from tamis.curation.result import Curated
 from tamis.curation.scoring import Assumption, Options
 
 NOT_NEARER = (
-    "the grades do not show that corrections bring scores nearer to the truth, so no rating of an ungraded sample was "
+    "the grades do not show that corrections bring scores closer to the truth, so no rating of an ungraded sample was "
     "changed"
 )
 UNBELIEVABLE = (
-    "by its neighbours this rater would be wrong in most of its ratings: one rater alone is not corrected that much, "
-    "since near samples that differ look the same"
+    "according to the neighbours, most ratings of this rater would be wrong. A single rater is not corrected that "
+    "much, because real differences between near samples look the same as errors"
 )
 _EXPECTED_ERROR = 0.1  # of the gain that the model expects of its own corrections
 _MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grades
@@ -37,22 +37,22 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
         return ["all ratings are equal"]
     if not known.informative:
         return [
-            "neighbours and embedding say next to nothing about the ratings: near samples do not share true scores in "
-            "this embedding, or the ratings do not follow the texts, or there are too few of them"
+            "neighbours and embedding hardly predict the ratings: near samples do not share true scores in this "
+            "embedding, the ratings do not depend on the texts, or there are too few ratings"
         ]
     if assume == "cautious" and not known.alone:
         own = sum(point.weight * point.own_share_of(known.near.prior) for point in fitted.points)
         if own > _MOST_OWN_SHARE_OF_SEVERAL:
             return [
-                f"the raters agree where similar samples got other scores ({own:.0%} of the samples). They may share a "
-                "mistake; only human grades can tell"
+                f"for {own:.0%} of the samples, the raters agree with each other but not with the ratings of similar "
+                "samples. They may share errors; only human grades can show that"
             ]
     possible = [p for p in fitted.points if p.own_share > _MOST_OWN_SHARE and p.weight > 0]
     if known.alone and assume == "cautious" and sum(point.weight for point in possible) > _PLAUSIBLE:
         most = max(point.own_share for point in possible)
         return [
             f"similar samples have very different ratings: up to {most:.0%} of the samples may differ in quality "
-            "from their neighbours. With one rater nobody can tell whether the ratings are wrong or the samples "
+            "from their neighbours. The data of one rater cannot show whether the ratings are wrong or the samples "
             "really differ"
         ]
     return []

@@ -69,25 +69,28 @@ def identifiability(
     singular = float(np.linalg.svd(T[np.ix_(present, present)], compute_uv=False)[-1]) if present else 0.0
     warnings = []
     if missed := [c for c in absent if c not in unreachable]:
-        warnings.append(f"no sample is rated {_list(missed)}: such a true score cannot be found, its row of T is empty")
+        warnings.append(
+            f"no sample is rated {_list(missed)}: such a true score cannot be found, and its row of T cannot be "
+            "estimated"
+        )
     if renamed:
         warnings.append(
-            "the classes had to be put in order: the rater may confuse them so much that names are doubtful"
+            "the estimated classes had to be reordered: the rater may confuse them so much that their order is "
+            "uncertain"
         )
     weak = [c for c in present if not dominant[c]]
     if weak:
         warnings.append(
-            f"this rater does not separate the true score{'s' if len(weak) > 1 else ''} {_list(weak, 'and')} from "
-            "others: such samples are rated as another score at least as often, so that the "
-            "name and the row in T are doubtful"
+            f"this rater does not distinguish the true score{'s' if len(weak) > 1 else ''} {_list(weak, 'and')} from "
+            "others: such samples get another score at least as often, so this part of T is uncertain"
         )
     few = [c for c in present if samples[c] < FEW_SAMPLES]
     if few:
         warnings.append(
-            f"fewer than {FEW_SAMPLES} samples seem to have the true score {_list(few)}: its row is a guess"
+            f"fewer than {FEW_SAMPLES} samples seem to have the true score {_list(few)}: its row of T is uncertain"
         )
     if len(present) > 1 and singular < 0.05:
-        warnings.append("T is nearly singular: several true scores are rated alike and cannot be told apart")
+        warnings.append("T is nearly singular: several true scores are rated alike and cannot be distinguished")
     return Identifiability(renamed, dominant.tolist(), np.round(samples, 1).tolist(), singular, warnings)
 
 

@@ -102,6 +102,6 @@ def compare(results: Mapping[str, Curated], classes: int) -> None:
         diagnosis["check_by_raters"] = as_json({"T": matrix, "p": p, "difference": difference, "settled": settled})
         if difference > _DIFFERENT:
             diagnosis["warnings"].append(
-                f"T differs by {difference:.2f} on average from T by the raters' agreement alone: the raters share "
-                "errors, or one rater's ratings do not tell its matrix"
+                f"T differs by {difference:.2f} on average from a T that is estimated from the raters' agreement "
+                "alone: the raters share errors, or this rater's ratings do not determine its T"
             )

@@ -119,7 +119,7 @@ def _warnings(draws: _Draws, votes: _Votes, classes: int, confidence: float, vot
     warnings = []
     if draws.short > 0.01:
         warnings.append(
-            f"in {draws.short:.0%} of its draws a sample had fewer than {_VOTERS - 1} of its neighbours beside it: "
+            f"for {draws.short:.0%} of the drawn samples, fewer than {_VOTERS - 1} of their neighbours were drawn too: "
             "find more neighbours (neighbors.k)"
         )
     # Even if all rounds that drew a sample agree, the smoothing may keep its confidence below the threshold.
@@ -128,7 +128,7 @@ def _warnings(draws: _Draws, votes: _Votes, classes: int, confidence: float, vot
     if out_of_reach > 0.01:
         warnings.append(
             f"{out_of_reach:.0%} of the ratings cannot be corrected: {vote_rounds} rounds draw a rating "
-            f"{visits.mean():.1f} times on average, too seldom for the confidence {confidence:g}; lower "
+            f"{visits.mean():.1f} times on average, too rarely for the confidence {confidence:g}; lower "
             "curation.confidence, or use mode: exact"
         )
     return warnings

@@ -56,8 +56,8 @@ def curate(
             warnings += [f"source {name}: {warning}" for warning in found["warnings"]]
         else:
             warnings.append(
-                f"source {name}: by itself it does not tell the rater's errors ({'; '.join(found['reasons'])}); it was "
-                "curated by what all samples say together"
+                f"source {name}: its own data cannot show the rater's errors ({'; '.join(found['reasons'])}); it was "
+                "curated with the model of all samples"
             )
         apart[name] = {
             "difference": float(np.abs(np.array(found["T"]) - result.diagnosis["T"]).mean()),
@@ -68,7 +68,7 @@ def curate(
     stays = [*reasons, *(warning for warning in warnings if warning == NOT_NEARER)]
     if own and stays:
         kept = [warning for warning in warnings if warning not in stays]
-        kept.insert(0, f"only sources that tell more by themselves were corrected ({', '.join(own)}): {stays[0]}")
+        kept.insert(0, f"only sources whose own data show errors were corrected ({', '.join(own)}): {stays[0]}")
         warnings[:] = kept
     if own and graded is not None:
         assert arrays.grades is not None

@@ -205,7 +205,7 @@ def _add_grades(result: Curated, grades: Grades | None, settings: CurationSettin
         result.diagnosis["held_out"] = honest.honest_error(grades.classes, result.raw, score, weights=weights)
     if settings.mode != "exact":  # they are there to be compared with published results
         result.diagnosis["warnings"].append(
-            f"mode {settings.mode} uses no grades: they judge its scores, and change none"
+            f"the mode {settings.mode} does not use grades: they are only compared with its scores"
         )
 
 

@@ -119,8 +119,8 @@ def test_doubts_about_t_are_said_in_plain_words() -> None:
     found = identifiability(odd, np.array([0.5, 0.49, 0.01, 0.0]), 1000, renamed=True, absent=[3])
     text = "\n".join(found.warnings)
     assert "no sample is rated 3" in text
-    assert "put in order" in text
-    assert "does not separate the true score 1 " in text
+    assert "had to be reordered" in text
+    assert "does not distinguish the true score 1 " in text
     assert "fewer than 50 samples seem to have the true score 2" in text
     assert not identifiability(T, P, 10_000, renamed=False, absent=[]).warnings
 

@@ -139,7 +139,7 @@ def test_a_source_that_says_nothing_by_itself_is_curated_with_all(pool: Pool) ->
     assert (found["chat"]["explained"], found["code"]["explained"]) == (True, False)
     for field in ("score", "flagged", "suggested", "confidence", "error_probability"):
         np.testing.assert_array_equal(getattr(apart, field)[N:], getattr(whole, field)[N:])
-    assert any(warning.startswith("source code: by itself") for warning in apart.diagnosis["warnings"])
+    assert any(warning.startswith("source code: ") for warning in apart.diagnosis["warnings"])
     assert found["code"]["counts"]["corrected"] == (apart.score[N:] != scores[N:]).sum()
 
 
