@@ -97,7 +97,7 @@ def facts_of(
         "judge": {"model": judge, "family": family_of(judge)},
         "warnings": [
             *(
-                f"the judge {judge} and {one.name} are of one family ({family}): judges favour their own kind"
+                f"the judge {judge} and {one.name} belong to one model family ({family}): judges favour their own"
                 for one in match.contestants
                 if (family := of_one_family(judge, one.model))
             ),
@@ -112,18 +112,18 @@ def _of_the_judge(judge: str, found: Comparison, judged: Sequence[tuple[dict[str
     if not asked:
         return []
     if not found.decided:
-        return [f"the judge {judge} found neither answer better, of {asked} pairs: it may not tell answers apart"]
+        return [f"the judge {judge} found no winner in any of {asked} pairs: it may be unable to compare answers"]
     said, first = [], found.first_preferred
     if first is not None and stands_out(first, found.decided):
         place, share = ("first", first) if first > 0.5 else ("second", 1 - first)
         said.append(
             f"of {found.decided} verdicts with a winner, {share:.1%} went to the answer shown {place}: the judge "
-            f"{judge} likes that place. Both orders cancel that out, at the price of more ties"
+            f"{judge} prefers that position. Judging both orders cancels this bias, but causes more ties"
         )
     if (flips := found.flips * found.prompts / asked) >= _MOST_FLIPS:
         said.append(
             f"in {flips:.1%} of the pairs the judge {judge} gave opposite winners in the two orders: most of these "
-            "ties are its own and say nothing of the models. Another judge, or another prompt, may tell them apart"
+            "ties come from the judge and say nothing about the models. Try another judge or another prompt"
         )
     return said
 

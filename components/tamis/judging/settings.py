@@ -194,7 +194,7 @@ class JudgeSettings(Settings):
 class JudgingSettings(StageSettings):
     """The two models to compare, the prompts, and the judge."""
 
-    OUTPUT_REVISION: ClassVar[int] = 1
+    OUTPUT_REVISION: ClassVar[int] = 2
 
     prompts: list[PromptSet] = Field(min_length=1, description="one or more sets; a prompt in two sets is asked once")
     model: Contestant | None = Field(None, description="the model to judge, if no model artifact is given")

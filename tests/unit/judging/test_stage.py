@@ -282,9 +282,9 @@ def test_a_verdict_that_was_not_understood_is_read_by_a_later_version_without_as
 @pytest.mark.parametrize(
     ("verdicts", "warned"),
     [
-        ((9, 1), "likes that place"),
-        ((1, 9), "likes that place"),
-        ((5, 5), "found neither answer better"),
+        ((9, 1), "prefers that position"),
+        ((1, 9), "prefers that position"),
+        ((5, 5), "found no winner"),
         (None, ""),
     ],
 )
@@ -295,9 +295,9 @@ def test_a_judge_that_does_not_tell_answers_apart_is_warned_of(
     with Server(judge_by(by_number if verdicts is None else lambda *_: verdicts)) as server:
         facts = run(settings(tmp_path, server, pairs), out=tmp_path / "out").facts
     assert facts["tie"] == (0 if verdicts is None else 1)
-    assert len(facts["warnings"]) == {"likes that place": 2, "found neither answer better": 1, "": 0}[warned]
+    assert len(facts["warnings"]) == {"prefers that position": 2, "found no winner": 1, "": 0}[warned]
     assert (warned in caplog.text) if warned else not [one for one in caplog.records if one.levelname == "WARNING"]
-    if warned == "likes that place":
+    if warned == "prefers that position":
         assert "in 100.0% of the pairs" in facts["warnings"][1]
 
 
@@ -470,7 +470,7 @@ def test_a_judge_of_a_contestants_family_is_warned_of(tmp_path: Path) -> None:
         )  # fmt: skip
         facts = run(mine, out=tmp_path / "out").facts
     (warning,) = facts["warnings"]
-    assert "Llama-3.1-70B-Instruct and lima are of one family (Llama)" in warning
+    assert "Llama-3.1-70B-Instruct and lima belong to one model family (Llama)" in warning
 
 
 @pytest.mark.parametrize(

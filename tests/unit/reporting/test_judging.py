@@ -130,7 +130,7 @@ def test_a_judge_that_likes_a_place_is_warned_of(tmp_path: Path, server: Server)
     server.behave = judge_by(lambda *_: (9, 1))
     lab = Lab(tmp_path)
     judged(lab, server, "ds2", numbered(NUMBERS))
-    (warnings,) = [part.text for part in lab.report().all("ul") if "likes that place" in part.text]
+    (warnings,) = [part.text for part in lab.report().all("ul") if "prefers that position" in part.text]
     assert "Between ds2 and lima: of 20 verdicts with a winner, 100.0% went to the answer shown first" in warnings
     assert "in 100.0% of the pairs the judge m gave opposite winners" in warnings
 
