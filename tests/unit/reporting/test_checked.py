@@ -154,7 +154,7 @@ def test_nothing_corrected_is_said_with_reason_and_advice(lab: Lab) -> None:
         "advice": ["add a second rater", "grade 100 samples"],
     }
     page, headline = lab.report({"r": (raw, raw, told)})
-    assert headline.count("Curation corrected nothing of the ratings: too <few> ratings.") == 1
+    assert headline.count("Curation corrected none of the ratings: too <few> ratings.") == 1
     assert headline.endswith("add a second rater; grade 100 samples.")
     assert page.text.count("add a second rater; grade 100 samples.") == 2, "in the headline and in the lead"
 

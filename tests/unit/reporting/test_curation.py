@@ -110,10 +110,10 @@ def test_a_neighbourhood_that_says_nothing_is_called_so(tmp_path: Path) -> None:
     curate(CurationSettings(), ratings=ratings, neighbors=neighbors, out=tmp_path / "curated")
     run(ReportingSettings(), pool=pool, ratings=ratings, curation=tmp_path / "curated", out=tmp_path / "report")
     text = (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
-    assert "Curation corrected nothing of the ratings: neighbours and embedding hardly predict" in text
+    assert "Curation corrected none of the ratings: neighbours and embedding hardly predict" in text
     assert "Curation changed the score class of 0 of 600 ratings" in text
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "a guess: the neighbours say too little" in page
+    assert "uncertain: the neighbours carry too little" in page
 
 
 @pytest.fixture(scope="module")

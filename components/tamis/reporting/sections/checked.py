@@ -157,13 +157,15 @@ def _whose(rater: Curated, alone: bool) -> str:
 def _nothing(rater: Curated, whose: str = "") -> str:
     """That nothing was corrected, and why."""
     of = f" of {whose}" if whose else ""
-    what = f"Curation corrected nothing{of}"
+    what = f"Curation corrected {'none' if of else 'nothing'}{of}"
     by_grade = _by_own_grade(rater)
     if rater.corrected > by_grade:
-        what = f"Curation corrected only {count(rater.corrected)}{of or ' ratings'}, in sources that say more alone"
+        what = (
+            f"Curation corrected only {count(rater.corrected)}{of or ' ratings'}, in sources whose own data show errors"
+        )
     elif by_grade:
         what += f" except {plural(by_grade, 'graded sample')}, whose grade is now the score"
-    why = rater.findings.reasons or ["the neighbours say too little about the ratings"]
+    why = rater.findings.reasons or ["the neighbours hardly predict the ratings"]
     return f"{what}: {'; '.join(why)}."
 
 

@@ -125,8 +125,8 @@ def _per_source(diagnosis: Mapping[str, Any]) -> list[Table]:
         rows.append([name, count(counts["rated"]), count(counts["corrected"]), number(of["difference"]), kept])
     note = (
         "These sources have their own transition matrices. Difference: the mean distance from the matrix of all "
-        "samples. Kept: the share of each true class, 0 to 5, that is rated correctly. A dash: the source alone says "
-        "too little, so it was curated together with all samples."
+        "samples. Kept: the share of each true class, 0 to 5, that is rated correctly. A dash: the source's own data "
+        "cannot show errors, so it was curated with the model of all samples."
     )
     columns = ["source", "rated", "corrected", "difference of T", "kept"]
     return [Table("Sources curated separately", columns, rows, words=("source", "kept"), note=note)]
@@ -196,7 +196,7 @@ def _with_findings(checks: Mapping[str, Any]) -> dict[str, Any]:
 def _transition(rater: Curated, matrix: NDArray[np.float64], slug: str) -> Figure:
     title = "Transition matrix T: how this rater rates each true class"
     if rater.diagnosis.get("explained") is False:
-        title = "Transition matrix T, a guess: the neighbours say too little to estimate it"
+        title = "Transition matrix T, uncertain: the neighbours carry too little information to estimate it"
     return transition_map(
         f"transition-{slug}",
         title,

@@ -15,11 +15,11 @@ _UNLIKELY = 0.01  # cases with a lower plausibility are ignored
 _LIKELIER = 1.5  # times the mean plausibility: from here on the most plausible case is named
 _COLUMNS = {  # explanations of the columns, by a part of their names
     "own share": "Own share: the share of samples whose true class is not that of their neighbourhood.",
-    "shared errors": "Shared errors: the share of samples in which all models see a class that is not the true one; "
-    "one rater alone cannot show it.",
+    "shared errors": "Shared errors: the share of samples in which all models see another class than the true one; "
+    "a single rater cannot show it.",
     "weight": "Weights: how much neighbours and a regression on the embedding count as evidence.",
     "gain": "Gain: how much this evidence improves the prediction of a rating, in log likelihood with its standard "
-    "error; about 0 if it says nothing.",
+    "error; about 0 if it carries no information.",
 }
 
 

@@ -122,7 +122,7 @@ def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:
         rows += [[name, field, count(samples), count(lost.get(field, 0))] for field, samples in fields[:_ROWS]]
     if not rows:
         return None
-    note = "Lost in: samples in which the field affects what is taught, such as a system prompt or a weight."
+    note = "Lost in: samples in which the field changes what a model learns, such as a system prompt or a weight."
     return Table("Fields that are not read", ["source", "field", "samples that have it", "lost in"], rows, note=note)
 
 
