@@ -183,7 +183,7 @@ def _turns(value: Any, names: _Names, beside: dict[str, list[Any]]) -> list[Mess
         try:
             value = json_of(value)
         except ValueError as error:
-            raise Reject("wrong type", f"the messages are text, and that is no JSON: {error}") from None
+            raise Reject("wrong type", f"the messages are text that is not JSON: {error}") from None
     if isinstance(value, dict):
         role, content = names.in_turn(value)
         if isinstance(value.get(role), list) and isinstance(value.get(content), list):
@@ -253,7 +253,7 @@ def _value(row: Fields, field: str) -> Any:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, bytes):
-        raise Reject("wrong type", "a field to keep holds bytes, which JSON has no form for")
+        raise Reject("wrong type", "a field to keep contains bytes, which JSON cannot represent")
     return str(value.isoformat() if hasattr(value, "isoformat") else value)
 
 

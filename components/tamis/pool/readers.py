@@ -211,7 +211,7 @@ def _object_of(text: bytes) -> Fields | Reject:
     except UnicodeDecodeError as error:
         return Reject("not UTF-8", f"the line is not UTF-8: byte {error.start}")
     except ValueError as error:
-        return Reject("broken JSON", f"no JSON: {error}")
+        return Reject("broken JSON", f"not JSON: {error}")
     return _fields_of(value)
 
 

@@ -29,8 +29,8 @@ def messages(*pairs: tuple[str, Any]) -> bytes:
 @pytest.mark.parametrize(
     ("line", "kind", "reason"),
     [
-        (b'{"messages": [', "broken JSON", "no JSON: Expecting value"),
-        (b"[" * 100_000, "broken JSON", "no JSON: "),
+        (b'{"messages": [', "broken JSON", "not JSON: Expecting value"),
+        (b"[" * 100_000, "broken JSON", "not JSON: "),
         (b'["a"]', "no object", "JSON of type list, not an object"),
         (b"{}", "missing field", "an object without fields"),
         (b"null", "no object", "JSON of type NoneType, not an object"),
@@ -40,7 +40,7 @@ def messages(*pairs: tuple[str, Any]) -> bytes:
         (b'{"messages": []}', "no messages", "no messages"),
         (b'{"messages": null}', "no messages", "no messages"),
         (b'{"messages": 7}', "wrong type", "the messages are of type int, not a list"),
-        (b'{"messages": "Hi"}', "wrong type", "the messages are text, and that is no JSON"),
+        (b'{"messages": "Hi"}', "wrong type", "the messages are text that is not JSON"),
         (b'{"messages": [7]}', "wrong type", "message 1 is of type int, not an object"),
         (b'{"messages": {"role": ["user"], "content": []}}', "wrong type", "the messages have 1 roles and 0 contents"),
         (b'{"messages": [{"role": "user"}]}', "missing field", "message 1 has no 'content'"),
