@@ -30,8 +30,8 @@ def _named(value: Any) -> Any:
 class BaseModelChoice(Settings):
     """A base model of an experiment; a text alone is its `model`."""
 
-    model: TrainedModel = Field(min_length=1, description="a hub name, or a folder in Hugging Face layout")
-    revision: str | None = Field(None, description="commit or tag of the hub model")
+    model: TrainedModel = Field(min_length=1, description="a Hub name, or a folder in Hugging Face layout")
+    revision: str | None = Field(None, description="commit or tag of the Hub model")
 
 
 class ExperimentSettings(Settings):

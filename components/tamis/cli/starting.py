@@ -52,13 +52,13 @@ def _only_one(paths: tuple[str, ...]) -> str | None:
     metavar="PATH",
     multiple=True,
     callback=lambda _context, _option, paths: list(paths) or None,
-    help="The samples: a file, a folder, a pattern, or hub:NAME for a data set on the hub; may be given several times. "
+    help="The samples: a file, a folder, a pattern, or hub:NAME for a data set on the Hub; may be given several times. "
     "With this option, no questions are asked.",
 )
 @click.option("--prompt-field", metavar="NAME", help="The field with the question, if the layout is unusual.")
 @click.option("--answer-field", metavar="NAME", help="The field with the answer.")
 @click.option("--rater", type=click.Choice([*_OPTIONS_OF]), help="Where ratings come from. [default: local]")
-@click.option("--model", metavar="NAME", help="The rater's model: a hub name, a folder, or the service's model name.")
+@click.option("--model", metavar="NAME", help="The rater's model: a Hub name, a folder, or the service's model name.")
 @click.option("--base-url", metavar="URL", help="The service's endpoint, up to /v1. [default: OpenAI's]")
 @click.option("--api-key-env", metavar="NAME", help="Environment variable with the service's key; none: no key.")
 @click.option(
@@ -181,7 +181,7 @@ def _backend(ask: _Questions, given: dict[str, Any], data: Any, starting: Any) -
     if kind == "import":
         return _import(ask, given, data)
     if kind == "local":
-        question = "3/6 The rater's model: a hub name, or a folder"
+        question = "3/6 The rater's model: a Hub name, or a folder"
         return {"kind": "transformers", "model": ask(question, given["model"], starting.LOCAL_MODEL)}
     backend = {"kind": "openai", "model": ask("3/6 The service's model", given["model"], starting.SERVICE_MODEL)}
     address = ask("  The service's endpoint, up to /v1 (none: OpenAI's)", given["base_url"], _NONE, _or_none)

@@ -46,7 +46,7 @@ class Encoder:
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"cannot load the encoder '{settings.model}': {str(error).strip().splitlines()[0]}",
-                allowed="a folder in Hugging Face layout, or a name on the hub",
+                allowed="a folder in Hugging Face layout, or a name on the Hub",
                 action="check embedding.model; without a network, give a folder",
             ) from None
         positions = getattr(transformer.config, "max_position_embeddings", None)

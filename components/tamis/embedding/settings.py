@@ -17,9 +17,9 @@ class EmbeddingSettings(StageSettings):
     OUTPUT_REVISION: ClassVar[int] = 1
 
     model: HubModel = Field(
-        "BAAI/bge-large-en-v1.5", description="encoder: a hub name, or a folder in Hugging Face layout", min_length=1
+        "BAAI/bge-large-en-v1.5", description="encoder: a Hub name, or a folder in Hugging Face layout", min_length=1
     )
-    revision: str | None = Field(None, description="commit or tag of the hub model")
+    revision: str | None = Field(None, description="commit or tag of the Hub model")
     text: Literal["conversation", "instruction"] = Field(
         "conversation", description="text to embed: all messages, or only the first user message"
     )

@@ -158,7 +158,7 @@ def _check(settings: FinetuningSettings, trainer: TrainerSettings, *, selection:
         if not reaches_pods(reference, place):
             raise SettingsError(
                 f"{what}: {place} is on this machine, where a TrainJob's pods cannot see it",
-                allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {MOUNTED}",
+                allowed=f"object storage as in s3://…, names on the Hub, and claims that pods mount below {MOUNTED}",
             )
     check_nodes(settings, trainer)
 

@@ -36,7 +36,7 @@ def questions_of(prompts: PromptSet) -> list[Question]:
     Raises:
         InputError: when a row is not a JSON object, or has no text in a field; or there are no questions.
         StorageError: when the file cannot be read.
-        MissingExtraError: when `datasets` is not installed and the set is on the hub.
+        MissingExtraError: when `datasets` is not installed and the set is on the Hub.
     """
     where = f"prompt set '{prompts.name}'"
     texts = dict.fromkeys(_joined(row, prompts.fields, place) for place, row in _rows(prompts, where))

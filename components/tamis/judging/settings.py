@@ -71,7 +71,7 @@ class ModelContestant(Settings):
     kind: Literal["model"] = Field("model", description="a local model writes the answers")
     name: str | None = _NAME
     model: HubModel = Field(min_length=1, description="a name on the Hugging Face Hub, or a folder in its layout")
-    revision: str | None = Field(None, description="commit or tag of a model on the hub")
+    revision: str | None = Field(None, description="commit or tag of a model on the Hub")
     format: Format = Field(
         "chat",
         description="chat: the chat template stored with the model, which for a model trained by Tamis is the one "

@@ -37,7 +37,7 @@ class EstimatedLengths:
 
 
 class TokenizedLengths:
-    """Counts with the model's own tokenizer, from the hub or a folder."""
+    """Counts with the model's own tokenizer, from the Hub or a folder."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

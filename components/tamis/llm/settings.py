@@ -67,7 +67,7 @@ class LocalModelSettings(BackendSettings, ABC):
     model: HubModel = Field(
         min_length=1, description="chat model: a name on the Hugging Face Hub, or a folder in its layout"
     )
-    revision: str | None = Field(None, description="commit or tag of a model on the hub")
+    revision: str | None = Field(None, description="commit or tag of a model on the Hub")
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
 
 

@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face hub, or in local folders that the `datasets` library loads."""
+"""Data sets on the Hugging Face Hub, or in local folders that the `datasets` library loads."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 10  # seconds for a request for the commit of a branch
 
 
-# Within `as_last_seen`: the commits that an earlier run found on the hub, by data set.
+# Within `as_last_seen`: the commits that an earlier run found on the Hub, by data set.
 _last_seen: ContextVar[Mapping[str, str] | None] = ContextVar("_last_seen", default=None)
 
 
 @contextmanager
 def as_last_seen(commits: Mapping[str, str]) -> Iterator[None]:
-    """Within this context the commits of data sets are taken from `commits`, without a request to the hub."""
+    """Within this context the commits of data sets are taken from `commits`, without a request to the Hub."""
     token = _last_seen.set(commits)
     try:
         yield
@@ -41,9 +41,9 @@ def as_last_seen(commits: Mapping[str, str]) -> Iterator[None]:
 
 
 def revision_of(dataset: str, revision: str | None) -> str:
-    """An identifier of the content of `dataset`: a fingerprint of a local folder, or the commit on the hub.
+    """An identifier of the content of `dataset`: a fingerprint of a local folder, or the commit on the Hub.
 
-    If the hub does not answer, it is the name of the branch.
+    If the Hub does not answer, it is the name of the branch.
 
     Raises:
         SettingsError: when an environment variable names an unusable proxy or certificate.
@@ -66,7 +66,7 @@ def _commit(dataset: str, revision: str | None) -> str | None:
     try:
         sha: str | None = HfApi().dataset_info(dataset, revision=revision, timeout=_TIMEOUT).sha
     except Exception as error:
-        # The hub may refuse or be unreachable. Loading from the cache may still work; if not, its error explains why.
+        # The Hub may refuse or be unreachable. Loading from the cache may still work; if not, its error explains why.
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in {
             "huggingface_hub",
             "httpx",
@@ -154,10 +154,10 @@ def opened_as_stream(source: Source) -> StreamReader:
         info = (data.info.splits or {}).get(split)
         return StreamReader(data, getattr(info, "num_examples", None) or None)
     except (OSError, datasets.exceptions.DatasetsError) as error:  # ConnectionError and FileNotFoundError among them
-        raise StorageError(f"cannot get the data set '{name}' from the hub: {first_line(error)}") from None
+        raise StorageError(f"cannot get the data set '{name}' from the Hub: {first_line(error)}") from None
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"cannot load the data set '{name}' (split {split}): {first_line(error)}",
-            allowed="the name of a data set on the hub, or a folder with its files",
+            allowed="the name of a data set on the Hub, or a folder with its files",
             action="correct the name, or leave it out and add it to the settings file later with `split` and `config`",
         ) from None

@@ -15,7 +15,7 @@ Schema = Literal["auto", "messages", "conversations", "instruction", "prompt_com
 
 
 class Source(Settings):
-    """A source of samples: local or remote files, a data set on the Hugging Face hub, or a recipe."""
+    """A source of samples: local or remote files, a data set on the Hugging Face Hub, or a recipe."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -26,7 +26,7 @@ class Source(Settings):
         description="a file, folder or glob, or a file or folder in object storage; see the README for formats",
     )
     dataset: HubDataset | None = Field(
-        None, min_length=1, description="a data set on the hub, or a folder that `datasets` loads"
+        None, min_length=1, description="a data set on the Hub, or a folder that `datasets` loads"
     )
     recipe: str | None = Field(None, description="one of the known data sets: " + ", ".join(recipes.names()))
     config: str | None = Field(None, description="configuration of the data set")

@@ -24,7 +24,7 @@ from tamis.pool.settings import PoolSettings, Source
 
 log = logging.getLogger(__name__)
 _FORMATS = ", ".join(SUFFIXES)
-# Names of splits in the names of files, as on the hub: data/test-00000-of-00001.parquet
+# Names of splits in the names of files, as on the Hub: data/test-00000-of-00001.parquet
 _SPLIT = re.compile(r"(?<![^\W_])(train|test|validation|valid|val|dev)(?![^\W_])", re.IGNORECASE)
 _COUNTED = 1 << 23  # bytes of JSONL read at a time to count rows
 
@@ -44,7 +44,7 @@ class Resolved:
 
     Attributes:
         source: the source's settings, with those of its recipe.
-        files: names and locations of its files, in reading order; empty for a data set on the hub.
+        files: names and locations of its files, in reading order; empty for a data set on the Hub.
         fingerprints: identifiers of its content: hashes by file name, or the revision by the data set's name.
         recipe: its recipe, if it has one.
     """

@@ -70,7 +70,7 @@ class OpenAISettings(ServiceSettings, BackendSettings):
     tokenizer: HubTokenizer | None = Field(
         None,
         min_length=1,
-        description="the model's tokenizer, to count tokens: a name on the hub, or a folder; null: one per 3.5 bytes",
+        description="the model's tokenizer, to count tokens: a name on the Hub, or a folder; null: one per 3.5 bytes",
     )
     seeded: bool = Field(
         True, description="with a temperature above 0, send a seed that depends on the sample and the attempt"

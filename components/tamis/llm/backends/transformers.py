@@ -90,7 +90,7 @@ class TransformersBackend:
             limit=settings.max_sample_tokens,
             vocabulary=getattr(config.get_text_config(), "vocab_size", None),
         )
-        # A branch on the hub can move, so ratings belong to the commit that it names now.
+        # A branch on the Hub can move, so ratings belong to the commit that it names now.
         self._revision = getattr(config, "_commit_hash", None) or settings.revision
 
     @cached_property
