@@ -268,6 +268,14 @@ def _on_one_machine() -> bool:
     return RUNNER_PID in os.environ
 
 
+def ended_process(code: int) -> SystemExit:
+    """How a step ends whose process for one cell has ended with `code`, a signal's number if negative."""
+    if code < 0:  # an error of Tamis has left its reason before
+        problem = f"a cell's process was ended by signal {-code}, as happens when memory runs out"
+        return _ended_by(TamisError(problem, action="give these pods more memory, or look who ended it"))
+    return SystemExit(code)
+
+
 def _ended_by(error: TamisError, what: str = "") -> SystemExit:
     reason = f"making {what} failed: {error}" if what and not isinstance(error, StoppedError) else str(error)
     log.error("%s", reason)

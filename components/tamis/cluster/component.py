@@ -1,10 +1,16 @@
-"""Kubeflow face of a run's end."""
+"""Kubeflow components of a run's start and end."""
 
-from typing import List  # noqa: UP035  (kfp reads this spelling only)
+from typing import List  # noqa: UP035  kfp reads typing.List only
 
-from kfp.dsl import Artifact, Dataset, Input, Markdown, Output, PipelineTaskFinalStatus
+from kfp.dsl import Artifact, Input, Markdown, Output, PipelineTaskFinalStatus
 
 from tamis.kubeflow import step
+
+
+@step("base")
+def start(cells: List[dict], outcomes: str = "") -> List[dict]:  # noqa: UP006
+    """Give the failed steps of earlier runs' cells the number of their next attempt."""
+    return cells
 
 
 @step("base")
@@ -16,17 +22,11 @@ def note_outcome(status: PipelineTaskFinalStatus, outcome: Output[Markdown], out
 
 
 @step("base")
-def require_all_cells(
-    report: Input[Artifact],
-    results: Input[List[Dataset]],  # noqa: UP006
-    bases: Input[List[Dataset]] = None,  # noqa: UP006
-    judgements: Input[List[Dataset]] = None,  # noqa: UP006
-) -> None:
-    """Fail if a cell has no result: after the report, so that all others are done."""
-    from tamis.core.failures import failure_in
+def require_all_cells(report: Input[Artifact]) -> None:
+    """Fail if the report says that a cell has no result: all others are done."""
+    from tamis.core.artifacts import Artifact as Made
+    from tamis.core.failures import Failure
     from tamis.kubeflow import require_whole
 
-    paths = [artifact.path for artifact in [*(bases or []), *results, *(judgements or [])]]
-    failures = [failure for path in paths if (failure := failure_in(path))]
-    # What was to be judged after its cell had failed says so again.
-    require_whole(list({(failure.name, failure.stage): failure for failure in failures}.values()))
+    failed = Made.open(report.path, "report").manifest.facts["failed"]
+    require_whole([Failure.model_validate(one) for one in failed])
