@@ -15,7 +15,7 @@ from typing import Any
 from kfp import dsl
 
 from tamis import kubeflow
-from tamis.core.artifacts import MANIFEST, Manifest, manifest_of
+from tamis.core.artifacts import MANIFEST, Manifest
 from tamis.core.errors import UnexpectedError
 from tamis.core.failures import failure_in
 from tamis.core.settings import StageSettings
@@ -85,7 +85,7 @@ def execute_cells(
         arguments = {"source": next(iter(mine.values()), None), **mine, **inputs}
         place, name = f"{out.uri}/{number:04d}", out.name
         if apart and len(cells) > 1:
-            made.append(_in_a_process(_one_cell, run, model, known, name, place, arguments))
+            made.append(_in_a_process(out, _one_cell, run, model, known, name, place, arguments))
         else:
             made.append(_one_cell(run, model, known, name, place, arguments))
     _describe(out, metrics, made)
@@ -128,8 +128,8 @@ def _one_cell(
     return dict(told.metadata)
 
 
-def _in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What `work` returns, from a process of its own.
+def _in_a_process(out: dsl.Artifact, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What `work` returns, from a process of its own. `out` is the step's artifact.
 
     Raises:
         SystemExit: when the process has ended otherwise; with its exit code.
@@ -143,7 +143,13 @@ def _in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[
         told: dict[str, Any] = here.recv()
     except EOFError:
         process.join()
-        raise kubeflow.ended_process(process.exitcode or 1) from None
+        if (code := process.exitcode or 1) > 0:  # the process has left its reason
+            raise SystemExit(code) from None
+        with kubeflow.ending(out):
+            raise UnexpectedError(
+                f"the process of a cell was ended by signal {-code}, as happens when memory runs out",
+                action="give these pods more memory, or find out what ended it",
+            ) from None
     process.join()
     return told
 

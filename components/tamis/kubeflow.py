@@ -6,7 +6,8 @@ import linecache
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +24,10 @@ from tamis.core.errors import (
     UnexpectedError,
 )
 from tamis.core.failures import Failure, failure_in, leave_failure
+from tamis.core.last_words import leave_cell, leave_reason, withdraw_reason
 from tamis.core.outlook import looking
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
-from tamis.core.secrets import shown
 from tamis.core.settings import StageSettings, parse, understood
 from tamis.core.stages import IMAGES, PodKind, Stage, all_stages
 
@@ -34,7 +35,6 @@ log = logging.getLogger("tamis.step")  # seen in local runs too, where nothing i
 S = TypeVar("S", bound=StageSettings)
 REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
 TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
-REASON_FILE = "TAMIS_REASON_FILE"  # where a failed step leaves its reason; Kubernetes' own place if not set
 RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it started
 STOP_FILE = "TAMIS_STOP_FILE"  # appears when they are to end
 _REVISION = "--output-revision"  # an argument of every stage's container
@@ -126,19 +126,20 @@ def execute(
 
     Raises:
         SystemExit: after a `TamisError`, whose text is then the last thing in the log, without a traceback above it.
-            Any other error is raised as it is. The reason is left for Kubernetes, or `tamis run`, in both cases.
+            Any other error is raised as it is. The reason is kept for Kubernetes or `tamis run`, and for the run's
+            outcome, in both cases.
     """
     if looking():  # raises what it has seen
         return run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
-    _begin(settings_model)
+    _begin(settings_model, out)
     what = _named(out.name, settings.get("name"))
     try:
         parsed = parse(settings_model, understood(settings), where="settings")
         return _described(run(parsed, out=out.path, **inputs), out, metrics)
     except TamisError as error:
-        raise _ended_by(error, what) from error
+        raise _ended_by(error, what, out) from error
     except Exception as error:
-        _leave_reason(f"making {what} failed: {UnexpectedError.of(error, out.name)}")
+        _unexpected(error, what, out)
         raise
 
 
@@ -168,7 +169,7 @@ def execute_cell(
     """
     if looking():  # raises what it has seen
         run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
-    _begin(settings_model)
+    _begin(settings_model, out)
     failure = failure_in(source) if source else None
     known = settings = understood(settings)
     try:
@@ -178,14 +179,14 @@ def execute_cell(
             _described(run(parsed, out=out.path, **inputs), out, metrics)
             return
     except StoppedError as error:
-        raise _ended_by(error, _named(out.name, _cell_of(source, known, name))) from error
+        raise _ended_by(error, _named(out.name, _cell_of(source, known, name)), out) from error
     except Exception as error:
         what = _named(out.name, _cell_of(source, known, name))
         if isinstance(error, (StorageError, MissingExtraError)) and not _on_one_machine():
-            raise _ended_by(error, what) from error
+            raise _ended_by(error, what, out) from error
         # Libraries raise OSError without a number for much else.
         if isinstance(error, OSError) and error.errno is not None and not _on_one_machine():
-            _leave_reason(f"making {what} failed: {UnexpectedError.of(error, out.name)}")
+            _unexpected(error, what, out)
             raise
         if not isinstance(error, TamisError):
             log.exception("%s: an unexpected error", out.name)
@@ -200,9 +201,28 @@ def execute_cell(
     try:
         leave_failure(out.path, failure)
     except TamisError as error:
-        raise _ended_by(error, _named(failure.stage, failure.name)) from error
+        raise _ended_by(error, _named(failure.stage, failure.name), out) from error
+    leave_cell(failure, out.uri)
+    withdraw_reason(out.uri)
     out.metadata.update({"name": failure.name, "failed": failure.stage})
     metrics.log_metric("failed", 1)
+
+
+@contextmanager
+def ending(out: dsl.Artifact | None = None) -> Iterator[None]:
+    """Within this context, a `TamisError` ends a step that runs no stage, as `execute` does for one that does.
+
+    If `out`, an output of the step, is given, the run's outcome gets the reason too.
+
+    Raises:
+        SystemExit: after a `TamisError`.
+    """
+    set_up_logging()
+    _end_with_runner()
+    try:
+        yield
+    except TamisError as error:
+        raise _ended_by(error, out=out) from error
 
 
 def require_whole(failures: Sequence[Failure]) -> None:
@@ -221,8 +241,8 @@ def require_whole(failures: Sequence[Failure]) -> None:
         raise _ended_by(TamisError(problem, action=action))
 
 
-def _begin(stage: type[StageSettings]) -> None:
-    """Set the process up for `stage`.
+def _begin(stage: type[StageSettings], out: dsl.Artifact) -> None:
+    """Set the process up for `stage`, which makes `out`.
 
     Raises:
         SystemExit: when the pipeline was compiled for another revision of the stage's output than this image makes.
@@ -236,11 +256,12 @@ def _begin(stage: type[StageSettings]) -> None:
             f"{tamis.__version__}, has output revision {stage.OUTPUT_REVISION}"
         )
         action = "use images and pipelines of the same version: make images, tamis compile"
-        raise _ended_by(SettingsError(problem, action=action))
+        raise _ended_by(SettingsError(problem, action=action), out=out)
 
 
 def _described(manifest: Manifest, out: dsl.Artifact, metrics: dsl.Metrics) -> Manifest:
     """Tell Kubeflow what a finished artifact is."""
+    withdraw_reason(out.uri)
     out.metadata.update(
         {"kind": manifest.kind, "name": manifest.name, "rows": manifest.rows, "content_hash": manifest.content_hash}
     )
@@ -268,26 +289,18 @@ def _on_one_machine() -> bool:
     return RUNNER_PID in os.environ
 
 
-def ended_process(code: int) -> SystemExit:
-    """How a step ends whose process for one cell has ended with `code`, a signal's number if negative."""
-    if code < 0:  # an error of Tamis has left its reason before
-        problem = f"a cell's process was ended by signal {-code}, as happens when memory runs out"
-        return _ended_by(TamisError(problem, action="give these pods more memory, or look who ended it"))
-    return SystemExit(code)
-
-
-def _ended_by(error: TamisError, what: str = "") -> SystemExit:
+def _ended_by(error: TamisError, what: str = "", out: dsl.Artifact | None = None) -> SystemExit:
+    """Keep the reason why the step ends. If `out` is given, the run's outcome names it as that of a failed step."""
     reason = f"making {what} failed: {error}" if what and not isinstance(error, StoppedError) else str(error)
     log.error("%s", reason)
-    _leave_reason(reason)
+    leave_reason(reason, uri=out.uri if out else "", what=what, code=error.code)
     return SystemExit(1)
 
 
-def _leave_reason(reason: str) -> None:
-    """Write why the step failed where Kubernetes, or `tamis run`, looks for it."""
-    place = Path(os.environ.get(REASON_FILE, "/dev/termination-log"))
-    if place.exists() and os.access(place, os.W_OK):
-        place.write_text(shown(reason)[:4000], encoding="utf-8")  # Kubernetes keeps 4,096 bytes
+def _unexpected(error: Exception, what: str, out: dsl.Artifact) -> None:
+    """Keep the reason of an error that Tamis did not expect, before it is raised on."""
+    described = UnexpectedError.of(error, out.name)
+    leave_reason(f"making {what} failed: {described}", uri=out.uri, what=what, code=described.code)
 
 
 def _end_with_runner() -> None:

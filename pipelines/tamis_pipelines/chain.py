@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from tamis.cluster.component import require_all_cells, start
+from tamis.cluster.component import require_all_cells
 from tamis.core.stages import PodKind
 from tamis.curation.component import curate
 from tamis.embedding.component import embed
@@ -72,12 +72,13 @@ def data_selection(make: Maker, given: Given, fixed: CompileSettings) -> None:
     """The steps from raw data to subsets and a report. `given`: the pipeline's parameters; `fixed`: its shape."""
     made = _rated_and_curated(make, given, fixed)
     if make.grouped:
-        selection = _selected(make, made, _started(make, given["subsets"], given))
-        _ended(make, make.step(report_on_subsets, "report", title="report", selection=selection, **_known(make, made, given)))
+        selection = _selected(make, made, given["subsets"])
+        known = _known(make, made, given)
+        _ended(make, make.step(report_on_subsets, "report", title="report", selection=selection, **known), given)
         return
     cells = make.each(given["subsets"], lambda subset: {"selection": _selected(make, made, subset)})
     selections = make.all_of(cells["selection"])
-    _ended(make, make.step(write_report, "report", selections=selections, **_known(make, made, given)))
+    _ended(make, make.step(write_report, "report", selections=selections, **_known(make, made, given)), given)
 
 
 def experiment(make: Maker, given: Given, fixed: CompileSettings) -> None:
@@ -99,21 +100,16 @@ def experiment(make: Maker, given: Given, fixed: CompileSettings) -> None:
         return parts
 
     bases = make.each(given["bases"], untrained)
-    cells = make.each(_started(make, given["cells"], given) if make.grouped else given["cells"], cell)
+    cells = make.each(given["cells"], cell)
     inputs = {"selections": "selection", "models": "model", "evaluations": "evaluation", "judgements": "judgement"}
     results = {name: make.all_of(cells[kind]) for name, kind in inputs.items() if kind in cells}
     results["base_evaluations"] = make.all_of(bases["evaluation"])
-    _ended(make, make.step(write_report, "report", **results, **_known(make, made, given)))
+    _ended(make, make.step(write_report, "report", **results, **_known(make, made, given)), given)
 
 
 def _own(make: Maker, common: Any, own: Any) -> Given:
     """The inputs of a step with its settings: `own`; or those of several cells, and what is `common` to them."""
     return {"settings": common, "cells": own} if make.grouped else {"settings": own}
-
-
-def _started(make: Maker, cells: Any, given: Given) -> Any:
-    """The cells with the numbers of their attempts, by which a failed cell's step is not taken from Kubeflow's cache."""
-    return make.step(start, "Output", cells=cells, outcomes=given["outcomes"], once=True)
 
 
 def _known(make: Maker, made: Given, given: Given) -> Given:
@@ -122,9 +118,9 @@ def _known(make: Maker, made: Given, given: Given) -> Given:
     return {"pool": made["pool"], "ratings": ratings, "curation": made["curation"], "settings": given["report"]}
 
 
-def _ended(make: Maker, report: Any) -> None:
+def _ended(make: Maker, report: Any, given: Given) -> None:
     """The step that fails if the report says that a cell has failed."""
-    make.step(require_all_cells, report=report, once=True)
+    make.step(require_all_cells, report=report, outcomes=given.get("outcomes", ""), once=True)
 
 
 def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:

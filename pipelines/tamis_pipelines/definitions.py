@@ -12,7 +12,7 @@ from typing import Any, Dict, List, get_args  # noqa: UP035  kfp reads these spe
 
 from kfp import dsl
 
-from tamis.cluster.component import note_outcome
+from tamis.cluster.component import note_outcome, start_run
 from tamis.core.stages import PodKind
 from tamis_pipelines import chain
 from tamis_pipelines.chain import Given
@@ -89,13 +89,32 @@ def pipeline(
 
     def body(*values: Any) -> None:
         given = dict(constants or {}) | dict(zip((one.name for one in parameters), values, strict=True))
-        end = fit(note_outcome(outcomes=given["outcomes"]), "base", given, fixed, once=True)
+        run = {"name": dsl.PIPELINE_JOB_NAME_PLACEHOLDER, "outcomes": given["outcomes"]}
+        end = fit(note_outcome(**run), "base", given, fixed, once=True)
         with dsl.ExitHandler(end, name="steps"):
+            given |= _started(run, name, given, fixed, grouped=grouped)
             chain.CHAINS[name](_Tasks(given, fixed, grouped=grouped), given, fixed)
 
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     config = dsl.PipelineConfig(ttl_seconds_after_failure=fixed.keep_failed) if fixed.keep_failed else None
     return dsl.pipeline(name=name, description=_ABOUT[name], pipeline_config=config)(body)
+
+
+def _started(
+    run: Mapping[str, Any], name: str, given: Given, fixed: CompileSettings, *, grouped: bool
+) -> dict[str, Any]:
+    """The first step of a run; returns the parameters that it changes."""
+    kind = "subsets" if name == "data-selection" else "cells"
+    known: dict[str, Any] = {}
+    if grouped:
+        known = {section: given[section] for section in (*_SELECTION, "raters") if section != "report"}
+        known |= {"cells": given[kind]} | ({"bases": given["bases"]} if name == "experiment" else {})
+    begun = start_run(**run, workflow=dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER, **known)
+    fit(begun, "base", given, fixed.model_copy(update={"cached": False}))
+    if not grouped:
+        return {}
+    changed = {kind: begun.outputs["cells"]}
+    return changed | ({"bases": begun.outputs["bases"]} if name == "experiment" else {})
 
 
 def _sections(name: str, fixed: CompileSettings, *, grouped: bool) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
 from tamis.core.errors import StoppedError, StorageError, TamisError, make_folder
+from tamis.core.last_words import REASON_FILE
 from tamis.core.processes import stopped_by, stops_children
 from tamis.core.progress import WARNING, load_packages
 from tamis.core.secrets import shown
-from tamis.kubeflow import REASON_FILE, RUNNER_PID, STOP_FILE
+from tamis.kubeflow import RUNNER_PID, STOP_FILE
 from tamis.llm.machine import STORE, store_of_run
 from tamis_pipelines.budget import by_payer, shares_of
 from tamis_pipelines.results import Results
@@ -34,7 +35,7 @@ _TASK = re.compile(r"(\d\d:\d\d:\d\d)\.\d+ - INFO - Executing task \S*?'([a-z-]+
 _ENDED = re.compile(r"^\s*\d\d:\d\d:\d\d tamis\.step error: ")
 _GOING_ON = re.compile(r" tamis\.progress .*: (\d+) of (?!\1 )\d+ ")  # progress that the next line may replace
 _TEMPORARY = "tamis-run-"
-_NO_STEPS = ("note-outcome", "require-all-cells")
+_NO_STEPS = ("start-run", "note-outcome", "require-all-cells")
 _MOST_WARNINGS = 20  # repeated at the end
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from tamis.core.finished import PLACE
 from tamis.core.references import StoreUri
+from tamis.core.run_place import OUTCOMES
 from tamis.core.settings import Settings
 from tamis.core.stages import IMAGES, PodKind, described
 from tamis.finetuning.on_trainer import TrainerSettings
@@ -168,6 +169,9 @@ class CompileSettings(Settings):
         Timeouts(), description="seconds after which a pod is ended; a pod of several cells has that many times as long"
     )
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
+    outcomes: str = Field(
+        "", description="folder in object storage where steps note why they failed; set where a run has --outcomes"
+    )
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
     shared_memory: Quantity = Field("8Gi", description="/dev/shm of pods that run models")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="of the images")
@@ -326,3 +330,6 @@ def _tell(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSett
     secret("hub_secret", ["HF_TOKEN"])
     if kind == "rating" and settings.api_keys:
         secret("api_secret", settings.api_keys)
+    if settings.outcomes:
+        # As a parameter it would be part of the step's key in Kubeflow's cache.
+        task.set_env_variable(OUTCOMES, settings.outcomes)

@@ -218,6 +218,7 @@ def accounts_have_the_rights_that_they_need_and_no_others(cluster: Cluster) -> N
     needed: list[dict[str, str]] = [
         {"verb": "create", "resource": "workflowtaskresults", "group": "argoproj.io"},
         {"verb": "patch", "resource": "workflowtaskresults", "group": "argoproj.io"},
+        {"verb": "get", "resource": "workflows", "group": "argoproj.io"},
         {"verb": "get", "resource": "configmaps", "name": "kfp-launcher"},
         {"verb": "get", "resource": "secrets", "name": "mlpipeline-minio-artifact"},
         {"verb": "list", "resource": "pods"},
@@ -225,6 +226,7 @@ def accounts_have_the_rights_that_they_need_and_no_others(cluster: Cluster) -> N
     refused: list[dict[str, str]] = [
         {"verb": "get", "resource": "secrets", "name": "tamis-s3"},
         {"verb": "list", "resource": "secrets"},
+        {"verb": "patch", "resource": "workflows", "group": "argoproj.io"},
         {"verb": "get", "resource": "configmaps", "name": "tamis-environment"},
         {"verb": "create", "resource": "pods"},
         {"verb": "delete", "resource": "pods"},

@@ -14,20 +14,22 @@ from tests.kubernetes.api_server import ApiServer, Unavailable, programs
 from tests.kubernetes.cases import CASES
 from tests.kubernetes.conftest import MANIFESTS, OVERLAYS, Objects, overlay, rendered
 
-# `auth can-i` knows only resources that the server has.
-TASK_RESULTS: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "workflowtaskresults.argoproj.io"},
-    "spec": {
-        "group": "argoproj.io",
-        "names": {"kind": "WorkflowTaskResult", "plural": "workflowtaskresults"},
-        "scope": "Namespaced",
-        "versions": [
-            {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
-        ],
-    },
-}
+
+def argo(kind: str) -> dict[str, Any]:
+    """A resource of Argo's: `auth can-i` knows only resources that the server has."""
+    plural = f"{kind.lower()}s"
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.argoproj.io"},
+        "spec": {
+            "group": "argoproj.io",
+            "names": {"kind": kind, "plural": plural},
+            "scope": "Namespaced",
+            "versions": [{"name": "v1alpha1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def server(kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     except Unavailable as error:
         pytest.skip(str(error))
     with ApiServer(tmp_path_factory.mktemp("server"), kubectl) as started:
-        started("create", "-f", "-", given=json.dumps(TASK_RESULTS))
+        started("create", "-f", "-", given=as_list([argo("WorkflowTaskResult"), argo("Workflow")]))
         started("create", "namespace", "tamis")
         yield started
 
@@ -94,6 +96,7 @@ def test_accounts_may_do_what_they_need_and_nothing_else(server: ApiServer, newe
     needed = [
         ("create", "workflowtaskresults.argoproj.io"),
         ("patch", "workflowtaskresults.argoproj.io"),
+        ("get", "workflows.argoproj.io"),
         ("get", "configmaps/kfp-launcher"),
         ("get", "secrets/mlpipeline-minio-artifact"),
         ("list", "pods"),
@@ -102,6 +105,7 @@ def test_accounts_may_do_what_they_need_and_nothing_else(server: ApiServer, newe
         ("get", "secrets/tamis-s3"),
         ("list", "secrets"),
         ("get", "configmaps/tamis-environment"),
+        ("patch", "workflows.argoproj.io"),
         ("create", "pods"),
         ("create", "pods/exec"),
         ("list", "pods", "--all-namespaces"),

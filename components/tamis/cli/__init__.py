@@ -61,7 +61,14 @@ for _name, _stage in stages.STAGES.items():
     main.add_command(stages.stage_command(_name, _stage))
 for _command in (
     *(runs.run, runs.doctor, runs.plan),
-    *(kubeflow.compile_pipelines, kubeflow.submit, kubeflow.upload, kubeflow.schedule, cluster.trainjob),
+    *(
+        kubeflow.compile_pipelines,
+        kubeflow.submit,
+        kubeflow.upload,
+        kubeflow.schedule,
+        cluster.outcomes,
+        cluster.trainjob,
+    ),
     *(tools.compare, tools.decontaminate, tools.rating, tools.grade, tools.compare_reports),
     *(cluster.wait, cluster.probe, cluster.fetch),
 ):

@@ -1,4 +1,4 @@
-"""Commands for clusters: `trainjob` for Kubeflow Trainer; `wait`, `probe` and `fetch` for pods."""
+"""Commands for clusters: `trainjob` for Kubeflow Trainer, `outcomes`, and `wait`, `probe` and `fetch` for pods."""
 
 from __future__ import annotations
 
@@ -87,6 +87,28 @@ def wait(artifacts: tuple[str, ...], timeout: float, every: float) -> None:
 def probe(place: str, create_bucket: bool) -> None:
     """Test whether a folder, or a prefix in object storage, can be written and read."""
     load("tamis.cluster.probe").probe(place, create_bucket=create_bucket)
+
+
+@click.command(epilog="\b\nExample:\n  tamis outcomes s3://bucket/outcomes")
+@click.argument("folder", metavar="FOLDER")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that is known, as a list in JSON.")
+def outcomes(folder: str, as_json: bool) -> None:
+    """Show how the runs in a folder for outcomes ended.
+
+    FOLDER is the path that `tamis submit` had as --outcomes. A run that has begun and has no outcome is UNFINISHED: it
+    is still going on, or it was killed before its last step.
+    """
+    found = load("tamis.cluster.outcomes").read_outcomes(folder)
+    if as_json:
+        import json
+
+        click.echo(json.dumps([outcome.model_dump(mode="json") for outcome in found], indent=2))
+        return
+    for outcome in found:
+        name, times = outcome.name or outcome.workflow, f"{outcome.started or '?'} to {outcome.ended or '?'}"
+        click.echo(f"{outcome.state:<10} {name} ({outcome.run}), {times}")
+        if outcome.reason:
+            click.echo(f"           {outcome.reason}")
 
 
 @click.command(epilog="\b\nExample:\n  HF_HOME=/cache/hf tamis fetch models.yaml")

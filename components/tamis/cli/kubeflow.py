@@ -152,7 +152,9 @@ def _order(
             "--no-cache and --uploaded: caching is compiled into a package",
             action="leave --uploaded out, or tamis upload --set compiled.cached=false and use that version",
         )
-    compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
+    outcomes = outcomes or parsed.compiled.outcomes
+    changed = {"outcomes": outcomes} | ({"cached": False} if no_cache else {})
+    compiled = parsed.compiled.model_copy(update=changed)
     package = None
     if not uploaded:
         package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)

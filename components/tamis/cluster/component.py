@@ -1,6 +1,6 @@
-"""Kubeflow components of a run's start and end."""
+"""Kubeflow components of a run's beginning and end."""
 
-from typing import List  # noqa: UP035  kfp reads typing.List only
+from typing import List, NamedTuple  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Artifact, Input, Markdown, Output, PipelineTaskFinalStatus
 
@@ -8,25 +8,51 @@ from tamis.kubeflow import step
 
 
 @step("base")
-def start(cells: List[dict], outcomes: str = "") -> List[dict]:  # noqa: UP006
-    """Give the failed steps of earlier runs' cells the number of their next attempt."""
-    return cells
+def start_run(
+    name: str,
+    workflow: str,
+    started: Output[Artifact],
+    outcomes: str = "",
+    cells: list = None,
+    bases: list = None,
+    pool: dict = None,
+    raters: list = None,
+    embedding: dict = None,
+    neighbors: dict = None,
+    curation: dict = None,
+) -> NamedTuple("Outputs", cells=list, bases=list):
+    """Leave the mark that the run has begun, and give what failed in earlier runs the number of its next attempt.
+
+    The marks are beside the run's artifacts and in the folder `outcomes`.
+    """
+    from tamis.cluster.attempts import numbered
+    from tamis.cluster.milestones import start
+    from tamis.kubeflow import ending
+
+    with ending(started):
+        start(name=name, workflow=workflow, uri=started.uri, path=started.path, outcomes=outcomes)
+        about = [pool, raters, embedding, neighbors, curation]
+        return numbered(cells or [], bases or [], about, uri=started.uri, outcomes=outcomes)
 
 
 @step("base")
-def note_outcome(status: PipelineTaskFinalStatus, outcome: Output[Markdown], outcomes: str = "") -> None:
-    """Say how the run ended, whatever happened before; with `outcomes`, also as a file in that folder."""
+def require_all_cells(report: Input[Artifact], finished: Output[Artifact], outcomes: str = "") -> None:
+    """Leave the mark that all is done, and fail if the report says that a cell has no result."""
+    from tamis.cluster.milestones import finish
+    from tamis.kubeflow import ending, require_whole
+
+    with ending(finished):
+        failures = finish(
+            report.path, report=report.uri, uri=finished.uri, path=finished.path, outcomes=outcomes
+        )
+    require_whole(failures)
+
+
+@step("base")
+def note_outcome(status: PipelineTaskFinalStatus, name: str, outcome: Output[Markdown], outcomes: str = "") -> None:
+    """Write how the run ended, whatever happened before; with `outcomes`, also as a file in that folder."""
     from tamis.cluster.outcome import note
+    from tamis.kubeflow import ending
 
-    note(status, page=outcome.path, folder=outcomes)
-
-
-@step("base")
-def require_all_cells(report: Input[Artifact]) -> None:
-    """Fail if the report says that a cell has no result: all others are done."""
-    from tamis.core.artifacts import Artifact as Made
-    from tamis.core.failures import Failure
-    from tamis.kubeflow import require_whole
-
-    failed = Made.open(report.path, "report").manifest.facts["failed"]
-    require_whole([Failure.model_validate(one) for one in failed])
+    with ending():
+        note(status, name=name, path=outcome.path, uri=outcome.uri, folder=outcomes)

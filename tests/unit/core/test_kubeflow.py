@@ -15,11 +15,12 @@ from kfp import dsl
 from tamis.core.artifacts import Manifest
 from tamis.core.errors import MissingExtraError, ModelError, StoppedError, StorageError, TamisError
 from tamis.core.failures import failure_in
+from tamis.core.last_words import REASON_FILE
 from tamis.core.settings import StageSettings
 from tamis.core.steps import Step, run_step
 from tamis.curation.component import curate
 from tamis.curation.settings import CurationSettings
-from tamis.kubeflow import REASON_FILE, RUNNER_PID, execute, execute_cell, require_whole
+from tamis.kubeflow import RUNNER_PID, execute, execute_cell, require_whole
 from tests.artifacts import NoSettings, conversation, make_selection
 
 

@@ -1,0 +1,94 @@
+"""Numbers of attempts, by which Kubeflow tries the failed cells of earlier runs again, and only those.
+
+A failed cell's step ends well for Kubeflow, which keeps the failure in its cache (docs/decisions/0005). A number in the
+settings of that step, and of no other, changes its key in the cache and the keys of the steps behind it. The number is
+that of the earlier runs in which the cell has failed in that step, so it stays the same once the step has succeeded.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tamis.cells import ATTEMPT
+from tamis.core.errors import TamisError
+from tamis.core.marks import read_marks
+from tamis.core.run_place import RunPlace, place_of
+from tamis.core.settings import hash_of
+from tamis.core.storage import Location, names_in, write_bytes
+
+log = logging.getLogger(__name__)
+_RUNS = "tamis-runs"  # folder with the runs of equal settings: <hash of the settings>/<run>
+_MADE = {"subset": "selection", "finetuning": "model", "evaluation": "evaluation", "judging": "judgement"}
+Cells = list[dict[str, Any]]
+
+
+class Numbered(NamedTuple):
+    """Cells, or subsets, and groups of base models, with the numbers of attempts in their settings."""
+
+    cells: Cells
+    bases: list[Cells]
+
+
+def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outcomes: str = "") -> Numbered:
+    """Put the number of the next attempt into the settings of every step that has failed in earlier runs.
+
+    Args:
+        cells: the groups of an experiment's cells, or all subsets of a run without training.
+        bases: groups of the settings of base models' evaluations.
+        about: the settings of the steps before the cells. Runs in which they differ share no failures.
+        uri: URI of an output of this run.
+        outcomes: folder for outcomes; none if empty.
+    """
+    cells, bases = copy.deepcopy((cells, bases))
+    place = place_of(uri, outcomes)
+    failed = Counter[tuple[str, str]]()
+    for earlier in _earlier(place, hash_of(about)[:32]) if place else ():
+        marks = read_marks(earlier)
+        for problem in marks.unread:
+            log.warning("failed cells of the run %s may be unknown, and not tried again: %s", earlier.run, problem)
+        failed.update({(one.cell, one.stage) for one in marks.cells})
+    for group in cells:
+        if "subset" not in group:
+            _number([group], [group["name"]], "selection", failed)
+        else:
+            names = [str(subset["name"]) for subset in group["subset"]]
+            for part, made in _MADE.items():
+                _number(group.get(part, []), names, made, failed)
+    for group in bases:
+        _number(group, [str(base.get("name", "base")) for base in group], "evaluation", failed)
+    return Numbered(cells, bases)
+
+
+def _number(settings: Cells, names: Sequence[str], made: str, failed: Counter[tuple[str, str]]) -> None:
+    """Number the attempts at the artifacts `made` of the cells called `names`."""
+    for one, name in zip(settings, names, strict=False):
+        if count := failed[name, made]:
+            log.info("%s of '%s' has failed in %d earlier runs; it is tried again", made, name, count)
+            one[ATTEMPT] = count
+
+
+def _earlier(place: RunPlace, settings: str) -> Iterator[RunPlace]:
+    """The places of the earlier runs with equal settings; this run is noted as one of them."""
+    found: dict[str, RunPlace] = {}
+    folders: list[tuple[str, Location]] = []
+    if place.beside is not None:  # <pipeline>/<run>/<marks>
+        folders.append(("beside", place.beside.parent.parent))
+    if place.outcomes is not None:  # <outcomes>/<run>
+        folders.append(("outcomes", place.outcomes.parent))
+    for kind, folder in folders:
+        noted = folder / _RUNS / settings
+        try:
+            for run in names_in(noted):
+                known = found.setdefault(run, replace(place, run=run, beside=None, outcomes=None))
+                marks = folder / run / place.beside.name if kind == "beside" and place.beside else folder / run
+                found[run] = replace(known, **{kind: marks})
+            write_bytes(noted / place.run, b"")
+        except TamisError as error:
+            log.warning("failed cells of earlier runs may be unknown, and not tried again: %s", error.problem)
+    found.pop(place.run, None)  # an earlier attempt of this step
+    yield from found.values()

@@ -1,0 +1,62 @@
+"""The reason of a failed step: kept for Kubernetes, for `tamis run`, and for the outcome of a run on Kubeflow.
+
+None of these functions raises an error: the step has failed already, or has done its work. What cannot be kept for the
+outcome is only logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from tamis.core.errors import TamisError
+from tamis.core.failures import Failure
+from tamis.core.marks import CellFailed, LastWords, cell_name, leave, words_name
+from tamis.core.run_place import attempt, place_of
+from tamis.core.secrets import shown
+from tamis.core.storage import exists, remove
+
+log = logging.getLogger(__name__)
+REASON_FILE = "TAMIS_REASON_FILE"  # environment variable: where the reason goes; Kubernetes' own place if not set
+_KEPT = 4_000  # characters; Kubernetes keeps 4,096 bytes
+_LONGEST = 8_000  # characters of a mark
+
+
+def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "error") -> None:
+    """Write why this attempt of a step fails. Secrets are masked.
+
+    Args:
+        reason: the text. In the run's outcome it takes the place of the reason of an earlier attempt.
+        uri: of the step's output, which tells the run; if empty, the run's outcome does not get the reason.
+        what: what the step was making, as in "ratings of 'llama'".
+        code: the error's code.
+    """
+    reason, file = shown(reason), Path(os.environ.get(REASON_FILE, "/dev/termination-log"))
+    if file.exists() and os.access(file, os.W_OK):
+        file.write_text(reason[:_KEPT], encoding="utf-8")
+    if (place := place_of(uri)) is None:
+        return
+    mark = LastWords(step=place.step, what=what, attempt=attempt(), code=code, words=reason[:_LONGEST])
+    for error in leave(place, words_name(place), mark).values():
+        log.warning("the reason could not be kept for the run's outcome: %s", error.problem)
+
+
+def withdraw_reason(uri: str) -> None:
+    """Remove the reason of an earlier attempt from the run's outcome, when an attempt of the step succeeds."""
+    if attempt() == 1 or (place := place_of(uri)) is None:
+        return
+    for folder in place.folders:
+        try:
+            if exists(file := folder / words_name(place)):
+                remove(file)
+        except TamisError as error:
+            log.warning("the reason of an earlier attempt stays in the run's outcome: %s", error.problem)
+
+
+def leave_cell(failure: Failure, uri: str) -> None:
+    """Note the failure of a cell, whose output has the URI `uri`, for a run that ends before its report."""
+    if (place := place_of(uri)) is None:
+        return
+    for error in leave(place, cell_name(place, failure.name), CellFailed.of(failure)).values():
+        log.warning("the failed cell could not be noted for the run's outcome: %s", error.problem)
