@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis_pipelines.workflow.patches import text
-from tamis_pipelines.workflow.size import measured
+from tamis_pipelines.workflow.size import Package
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Recorded:
     spec: dict[str, Any]
     nodes: dict[str, Any]
     packed: str
-    ir: dict[str, Any]
-    platform: dict[str, Any]
+    package: Package
     arguments: dict[str, Any]
 
 
@@ -42,8 +41,8 @@ def recorded(file: Path) -> Recorded:
     return Recorded(workflow["spec"], nodes, packed, *_package(workflow["spec"]))
 
 
-def _package(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The pipeline, its pods and its arguments, from the texts that Kubeflow has put into the workflow."""
+def _package(spec: dict[str, Any]) -> tuple[Package, dict[str, Any]]:
+    """The package and its arguments, from the texts that Kubeflow has put into the workflow."""
     texts = {one["name"]: json.loads(one["value"]) for one in spec["arguments"]["parameters"]}
     components: dict[str, Any] = {}
     executors: dict[str, Any] = {}
@@ -64,7 +63,7 @@ def _package(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict
                 platform[label] = _referred(given["kubernetes-config"], texts)
     pipeline = "experiment" if "bases" in arguments else "data-selection"
     ir = {"pipelineInfo": {"name": pipeline}, "root": texts["components-root"], "components": components}
-    return ir | {"deploymentSpec": {"executors": executors}}, platform, arguments
+    return Package(ir | {"deploymentSpec": {"executors": executors}}, platform), arguments
 
 
 def _referred(reference: str, texts: dict[str, Any]) -> Any:
@@ -75,7 +74,7 @@ def main() -> None:
     print("run                   spec   computed    nodes  packed  gzip 6  computed  pods  computed")
     for file in sorted(Path(sys.argv[1]).glob("*/v1beta1.json.gz")):
         one = recorded(file)
-        made = measured(one.ir, one.platform, one.arguments)
+        made = one.package.size(one.arguments)
         here = len(base64.b64encode(gzip.compress(text(one.nodes).encode(), 6)))
         pods = sum(node["type"] == "Pod" for node in one.nodes.values())
         sizes = f"{len(text(one.spec)):7}  {made.spec:9}  {len(text(one.nodes)):7} {len(one.packed):7} {here:7}"

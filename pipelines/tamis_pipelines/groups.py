@@ -31,10 +31,15 @@ def grouped(arguments: dict[str, Any], cells_per_pod: int = 1, *, together: bool
             made[part] = _common([cell[part] for cell in cells])
             own = [{name: value for name, value in cell[part].items() if name not in made[part]} for cell in cells]
             cells = [cell | {part: left} for cell, left in zip(cells, own, strict=True)]
-    groups = [cells[first : first + cells_per_pod] for first in range(0, len(cells), cells_per_pod)]
-    made["cells"] = [{part: [cell[part] for cell in group] for part in group[0]} for group in groups]
+    made["cells"] = larger([{part: [settings] for part, settings in cell.items()} for cell in cells], cells_per_pod)
     made["bases"] = [arguments["bases"]]
     return made
+
+
+def larger(groups: list[dict[str, list[Any]]], number: int) -> list[dict[str, list[Any]]]:
+    """Groups of `number` cells each, the last one of the rest, from groups of one cell each."""
+    together = [groups[first : first + number] for first in range(0, len(groups), number)]
+    return [{part: [one for group in those for one in group[part]] for part in those[0]} for those in together]
 
 
 def _raters(raters: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

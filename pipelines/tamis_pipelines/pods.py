@@ -162,8 +162,8 @@ class CompileSettings(Settings):
     cells_per_pod: int = Field(
         0, ge=0, description="cells of an experiment that share the pods of their steps; 0: the fewest that fit"
     )
-    finished: StoreUri = Field(
-        "", description="folder in storage that keeps finished cells, so that no pod makes one again; empty: none"
+    finished: StoreUri | None = Field(
+        None, description="folder in object storage that keeps finished cells, so that no pod makes one again"
     )
     timeouts: Timeouts = Field(
         Timeouts(), description="seconds after which a pod is ended; a pod of several cells has that many times as long"

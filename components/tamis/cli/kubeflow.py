@@ -144,6 +144,7 @@ def _order(
 ) -> Any:
     """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
     remote, budget = load("tamis_pipelines.remote"), load("tamis_pipelines.budget")
+    fitting = load("tamis_pipelines.workflow.fitting")
     parsed = run_settings(settings, overrides)
     if not force:
         load("tamis_pipelines.reachable").check_reachable(parsed)
@@ -155,15 +156,15 @@ def _order(
     outcomes = outcomes or parsed.compiled.outcomes
     changed = {"outcomes": outcomes} | ({"cached": False} if no_cache else {})
     compiled = parsed.compiled.model_copy(update=changed)
-    package = None
-    if not uploaded:
-        package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)
+    shares = budget.by_payer(budget.shares_of(parsed))
+    made = fitting.fitted(parsed, compiled, folder, outcomes=outcomes, shares=shares, constant=not uploaded)
+    click.echo(f"workflow:   {made}")
     return remote.Order(
         pipeline=parsed.pipeline,
-        arguments=parsed.cluster_arguments(outcomes, budget.by_payer(budget.shares_of(parsed))),
+        arguments=made.arguments,
         name=name or settings.stem,
         experiment=experiment,
-        package=package,
+        package=None if uploaded else made.package,
         version=uploaded,
         service_account=service_account,
         root=root,

@@ -61,9 +61,11 @@ class Run:
                 self._pair(f"{where}.onExit", "exit-hook", {"parent-dag-id": "240"})
                 place = f"{where}.onExit(0).{name}"
             if "dag" not in of_task:
-                sources = task.get("inputs", {}).get("artifacts", {})
-                producers = {key: one.get("taskOutputArtifact", {}).get("producerTask") for key, one in sources.items()}
-                artifacts = {key: items_by_loop.get(producer, 1) for key, producer in producers.items()}
+                artifacts = {}
+                for key, source in task.get("inputs", {}).get("artifacts", {}).items():
+                    producer = source.get("taskOutputArtifact", {}).get("producerTask", "")
+                    made = f"{where}.{producer}" if producer else key  # one for all items of a loop
+                    artifacts[key] = [f"{made}/{number}" for number in range(items_by_loop.get(producer, 1))]
                 self._step(place, task, of_task, inputs, artifacts)
                 outputs |= outputs_of(name, of_task, inputs)
             elif (items := items_of(task, inputs)) is None:
@@ -95,9 +97,9 @@ class Run:
         self._driver(where, "system-dag-driver", given | {"parent-dag-id": "240", "driver-type": "DAG"})
 
     def _step(
-        self, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], artifacts: Mapping[str, int]
+        self, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], artifacts: Mapping[str, list[str]]
     ) -> None:
-        """Make the nodes of a step, which gets so many `artifacts` for each of its inputs."""
+        """Make the nodes of a step, which gets `artifacts` from these places."""
         label = component["executorLabel"]
         container = self._ir["deploymentSpec"]["executors"][label]["container"]
         platform = self._platform.get(label, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tamis_pipelines.workflow.figures import LAUNCHER, STORE
@@ -25,7 +25,7 @@ def unique(name: str) -> str:
 
 
 def executor_input(
-    where: str, component: Ir, parameters: Mapping[str, Any], artifacts: Mapping[str, int], pipeline: str
+    where: str, component: Ir, parameters: Mapping[str, Any], artifacts: Mapping[str, Sequence[str]], pipeline: str
 ) -> str:
     """What a step is given, which Kubeflow hands to its pod as one argument of a command.
 
@@ -33,14 +33,14 @@ def executor_input(
         where: the step's place in the run, unlike that of any other.
         component: its component.
         parameters: values of its parameters.
-        artifacts: how many artifacts it gets for each input.
+        artifacts: for each input, the places of the artifacts that it gets.
         pipeline: the pipeline's name.
     """
     root = f"s3://mlpipeline/v2/artifacts/{pipeline}/{_RUN}"
     task = where.rsplit(".", 1)[-1]
     given = {
-        name: {"artifacts": [_artifact(root, f"{where}/{name}/{number}", name) for number in range(count)]}
-        for name, count in artifacts.items()
+        name: {"artifacts": [_artifact(root, place, name) for place in places]}
+        for name, places in artifacts.items()
     }
     place = f"{root}/{task}/{unique(where)}"
     made = {

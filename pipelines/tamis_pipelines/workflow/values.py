@@ -45,7 +45,7 @@ def _value(source: Ir, given: Mapping[str, Any], outputs: Mapping[tuple[str, str
 
 def outputs_of(name: str, component: Ir, inputs: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
     """The output parameters of a step: Tamis' steps only hand on inputs of the same names, with little changed."""
-    return {(name, key): inputs[key] for key in component.get("outputDefinitions", {}).get("parameters", {})}
+    return {(name, key): inputs.get(key, []) for key in component.get("outputDefinitions", {}).get("parameters", {})}
 
 
 def items_of(task: Ir, inputs: Mapping[str, Any]) -> list[Any] | None:
