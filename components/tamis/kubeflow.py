@@ -223,6 +223,8 @@ def ending(out: dsl.Artifact | None = None) -> Iterator[None]:
         yield
     except TamisError as error:
         raise _ended_by(error, out=out) from error
+    if out is not None:
+        withdraw_reason(out.uri)
 
 
 def require_whole(failures: Sequence[Failure]) -> None:
@@ -292,8 +294,8 @@ def _on_one_machine() -> bool:
 def _ended_by(error: TamisError, what: str = "", out: dsl.Artifact | None = None) -> SystemExit:
     """Keep the reason why the step ends. If `out` is given, the run's outcome names it as that of a failed step."""
     reason = f"making {what} failed: {error}" if what and not isinstance(error, StoppedError) else str(error)
-    log.error("%s", reason)
     leave_reason(reason, uri=out.uri if out else "", what=what, code=error.code)
+    log.error("%s", reason)  # the last thing in the log
     return SystemExit(1)
 
 

@@ -10,9 +10,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Dict, List, get_args  # noqa: UP035  kfp reads these spellings only
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 from tamis.cluster.component import note_outcome, start_run
+from tamis.core.run_place import WORKFLOW
 from tamis.core.stages import PodKind
 from tamis_pipelines import chain
 from tamis_pipelines.chain import Given
@@ -25,6 +26,7 @@ _ABOUT = {
     "data-selection": "Rate a pool, curate the ratings, select subsets, report.",
     "experiment": "Select subsets, finetune models on each, evaluate them beside the base models, report.",
 }
+_WORKFLOW_LABEL = "workflows.argoproj.io/workflow"  # Argo puts it on every pod
 _KINDS: dict[str, tuple[PodKind, ...]] = {
     "data-selection": ("base", "embedding", "rating"),
     "experiment": get_args(PodKind),
@@ -109,8 +111,8 @@ def _started(
     if grouped:
         known = {section: given[section] for section in (*_SELECTION, "raters") if section != "report"}
         known |= {"cells": given[kind]} | ({"bases": given["bases"]} if name == "experiment" else {})
-    begun = start_run(**run, workflow=dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER, **known)
-    fit(begun, "base", given, fixed.model_copy(update={"cached": False}))
+    begun = fit(start_run(**run, **known), "base", given, fixed.model_copy(update={"cached": False}))
+    kubernetes.use_field_path_as_env(begun, WORKFLOW, f"metadata.labels['{_WORKFLOW_LABEL}']")
     if not grouped:
         return {}
     changed = {kind: begun.outputs["cells"]}

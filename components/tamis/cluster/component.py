@@ -10,7 +10,6 @@ from tamis.kubeflow import step
 @step("base")
 def start_run(
     name: str,
-    workflow: str,
     started: Output[Artifact],
     outcomes: str = "",
     cells: list = None,
@@ -30,7 +29,7 @@ def start_run(
     from tamis.kubeflow import ending
 
     with ending(started):
-        start(name=name, workflow=workflow, uri=started.uri, path=started.path, outcomes=outcomes)
+        start(name=name, uri=started.uri, path=started.path, outcomes=outcomes)
         about = [pool, raters, embedding, neighbors, curation]
         return numbered(cells or [], bases or [], about, uri=started.uri, outcomes=outcomes)
 
