@@ -74,7 +74,7 @@ def data_selection(make: Maker, given: Given, fixed: CompileSettings) -> None:
     if make.grouped:
         selection = _selected(make, made, given["subsets"])
         known = _known(make, made, given)
-        _ended(make, make.step(report_on_subsets, "report", title="report", selection=selection, **known), given)
+        _ended(make, make.step(report_on_subsets, "report", selection=selection, **known), given)
         return
     cells = make.each(given["subsets"], lambda subset: {"selection": _selected(make, made, subset)})
     selections = make.all_of(cells["selection"])

@@ -85,10 +85,12 @@ def test_what_an_own_limit_leaves_goes_to_the_others() -> None:
 def test_raters_and_matches_are_told_their_shares_and_nobody_else_is() -> None:
     made = run_of(budget={"max_cost": 1})
     shares = money_of(made)
-    for arguments in (made.arguments(shares), made.cluster_arguments("", shares)):
-        assert arguments["raters"][0]["budget_share"] == shares["raters.mini"]
-        assert [cell["judging"]["budget_share"] for cell in arguments["cells"]] == [shares[cell] for cell in CELLS]
-        assert "budget" not in arguments
+    here, there = made.arguments(shares), made.cluster_arguments("", shares, cells_per_pod=2)
+    assert here["raters"][0]["budget_share"] == there["raters"][0][0]["budget_share"] == shares["raters.mini"]
+    assert [cell["judging"]["budget_share"] for cell in here["cells"]] == [shares[cell] for cell in CELLS]
+    told = [there["judging"] | own for group in there["cells"] for own in group["judging"]]
+    assert [one["budget_share"] for one in told] == [shares[cell] for cell in CELLS]
+    assert not {"budget"} & {*here, *there}
     assert "budget_share" not in json.dumps(made.arguments())
 
 

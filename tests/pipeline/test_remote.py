@@ -6,7 +6,7 @@ import copy
 import functools
 import json
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +88,22 @@ def compiled_once() -> dict[tuple[str, str], str]:
 def _compile_once(compiled_once: dict[tuple[str, str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     from tamis_pipelines import packages
     from tamis_pipelines.pods import CompileSettings
+    from tamis_pipelines.workflow import fitting
 
     compile_one = packages.compile_one
 
-    def remembered(name: str, folder: Path, settings: CompileSettings | None = None) -> Path:
-        key = name, (settings or CompileSettings()).model_dump_json()
+    def remembered(
+        name: str, folder: Path, settings: CompileSettings | None = None, constants: Mapping[str, Any] | None = None
+    ) -> Path:
+        key = name, f"{(settings or CompileSettings()).model_dump_json()} {constants}"
         if key not in compiled_once:
-            compiled_once[key] = compile_one(name, folder, settings).read_text()
+            compiled_once[key] = compile_one(name, folder, settings, constants).read_text()
         package = folder / f"{name}.yaml"
         package.write_text(compiled_once[key])
         return package
 
     monkeypatch.setattr(packages, "compile_one", remembered)
+    monkeypatch.setattr(fitting, "compile_one", remembered)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def report(
     )
 
 
-@step("base", ReportingSettings)
+@step("base", ReportingSettings, name="report")
 def report_on_subsets(
     pool: Input[Dataset],
     ratings: Input[List[Dataset]],  # noqa: UP006
