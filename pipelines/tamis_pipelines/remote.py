@@ -10,8 +10,8 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Order:
     """What is asked of the server for one run, or for every run of a schedule.
 
     Either `package` (a compiled pipeline's file) or `version` (name of an uploaded version of `pipeline`, or "newest").
+    `constants` are the settings of pods that are compiled into the package; `workflow` says how large the run becomes.
     """
 
     pipeline: str
@@ -62,6 +63,8 @@ class Order:
     version: str = ""
     service_account: str = ""
     root: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    workflow: str = ""
 
 
 @dataclass(frozen=True)

@@ -247,5 +247,5 @@ def test_a_submitted_run_is_told_its_shares(tmp_path: Path) -> None:
     }
     result = CliRunner().invoke(main, ["submit", str(write(tmp_path, values)), "--dry-run"])
     assert result.exit_code == 0, result.output
-    sent = yaml.safe_load(result.output.partition("parameters:\n")[2])
-    assert [rater["budget_share"] for rater in sent["raters"]] == [7.5]
+    sent = yaml.safe_load("parameters:\n" + result.output.partition("parameters:\n")[2])["parameters"]
+    assert [rater["budget_share"] for group in sent["raters"] for rater in group] == [7.5]

@@ -158,7 +158,6 @@ def _order(
     compiled = parsed.compiled.model_copy(update=changed)
     shares = budget.by_payer(budget.shares_of(parsed))
     made = fitting.fitted(parsed, compiled, folder, outcomes=outcomes, shares=shares, constant=not uploaded)
-    click.echo(f"workflow:   {made}")
     return remote.Order(
         pipeline=parsed.pipeline,
         arguments=made.arguments,
@@ -168,6 +167,8 @@ def _order(
         version=uploaded,
         service_account=service_account,
         root=root,
+        constants=made.constants,
+        workflow=str(made),
     )
 
 
@@ -177,11 +178,13 @@ def _show(order: Any, **more: str) -> None:
 
     what = f"version {order.version}" if order.version else "compiled now"
     lines = {"pipeline": f"{order.pipeline} ({what})", "run": f"{order.name} in {order.experiment}"} | more
-    lines |= {"root": order.root or "the server's", "account": order.service_account or "the server's"}
+    lines |= {"workflow": order.workflow, "root": order.root or "the server's", "account": order.service_account or "the server's"}
     for name, value in lines.items():
         click.echo(f"{name + ':':<11} {value}")
-    click.echo("parameters:")
-    click.echo(textwrap.indent(yaml.safe_dump(order.arguments, sort_keys=True, allow_unicode=True), "  "), nl=False)
+    for title, values in {"parameters": order.arguments, "compiled in": dict(order.constants)}.items():
+        if values:
+            click.echo(f"{title}:")
+            click.echo(textwrap.indent(yaml.safe_dump(values, sort_keys=True, allow_unicode=True), "  "), nl=False)
 
 
 @click.command(
@@ -217,6 +220,7 @@ def submit(
         kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
         run = kubeflow.submit(order)
     click.echo(f"run: {run.url}")
+    click.echo(f"workflow: {order.workflow}")
     if wait:
         kubeflow.follow(run, click.echo, every=every, timeout=timeout)
 

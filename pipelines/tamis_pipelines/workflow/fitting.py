@@ -23,6 +23,7 @@ class Fitted:
     Attributes:
         package: its compiled package.
         arguments: its parameters.
+        constants: the settings of pods that are compiled in; none if they are parameters.
         size: the size of its workflow.
         cells: how many cells it has.
         cells_per_pod: how many of them share the pods of their steps.
@@ -30,6 +31,7 @@ class Fitted:
 
     package: Path
     arguments: dict[str, Any]
+    constants: Mapping[str, Any]
     size: Size
     cells: int
     cells_per_pod: int
@@ -72,7 +74,7 @@ def fitted(
         _check_kept(compiled, run.cells, per_pod)
         compiled = compiled.model_copy(update={"cells_per_pod": per_pod})  # for the time that a pod may take
         package = compile_one(settings.pipeline, folder, compiled, constants)
-    return Fitted(package, run.arguments(per_pod), run.size(per_pod), run.cells, per_pod)
+    return Fitted(package, run.arguments(per_pod), constants or {}, run.size(per_pod), run.cells, per_pod)
 
 
 @dataclass(frozen=True)
