@@ -143,7 +143,13 @@ def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Giv
     for name in fixed.scores:
         component = influence if name == "influence" else score
         scores[name] = make.step(
-            component, "scores", pod=SCORE_PODS[name], title=name, pool=samples, settings=given[name]
+            component,
+            "scores",
+            pod=SCORE_PODS[name],
+            title=name,
+            pool=samples,
+            settings=given[name],
+            **({"attempt": given["attempts"][name]} if make.grouped else {}),
         )
     return made | {"scores": scores}
 

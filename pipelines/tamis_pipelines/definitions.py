@@ -115,7 +115,8 @@ def _started(
     kubernetes.use_field_path_as_env(begun, WORKFLOW, f"metadata.labels['{_WORKFLOW_LABEL}']")
     if not grouped:
         return {}
-    changed = {kind: begun.outputs["cells"]}
+    attempts = {score: begun.outputs[score if score in begun.outputs else "others"] for score in fixed.scores}
+    changed = {kind: begun.outputs["cells"], "attempts": attempts}
     return changed | ({"bases": begun.outputs["bases"]} if name == "experiment" else {})
 
 

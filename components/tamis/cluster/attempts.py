@@ -28,10 +28,20 @@ Cells = list[dict[str, Any]]
 
 
 class Numbered(NamedTuple):
-    """Cells, or subsets, and groups of base models, with the numbers of attempts in their settings."""
+    """What has failed in earlier runs, with the numbers of the next attempts.
+
+    Attributes:
+        cells: cells, or subsets, with the numbers in their settings.
+        bases: groups of base models, likewise.
+        perplexity, deita, influence, others: how often the step that makes these scores has failed.
+    """
 
     cells: Cells
     bases: list[Cells]
+    perplexity: int
+    deita: int
+    influence: int
+    others: int
 
 
 def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outcomes: str = "") -> Numbered:
@@ -61,7 +71,9 @@ def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outco
                 _number(group.get(part, []), names, made, failed)
     for group in bases:
         _number(group, [str(base.get("name", "base")) for base in group], "evaluation", failed)
-    return Numbered(cells, bases)
+    scores = Counter({name: count for (name, made), count in failed.items() if made == "scores"})
+    known = (scores.pop("perplexity", 0), scores.pop("deita", 0), scores.pop("less", 0))
+    return Numbered(cells, bases, *known, sum(scores.values()))
 
 
 def _number(settings: Cells, names: Sequence[str], made: str, failed: Counter[tuple[str, str]]) -> None:

@@ -19,7 +19,7 @@ def start_run(
     embedding: dict = None,
     neighbors: dict = None,
     curation: dict = None,
-) -> NamedTuple("Outputs", cells=list, bases=list):
+) -> NamedTuple("Outputs", cells=list, bases=list, perplexity=int, deita=int, influence=int, others=int):
     """Leave the mark that the run has begun, and give what failed in earlier runs the number of its next attempt.
 
     The marks are beside the run's artifacts and in the folder `outcomes`.
