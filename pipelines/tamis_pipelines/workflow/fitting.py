@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,6 +74,7 @@ def fitted(
         _check_kept(compiled, run.cells, per_pod)
         compiled = compiled.model_copy(update={"cells_per_pod": per_pod})  # for the time that a pod may take
         package = compile_one(settings.pipeline, folder, compiled, constants)
+        run = replace(run, package=Package.read(package))
     return Fitted(package, run.arguments(per_pod), constants or {}, run.size(per_pod), run.cells, per_pod)
 
 
