@@ -169,8 +169,8 @@ class CompileSettings(Settings):
         Timeouts(), description="seconds after which a pod is ended; a pod of several cells has that many times as long"
     )
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
-    outcomes: str = Field(
-        "", description="folder in object storage where steps note why they failed; set where a run has --outcomes"
+    outcomes: StoreUri | None = Field(
+        None, description="folder in object storage for the outcomes of runs; set where a run has --outcomes"
     )
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
     shared_memory: Quantity = Field("8Gi", description="/dev/shm of pods that run models")

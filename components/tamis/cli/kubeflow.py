@@ -145,7 +145,8 @@ def _order(
     """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
     remote, budget = load("tamis_pipelines.remote"), load("tamis_pipelines.budget")
     fitting = load("tamis_pipelines.workflow.fitting")
-    parsed = run_settings(settings, overrides)
+    noted = (f"kubeflow.compiled.outcomes={outcomes}",) if outcomes else ()
+    parsed = run_settings(settings, (*overrides, *noted))
     if not force:
         load("tamis_pipelines.reachable").check_reachable(parsed)
     if uploaded and no_cache:
@@ -153,11 +154,9 @@ def _order(
             "--no-cache and --uploaded: caching is compiled into a package",
             action="leave --uploaded out, or tamis upload --set compiled.cached=false and use that version",
         )
-    outcomes = outcomes or parsed.compiled.outcomes
-    changed = {"outcomes": outcomes} | ({"cached": False} if no_cache else {})
-    compiled = parsed.compiled.model_copy(update=changed)
+    compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
     shares = budget.by_payer(budget.shares_of(parsed))
-    made = fitting.fitted(parsed, compiled, folder, outcomes=outcomes, shares=shares, constant=not uploaded)
+    made = fitting.fitted(parsed, compiled, folder, shares=shares, constant=not uploaded)
     return remote.Order(
         pipeline=parsed.pipeline,
         arguments=made.arguments,

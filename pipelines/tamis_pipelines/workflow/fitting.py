@@ -46,7 +46,6 @@ def fitted(
     compiled: CompileSettings,
     folder: Path,
     *,
-    outcomes: str = "",
     shares: Mapping[str, float] | None = None,
     constant: bool = True,
 ) -> Fitted:
@@ -57,7 +56,6 @@ def fitted(
         compiled: what is compiled in. Its `cells_per_pod` is kept if it is not 0; otherwise as few cells share pods as
             possible.
         folder: where the package goes.
-        outcomes: the run's folder for outcomes.
         shares: each payer's share of the budget.
         constant: whether the settings of pods are compiled in; otherwise they are parameters of the run.
 
@@ -65,6 +63,7 @@ def fitted(
         SettingsError: when it cannot fit, with the largest number of cells that can, or when cells must share pods and
             a pod that is tried again would make finished ones again.
     """
+    outcomes = compiled.outcomes or ""
     constants = settings.kubeflow.arguments() | {"outcomes": outcomes} if constant else None
     package = compile_one(settings.pipeline, folder, compiled, constants)
     known, given = Package.read(package), settings.cluster_arguments(outcomes, shares)
