@@ -85,6 +85,7 @@ def test_the_size_of_a_recorded_workflow_is_met_within_a_tenth(
 def test_pods_and_levels_of_a_small_selection(tmp_path: Path) -> None:
     size = fit(selection(3), tmp_path).size
     assert size.pods == 24, "33 before steps worked for groups"
+    assert size.sequence == 18, "20 before"
     assert size.levels <= 8
     assert fit(selection(500), tmp_path).size.pods == 24
 

@@ -56,6 +56,8 @@ def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outco
     """
     cells, bases = copy.deepcopy((cells, bases))
     place = place_of(uri, outcomes) if cells else None  # a local run keeps no failures
+    if place and not place.folders:
+        log.warning("what fails in this run cannot be tried again: there is no folder for its marks (--outcomes)")
     failed = Counter[tuple[str, str]]()
     for earlier in _earlier(place, hash_of(about)[:32]) if place else ():
         marks = read_marks(earlier)

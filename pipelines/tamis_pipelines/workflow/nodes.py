@@ -21,11 +21,13 @@ class Nodes:
     Attributes:
         made: the nodes.
         pods: how many of them are pods, drivers too.
+        sequence: the longest chain of pods that wait for each other.
         longest_argument: characters of the longest argument of a pod's command.
     """
 
     made: dict[str, Ir] = field(default_factory=dict)
     pods: int = 0
+    sequence: int = 0
     longest_argument: int = 0
 
 
@@ -46,11 +48,12 @@ class Run:
         given = {"component": text(self._ir["root"]), "runtime-config": config, "driver-type": "ROOT_DAG"}
         self._driver(f"{name}(0).root-driver", "system-dag-driver", given)
         self._pair(f"{name}(0).root", "root", {"parent-dag-id": "240"})
-        self._dag(f"{name}(0).root(0)", self._ir["root"], self._parameters)
+        self.nodes.sequence = 1 + self._dag(f"{name}(0).root(0)", self._ir["root"], self._parameters)
         return self.nodes
 
-    def _dag(self, where: str, component: Ir, given: Mapping[str, Any]) -> None:
-        """Make the nodes of all tasks of a DAG with the parameters `given`."""
+    def _dag(self, where: str, component: Ir, given: Mapping[str, Any]) -> int:
+        """Make the nodes of all tasks of a DAG with the parameters `given`; returns its longest chain of pods."""
+        ended: dict[str, int] = {}
         outputs: dict[tuple[str, str], Any] = {}
         items_by_loop: dict[str, int] = {}
         for name, task in _in_order(component["dag"]["tasks"]):
@@ -66,15 +69,18 @@ class Run:
                     producer = source.get("taskOutputArtifact", {}).get("producerTask", "")
                     made = f"{where}.{producer}" if producer else key  # one for all items of a loop
                     artifacts[key] = [f"{made}/{number}" for number in range(items_by_loop.get(producer, 1))]
-                self._step(place, task, of_task, inputs, artifacts)
+                took = self._step(place, task, of_task, inputs, artifacts)
                 outputs |= outputs_of(name, of_task, inputs)
             elif (items := items_of(task, inputs)) is None:
-                self._nested(place, place, task, of_task, inputs, "-1")
+                took = self._nested(place, task, of_task, inputs, "-1")
             else:
-                self._loop(place, task, of_task, inputs, items)
+                took = self._loop(place, task, of_task, inputs, items)
                 items_by_loop[name] = len(items)
+            ended[name] = took + max((ended[other] for other in task.get("dependentTasks", ())), default=0)
+        return max(ended.values())
 
-    def _loop(self, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], items: list[Any]) -> None:
+    def _loop(self, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], items: list[Any]) -> int:
+        longest = 0
         self._pair(where, f"{task['componentRef']['name']}-iterator", {"parent-dag-id": "240"})
         self._dag_driver(f"{where}(0).iteration-driver", task, component, "-1")
         self._node(f"{where}(0).iteration-iterations", "TaskGroup", "iteration", {})
@@ -82,15 +88,14 @@ class Run:
             place = f"{where}(0).iteration-iterations({number}:{number})"
             self._pair(place, "iteration", {"parent-dag-id": "240", "iteration-index": str(number)})
             own = dict(inputs) | {task["parameterIterator"]["itemInput"]: item}
-            self._nested(where, f"{place}(0).iteration-item", task, component, own, str(number))
+            longest = max(longest, self._nested(f"{place}(0).iteration-item", task, component, own, str(number)))
+        return 1 + longest
 
-    def _nested(
-        self, name: str, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], number: str
-    ) -> None:
+    def _nested(self, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], number: str) -> int:
         """Make the nodes of a DAG in a DAG."""
         self._dag_driver(f"{where}-driver", task, component, number)
         self._pair(where, task["componentRef"]["name"], {"parent-dag-id": "240"})
-        self._dag(f"{where}(0)", component, inputs)
+        return 1 + self._dag(f"{where}(0)", component, inputs)
 
     def _dag_driver(self, where: str, task: Ir, component: Ir, number: str) -> None:
         given = {"component": text(component), "runtime-config": "", "task": text(task), "iteration-index": number}
@@ -98,7 +103,7 @@ class Run:
 
     def _step(
         self, where: str, task: Ir, component: Ir, inputs: Mapping[str, Any], artifacts: Mapping[str, list[str]]
-    ) -> None:
+    ) -> int:
         """Make the nodes of a step, which gets `artifacts` from these places."""
         label = component["executorLabel"]
         container = self._ir["deploymentSpec"]["executors"][label]["container"]
@@ -115,6 +120,7 @@ class Run:
         known = {"pod-spec-patch": made} | marked | retry
         self._pair(where, "metadata-retry-system-container-executor", known | {"cached-decision": "false"})
         self._pair(f"{where}(0).executor", "metadata-retry-system-container-impl", known, pod=True)
+        return 2
 
     def _driver(self, where: str, template: str, given: Ir, made: Ir | None = None) -> None:
         self._pair(where, template, given, {"condition": "nil"} | (made or {"execution-id": "240"}), pod=True)

@@ -38,6 +38,7 @@ class Size:
         status: bytes of its packed nodes at the end of a run that succeeds.
         argument: bytes of the longest argument of a pod's command.
         pods: pods of the run, drivers too.
+        sequence: the longest chain of pods that wait for each other; each takes some ten seconds, whatever it does.
         levels: nodes inside each other, at most.
     """
 
@@ -45,6 +46,7 @@ class Size:
     status: int
     argument: int
     pods: int
+    sequence: int
     levels: int
 
     @property
@@ -77,7 +79,7 @@ class Package:
         packed = base64.b64encode(gzip.compress(text(dict(sorted(nodes.made.items()))).encode(), 6))
         levels = max(str(node["name"]).count(".") + 1 for node in nodes.made.values())
         spec = _spec(self.ir, self.platform, arguments)
-        return Size(spec, round(PACKED * len(packed)), nodes.longest_argument, nodes.pods, levels)
+        return Size(spec, round(PACKED * len(packed)), nodes.longest_argument, nodes.pods, nodes.sequence, levels)
 
 
 def size_of(package: Path, arguments: Mapping[str, Any]) -> Size:
