@@ -241,7 +241,11 @@ def require_whole(failures: Sequence[Failure]) -> None:
         problem = (
             f"{len(failures)} of the results could not be made; all others are finished and in the report:\n{cells}"
         )
-        action = "fix the cause" if _on_one_machine() else "fix the cause; on Kubeflow, submit again: only what failed is done again"
+        action = (
+            "fix the cause"
+            if _on_one_machine()
+            else "fix the cause; on Kubeflow, submit again: only what failed is done again"
+        )
         raise _ended_by(TamisError(problem, action=action))
 
 

@@ -1,7 +1,7 @@
 """Kubeflow's cache, played on a compiled package.
 
-Every step gets the key that the driver of Kubeflow Pipelines 2.17 computes (backend/src/v2/cacheutils): ids of its input
-artifacts, values of its parameters, names and types of its outputs, its image with command and arguments, and its
+Every step gets the key that the driver of Kubeflow Pipelines 2.17 computes (backend/src/v2/cacheutils): ids of its
+input artifacts, values of its parameters, names and types of its outputs, its image with command and arguments, and its
 claims. A step whose key is known, and which may be cached, gets the outputs of the earlier one; otherwise it is done,
 and its artifacts get new ids.
 """
@@ -98,7 +98,9 @@ class _Run:
         outputs = component["dag"].get("outputs", {}).get("artifacts", {})
         return {
             ("", key): [
-                uri for one in of["artifactSelectors"] for uri in artifacts[one["producerSubtask"], one["outputArtifactKey"]]
+                uri
+                for one in of["artifactSelectors"]
+                for uri in artifacts[one["producerSubtask"], one["outputArtifactKey"]]
             ]
             for key, of in outputs.items()
         }

@@ -32,7 +32,10 @@ RUN: dict[str, Any] = {
     "work_dir": "unused",
     "pool": {"sources": [{"name": "facts", "path": "s3://data/facts.jsonl"}]},
     "raters": [
-        {"name": "given", "backend": {"kind": "import", "path": "s3://data/facts.jsonl", "by": "row", "overall": "rating"}}
+        {
+            "name": "given",
+            "backend": {"kind": "import", "path": "s3://data/facts.jsonl", "by": "row", "overall": "rating"},
+        }
     ],
     "finetuning": {"model": "org/base"},
     "evaluation": {"model": "org/base", "suite": "paper"},
@@ -100,7 +103,9 @@ class Pods:
 
 
 def package_of(settings: RunSettings, folder: Path) -> Package:
-    return Package.read(compile_one(settings.pipeline, folder, settings.compiled, settings.kubeflow.arguments() | {"outcomes": ""}))
+    return Package.read(
+        compile_one(settings.pipeline, folder, settings.compiled, settings.kubeflow.arguments() | {"outcomes": ""})
+    )
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,10 @@ BASIS: dict[str, Any] = {
     "work_dir": "unused",
     "pool": {"sources": [{"name": "alpaca", "path": "s3://tamis/data/rated.parquet", "schema": "instruction"}]},
     "raters": [
-        {"name": name, "backend": {"kind": "import", "path": "s3://tamis/data/rated.parquet", "by": "row", "overall": name}}
+        {
+            "name": name,
+            "backend": {"kind": "import", "path": "s3://tamis/data/rated.parquet", "by": "row", "overall": name},
+        }
         for name in ("gpt", "mistral")
     ],
 }
@@ -45,7 +48,9 @@ TRAINED: dict[str, Any] = {
 
 
 def selection(count: int) -> RunSettings:
-    subsets = [{"name": f"ds2-{size}", "strategy": "ds2", "rater": "gpt", "size": size} for size in range(10, 10 + count)]
+    subsets = [
+        {"name": f"ds2-{size}", "strategy": "ds2", "rater": "gpt", "size": size} for size in range(10, 10 + count)
+    ]
     return parse(RunSettings, BASIS | {"subsets": subsets}, where="test")
 
 

@@ -177,7 +177,11 @@ def _show(order: Any, **more: str) -> None:
 
     what = f"version {order.version}" if order.version else "compiled now"
     lines = {"pipeline": f"{order.pipeline} ({what})", "run": f"{order.name} in {order.experiment}"} | more
-    lines |= {"workflow": order.workflow, "root": order.root or "the server's", "account": order.service_account or "the server's"}
+    lines |= {
+        "workflow": order.workflow,
+        "root": order.root or "the server's",
+        "account": order.service_account or "the server's",
+    }
     for name, value in lines.items():
         click.echo(f"{name + ':':<11} {value}")
     for title, values in {"parameters": order.arguments, "compiled in": dict(order.constants)}.items():

@@ -71,8 +71,8 @@ def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outco
             names = [str(subset["name"]) for subset in group["subset"]]
             for part, made in _MADE.items():
                 _number(group.get(part, []), names, made, failed)
-    for group in bases:
-        _number(group, [str(base.get("name", "base")) for base in group], "evaluation", failed)
+    for models in bases:
+        _number(models, [str(base.get("name", "base")) for base in models], "evaluation", failed)
     scores = Counter({name: count for (name, made), count in failed.items() if made == "scores"})
     known = (scores.pop("perplexity", 0), scores.pop("deita", 0), scores.pop("less", 0))
     return Numbered(cells, bases, *known, sum(scores.values()))
@@ -88,21 +88,22 @@ def _number(settings: Cells, names: Sequence[str], made: str, failed: Counter[tu
 
 def _earlier(place: RunPlace, settings: str) -> Iterator[RunPlace]:
     """The places of the earlier runs with equal settings; this run is noted as one of them."""
-    found: dict[str, RunPlace] = {}
-    folders: list[tuple[str, Location]] = []
-    if place.beside is not None:  # <pipeline>/<run>/<marks>
-        folders.append(("beside", place.beside.parent.parent))
-    if place.outcomes is not None:  # <outcomes>/<run>
-        folders.append(("outcomes", place.outcomes.parent))
-    for kind, folder in folders:
-        noted = folder / _RUNS / settings
-        try:
-            for run in names_in(noted):
-                known = found.setdefault(run, replace(place, run=run, beside=None, outcomes=None))
-                marks = folder / run / place.beside.name if kind == "beside" and place.beside else folder / run
-                found[run] = replace(known, **{kind: marks})
-            write_bytes(noted / place.run, b"")
-        except TamisError as error:
-            log.warning("failed cells of earlier runs may be unknown, and not tried again: %s", error.problem)
-    found.pop(place.run, None)  # an earlier attempt of this step
-    yield from found.values()
+    beside, outcomes = place.beside, place.outcomes
+    # The folder for outcomes has a folder of marks for each run; the pipeline's has them in the folder of each run.
+    there = {} if beside is None else _noted(beside.parent.parent, settings, place.run)
+    kept = {} if outcomes is None else _noted(outcomes.parent, settings, place.run)
+    for run in sorted({*there, *kept} - {place.run}):  # an earlier attempt of this step may have noted this run
+        marks = there[run] / beside.name if beside is not None and run in there else None
+        yield replace(place, run=run, beside=marks, outcomes=kept.get(run))
+
+
+def _noted(folder: Location, settings: str, run: str) -> dict[str, Location]:
+    """The folders, in `folder`, of the runs that are noted there under these settings; `run` is noted too."""
+    noted = folder / _RUNS / settings
+    try:
+        runs = names_in(noted)
+        write_bytes(noted / run, b"")
+    except TamisError as error:
+        log.warning("failed cells of earlier runs may be unknown, and not tried again: %s", error.problem)
+        return {}
+    return {earlier: folder / earlier for earlier in runs}

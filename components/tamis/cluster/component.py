@@ -1,6 +1,6 @@
 """Kubeflow components of a run's beginning and end."""
 
-from typing import List, NamedTuple  # noqa: UP035  (kfp reads this spelling only)
+from typing import NamedTuple, Optional
 
 from kfp.dsl import Artifact, Input, Markdown, Output, PipelineTaskFinalStatus
 
@@ -12,14 +12,14 @@ def start_run(
     name: str,
     started: Output[Artifact],
     outcomes: str = "",
-    cells: list = None,
-    bases: list = None,
-    pool: dict = None,
-    raters: list = None,
-    embedding: dict = None,
-    neighbors: dict = None,
-    curation: dict = None,
-) -> NamedTuple("Outputs", cells=list, bases=list, perplexity=int, deita=int, influence=int, others=int):
+    cells: Optional[list] = None,  # noqa: UP045
+    bases: Optional[list] = None,  # noqa: UP045
+    pool: Optional[dict] = None,  # noqa: UP045
+    raters: Optional[list] = None,  # noqa: UP045
+    embedding: Optional[dict] = None,  # noqa: UP045
+    neighbors: Optional[dict] = None,  # noqa: UP045
+    curation: Optional[dict] = None,  # noqa: UP045
+) -> NamedTuple("Outputs", cells=list, bases=list, perplexity=int, deita=int, influence=int, others=int):  # type: ignore[valid-type]
     """Leave the mark that the run has begun, and give what failed in earlier runs the number of its next attempt.
 
     The marks are beside the run's artifacts and in the folder `outcomes`.
@@ -41,9 +41,7 @@ def require_all_cells(report: Input[Artifact], finished: Output[Artifact], outco
     from tamis.kubeflow import ending, require_whole
 
     with ending(finished):
-        failures = finish(
-            report.path, report=report.uri, uri=finished.uri, path=finished.path, outcomes=outcomes
-        )
+        failures = finish(report.path, report=report.uri, uri=finished.uri, path=finished.path, outcomes=outcomes)
     require_whole(failures)
 
 

@@ -1,4 +1,4 @@
-"""A place, in object storage or on a volume, that keeps finished artifacts by the keys of their steps, so that no pod makes one again."""
+"""A place, in object storage or on a volume, that keeps finished artifacts by their keys: no pod makes one again."""
 
 from __future__ import annotations
 

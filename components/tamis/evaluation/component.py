@@ -1,6 +1,6 @@
 """The evaluation stage's Kubeflow component."""
 
-from typing import List  # noqa: UP035  kfp reads typing.List only
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -14,7 +14,7 @@ def evaluate(
     evaluation: Output[Dataset],
     metrics: Output[Metrics],
     model: Input[Model] = None,
-    cells: List[dict] = None,  # noqa: UP006
+    cells: Optional[List[dict]] = None,  # noqa: UP006,UP045
 ) -> None:
     """Evaluate trained models, or base models if none are given."""
     from tamis.cells import execute_cells
@@ -22,6 +22,4 @@ def evaluate(
     from tamis.evaluation.stage import run
 
     models = {"model": model.path if model else None}
-    execute_cells(
-        run, EvaluationSettings, settings, cells, out=evaluation, metrics=metrics, of_each=models, apart=True
-    )
+    execute_cells(run, EvaluationSettings, settings, cells, out=evaluation, metrics=metrics, of_each=models, apart=True)

@@ -1,6 +1,6 @@
 """The finetuning stage's Kubeflow components."""
 
-from typing import List  # noqa: UP035  kfp reads typing.List only
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -15,7 +15,7 @@ def finetune(
     settings: dict,
     model: Output[Model],
     metrics: Output[Metrics],
-    cells: List[dict] = None,  # noqa: UP006
+    cells: Optional[List[dict]] = None,  # noqa: UP006,UP045
 ) -> None:
     """Train base models on subsets."""
     from tamis.cells import execute_cells
@@ -33,7 +33,7 @@ def finetune_on_trainer(
     trainer: dict,
     model: Output[Model],
     metrics: Output[Metrics],
-    cells: List[dict] = None,  # noqa: UP006
+    cells: Optional[List[dict]] = None,  # noqa: UP006,UP045
 ) -> None:
     """Train base models on subsets in TrainJobs, which this pod creates, watches and deletes."""
     from functools import partial

@@ -1,6 +1,6 @@
 """The Kubeflow component of the judging stage."""
 
-from typing import List  # noqa: UP035  kfp reads typing.List only
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -15,7 +15,7 @@ def judge(
     metrics: Output[Metrics],
     model: Input[Model] = None,
     against: Input[Model] = None,
-    cells: List[dict] = None,  # noqa: UP006
+    cells: Optional[List[dict]] = None,  # noqa: UP006,UP045
 ) -> None:
     """Compare trained models' answers with an opponent's, by a language model that judges in both orders."""
     from tamis.cells import execute_cells

@@ -1,6 +1,6 @@
 """The Kubeflow components of the rating stage."""
 
-from typing import List  # noqa: UP035  (kfp reads this spelling only)
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -15,7 +15,7 @@ def rate(
     settings: dict,
     ratings: Output[Dataset],
     metrics: Output[Metrics],
-    raters: List[dict] = None,  # noqa: UP006
+    raters: Optional[List[dict]] = None,  # noqa: UP006,UP045
 ) -> None:
     """Rate every sample of the pool with one rater, or several one after another, or import their scores."""
     from tamis.cells import execute_each

@@ -1,6 +1,6 @@
 """Kubeflow component of the selection stage."""
 
-from typing import List  # noqa: UP035  kfp reads typing.List only
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -20,7 +20,7 @@ _SOURCE = f'''def select(
     curation: Input[Dataset] = None,
     neighbors: Input[Dataset] = None,
     embeddings: Input[Dataset] = None,
-{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}    cells: List[dict] = None,
+{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}    cells: Optional[List[dict]] = None,
 ) -> None:
     """Choose subsets of the pool."""
     from tamis.cells import execute_cells
@@ -41,5 +41,5 @@ _SOURCE = f'''def select(
         scores=[given.path for given in ({", ".join(SCORES)}) if given],
     )
 '''
-_KNOWN = {"Dataset": Dataset, "Input": Input, "List": List, "Metrics": Metrics, "Output": Output}  # noqa: UP006
-select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN))
+_KNOWN = {"Dataset": Dataset, "Input": Input, "Metrics": Metrics, "Output": Output}
+select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN | {"List": List, "Optional": Optional}))

@@ -13,7 +13,8 @@ from tamis_pipelines.groups import larger
 from tamis_pipelines.packages import compile_one
 from tamis_pipelines.pods import CompileSettings
 from tamis_pipelines.settings import RunSettings
-from tamis_pipelines.workflow.size import MOST_ARGUMENT, MOST_BYTES, Package, Size
+from tamis_pipelines.workflow.figures import MOST_ARGUMENT, MOST_BYTES
+from tamis_pipelines.workflow.size import Package, Size
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,9 @@ class Run:
         given |= {"kubernetes-config": text(platform), "parent-dag-id": "240", "iteration-index": "-1"}
         self._driver(f"{where}-driver", "system-container-driver", given, {"pod-spec-patch": made})
         labels = dict(platform.get("podMetadata", {}).get("labels", {}))
-        marked = {f"pod-metadata-label-{number}": f"{key}={value}" for number, (key, value) in enumerate(labels.items())}
+        marked = {
+            f"pod-metadata-label-{number}": f"{key}={value}" for number, (key, value) in enumerate(labels.items())
+        }
         retry = {f"retry-{name}": str(value) for name, value in task.get("retryPolicy", {}).items()}
         known = {"pod-spec-patch": made} | marked | retry
         self._pair(where, "metadata-retry-system-container-executor", known | {"cached-decision": "false"})
@@ -134,7 +136,7 @@ class Run:
     def _node(self, where: str, kind: str, template: str, given: Ir, made: Ir | None = None) -> None:
         number = int(hashlib.sha256(where.encode()).hexdigest()[:8], 16)
         workflow = f"{self._pipeline}-00000"
-        node = {"id": f"{workflow}-{number}", "name": where, "displayName": where.rsplit(".", 1)[-1], "type": kind}
+        node: Ir = {"id": f"{workflow}-{number}", "name": where, "displayName": where.rsplit(".", 1)[-1], "type": kind}
         node |= {"templateName": template, "templateScope": f"local/{workflow}", **NODE}
         node |= {"boundaryID": f"{workflow}-{number ^ 0x5A5A5A5A}", "children": [f"{workflow}-{number ^ 0x3C3C3C3C}"]}
         node["inputs"] = {"parameters": [{"name": name, "value": value} for name, value in given.items()]}

@@ -39,8 +39,7 @@ def executor_input(
     root = f"s3://mlpipeline/v2/artifacts/{pipeline}/{_RUN}"
     task = where.rsplit(".", 1)[-1]
     given = {
-        name: {"artifacts": [_artifact(root, place, name) for place in places]}
-        for name, places in artifacts.items()
+        name: {"artifacts": [_artifact(root, place, name) for place in places]} for name, places in artifacts.items()
     }
     place = f"{root}/{task}/{unique(where)}"
     made = {
@@ -53,7 +52,8 @@ def executor_input(
 
 def _outputs(component: Ir) -> Ir:
     logs = {"executor-logs": {"artifactType": {"schemaTitle": "system.Artifact"}}}
-    return component.get("outputDefinitions", {}).get("artifacts", {}) | logs
+    made: Ir = component.get("outputDefinitions", {}).get("artifacts", {})
+    return made | logs
 
 
 def _artifact(root: str, where: str, name: str) -> Ir:
