@@ -42,4 +42,4 @@ _SOURCE = f'''def select(
     )
 '''
 _KNOWN = {"Dataset": Dataset, "Input": Input, "Metrics": Metrics, "Output": Output}
-select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN | {"List": List, "Optional": Optional}))
+select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN | {"List": List, "Optional": Optional}))  # noqa: UP006
