@@ -28,7 +28,7 @@ class _Commands(click.Group):
             return super().invoke(context)
         except TamisError as error:
             click.echo(f"error: {shown(str(error))}\n  code:    {error.code}", err=True)
-            sys.exit(1)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("stopped by Ctrl-C; finished work is kept", err=True)
             sys.exit(130)

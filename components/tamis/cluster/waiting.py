@@ -31,7 +31,8 @@ def wait_for(uris: Sequence[str], *, timeout: float, every: float) -> None:
         if now >= give_up:
             raise ArtifactError(
                 f"still unfinished after {timeout:.0f} s: {', '.join(waiting)}",
-                action="look at the Jobs that make them (kubectl get jobs); waiting longer: --timeout",
+                action="look at the Jobs that make them (kubectl get jobs), or raise --timeout",
+                permanent=False,
             )
         if now - said >= _SAY_EVERY_SECONDS:
             log.info("waiting for %s", ", ".join(waiting))

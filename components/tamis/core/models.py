@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub or from local folders, loaded in the same way by every stage."""
+"""Models from the Hugging Face Hub or from local folders, loaded in the same way by every stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONG_TO_READ = 1 << 30  # bytes of weights from which on the log mentions that 
 
 
 def revision_of(model: str, revision: str | None = None) -> str:
-    """An identifier of the weights of `model`: a fingerprint of a local folder, or the hub name and revision."""
+    """An identifier of the weights of `model`: a fingerprint of a local folder, or the name on the Hub and the revision."""
     if not Path(model).is_dir():
         return f"{model}@{revision or 'main'}"
     long = weight_bytes(Path(model)) >= _LONG_TO_READ
@@ -49,7 +49,7 @@ def model_in_words(model: str, revision: str | None = None) -> str:
             from huggingface_hub import try_to_load_from_cache
 
             cached = try_to_load_from_cache(model, "config.json", revision=revision)
-        except (ImportError, ValueError):  # the hub's client is not installed, or the name is not valid on the hub
+        except (ImportError, ValueError):  # the Hub's client is not installed, or the name is not valid on the Hub
             return model
         if not isinstance(cached, str):
             return f"{model} (not in this machine's cache; it will be downloaded)"
@@ -214,6 +214,7 @@ def _explained(model: str) -> Iterator[None]:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"cannot load the model '{model}': {first}",
-            allowed=f"a folder in Hugging Face layout{_looked_in(model)}, or a name on the hub",
+            allowed=f"a folder in Hugging Face layout{_looked_in(model)}, or a name on the Hub",
             action="check the path or name; without a network, give a folder; a gated model needs HF_TOKEN",
+            permanent=refused_by_hub(error),
         ) from None

@@ -225,6 +225,7 @@ def _not_loaded(manager: TaskManager, name: str, places: Places, error: Exceptio
         return InputError(
             f"cannot read the data of the task '{name}': {type(error).__name__}: {words}",
             action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
+            permanent=not isinstance(error, ConnectionError),
         )
     return SettingsError(
         f"{places.file}: lm-eval cannot load the task '{name}': {type(error).__name__}: {words}",
