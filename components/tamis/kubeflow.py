@@ -226,6 +226,8 @@ def ending(out: dsl.Artifact | None = None) -> Iterator[None]:
         yield
     except TamisError as error:
         raise _ended_by(error, out=out) from error
+    if out is not None:
+        withdraw_reason(out.uri)
 
 
 def require_whole(failures: Sequence[Failure]) -> None:
@@ -297,22 +299,22 @@ def _on_one_machine() -> bool:
 def _ended_by(error: TamisError, what: str = "", out: dsl.Artifact | None = None) -> SystemExit:
     """Keep the reason why the step ends. If `out` is given, the run's outcome names it as that of a failed step."""
     reason = f"making {what} failed: {error}" if what and not isinstance(error, StoppedError) else str(error)
-    log.error("%s", reason)
     leave_reason(reason, uri=out.uri if out else "", what=what, code=error.code, permanent=error.permanent)
+    log.error("%s", reason)  # the last thing in the log
     return SystemExit(error.exit_code)
 
 
 def _end_at_once(out: dsl.Artifact) -> None:
     """End this attempt if an earlier one has failed in a way that no further attempt can help.
 
-    Kubeflow retries every failed pod. Its own reason is kept, so that what Kubeflow shows of all attempts is the same.
+    Kubeflow retries every failed pod. The reason stays the earlier one, so that all attempts show the same.
 
     Raises:
         SystemExit: when that is so.
     """
     if (words := ended_for_good(out.uri)) is not None:
-        log.error("attempt %d ended for good, so this one does nothing: %s", words.attempt, words.words)
         leave_reason(words.words)
+        log.error("attempt %d ended for good, so this one does nothing: %s", words.attempt, words.words)
         raise SystemExit(PERMANENT)
 
 

@@ -8,14 +8,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Dict, List, get_args  # noqa: UP035  kfp reads these spellings only
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 from tamis.cluster.component import note_outcome, start_run
+from tamis.core.run_place import WORKFLOW
 from tamis.core.stages import PodKind
 from tamis_pipelines import chain
 from tamis_pipelines.chain import Given
 from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, fit
 
+_WORKFLOW_LABEL = "workflows.argoproj.io/workflow"  # Argo puts it on every pod
 _SELECTION: dict[str, Any] = {
     "pool": dict,
     "raters": List[dict],  # noqa: UP006
@@ -100,8 +102,8 @@ def _pipeline(
         run = {"name": dsl.PIPELINE_JOB_NAME_PLACEHOLDER, "outcomes": given["outcomes"]}
         end = fit(note_outcome(**run), "base", given, fixed, once=True)
         with dsl.ExitHandler(end, name="steps"):
-            begun = start_run(**run, workflow=dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER)
-            fit(begun, "base", given, fixed.model_copy(update={"cached": False}))
+            begun = fit(start_run(**run), "base", given, fixed.model_copy(update={"cached": False}))
+            kubernetes.use_field_path_as_env(begun, WORKFLOW, f"metadata.labels['{_WORKFLOW_LABEL}']")
             chain.CHAINS[name](_Tasks(given, fixed), given, fixed)
 
     pipeline.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

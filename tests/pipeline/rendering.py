@@ -64,7 +64,10 @@ def _pod(container: Ir, settings: Ir, given: dict[str, Any]) -> dict[str, Any]:
         name = of(config["configMapNameParameter"])
         volumes.append({"name": name, "configMap": {"name": name, "optional": config["optional"]}})
         mounts.append({"name": name, "mountPath": config["mountPath"]})
-    env = []
+    env: list[dict[str, Any]] = [*container.get("env", [])]
+    for given_field in settings.get("fieldPathAsEnv", []):
+        source = {"fieldPath": given_field["fieldPath"]}
+        env.append({"name": given_field["name"], "valueFrom": {"fieldRef": source}})
     for config in settings["configMapAsEnv"]:
         name = of(config["configMapNameParameter"])
         for pair in config["keyToEnv"]:

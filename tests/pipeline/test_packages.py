@@ -280,6 +280,32 @@ def test_every_step_that_makes_something_is_cached_and_no_other(package: tuple[I
                 assert task["cachingOptions"] == ({} if name in UNCACHED else {"enableCache": True}), name
 
 
+def test_what_differs_from_run_to_run_is_in_no_key_of_kubeflow_s_cache(package: tuple[Ir, Ir]) -> None:
+    ir, _ = package
+    for task, component, container in cached(ir):
+        assert "{{$.pipeline_" not in f"{task['inputs']}{component}{container['command']}{container['args']}"
+
+
+def test_the_folder_for_outcomes_reaches_every_step_and_changes_no_key(tmp_path: Path) -> None:
+    with_it = CompileSettings(outcomes="s3://runs/outcomes")
+    for path in compile_all(tmp_path, with_it):
+        changed, _ = load(path)
+        plain, _ = load(COMMITTED / path.name)
+        for executor in changed["deploymentSpec"]["executors"].values():
+            # An executor's environment is no part of the key.
+            assert executor["container"].pop("env") == [{"name": "TAMIS_OUTCOMES", "value": "s3://runs/outcomes"}]
+        assert [*cached(changed)] == [*cached(plain)]
+
+
+def cached(ir: Ir) -> Iterator[tuple[Ir, Ir, Ir]]:
+    """Of each step that Kubeflow caches all that it makes the key of: task, component and container."""
+    for _, dag, _ in dags(ir):
+        for task in dag["tasks"].values():
+            component = ir["components"][task["componentRef"]["name"]]
+            if task.get("cachingOptions") and "executorLabel" in component:
+                yield task, component, ir["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+
+
 def test_the_page_of_the_report_shows_in_the_ui(package: tuple[Ir, Ir]) -> None:
     ir, _ = package
     outputs = ir["components"]["comp-report"]["outputDefinitions"]["artifacts"]

@@ -143,6 +143,9 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
     assert given["rating_gpus"] == "4", "Kubeflow reads sizes of pods as text only"
     assert given["rating_node_selector"] == {"gpu": "h100"}
     assert given["outcomes"] == "s3://runs/outcomes"
+    executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    environment = [one for executor in executors.values() for one in executor["container"]["env"]]
+    assert environment == [{"name": "TAMIS_OUTCOMES", "value": "s3://runs/outcomes"}] * len(executors)
     assert [experiment["display_name"] for experiment in server.state.experiments] == ["tamis"]
 
 

@@ -1,4 +1,4 @@
-"""The pipeline through `kfp.local` with its data, its ratings and the note on its end in real object storage."""
+"""The pipeline through `kfp.local` with its data and its ratings in real object storage."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from kfp import dsl, local
-from kfp.dsl import PipelineTaskFinalStatus
 
 from tamis.cli import main
-from tamis.cluster.component import note_outcome
 from tamis.core.artifacts import Artifact
 from tamis.core.settings import parse, said
-from tamis.core.storage import children, locate, names_in, read_bytes, upload
+from tamis.core.storage import children, locate, names_in, upload
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as rate
 from tamis_pipelines import chain, definitions, sharding
@@ -148,21 +146,3 @@ def test_a_rater_of_several_pods_gives_the_bytes_of_one_and_goes_on_after_a_fail
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
-
-
-@pytest.mark.parametrize(("state", "error"), [("SUCCEEDED", ""), ("FAILED", "rate: OOMKilled")])
-def test_the_end_of_a_run_is_noted_in_object_storage(remote: str, tmp_path: Path, state: str, error: str) -> None:
-    status = PipelineTaskFinalStatus(
-        state=state,
-        pipeline_job_resource_name="run-1",
-        pipeline_task_name="steps",
-        error_code=None,
-        error_message=error or None,
-    )
-    page = tmp_path / "outcome.md"
-    outcome = dsl.Markdown(name="outcome", uri=str(page))
-    note_outcome.python_func(status=status, outcome=outcome, outcomes=f"{remote}/outcomes")
-    noted = json.loads(read_bytes(locate(f"{remote}/outcomes/run-1.json")))
-    assert (noted["run"], noted["state"], noted["error"]) == ("run-1", state, error)
-    assert page.read_text().startswith(f"# {state}\n")
-    assert error in page.read_text()

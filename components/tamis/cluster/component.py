@@ -8,13 +8,13 @@ from tamis.kubeflow import step
 
 
 @step("base")
-def start_run(name: str, workflow: str, started: Output[Artifact], outcomes: str = "") -> None:
+def start_run(name: str, started: Output[Artifact], outcomes: str = "") -> None:
     """Leave the mark that the run has begun, beside its artifacts and in the folder `outcomes`."""
     from tamis.cluster.milestones import start
     from tamis.kubeflow import ending
 
     with ending(started):
-        start(name=name, workflow=workflow, uri=started.uri, path=started.path, outcomes=outcomes)
+        start(name=name, uri=started.uri, path=started.path, outcomes=outcomes)
 
 
 @step("base")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +11,18 @@ from pathlib import Path
 from tamis.core.errors import StorageError
 from tamis.core.failures import Failure, failure_in
 from tamis.core.marks import FINISHED, STARTED, CellFailed, Finished, Started, leave, unique
-from tamis.core.run_place import RunPlace, known, place_of
+from tamis.core.run_place import WORKFLOW, RunPlace, known, place_of
 from tamis.core.settings import Settings
 from tamis.core.storage import write_bytes
 
 log = logging.getLogger(__name__)
 
 
-def start(*, name: str, workflow: str, uri: str, path: str, outcomes: str = "") -> None:
+def start(*, name: str, uri: str, path: str, outcomes: str = "") -> None:
     """Leave the mark that the run has begun, so that a run without an end is noticed.
 
     Args:
         name: name of the run in Kubeflow.
-        workflow: name of its Argo workflow.
         uri: URI of this step's output, from which the run is known.
         path: file of that output, which gets the mark too.
         outcomes: folder for outcomes; none if empty.
@@ -31,7 +31,7 @@ def start(*, name: str, workflow: str, uri: str, path: str, outcomes: str = "") 
         StorageError: when `outcomes` cannot be written, which is better known now than when all work is done.
     """
     place = _place(uri, outcomes)
-    _leave(place, STARTED, Started(run=place.run, name=known(name), workflow=known(workflow)), path)
+    _leave(place, STARTED, Started(run=place.run, name=known(name), workflow=os.environ.get(WORKFLOW, "")), path)
 
 
 def finish(artifacts: Sequence[str], *, report: str, uri: str, path: str, outcomes: str = "") -> list[Failure]:

@@ -142,6 +142,8 @@ def _judged(
         named = ", ".join(dict.fromkeys(f"'{step.step}'" for step in failed))
         return "FAILED", f"these steps failed: {named}"
     if told == "FAILED" or witness is not None:
+        if marks.unread:
+            return "FAILED", "a step failed; what the steps noted cannot be read"
         return "FAILED", "a step failed without leaving a reason, as happens when memory runs out"
     if marks.read:
         return "STOPPED", "no step has failed: the run was ended by hand, or its pods were removed"

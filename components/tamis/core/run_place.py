@@ -15,6 +15,7 @@ from tamis.core.errors import TamisError
 from tamis.core.storage import Location, locate
 
 OUTCOMES = "TAMIS_OUTCOMES"  # environment variable: the folder for outcomes, where it is compiled into a package
+WORKFLOW = "TAMIS_WORKFLOW"  # environment variable of a run's first step: name of the run's Argo workflow
 RETRIES = "KFP_RETRY_INDEX"  # environment variable that Kubeflow sets: 0 for the first attempt
 _MARKS = "tamis-marks"  # folder of the marks beside a run's artifacts
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -73,7 +74,7 @@ def place_of(uri: str, outcomes: str = "") -> RunPlace | None:
 
 
 def known(placeholder: str) -> str:
-    """What Kubeflow has put in place of a placeholder; empty where it has not, as kfp.local does for some."""
+    """What Kubeflow has put in place of a placeholder; empty where it has not."""
     return "" if placeholder.startswith("{{$") else placeholder
 
 
