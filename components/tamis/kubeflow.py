@@ -25,6 +25,7 @@ from tamis.core.errors import (
     UnexpectedError,
 )
 from tamis.core.failures import Failure, failure_in, leave_failure
+from tamis.core.hub_access import use_own_cache
 from tamis.core.last_words import ended_for_good, leave_cell, leave_reason, withdraw_reason
 from tamis.core.outlook import looking
 from tamis.core.processes import end_with
@@ -256,6 +257,7 @@ def _begin(stage: type[StageSettings], out: dsl.Artifact) -> None:
     set_up_logging()
     _end_with_runner()
     _end_at_once(out)
+    use_own_cache()
     asked = sys.argv[sys.argv.index(_REVISION) + 1] if _REVISION in sys.argv[:-1] else None
     if asked is not None and asked != str(stage.OUTPUT_REVISION):
         problem = (

@@ -175,7 +175,7 @@ def test_a_rater_of_several_pods_gets_them_with_its_limits_and_a_store(server: K
     assert shards[1]["backend"]["limits"] == {"requests_per_minute": 33, "tokens_per_minute": 333}
     del values["raters"][1]["store"]
     forgetful = tamis("submit", write(tmp_path, values), "--host", server.url)
-    assert (forgetful.exit_code, "raters.mini.store" in forgetful.output) == (1, True)
+    assert (forgetful.exit_code, "raters.mini.store" in forgetful.output) == (78, True)
     assert tamis("submit", write(tmp_path, values), "--host", server.url, "--force").exit_code == 0
 
 
@@ -183,9 +183,9 @@ def test_a_service_is_not_paid_again_by_another_try(server: KubeflowServer, tmp_
     paid = {"name": "paid", "backend": {"kind": "openai", "model": "m"}}
     values = SETTINGS | {"raters": [paid], "subsets": [SETTINGS["subsets"][0] | {"rater": "paid"}]}
     forgetful = tamis("submit", write(tmp_path, values), "--host", server.url)
-    assert (forgetful.exit_code, "raters.paid.store" in forgetful.output) == (1, True)
+    assert (forgetful.exit_code, "raters.paid.store" in forgetful.output) == (78, True)
     lost = values | {"raters": [paid | {"store": "/cache/ratings"}]}
-    assert tamis("submit", write(tmp_path, lost), "--host", server.url).exit_code == 1
+    assert tamis("submit", write(tmp_path, lost), "--host", server.url).exit_code == 78
     kept = values | {"kubeflow": {"compiled": {"work_volume": True}}}
     assert tamis("submit", write(tmp_path, kept), "--host", server.url).exit_code == 0
     stored = values | {"raters": [paid | {"store": "s3://data/ratings"}]}
@@ -423,7 +423,7 @@ def test_files_of_this_machine_are_refused_before_anything_is_sent(server: Kubef
     values["raters"][0]["backend"]["model"] = "build/demo/models/smollm2"
     file = write(tmp_path, values)
     result = tamis("submit", file, "--host", server.url)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "pool.sources.facts.path: data/facts.jsonl" in result.output
     assert "raters.llama.backend.model: build/demo/models/smollm2" in result.output
     assert server.state.runs == []

@@ -43,7 +43,7 @@ def test_the_wait_ends_with_the_reason_when_credentials_are_wrong(remote: str, m
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
     result = CliRunner().invoke(main, ["wait", f"{remote}/pool", "--timeout", "60"])
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert CURES[remote[:2]] in result.output
 
 

@@ -50,9 +50,11 @@ def main(verbose: bool) -> None:
     Language models rate every sample. Tamis corrects the raters' errors, selects the best and rarest samples,
     finetunes a model on them, and evaluates the model on benchmarks.
     """
+    from tamis.core.hub_access import use_own_cache
     from tamis.core.progress import set_up_logging
 
     set_up_logging(verbose)
+    use_own_cache()
 
 
 main.add_command(demo.demo)

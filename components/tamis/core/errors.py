@@ -85,7 +85,7 @@ class StorageError(TamisError):
 
 
 class ModelError(TamisError):
-    """A model cannot be loaded, or its output cannot be used, such as NaN. Permanent where the Hub refuses the model."""
+    """A model cannot be loaded, or its output cannot be used, such as NaN. Permanent where the Hub refuses it."""
 
     code = "model"
     permanent = False

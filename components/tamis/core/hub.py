@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.hub_access import with_datasets
 from tamis.core.network import check_network
 from tamis.core.saved import is_saved, load_saved
 
@@ -56,7 +57,8 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
     if not local:
         check_network()
     try:
-        data = datasets.load_dataset(name, wanted.config, split=split, revision=None if local else wanted.revision)
+        with with_datasets():
+            data = datasets.load_dataset(name, wanted.config, split=split, revision=None if local else wanted.revision)
         others = [str(other) for other in data.info.splits or () if str(other) != split and wanted.split is None]
         return data, split, others
     except datasets.exceptions.DatasetsError as error:

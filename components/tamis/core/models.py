@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.hub_access import check_fetchable, refused_by_hub
 from tamis.core.network import check_network
+from tamis.core.outlook import looking
 from tamis.core.progress import load_packages, loading, told
 from tamis.core.storage import fingerprint
 
@@ -23,8 +25,14 @@ _LONG_TO_READ = 1 << 30  # bytes of weights from which on the log mentions that 
 
 
 def revision_of(model: str, revision: str | None = None) -> str:
-    """An identifier of the weights of `model`: a fingerprint of a local folder, or the name on the Hub and the revision."""
+    """An identifier of the weights of `model`: a fingerprint of a local folder, or the Hub's name and the revision.
+
+    Raises:
+        ModelError: when pods share a cache that they cannot write to, and the model is not in it.
+    """
     if not Path(model).is_dir():
+        if not looking():
+            check_fetchable(model, revision)
         return f"{model}@{revision or 'main'}"
     long = weight_bytes(Path(model)) >= _LONG_TO_READ
     what = f"the checksum of {model_in_words(model)}"

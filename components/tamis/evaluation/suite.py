@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tamis.core.errors import InputError, SettingsError, TamisError
+from tamis.core.hub_access import with_datasets
 from tamis.core.progress import load_packages, loading
 from tamis.core.settings import Settings, load, shipped_or_own
 from tamis.evaluation.checks import check_fields
@@ -142,7 +143,7 @@ def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Ent
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()  # in a log, every update of a bar would be a line
-    with loading("the questions of the suite's tasks"):
+    with loading("the questions of the suite's tasks"), with_datasets():
         entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
     for entry in entries:
         _check_metric(entry, places)
