@@ -1,8 +1,8 @@
 """The Hugging Face cache of a pod: what is in it is read; where it cannot be written, a cache of the pod's own is.
 
-On Kubernetes `HF_HOME` is a volume that many pods share. It may be mounted read-only or belong to another user: Kubeflow
-gives volumes no group (`fsGroup`). Models are then only read from it. Data sets, locks and the like go to the pod's own
-cache, because tasks from local files write there too.
+On Kubernetes `HF_HOME` is a volume that many pods share. It may be mounted read-only or belong to another user:
+Kubeflow gives volumes no group (`fsGroup`). Models are then only read from it. Data sets, locks and the like go to the
+pod's own cache, because tasks from local files write there too.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -67,6 +68,7 @@ def hub() -> Iterator[str]:
 
 def fetched(file: Path, hub: str) -> subprocess.CompletedProcess[str]:
     environment = {"HF_HOME": str(file.parent / "hf"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub}
+    environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     command = [sys.executable, "-m", "tamis", "fetch", str(file)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
