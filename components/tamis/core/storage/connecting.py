@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +65,17 @@ def retries(attempts: int | None = None) -> RetryConfig:
         "retry_timeout": _RETRY_TIMEOUT,
         "backoff": {"init_backoff": _FIRST_WAIT, "max_backoff": _LONGEST_WAIT, "base": 3},
     }
+
+
+@contextmanager
+def few_attempts() -> Iterator[None]:
+    """Within this context, new clients send a failed request only once more: somebody waits for the answer."""
+    global ATTEMPTS
+    before, ATTEMPTS = ATTEMPTS, 2
+    try:
+        yield
+    finally:
+        ATTEMPTS = before
 
 
 def address_of(scheme: str, endpoint: str) -> SplitResult:

@@ -19,12 +19,13 @@ CURES = {
     "credentials",
     "gs": "check the bucket, the network and the credentials (GOOGLE_APPLICATION_CREDENTIALS)",
 }
-# Errors of obstore and botocore that another attempt cannot help, unless the server's code is one of a passing state.
+# Errors of obstore and botocore that another attempt cannot help, unless the code of the server is a passing one.
 # Missing credentials are not among them: the services that hand them out to pods may be late.
 _REFUSALS = {
     *("PermissionDeniedError", "UnauthenticatedError"),
     *("PartialCredentialsError", "ProfileNotFound", "ConfigNotFound", "ConfigParseError"),
 }
+_REFUSING = re.compile(r"status code: 40[13]\b")  # obstore has no class of its own for a refused listing
 _PASSING = ("ExpiredToken", "TokenRefreshRequired", "RequestTimeTooSkewed")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _STATUS = re.compile(r"status code: (\d{3}(?: \w+)*)")
@@ -82,7 +83,9 @@ def _refused(error: Exception) -> bool:
     """Whether storage refuses access with these credentials, or has no such bucket."""
     if _names_bucket(error):
         return True
-    return type(error).__name__ in _REFUSALS and not any(code in str(error) for code in _PASSING)
+    words = str(error).partition(_DEBUG)[0]
+    refused = type(error).__name__ in _REFUSALS or _REFUSING.search(words) is not None
+    return refused and not any(code in words for code in _PASSING)
 
 
 def _certified(words: str) -> str:
