@@ -94,7 +94,7 @@ def test_before_a_training_its_output_is_examined(remote: str) -> None:
         "finetuning",
         "model",
         FinetuningSettings(model="some/model"),
-        lambda step: (step.out / "weights").write_text("w"),  # type: ignore[arg-type, return-value]
+        lambda step: (step.out / "weights").write_text("w"),  # type: ignore[arg-type]
         out=out,
         inputs={"selection": Input(selection, "selection")},
         files={"model": "some/model@main"},

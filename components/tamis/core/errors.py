@@ -53,7 +53,9 @@ class TamisError(Exception):
 
 
 def _rebuild(kind: type[TamisError], problem: str, allowed: str, action: str, permanent: bool) -> TamisError:
-    return kind(problem, allowed=allowed, action=action, permanent=permanent)
+    error = kind.__new__(kind)  # a subclass may take other arguments
+    TamisError.__init__(error, problem, allowed=allowed, action=action, permanent=permanent)
+    return error
 
 
 class SettingsError(TamisError):
