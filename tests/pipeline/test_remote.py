@@ -134,7 +134,7 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (run,) = server.state.runs
-    assert result.output == f"run: {server.url}/#/runs/details/{run['run_id']}\n"
+    assert result.stdout == f"run: {server.url}/#/runs/details/{run['run_id']}\n"
     assert (run["display_name"], run["service_account"]) == ("first", "tamis-pipeline")
     assert run["runtime_config"]["pipeline_root"] == "s3://runs/kubeflow"
     given = run["runtime_config"]["parameters"]
@@ -354,7 +354,7 @@ def test_a_schedule_without_a_clear_time_is_refused(
     server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str, dry: tuple[str, ...]
 ) -> None:
     result = tamis("schedule", settings, "--host", server.url, *options, *dry)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert said in result.output
     assert server.state.schedules == []
 
