@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tamis.core.references import StoreUri
 from tamis.core.run_place import OUTCOMES
 from tamis.core.settings import Settings
 from tamis.core.stages import IMAGES, PodKind, described
@@ -159,8 +160,8 @@ class CompileSettings(Settings):
     parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
     timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
-    outcomes: str = Field(
-        "", description="folder in object storage where steps note why they failed; set where a run has --outcomes"
+    outcomes: StoreUri | None = Field(
+        None, description="folder in object storage for the outcomes of runs; set where a run has --outcomes"
     )
     cached: bool = Field(True, description="whether Kubeflow reuses a step with equal inputs and parameters")
     shared_memory: Quantity = Field("8Gi", description="/dev/shm of pods that run models")

@@ -308,7 +308,8 @@ def test_a_second_run_in_the_same_folder_at_the_same_time_is_refused(settings_fi
     command = [sys.executable, "-m", "tamis", "run", str(settings_file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline()
+        assert next((line for line in process.stderr if "tamis.run step" in line), None), "no step has begun"
+        process.send_signal(signal.SIGSTOP)  # so that it cannot end before the second one looks
         refused = tamis("run", settings_file)
         process.kill()
     assert refused.returncode == 1

@@ -270,6 +270,7 @@ def test_a_pipeline_judges_only_if_the_settings_do() -> None:
 def test_the_last_step_runs_whatever_happened(package: tuple[Ir, Ir]) -> None:
     task = package[0]["root"]["dag"]["tasks"]["note-outcome"]
     assert task["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert task["dependentTasks"] == ["exit-handler-1"], "tamis.cluster.workflow looks for this name"
 
 
 def test_every_step_that_makes_something_is_cached_and_no_other(package: tuple[Ir, Ir]) -> None:

@@ -149,6 +149,12 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
     assert [experiment["display_name"] for experiment in server.state.experiments] == ["tamis"]
 
 
+def test_a_folder_for_outcomes_on_this_machine_is_refused(server: KubeflowServer, settings: Path) -> None:
+    refused = tamis("submit", settings, "--host", server.url, "--outcomes", "outcomes")
+    assert (refused.exit_code, "kubeflow.compiled.outcomes: outcomes" in refused.output) == (1, True)
+    assert server.state.runs == []
+
+
 def test_what_is_compiled_follows_the_settings(server: KubeflowServer, settings: Path) -> None:
     tamis("submit", settings, "--host", server.url, "--set", "kubeflow.compiled.timeouts.rating=7200")
     platform = server.state.runs[0]["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]

@@ -148,7 +148,8 @@ def _order(
 ) -> Any:
     """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
     remote, budget = load("tamis_pipelines.remote"), load("tamis_pipelines.budget")
-    parsed = run_settings(settings, overrides)
+    noted = (f"kubeflow.compiled.outcomes={outcomes}",) if outcomes else ()
+    parsed = run_settings(settings, (*overrides, *noted))
     if not force:
         load("tamis_pipelines.reachable").check_reachable(parsed)
     if uploaded and no_cache:
@@ -156,15 +157,13 @@ def _order(
             "--no-cache and --uploaded: caching is compiled into a package",
             action="leave --uploaded out, or tamis upload --set compiled.cached=false and use that version",
         )
-    outcomes = outcomes or parsed.compiled.outcomes
-    changed = {"outcomes": outcomes} | ({"cached": False} if no_cache else {})
-    compiled = parsed.compiled.model_copy(update=changed)
+    compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
     package = None
     if not uploaded:
         package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)
     return remote.Order(
         pipeline=parsed.pipeline,
-        arguments=parsed.cluster_arguments(outcomes, budget.by_payer(budget.shares_of(parsed))),
+        arguments=parsed.cluster_arguments(compiled.outcomes or "", budget.by_payer(budget.shares_of(parsed))),
         name=name or settings.stem,
         experiment=experiment,
         package=package,

@@ -133,7 +133,11 @@ def _judged(
     RUNNING says nothing: it is told of runs with reused steps, and of runs that were ended by hand.
     """
     if cells and marks.finished is not None:
-        return "FAILED", f"{len(cells)} of the cells' results could not be made; all others are in the report"
+        missing = len({cell.cell for cell in cells})
+        return (
+            "FAILED",
+            f"{missing} {'cell has' if missing == 1 else 'cells have'} no result; the report has all others",
+        )
     if marks.finished is not None or (witness is not None and witness.complete):
         return "SUCCEEDED", ""
     if witness is not None and witness.stopped:

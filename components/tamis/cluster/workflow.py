@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.marks import LastWords
+from tamis.kubeflow import RUNNER_PID
 
 log = logging.getLogger(__name__)
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -46,8 +47,11 @@ class Witness:
 
 
 def ask(workflow: str) -> Witness | None:
-    """Read the workflow of this name in this pod's namespace; None if that is not possible, which is logged."""
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    """Read the workflow of this name in this pod's namespace; None if that is not possible, which is logged.
+
+    A local run has no workflow, even in a pod.
+    """
+    if "KUBERNETES_SERVICE_HOST" not in os.environ or RUNNER_PID in os.environ:
         return None
     from kubernetes import client, config
     from urllib3.exceptions import HTTPError

@@ -326,8 +326,8 @@ def test_what_the_suite_says_of_its_tasks_stands_beside_the_scores(small_pool: P
         ["t", "9", "3", "fewer words"],
         ["g", "7", "3", "fewer words"],
     ]
-    assert "Asked by the suite “mine”, version 7. Ours." in page.text
-    assert "The mean leaves out g." in page.text
+    assert "“mine”, version 7. Ours." in page.text
+    assert "The mean excludes g." in page.text
 
 
 def test_a_task_that_its_suite_keeps_out_of_the_mean_enters_none(small_pool: Path, tmp_path: Path) -> None:
