@@ -151,7 +151,7 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
 
 def test_a_folder_for_outcomes_on_this_machine_is_refused(server: KubeflowServer, settings: Path) -> None:
     refused = tamis("submit", settings, "--host", server.url, "--outcomes", "outcomes")
-    assert (refused.exit_code, "kubeflow.compiled.outcomes: outcomes" in refused.output) == (1, True)
+    assert (refused.exit_code, "kubeflow.compiled.outcomes: outcomes" in refused.output) == (78, True)
     assert server.state.runs == []
 
 
