@@ -6,6 +6,7 @@ from tamis.core.errors import TamisError
 from tamis_pipelines.checks.asked import asked
 from tamis_pipelines.checks.benchmarks import benchmarks
 from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.cluster import cluster
 from tamis_pipelines.checks.data import data
 from tamis_pipelines.checks.files import files
 from tamis_pipelines.checks.given import given
@@ -15,6 +16,7 @@ from tamis_pipelines.checks.money import money
 from tamis_pipelines.checks.packages import packages
 from tamis_pipelines.checks.services import services
 from tamis_pipelines.checks.trainable import is_laid_out, looked_at
+from tamis_pipelines.server import Server
 from tamis_pipelines.settings import RunSettings
 
 
@@ -38,3 +40,8 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
         ]
         checks += benchmarks(settings)
     return [*checks, *services(settings), *money(settings), *machine(settings)]
+
+
+def examine_cluster(settings: RunSettings, server: Server) -> list[Check]:
+    """Check the Kubeflow server that a run of `settings` is submitted to, and what its pods need there."""
+    return list(cluster(settings, server))

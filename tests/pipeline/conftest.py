@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess, run
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import one_at_a_time
+from tests.pipeline.recorded import Case, RecordedServer, Serve
 
 SUBJECTS = ("the Moon", "copper", "bread", "the Nile", "owls", "glass", "chess", "rain", "salt", "bees")
 
@@ -22,6 +24,24 @@ SUBJECTS = ("the Moon", "copper", "bread", "the Nile", "owls", "glass", "chess",
 def settings_file(models: Path, tmp_path: Path) -> Path:
     """Settings of a run that has not been started; its `work_dir` is `work` beside the file."""
     return write_settings(tmp_path, models)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
+    """Replays a recorded run of Kubeflow on a server of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("KF_PIPELINES_ENDPOINT", "TAMIS_KUBEFLOW_TOKEN", "TAMIS_KUBEFLOW_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    running: list[RecordedServer] = []
+
+    def start(name: str, **changes: object) -> tuple[Case, RecordedServer]:
+        case = Case(name, **changes)  # type: ignore[arg-type]
+        running.append(RecordedServer(case))
+        return case, running[-1]
+
+    yield start
+    for server in running:
+        server.close()
 
 
 FinishedRun = tuple[Path, CompletedProcess[str]]

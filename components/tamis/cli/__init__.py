@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tamis import __version__
-from tamis.cli import cluster, demo, kubeflow, runs, stages, starting, tools
+from tamis.cli import cluster, demo, kubeflow, runs, stages, starting, tools, watching
 from tamis.core.errors import TamisError
 from tamis.core.secrets import shown
 
@@ -63,14 +63,8 @@ for _name, _stage in stages.STAGES.items():
     main.add_command(stages.stage_command(_name, _stage))
 for _command in (
     *(runs.run, runs.doctor, runs.plan),
-    *(
-        kubeflow.compile_pipelines,
-        kubeflow.submit,
-        kubeflow.upload,
-        kubeflow.schedule,
-        cluster.outcomes,
-        cluster.trainjob,
-    ),
+    *(kubeflow.compile_pipelines, kubeflow.submit, watching.status, watching.stop, kubeflow.upload, kubeflow.schedule),
+    *(cluster.outcomes, cluster.trainjob),
     *(tools.compare, tools.decontaminate, tools.rating, tools.grade, tools.compare_reports),
     *(cluster.wait, cluster.probe, cluster.fetch),
 ):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import tempfile
 import textwrap
 from collections.abc import Callable
@@ -13,7 +11,9 @@ from typing import Any
 import click
 
 from tamis.cli.loading import load, run_settings, takes_run_settings
+from tamis.cli.reaching import reaches_kubeflow
 from tamis.cli.sections import SettingsFileCommand
+from tamis.cli.watching import takes_waiting, watch
 from tamis.core.errors import SettingsError
 
 
@@ -25,13 +25,13 @@ def _takes_compile_settings(command: Callable[..., None]) -> Callable[..., None]
             "overrides",
             multiple=True,
             metavar="NAME=VALUE",
-            help="One setting below `kubeflow`; over the file's.",
+            help="Override one setting below `kubeflow`.",
         ),
         click.option(
             "--settings",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A run's settings file, of which only `kubeflow.compiled` counts here.",
+            help="A run's settings file; only `kubeflow.compiled` is used.",
         ),
     ):
         command = option(command)
@@ -67,43 +67,6 @@ def _compiled_settings(file: Path | None, overrides: tuple[str, ...]) -> Any:
     return parse(load("tamis_pipelines.pods").KubeflowSettings, used, where=f"{where}: kubeflow").compiled
 
 
-def _reaches_kubeflow(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of the commands that talk to a server, given to them as one `Server` under the name `server`."""
-
-    @functools.wraps(command)
-    def call(*, host: str, namespace: str, token_file: Path | None, ca_file: str, **others: Any) -> None:
-        token = _token(token_file)
-        server = load("tamis_pipelines.remote").Server(host, namespace, token, ca_file)
-        command(server=server, **others)
-
-    for option in (
-        click.option("--ca-file", default="", envvar="TAMIS_KUBEFLOW_CA", metavar="FILE", help="CA of the server."),
-        click.option(
-            "--token-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="File with a bearer token; otherwise the variable TAMIS_KUBEFLOW_TOKEN, if set.",
-        ),
-        click.option(
-            "--namespace",
-            default="",
-            envvar="TAMIS_KUBEFLOW_NAMESPACE",
-            help="Your profile, where the server has several.",
-        ),
-        click.option("--host", default="", envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines."),
-    ):
-        call = option(call)
-    return call
-
-
-def _token(file: Path | None) -> str:
-    if file is None:
-        return os.environ.get("TAMIS_KUBEFLOW_TOKEN", "")
-    if not file.is_file():
-        raise SettingsError(f"no token file at {file}", action="check --token-file")
-    return file.read_text(encoding="utf-8").strip()
-
-
 def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say what a run on the server is."""
     for option in (
@@ -121,7 +84,7 @@ def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
             help="Use this uploaded version ('newest' for the last) as it is.",
         ),
         click.option("--outcomes", default="", metavar="PATH", help="Folder in storage that notes how each run ended."),
-        click.option("--root", default="", metavar="PATH", help="Where artifacts go; the server's place if left out."),
+        click.option("--root", default="", metavar="PATH", help="Where artifacts go; the server's place by default."),
         click.option(
             "--service-account", default="", metavar="NAME", help="Account of the pods; the server's if left out."
         ),
@@ -200,11 +163,10 @@ def _show(order: Any, **more: str) -> None:
     "  tamis submit settings.yaml --set kubeflow.pods.rating.gpus=4 --service-account tamis-pipeline",
 )
 @takes_run_settings
-@_reaches_kubeflow
+@reaches_kubeflow
 @_orders_runs
-@click.option("--wait", is_flag=True, help="Say how the run goes until it ends; fail if it fails.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait; 0: as long as it takes.")
-@click.option("--every", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between looks.")
+@click.option("--wait", is_flag=True, help="Show the run's progress until it ends.")
+@takes_waiting
 def submit(
     server: Any,
     settings: Path,
@@ -218,6 +180,7 @@ def submit(
     """Run the whole chain on Kubeflow.
 
     Takes the same settings file as `tamis run`; its section `kubeflow` says how large pods are and where they run.
+    With `--wait`, the exit code is 0 if the run succeeded, 1 if it failed or was stopped, and 3 after the timeout.
     """
     with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
         order = _order(settings, overrides, Path(folder), **order_options)
@@ -228,20 +191,19 @@ def submit(
         run = kubeflow.submit(order)
     click.echo(f"run: {run.url}")
     if wait:
-        kubeflow.follow(run, click.echo, every=every, timeout=timeout)
+        watch(kubeflow.connection, run.id, every=every, timeout=timeout)
 
 
 @click.command(
     epilog="\b\nExample:\n  tamis upload --settings settings.yaml --host http://127.0.0.1:8080 --version 2026-11"
 )
-@_reaches_kubeflow
+@reaches_kubeflow
 @_takes_compile_settings
 @click.option("--version", default="", help="Name of the version; made from the content if left out.")
 def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], version: str) -> None:
     """Upload the pipelines to Kubeflow.
 
-    They are there for its UI, for `--uploaded` and for schedules.
-    A package whose content is there already is not uploaded again.
+    The UI, `--uploaded` and schedules can then use them. A package that is on the server already is not uploaded again.
     """
     compiled = _compiled_settings(settings, overrides)
     with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
@@ -258,12 +220,12 @@ def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], versi
     "  tamis schedule settings.yaml --every 604800 --uploaded newest --name weekly --replace",
 )
 @takes_run_settings
-@_reaches_kubeflow
+@reaches_kubeflow
 @_orders_runs
 @click.option("--cron", default="", metavar="FIELDS", help="second minute hour day month weekday, as in '0 0 3 * * *'.")
 @click.option("--every", type=click.IntRange(min=1), metavar="SECONDS", help="Instead of --cron: time between starts.")
-@click.option("--at-once", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at the same time.")
-@click.option("--replace", is_flag=True, help="Take the place of a schedule of the same name.")
+@click.option("--at-once", type=click.IntRange(1, 10), default=1, show_default=True, help="Most runs at the same time.")
+@click.option("--replace", is_flag=True, help="Replace a schedule of the same name.")
 def schedule(
     server: Any,
     settings: Path,
@@ -275,9 +237,9 @@ def schedule(
     replace: bool,
     **order_options: Any,
 ) -> None:
-    """Run the whole chain on Kubeflow again and again.
+    """Run the whole chain on Kubeflow by a schedule.
 
-    With data that grows, for example.
+    For example, when data is added every day.
     """
     remote = load("tamis_pipelines.remote")
     remote.check_time(cron, every or 0)

@@ -16,13 +16,13 @@ def load(module: str) -> Any:
     """Import and return a module.
 
     Raises:
-        MissingExtraError: when it needs the package kfp, and that is not installed.
+        MissingExtraError: when it needs a package of the extra `kubeflow`, and that is not installed.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name == "kfp":
-            raise MissingExtraError.of("kfp", "kubeflow") from None
+        if (package := (error.name or "").partition(".")[0]) in ("kfp", "rich"):
+            raise MissingExtraError.of(package, "kubeflow") from None
         raise
 
 

@@ -6,10 +6,12 @@ import logging
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tamis.cli.loading import load, run_settings, takes_run_settings
+from tamis.cli.reaching import reaches_kubeflow
 from tamis.cli.sections import SettingsFileCommand
 from tamis.core.errors import SettingsError
 from tamis.core.secrets import shown
@@ -61,20 +63,27 @@ def _summary(report: Path, cells: list[str]) -> str:
 @click.command(
     cls=SettingsFileCommand,
     epilog="\b\nExamples:\n  tamis doctor settings.yaml\n"
-    "  tamis doctor settings.yaml --try 1     also rate one sample, and show the prompt and the answer",
+    "  tamis doctor settings.yaml --try 1     also rate one sample, and show the prompt and the answer\n"
+    "  tamis doctor settings.yaml --cluster --host http://127.0.0.1:8080",
 )
 @takes_run_settings
+@reaches_kubeflow
+@click.option("--cluster", is_flag=True, help="Check a Kubeflow server and its claims instead of this machine.")
 @click.option(
     "--try", "tried", type=click.IntRange(0, 100), default=0, metavar="N", help="Rate N samples with each rater."
 )
-def doctor(settings: Path, overrides: tuple[str, ...], tried: int) -> None:
+def doctor(settings: Path, overrides: tuple[str, ...], tried: int, cluster: bool, server: Any) -> None:
     """Check everything before a run.
 
     Checks settings, models, data, services, storage, memory and disk. This costs nothing, except with `--try`.
+    With `--cluster`, checks the server on which `tamis submit` would run it, and the claims that its pods mount.
     """
-    _log.info("checking settings, data and models")
+    if cluster and tried:
+        raise SettingsError("--try rates on this machine, and --cluster checks another", allowed="one of the two")
+    _log.info("checking %s", "the Kubeflow server" if cluster else "settings, data and models")
     parsed = run_settings(settings, overrides)
-    checks = load("tamis_pipelines.doctor").examine(parsed)
+    examined = load("tamis_pipelines.doctor")
+    checks = examined.examine_cluster(parsed, server) if cluster else examined.examine(parsed)
     for check in checks:
         click.echo(shown(str(check)))
     levels = Counter(check.level for check in checks)

@@ -81,7 +81,6 @@ def _vllm(settings: EvaluationSettings, path: str) -> LM:
         raise MissingExtraError.of("vllm", "vllm")
     from lm_eval.models.vllm_causallms import VLLM
 
-    on_gpu = {"gpu_memory_utilization": settings.gpu_memory_share} if device().type == "cuda" else {}
     try:
         return VLLM(
             pretrained=path,
@@ -90,7 +89,7 @@ def _vllm(settings: EvaluationSettings, path: str) -> LM:
             max_model_len=settings.max_length,
             tensor_parallel_size=settings.gpus,
             seed=settings.seed,
-            **on_gpu,
+            gpu_memory_utilization=settings.gpu_memory_share,
         )
     except RuntimeError as error:
         # vLLM's engine is a separate process, which has logged the cause.

@@ -1,13 +1,8 @@
-"""Runs on Kubeflow, played by the components' own code with what a real server gave to their pods.
-
-The server's answers are in the folder that `TAMIS_TEST_KUBEFLOW` names. Tests that need them skip elsewhere.
-"""
+"""Runs on Kubeflow, played by the components' own code with what a real server gave to their pods."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -28,6 +23,7 @@ from tamis.core.run_place import RETRIES, WORKFLOW
 from tamis.core.steps import Step, run_step
 from tamis.kubeflow import execute, execute_cell
 from tests.artifacts import NoSettings
+from tests.recordings import recorded
 
 Body = dict[str, Any]
 _WORDS = "main: Error (exit code 1): "  # what Argo puts before a pod's own last words
@@ -38,11 +34,7 @@ _CELL = re.compile(
 
 def workflow_of(case: str) -> Body:
     """The recorded workflow of a run after its end."""
-    folder = os.environ.get("TAMIS_TEST_KUBEFLOW")
-    if not folder:
-        pytest.skip("TAMIS_TEST_KUBEFLOW names no folder with recorded answers")
-    answer = json.loads(gzip.decompress((Path(folder) / case / "v1beta1.json.gz").read_bytes()))
-    workflow: Body = json.loads(answer["pipeline_runtime"]["workflow_manifest"])
+    workflow: Body = json.loads(recorded(case, "v1beta1")["pipeline_runtime"]["workflow_manifest"])
     return workflow
 
 

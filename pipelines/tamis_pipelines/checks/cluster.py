@@ -1,0 +1,70 @@
+"""Checks a Kubeflow server before a run: its version, where it keeps pipelines, and what Tamis can read of runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tamis_pipelines.checks.check import Check
+from tamis_pipelines.checks.claims import claims
+from tamis_pipelines.runs.reading import workflow_of
+from tamis_pipelines.runs.workflow import UnreadableError
+from tamis_pipelines.server import Connection, KubeflowError, Server
+from tamis_pipelines.settings import RunSettings
+
+_SETS_IDENTITY = (2, 17)  # the first version that takes a security context
+
+
+def cluster(settings: RunSettings, server: Server) -> Iterator[Check]:
+    """Check the server, and the claims that the run's pods mount."""
+    try:
+        connection = Connection(server)
+    except KubeflowError as error:
+        yield Check.refused("kubeflow", error)
+        return
+    yield _version(settings, connection)
+    yield _store(connection)
+    try:
+        yield _manifest(connection)
+    except KubeflowError as error:
+        yield Check.refused("kubeflow: runs", error)
+    yield from claims(settings, server.namespace or "kubeflow")
+
+
+def _version(settings: RunSettings, connection: Connection) -> Check:
+    name, host = str(connection.health.get("tag_name") or ""), connection.server.host
+    found = re.match(r"v?(\d+)\.(\d+)", name)
+    if found is None:
+        return Check("kubeflow", "note", f"{host} does not say its version", "Tamis has been run with version 2.17")
+    seen = f"{host} is Kubeflow Pipelines {name}"
+    if (int(found[1]), int(found[2])) < _SETS_IDENTITY and settings.compiled.identity:
+        return Check(
+            "kubeflow", "note", f"{seen}, which refuses a user in pods", "set kubeflow.compiled.identity=false"
+        )
+    return Check("kubeflow", "ok", seen)
+
+
+def _store(connection: Connection) -> Check:
+    store = connection.health.get("pipeline_store")
+    if not store:
+        return Check("kubeflow: pipelines", "ok", "the server does not say where it keeps uploaded pipelines")
+    where = "as Kubernetes objects (tamis compile --objects)" if store == "kubernetes" else f"in its {store}"
+    return Check("kubeflow: pipelines", "ok", f"the server keeps uploaded pipelines {where}")
+
+
+def _manifest(connection: Connection) -> Check:
+    """Whether the API returns a run's workflow, from which progress and reasons come."""
+    query = {"namespace": connection.server.namespace, "page_size": "1", "sort_by": "created_at desc"}
+    runs = connection.request("GET", "/apis/v2beta1/runs", query, doing="listing runs").get("runs")
+    if not runs:
+        return Check("kubeflow: runs", "note", "the server has no run yet, so what it returns of a run is unknown")
+    try:
+        workflow_of(connection, str(runs[0]["run_id"]))
+    except UnreadableError as error:
+        return Check(
+            "kubeflow: runs",
+            "note",
+            f"{error}; tamis status will not name raters and cells, and may show old states and no reasons",
+            "allow the API's version v1beta1, or read the run's page in the UI",
+        )
+    return Check("kubeflow: runs", "ok", "the server returns runs with their workflow")

@@ -1,0 +1,1 @@
+"""Reading of runs on Kubeflow: the steps of a run, their progress, and why they failed."""
