@@ -294,11 +294,11 @@ def test_a_version_keeps_its_content(server: KubeflowServer) -> None:
     for _ in range(2):
         assert tamis("upload", "--host", server.url, "--version", "one").exit_code == 0
     result = tamis("upload", "--host", server.url, "--version", "one", "--set", "compiled.queue=other")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "data-selection already has a version 'one'" in result.output
     server.state.versions[0]["description"] = ""  # uploaded by somebody else
     result = tamis("upload", "--host", server.url, "--version", "one")
-    assert (result.exit_code, "choose another --version" in result.output) == (1, True)
+    assert (result.exit_code, "choose another --version" in result.output) == (78, True)
     assert len(server.state.versions) == 2
 
 
@@ -316,11 +316,11 @@ def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServe
 
 def test_an_unknown_pipeline_or_version_is_said(server: KubeflowServer, settings: Path) -> None:
     result = tamis("submit", settings, "--host", server.url, "--uploaded", "newest")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "has no pipeline 'data-selection'" in result.output
     tamis("upload", "--host", server.url)
     result = tamis("submit", settings, "--host", server.url, "--uploaded", "9.9")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "has no version '9.9'" in result.output
 
 
@@ -333,7 +333,7 @@ def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer,
     assert (made["mode"], int(made["max_concurrency"]), made["no_catchup"]) == ("ENABLE", 1, True)
     assert f"{server.url}/#/recurringrun/details/{made['recurring_run_id']}" in result.output
     again = tamis(*command)
-    assert again.exit_code == 1
+    assert again.exit_code == 78
     assert "a schedule called 'nightly' already exists" in again.output
     replaced = tamis(*command[:-2], "--every", "3600", "--replace")
     assert replaced.exit_code == 0, replaced.output
@@ -368,14 +368,14 @@ def test_a_server_with_a_token_and_several_users(
 ) -> None:
     server.state.token, server.state.multi_user = "s3cret", True
     without = tamis("submit", settings, "--host", server.url)
-    assert (without.exit_code, "401" in without.output, "no token was given" in without.output) == (1, True, True)
+    assert (without.exit_code, "401" in without.output, "no token was given" in without.output) == (78, True, True)
     monkeypatch.setenv("TAMIS_KUBEFLOW_TOKEN", "old")
     assert "the token was not accepted" in tamis("submit", settings, "--host", server.url).output
     token = tmp_path / "token"
     token.write_text("s3cret\n")
     to = ("--host", server.url, "--token-file", token)
     nowhere = tamis("submit", settings, *to)
-    assert (nowhere.exit_code, "--namespace NAME" in nowhere.output) == (1, True)
+    assert (nowhere.exit_code, "--namespace NAME" in nowhere.output) == (78, True)
     for command in (("submit", settings), ("upload",), ("schedule", settings, "--every", "60")):
         result = tamis(*command, *to, "--namespace", "ada")
         assert result.exit_code == 0, result.output
@@ -396,7 +396,7 @@ def test_no_server_a_server_that_is_away_and_one_that_is_none(settings: Path, se
 def test_a_login_page_in_front_is_recognised(server: KubeflowServer, settings: Path) -> None:
     server.state.login = True
     result = tamis("submit", settings, "--host", server.url)
-    assert (result.exit_code, "login page" in result.output) == (1, True)
+    assert (result.exit_code, "login page" in result.output) == (78, True)
 
 
 def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Path, tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Pa
     private = KubeflowServer(pem)
     try:
         without = tamis("submit", settings, "--host", private.url)
-        assert (without.exit_code, "--ca-file" in without.output) == (1, True)
+        assert (without.exit_code, "--ca-file" in without.output) == (78, True)
         trusted = tamis("submit", settings, "--host", private.url, "--ca-file", ca)
         assert trusted.exit_code == 0, trusted.output
     finally:
@@ -417,7 +417,7 @@ def test_what_the_server_says_of_a_wrong_request_reaches_the_user(server: Kubefl
     package = server.state.packages[version]
     server.state.packages[version] = package.replace("rating_gpus", "rating_cards")
     result = tamis("submit", settings, "--host", server.url, "--uploaded", "one")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "parameter rating_gpus is unknown" in result.output
 
 

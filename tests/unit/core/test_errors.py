@@ -12,7 +12,7 @@ from tamis.core.errors import InputError, StorageError, TamisError, UnexpectedEr
 
 RAISED_ELSEWHERE = (
     *("tamis.llm.client", "tamis.llm.forms", "tamis.cluster.trainjobs"),
-    *("tamis.llm.store", "tamis_pipelines.local", "tamis_pipelines.looking", "tamis_pipelines.remote"),
+    *("tamis.llm.store", "tamis_pipelines.local", "tamis_pipelines.looking", "tamis_pipelines.server"),
     *("tamis_pipelines.looking_at_ratings", "tamis.llm.budget", "tamis.llm.first"),
 )
 
@@ -41,7 +41,7 @@ KINDS = {
     "UnparsableError": ("unparsable", False),
     "UnreadableError": ("unreadable-answers", True),
     "TrainJobError": ("train-job", False),
-    "KubeflowError": ("kubeflow", False),
+    "KubeflowError": ("kubeflow", True),
     "RunError": ("run", False),
 }
 
