@@ -51,7 +51,9 @@ class EvaluationSettings(StageSettings):
         "limit",
     )
     gpus: int = Field(1, ge=1, description="vllm: number of GPUs that share the model")
-    gpu_memory_share: float = Field(0.9, gt=0, le=1, description="vllm: share of each GPU's memory to use")
+    gpu_memory_share: float = Field(
+        0.9, gt=0, le=1, description="vllm: share of each GPU's memory to use; without a GPU, of the machine's memory"
+    )
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU")
     limit: int | None = Field(
         None, ge=1, description="ask only the first N questions of each task, whatever the suite says; for trial runs"

@@ -239,8 +239,9 @@ def test_without_vllm_its_backend_names_what_to_install(tiny: Path, tmp_path: Pa
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_answers_as_transformers_does(models: Path, tmp_path: Path) -> None:
-    for backend in ("hf", "vllm"):
-        evaluated(models / "smollm2", tmp_path / backend, samples=12, backend=backend, max_length=1024)
+    for backend, own in ("hf", {}), ("vllm", {"gpu_memory_share": 0.3}):
+        out = tmp_path / backend
+        evaluated(models / "smollm2", out, samples=12, backend=backend, max_length=1024, **own)
     one, other = (read_lines(tmp_path / backend / "samples_tamis_facts.jsonl") for backend in ("hf", "vllm"))
     for sample, again in zip(one, other, strict=True):
         assert sample["prompt_hash"] == again["prompt_hash"]
