@@ -14,7 +14,7 @@ from tamis.core.artifacts import MANIFEST, Artifact, manifest_of
 from tamis.core.errors import ArtifactError, ModelError, StorageError
 from tamis.core.settings import StageSettings
 from tamis.core.steps import Input, Step, run_step
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 from tests.artifacts import NoSettings
 from tests.storage.conftest import Server, reach
 from tests.storage.seaweed import Seaweed
@@ -96,7 +96,7 @@ def test_refusals_of_storage_are_clear_errors(
         reach(server, monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=words) as raised:
         run_step("test", "pool", Words(), write, out=f"{remote}/pool")
-    assert (raised.value.code, raised.value.action) == ("storage", CURES[remote[:2]])
+    assert (raised.value.code, raised.value.action) == ("storage", ACTIONS[remote[:2]])
 
 
 def test_a_missing_bucket_is_an_error_and_not_an_absent_file(remote: str) -> None:
@@ -118,7 +118,7 @@ def test_to_be_denied_is_an_error_and_not_an_absent_file(remote: str, monkeypatc
             place = storage.locate(f"{remote}/{name}")
             with pytest.raises(StorageError) as raised:
                 look(str(place) if look is storage.fingerprint else place)
-            assert raised.value.action == CURES[remote[:2]]
+            assert raised.value.action == ACTIONS[remote[:2]]
 
 
 def test_listing_gives_folders_and_files_in_order(remote: str) -> None:

@@ -19,7 +19,7 @@ from tamis.core.errors import ArtifactError, StorageError
 from tamis.core.settings import StageSettings, parse
 from tamis.core.steps import Input, Step, run_step
 from tamis.core.storage import connecting, files_below, locate, write_bytes
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 from tamis.finetuning.output import finished_model
 from tamis.finetuning.settings import FinetuningSettings
 from tamis_pipelines.places import check_places
@@ -50,7 +50,7 @@ def test_the_wait_ends_with_the_reason_when_credentials_are_wrong(remote: str, m
     wrong_credentials(monkeypatch)
     result = CliRunner().invoke(main, ["wait", f"{remote}/pool", "--timeout", "60"])
     assert result.exit_code == 78
-    assert CURES[remote[:2]] in result.output
+    assert ACTIONS[remote[:2]] in result.output
 
 
 def wrong_credentials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import uuid
 
 from tamis.core.errors import SettingsError, StorageError
 from tamis.core.storage import exists, is_remote, locate, read_bytes, remove, write_bytes
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,6 @@ def _create_bucket(uri: str) -> None:
     except (BotoCoreError, ClientError) as error:
         raise StorageError(
             f"creating the bucket {bucket}: {type(error).__name__}: {error}",
-            action=CURES["s3"],
+            action=ACTIONS["s3"],
             permanent=isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] == 403,
         ) from error

@@ -24,7 +24,7 @@ from tamis.core.storage import (
     upload,
     write_bytes,
 )
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 from tamis.core.tabular import local_copy
 from tests.unit.pool.making import make, pairs, write_jsonl
 
@@ -105,7 +105,7 @@ def test_a_server_that_has_no_address_is_told_at_once(uri: str, named: str, monk
     with pytest.raises(StorageError) as error:
         read_bytes(locate(uri))
     assert named in error.value.problem
-    assert error.value.action == CURES[uri[:2]]
+    assert error.value.action == ACTIONS[uri[:2]]
 
 
 @pytest.mark.parametrize(

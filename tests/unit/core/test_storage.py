@@ -26,7 +26,7 @@ from tamis.core.storage import (
     remove,
 )
 from tamis.core.storage.azure import of_connection
-from tamis.core.storage.errors import CURES, explained
+from tamis.core.storage.errors import ACTIONS, explained
 
 NOBODY = "http://127.0.0.1:1"  # a port on which nobody listens
 KEY = "c29tZS1rZXktb2YtYW4tYWNjb3VudA=="
@@ -60,7 +60,7 @@ def test_a_connection_string_is_read(text: str, said: dict[str, Any]) -> None:
 def test_a_connection_string_without_an_account_is_refused() -> None:
     with pytest.raises(StorageError) as raised:
         of_connection(f"AccountKey={KEY}")
-    assert raised.value.action == CURES["az"]
+    assert raised.value.action == ACTIONS["az"]
     assert KEY not in str(raised.value)
 
 
@@ -72,7 +72,7 @@ def test_what_an_error_says_has_no_signature_in_it() -> None:
         )
     assert raised.value.problem.startswith("reading az://c/x: 400 Bad Request (")
     assert "sig=" not in raised.value.problem
-    assert raised.value.action == CURES["az"]
+    assert raised.value.action == ACTIONS["az"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from tamis.core import secrets
 from tamis.core.errors import StorageError
 from tamis.core.storage.connecting import address_of, check_address, client_options, retries
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
@@ -90,7 +90,7 @@ def of_connection(text: str) -> AzureConfig:
         raise StorageError(
             f"{_CONNECTION} has neither AccountName nor BlobEndpoint",
             allowed="a connection string as Azure's portal shows it",
-            action=CURES["az"],
+            action=ACTIONS["az"],
             permanent=True,
         )
     found: AzureConfig = {"account_name": account, "endpoint": endpoint.rstrip("/")}

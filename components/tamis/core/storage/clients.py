@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tamis.core.errors import StorageError
 from tamis.core.storage import azure, connecting, gcs, s3
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 from tamis.core.storage.places import ObjectPath
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ def _store(scheme: str, bucket: str, process: int, variables: object, attempts: 
         return makers[scheme](bucket)
     except (ValueError, OverflowError) as error:  # obstore raises these for wrong values in the environment
         problem = f"{scheme}://{bucket} cannot be reached: {error}"
-        raise StorageError(problem, action=CURES[scheme], permanent=True) from error
+        raise StorageError(problem, action=ACTIONS[scheme], permanent=True) from error

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from tamis.core.errors import StorageError
 from tamis.core.secrets import shown
-from tamis.core.storage.errors import CURES
+from tamis.core.storage.errors import ACTIONS
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -88,7 +88,7 @@ def address_of(scheme: str, endpoint: str) -> SplitResult:
     address = urlsplit(endpoint.strip())
     if address.scheme not in ("http", "https") or not address.hostname:
         problem = f"{scheme}://: the endpoint must be http:// or https:// and a server; seen: {shown(endpoint.strip())}"
-        raise StorageError(problem, action=CURES[scheme], permanent=True)
+        raise StorageError(problem, action=ACTIONS[scheme], permanent=True)
     _ = address.port
     return address
 
@@ -107,4 +107,4 @@ def check_address(scheme: str, endpoint: str) -> None:
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
             problem = f"{scheme}://: the server {host} cannot be found: {error.strerror}"
-            raise StorageError(problem, action=CURES[scheme]) from None
+            raise StorageError(problem, action=ACTIONS[scheme]) from None

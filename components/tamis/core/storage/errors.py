@@ -13,7 +13,7 @@ from tamis.core.errors import StorageError, explained_os_errors
 from tamis.core.storage.places import Location, missing
 
 # What to check when a storage refuses.
-CURES = {
+ACTIONS = {
     "s3": "check the bucket, the endpoint (AWS_ENDPOINT_URL_S3), the region and the credentials",
     "az": "check the container, the account (AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_CONNECTION_STRING) and the "
     "credentials",
@@ -72,11 +72,11 @@ def _explanation(error: Exception, what: str) -> StorageError | None:
     # obstore raises Python's own error for a missing file.
     if client not in ("obstore", "botocore") and not isinstance(error, FileNotFoundError):
         return None
-    scheme = next((scheme for scheme in CURES if f"{scheme}://" in what), "s3")
+    scheme = next((scheme for scheme in ACTIONS if f"{scheme}://" in what), "s3")
     seen = f"{type(error).__name__}: {error}" if client == "botocore" else cause_of(error)
     untrusted = _certified(str(error))
     permanent = bool(untrusted) or _refused(error)
-    return StorageError(f"{what}: {seen}", action=untrusted or CURES[scheme], permanent=permanent)
+    return StorageError(f"{what}: {seen}", action=untrusted or ACTIONS[scheme], permanent=permanent)
 
 
 def _refused(error: Exception) -> bool:
