@@ -32,7 +32,7 @@ def stored_ratings(reuse: Reuse, rater: AskedRater) -> tuple[int, int] | str:
         return to_rate, stored
     if not stored:
         return ""
-    return f"the store has {stored:,} of its ratings; how many belong to the pool is known once there is a pool"
+    return f"the store has {stored:,} of its ratings; how many belong to this pool is known only after the pool is made"
 
 
 @dataclass

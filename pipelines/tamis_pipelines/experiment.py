@@ -39,13 +39,13 @@ class ExperimentSettings(Settings):
 
     strategies: list[StrategyName] = Field([], description="strategies; those that use ratings run once for each rater")
     variant: Variant = Field("published", description=VARIANT)
-    raters: list[str] | None = Field(None, min_length=1, description="names of raters; none: all of the run's")
+    raters: list[str] | None = Field(None, min_length=1, description="names of raters; null: all raters of the run")
     sizes: list[Amount] = Field([], description="samples of each subset: numbers, or shares of the pool below 1")
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        [42], min_length=1, description="each is the seed of a cell's selection and of its training"
+        [42], min_length=1, description="random seeds; each makes cells whose selection and training use it"
     )
     models: list[Annotated[BaseModelChoice, BeforeValidator(_named)]] = Field(
-        [], description="base models, each trained on every subset; none: finetuning.model"
+        [], description="base models, each trained on every subset; empty: finetuning.model"
     )
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class CellsJudging(JudgingSettings):
     """How the model of every cell is judged."""
 
     opponents: dict[str, Contestant] = Field(
-        {}, description="the opponent by base model, where it is not the same one for all: by the model's name or path"
+        {}, description="opponents by base model (its name or path); other base models have the opponent `against`"
     )
 
     @model_validator(mode="after")
@@ -157,15 +157,15 @@ def _check_seeds(settings: RunSettings, seeds: list[int]) -> None:
 
 def _check_base_models(settings: RunSettings, models: list[BaseModelChoice]) -> None:
     if models and settings.finetuning is None:
-        raise ValueError("experiment.models goes with finetuning: without it no model is trained; leave models out")
+        raise ValueError("experiment.models has no effect without the section finetuning; leave models out")
     by_suffix: dict[str, BaseModelChoice] = {}
     for base in models:
         other = by_suffix.setdefault(_suffix(base, settings), base)
         if other is not base:
             raise ValueError(
-                f"experiment.models: {_shown(other)} and {_shown(base)} would give cells of the same names, which hold "
-                "the last part of a model's name and no revision; give one of them a run of its own, with a work_dir "
-                "of its own"
+                f"experiment.models: {_shown(other)} and {_shown(base)} would give cells with the same names, because "
+                "these contain only the last part of the model's name; use a separate run, with its own work_dir, for "
+                "one of them"
             )
 
 
@@ -174,7 +174,7 @@ def _shown(base: BaseModelChoice) -> str:
 
 
 def check_names(settings: RunSettings) -> None:
-    """Refuse names by which a report would take a trained model for a base model, or a base model for a trained one.
+    """Reject names with which a report would mistake a trained model for a base model, or the reverse.
 
     Raises:
         ValueError: naming the cell, or the setting.
@@ -183,14 +183,14 @@ def check_names(settings: RunSettings) -> None:
         return
     if (name := settings.evaluation.name) != BASE:
         raise ValueError(
-            f"evaluation.name is {name}, but a run calls the evaluations of its base models {BASE}, or {BASE}-…, "
-            "which is how the report knows them; leave it out"
+            f"evaluation.name is {name}, but in a run the evaluations of base models must be called {BASE} or "
+            f"{BASE}-…, so that the report recognises them; leave it out"
         )
     for cell in settings.cells:
         if is_base(cell.name):
             raise ValueError(
-                f"the subset '{cell.name}': {BASE}, and all that begins with {BASE}-, are names of the base models' "
-                "evaluations; give the subset another name"
+                f"the subset '{cell.name}': {BASE}, and names that begin with {BASE}-, are reserved for evaluations of "
+                "base models; give the subset another name"
             )
 
 

@@ -33,8 +33,8 @@ def _steps(plan: Plan) -> Iterator[str]:
     notes = [note for line in plan.lines if (note := _note(line, currency))] + _unknown(plan)
     if (plan.all_gpu_hours, plan.all_money) != (plan.gpu_hours, plan.money):
         notes.append(
-            "GPU hours and costs are those of what is left to do. From the beginning it would be "
-            f"{hours_text(plan.all_gpu_hours)} GPU hours and {plan.all_money:,.2f} {currency}."
+            "GPU hours and costs are for the remaining work. All steps together take "
+            f"{hours_text(plan.all_gpu_hours)} GPU hours and cost {plan.all_money:,.2f} {currency}."
         )
     if all(line.done == line.of for line in plan.lines):
         notes.append("Everything is done: a run would reuse every step.")

@@ -53,6 +53,6 @@ def too_few(graded: int) -> str:
     """The note that there are too few grades for the model to use them."""
     given = "1 grade was given" if graded == 1 else f"{graded} grades were given"
     return (
-        f"{given}; fewer than {FEW_GRADES} are not used to fit the model: they become the scores of their own samples, "
-        "change no other scores, and help to estimate how right the scores are"
+        f"{given}; fewer than {FEW_GRADES} are too few to correct other samples: they become the scores of their own "
+        "samples, and are used to estimate how right the scores are"
     )

@@ -97,7 +97,7 @@ class Ledger:
             elif self._written:
                 remove(self._place)
         except StorageError as error:  # the earlier note stays; it is only too large
-            log.warning("the note of what was spent could not be updated and stays as it is: %s", error)
+            log.warning("the record of the money spent could not be updated and stays unchanged: %s", error)
 
     def _write(self, amount: float, patience: float = PATIENCE) -> None:
         data = json.dumps(dict(zip(_FIELDS, (amount, self._largest), strict=True))).encode()
@@ -106,7 +106,9 @@ class Ledger:
             self._check()
             write_bytes(self._place, data)
 
-        tried_again(write, "the note of what may be spent cannot be written", patience if self._written else 0.0)
+        tried_again(
+            write, "the record of the money that may be spent cannot be written", patience if self._written else 0.0
+        )
         self._written = True
 
 
