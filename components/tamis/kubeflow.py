@@ -83,17 +83,19 @@ def _unlike(spec: Any, stage: Stage) -> str:
     return f"{', '.join(sorted(added - {'settings'}))} must be optional" if added != {"settings"} else ""
 
 
-def step(pod: PodKind, stage: type[StageSettings] | None = None) -> Callable[[Callable[..., Any]], Any]:
+def step(pod: PodKind, stage: type[StageSettings] | None = None, name: str = "") -> Callable[[Callable[..., Any]], Any]:
     """Decorator: a lightweight component that runs in a pod of this kind and installs nothing at run time.
 
     `stage` are the settings of the stage that it runs. The revision of the stage's output becomes an argument of the
     container: Kubeflow's cache knows a step by its image and arguments, and an image of another revision is found out.
+    `name` is what the step is called, if not by its function.
     """
     decorator = dsl.component(base_image=image(IMAGES[pod]), install_kfp_package=False, packages_to_install=[])
 
     def decorate(function: Callable[..., Any]) -> Any:
         made = decorator(function)
         made.pod = pod
+        made.component_spec.name = name or made.component_spec.name
         if stage is not None:
             made.component_spec.implementation.container.args += [_REVISION, str(stage.OUTPUT_REVISION)]
         return made
@@ -243,7 +245,11 @@ def require_whole(failures: Sequence[Failure]) -> None:
         problem = (
             f"{len(failures)} of the results could not be made; all others are finished and in the report:\n{cells}"
         )
-        action = "fix the cause" if _on_one_machine() else "fix the cause; on Kubeflow, submit again with --no-cache"
+        action = (
+            "fix the cause"
+            if _on_one_machine()
+            else "fix the cause; on Kubeflow, submit again: only what failed is done again"
+        )
         raise _ended_by(TamisError(problem, action=action))
 
 

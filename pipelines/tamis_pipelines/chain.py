@@ -17,6 +17,7 @@ from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
 from tamis.rating.component import gather_ratings, merge_ratings, rate
 from tamis.reporting.component import report as write_report
+from tamis.reporting.component import report_on_subsets
 from tamis.scoring.component import score
 from tamis.selection.component import select
 from tamis_pipelines.pods import SCORE_PODS, CompileSettings
@@ -25,7 +26,14 @@ Given = dict[str, Any]
 
 
 class Maker(Protocol):
-    """Makes something of every step: a task of a pipeline, or what is known of its result."""
+    """Makes something of every step: a task of a pipeline, or what is known of its result.
+
+    Attributes:
+        grouped: whether a step works for several cells, or raters: it gets a list of their settings, and makes one
+            artifact with theirs in it.
+    """
+
+    grouped: bool
 
     def step(
         self,
@@ -42,7 +50,7 @@ class Maker(Protocol):
 
         Args:
             component: the Kubeflow component.
-            output: the artifact that others take; empty: none.
+            output: the output that others take; empty: none.
             pod: the kind of pod that it gets; if not given, the component's own.
             title: what it is called, where a component stands for several.
             once: it only says how the run went, so it is neither cached nor tried again.
@@ -63,8 +71,14 @@ class Maker(Protocol):
 def data_selection(make: Maker, given: Given, fixed: CompileSettings) -> None:
     """The steps from raw data to subsets and a report. `given`: the pipeline's parameters; `fixed`: its shape."""
     made = _rated_and_curated(make, given, fixed)
+    if make.grouped:
+        selection = _selected(make, made, given["subsets"])
+        known = _known(make, made, given)
+        _ended(make, make.step(report_on_subsets, "report", selection=selection, **known), given)
+        return
     cells = make.each(given["subsets"], lambda subset: {"selection": _selected(make, made, subset)})
-    _reported(make, made, cells, cells["selection"], given)
+    selections = make.all_of(cells["selection"])
+    _ended(make, make.step(write_report, "report", selections=selections, **_known(make, made, given)), given)
 
 
 def experiment(make: Maker, given: Given, fixed: CompileSettings) -> None:
@@ -72,57 +86,41 @@ def experiment(make: Maker, given: Given, fixed: CompileSettings) -> None:
     made = _rated_and_curated(make, given, fixed)
 
     def untrained(base: Any) -> dict[str, Any]:
-        return {"evaluation": make.step(evaluate, "evaluation", settings=base)}
+        return {"evaluation": make.step(evaluate, "evaluation", **_own(make, {}, base))}
 
     def cell(item: Any) -> dict[str, Any]:
         selection = _selected(make, made, item.subset)
         model = _finetuned(make, selection, item.finetuning, given, fixed)
-        scored = make.step(evaluate, "evaluation", model=model, settings=given["evaluation"])
+        own = _own(make, given["evaluation"], item.evaluation if make.grouped else given["evaluation"])
+        scored = make.step(evaluate, "evaluation", model=model, **own)
         parts = {"selection": selection, "model": model, "evaluation": scored}
         if fixed.judging:
-            parts["judgement"] = make.step(judge, "judgement", model=model, settings=item.judging)
+            own = _own(make, given.get("judging"), item.judging)
+            parts["judgement"] = make.step(judge, "judgement", model=model, **own)
         return parts
 
     bases = make.each(given["bases"], untrained)
     cells = make.each(given["cells"], cell)
-    _reported(make, made, cells, cells["evaluation"], given, base=bases["evaluation"])
+    inputs = {"selections": "selection", "models": "model", "evaluations": "evaluation", "judgements": "judgement"}
+    results = {name: make.all_of(cells[kind]) for name, kind in inputs.items() if kind in cells}
+    results["base_evaluations"] = make.all_of(bases["evaluation"])
+    _ended(make, make.step(write_report, "report", **results, **_known(make, made, given)), given)
 
 
-def _reported(make: Maker, made: Given, cells: Given, result: Any, given: Given, *, base: Any = None) -> None:
-    """The steps that both pipelines end with. `result` is the last artifact of a cell; `base` is of a base model."""
+def _own(make: Maker, common: Any, own: Any) -> Given:
+    """The inputs of a step with its settings: `own`; or those of several cells, and what is `common` to them."""
+    return {"settings": common, "cells": own} if make.grouped else {"settings": own}
 
-    def judgements() -> Given:
-        return {"judgements": make.all_of(cells["judgement"])} if "judgement" in cells else {}
 
-    # kfp changes a Collected when a task takes it, so every task gets one of its own.
-    of_models = {}
-    if base is not None:
-        of_models = {
-            "models": make.all_of(cells["model"]),
-            "evaluations": make.all_of(result),
-            "base_evaluations": make.all_of(base),
-        }
-    report = make.step(
-        write_report,
-        "report",
-        pool=made["pool"],
-        ratings=make.all_of(made["ratings"]),
-        curation=made["curation"],
-        selections=make.all_of(cells["selection"]),
-        settings=given["report"],
-        **of_models,
-        **judgements(),
-    )
-    bases = {} if base is None else {"bases": make.all_of(base)}
-    make.step(
-        require_all_cells,
-        report=report,
-        results=make.all_of(result),
-        outcomes=given.get("outcomes", ""),
-        **bases,
-        **judgements(),
-        once=True,
-    )
+def _known(make: Maker, made: Given, given: Given) -> Given:
+    """The inputs of the report that every run has."""
+    ratings = make.all_of(made["ratings"])
+    return {"pool": made["pool"], "ratings": ratings, "curation": made["curation"], "settings": given["report"]}
+
+
+def _ended(make: Maker, report: Any, given: Given) -> None:
+    """The step that fails if the report says that a cell has failed."""
+    make.step(require_all_cells, report=report, outcomes=given.get("outcomes", ""), once=True)
 
 
 def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:
@@ -145,7 +143,13 @@ def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Giv
     for name in fixed.scores:
         component = influence if name == "influence" else score
         scores[name] = make.step(
-            component, "scores", pod=SCORE_PODS[name], title=name, pool=samples, settings=given[name]
+            component,
+            "scores",
+            pod=SCORE_PODS[name],
+            title=name,
+            pool=samples,
+            settings=given[name],
+            **({"attempt": given["attempts"][name]} if make.grouped else {}),
         )
     return made | {"scores": scores}
 
@@ -156,8 +160,11 @@ def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> A
     def rated(settings: Any) -> dict[str, Any]:
         return {"ratings": make.step(rate, "ratings", pool=samples, settings=settings)}
 
+    def rated_together(raters: Any) -> dict[str, Any]:
+        return {"ratings": make.step(rate, "ratings", pool=samples, settings={}, raters=raters)}
+
     if not fixed.sharded:
-        return make.each(given["raters"], rated)["ratings"]
+        return make.each(given["raters"], rated_together if make.grouped else rated)["ratings"]
     workers = make.each(given["workers"], rated)
     parts = make.step(gather_ratings, "parts", ratings=make.all_of(workers["ratings"]))
 
@@ -169,12 +176,12 @@ def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> A
 
 def _selected(make: Maker, made: Given, subset: Any) -> Any:
     inputs = {name: made[name] for name in ("pool", "curation", "neighbors", "embeddings")}
-    return make.step(select, "selection", **inputs, **made["scores"], settings=subset)
+    return make.step(select, "selection", **inputs, **made["scores"], **_own(make, {}, subset))
 
 
 def _finetuned(make: Maker, selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:
     """The model that is trained on a subset, by a pod or by the TrainJob that a pod makes."""
-    inputs = {"selection": selected, "settings": settings}
+    inputs = {"selection": selected, **_own(make, given.get("finetuning"), settings)}
     if not fixed.trainer:
         return make.step(finetune, "model", **inputs)
     timeout = fixed.timeouts.training

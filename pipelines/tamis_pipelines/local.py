@@ -62,7 +62,7 @@ def run(settings: RunSettings) -> Path:
     load_packages("kfp")
     from kfp import local
 
-    from tamis_pipelines.definitions import PIPELINES
+    from tamis_pipelines.definitions import pipeline
 
     arguments = settings.arguments(by_payer(shares_of(settings)))
     work = settings.work_dir.resolve()
@@ -90,7 +90,7 @@ def run(settings: RunSettings) -> Path:
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs))
             try:
                 with screen.line_removed():
-                    PIPELINES[settings.pipeline](shape_of(settings))(**arguments)
+                    pipeline(settings.pipeline, shape_of(settings), grouped=False)(**arguments)
             except RuntimeError:  # its text is about Kubeflow's tasks
                 screen.repeat_warnings()
                 why = reason.read_text() or (

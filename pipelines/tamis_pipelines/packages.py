@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,19 @@ def compile_all(folder: Path, settings: CompileSettings | None = None) -> list[P
     return [compile_one(name, folder, settings) for name in PIPELINES]
 
 
-def compile_one(name: str, folder: Path, settings: CompileSettings | None = None) -> Path:
-    """Compile the pipeline `name` into `folder`; returns the package's path."""
+def compile_one(
+    name: str, folder: Path, settings: CompileSettings | None = None, constants: Mapping[str, Any] | None = None
+) -> Path:
+    """Compile the pipeline `name` into `folder`; returns the package's path.
+
+    `constants` are values of parameters that a run then cannot set (`definitions.pipeline`).
+    """
     from kfp.compiler import Compiler
 
     package = folder / f"{name}.yaml"
     with explained_os_errors(f"writing {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        Compiler().compile(PIPELINES[name](settings), str(package))
+        Compiler().compile(PIPELINES[name](settings, constants=constants), str(package))
         # kfp's comment on top lists the defaults of mappings in an order that differs from process to process.
         lines = package.read_text().splitlines(keepends=True)
         body = "".join(dropwhile(lambda line: line.startswith("#"), lines))

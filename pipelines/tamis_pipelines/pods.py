@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tamis.core.finished import PLACE
 from tamis.core.references import StoreUri
 from tamis.core.run_place import OUTCOMES
 from tamis.core.settings import Settings
@@ -158,7 +159,15 @@ class CompileSettings(Settings):
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
     judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
     parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
-    timeouts: Timeouts = Field(Timeouts(), description="seconds after which a pod is ended")
+    cells_per_pod: int = Field(
+        0, ge=0, description="cells of an experiment that share the pods of their steps; 0: the fewest that fit"
+    )
+    finished: StoreUri | None = Field(
+        None, description="folder in object storage that keeps finished cells, so that no pod makes one again"
+    )
+    timeouts: Timeouts = Field(
+        Timeouts(), description="seconds after which a pod is ended; a pod of several cells has that many times as long"
+    )
     retries: Retries = Field(Retries(), description="how often a failed pod is tried again")
     outcomes: StoreUri | None = Field(
         None, description="folder in object storage for the outcomes of runs; set where a run has --outcomes"
@@ -226,22 +235,33 @@ def fit(
     *,
     once: bool = False,
     timeout: int | None = None,
+    cells: bool = False,
 ) -> Any:
     """Give a task the pod of its kind; returns the task.
 
-    `given` holds the pipeline's parameters by name, as `KubeflowSettings.arguments` names them. `once`: the step only
-    says how the run went, so it is neither cached nor tried again. `timeout`: seconds, other than its kind has.
+    Args:
+        task: the task.
+        kind: its kind of pod.
+        given: the pipeline's parameters, or their values, by the names of `KubeflowSettings.arguments`.
+        settings: what is compiled in.
+        once: the step only says how the run goes, so it is neither cached nor tried again.
+        timeout: seconds, other than its kind has.
+        cells: the step works for as many cells as `settings` say.
     """
     sizes = ("cpu", "memory", *(("gpus", "gpu_type") if kind != "base" else ()))
     # The setters of sizes do not carry their parameter into loops and exit handlers (kfp 2.17); this does.
-    task.register_pipeline_channels([given[f"{kind}_{size}"] for size in sizes])
+    task.register_pipeline_channels([value for size in sizes if not isinstance(value := given[f"{kind}_{size}"], str)])
     task.set_container_image(given[f"{kind}_image"])
     task.set_cpu_request(given[f"{kind}_cpu"])
     task.set_memory_request(given[f"{kind}_memory"]).set_memory_limit(given[f"{kind}_memory"])
     task.set_caching_options(settings.cached and not once)
-    if kind != "base":
+    if kind != "base" and given[f"{kind}_gpus"] != "0":
         task.set_accelerator_type(given[f"{kind}_gpu_type"]).set_accelerator_limit(given[f"{kind}_gpus"])
     seconds = getattr(settings.timeouts, kind) if timeout is None else timeout
+    if cells:
+        seconds *= max(1, settings.cells_per_pod)
+        if settings.finished:
+            task.set_env_variable(PLACE, settings.finished)
     if settings.retries.count and not once:
         task.set_retry(
             settings.retries.count, f"{settings.retries.wait}s", 2.0, f"{_window(settings.retries, seconds)}s"
@@ -265,7 +285,8 @@ def _window(retries: Retries, timeout: int) -> int:
 def _place(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSettings, seconds: int) -> None:
     from kfp import kubernetes
 
-    kubernetes.add_node_selector_json(task, given[f"{kind}_node_selector"])
+    if (selector := given[f"{kind}_node_selector"]) != {}:
+        kubernetes.add_node_selector_json(task, selector)
     kubernetes.add_toleration_json(task, given[f"{kind}_tolerations"])
     queue = {QUEUE_LABEL: settings.queue} if settings.queue else {}
     stage = {"app.kubernetes.io/name": "tamis", "app.kubernetes.io/part-of": "tamis", "tamis.dev/pod": kind}

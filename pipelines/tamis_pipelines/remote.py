@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class Order:
     """What to run: one run, or every run of a schedule.
 
     Either `package` (a compiled pipeline's file) or `version` (name of an uploaded version of `pipeline`, or "newest").
+    `constants` are the settings of pods that are compiled into the package; `workflow` says how large the run becomes.
     """
 
     pipeline: str
@@ -31,6 +33,8 @@ class Order:
     version: str = ""
     service_account: str = ""
     root: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    workflow: str = ""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ class _Place(SimpleNamespace):
 class _Looker:
     """Looks steps up instead of running them (`chain.Maker`); an artifact is the `_Place` where it would be."""
 
+    grouped = False
+
     def __init__(self, home: Path, steps: dict[str, list[Found]]) -> None:
         self._nowhere, self._steps = str(home / "not-made-yet"), steps
 

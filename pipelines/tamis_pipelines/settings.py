@@ -39,6 +39,7 @@ from tamis_pipelines.experiment import (
     check_grid,
     check_names,
 )
+from tamis_pipelines.groups import grouped
 from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.rates import RatesSettings
 
@@ -319,18 +320,22 @@ class RunSettings(_UpToScores):
             "evaluation": _given(self.evaluation),
         }
 
-    def cluster_arguments(self, outcomes: str = "", shares: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """Return all parameters of the pipeline on a cluster: `arguments`, and those of its pods.
+    def cluster_arguments(
+        self, outcomes: str = "", shares: Mapping[str, float] | None = None, cells_per_pod: int = 1
+    ) -> dict[str, Any]:
+        """Return all parameters of the pipeline on a cluster: `arguments` in groups, and those of its pods.
 
-        `outcomes` is a prefix in object storage where the run notes how it ended; if empty, it writes no note.
+        Args:
+            outcomes: a prefix in object storage where the run notes how it ended; if empty, it writes no note.
+            shares: each payer's share of the budget.
+            cells_per_pod: cells that share the pods of their steps.
         """
         pods = self.kubeflow.arguments() | {"outcomes": outcomes}
         unused = (
             () if self.finetuning else ("evaluation_",) if "influence" in self.scores else ("training_", "evaluation_")
         )
-        arguments = self.arguments(shares) | {
-            name: value for name, value in pods.items() if not name.startswith(unused)
-        }
+        arguments = grouped(self.arguments(shares), cells_per_pod, together=not self.compiled.sharded)
+        arguments |= {name: value for name, value in pods.items() if not name.startswith(unused)}
         if self.compiled.sharded:
             workers = sharding.workers(self._raters_with(shares or {}), self.kubeflow.rating_shards)
             arguments["workers"] = [_given(worker) for worker in workers]

@@ -85,10 +85,12 @@ def test_what_an_own_limit_leaves_goes_to_the_others() -> None:
 def test_raters_and_matches_are_told_their_shares_and_nobody_else_is() -> None:
     made = run_of(budget={"max_cost": 1})
     shares = money_of(made)
-    for arguments in (made.arguments(shares), made.cluster_arguments("", shares)):
-        assert arguments["raters"][0]["budget_share"] == shares["raters.mini"]
-        assert [cell["judging"]["budget_share"] for cell in arguments["cells"]] == [shares[cell] for cell in CELLS]
-        assert "budget" not in arguments
+    here, there = made.arguments(shares), made.cluster_arguments("", shares, cells_per_pod=2)
+    assert here["raters"][0]["budget_share"] == there["raters"][0][0]["budget_share"] == shares["raters.mini"]
+    assert [cell["judging"]["budget_share"] for cell in here["cells"]] == [shares[cell] for cell in CELLS]
+    told = [there["judging"] | own for group in there["cells"] for own in group["judging"]]
+    assert [one["budget_share"] for one in told] == [shares[cell] for cell in CELLS]
+    assert not {"budget"} & {*here, *there}
     assert "budget_share" not in json.dumps(made.arguments())
 
 
@@ -245,5 +247,5 @@ def test_a_submitted_run_is_told_its_shares(tmp_path: Path) -> None:
     }
     result = CliRunner().invoke(main, ["submit", str(write(tmp_path, values)), "--dry-run"])
     assert result.exit_code == 0, result.output
-    sent = yaml.safe_load(result.output.partition("parameters:\n")[2])
-    assert [rater["budget_share"] for rater in sent["raters"]] == [7.5]
+    sent = yaml.safe_load("parameters:\n" + result.output.partition("parameters:\n")[2])["parameters"]
+    assert [rater["budget_share"] for group in sent["raters"] for rater in group] == [7.5]

@@ -117,7 +117,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     assert scores <= steps or not scores & steps
     sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
     sections |= {"trainer"} if "finetune-on-trainer" in steps else set()
-    models = {"cells", "bases", "evaluation"}
+    models = {"cells", "bases", "finetuning", "evaluation"} | ({"judging"} if "judge" in steps else set())
     needed = {name for name, parameter in parameters.items() if "defaultValue" not in parameter}
     assert needed == sections | (models if ir["pipelineInfo"]["name"] == "experiment" else {"subsets"})
     for_pods = set(KubeflowSettings().arguments()) | {"outcomes"}
@@ -246,14 +246,17 @@ def test_what_a_cell_consists_of_is_taken_out_of_the_list_of_cells(tmp_path: Pat
     ir, platform = load(compile_one("experiment", tmp_path, CompileSettings(judging=True)))
     assert ir["root"]["inputDefinitions"]["parameters"]["cells"]["parameterType"] == "LIST"
     steps = {task["taskInfo"]["name"]: task for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
-    for step, section in (("select", "subset"), ("finetune", "finetuning"), ("judge", "judging")):
-        given = steps[step]["inputs"]["parameters"]["settings"]
+    parts = {"select": "subset", "finetune": "finetuning", "evaluate-2": "evaluation", "judge": "judging"}
+    for step, section in parts.items():
+        given = steps[step]["inputs"]["parameters"]["cells"]
         assert given["parameterExpressionSelector"] == f'parseJson(string_value)["{section}"]'
         (loop,) = [d for _, d, _ in dags(ir) if step in {t["taskInfo"]["name"] for t in d["tasks"].values()}]
         assert loop is not ir["root"]["dag"]
+        if step != "select":
+            common = steps[step]["inputs"]["parameters"]["settings"]["componentInputParameter"]
+            assert common == f"pipelinechannel--{section}"
     assert "OPENAI_API_KEY" in str(platform["exec-judge"]), "a judge may be a service"
-    for step in ("report", "require-all-cells"):
-        assert "judgements" in steps[step]["inputs"]["artifacts"]
+    assert "judgements" in steps["report"]["inputs"]["artifacts"]
 
 
 def test_a_pipeline_judges_only_if_the_settings_do() -> None:

@@ -6,7 +6,7 @@ import copy
 import functools
 import json
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +88,22 @@ def compiled_once() -> dict[tuple[str, str], str]:
 def _compile_once(compiled_once: dict[tuple[str, str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     from tamis_pipelines import packages
     from tamis_pipelines.pods import CompileSettings
+    from tamis_pipelines.workflow import fitting
 
     compile_one = packages.compile_one
 
-    def remembered(name: str, folder: Path, settings: CompileSettings | None = None) -> Path:
-        key = name, (settings or CompileSettings()).model_dump_json()
+    def remembered(
+        name: str, folder: Path, settings: CompileSettings | None = None, constants: Mapping[str, Any] | None = None
+    ) -> Path:
+        key = name, f"{(settings or CompileSettings()).model_dump_json()} {constants}"
         if key not in compiled_once:
-            compiled_once[key] = compile_one(name, folder, settings).read_text()
+            compiled_once[key] = compile_one(name, folder, settings, constants).read_text()
         package = folder / f"{name}.yaml"
         package.write_text(compiled_once[key])
         return package
 
     monkeypatch.setattr(packages, "compile_one", remembered)
+    monkeypatch.setattr(fitting, "compile_one", remembered)
 
 
 @pytest.fixture
@@ -134,16 +138,19 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (run,) = server.state.runs
-    assert result.stdout == f"run: {server.url}/#/runs/details/{run['run_id']}\n"
+    address, workflow = result.stdout.splitlines()
+    assert address == f"run: {server.url}/#/runs/details/{run['run_id']}"
+    assert workflow.startswith("workflow: ")
     assert (run["display_name"], run["service_account"]) == ("first", "tamis-pipeline")
     assert run["runtime_config"]["pipeline_root"] == "s3://runs/kubeflow"
     given = run["runtime_config"]["parameters"]
     assert given["pool"] == SETTINGS["pool"]
     assert given["subsets"] == SETTINGS["subsets"]
-    assert given["rating_gpus"] == "4", "Kubeflow reads sizes of pods as text only"
-    assert given["rating_node_selector"] == {"gpu": "h100"}
-    assert given["outcomes"] == "s3://runs/outcomes"
     executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    assert executors["exec-rate"]["container"]["resources"]["accelerator"]["resourceCount"] == "4"
+    pods = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert "h100" in str(pods["exec-rate"]["nodeSelector"])
+    assert not {"rating_gpus", "rating_node_selector", "outcomes"} & {*given}, "they are compiled in"
     environment = [one for executor in executors.values() for one in executor["container"]["env"]]
     assert environment == [{"name": "TAMIS_OUTCOMES", "value": "s3://runs/outcomes"}] * len(executors)
     assert [experiment["display_name"] for experiment in server.state.experiments] == ["tamis"]
@@ -253,7 +260,7 @@ def test_waiting_says_how_the_steps_go_and_ends_with_the_run(server: KubeflowSer
     server.state.failures[:] = [503, 502]
     result = tamis("submit", settings, "--host", server.url, "--wait", "--every", "0.1")
     assert result.exit_code == 0, result.output
-    lines = [line for line in result.stdout.splitlines() if not line.startswith("run: http")]
+    lines = [line for line in result.stdout.splitlines() if not line.startswith(("run: http", "workflow: "))]
     assert lines[:5] == ["run: running", "pool: running", "pool: done", "rate: running", "rate: done"]
     assert "SUCCEEDED" in lines[5]
 

@@ -111,6 +111,7 @@ def _order(
 ) -> Any:
     """What the options of `_orders_runs` ask for; a pipeline that is not uploaded is compiled into `folder`."""
     remote, budget = load("tamis_pipelines.remote"), load("tamis_pipelines.budget")
+    fitting = load("tamis_pipelines.workflow.fitting")
     noted = (f"kubeflow.compiled.outcomes={outcomes}",) if outcomes else ()
     parsed = run_settings(settings, (*overrides, *noted))
     if not force:
@@ -121,18 +122,19 @@ def _order(
             action="leave --uploaded out, or tamis upload --set compiled.cached=false and use that version",
         )
     compiled = parsed.compiled.model_copy(update={"cached": False} if no_cache else {})
-    package = None
-    if not uploaded:
-        package = load("tamis_pipelines.packages").compile_one(parsed.pipeline, folder, compiled)
+    shares = budget.by_payer(budget.shares_of(parsed))
+    made = fitting.fitted(parsed, compiled, folder, shares=shares, constant=not uploaded)
     return remote.Order(
         pipeline=parsed.pipeline,
-        arguments=parsed.cluster_arguments(compiled.outcomes or "", budget.by_payer(budget.shares_of(parsed))),
+        arguments=made.arguments,
         name=name or settings.stem,
         experiment=experiment,
-        package=package,
+        package=None if uploaded else made.package,
         version=uploaded,
         service_account=service_account,
         root=root,
+        constants=made.constants,
+        workflow=str(made),
     )
 
 
@@ -149,11 +151,17 @@ def _show(order: Any, **more: str) -> None:
 
     what = f"version {order.version}" if order.version else "compiled now"
     lines = {"pipeline": f"{order.pipeline} ({what})", "run": f"{order.name} in {order.experiment}"} | more
-    lines |= {"root": order.root or "the server's", "account": order.service_account or "the server's"}
+    lines |= {
+        "workflow": order.workflow,
+        "root": order.root or "the server's",
+        "account": order.service_account or "the server's",
+    }
     for name, value in lines.items():
         click.echo(f"{name + ':':<11} {value}")
-    click.echo("parameters:")
-    click.echo(textwrap.indent(yaml.safe_dump(order.arguments, sort_keys=True, allow_unicode=True), "  "), nl=False)
+    for title, values in {"parameters": order.arguments, "compiled in": dict(order.constants)}.items():
+        if values:
+            click.echo(f"{title}:")
+            click.echo(textwrap.indent(yaml.safe_dump(values, sort_keys=True, allow_unicode=True), "  "), nl=False)
 
 
 @click.command(
@@ -190,6 +198,7 @@ def submit(
         kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
         run = kubeflow.submit(order)
     click.echo(f"run: {run.url}")
+    click.echo(f"workflow: {order.workflow}")
     if wait:
         watch(kubeflow.connection, run.id, every=every, timeout=timeout)
 

@@ -1,38 +1,47 @@
 """Kubeflow components of a run's beginning and end."""
 
-from typing import List  # noqa: UP035  (kfp reads this spelling only)
+from typing import NamedTuple, Optional
 
-from kfp.dsl import Artifact, Dataset, Input, Markdown, Output, PipelineTaskFinalStatus
+from kfp.dsl import Artifact, Input, Markdown, Output, PipelineTaskFinalStatus
 
 from tamis.kubeflow import step
 
 
 @step("base")
-def start_run(name: str, started: Output[Artifact], outcomes: str = "") -> None:
-    """Leave the mark that the run has begun, beside its artifacts and in the folder `outcomes`."""
+def start_run(
+    name: str,
+    started: Output[Artifact],
+    outcomes: str = "",
+    cells: Optional[list] = None,  # noqa: UP045
+    bases: Optional[list] = None,  # noqa: UP045
+    pool: Optional[dict] = None,  # noqa: UP045
+    raters: Optional[list] = None,  # noqa: UP045
+    embedding: Optional[dict] = None,  # noqa: UP045
+    neighbors: Optional[dict] = None,  # noqa: UP045
+    curation: Optional[dict] = None,  # noqa: UP045
+) -> NamedTuple("Outputs", cells=list, bases=list, perplexity=int, deita=int, influence=int, others=int):  # type: ignore[valid-type]
+    """Leave the mark that the run has begun, and give what failed in earlier runs the number of its next attempt.
+
+    The marks are beside the run's artifacts and in the folder `outcomes`.
+    """
+    from tamis.cluster.attempts import numbered
     from tamis.cluster.milestones import start
     from tamis.kubeflow import ending
 
     with ending(started):
         start(name=name, uri=started.uri, path=started.path, outcomes=outcomes)
+        about = [pool, raters, embedding, neighbors, curation]
+        return numbered(cells or [], bases or [], about, uri=started.uri, outcomes=outcomes)
 
 
 @step("base")
-def require_all_cells(
-    report: Input[Artifact],
-    results: Input[List[Dataset]],  # noqa: UP006
-    finished: Output[Artifact],
-    bases: Input[List[Dataset]] = None,  # noqa: UP006
-    judgements: Input[List[Dataset]] = None,  # noqa: UP006
-    outcomes: str = "",
-) -> None:
-    """Leave the mark that all is done, and fail if a cell has no result: after the report, so all others are done."""
+def require_all_cells(report: Input[Artifact], finished: Output[Artifact], outcomes: str = "") -> None:
+    """Leave the mark that all is done, and fail if the report says that a cell has no result."""
     from tamis.cluster.milestones import finish
     from tamis.kubeflow import ending, require_whole
 
-    paths = [artifact.path for artifact in [*(bases or []), *results, *(judgements or [])]]
     with ending(finished):
-        failures = finish(paths, report=report.uri, uri=finished.uri, path=finished.path, outcomes=outcomes)
+        failures = finish(report.path, report=report.uri, uri=finished.uri, path=finished.path, outcomes=outcomes)
     require_whole(failures)
 
 

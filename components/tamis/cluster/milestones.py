@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
-from tamis.core.failures import Failure, failure_in
+from tamis.core.failures import Failure
 from tamis.core.marks import FINISHED, STARTED, CellFailed, Finished, Started, leave, unique
 from tamis.core.run_place import WORKFLOW, RunPlace, known, place_of
 from tamis.core.settings import Settings
@@ -34,11 +34,11 @@ def start(*, name: str, uri: str, path: str, outcomes: str = "") -> None:
     _leave(place, STARTED, Started(run=place.run, name=known(name), workflow=os.environ.get(WORKFLOW, "")), path)
 
 
-def finish(artifacts: Sequence[str], *, report: str, uri: str, path: str, outcomes: str = "") -> list[Failure]:
+def finish(made: str, *, report: str, uri: str, path: str, outcomes: str = "") -> list[Failure]:
     """Leave the mark that every step has run, and return the failed cells.
 
     Args:
-        artifacts: folders of the last artifacts of all cells, each an artifact or a failure.
+        made: folder of the report, which names the cells that failed.
         report: URI of the report.
         uri: URI of this step's output, from which the run is known.
         path: file of that output, which gets the mark too.
@@ -46,10 +46,9 @@ def finish(artifacts: Sequence[str], *, report: str, uri: str, path: str, outcom
 
     Raises:
         StorageError: when `outcomes` cannot be written.
+        ArtifactError: when there is no report.
     """
-    failures = [failure for artifact in artifacts if (failure := failure_in(artifact))]
-    # What was to be judged after its cell had failed has the same failure.
-    failures = list({(failure.name, failure.stage): failure for failure in failures}.values())
+    failures = [Failure.model_validate(one) for one in Artifact.open(made, "report").manifest.facts["failed"]]
     failed = tuple(unique([CellFailed.of(failure) for failure in failures]))
     page = f"{report.rstrip('/')}/report.html"
     _leave(_place(uri, outcomes), FINISHED, Finished(report=page, failed=failed), path)

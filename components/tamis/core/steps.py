@@ -42,6 +42,7 @@ from tamis.core.artifacts import (
     versions,
 )
 from tamis.core.errors import ArtifactError, TamisError, explained_os_errors, make_folder
+from tamis.core.finished import fetch, place_of
 from tamis.core.hardware import hardware
 from tamis.core.outlook import LookedAtError, Outlook, looking
 from tamis.core.processes import ended_in_order
@@ -165,10 +166,14 @@ def run_step(
         scratch = _scratch_of(home, out) / f".{stage}-{recipe.key[:24]}.scratch"
         with explained_os_errors(f"writing {target}"), ended_in_order(), _only_one(scratch), _unless_empty(scratch):
             manifest = _finished_before(recipe, kept, out)  # finished by a process that this one waited for
+            if manifest is None and kept is not None and _fetched(recipe, kept):
+                manifest = _finished_before(recipe, kept, out)
             if manifest is None:
                 manifest = _build(recipe, settings, body, target, scratch)
                 if target != Path(out):
                     deliver(target, manifest, out)
+                if kept is not None and (place := place_of(kept.name)) is not None:
+                    deliver(target, manifest, place)
             _remove(scratch)
     return manifest
 
@@ -248,6 +253,16 @@ def _finished_before(recipe: _Recipe, kept: Path | None, out: Uri) -> Manifest |
         for warning in there.execution.warnings:
             log.warning("from the reused step %s%s: %s", recipe.stage, called, warning)
     return there
+
+
+def _fetched(recipe: _Recipe, kept: Path) -> bool:
+    """Whether the place of finished artifacts had an equal step's, which is then at `kept`."""
+    staging = kept.with_name(f".{kept.name}.unfinished")
+    shutil.rmtree(staging, ignore_errors=True)
+    found = fetch(kept.name, recipe.key, staging)
+    if found is not None:
+        _seal(staging, found, kept)
+    return found is not None
 
 
 def _build(recipe: _Recipe, settings: S, body: Callable[[Step[S]], None], target: Path, scratch: Path) -> Manifest:

@@ -19,18 +19,18 @@ def curate(
     embeddings: Input[Dataset] = None,
 ) -> None:
     """Find and correct the raters' errors."""
+    from tamis.cells import parts_of
     from tamis.curation.settings import CurationSettings
     from tamis.curation.stage import run
     from tamis.kubeflow import execute
 
-    paths = [rating.path for rating in ratings]
     execute(
         run,
         CurationSettings,
         settings,
         out=curation,
         metrics=metrics,
-        ratings=paths,
+        ratings=parts_of(ratings),
         neighbors=neighbors.path,
         pool=pool.path if pool else None,
         embeddings=embeddings.path if embeddings else None,

@@ -1,5 +1,7 @@
 """The evaluation stage's Kubeflow component."""
 
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
+
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from tamis.evaluation.description import EVALUATE
@@ -7,11 +9,17 @@ from tamis.kubeflow import component
 
 
 @component(EVALUATE)
-def evaluate(settings: dict, evaluation: Output[Dataset], metrics: Output[Metrics], model: Input[Model] = None) -> None:
-    """Evaluate a trained model, or the base model if none is given."""
+def evaluate(
+    settings: dict,
+    evaluation: Output[Dataset],
+    metrics: Output[Metrics],
+    model: Input[Model] = None,
+    cells: Optional[List[dict]] = None,  # noqa: UP006,UP045
+) -> None:
+    """Evaluate trained models, or base models if none are given."""
+    from tamis.cells import execute_cells
     from tamis.evaluation.settings import EvaluationSettings
     from tamis.evaluation.stage import run
-    from tamis.kubeflow import execute_cell
 
-    trained = model.path if model else None
-    execute_cell(run, EvaluationSettings, settings, source=trained, out=evaluation, metrics=metrics, model=trained)
+    models = {"model": model.path if model else None}
+    execute_cells(run, EvaluationSettings, settings, cells, out=evaluation, metrics=metrics, of_each=models, apart=True)

@@ -7,8 +7,13 @@ from tamis.kubeflow import component
 
 
 @component(INFLUENCE)
-def influence(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
-    """Score every sample of the pool by its influence on the tasks."""
+def influence(
+    pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics], attempt: int = 0
+) -> None:
+    """Score every sample of the pool by its influence on the tasks.
+
+    `attempt` only lets Kubeflow try again what has failed in an earlier run.
+    """
     from tamis.influence.settings import InfluenceSettings
     from tamis.influence.stage import run
     from tamis.kubeflow import execute_cell

@@ -1,5 +1,7 @@
 """The Kubeflow component of the judging stage."""
 
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
+
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from tamis.judging.description import JUDGE
@@ -13,11 +15,23 @@ def judge(
     metrics: Output[Metrics],
     model: Input[Model] = None,
     against: Input[Model] = None,
+    cells: Optional[List[dict]] = None,  # noqa: UP006,UP045
 ) -> None:
-    """Compare a trained model's answers with an opponent's, by a language model that judges in both orders."""
+    """Compare trained models' answers with an opponent's, by a language model that judges in both orders."""
+    from tamis.cells import execute_cells
     from tamis.judging.settings import JudgingSettings
     from tamis.judging.stage import run
-    from tamis.kubeflow import execute_cell
 
-    paths = {"model": model.path if model else None, "against": against.path if against else None}
-    execute_cell(run, JudgingSettings, settings, source=paths["model"], out=judgement, metrics=metrics, **paths)
+    models = {"model": model.path if model else None}
+    opponent = against.path if against else None
+    execute_cells(
+        run,
+        JudgingSettings,
+        settings,
+        cells,
+        out=judgement,
+        metrics=metrics,
+        of_each=models,
+        apart=True,
+        against=opponent,
+    )

@@ -1,6 +1,6 @@
 """The Kubeflow components of the rating stage."""
 
-from typing import List  # noqa: UP035  (kfp reads this spelling only)
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -10,13 +10,23 @@ from tamis.rating.settings import RatingSettings
 
 
 @component(RATE)
-def rate(pool: Input[Dataset], settings: dict, ratings: Output[Dataset], metrics: Output[Metrics]) -> None:
-    """Rate every sample of the pool with one rater, or import the rater's scores."""
+def rate(
+    pool: Input[Dataset],
+    settings: dict,
+    ratings: Output[Dataset],
+    metrics: Output[Metrics],
+    raters: Optional[List[dict]] = None,  # noqa: UP006,UP045
+) -> None:
+    """Rate every sample of the pool with one rater, or several one after another, or import their scores."""
+    from tamis.cells import execute_each
     from tamis.kubeflow import execute
     from tamis.rating.settings import RatingSettings
     from tamis.rating.stage import run
 
-    execute(run, RatingSettings, settings, out=ratings, metrics=metrics, pool=pool.path)
+    if raters is None:
+        execute(run, RatingSettings, settings, out=ratings, metrics=metrics, pool=pool.path)
+    else:
+        execute_each(run, RatingSettings, raters, out=ratings, metrics=metrics, pool=pool.path)
 
 
 @step("base", RatingSettings)

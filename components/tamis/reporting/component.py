@@ -1,11 +1,12 @@
-"""Kubeflow component of the reporting stage."""
+"""Kubeflow components of the reporting stage."""
 
 from typing import List  # noqa: UP035  kfp reads typing.List only
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
-from tamis.kubeflow import component
+from tamis.kubeflow import component, step
 from tamis.reporting.description import REPORT
+from tamis.reporting.settings import ReportingSettings
 
 
 @component(REPORT)
@@ -24,34 +25,44 @@ def report(
     judgements: Input[List[Artifact]] = None,  # noqa: UP006
 ) -> None:
     """Write the report of a run; the page also shows in the Kubeflow UI."""
-    import shutil
-    from pathlib import Path
+    from tamis.reporting.pod import write
 
-    from tamis.core.failures import failure_in
-    from tamis.kubeflow import execute
-    from tamis.reporting.settings import ReportingSettings
-    from tamis.reporting.stage import run
-
-    made = [*selections, *(models or []), *(base_evaluations or []), *(evaluations or []), *(judgements or [])]
-    failed = {artifact.path: failure for artifact in made if (failure := failure_in(artifact.path))}
-
-    def whole(artifacts: list) -> list:
-        return [artifact.path for artifact in artifacts or [] if artifact.path not in failed]
-
-    execute(
-        run,
-        ReportingSettings,
+    write(
         settings,
         out=report,
+        page=page,
         metrics=metrics,
-        pool=pool.path,
-        ratings=[artifact.path for artifact in ratings],
-        curation=curation.path,
-        selections=whole(selections),
-        models=whole(models),
-        evaluations=[*whole(base_evaluations), *whole(evaluations)],
-        judgements=whole(judgements),
-        failed=list({(failure.name, failure.stage): failure for failure in failed.values()}.values()),
+        pool=pool,
+        ratings=ratings,
+        curation=curation,
+        selections=selections,
+        models=models or [],
+        evaluations=[*(base_evaluations or []), *(evaluations or [])],
+        judgements=judgements or [],
     )
-    Path(page.path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(report.path) / "report.html", page.path)
+
+
+@step("base", ReportingSettings, name="report")
+def report_on_subsets(
+    pool: Input[Dataset],
+    ratings: Input[List[Dataset]],  # noqa: UP006
+    curation: Input[Dataset],
+    selection: Input[Dataset],
+    settings: dict,
+    report: Output[Artifact],
+    page: Output[HTML],
+    metrics: Output[Metrics],
+) -> None:
+    """Write the report of a run whose subsets one step has selected; the page also shows in the Kubeflow UI."""
+    from tamis.reporting.pod import write
+
+    write(
+        settings,
+        out=report,
+        page=page,
+        metrics=metrics,
+        pool=pool,
+        ratings=ratings,
+        curation=curation,
+        selections=[selection],
+    )

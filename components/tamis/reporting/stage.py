@@ -30,7 +30,7 @@ def run(
     """Write the report of a run; `out` holds `report.html`, `results.csv`, `results.md` and `plots/`.
 
     A section without input is left out. `failed` are the cells without a result, which the page lists with their
-    reasons. `facts["headline"]` is the report in a few sentences.
+    reasons. `facts["headline"]` is the report in a few sentences, `facts["failed"]` has the failed cells.
 
     Raises:
         InputError: when an artifact was made from another pool, or the pool has no field `truth` or `group`.
@@ -92,3 +92,4 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
         (step.out / name).write_text(without_controls(masked(text)), encoding="utf-8")
     step.rows = sum(len(section.results) for section in sections)
     step.facts.update(headline=said, sections=[section.anchor for section in sections], plots=len(plots))
+    step.facts["failed"] = [failure.model_dump(mode="json", exclude={"settings"}) for failure in failed]

@@ -7,8 +7,13 @@ from tamis.scoring.description import SCORE
 
 
 @component(SCORE)
-def score(pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics]) -> None:
-    """Score every sample of the pool by token probabilities."""
+def score(
+    pool: Input[Dataset], settings: dict, scores: Output[Dataset], metrics: Output[Metrics], attempt: int = 0
+) -> None:
+    """Score every sample of the pool by token probabilities.
+
+    `attempt` only lets Kubeflow try again what has failed in an earlier run.
+    """
     from tamis.kubeflow import execute_cell
     from tamis.scoring.settings import ScoringSettings
     from tamis.scoring.stage import run

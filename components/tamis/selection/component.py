@@ -1,5 +1,7 @@
 """Kubeflow component of the selection stage."""
 
+from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
+
 from kfp.dsl import Dataset, Input, Metrics, Output
 
 from tamis.kubeflow import component, function_from
@@ -18,17 +20,18 @@ _SOURCE = f'''def select(
     curation: Input[Dataset] = None,
     neighbors: Input[Dataset] = None,
     embeddings: Input[Dataset] = None,
-{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}) -> None:
-    """Choose a subset of the pool."""
-    from tamis.kubeflow import execute_cell
+{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}    cells: Optional[List[dict]] = None,
+) -> None:
+    """Choose subsets of the pool."""
+    from tamis.cells import execute_cells
     from tamis.selection.settings import SelectionSettings
     from tamis.selection.stage import run
 
-    execute_cell(
+    execute_cells(
         run,
         SelectionSettings,
         settings,
-        source=None,
+        cells,
         out=selection,
         metrics=metrics,
         pool=pool.path,
@@ -39,4 +42,4 @@ _SOURCE = f'''def select(
     )
 '''
 _KNOWN = {"Dataset": Dataset, "Input": Input, "Metrics": Metrics, "Output": Output}
-select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN))
+select = component(SELECT)(function_from(_SOURCE, "select", _KNOWN | {"List": List, "Optional": Optional}))  # noqa: UP006

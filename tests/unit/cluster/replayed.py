@@ -18,7 +18,7 @@ from kfp.dsl import PipelineTaskFinalStatus
 from tamis.cluster.component import note_outcome, require_all_cells, start_run
 from tamis.cluster.workflow import nodes_of
 from tamis.core.errors import InputError
-from tamis.core.failures import Failure, leave_failure
+from tamis.core.failures import Failure, failure_in, leave_failure
 from tamis.core.run_place import RETRIES, WORKFLOW
 from tamis.core.steps import Step, run_step
 from tamis.kubeflow import execute, execute_cell
@@ -92,8 +92,16 @@ class Run:
     def require(self, *results: dsl.Artifact) -> bool:
         """Run the step that requires all cells; returns whether it succeeded."""
         report, finished = self.output("report", "report"), self.output("require-all-cells", "finished")
+        failures = [failure for result in results if (failure := failure_in(result.path))]
+        failed = {(one.name, one.stage): one.model_dump(mode="json", exclude={"settings"}) for one in failures}
+
+        def write(step: Step[NoSettings]) -> None:
+            step.facts["failed"] = [*failed.values()]
+            (step.out / "report.html").touch()
+
+        run_step("reporting", "report", NoSettings(), write, out=report.path)
         try:
-            require_all_cells.python_func(report=report, results=[*results], finished=finished, outcomes=self.outcomes)
+            require_all_cells.python_func(report=report, finished=finished, outcomes=self.outcomes)
         except SystemExit:
             return False
         return True
