@@ -50,6 +50,13 @@ def test_a_server_as_it_was_recorded_passes(server: RecordedServer) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_a_run_that_becomes_too_large_is_refused(server: RecordedServer) -> None:
+    assert checks(server)["kubeflow: size"].level == "ok"
+    seeds = f"experiment={{strategies: [random], sizes: [10], seeds: {list(range(60))}}}"
+    alone = checks(server, seeds, "kubeflow.compiled.cells_per_pod=1", "kubeflow.compiled.work_volume=true")
+    assert (alone["kubeflow: size"].level, alone["kubeflow: size"].code) == ("failed", "settings")
+
+
 def test_a_server_that_does_not_return_the_workflow_is_noted(case: Case, server: RecordedServer) -> None:
     case.v1beta1 = 404
     assert checks(server)["kubeflow: runs"].level == "note"
