@@ -16,6 +16,7 @@ from kfp import dsl
 import tamis
 from tamis.core.artifacts import Manifest, manifest_of
 from tamis.core.errors import (
+    PERMANENT,
     MissingExtraError,
     SettingsError,
     StoppedError,
@@ -24,7 +25,8 @@ from tamis.core.errors import (
     UnexpectedError,
 )
 from tamis.core.failures import Failure, failure_in, leave_failure
-from tamis.core.last_words import leave_cell, leave_reason, withdraw_reason
+from tamis.core.hub_access import use_own_cache
+from tamis.core.last_words import ended_for_good, leave_cell, leave_reason, withdraw_reason
 from tamis.core.outlook import looking
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
@@ -128,8 +130,8 @@ def execute(
 
     Raises:
         SystemExit: after a `TamisError`, whose text is then the last thing in the log, without a traceback above it.
-            Any other error is raised as it is. The reason is kept for Kubernetes or `tamis run`, and for the run's
-            outcome, in both cases.
+            Its exit code says whether another attempt can help. Any other error is raised as it is. The reason is kept
+            for Kubernetes or `tamis run`, and for the run's outcome, in both cases.
     """
     if looking():  # raises what it has seen
         return run(parse(settings_model, understood(settings), where="settings"), out=out.path, **inputs)
@@ -221,6 +223,8 @@ def ending(out: dsl.Artifact | None = None) -> Iterator[None]:
     """
     set_up_logging()
     _end_with_runner()
+    if out is not None:
+        _end_at_once(out)
     try:
         yield
     except TamisError as error:
@@ -253,10 +257,13 @@ def _begin(stage: type[StageSettings], out: dsl.Artifact) -> None:
     """Set the process up for `stage`, which makes `out`.
 
     Raises:
-        SystemExit: when the pipeline was compiled for another revision of the stage's output than this image makes.
+        SystemExit: when an earlier attempt of the step has ended for good, or the pipeline was compiled for another
+            revision of the stage's output than this image makes.
     """
     set_up_logging()
     _end_with_runner()
+    _end_at_once(out)
+    use_own_cache()
     asked = sys.argv[sys.argv.index(_REVISION) + 1] if _REVISION in sys.argv[:-1] else None
     if asked is not None and asked != str(stage.OUTPUT_REVISION):
         problem = (
@@ -300,9 +307,23 @@ def _on_one_machine() -> bool:
 def _ended_by(error: TamisError, what: str = "", out: dsl.Artifact | None = None) -> SystemExit:
     """Keep the reason why the step ends. If `out` is given, the run's outcome names it as that of a failed step."""
     reason = f"making {what} failed: {error}" if what and not isinstance(error, StoppedError) else str(error)
-    leave_reason(reason, uri=out.uri if out else "", what=what, code=error.code)
+    leave_reason(reason, uri=out.uri if out else "", what=what, code=error.code, permanent=error.permanent)
     log.error("%s", reason)  # the last thing in the log
-    return SystemExit(1)
+    return SystemExit(error.exit_code)
+
+
+def _end_at_once(out: dsl.Artifact) -> None:
+    """End this attempt if an earlier one has failed in a way that no further attempt can help.
+
+    Kubeflow retries every failed pod. The reason stays the earlier one, so that all attempts show the same.
+
+    Raises:
+        SystemExit: when that is so.
+    """
+    if (words := ended_for_good(out.uri)) is not None:
+        leave_reason(words.words)
+        log.error("attempt %d ended for good, so this one does nothing: %s", words.attempt, words.words)
+        raise SystemExit(PERMANENT)
 
 
 def _unexpected(error: Exception, what: str, out: dsl.Artifact) -> None:

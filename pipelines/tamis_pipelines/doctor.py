@@ -16,7 +16,6 @@ from tamis_pipelines.checks.money import money
 from tamis_pipelines.checks.packages import packages
 from tamis_pipelines.checks.services import services
 from tamis_pipelines.checks.trainable import is_laid_out, looked_at
-from tamis_pipelines.checks.workflow import workflow
 from tamis_pipelines.server import Server
 from tamis_pipelines.settings import RunSettings
 
@@ -45,4 +44,4 @@ def examine(settings: RunSettings, *, quick: bool = False) -> list[Check]:
 
 def examine_cluster(settings: RunSettings, server: Server) -> list[Check]:
     """Check the Kubeflow server that a run of `settings` is submitted to, and what its pods need there."""
-    return [*cluster(settings, server), workflow(settings)]
+    return list(cluster(settings, server))

@@ -22,14 +22,17 @@ _MAY_PASS = frozenset({0, 429, 500, 502, 503, 504})  # statuses of a server that
 class KubeflowError(TamisError):
     """The Kubeflow server cannot be reached, refuses, or does not have what is asked for.
 
-    `status` is that of the server's HTTP answer: 0 if it does not answer, None if it was not asked.
+    `status` is that of the server's HTTP answer: 0 if it does not answer, None if it was not asked. The error is not
+    permanent if the server may answer later; a gateway answers 404 while the server starts.
     """
 
     code = "kubeflow"
+    permanent = True
+    status: int | None = None
 
     def __init__(self, problem: str, *, allowed: str = "", action: str = "", status: int | None = None) -> None:
-        super().__init__(problem, allowed=allowed, action=action)
         self.status = status
+        super().__init__(problem, allowed=allowed, action=action, permanent=not (self.away or self.missing))
 
     @property
     def away(self) -> bool:

@@ -90,7 +90,8 @@ def write(answers: Answers, file: Path, *, force: bool) -> None:
 def refuse_to_replace(file: Path, force: bool) -> None:
     """Raise a StorageError if `file` exists, unless `force` is set."""
     if file.exists() and not force:
-        raise StorageError(f"{file} already exists", action="choose another file, or replace this one with --force")
+        action = "choose another file, or replace this one with --force"
+        raise StorageError(f"{file} already exists", action=action, permanent=True)
 
 
 def as_yaml(answers: Answers, file: Path) -> str:

@@ -484,7 +484,7 @@ def test_a_training_that_loses_a_node_begins_again_with_all(newest_helm: Path, k
     values = {"trainer": {"enabled": True}}
     for objects in (rendered(newest_helm, values), overlay(kubectl, "trainer")):
         spec = by_name(objects)["TrainingRuntime/tamis-finetune"]["spec"]["template"]["spec"]
-        assert spec["failurePolicy"] == {"maxRestarts": 6}
+        assert spec["failurePolicy"]["maxRestarts"] == 6
         assert spec["replicatedJobs"][0]["template"]["spec"]["backoffLimit"] == 0
 
 

@@ -50,11 +50,12 @@ def test_a_server_as_it_was_recorded_passes(server: RecordedServer) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_a_run_that_becomes_too_large_is_refused(server: RecordedServer) -> None:
-    assert checks(server)["kubeflow: size"].level == "ok"
-    seeds = f"experiment={{strategies: [random], sizes: [10], seeds: {list(range(60))}}}"
-    alone = checks(server, seeds, "kubeflow.compiled.cells_per_pod=1", "kubeflow.compiled.work_volume=true")
-    assert (alone["kubeflow: size"].level, alone["kubeflow: size"].code) == ("failed", "settings")
+def test_the_size_of_the_run_s_workflow_is_computed(server: RecordedServer) -> None:
+    found = checks(server)["kubeflow: workflow"]
+    assert (found.level, "pods" in found.seen) == ("ok", True)
+    many = f"experiment={{seeds: {list(range(30))}}}"
+    found = checks(server, many, "kubeflow.compiled.cells_per_pod=1")["kubeflow: workflow"]
+    assert (found.level, found.code) == ("failed", "settings")
 
 
 def test_a_server_that_does_not_return_the_workflow_is_noted(case: Case, server: RecordedServer) -> None:

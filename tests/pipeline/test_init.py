@@ -41,7 +41,7 @@ def refused(*arguments: str) -> str:
     """The code of the error; nothing is written."""
     before = FILE.read_bytes() if FILE.exists() else None
     result = init(*arguments)
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 78, result.output
     assert (FILE.read_bytes() if FILE.exists() else None) == before
     return result.output.rpartition("code:")[2].strip()
 

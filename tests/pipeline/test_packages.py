@@ -371,7 +371,7 @@ def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_clus
 )
 def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setting: str, said: str) -> None:
     result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), "--set", setting])
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert said in result.output
 
 

@@ -138,7 +138,7 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (run,) = server.state.runs
-    address, workflow = result.output.splitlines()
+    address, workflow = result.stdout.splitlines()
     assert address == f"run: {server.url}/#/runs/details/{run['run_id']}"
     assert workflow.startswith("workflow: ")
     assert (run["display_name"], run["service_account"]) == ("first", "tamis-pipeline")
@@ -158,7 +158,7 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
 
 def test_a_folder_for_outcomes_on_this_machine_is_refused(server: KubeflowServer, settings: Path) -> None:
     refused = tamis("submit", settings, "--host", server.url, "--outcomes", "outcomes")
-    assert (refused.exit_code, "kubeflow.compiled.outcomes: outcomes" in refused.output) == (1, True)
+    assert (refused.exit_code, "kubeflow.compiled.outcomes: outcomes" in refused.output) == (78, True)
     assert server.state.runs == []
 
 
@@ -188,7 +188,7 @@ def test_a_rater_of_several_pods_gets_them_with_its_limits_and_a_store(server: K
     assert shards[1]["backend"]["limits"] == {"requests_per_minute": 33, "tokens_per_minute": 333}
     del values["raters"][1]["store"]
     forgetful = tamis("submit", write(tmp_path, values), "--host", server.url)
-    assert (forgetful.exit_code, "raters.mini.store" in forgetful.output) == (1, True)
+    assert (forgetful.exit_code, "raters.mini.store" in forgetful.output) == (78, True)
     assert tamis("submit", write(tmp_path, values), "--host", server.url, "--force").exit_code == 0
 
 
@@ -196,9 +196,9 @@ def test_a_service_is_not_paid_again_by_another_try(server: KubeflowServer, tmp_
     paid = {"name": "paid", "backend": {"kind": "openai", "model": "m"}}
     values = SETTINGS | {"raters": [paid], "subsets": [SETTINGS["subsets"][0] | {"rater": "paid"}]}
     forgetful = tamis("submit", write(tmp_path, values), "--host", server.url)
-    assert (forgetful.exit_code, "raters.paid.store" in forgetful.output) == (1, True)
+    assert (forgetful.exit_code, "raters.paid.store" in forgetful.output) == (78, True)
     lost = values | {"raters": [paid | {"store": "/cache/ratings"}]}
-    assert tamis("submit", write(tmp_path, lost), "--host", server.url).exit_code == 1
+    assert tamis("submit", write(tmp_path, lost), "--host", server.url).exit_code == 78
     kept = values | {"kubeflow": {"compiled": {"work_volume": True}}}
     assert tamis("submit", write(tmp_path, kept), "--host", server.url).exit_code == 0
     stored = values | {"raters": [paid | {"store": "s3://data/ratings"}]}
@@ -301,11 +301,11 @@ def test_a_version_keeps_its_content(server: KubeflowServer) -> None:
     for _ in range(2):
         assert tamis("upload", "--host", server.url, "--version", "one").exit_code == 0
     result = tamis("upload", "--host", server.url, "--version", "one", "--set", "compiled.queue=other")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "data-selection already has a version 'one'" in result.output
     server.state.versions[0]["description"] = ""  # uploaded by somebody else
     result = tamis("upload", "--host", server.url, "--version", "one")
-    assert (result.exit_code, "choose another --version" in result.output) == (1, True)
+    assert (result.exit_code, "choose another --version" in result.output) == (78, True)
     assert len(server.state.versions) == 2
 
 
@@ -323,11 +323,11 @@ def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServe
 
 def test_an_unknown_pipeline_or_version_is_said(server: KubeflowServer, settings: Path) -> None:
     result = tamis("submit", settings, "--host", server.url, "--uploaded", "newest")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "has no pipeline 'data-selection'" in result.output
     tamis("upload", "--host", server.url)
     result = tamis("submit", settings, "--host", server.url, "--uploaded", "9.9")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "has no version '9.9'" in result.output
 
 
@@ -340,7 +340,7 @@ def test_a_schedule_is_made_once_and_replaced_when_asked(server: KubeflowServer,
     assert (made["mode"], int(made["max_concurrency"]), made["no_catchup"]) == ("ENABLE", 1, True)
     assert f"{server.url}/#/recurringrun/details/{made['recurring_run_id']}" in result.output
     again = tamis(*command)
-    assert again.exit_code == 1
+    assert again.exit_code == 78
     assert "a schedule called 'nightly' already exists" in again.output
     replaced = tamis(*command[:-2], "--every", "3600", "--replace")
     assert replaced.exit_code == 0, replaced.output
@@ -365,7 +365,7 @@ def test_a_schedule_without_a_clear_time_is_refused(
     server: KubeflowServer, settings: Path, options: tuple[str, ...], said: str, dry: tuple[str, ...]
 ) -> None:
     result = tamis("schedule", settings, "--host", server.url, *options, *dry)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert said in result.output
     assert server.state.schedules == []
 
@@ -375,14 +375,14 @@ def test_a_server_with_a_token_and_several_users(
 ) -> None:
     server.state.token, server.state.multi_user = "s3cret", True
     without = tamis("submit", settings, "--host", server.url)
-    assert (without.exit_code, "401" in without.output, "no token was given" in without.output) == (1, True, True)
+    assert (without.exit_code, "401" in without.output, "no token was given" in without.output) == (78, True, True)
     monkeypatch.setenv("TAMIS_KUBEFLOW_TOKEN", "old")
     assert "the token was not accepted" in tamis("submit", settings, "--host", server.url).output
     token = tmp_path / "token"
     token.write_text("s3cret\n")
     to = ("--host", server.url, "--token-file", token)
     nowhere = tamis("submit", settings, *to)
-    assert (nowhere.exit_code, "--namespace NAME" in nowhere.output) == (1, True)
+    assert (nowhere.exit_code, "--namespace NAME" in nowhere.output) == (78, True)
     for command in (("submit", settings), ("upload",), ("schedule", settings, "--every", "60")):
         result = tamis(*command, *to, "--namespace", "ada")
         assert result.exit_code == 0, result.output
@@ -403,7 +403,7 @@ def test_no_server_a_server_that_is_away_and_one_that_is_none(settings: Path, se
 def test_a_login_page_in_front_is_recognised(server: KubeflowServer, settings: Path) -> None:
     server.state.login = True
     result = tamis("submit", settings, "--host", server.url)
-    assert (result.exit_code, "login page" in result.output) == (1, True)
+    assert (result.exit_code, "login page" in result.output) == (78, True)
 
 
 def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Path, tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_private_certificate_needs_its_ca(server: KubeflowServer, settings: Pa
     private = KubeflowServer(pem)
     try:
         without = tamis("submit", settings, "--host", private.url)
-        assert (without.exit_code, "--ca-file" in without.output) == (1, True)
+        assert (without.exit_code, "--ca-file" in without.output) == (78, True)
         trusted = tamis("submit", settings, "--host", private.url, "--ca-file", ca)
         assert trusted.exit_code == 0, trusted.output
     finally:
@@ -424,7 +424,7 @@ def test_what_the_server_says_of_a_wrong_request_reaches_the_user(server: Kubefl
     package = server.state.packages[version]
     server.state.packages[version] = package.replace("rating_gpus", "rating_cards")
     result = tamis("submit", settings, "--host", server.url, "--uploaded", "one")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "parameter rating_gpus is unknown" in result.output
 
 
@@ -434,7 +434,7 @@ def test_files_of_this_machine_are_refused_before_anything_is_sent(server: Kubef
     values["raters"][0]["backend"]["model"] = "build/demo/models/smollm2"
     file = write(tmp_path, values)
     result = tamis("submit", file, "--host", server.url)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "pool.sources.facts.path: data/facts.jsonl" in result.output
     assert "raters.llama.backend.model: build/demo/models/smollm2" in result.output
     assert server.state.runs == []

@@ -192,9 +192,9 @@ def test_a_run_is_found_by_its_id_its_name_or_as_the_newest(all_cases: RecordedS
         result = tamis("status", run, "--host", all_cases.url)
         assert f"\n{name}: " in result.output, result.output
     missing = tamis("status", "nothing", "--host", all_cases.url)
-    assert (missing.exit_code, "code:    kubeflow" in missing.output) == (1, True)
+    assert (missing.exit_code, "code:    kubeflow" in missing.output) == (78, True)
     unknown = tamis("status", "00000000-0000-0000-0000-000000000000", "--host", all_cases.url)
-    assert (unknown.exit_code, "code:    kubeflow" in unknown.output) == (1, True)
+    assert (unknown.exit_code, "code:    kubeflow" in unknown.output) == (78, True)
 
 
 def test_a_run_of_a_schedule_is_found_by_the_name_of_the_schedule(serve: Serve) -> None:
@@ -205,7 +205,7 @@ def test_a_run_of_a_schedule_is_found_by_the_name_of_the_schedule(serve: Serve) 
 
 def test_the_newest_run_of_others_is_not_stopped(all_cases: RecordedServer) -> None:
     result = tamis("stop", "newest", "--host", all_cases.url, "--experiment", "of-others")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "--experiment" in result.output
     assert not [request for request in all_cases.asked if request.startswith("POST")]
 
@@ -251,7 +251,7 @@ def test_a_token_is_needed_for_reading_too_and_never_shown(serve: Serve, monkeyp
     server.state.token = "s3cret-token"
     try:
         run = "00000000-0000-0000-0000-000000000001"
-        assert tamis("status", run, "--host", server.url).exit_code == 1
+        assert tamis("status", run, "--host", server.url).exit_code == 78
         monkeypatch.setenv("TAMIS_KUBEFLOW_TOKEN", "s3cret-token")
         result = tamis("status", run, "--host", server.url)
         assert (result.exit_code, "s3cret-token" in result.output) == (0, False)

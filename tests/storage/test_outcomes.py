@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("kfp")
 
 from tamis.cluster.outcomes import read_outcomes
-from tamis.core.errors import InputError
+from tamis.core.errors import InputError, ModelError
 from tamis.core.run_place import OUTCOMES, RETRIES
 from tests.unit.cluster.replayed import Run
 
@@ -27,7 +27,7 @@ def test_marks_and_outcome_are_in_object_storage(remote: str, tmp_path: Path, mo
     run = run_with(remote, tmp_path, monkeypatch)
     run.start()
     assert [outcome.state for outcome in read_outcomes(run.outcomes)] == ["UNFINISHED"]
-    run.step("embed", InputError("the first attempt"), None)
+    run.step("embed", ModelError("the first attempt"), None)
     run.step("rate", InputError("no such model"))
     assert run.note("RUNNING").startswith("# FAILED\n")
     (outcome,) = read_outcomes(run.outcomes)

@@ -37,7 +37,7 @@ class Bench:
     def fails(self, *arguments: str) -> str:
         """Run `tamis`, which must end with an error in words and leave no output; returns the error's text."""
         result = CliRunner().invoke(main, [*arguments, "--out", str(self.folder / "out")])
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 78, result.output
         assert result.output.count("error: ") == 1
         assert "Traceback" not in result.output
         assert not (self.folder / "out").exists(), "half a result"
@@ -181,6 +181,6 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_whole(bench: Bench, tin
 def test_a_read_only_folder_is_a_clear_error(bench: Bench, tiny_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     result = CliRunner().invoke(main, [*bench.pool_of(lines(GOOD)), "--out", str(tiny_disk / "out")])
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 78, result.output
     assert "read-only" in result.output
     assert "Traceback" not in result.output

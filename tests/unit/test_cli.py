@@ -79,7 +79,7 @@ def test_an_error_is_told_in_words_without_a_traceback(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = tamis(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "Traceback" not in result.output
     for word in words:
         assert word in result.output

@@ -28,7 +28,7 @@ class _Commands(click.Group):
             return super().invoke(context)
         except TamisError as error:
             click.echo(f"error: {shown(str(error))}\n  code:    {error.code}", err=True)
-            sys.exit(1)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("stopped by Ctrl-C; finished work is kept", err=True)
             sys.exit(130)
@@ -50,9 +50,11 @@ def main(verbose: bool) -> None:
     Language models rate every sample. Tamis corrects the raters' errors, selects the best and rarest samples,
     finetunes a model on them, and evaluates the model on benchmarks.
     """
+    from tamis.core.hub_access import use_own_cache
     from tamis.core.progress import set_up_logging
 
     set_up_logging(verbose)
+    use_own_cache()
 
 
 main.add_command(demo.demo)

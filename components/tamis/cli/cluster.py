@@ -33,6 +33,7 @@ from tamis.cli.stages import STAGES
 @click.option("--keep", is_flag=True, help="Keep the TrainJob in the cluster after it ends.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait. 0: no limit.")
 @click.option("--every", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between checks.")
+@click.option("--force", is_flag=True, help="Start without testing the places of subset and model from here.")
 @click.option("--dry-run", is_flag=True, help="Show the TrainJob without creating it.")
 def trainjob(
     selection: str,
@@ -45,6 +46,7 @@ def trainjob(
     keep: bool,
     timeout: float,
     every: float,
+    force: bool,
     dry_run: bool,
     **nodes: Any,
 ) -> None:
@@ -52,7 +54,8 @@ def trainjob(
 
     Creates a TrainJob, shows its progress and the first node's log, and removes it at the end. If it fails, the
     last messages of the failed pods are shown. If you start the command again, it follows the existing TrainJob, or
-    continues from the last checkpoint.
+    continues from the last checkpoint. Nothing is created if the model exists already, or if the place for it contains
+    another one or cannot be written.
     """
     on_trainer, trainjobs = load("tamis.finetuning.on_trainer"), load("tamis.cluster.trainjobs")
     parsed = settings_from(STAGES["finetune"].settings_model, settings, overrides)
@@ -61,6 +64,9 @@ def trainjob(
         import yaml
 
         click.echo(yaml.safe_dump(job, sort_keys=False), nl=False)
+        return
+    if not force and load("tamis.finetuning.output").finished_model(parsed, selection=selection, out=out):
+        click.echo(f"model: {out} (finished before)")
         return
     jobs = trainjobs.TrainJobs(namespace, context=context, say=click.echo, every=every)
     jobs.run(job, keep=keep, timeout=timeout)

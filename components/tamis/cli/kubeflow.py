@@ -71,7 +71,11 @@ def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say what a run on the server is."""
     for option in (
         click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing."),
-        click.option("--force", is_flag=True, help="Submit although settings name files of this machine."),
+        click.option(
+            "--force",
+            is_flag=True,
+            help="Submit although settings name files of this machine, or places that cannot be written from here.",
+        ),
         click.option("--no-cache", is_flag=True, help="Run every step again, whatever Kubeflow has kept."),
         click.option(
             "--uploaded",
@@ -134,6 +138,13 @@ def _order(
     )
 
 
+def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Test the places that a run will write to, unless the user forces it."""
+    if not options["force"]:
+        places = load("tamis_pipelines.places")
+        places.check_places(run_settings(settings, overrides), root=options["root"], outcomes=options["outcomes"])
+
+
 def _show(order: Any, **more: str) -> None:
     """Print what a dry run would send; `more` is what only some commands send."""
     import yaml
@@ -183,6 +194,7 @@ def submit(
         order = _order(settings, overrides, Path(folder), **order_options)
         if dry_run:
             return _show(order)
+        _test_places(settings, overrides, order_options)
         kubeflow = load("tamis_pipelines.remote").Kubeflow(server)
         run = kubeflow.submit(order)
     click.echo(f"run: {run.url}")
@@ -244,6 +256,7 @@ def schedule(
         order = _order(settings, overrides, Path(folder), **order_options)
         if dry_run:
             return _show(order, starts=f"{cron or f'every {every} s'}, {at_once} at once")
+        _test_places(settings, overrides, order_options)
         kubeflow = remote.Kubeflow(server)
         made = kubeflow.schedule(order, cron=cron, every=every or 0, at_once=at_once, replace=replace)
     click.echo(f"schedule: {made.url}")

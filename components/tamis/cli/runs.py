@@ -37,6 +37,7 @@ def run(settings: Path, overrides: tuple[str, ...], force: bool) -> None:
         raise SettingsError(
             "checks failed before anything was run:\n" + "\n".join(f"  {check}" for check in failed),
             action="fix the problems, or start with --force",
+            permanent=False,  # some checks ask services and other machines
         )
     for check in checks:
         if check.level == "note":

@@ -1,4 +1,4 @@
-"""TrainJobs of Kubeflow Trainer: made, followed to their end, removed."""
+"""TrainJobs of Kubeflow Trainer: created, followed to their end, removed."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class TrainJobError(TamisError):
-    """A TrainJob failed, or cannot be made."""
+    """A TrainJob failed, or cannot be created. Permanent where another one would fail in the same way."""
 
     code = "train-job"
+    permanent = False
 
 
 class TrainJobs:
-    """The TrainJobs of a namespace, reached as kubectl would, or by the account of the pod that this runs in.
+    """The TrainJobs of a namespace. The cluster is that of the kubeconfig, or that of the pod that this runs in.
 
     Args:
         namespace: of the TrainJob; if empty, that of the context or of this pod.
-        context: of the kubeconfig; its current one if empty.
-        say: takes what is to be known on the way, one line at a time, from several threads.
-        every: seconds between two looks.
+        context: of the kubeconfig; if empty, its current context.
+        say: receives progress, one line at a time, from several threads.
+        every: seconds between two checks.
 
     Raises:
         MissingExtraError: when Kubernetes' client is not installed.
-        SettingsError: when there is no cluster to talk to.
+        SettingsError: when no cluster is configured.
     """
 
     def __init__(
@@ -62,31 +63,33 @@ class TrainJobs:
                 own = chosen["context"].get("namespace", "default")
         except (config.ConfigException, OSError) as error:
             raise SettingsError(
-                f"no cluster is known: {str(error).splitlines()[0]}",
+                f"no cluster is configured: {str(error).splitlines()[0]}",
                 allowed="a kubeconfig (KUBECONFIG, or ~/.kube/config) with this context, or a pod with an account",
             ) from None
+        if not configuration.verify_ssl:
+            _warn_once(configuration.host)
         self.namespace, self._say, self._every = namespace or own, say, every
         self._api = client.ApiClient(configuration)
         self._objects, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
 
     def run(self, job: Body, *, keep: bool = False, timeout: float = 0.0) -> None:
-        """Make a TrainJob, show its first node's log, and return when it is complete.
+        """Create a TrainJob, show its first node's log, and return when it is complete.
 
-        One of the same name that was made for the same is followed instead; if it had failed, it is made anew. It is
-        removed at the end, however that comes about, SIGTERM and Ctrl-C included.
+        An existing TrainJob of the same name and purpose is followed instead; if it has failed, it is replaced. The
+        TrainJob is removed at the end, also after an error, SIGTERM and Ctrl-C.
 
         Args:
             job: the TrainJob, with its name and the annotation `ORDER`.
             keep: leave it in the cluster.
-            timeout: seconds to wait; 0: as long as it takes.
+            timeout: seconds to wait; 0: no limit.
 
         Raises:
-            TrainJobError: when it fails, with the failed pods' last words, or cannot be made.
-            StoppedError: when it is removed by others, the cluster stays away, or the time is up.
+            TrainJobError: when it fails, with the failed pods' last messages, or cannot be created.
+            StoppedError: when somebody else removes it, the cluster does not answer, or the time is up.
         """
         name = job["metadata"]["name"]
         with ended_in_order():
-            mine = True  # also one that is being made when the signal comes
+            mine = True  # also a TrainJob that is being created when a signal arrives
             try:
                 try:
                     self._make(job)
@@ -105,18 +108,19 @@ class TrainJobs:
         there = self._get(name)
         if there is not None and _order(there) != _order(job):
             raise TrainJobError(
-                f"there is a TrainJob {self.namespace}/{name} already, which was made for something else",
+                f"the TrainJob {self.namespace}/{name} exists already and trains with other settings or inputs",
                 action=f"choose another --name, or kubectl -n {self.namespace} delete trainjob {name}",
+                permanent=True,
             )
         if there is not None and "deletionTimestamp" not in there["metadata"] and ended_as(there) != "Failed":
-            self._say(f"TrainJob {name} is there already and is followed")
+            self._say(f"TrainJob {name} exists already and is followed")
             return
         if there is not None:
-            self._say(f"TrainJob {name} failed before, or is being removed; it is made anew")
+            self._say(f"TrainJob {name} has failed or is being removed; it is created again")
             self._remove(name, wait=True)
-        with self._explained(f"making the TrainJob {name}"):
+        with self._explained(f"creating the TrainJob {name}"):
             self._objects.create_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, job)
-        self._say(f"TrainJob {name} is made in the namespace {self.namespace}")
+        self._say(f"TrainJob {name} is created in the namespace {self.namespace}")
 
     def _get(self, name: str) -> Body | None:
         from kubernetes.client import ApiException
@@ -153,8 +157,8 @@ class TrainJobs:
                 heard = time.monotonic()
                 if job is None:
                     raise StoppedError(
-                        f"the TrainJob {self.namespace}/{name} was removed by somebody else",
-                        action="start again: the training goes on from its last checkpoint",
+                        f"somebody else removed the TrainJob {self.namespace}/{name}",
+                        action="start again; the training continues from its last checkpoint",
                     )
                 for line in seen.news(job, pods):
                     self._say(line)
@@ -164,7 +168,7 @@ class TrainJobs:
                     return self._judge(name, end, job, seen)
                 if timeout and time.monotonic() - began > timeout:
                     raise StoppedError(
-                        f"the TrainJob {name} has not ended after {timeout:g} s", action="give it more, by --timeout"
+                        f"the TrainJob {name} has not ended after {timeout:g} s", action="raise --timeout"
                     )
                 time.sleep(self._every)
         finally:
@@ -189,7 +193,8 @@ class TrainJobs:
         words = "".join(f"\n  {one}" for one in seen.last_words())
         raise TrainJobError(
             f"the TrainJob {self.namespace}/{name} failed: {message(job, end)}{words}",
-            action="mend the cause and start again: the training goes on from its last checkpoint",
+            action="fix the cause and start again; the training continues from its last checkpoint",
+            permanent=seen.is_permanent(),
         )
 
     def _log(self, pod: Any, since: float | None) -> Iterator[str]:
@@ -214,7 +219,7 @@ class TrainJobs:
                 yield rest.decode(errors="replace")
 
     def _remove(self, name: str, *, wait: bool = False) -> None:
-        """Remove a TrainJob; with `wait`, return when it and all that it made is gone. Says so if it cannot."""
+        """Remove a TrainJob. With `wait`, return when it and its pods are gone. A failure is only logged."""
         from kubernetes.client import ApiException
 
         try:
@@ -230,11 +235,11 @@ class TrainJobs:
             while wait and self._get(name) is not None and time.monotonic() < give_up:
                 time.sleep(min(1.0, self._every))
         except TamisError as error:
-            log.error("%s; by hand: kubectl -n %s delete trainjob %s", error.problem, self.namespace, name)
+            log.error("%s; remove it with: kubectl -n %s delete trainjob %s", error.problem, self.namespace, name)
 
     @contextlib.contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
-        """Turn what the client raises into errors that say what to do."""
+        """Turn the client's errors into errors of Tamis."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -254,17 +259,27 @@ class TrainJobs:
         if error.status == 404:
             return TrainJobError(
                 f"{doing}: the cluster has no TrainJobs ({GROUP}/{VERSION}), or no namespace {self.namespace}",
-                action="install Kubeflow Trainer 2, or give --namespace",
+                action="install Kubeflow Trainer 2, or correct --namespace",
+                permanent=True,
             )
         if error.status in (401, 403):
             return TrainJobError(
                 f"{doing}: {error.status} {said}",
                 action="the account needs create, get and delete of trainjobs, list of pods, get of pods/log "
                 "(chart: trainer.enabled; manifests: components/kubeflow-trainer)",
+                permanent=True,
             )
         if error.status == 429 or (error.status or 500) >= 500:
             return StoppedError(f"{doing}: {error.status} {said}", action="start again")
-        return TrainJobError(f"{doing}: {error.status} {said}", action="correct what the server names")
+        return TrainJobError(f"{doing}: {error.status} {said}", action="correct what the server names", permanent=True)
+
+
+def _warn_once(host: str) -> None:
+    """Warn of a kubeconfig with `insecure-skip-tls-verify`; urllib3 would do so at every request."""
+    import urllib3
+
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    log.warning("the certificate of %s is not verified, because the kubeconfig says insecure-skip-tls-verify", host)
 
 
 def _order(job: Body) -> str:

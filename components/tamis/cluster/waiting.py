@@ -1,4 +1,4 @@
-"""Waiting for artifacts, where no pipeline engine orders the stages."""
+"""Waiting for artifacts, on clusters where no pipeline engine starts the stages in order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SAY_EVERY_SECONDS = 300.0
 
 
 def wait_for(uris: Sequence[str], *, timeout: float, every: float) -> None:
-    """Return when every artifact at `uris` is finished; look again every `every` seconds.
+    """Return when every artifact at `uris` is finished. Check every `every` seconds.
 
-    Storage that does not answer ends the wait at once: the pod's log then says why, and its Job tries again.
+    If storage does not answer, the wait ends at once: the pod's log then says why, and its Job starts another pod.
 
     Raises:
-        ArtifactError: after `timeout` seconds, naming what is still unfinished; or when a manifest cannot be read.
-        StorageError: when storage refuses or does not answer.
+        ArtifactError: after `timeout` seconds, with the unfinished artifacts; or when a manifest cannot be read.
+        StorageError: when storage refuses access or does not answer.
     """
     give_up = time.monotonic() + timeout
     said = float("-inf")
@@ -31,7 +31,8 @@ def wait_for(uris: Sequence[str], *, timeout: float, every: float) -> None:
         if now >= give_up:
             raise ArtifactError(
                 f"still unfinished after {timeout:.0f} s: {', '.join(waiting)}",
-                action="look at the Jobs that make them (kubectl get jobs); waiting longer: --timeout",
+                action="look at the Jobs that make them (kubectl get jobs), or raise --timeout",
+                permanent=False,
             )
         if now - said >= _SAY_EVERY_SECONDS:
             log.info("waiting for %s", ", ".join(waiting))

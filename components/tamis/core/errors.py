@@ -12,19 +12,32 @@ from typing import ClassVar
 
 from tamis.core.secrets import shown
 
+FAILED, PERMANENT = 1, 78  # exit codes: of any error, and of one that another attempt cannot help (EX_CONFIG)
+
 
 class TamisError(Exception):
     """Base of every error that Tamis raises on purpose.
 
     `problem` says what was seen and where, `allowed` what would have been accepted, `action` what to do next. `code`
     identifies the kind of error to programs. Texts may change, codes do not.
+
+    `permanent` says that another attempt with the same settings and inputs must fail in the same way, so that pods are
+    not retried. Each class has its usual value, which a single error may override.
     """
 
     code: ClassVar[str] = "error"
+    permanent: bool = False
 
-    def __init__(self, problem: str, *, allowed: str = "", action: str = "") -> None:
+    def __init__(self, problem: str, *, allowed: str = "", action: str = "", permanent: bool | None = None) -> None:
         self.problem, self.allowed, self.action = problem, allowed, action
+        if permanent is not None:
+            self.permanent = permanent
         super().__init__(problem)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that this error ends: `PERMANENT` or `FAILED`."""
+        return PERMANENT if self.permanent else FAILED
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -36,65 +49,76 @@ class TamisError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions are pickled between processes (kfp.local, data loaders); keyword arguments need this.
-        return _rebuild, (type(self), self.problem, self.allowed, self.action)
+        return _rebuild, (type(self), self.problem, self.allowed, self.action, self.permanent)
 
 
-def _rebuild(kind: type[TamisError], problem: str, allowed: str, action: str) -> TamisError:
-    return kind(problem, allowed=allowed, action=action)
+def _rebuild(kind: type[TamisError], problem: str, allowed: str, action: str, permanent: bool) -> TamisError:
+    error = kind.__new__(kind)  # a subclass may take other arguments
+    TamisError.__init__(error, problem, allowed=allowed, action=action, permanent=permanent)
+    return error
 
 
 class SettingsError(TamisError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 
     code = "settings"
+    permanent = True
 
 
 class InputError(TamisError):
     """Data given to a stage cannot be used."""
 
     code = "input"
+    permanent = True
 
 
 class ArtifactError(TamisError):
     """A folder is not the finished artifact that a stage needs."""
 
     code = "artifact"
+    permanent = True
 
 
 class StorageError(TamisError):
-    """A path, or object storage, cannot be read or written."""
+    """A path, or object storage, cannot be read or written. Permanent where access is refused or the path is wrong."""
 
     code = "storage"
+    permanent = False
 
 
 class ModelError(TamisError):
-    """A model cannot be loaded, or its output cannot be used, such as NaN."""
+    """A model cannot be loaded, or its output cannot be used, such as NaN. Permanent where the Hub refuses it."""
 
     code = "model"
+    permanent = False
 
 
 class RegistryError(TamisError):
     """An extension that another package adds to Tamis cannot be used."""
 
     code = "registry"
+    permanent = True
 
 
 class StoppedError(TamisError):
     """The work was stopped by a signal or by the user. A new attempt continues where it stopped."""
 
     code = "stopped"
+    permanent = False
 
 
 class UnparsableError(TamisError):
     """An answer or a value does not have the expected form. The text is "kind" or "kind: detail"; kinds are counted."""
 
     code = "unparsable"
+    permanent = False
 
 
 class UnexpectedError(TamisError):
     """An error that Tamis did not expect, from a library or from its own code."""
 
     code = "unexpected"
+    permanent = False
 
     @classmethod
     def of(cls, error: Exception, doing: str) -> UnexpectedError:
@@ -117,6 +141,7 @@ class MissingExtraError(TamisError):
     """An optional dependency is not installed."""
 
     code = "missing-extra"
+    permanent = True
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
@@ -145,6 +170,10 @@ _OS_CAUSES = {
     errno.EBUSY: ("it is in use by another process", "stop that process, or choose another path"),
     errno.ENOMEM: ("there is not enough memory", "give the process more memory"),
 }
+# Of these, another attempt cannot help: the others may pass, or another node may not have them.
+_PERMANENT_CAUSES = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+)
 
 
 def make_folder(folder: Path) -> None:
@@ -161,7 +190,8 @@ def make_folder(folder: Path) -> None:
             if os.path.lexists(folder) and not folder.is_dir():
                 raise
         except FileNotFoundError:
-            raise StorageError(f"cannot create the folder {folder}", action="choose another path") from None
+            problem = f"cannot create the folder {folder}"
+            raise StorageError(problem, action="choose another path", permanent=True) from None
 
 
 @contextmanager
@@ -177,4 +207,5 @@ def explained_os_errors(what: str) -> Iterator[None]:
             raise
         seen, action = _OS_CAUSES[error.errno]
         where = f" ({error.filename})" if error.filename else ""
-        raise StorageError(f"{what}: {seen}{where}", action=action) from error
+        permanent = error.errno in _PERMANENT_CAUSES
+        raise StorageError(f"{what}: {seen}{where}", action=action, permanent=permanent) from error

@@ -1,4 +1,4 @@
-"""Splits of data sets on the Hugging Face hub, or of folders that the `datasets` library loads or has written."""
+"""Splits of data sets on the Hugging Face Hub, or of folders that the `datasets` library loads or has written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, MissingExtraError
+from tamis.core.hub_access import with_datasets
 from tamis.core.network import check_network
 from tamis.core.saved import is_saved, load_saved
 
@@ -19,7 +20,7 @@ class Wanted:
 
     Attributes:
         shown: what needs it, for errors, as in "source 'flan'".
-        dataset: a name on the hub, or a local folder.
+        dataset: a name on the Hub, or a local folder.
         config: its configuration, if it has several.
         split: its split, or parts of it, as in "train[:100]"; None for `usual`.
         revision: a commit, branch or tag; not used for a folder.
@@ -52,11 +53,12 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
     name, split = wanted.dataset, wanted.split or wanted.usual
     if is_saved(name):
         return load_saved(wanted)
-    local = Path(name).is_dir()
+    local, permanent = Path(name).is_dir(), True
     if not local:
         check_network()
     try:
-        data = datasets.load_dataset(name, wanted.config, split=split, revision=None if local else wanted.revision)
+        with with_datasets():
+            data = datasets.load_dataset(name, wanted.config, split=split, revision=None if local else wanted.revision)
         others = [str(other) for other in data.info.splits or () if str(other) != split and wanted.split is None]
         return data, split, others
     except datasets.exceptions.DatasetsError as error:
@@ -69,20 +71,22 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
     except ValueError as error:  # an unknown split or configuration
         problem, action = first_line(error), "correct `split`, `config` or `revision`"
     except RuntimeError as error:  # a loading script
-        problem, action = first_line(error), "try the hub's conversion to Parquet: `revision: refs/convert/parquet`"
+        problem, action = first_line(error), "try the Hub's conversion to Parquet: `revision: refs/convert/parquet`"
     except ConnectionError as error:
+        permanent = False
         problem = f"{first_line(error)}, and it is not in the local cache"
         action = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; without a network, give files as `path`"
     raise InputError(
         f"{wanted.shown}: cannot load the data set '{name}' (split {split}): {problem}",
-        allowed="the name of a data set on the hub, or a folder with its files",
+        allowed="the name of a data set on the Hub, or a folder with its files",
         action=action,
+        permanent=permanent,
     )
 
 
 @contextmanager
 def from_cache() -> Iterator[None]:
-    """Within this context, the hub's libraries use only this machine's cache."""
+    """Within this context, the Hub's libraries use only this machine's cache."""
     import datasets
     from huggingface_hub import constants
 
@@ -95,7 +99,7 @@ def from_cache() -> Iterator[None]:
 
 
 def is_prepared(dataset: str) -> bool:
-    """Whether a data set of the hub is in this machine's cache, so that its rows can be read without a download."""
+    """Whether a data set of the Hub is in this machine's cache, so that its rows can be read without a download."""
     from datasets import config
 
     return (Path(config.HF_DATASETS_CACHE) / dataset.replace("/", "___")).is_dir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tamis.core.errors import TamisError
 from tamis.core.failures import Failure
-from tamis.core.marks import CellFailed, LastWords, cell_name, leave, words_name
+from tamis.core.marks import CellFailed, LastWords, cell_name, leave, read_words, words_name
 from tamis.core.run_place import attempt, place_of
 from tamis.core.secrets import shown
 from tamis.core.storage import exists, remove
@@ -23,7 +23,7 @@ _KEPT = 4_000  # characters; Kubernetes keeps 4,096 bytes
 _LONGEST = 8_000  # characters of a mark
 
 
-def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "error") -> None:
+def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "error", permanent: bool = False) -> None:
     """Write why this attempt of a step fails. Secrets are masked.
 
     Args:
@@ -31,15 +31,32 @@ def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "err
         uri: of the step's output, which tells the run; if empty, the run's outcome does not get the reason.
         what: what the step was making, as in "ratings of 'llama'".
         code: the error's code.
+        permanent: whether no further attempt can help.
     """
     reason, file = shown(reason), Path(os.environ.get(REASON_FILE, "/dev/termination-log"))
     if file.exists() and os.access(file, os.W_OK):
         file.write_text(reason[:_KEPT], encoding="utf-8")
     if (place := place_of(uri)) is None:
         return
-    mark = LastWords(step=place.step, what=what, attempt=attempt(), code=code, words=reason[:_LONGEST])
+    words = reason[:_LONGEST]
+    mark = LastWords(step=place.step, what=what, attempt=attempt(), code=code, permanent=permanent, words=words)
     for error in leave(place, words_name(place), mark).values():
         log.warning("the reason could not be kept for the run's outcome: %s", error.problem)
+
+
+def ended_for_good(uri: str) -> LastWords | None:
+    """The last words of an earlier attempt of this step, if they say that no further attempt can help; else None.
+
+    `uri` is that of the step's output. Where the marks cannot be read, the step is attempted once more.
+    """
+    if attempt() == 1 or (place := place_of(uri)) is None:
+        return None
+    try:
+        words = read_words(place)
+    except TamisError as error:
+        log.warning("what an earlier attempt left cannot be read: %s", error.problem)
+        return None
+    return words if words is not None and words.permanent and words.attempt < attempt() else None
 
 
 def withdraw_reason(uri: str) -> None:

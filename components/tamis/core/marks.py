@@ -20,7 +20,7 @@ from tamis.core.failures import Failure
 from tamis.core.run_place import RunPlace
 from tamis.core.secrets import shown
 from tamis.core.settings import Settings, canonical_json
-from tamis.core.storage import Location, names_in, read_bytes, write_bytes
+from tamis.core.storage import Location, exists, names_in, read_bytes, write_bytes
 
 STARTED, FINISHED = "started.json", "finished.json"
 _WORDS, _CELL = "words-", "cell-"  # how the names of other marks begin
@@ -45,13 +45,14 @@ class LastWords(Settings):
     """Why an attempt of a step failed.
 
     `what` is what the step was making, as in "ratings of 'llama'"; empty if the failure has nothing to do with that.
-    `attempt` counts from 1. `code` is the error's code.
+    `attempt` counts from 1. `code` is the error's code; `permanent` says that no further attempt can help.
     """
 
     step: str
     what: str = ""
     attempt: int = 1
     code: str = "error"
+    permanent: bool = False
     words: str
     at: str = Field(default_factory=now)
 
@@ -127,6 +128,16 @@ def read_marks(place: RunPlace) -> Marks:
     marks.words.sort(key=lambda words: words.at)
     marks.cells = unique(marks.cells)
     return marks
+
+
+def read_words(place: RunPlace) -> LastWords | None:
+    """The last words of this execution of a step, from any of its attempts; None if there are none.
+
+    Raises:
+        StorageError: when storage refuses, or the mark is damaged.
+    """
+    files = (folder / words_name(place) for folder in place.folders)
+    return next((_read(file, LastWords) for file in files if exists(file)), None)
 
 
 def read_started(folder: Location) -> Started | None:

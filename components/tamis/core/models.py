@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub or from local folders, loaded in the same way by every stage."""
+"""Models from the Hugging Face Hub or from local folders, loaded in the same way by every stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tamis.core.errors import MissingExtraError, ModelError
+from tamis.core.hub_access import check_fetchable, refused_by_hub
 from tamis.core.network import check_network
+from tamis.core.outlook import looking
 from tamis.core.progress import load_packages, loading, told
 from tamis.core.storage import fingerprint
 
@@ -23,8 +25,14 @@ _LONG_TO_READ = 1 << 30  # bytes of weights from which on the log mentions that 
 
 
 def revision_of(model: str, revision: str | None = None) -> str:
-    """An identifier of the weights of `model`: a fingerprint of a local folder, or the hub name and revision."""
+    """An identifier of the weights of `model`: a fingerprint of a local folder, or the Hub's name and the revision.
+
+    Raises:
+        ModelError: when pods share a cache that they cannot write to, and the model is not in it.
+    """
     if not Path(model).is_dir():
+        if not looking():
+            check_fetchable(model, revision)
         return f"{model}@{revision or 'main'}"
     long = weight_bytes(Path(model)) >= _LONG_TO_READ
     what = f"the checksum of {model_in_words(model)}"
@@ -49,7 +57,7 @@ def model_in_words(model: str, revision: str | None = None) -> str:
             from huggingface_hub import try_to_load_from_cache
 
             cached = try_to_load_from_cache(model, "config.json", revision=revision)
-        except (ImportError, ValueError):  # the hub's client is not installed, or the name is not valid on the hub
+        except (ImportError, ValueError):  # the Hub's client is not installed, or the name is not valid on the Hub
             return model
         if not isinstance(cached, str):
             return f"{model} (not in this machine's cache; it will be downloaded)"
@@ -214,6 +222,7 @@ def _explained(model: str) -> Iterator[None]:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"cannot load the model '{model}': {first}",
-            allowed=f"a folder in Hugging Face layout{_looked_in(model)}, or a name on the hub",
+            allowed=f"a folder in Hugging Face layout{_looked_in(model)}, or a name on the Hub",
             action="check the path or name; without a network, give a folder; a gated model needs HF_TOKEN",
+            permanent=refused_by_hub(error),
         ) from None

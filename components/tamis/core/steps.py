@@ -351,7 +351,7 @@ def _refuse_damaged(recipe: _Recipe) -> None:
             if home is not None:
                 shutil.rmtree(_kept_in(Path(home), given.manifest.stage, given.manifest.key), ignore_errors=True)
             action = "start again; the artifact will be made again" if home is not None else "make the artifact again"
-            raise ArtifactError(error.problem, action=action) from error
+            raise ArtifactError(error.problem, action=action, permanent=home is None) from error
 
 
 def _kept_in(home: Path, stage: str, key: str) -> Path:

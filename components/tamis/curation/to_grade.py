@@ -80,6 +80,7 @@ def next_to_grade(
         raise StorageError(
             f"{target} already exists and may contain grades",
             action="choose another file with --out, and pass this one with --graded to leave its samples out",
+            permanent=True,
         )
     with tempfile.TemporaryDirectory(prefix="tamis-") as temporary:
         cache = Path(temporary)

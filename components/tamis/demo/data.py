@@ -28,9 +28,11 @@ def folder_at(place: str) -> Path:
         StorageError: when it is in object storage, or its name cannot be written in the settings.
     """
     if is_remote(place):
-        raise StorageError(f"the demo cannot be written to {place}", allowed="a folder on this machine")
+        problem = f"the demo cannot be written to {place}"
+        raise StorageError(problem, allowed="a folder on this machine", permanent=True)
     if not place.isprintable():
-        raise StorageError(f"the demo cannot be written to {place!a}", allowed="a name with printable characters")
+        problem = f"the demo cannot be written to {place!a}"
+        raise StorageError(problem, allowed="a name with printable characters", permanent=True)
     return Path(place)
 
 
@@ -70,6 +72,7 @@ def _is_to_write(file: Path, text: str) -> bool:
         raise StorageError(
             f"{file} exists and was not written by `tamis demo`; nothing was written",
             action="choose another folder for the demo",
+            permanent=True,
         )
     return there != wanted
 

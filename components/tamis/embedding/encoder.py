@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tamis.core.causal import explained_memory
 from tamis.core.errors import MissingExtraError, ModelError, SettingsError
+from tamis.core.hub_access import refused_by_hub
 from tamis.core.models import device, dtype_of, model_in_words, quiet_bars
 from tamis.core.progress import load_packages, loading
 
@@ -46,8 +47,9 @@ class Encoder:
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"cannot load the encoder '{settings.model}': {str(error).strip().splitlines()[0]}",
-                allowed="a folder in Hugging Face layout, or a name on the hub",
+                allowed="a folder in Hugging Face layout, or a name on the Hub",
                 action="check embedding.model; without a network, give a folder",
+                permanent=refused_by_hub(error),
             ) from None
         positions = getattr(transformer.config, "max_position_embeddings", None)
         if positions is not None and 0 < positions < settings.max_tokens:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tamis.core.errors import MissingExtraError, ModelError, SettingsError, UnexpectedError
+from tamis.core.hub_access import refused_by_hub
 from tamis.core.models import device, load_tokenizer, model_in_words, quiet_bars
 from tamis.core.progress import Progress, loading
 from tamis.core.templates import PINNED
@@ -39,6 +40,7 @@ def load_model(settings: EvaluationSettings, path: str) -> LM:
             f"cannot load the model '{path}': {str(error).strip().splitlines()[0]}",
             allowed="a folder in Hugging Face layout, or a name on the Hugging Face Hub",
             action="check evaluation.model; without a network give a folder; gated models need HF_TOKEN",
+            permanent=refused_by_hub(error),
         ) from None
     model.chat_template_args = {**model.chat_template_args, **PINNED}
     return model

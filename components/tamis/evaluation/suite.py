@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tamis.core.errors import InputError, SettingsError, TamisError
+from tamis.core.hub_access import with_datasets
 from tamis.core.progress import load_packages, loading
 from tamis.core.settings import Settings, load, shipped_or_own
 from tamis.evaluation.checks import check_fields
@@ -142,7 +143,7 @@ def load_entries(manager: TaskManager, suite: Suite, places: Places) -> list[Ent
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()  # in a log, every update of a bar would be a line
-    with loading("the questions of the suite's tasks"):
+    with loading("the questions of the suite's tasks"), with_datasets():
         entries = [Entry(line, item) for line in suite.tasks for item in _load(manager, line.task, places)]
     for entry in entries:
         _check_metric(entry, places)
@@ -225,6 +226,7 @@ def _not_loaded(manager: TaskManager, name: str, places: Places, error: Exceptio
         return InputError(
             f"cannot read the data of the task '{name}': {type(error).__name__}: {words}",
             action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
+            permanent=not isinstance(error, ConnectionError),
         )
     return SettingsError(
         f"{places.file}: lm-eval cannot load the task '{name}': {type(error).__name__}: {words}",

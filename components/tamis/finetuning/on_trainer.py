@@ -1,4 +1,4 @@
-"""Finetuning on several nodes as a TrainJob of Kubeflow Trainer, from a laptop or out of a pipeline's pod."""
+"""Finetuning on several nodes as a TrainJob of Kubeflow Trainer, started from a laptop or from a pod of a pipeline."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tamis.core.steps import Uri, deliver
 from tamis.finetuning.settings import FinetuningSettings
 
 log = logging.getLogger(__name__)
-_LONGEST_NAME = 40  # the names of a TrainJob's pods are longer by some twenty characters
+_LONGEST_NAME = 40  # the names of a TrainJob's pods are about twenty characters longer
 
 
 class TrainerSettings(Settings):
-    """The nodes of a training, and the runtime that says all else of its pods."""
+    """The nodes of a training, and the TrainingRuntime that has all other settings of its pods."""
 
     nodes: int = Field(1, ge=1, description="nodes that train together")
     place: StoreUri | None = Field(
@@ -44,15 +44,16 @@ class TrainerSettings(Settings):
 
 
 def run(settings: FinetuningSettings, *, trainer: Mapping[str, Any], selection: Uri, out: Uri) -> Manifest:
-    """As the stage's `run`, but trained by a TrainJob; for the pod of a pipeline, which needs no GPU.
+    """Like the stage's `run`, but a TrainJob trains the model; for a pod of a pipeline, which needs no GPU.
 
-    `trainer` holds the values of `TrainerSettings`. The selection goes to its `place`, where the TrainJob's pods put
-    the model; what is there already is used.
+    `trainer` has the values of `TrainerSettings`. The selection is copied to its `place`, where the TrainJob's pods
+    write the model. A model that is already there is used.
 
     Raises:
-        SettingsError: when the settings do not fit the nodes, or name what the TrainJob's pods cannot see.
-        TrainJobError, StoppedError: as `TrainJobs.run` does.
-        StorageError, ArtifactError: when `place` cannot be written or read, or holds no model afterwards.
+        SettingsError: when the settings do not fit the nodes, or refer to something that the TrainJob's pods cannot
+            reach.
+        TrainJobError, StoppedError: as `TrainJobs.run` raises them.
+        StorageError, ArtifactError: when `place` cannot be written or read, or has no model afterwards.
     """
     nodes = parse(TrainerSettings, understood(dict(trainer)), where="kubeflow.trainer")
     if nodes.place is None:
@@ -69,13 +70,15 @@ def run(settings: FinetuningSettings, *, trainer: Mapping[str, Any], selection: 
             name = _name(chosen.name, key)
             TrainJobs().run(trainjob(settings, nodes, selection=given, out=made, name=name))
         else:
-            log.info("the model is in %s already", made)
+            log.info("the model was finished before, in %s", made)
         model = Artifact.open(made, "model", cache=Path(cache))
         if model.manifest.revision != settings.OUTPUT_REVISION:
             raise TrainJobError(
-                f"the model in {made} is of revision {model.manifest.revision} of what finetuning makes, and this is "
-                f"revision {settings.OUTPUT_REVISION}: the nodes' image is of another version of Tamis",
-                action="give the runtime, or kubeflow.trainer.image, the image of this version, and remove that model",
+                f"the model in {made} has output revision {model.manifest.revision} of finetuning, but this version of "
+                f"Tamis makes revision {settings.OUTPUT_REVISION}: the nodes' image is of another version",
+                action="set the image of this version in the runtime or in kubeflow.trainer.image, and remove that "
+                "model",
+                permanent=True,
             )
         deliver(model.folder, model.manifest, out)
         return model.manifest
@@ -84,10 +87,10 @@ def run(settings: FinetuningSettings, *, trainer: Mapping[str, Any], selection: 
 def trainjob(
     settings: FinetuningSettings, trainer: TrainerSettings, *, selection: str, out: str, name: str = ""
 ) -> dict[str, Any]:
-    """The TrainJob of a training. Without `name` it has one that is made of all that it is for.
+    """The TrainJob of a training. If `name` is empty, its name is made from its content.
 
     Raises:
-        SettingsError: when the settings do not fit the nodes, or name what its pods cannot see.
+        SettingsError: when the settings do not fit the nodes, or refer to something that its pods cannot reach.
     """
     _check(settings, trainer, selection=selection, out=out)
     given = settings.model_dump(mode="json", exclude_unset=True)
@@ -124,7 +127,7 @@ def trainjob(
 
 
 def _owned() -> dict[str, Any]:
-    """In a pod of Kubeflow Pipelines: that the TrainJob goes when that pod is removed, were it killed before."""
+    """In a pod of Kubeflow Pipelines: its owner is that pod, so that it is removed with it, also after a kill."""
     pod, uid = os.environ.get("KFP_POD_NAME"), os.environ.get("KFP_POD_UID")
     if not pod or not uid:
         return {}
@@ -132,7 +135,7 @@ def _owned() -> dict[str, Any]:
 
 
 def _name(subject: str, key: str) -> str:
-    """A name for an object that tells its subject, and two subjects apart."""
+    """A name for an object that shows its subject and is different for each `key`."""
     words = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")
     return f"tamis-{words}"[: _LONGEST_NAME - 9].rstrip("-") + f"-{key[:8]}"
 
@@ -157,17 +160,17 @@ def _check(settings: FinetuningSettings, trainer: TrainerSettings, *, selection:
     for what, place, reference in named:
         if not reaches_pods(reference, place):
             raise SettingsError(
-                f"{what}: {place} is on this machine, where a TrainJob's pods cannot see it",
-                allowed=f"object storage as in s3://…, names on the hub, and claims that pods mount below {MOUNTED}",
+                f"{what}: {place} is on this machine, where a TrainJob's pods cannot reach it",
+                allowed=f"object storage as in s3://…, names on the Hub, and volumes that pods mount below {MOUNTED}",
             )
     check_nodes(settings, trainer)
 
 
 def check_nodes(settings: FinetuningSettings, trainer: TrainerSettings) -> None:
-    """Refuse a training whose batches cannot be shared out among the nodes' processes, as far as these are known.
+    """Check that batches can be divided among the processes of all nodes, if their number is known.
 
     Raises:
-        SettingsError: with the sizes that could be.
+        SettingsError: when they cannot, with the allowed sizes.
     """
     if trainer.gpus is not None or settings.processes:
         processes = trainer.nodes * (settings.processes or max(1, trainer.gpus or 1))

@@ -115,13 +115,20 @@ class Failure(BaseModel):
     problem: str
     allowed: str = ""
     action: str = ""
+    permanent: bool = False
     expected: bool = True
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> Failure:
         """Describe the `error` that ended the process with this `rank`."""
         if isinstance(error, TamisError):
-            return cls(kind=type(error).__name__, problem=error.problem, allowed=error.allowed, action=error.action)
+            return cls(
+                kind=type(error).__name__,
+                problem=error.problem,
+                allowed=error.allowed,
+                action=error.action,
+                permanent=error.permanent,
+            )
         first = next(iter(str(error).splitlines()), "")
         return cls(
             kind=ModelError.__name__,
@@ -134,7 +141,7 @@ class Failure(BaseModel):
     def as_error(self) -> TamisError:
         """Return the error to raise."""
         kind: type[TamisError] = getattr(errors, self.kind)
-        return kind(self.problem, allowed=self.allowed, action=self.action)
+        return kind(self.problem, allowed=self.allowed, action=self.action, permanent=self.permanent)
 
 
 def launch(settings: FinetuningSettings, processes: int, *, selection: Uri, out: Uri) -> Manifest:

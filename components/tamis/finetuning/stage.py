@@ -67,6 +67,7 @@ def _follow(meeting: Meeting, settings: FinetuningSettings) -> Manifest:
                 f"training process {meeting.rank} on {platform.node()} cannot see the first process's folder {folder}",
                 allowed="a folder that all nodes share",
                 action="set TAMIS_HOME to a volume that all nodes mount (ReadWriteMany)",
+                permanent=True,
             )
         train(settings, chat_tokenizer(settings.model, settings.revision, settings.format), folder)
     return meeting.outcome()

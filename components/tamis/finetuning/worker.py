@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
         manifest = run(order.settings, selection=order.selection, out=order.out)
     except TamisError as error:
         report(folder, rank, error)
-        sys.exit(1)  # the launcher shows it
+        sys.exit(error.exit_code)  # the launcher shows it
     except Exception as error:
         report(folder, rank, error)
         raise

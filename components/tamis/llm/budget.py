@@ -24,12 +24,14 @@ class FailuresError(ModelError):
     """More samples than allowed got no answer."""
 
     code = "failures"
+    permanent = False
 
 
 class SpentError(ModelError):
     """The limit on cost is reached."""
 
     code = "budget"
+    permanent = True
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class ServiceError(ModelError):
     """A service answers no request at all: for example, a wrong key, an unknown model, or no quota left."""
 
     code = "service"
+    permanent = False
 
 
 class ChatClient:
@@ -307,6 +308,10 @@ def _options(settings: ServiceSettings) -> dict[str, Any]:
     return options | {"base_url": settings.base_url or "https://api.openai.com/v1"}
 
 
+# Not "not found": a gateway answers so while the service behind it starts.
+_REFUSALS = ("unauthorised", "forbidden", "quota used up", "parameter refused")
+
+
 def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
     """The error for a service that answers no request."""
     actions = {
@@ -323,6 +328,7 @@ def service_error(settings: ServiceSettings, fault: Fault) -> ServiceError:
     return ServiceError(
         f"{_address(settings)} does not answer requests to the model '{settings.model}': {fault}",
         action=actions.get(fault.kind, f"check that the service works{waited}") + "; finished answers are kept",
+        permanent=fault.kind in _REFUSALS,
     )
 
 

@@ -21,6 +21,7 @@ class UnreadableError(ModelError):
     """None of a model's answers has the requested form."""
 
     code = "unreadable-answers"
+    permanent = True
 
 
 class FirstAnswers:

@@ -123,4 +123,5 @@ def _read(note: Location) -> tuple[float, float]:
         f"{note} cannot be read; it should say how much money an earlier run may have spent",
         allowed=json.dumps(dict.fromkeys(_FIELDS, "NUMBER")),
         action="delete the file if that money need not count towards max_cost",
+        permanent=True,
     )

@@ -71,6 +71,7 @@ def user_data() -> Path:
         raise StorageError(
             "this user has no home folder to keep answers in",
             action=f"set {STORE} to a permanent folder, or set 'store'",
+            permanent=True,
         ) from None
 
 

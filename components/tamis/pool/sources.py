@@ -127,7 +127,8 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         matched = [Path(file) for file in glob.glob(path, recursive=True)]
         found = [(storage.below(base, file), file) for file in matched if file.is_file()]
     if not found:
-        raise StorageError(f"{storage.looked_for(path)} does not exist", allowed=_beside(path), action="check the path")
+        problem = f"{storage.looked_for(path)} does not exist"
+        raise StorageError(problem, allowed=_beside(path), action="check the path", permanent=True)
     alone = len(found) == 1  # a single named file is always data
     files = sorted((name, file) for name, file in found if _is_data(name, alone))
     others = sorted(name for name, _ in found if not _is_data(name, alone))

@@ -281,6 +281,25 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{/* When a Job gives up: at once after a pod's exit code 78, by which a command says that no further pod can help. Evicted
+and preempted pods do not count as failed. */}}
+{{- define "tamis.podFailurePolicy" -}}
+podFailurePolicy:
+  rules:
+    {{- include "tamis.permanentFailure" . | nindent 4 }}
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+{{- end }}
+
+{{/* The rule about exit code 78 alone. */}}
+{{- define "tamis.permanentFailure" -}}
+- action: FailJob
+  onExitCodes: {operator: In, values: [78]}
+  onPodConditions: []  # Kubernetes' published schema requires it
+{{- end }}
+
 {{/* A Job. Jobs are immutable, so the name depends on the whole content, and an upgrade that changes it creates a new one.
 Takes a list: the root context, the start of the name, the component, the spec as text. */}}
 {{- define "tamis.job" -}}

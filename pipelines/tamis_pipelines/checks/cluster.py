@@ -1,10 +1,14 @@
-"""Checks a Kubeflow server before a run: its version, where it keeps pipelines, and what Tamis can read of runs."""
+"""Checks a Kubeflow server before a run: its version, what Tamis can read of runs, and whether this one fits."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tamis.core.errors import TamisError
+from tamis_pipelines.budget import by_payer, shares_of
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.claims import claims
 from tamis_pipelines.runs.reading import workflow_of
@@ -16,7 +20,8 @@ _SETS_IDENTITY = (2, 17)  # the first version that takes a security context
 
 
 def cluster(settings: RunSettings, server: Server) -> Iterator[Check]:
-    """Check the server, and the claims that the run's pods mount."""
+    """Check the size of the run's workflow, the server, and the claims that the run's pods mount."""
+    yield _size(settings)
     try:
         connection = Connection(server)
     except KubeflowError as error:
@@ -29,6 +34,19 @@ def cluster(settings: RunSettings, server: Server) -> Iterator[Check]:
     except KubeflowError as error:
         yield Check.refused("kubeflow: runs", error)
     yield from claims(settings, server.namespace or "kubeflow")
+
+
+def _size(settings: RunSettings) -> Check:
+    """Whether the run's workflow fits into one object of Kubernetes."""
+    from tamis_pipelines.workflow.fitting import fitted  # imports kfp, which no other check needs
+
+    try:
+        shares = by_payer(shares_of(settings))
+        with TemporaryDirectory(prefix="tamis-") as folder:
+            made = fitted(settings, settings.compiled, Path(folder), shares=shares)
+    except TamisError as error:
+        return Check.refused("kubeflow: workflow", error)
+    return Check("kubeflow: workflow", "ok", str(made))
 
 
 def _version(settings: RunSettings, connection: Connection) -> Check:

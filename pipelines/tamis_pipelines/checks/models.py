@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tamis.core.errors import InputError, ModelError, TamisError
+from tamis.core.hub_access import hub_cache, is_writable
 from tamis.core.models import weight_bytes
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.fields import referring
@@ -78,10 +79,16 @@ def _to_download(where: str, name: str, what: str, error: type[TamisError]) -> C
     gated = "" if get_token() else f"; HF_TOKEN is not set, and gated {what} need it"
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
     seen = f"{name} is not in this machine's Hugging Face cache"
-    seen += " and cannot be downloaded, because HF_HUB_OFFLINE is set" if offline else " and will be downloaded"
+    blocked = what == "models" and not is_writable(hub_cache())
+    if offline:
+        seen += " and cannot be downloaded, because HF_HUB_OFFLINE is set"
+    elif blocked:
+        seen += f" and cannot be downloaded, because this user cannot write to {hub_cache()}"
+    else:
+        seen += " and will be downloaded"
     dataset = "--repo-type dataset " if what == "data sets" else ""
-    action = f"hf download {dataset}{name}, or give a folder"
-    return Check.of(where, not offline, seen + gated, action, error=error)
+    action = f"hf download {dataset}{name}{' as a user who can' if blocked else ''}, or give a folder"
+    return Check.of(where, not (offline or blocked), seen + gated, action, error=error)
 
 
 def in_cache(name: str, file: str) -> Path | None:

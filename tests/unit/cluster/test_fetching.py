@@ -1,8 +1,9 @@
-"""`tamis fetch` with a hub that is a local HTTP server, and its settings."""
+"""`tamis fetch` with a Hub that is a local HTTP server, and its settings."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ COMMIT, CONTENT = "a" * 40, b'{"hidden_size": 8}'
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """The few answers of a hub that holds one repository, tamis/tiny, with two files."""
+    """The few answers of a Hub that has one repository, tamis/tiny, with two files."""
 
     asked: list[str]
 
@@ -36,13 +37,13 @@ class _Hub(BaseHTTPRequestHandler):
             self._answer(json.dumps(entries).encode(), {})
         elif "/models/tamis/tiny/revision/" in self.path:
             self._answer(json.dumps({"id": "tamis/tiny", "sha": COMMIT}).encode(), {})
-        else:
-            self.send_error(404)
+        else:  # as the Hub answers
+            self._answer(b"{}", {"X-Error-Code": "RepoNotFound"}, 404)
 
     do_HEAD = do_GET
 
-    def _answer(self, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(200)
+    def _answer(self, body: bytes, headers: dict[str, str], status: int = 200) -> None:
+        self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
@@ -57,7 +58,7 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    """Address of a running hub."""
+    """Address of a running Hub."""
     _Hub.asked = []
     with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -67,6 +68,7 @@ def hub() -> Iterator[str]:
 
 def fetched(file: Path, hub: str) -> subprocess.CompletedProcess[str]:
     environment = {"HF_HOME": str(file.parent / "hf"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub}
+    environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     command = [sys.executable, "-m", "tamis", "fetch", str(file)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -86,8 +88,8 @@ def test_a_repository_that_the_hub_does_not_have_is_an_error(tmp_path: Path, hub
     file = tmp_path / "models.yaml"
     file.write_text("models: [{kind: hub, repo: tamis/none}]")
     ended = fetched(file, hub)
-    assert ended.returncode == 1
-    assert "cannot fetch tamis/none@main" in ended.stderr
+    assert ended.returncode == 78
+    assert "cannot download tamis/none@main" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -116,7 +118,7 @@ def test_a_folder_of_this_machine_is_no_object_storage(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_text(f"models: [{{kind: storage, uri: {tmp_path}, folder: {tmp_path}/there}}]")
     result = CliRunner().invoke(main, ["fetch", str(file)])
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "is not in object storage" in result.output
 
 
@@ -125,5 +127,5 @@ def test_a_hub_that_does_not_answer_is_an_error_without_a_traceback(tmp_path: Pa
     file.write_text("models: [{kind: hub, repo: tamis/none, revision: main}]")
     ended = fetched(file, "http://127.0.0.1:9")
     assert ended.returncode == 1, ended.stderr
-    assert "cannot fetch tamis/none@main" in ended.stderr
+    assert "cannot download tamis/none@main" in ended.stderr
     assert "Traceback" not in ended.stderr

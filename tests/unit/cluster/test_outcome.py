@@ -196,8 +196,8 @@ def test_a_pod_that_left_no_mark_is_named_beside_the_others_of_its_step() -> Non
 
 def test_the_words_of_the_last_attempt_count_and_those_of_a_step_that_then_succeeds_do_not(run: Run) -> None:
     run.start()
-    run.step("embed", InputError("the storage was away"), None)
-    run.step("rate", InputError("the first"), ModelError("the second", action="another model"))
+    run.step("embed", StorageError("the storage was away"), None)
+    run.step("rate", StorageError("the first"), ModelError("the second", action="another model"))
     run.note("RUNNING")
     assert said(run.file) == ("FAILED", [], [("rate", 2)])
     (step,) = run.file["steps_failed"]

@@ -33,13 +33,13 @@ def test_storage_that_gives_back_something_else_is_an_error(tmp_path: Path, monk
         return b"other"
 
     monkeypatch.setattr(module, "read_bytes", other)
-    with pytest.raises(StorageError, match="does not give back what was written"):
+    with pytest.raises(StorageError, match="does not return what was written"):
         module.probe(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_s3_has_buckets_to_make(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="only buckets of S3"):
+    with pytest.raises(SettingsError, match="only S3 buckets"):
         module.probe(str(tmp_path), create_bucket=True)
 
 

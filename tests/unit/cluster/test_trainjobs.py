@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from tests.kubernetes.played import PlayedServer
 NAMESPACE = "tamis"
 JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-PLACES = ("--selection", "s3://data/selections/ds2", "--out", "s3://data/models/ds2", "--every", "0.1")
+PLACES = ("--selection", "/cache/data/selections/ds2", "--out", "/cache/data/models/ds2", "--every", "0.1")
 
 
 class Trainer:
@@ -158,7 +159,7 @@ def test_a_training_on_two_nodes_is_followed_to_its_end_and_removed(trainer: Tra
     job = trainer.job()
     name = job["metadata"]["name"]
     assert job["spec"]["trainer"]["numNodes"] == 2
-    assert job["spec"]["trainer"]["args"][:2] == ["finetune", "--selection=s3://data/selections/ds2"]
+    assert job["spec"]["trainer"]["args"][:2] == ["finetune", "--selection=/cache/data/selections/ds2"]
     assert job["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"nvidia.com/gpu": "4"}
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "tamis"
     first = trainer.pod(name, 0, ["loss 2.0"])
@@ -172,12 +173,12 @@ def test_a_training_on_two_nodes_is_followed_to_its_end_and_removed(trainer: Tra
     result = command.result()
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0] == f"TrainJob {name} is made in the namespace tamis"
+    assert lines[0] == f"TrainJob {name} is created in the namespace tamis"
     assert [line for line in lines if line.startswith("loss")] == ["loss 2.0", "loss 1.0"]
     assert "nobody hears this" not in result.output
     assert "TrainJob: complete: jobset completed successfully" in lines
     assert {"node 0: succeeded on gpu-0", "node 1: succeeded on gpu-0"} <= set(lines)
-    assert lines[-1] == "model: s3://data/models/ds2"
+    assert lines[-1] == "model: /cache/data/models/ds2"
     assert trainer.is_leaving()
 
 
@@ -201,6 +202,28 @@ def test_a_failure_is_told_by_the_words_of_the_pod_that_failed_first(trainer: Tr
     assert trainer.is_leaving()
 
 
+def test_a_trainjob_whose_pod_ended_for_good_is_not_to_be_tried_again(trainer: Trainer) -> None:
+    command = Command(*PLACES, "--nodes", "2")
+    name = trainer.job()["metadata"]["name"]
+    first, other = trainer.pod(name, 0), trainer.pod(name, 1)
+    trainer.exits(other, 78, at="2026-11-26T10:00:01Z", words="error: AccessDenied")
+    trainer.exits(first, 1, at="2026-11-26T10:00:02Z", words="error: connection closed by peer")
+    trainer.ends(name, "Failed", "jobset failed due to one or more job failures")
+    assert command.result().exit_code == 78
+
+
+def test_an_insecure_kubeconfig_is_warned_of_once(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = trainer.server.kubeconfig_of(tmp_path / "insecure", NAMESPACE, insecure=True)
+    environment = os.environ | {"KUBECONFIG": str(file), "PYTHONWARNINGS": "default"}
+    words = [sys.executable, "-m", "tamis", "trainjob", *PLACES, "--timeout", "1"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert "has not ended after 1 s" in ended.stderr
+    assert ended.stderr.count("is not verified") == 1
+    assert "InsecureRequestWarning" not in ended.stderr
+
+
 def test_started_again_it_follows_what_is_there_and_makes_a_failed_one_anew(trainer: Trainer) -> None:
     short = tamis(*PLACES, "--keep", "--timeout", "0.2")
     assert (short.exit_code, "has not ended after 0.2 s" in short.output) == (1, True)
@@ -212,20 +235,20 @@ def test_started_again_it_follows_what_is_there_and_makes_a_failed_one_anew(trai
     time.sleep(0.5)
     trainer.ends(job["name"], "Failed", "no image")
     said = again.result().output
-    assert f"TrainJob {job['name']} is there already and is followed" in said
-    assert "node 0: waits: ImagePullBackOff no such image" in said
+    assert f"TrainJob {job['name']} exists already and is followed" in said
+    assert "node 0: waiting: ImagePullBackOff no such image" in said
     anew = Command(*PLACES)
     trainer.wait(lambda: trainer.free() or trainer.job()["metadata"]["uid"] != job["uid"], "new TrainJob")
     trainer.ends(job["name"], "Complete", "done")
     result = anew.result()
     assert result.exit_code == 0, result.output
-    assert "failed before, or is being removed; it is made anew" in result.output
+    assert "has failed or is being removed; it is created again" in result.output
 
 
 def test_a_training_for_something_else_is_not_touched(trainer: Trainer) -> None:
     tamis(*PLACES, "--name", "mine", "--keep", "--timeout", "0.1")
     other = tamis(*PLACES, "--name", "mine", "--set", "seed=1")
-    assert (other.exit_code, "made for something else" in other.output) == (1, True)
+    assert (other.exit_code, "trains with other settings" in other.output) == (78, True)
     assert "deletionTimestamp" not in trainer.job()["metadata"]
 
 
@@ -248,12 +271,12 @@ def test_without_rights_or_a_cluster_it_says_what_is_missing(
     token = trainer.server.account(NAMESPACE, "nobody")
     monkeypatch.setenv("KUBECONFIG", str(trainer.server.kubeconfig_of(tmp_path / "nobody", NAMESPACE, token)))
     refused = tamis(*PLACES)
-    assert (refused.exit_code, "403" in refused.output, "trainer.enabled" in refused.output) == (1, True, True)
+    assert (refused.exit_code, "403" in refused.output, "trainer.enabled" in refused.output) == (78, True, True)
     monkeypatch.setenv("KUBECONFIG", str(trainer.server.kubeconfig_of(tmp_path / "admin", "nowhere")))
     nowhere = tamis(*PLACES)
-    assert (nowhere.exit_code, "no namespace nowhere" in nowhere.output) == (1, True)
+    assert (nowhere.exit_code, "no namespace nowhere" in nowhere.output) == (78, True)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    assert "no cluster is known" in tamis(*PLACES).output
+    assert "no cluster is configured" in tamis(*PLACES).output
 
 
 def test_a_pipeline_s_pod_hands_the_selection_on_and_fetches_the_model(

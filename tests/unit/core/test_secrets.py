@@ -196,7 +196,7 @@ def test_a_key_that_a_service_repeats_is_in_no_file_and_no_word(leak: int, tmp_p
             env=os.environ | {"A_KEY_OF_MY_OWN": keys["header"], "PYTHONPATH": ":".join(sys.path)},
         )  # fmt: skip
     assert server.asked
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode in (0, 78), done.stderr
     words = {"output": done.stdout, "errors": done.stderr}
     for path in tmp_path.rglob("*"):
         if path.is_file() and path != file:

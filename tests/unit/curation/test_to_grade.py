@@ -230,7 +230,7 @@ def test_one_of_several_raters_is_named_or_the_combined_one_taken(tmp_path: Path
 )
 def test_wrong_options_are_explained(run: Path, options: list[str], words: list[str]) -> None:
     result = tamis("grade", "next", run, *options)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     for word in words:
         assert word in result.output
     assert not (run / "to-grade.csv").exists()

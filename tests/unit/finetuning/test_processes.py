@@ -126,6 +126,8 @@ def test_every_error_comes_back_as_it_was_told(kind: type[TamisError]) -> None:
     error = Failure.of(kind("seen", allowed="this", action="do"), rank=1).as_error()
     assert type(error) is kind
     assert str(error) == str(kind("seen", allowed="this", action="do"))
+    assert error.exit_code == kind("seen").exit_code
+    assert Failure.of(kind("seen", permanent=True), rank=1).as_error().exit_code == 78
 
 
 def test_the_error_of_a_process_is_raised_by_the_command_that_started_it(

@@ -176,6 +176,8 @@ def test_a_hopeless_service_stops_all_soon_and_the_key_is_never_said(
     assert len(server.asked) <= most
     assert server.asked[0].headers["authorization"] == "Bearer sk-very-secret"
     assert "sk-very-secret" not in str(raised.value) + caplog.text
+    refused = kind in ("unauthorised", "forbidden", "quota used up", "parameter refused")
+    assert raised.value.exit_code == (78 if refused else 1)
 
 
 def test_what_was_under_way_when_the_service_closed_is_still_delivered() -> None:

@@ -69,10 +69,10 @@ def test_raters_and_prompts_are_checked(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("version: 1\ndescription: mine\nsettings: {name: r, backend: {kind: openai, modle: m}}\n")
     code, said = called(wrong)
-    assert code == 1
+    assert code == 78
     assert "did you mean 'model'" in said
     wrong.write_text("version: 1\ndescription: d\ncriteria: {}\ntemplate: t\nmarker: m\n")
-    assert called(wrong)[0] == 1
+    assert called(wrong)[0] == 78
     mine = tmp_path / "settings.yaml"
     mine.write_text("name: r\nbackend: {kind: transformers, model: some/model}\n")
     assert "rater 'r', some/model by transformers" in called(mine)[1]

@@ -245,7 +245,7 @@ def test_a_run_that_rated_everything_has_nothing_to_rate(tmp_path: Path) -> None
 def test_a_curation_without_posteriors_is_told_what_to_set(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [{k: v for k, v in row.items() if k != "posterior"} for row in rows_of()])
     result = tamis("rating", "next", run, "--subset", "best")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert "no column 'posterior'" in result.output
     assert "set curation.posterior: true" in result.output
 
@@ -264,7 +264,7 @@ def test_a_curation_without_posteriors_is_told_what_to_set(tmp_path: Path) -> No
 )
 def test_an_odd_option_is_told_in_words(run: Path, options: list[str], words: str) -> None:
     result = tamis("rating", "next", run, "--subset", "best", *options)
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert words in result.output
     assert "Traceback" not in result.output
 

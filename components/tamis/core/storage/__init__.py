@@ -27,6 +27,7 @@ from tamis.core.storage.files import (
 from tamis.core.storage.fingerprints import fingerprint, sha256_of
 from tamis.core.storage.local import remove_unfinished, sync_folder
 from tamis.core.storage.places import (
+    SCHEMES,
     Location,
     ObjectPath,
     below,
@@ -39,6 +40,7 @@ from tamis.core.storage.places import (
 )
 
 __all__ = [
+    "SCHEMES",
     "Location",
     "ObjectPath",
     "below",

@@ -91,6 +91,7 @@ def of_connection(text: str) -> AzureConfig:
             f"{_CONNECTION} has neither AccountName nor BlobEndpoint",
             allowed="a connection string as Azure's portal shows it",
             action=CURES["az"],
+            permanent=True,
         )
     found: AzureConfig = {"account_name": account, "endpoint": endpoint.rstrip("/")}
     found |= {"account_key": key} if key else {}

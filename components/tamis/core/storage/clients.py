@@ -42,4 +42,5 @@ def _store(scheme: str, bucket: str, process: int, variables: object, attempts: 
     try:
         return makers[scheme](bucket)
     except (ValueError, OverflowError) as error:  # obstore raises these for wrong values in the environment
-        raise StorageError(f"{scheme}://{bucket} cannot be reached: {error}", action=CURES[scheme]) from error
+        problem = f"{scheme}://{bucket} cannot be reached: {error}"
+        raise StorageError(problem, action=CURES[scheme], permanent=True) from error

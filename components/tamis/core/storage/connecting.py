@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +45,7 @@ def client_options(*bundles: str | None) -> ClientConfig:
         raise StorageError(
             f"cannot read certificate authorities: {error.strerror} ({error.filename})",
             action="correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE",
+            permanent=True,
         ) from error
     found: ClientConfig = {"allow_http": True, "timeout": _LONGEST, "read_timeout": _READ_TIMEOUT}
     return found | {"root_certificate": certificates} if certificates else found
@@ -55,12 +58,24 @@ def retries(attempts: int | None = None) -> RetryConfig:
         StorageError: when `attempts`, which the user may set, is below 0.
     """
     if attempts is not None and attempts < 0:
-        raise StorageError(f"the number of attempts (AWS_MAX_ATTEMPTS) is {attempts}", allowed="1 or more")
+        problem = f"the number of attempts (AWS_MAX_ATTEMPTS) is {attempts}"
+        raise StorageError(problem, allowed="1 or more", permanent=True)
     return {
         "max_retries": (attempts or ATTEMPTS) - 1,
         "retry_timeout": _RETRY_TIMEOUT,
         "backoff": {"init_backoff": _FIRST_WAIT, "max_backoff": _LONGEST_WAIT, "base": 3},
     }
+
+
+@contextmanager
+def few_attempts() -> Iterator[None]:
+    """Within this context, new clients send a failed request only once more: somebody waits for the answer."""
+    global ATTEMPTS
+    before, ATTEMPTS = ATTEMPTS, 2
+    try:
+        yield
+    finally:
+        ATTEMPTS = before
 
 
 def address_of(scheme: str, endpoint: str) -> SplitResult:
@@ -73,7 +88,7 @@ def address_of(scheme: str, endpoint: str) -> SplitResult:
     address = urlsplit(endpoint.strip())
     if address.scheme not in ("http", "https") or not address.hostname:
         problem = f"{scheme}://: the endpoint must be http:// or https:// and a server; seen: {shown(endpoint.strip())}"
-        raise StorageError(problem, action=CURES[scheme])
+        raise StorageError(problem, action=CURES[scheme], permanent=True)
     _ = address.port
     return address
 

@@ -45,7 +45,8 @@ def download(source: Location, target: Path, *, sha256: str | None = None) -> No
             objects.download(_remote(source), temporary)
             if sha256 is not None and sha256_of(temporary) != sha256:
                 problem = f"{source}: its checksum differs from the manifest's"
-                raise ArtifactError(problem, action="make the artifact again")
+                # The file may have been damaged on the way.
+                raise ArtifactError(problem, action="make the artifact again", permanent=False)
             os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

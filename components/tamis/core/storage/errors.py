@@ -19,6 +19,14 @@ CURES = {
     "credentials",
     "gs": "check the bucket, the network and the credentials (GOOGLE_APPLICATION_CREDENTIALS)",
 }
+# Errors of obstore and botocore that another attempt cannot help, unless the code of the server is a passing one.
+# Missing credentials are not among them: the services that hand them out to pods may be late.
+_REFUSALS = {
+    *("PermissionDeniedError", "UnauthenticatedError"),
+    *("PartialCredentialsError", "ProfileNotFound", "ConfigNotFound", "ConfigParseError"),
+}
+_REFUSING = re.compile(r"status code: 40[13]\b")  # obstore has no class of its own for a refused listing
+_PASSING = ("ExpiredToken", "TokenRefreshRequired", "RequestTimeTooSkewed")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _STATUS = re.compile(r"status code: (\d{3}(?: \w+)*)")
 _ADDRESS = re.compile(r"https?://[^/\s]+")
@@ -66,7 +74,18 @@ def _explanation(error: Exception, what: str) -> StorageError | None:
         return None
     scheme = next((scheme for scheme in CURES if f"{scheme}://" in what), "s3")
     seen = f"{type(error).__name__}: {error}" if client == "botocore" else cause_of(error)
-    return StorageError(f"{what}: {seen}", action=_certified(str(error)) or CURES[scheme])
+    untrusted = _certified(str(error))
+    permanent = bool(untrusted) or _refused(error)
+    return StorageError(f"{what}: {seen}", action=untrusted or CURES[scheme], permanent=permanent)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether storage refuses access with these credentials, or has no such bucket."""
+    if _names_bucket(error):
+        return True
+    words = str(error).partition(_DEBUG)[0]
+    refused = type(error).__name__ in _REFUSALS or _REFUSING.search(words) is not None
+    return refused and not any(code in words for code in _PASSING)
 
 
 def _certified(words: str) -> str:

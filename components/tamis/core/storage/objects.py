@@ -42,7 +42,7 @@ def _key(path: ObjectPath) -> str:
         StorageError: when `path` is a bucket.
     """
     if not path.key:
-        raise StorageError(f"{path} is a bucket, not a file", allowed=f"{path}folder/file")
+        raise StorageError(f"{path} is a bucket, not a file", allowed=f"{path}folder/file", permanent=True)
     return path.key
 
 

@@ -112,13 +112,15 @@ def locate(uri: str | Path) -> Location:
             raise StorageError(
                 f"{uri} is neither a local path nor a URI",
                 allowed="scheme://bucket/folder/file, or ./name for a local file",
+                permanent=True,
             )
         return Path(os.path.expanduser(uri))
     if _only_local.get() is not None:
         raise StorageError(f"{uri} is in object storage, which is not used here")
     scheme, _, rest = str(uri).partition("://")
     if scheme not in _EXTRAS:
-        raise StorageError(f"{uri}: unknown storage '{scheme}'", allowed="a local path, s3://, az:// or gs://")
+        allowed = "a local path, s3://, az:// or gs://"
+        raise StorageError(f"{uri}: unknown storage '{scheme}'", allowed=allowed, permanent=True)
     extra, packages = _EXTRAS[scheme]
     for package in packages:
         if find_spec(package) is None:
@@ -130,13 +132,14 @@ def locate(uri: str | Path) -> Location:
             f"{uri!r} is not a valid path in object storage",
             allowed=f"{scheme}://bucket/folder/file, without '.', '..' and control characters; a bucket's name has "
             "letters, digits, '.', '_' and '-'",
+            permanent=True,
         )
     return ObjectPath(scheme, bucket, "/".join(names))
 
 
 def missing(uri: str | Path) -> StorageError:
     """The error for a missing `uri`. For a relative path it names the current folder."""
-    return StorageError(f"{looked_for(uri)} does not exist", action="check the path")
+    return StorageError(f"{looked_for(uri)} does not exist", action="check the path", permanent=True)
 
 
 def looked_for(uri: str | Path) -> str:

@@ -158,4 +158,5 @@ def _entry(location: Location, data: bytes | None) -> Entry:
             f"{location} is not an entry of a journal of batches: {where}: {first['msg']}",
             allowed="entries written by this version of Tamis or an earlier one",
             action="continue with the version that wrote it; or delete it; its requests are then paid for again",
+            permanent=True,
         ) from None

@@ -410,6 +410,7 @@ class OpenAIBatchBackend(OpenAIBackend):
                 allowed=f"the service and the project in which {what} was made",
                 action=f"check 'base_url' and the key in {self._settings.api_key_env}; if the service has deleted it, "
                 f"delete that file of the journal: its {len(entry.items)} requests are then sent and paid for again",
+                permanent=True,
             )
         if fault.hopeless:
             return service_error(self._settings, fault)

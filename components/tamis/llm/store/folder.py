@@ -36,6 +36,7 @@ class StoreGoneError(StorageError):
     """The store's folder has been unmounted, removed or replaced during the run."""
 
     code = "store-gone"
+    permanent = False
 
 
 class Store(Generic[R]):
