@@ -195,6 +195,18 @@ def test_runs_that_differ_before_the_cells_share_no_attempts(
     assert [one for one in cluster.parameters if "'attempt'" in str(one)]
 
 
+def test_a_base_model_is_not_evaluated_again_when_settings_change_that_it_does_not_depend_on(
+    experiment: RunSettings, package: Package, tmp_path: Path
+) -> None:
+    cluster, pods = Cluster(tmp_path / "root"), Pods({("evaluate", "base")})
+    cluster.run(package, experiment.cluster_arguments(), pods)
+    pods.fails.clear()
+    mended = cluster.run(package, experiment.cluster_arguments(), pods)
+    other = experiment.cluster_arguments() | {"curation": {"neighbors": 5}}
+    assert cluster.run(package, other, pods)["evaluate 0"] == mended["evaluate 0"]
+    assert pods.done["evaluate", "base"] == 2
+
+
 @pytest.mark.parametrize(
     ("failed", "others"),
     [(("select", "a"), {"select", "report"}), (("score", "perplexity"), {"score", "select", "report"})],

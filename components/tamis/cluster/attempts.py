@@ -44,26 +44,20 @@ class Numbered(NamedTuple):
     others: int
 
 
-def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outcomes: str = "") -> Numbered:
+def numbered(cells: Cells, bases: list[Cells], about: Sequence[object], *, uri: str, outcomes: str = "") -> Numbered:
     """Put the number of the next attempt into the settings of every step that has failed in earlier runs.
 
     Args:
         cells: the groups of an experiment's cells, or all subsets of a run without training.
         bases: groups of the settings of base models' evaluations.
-        about: the settings of the steps before the cells. Runs in which they differ share no failures.
+        about: the settings of the steps before the cells, the pool's first. Runs in which they differ share no failures
+            of cells, because there all cells are made again; those of another pool share no failures of scores.
         uri: URI of an output of this run.
         outcomes: folder for outcomes; none if empty.
     """
     cells, bases = copy.deepcopy((cells, bases))
-    place = place_of(uri, outcomes) if cells else None  # a local run keeps no failures
-    if place and not place.folders:
-        log.warning("what fails in this run cannot be tried again: there is no folder for its marks (--outcomes)")
-    failed = Counter[tuple[str, str]]()
-    for earlier in _earlier(place, hash_of(about)[:32]) if place else ():
-        marks = read_marks(earlier)
-        for problem in marks.unread:
-            log.warning("failed cells of the run %s may be unknown, and not tried again: %s", earlier.run, problem)
-        failed.update({(one.cell, one.stage) for one in marks.cells})
+    history = _History(place_of(uri, outcomes) if cells else None)  # a local run keeps no failures
+    failed = history.failed_with(about)
     for group in cells:
         if "subset" not in group:
             _number([group], [group["name"]], "selection", failed)
@@ -71,9 +65,10 @@ def numbered(cells: Cells, bases: list[Cells], about: object, *, uri: str, outco
             names = [str(subset["name"]) for subset in group["subset"]]
             for part, made in _MADE.items():
                 _number(group.get(part, []), names, made, failed)
-    for models in bases:
-        _number(models, [str(base.get("name", "base")) for base in models], "evaluation", failed)
-    scores = Counter({name: count for (name, made), count in failed.items() if made == "scores"})
+    for base in (base for group in bases for base in group):
+        _number([base], [str(base.get("name", "base"))], "evaluation", history.failed_with(["base", base]))
+    of_pool = history.failed_with(["scores", about[0]])
+    scores = Counter({name: count for (name, made), count in of_pool.items() if made == "scores"})
     known = (scores.pop("perplexity", 0), scores.pop("deita", 0), scores.pop("less", 0))
     return Numbered(cells, bases, *known, sum(scores.values()))
 
@@ -84,6 +79,31 @@ def _number(settings: Cells, names: Sequence[str], made: str, failed: Counter[tu
         if count := failed[name, made]:
             log.info("%s of '%s' has failed in %d earlier runs; it is tried again", made, name, count)
             one[ATTEMPT] = count
+
+
+class _History:
+    """The failures of the earlier runs of a pipeline that have left marks where this run, at `place`, can read them."""
+
+    def __init__(self, place: RunPlace | None) -> None:
+        self._place = place
+        self._of_runs: dict[str, set[tuple[str, str]]] = {}
+        if place and not place.folders:
+            log.warning("what fails in this run cannot be tried again: there is no folder for its marks (--outcomes)")
+
+    def failed_with(self, settings: object) -> Counter[tuple[str, str]]:
+        """In how many runs with these settings each cell has failed at each artifact; this run is noted as one."""
+        runs = _earlier(self._place, hash_of(settings)[:32]) if self._place else ()
+        return Counter(failure for run in runs for failure in self._of(run))
+
+    def _of(self, run: RunPlace) -> set[tuple[str, str]]:
+        if run.run not in self._of_runs:
+            marks = read_marks(run)
+            for problem in marks.unread:
+                log.warning("failed cells of the run %s may be unknown, and not tried again: %s", run.run, problem)
+            # A failure that a run has taken from the cache is only in the mark of its end.
+            failures = [*marks.cells, *(marks.finished.failed if marks.finished else ())]
+            self._of_runs[run.run] = {(one.cell, one.stage) for one in failures}
+        return self._of_runs[run.run]
 
 
 def _earlier(place: RunPlace, settings: str) -> Iterator[RunPlace]:

@@ -97,8 +97,8 @@ class Seen:
     def last_words(self) -> list[str]:
         """How the pods of the last attempt failed, the earliest first."""
         last = reversed(self._last_attempt())
-        told = {one.words: f"{one.who}: {one.how}\n    " + one.words.replace("\n", "\n    ") for one in last}
-        return list(reversed(told.values()))[:3]
+        unique = {one.words: f"{one.who}: {one.how}\n    " + one.words.replace("\n", "\n    ") for one in last}
+        return list(reversed(unique.values()))[:3]
 
     def is_permanent(self) -> bool:
         """Whether a pod of the last attempt ended with the exit code for what another attempt cannot help."""

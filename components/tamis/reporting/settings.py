@@ -13,7 +13,7 @@ from tamis.core.settings import StageSettings
 class ReportingSettings(StageSettings):
     """Options of the report."""
 
-    OUTPUT_REVISION: ClassVar[int] = 4
+    OUTPUT_REVISION: ClassVar[int] = 5
 
     title: str = Field("Data selection report", min_length=1, description="heading of the page")
     truth: str | None = Field(

@@ -15,7 +15,6 @@ from tamis_pipelines.runs.reading import workflow_of
 from tamis_pipelines.runs.workflow import UnreadableError
 from tamis_pipelines.server import Connection, KubeflowError, Server
 from tamis_pipelines.settings import RunSettings
-from tamis_pipelines.workflow.fitting import fitted
 
 _SETS_IDENTITY = (2, 17)  # the first version that takes a security context
 
@@ -39,11 +38,12 @@ def cluster(settings: RunSettings, server: Server) -> Iterator[Check]:
 
 def _size(settings: RunSettings) -> Check:
     """Whether the run's workflow fits into one object of Kubernetes."""
+    from tamis_pipelines.workflow.fitting import fitted  # imports kfp, which no other check needs
+
     try:
         shares = by_payer(shares_of(settings))
         with TemporaryDirectory(prefix="tamis-") as folder:
-            outcomes = settings.compiled.outcomes or ""
-            made = fitted(settings, settings.compiled, Path(folder), outcomes=outcomes, shares=shares)
+            made = fitted(settings, settings.compiled, Path(folder), shares=shares)
     except TamisError as error:
         return Check.refused("kubeflow: workflow", error)
     return Check("kubeflow: workflow", "ok", str(made))

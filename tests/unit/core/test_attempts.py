@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from tamis.cells import execute_cells
 from tamis.core.errors import ArtifactError, StorageError, TamisError
 from tamis.core.last_words import REASON_FILE
 from tamis.core.marks import read_words, words_name
@@ -91,6 +92,24 @@ def test_a_cell_s_step_ends_at_once_too(attempts: Attempts) -> None:
     refused = StorageError("AccessDenied", permanent=True)
     assert [attempts.make(number, refused, cell=True) for number in (1, 2)] == [78, 78]
     assert attempts.calls == 1
+
+
+def test_a_step_of_several_cells_ends_at_once_too(attempts: Attempts) -> None:
+    made: list[str] = []
+
+    def run(settings: NoSettings, *, out: str) -> Any:
+        made.append(settings.variant)
+        if settings.variant == "b":
+            raise StorageError("AccessDenied", permanent=True)
+        return run_step("test", "model", settings, lambda step: None, out=out)
+
+    for number in ("0", "1"):
+        attempts.patch.setenv(RETRIES, number)
+        out, metrics = dsl.Model(name="model", uri=attempts.uri), dsl.Metrics(name="metrics", uri=attempts.uri)
+        with pytest.raises(SystemExit) as ended:
+            execute_cells(run, NoSettings, {}, [{"variant": "a"}, {"variant": "b"}], out=out, metrics=metrics)
+        assert ended.value.code == 78
+    assert made == ["a", "b"]
 
 
 def test_a_step_that_runs_no_stage_ends_at_once_too(attempts: Attempts) -> None:
