@@ -17,8 +17,8 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tamis.cli import main
+from tamis.components import image
 from tamis.core.errors import SettingsError
-from tamis.kubeflow import image
 from tamis_pipelines.definitions import PIPELINES
 from tamis_pipelines.packages import compile_all, compile_one
 from tamis_pipelines.pods import QUEUE_LABEL, SCORE_PODS, CompileSettings, KubeflowSettings
