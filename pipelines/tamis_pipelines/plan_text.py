@@ -9,8 +9,6 @@ from tamis_pipelines.plan import Plan
 from tamis_pipelines.plan_lines import Line, hours_text
 from tamis_pipelines.speeds import as_words, sum_of
 
-_MANY = 50  # cells; Kubeflow is known to work with up to a few dozen parallel branches
-
 
 def as_text(plan: Plan) -> str:
     """Return the plan as tables: steps, their times on this machine, the budget, cells, and the rates."""
@@ -109,9 +107,6 @@ def _cells(plan: Plan) -> Iterator[str]:
         of_model = [str(training.seed), training.model, hours_text(hours)] if training else [str(subset.seed), "", ""]
         rows.append([cell.name, subset.strategy, subset.rater or "", size, *of_model])
     yield from [f"{len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}:", "", *_columns(rows)]
-    if len(plan.cells) > _MANY:
-        yield ""
-        yield f"With more than {_MANY} cells, split the experiment on Kubeflow; finished steps are still shared."
 
 
 def _rates(plan: Plan) -> Iterator[str]:

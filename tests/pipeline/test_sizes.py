@@ -128,8 +128,23 @@ def test_no_more_cells_share_a_pod_than_must(tmp_path: Path) -> None:
     made = fit(experiment(60), tmp_path)
     assert made.cells_per_pod > 1
     fewer = experiment(60, kubeflow={"compiled": {"work_volume": True, "cells_per_pod": made.cells_per_pod - 1}})
-    with pytest.raises(SettingsError, match="cells_per_pod"):
+    with pytest.raises(SettingsError, match="cells_per_pod") as refused:
         fit(fewer, tmp_path)
+    assert f"all 60 cells with {made.cells_per_pod}" in str(refused.value.allowed)
+
+
+def test_no_more_cells_share_a_pod_than_there_are(tmp_path: Path) -> None:
+    many = experiment(6, kubeflow={"compiled": {"work_volume": True, "cells_per_pod": 100}})
+    made = fit(many, tmp_path)
+    assert (made.cells_per_pod, len(made.arguments["cells"])) == (6, 1)
+    assert "all 6 cells share pods" in str(made)
+    seconds = Package.read(made.package).platform["exec-finetune"]["activeDeadlineSeconds"]
+    assert int(seconds) == 6 * CompileSettings().timeouts.training
+
+
+def test_the_groups_of_cells_that_share_pods_are_counted(tmp_path: Path) -> None:
+    four = experiment(6, kubeflow={"compiled": {"work_volume": True, "cells_per_pod": 4}})
+    assert "6 cells in 2 groups of up to 4 that share pods" in str(fit(four, tmp_path))
 
 
 def test_a_pod_of_several_cells_has_the_time_of_all_of_them(tmp_path: Path) -> None:
@@ -141,8 +156,10 @@ def test_a_pod_of_several_cells_has_the_time_of_all_of_them(tmp_path: Path) -> N
 def test_cells_do_not_share_pods_where_a_retry_would_make_finished_ones_again(tmp_path: Path) -> None:
     for compiled in ({"work_volume": True}, {"finished": "s3://tamis/finished"}):
         assert fit(experiment(60, kubeflow={"compiled": compiled}), tmp_path).cells_per_pod > 1
-    with pytest.raises(SettingsError, match="finished"):
+    with pytest.raises(SettingsError, match="finished") as refused:
         fit(experiment(60, kubeflow={}), tmp_path)
+    (alone,) = [int(word) for word in str(refused.value.action).split() if word.isdigit()]
+    assert fit(experiment(alone // 2 * 2, kubeflow={}), tmp_path).cells_per_pod == 1
 
 
 def test_what_cannot_fit_is_refused_with_the_largest_number_that_can(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tamis_pipelines.packages import compile_one
 from tamis_pipelines.pods import CompileSettings
 from tamis_pipelines.settings import RunSettings
 from tamis_pipelines.workflow.figures import MOST_ARGUMENT, MOST_BYTES
-from tamis_pipelines.workflow.size import Package, Size
+from tamis_pipelines.workflow.size import ROOM, Package, Size
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Fitted:
         constants: the settings of pods that are compiled in; none if they are parameters.
         size: the size of its workflow.
         cells: how many cells it has.
-        cells_per_pod: how many of them share the pods of their steps.
+        cells_per_pod: how many of them share the pods of their steps; never more than there are.
     """
 
     package: Path
@@ -38,8 +38,8 @@ class Fitted:
     cells_per_pod: int
 
     def __str__(self) -> str:
-        shared = f"; {self.cells_per_pod} of {self.cells} cells share each pod" if self.cells_per_pod > 1 else ""
-        return f"{self.size.bytes / 1000:,.0f} kB of {MOST_BYTES / 1000:,.0f} kB, {self.size.pods} pods{shared}"
+        shared = f"; {_shared(self.cells, self.cells_per_pod)}" if self.cells_per_pod > 1 else ""
+        return f"{_kb(self.size.bytes)} of {_kb(MOST_BYTES)}, {self.size.pods} pods in all{shared}"
 
 
 def fitted(
@@ -54,15 +54,14 @@ def fitted(
 
     Args:
         settings: the run's.
-        compiled: what is compiled in. Its `cells_per_pod` is kept if it is not 0; otherwise as few cells share pods as
-            possible.
+        compiled: what is compiled in. If its `cells_per_pod` is 0, as few cells share pods as possible.
         folder: where the package goes.
         shares: each payer's share of the budget.
         constant: whether the settings of pods are compiled in; otherwise they are parameters of the run.
 
     Raises:
-        SettingsError: when it cannot fit, with the largest number of cells that can, or when cells must share pods and
-            a pod that is tried again would make finished ones again.
+        SettingsError: when the run does not fit, with the largest number of cells that do; or when cells would share
+            pods, and a retried pod would repeat finished cells.
     """
     outcomes = compiled.outcomes or ""
     constants = settings.kubeflow.arguments() | {"outcomes": outcomes} if constant else None
@@ -71,7 +70,7 @@ def fitted(
     run = _Run(known, {name: value for name, value in given.items() if name not in (constants or ())})
     per_pod = _per_pod(run, compiled)
     if per_pod > 1:
-        _check_kept(compiled, run.cells, per_pod)
+        _check_kept(run, per_pod, compiled)
         compiled = compiled.model_copy(update={"cells_per_pod": per_pod})  # for the time that a pod may take
         package = compile_one(settings.pipeline, folder, compiled, constants)
         run = replace(run, package=Package.read(package))
@@ -95,7 +94,7 @@ class _Run:
         return len(self.single["cells" if self.grouped else "subsets"])
 
     def arguments(self, per_pod: int, cells: int | None = None) -> dict[str, Any]:
-        """The run's parameters with so many cells in a group; of its first `cells` cells alone, if that is given."""
+        """The run's parameters with `per_pod` cells in a group; of its first `cells` cells only, if that is given."""
         if not self.grouped:
             return self.single | {"subsets": self.single["subsets"][:cells]}
         return self.single | {"cells": larger(self.single["cells"][:cells], per_pod)}
@@ -110,15 +109,17 @@ def _per_pod(run: _Run, compiled: CompileSettings) -> int:
     Raises:
         SettingsError: when the run does not fit.
     """
-    asked = compiled.cells_per_pod if run.grouped else 1
-    if asked:
-        if run.size(asked).fits:
-            return asked
+    asked = min(compiled.cells_per_pod, run.cells) if run.grouped else 1
+    chosen = asked or _fewest(run)
+    if not chosen or not run.size(chosen).fits:
         _refuse(run, asked, compiled)
+    return chosen
+
+
+def _fewest(run: _Run) -> int:
+    """The smallest number of cells in a group with which the run fits; 0 if it never does."""
     groups = _most(run.cells, lambda number: run.size(ceil(run.cells / number)).fits)
-    if not groups:
-        _refuse(run, run.cells, compiled)
-    return ceil(run.cells / groups)
+    return ceil(run.cells / groups) if groups else 0
 
 
 def _most(upper: int, fits: Callable[[int], bool]) -> int:
@@ -130,33 +131,57 @@ def _most(upper: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _refuse(run: _Run, per_pod: int, compiled: CompileSettings) -> NoReturn:
-    """Say why a run does not fit, and how many of its cells would."""
+def _refuse(run: _Run, asked: int, compiled: CompileSettings) -> NoReturn:
+    """Say why a run does not fit, and what does."""
     what = "cells" if run.grouped else "subsets"
+    per_pod = asked or run.cells
     size = run.size(per_pod)
     largest = _most(run.cells, lambda cells: run.size(min(per_pod, cells), cells).fits)
+    allowed = f"at most {largest} {what} in one run"
+    action = (
+        f"divide the {what} among several runs and leave everything else equal: pool, ratings and curation then come "
+        "from the cache. Each run has its own report"
+    )
     fixed = run.grouped and compiled.cells_per_pod
+    if fixed and (fewest := _fewest(run)):
+        allowed = f"at most {largest} cells with this cells_per_pod; all {run.cells} cells with {fewest}"
+        action = "set kubeflow.compiled.cells_per_pod to 0: Tamis then chooses the smallest number that fits"
     raise SettingsError(
-        f"the workflow of {run.cells} {what} would have {size.bytes:,} bytes and a step's input {size.argument:,}; "
-        f"Kubeflow takes {MOST_BYTES:,} and {MOST_ARGUMENT:,}"
-        + (f", and kubeflow.compiled.cells_per_pod is {per_pod}" if fixed else ""),
-        allowed=f"at most {largest} {what} of these settings in one run",
-        action="set kubeflow.compiled.cells_per_pod to 0, so that it is chosen"
-        if fixed
-        else f"divide the {what} among several runs with the same other settings: they share all steps before them",
+        (f"with kubeflow.compiled.cells_per_pod={per_pod}, " if fixed else "")
+        + f"the workflow of {run.cells} {what} would have {_kb(size.bytes)} and the largest input of a step "
+        f"{_kb(size.argument)}; the limits are {_kb(MOST_BYTES)} and {_kb(MOST_ARGUMENT)}, of which Tamis uses "
+        f"{ROOM:.0%}",
+        allowed=allowed,
+        action=action,
     )
 
 
-def _check_kept(compiled: CompileSettings, cells: int, per_pod: int) -> None:
-    """Refuse cells that share pods if a pod that is tried again would make finished ones again.
+def _check_kept(run: _Run, per_pod: int, compiled: CompileSettings) -> None:
+    """Refuse cells that share pods if a retried pod would repeat finished cells.
 
     Raises:
         SettingsError: when nothing keeps finished cells.
     """
-    if not (compiled.finished or compiled.work_volume):
-        raise SettingsError(
-            f"{per_pod} of the {cells} cells would share each pod, and nothing keeps finished cells, so a pod that is "
-            "retried would make them again",
-            allowed="kubeflow.compiled.finished, a folder in object storage; or kubeflow.compiled.work_volume",
-            action="set one of them",
-        )
+    if compiled.finished or compiled.work_volume:
+        return
+    alone = _most(run.cells, lambda cells: run.size(1, cells).fits)
+    otherwise = f"use at most {alone} cells, which have pods of their own"
+    if alone == run.cells:
+        otherwise = "set kubeflow.compiled.cells_per_pod=0, because these cells can have pods of their own"
+    raise SettingsError(
+        f"{_shared(run.cells, per_pod)}, and nothing keeps finished cells, so a retried pod would repeat them",
+        action="set kubeflow.compiled.finished=s3://bucket/finished, or kubeflow.compiled.work_volume=true if your "
+        f"cluster has a volume that pods can share; or {otherwise}",
+    )
+
+
+def _shared(cells: int, per_pod: int) -> str:
+    """Which cells share pods, in words."""
+    if per_pod >= cells:
+        return f"all {cells} cells share pods"
+    size = f"up to {per_pod}" if cells % per_pod else str(per_pod)
+    return f"{cells} cells in {ceil(cells / per_pod)} groups of {size} that share pods"
+
+
+def _kb(size: int) -> str:
+    return f"{size / 1000:,.0f} kB"

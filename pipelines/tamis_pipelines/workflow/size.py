@@ -26,7 +26,7 @@ from tamis_pipelines.workflow.nodes import Run
 from tamis_pipelines.workflow.patches import text
 from tamis_pipelines.workflow.values import Ir, parameters_of
 
-_ROOM = 0.9  # of a limit: sizes of recorded workflows are met within 6 %
+ROOM = 0.9  # share of a limit that a run may use: estimates are within 6 % of recorded workflows
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Size:
     @property
     def fits(self) -> bool:
         """Whether it stays below the limits of a workflow and of an argument, with room for errors of the estimate."""
-        return self.bytes <= _ROOM * MOST_BYTES and self.argument <= _ROOM * MOST_ARGUMENT
+        return self.bytes <= ROOM * MOST_BYTES and self.argument <= ROOM * MOST_ARGUMENT
 
 
 @dataclass(frozen=True)
