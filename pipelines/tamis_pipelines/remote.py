@@ -12,6 +12,7 @@ from typing import Any
 import tamis
 from tamis.core.errors import InputError
 from tamis_pipelines.server import Connection, KubeflowError, Server, called, kfp_silenced
+from tamis_pipelines.uploaded import UnknownPackageError, check_uploaded
 
 log = logging.getLogger(__name__)
 NEWEST = "newest"
@@ -21,16 +22,27 @@ NEWEST = "newest"
 class Order:
     """What to run: one run, or every run of a schedule.
 
-    Either `package` (a compiled pipeline's file) or `version` (name of an uploaded version of `pipeline`, or "newest").
-    `constants` are the settings of pods that are compiled into the package; `workflow` says how large the run becomes.
+    Attributes:
+        pipeline: the pipeline's name.
+        arguments: the run's parameters.
+        name: the run's name.
+        experiment: Kubeflow's group for the run.
+        package: the pipeline compiled for this run.
+        version: name of an uploaded version of `pipeline`, or "newest", which runs instead of `package`.
+        upload: the command that uploads a package for this run.
+        service_account: of the pods; empty: the server's.
+        root: where artifacts go; empty: the server's place.
+        constants: the settings of pods that are compiled into the package.
+        workflow: how large the run becomes, in words.
     """
 
     pipeline: str
     arguments: dict[str, Any]
     name: str
     experiment: str
-    package: Path | None = None
+    package: Path
     version: str = ""
+    upload: str = ""
     service_account: str = ""
     root: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -155,12 +167,13 @@ class Kubeflow:
     def _what(self, order: Order) -> dict[str, Any]:
         """The arguments of kfp's client for a run and for a schedule."""
         pipeline_id = version_id = None
-        if order.package is None:
+        if order.version:
             pipeline_id, version_id = self._uploaded(order.pipeline, order.version)
+            self._compare(order, pipeline_id, version_id)
         experiment = self._client.create_experiment(order.experiment, namespace=self.server.namespace or None)
         return {
             "experiment_id": experiment.experiment_id,
-            "pipeline_package_path": str(order.package) if order.package else None,
+            "pipeline_package_path": None if order.version else str(order.package),
             "params": order.arguments,
             "pipeline_id": pipeline_id,
             "version_id": version_id,
@@ -179,6 +192,21 @@ class Kubeflow:
                 action="run tamis upload, or use --uploaded newest",
             )
         return pipeline_id, found.pipeline_version_id
+
+    def _compare(self, order: Order, pipeline: str, version: str) -> None:
+        """Check that the uploaded package is one for this run; if the server does not return it, say so."""
+        what = f"the version '{order.version}' of {order.pipeline}"
+        path = f"/apis/v2beta1/pipelines/{pipeline}/versions/{version}"
+        try:
+            found = self.connection.request("GET", path, doing="reading an uploaded version")
+            check_uploaded(found.get("pipeline_spec"), order.package, what=what, upload=order.upload)
+        except (KubeflowError, UnknownPackageError) as error:
+            log.warning(
+                "%s cannot be read, so it is not compared with the settings of this run: %s. It must come from: %s",
+                what,
+                getattr(error, "problem", error),
+                order.upload,
+            )
 
     def _pipeline_id(self, name: str) -> str | None:
         found = self._client.list_pipelines(namespace=self.server.namespace or None, filter=called(name)).pipelines

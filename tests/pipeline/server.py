@@ -44,6 +44,7 @@ class State:
     multi_user: bool = False
     login: bool = False  # answer everything with a page, as a proxy in front does
     states: list[Body] = field(default_factory=lambda: [{"state": "SUCCEEDED"}])  # of a run, one per question
+    versions_hidden: bool = False  # do not return an uploaded package
     failures: list[int] = field(default_factory=list)  # statuses that the next questions for a run get first
     experiments: list[Body] = field(default_factory=list)
     pipelines: list[Body] = field(default_factory=list)
@@ -152,6 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
                 if self._query.get("sort_by") == "created_at desc":
                     found = found[::-1]
                 return {"pipeline_versions": found[: int(self._query.get("page_size", 10))]}
+            case "GET", ["pipelines", _, "versions", version] if not state.versions_hidden:
+                (kept,) = [kept for kept in state.versions if kept["pipeline_version_id"] == version]
+                pipeline, platform = yaml.safe_load_all(state.packages[version])
+                return kept | {"pipeline_spec": {"pipeline_spec": pipeline, "platform_spec": platform}}
             case "GET", ["recurringruns"]:
                 return {"recurringRuns": self._found(state.schedules)}
             case "GET", ["runs", run]:

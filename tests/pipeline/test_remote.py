@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import operator
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,69 @@ def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServe
     ran = [names[run["pipeline_version_reference"]["pipeline_version_id"]] for run in server.state.runs]
     assert ran == ["one", "two"]
     assert "pipeline_spec" not in server.state.runs[0]
+
+
+def upload_command(result: Result) -> list[str]:
+    """The command in the advice of a refusal."""
+    (line,) = [line for line in result.output.splitlines() if "tamis upload --settings" in line]
+    return shlex.split(line[line.index("tamis upload") :])[1:]
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        {"finished": "s3://data/finished"},
+        {"work_volume": True},
+        {"timeouts": {"rating": 700_000}},
+        {"timeouts": {"rating": 0}},
+        {"sharded": True},
+    ],
+    ids=str,
+)
+def test_an_uploaded_version_must_be_compiled_for_the_run(
+    compiled: dict[str, Any], server: KubeflowServer, settings: Path
+) -> None:
+    submit = ("submit", settings, "--host", server.url, "--set", f"kubeflow.compiled={json.dumps(compiled)}")
+    tamis("upload", "--host", server.url)
+    refused = tamis(*submit, "--uploaded", "newest")
+    assert (refused.exit_code, f"compiled.{next(iter(compiled))}" in refused.output) == (78, True), refused.output
+    assert server.state.runs == []
+    assert tamis(*upload_command(refused), "--host", server.url).exit_code == 0
+    accepted = tamis(*submit, "--uploaded", "newest")
+    assert accepted.exit_code == 0, accepted.output
+
+
+def test_an_uploaded_version_must_have_the_run_s_judging_scores_and_cells_per_pod(
+    server: KubeflowServer, tmp_path: Path
+) -> None:
+    values = changed(WHOLE, "kubeflow", {"compiled": {"finished": "s3://data/finished", "cells_per_pod": 2}})
+    file = write(tmp_path, values)
+    tamis("upload", "--host", server.url, "--set", 'compiled.finished="s3://data/finished"')
+    refused = tamis("submit", file, "--host", server.url, "--uploaded", "newest")
+    assert refused.exit_code == 78
+    for name in ("judging", "scores", "cells_per_pod"):
+        assert f"compiled.{name}" in refused.output
+    command = upload_command(refused)
+    assert "compiled.judging=true" in command
+    shown = tamis("submit", file, "--host", server.url, "--uploaded", "newest", "--dry-run")
+    assert "compiled.judging=true" in shown.output, "a dry run names the command before anything is uploaded"
+    assert tamis(*command, "--host", server.url).exit_code == 0
+    accepted = tamis("submit", file, "--host", server.url, "--uploaded", "newest")
+    assert accepted.exit_code == 0, accepted.output
+
+
+def test_a_version_for_more_cells_per_pod_is_accepted(server: KubeflowServer, settings: Path) -> None:
+    tamis("upload", "--host", server.url, "--set", "compiled.timeouts.rating=700000")
+    assert tamis("submit", settings, "--host", server.url, "--uploaded", "newest").exit_code == 0
+
+
+def test_an_uploaded_version_that_the_server_does_not_return_is_not_compared_and_that_is_said(
+    server: KubeflowServer, settings: Path
+) -> None:
+    server.state.versions_hidden = True
+    tamis("upload", "--host", server.url)
+    result = tamis("submit", settings, "--host", server.url, "--uploaded", "newest")
+    assert (result.exit_code, "not compared" in result.output) == (0, True), result.output
 
 
 def test_an_unknown_pipeline_or_version_is_said(server: KubeflowServer, settings: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import tempfile
 import textwrap
 from collections.abc import Callable
@@ -129,13 +131,25 @@ def _order(
         arguments=made.arguments,
         name=name or settings.stem,
         experiment=experiment,
-        package=None if uploaded else made.package,
+        package=made.package,
         version=uploaded,
+        upload=_upload_command(settings, made.compiled),
         service_account=service_account,
         root=root,
         constants=made.constants,
         workflow=str(made),
     )
+
+
+def _upload_command(file: Path, needed: Any) -> str:
+    """The command that uploads packages into which what is `needed` is compiled."""
+    given, wanted = (one.model_dump(mode="json") for one in (_compiled_settings(file, ()), needed))
+    sets = [
+        f"--set {shlex.quote(f'compiled.{name}={json.dumps(value)}')}"
+        for name, value in wanted.items()
+        if value != given[name]
+    ]
+    return " ".join(["tamis upload --settings", shlex.quote(str(file)), *sets])
 
 
 def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -151,6 +165,8 @@ def _show(order: Any, **more: str) -> None:
 
     what = f"version {order.version}" if order.version else "compiled now"
     lines = {"pipeline": f"{order.pipeline} ({what})", "run": f"{order.name} in {order.experiment}"} | more
+    if order.version:
+        lines["upload"] = f"{order.upload} makes the version that this run needs; it is compared when you submit"
     lines |= {
         "workflow": order.workflow,
         "root": order.root or "the server's",

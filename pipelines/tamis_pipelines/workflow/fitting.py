@@ -26,6 +26,7 @@ class Fitted:
         arguments: its parameters.
         constants: the settings of pods that are compiled in; none if they are parameters.
         size: the size of its workflow.
+        compiled: what is compiled in.
         cells: how many cells it has.
         cells_per_pod: how many of them share the pods of their steps; never more than there are.
     """
@@ -34,6 +35,7 @@ class Fitted:
     arguments: dict[str, Any]
     constants: Mapping[str, Any]
     size: Size
+    compiled: CompileSettings
     cells: int
     cells_per_pod: int
 
@@ -74,7 +76,7 @@ def fitted(
         compiled = compiled.model_copy(update={"cells_per_pod": per_pod})  # for the time that a pod may take
         package = compile_one(settings.pipeline, folder, compiled, constants)
         run = replace(run, package=Package.read(package))
-    return Fitted(package, run.arguments(per_pod), constants or {}, run.size(per_pod), run.cells, per_pod)
+    return Fitted(package, run.arguments(per_pod), constants or {}, run.size(per_pod), compiled, run.cells, per_pod)
 
 
 @dataclass(frozen=True)
