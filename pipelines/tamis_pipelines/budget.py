@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tamis.core.settings import Settings
-from tamis.judging.settings import ServiceContestant
+from tamis.judging.settings import JudgingSettings, ServiceContestant
 from tamis.llm.settings import BackendSettings
 from tamis.rating.settings import AskedRater
 from tamis_pipelines import costs
@@ -111,6 +111,27 @@ def shared_out(money: float, payers: Sequence[Share]) -> list[Share]:
         limited |= over
 
 
+def highest_costs(settings: RunSettings) -> str:
+    """Return what a run may spend on services, in words; empty if it asks no service."""
+    currency = settings.rates.currency
+    raters = {f"raters.{rater.name}": rater.max_cost for rater in _asked(settings) if _is_paid(rater.backend)}
+    matches = [match.max_cost for match in _matches(settings) if _is_paid_match(match)]
+    if not raters and not matches:
+        return ""
+    if settings.budget is not None:
+        return f"at most {settings.budget.max_cost:,.2f} {currency} (budget)"
+    limits = [f"at most {most:,.2f} {currency} for {name}" for name, most in raters.items() if most is not None]
+    unlimited = [name for name, most in raters.items() if most is None]
+    if matches and matches[0] is not None:
+        whole = matches[0] * len(matches)
+        limits.append(
+            f"at most {whole:,.2f} {currency} for judging (max_cost {matches[0]:,.2f} for each of {len(matches)} cells)"
+        )
+    elif matches:
+        unlimited.append("judging")
+    return "; ".join([*limits, *([f"no limit for {', '.join(unlimited)}"] if unlimited else [])])
+
+
 def by_payer(shares: Sequence[Share]) -> Mapping[str, float]:
     """Return the money by payer, as `RunSettings.arguments` takes it."""
     return {share.payer: share.money for share in shares}
@@ -122,6 +143,16 @@ def _asked(settings: RunSettings) -> list[AskedRater]:
 
 def _is_paid(backend: object) -> bool:
     return isinstance(backend, BackendSettings) and backend.PRICED
+
+
+def _matches(settings: RunSettings) -> list[JudgingSettings]:
+    """Return the judging of every trained cell."""
+    judging = settings.judging
+    return [judging.of(cell.finetuning.model) for cell in settings.cells if judging and cell.finetuning]
+
+
+def _is_paid_match(match: JudgingSettings) -> bool:
+    return _is_paid(match.judge.backend) or isinstance(match.against, ServiceContestant)
 
 
 def _payers(settings: RunSettings) -> Iterator[Share]:

@@ -33,7 +33,9 @@ class Order:
         service_account: of the pods; empty: the server's.
         root: where artifacts go; empty: the server's place.
         constants: the settings of pods that are compiled into the package.
+        compiled: the other settings that are compiled into it (`CompileSettings`).
         workflow: how large the run becomes, in words.
+        costs: what the run may spend on services, in words.
     """
 
     pipeline: str
@@ -46,7 +48,9 @@ class Order:
     service_account: str = ""
     root: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
+    compiled: Mapping[str, Any] = field(default_factory=dict)
     workflow: str = ""
+    costs: str = ""
 
 
 @dataclass(frozen=True)

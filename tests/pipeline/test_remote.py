@@ -237,6 +237,28 @@ def test_a_dry_run_shows_the_parameters_and_sends_nothing(server: KubeflowServer
     assert server.state.runs == []
 
 
+def test_a_dry_run_ends_with_a_summary_and_shows_all_that_is_compiled_in(
+    server: KubeflowServer, tmp_path: Path
+) -> None:
+    compiled = {"finished": "s3://data/finished", "cells_per_pod": 2, "parallelism": 7, "queue": "research"}
+    paid = {"backend": {"kind": "openai", "model": "judge"}}
+    judging = WHOLE["judging"] | {"judge": paid, "price": {"input": 1, "output": 1}, "max_cost": 5}
+    file = write(tmp_path, WHOLE | {"judging": judging, "kubeflow": {"compiled": compiled}})
+    result = tamis("submit", file, "--host", server.url, "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    for name, value in compiled.items():
+        assert f"  {name}: {value}" in lines
+    assert "group 1: ds2, perplexity" in lines
+    assert "group 2: deita" in lines
+    summary = dict(line.split(":", 1) for line in lines[-7:])
+    assert list(summary) == ["pipeline", "run", "workflow", "at once", "costs", "root", "account"]
+    assert "15.00 USD" in summary["costs"], "5 for each of 3 cells"
+    assert "no limit for raters.mini" in summary["costs"]
+    assert "  model_cache: tamis-models" in lines
+    assert "  work: tamis-work" not in lines, "it is not mounted"
+
+
 @pytest.mark.parametrize(
     ("when", "shown"), [(("--cron", "0 0 3 * * *"), "0 0 3 * * *"), (("--every", "3600"), "every 3600 s")]
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,9 @@ def _order(
         service_account=service_account,
         root=root,
         constants=made.constants,
+        compiled=made.compiled.model_dump(mode="json"),
         workflow=str(made),
+        costs=budget.highest_costs(parsed),
     )
 
 
@@ -161,23 +162,7 @@ def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, 
 
 def _show(order: Any, **more: str) -> None:
     """Print what a dry run would send; `more` is what only some commands send."""
-    import yaml
-
-    what = f"version {order.version}" if order.version else "compiled now"
-    lines = {"pipeline": f"{order.pipeline} ({what})", "run": f"{order.name} in {order.experiment}"} | more
-    if order.version:
-        lines["upload"] = f"{order.upload} makes the version that this run needs; it is compared when you submit"
-    lines |= {
-        "workflow": order.workflow,
-        "root": order.root or "the server's",
-        "account": order.service_account or "the server's",
-    }
-    for name, value in lines.items():
-        click.echo(f"{name + ':':<11} {value}")
-    for title, values in {"parameters": order.arguments, "compiled in": dict(order.constants)}.items():
-        if values:
-            click.echo(f"{title}:")
-            click.echo(textwrap.indent(yaml.safe_dump(values, sort_keys=True, allow_unicode=True), "  "), nl=False)
+    click.echo(load("tamis_pipelines.dry_run").as_text(order, **more))
 
 
 @click.command(
