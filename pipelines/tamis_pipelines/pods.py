@@ -154,16 +154,17 @@ class CompileSettings(Settings):
     annotations: dict[LabelKey, str] = Field({}, description="annotations of every pod")
     trainer: bool = Field(False, description="finetuning runs as TrainJobs; set where kubeflow.trainer is given")
     scores: tuple[ScoreName, ...] = Field(
-        (), description="steps that score samples for a strategy; those that a run's subsets need are added"
+        (), description="steps that score samples for a strategy; `tamis submit` adds those that a run's subsets need"
     )
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
     judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
-    parallelism: int = Field(0, ge=0, description="raters' pods, and cells, worked on at once; 0: no bound")
+    parallelism: int = Field(0, ge=0, description="raters' pods, and groups of cells, that run at once; 0: no limit")
     cells_per_pod: int = Field(
         0, ge=0, description="cells of an experiment that share the pods of their steps; 0: the fewest that fit"
     )
     finished: StoreUri | None = Field(
-        None, description="folder in object storage that keeps finished cells, so that no pod makes one again"
+        None,
+        description="folder in object storage that keeps finished cells, so that a retried pod does not repeat them",
     )
     timeouts: Timeouts = Field(
         Timeouts(), description="seconds after which a pod is ended; a pod of several cells has that many times as long"

@@ -71,26 +71,37 @@ def _compiled_settings(file: Path | None, overrides: tuple[str, ...]) -> Any:
 def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say what a run on the server is."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing."),
+        click.option(
+            "--dry-run", is_flag=True, help="Show what would be sent, with a summary at the end. Sends nothing."
+        ),
         click.option(
             "--force",
             is_flag=True,
-            help="Submit although settings name files of this machine, or places that cannot be written from here.",
+            help="Submit even if settings name files on this machine, or places that cannot be written from here.",
         ),
-        click.option("--no-cache", is_flag=True, help="Run every step again, whatever Kubeflow has kept."),
+        click.option(
+            "--no-cache", is_flag=True, help="Run every step again, even if its result is in Kubeflow's cache."
+        ),
         click.option(
             "--uploaded",
             default="",
             metavar="VERSION",
-            help="Use this uploaded version ('newest' for the last) as it is.",
+            help="Run this uploaded version ('newest': the last one). It must be compiled for this run.",
         ),
-        click.option("--outcomes", default="", metavar="PATH", help="Folder in storage that notes how each run ended."),
-        click.option("--root", default="", metavar="PATH", help="Where artifacts go; the server's place by default."),
         click.option(
-            "--service-account", default="", metavar="NAME", help="Account of the pods; the server's if left out."
+            "--outcomes",
+            default="",
+            metavar="PATH",
+            help="Folder in object storage where each run writes how it ended.",
         ),
-        click.option("--experiment", default="tamis", show_default=True, help="Kubeflow's group for the run."),
-        click.option("--name", default="", help="Name of the run; made from the settings file if left out."),
+        click.option("--root", default="", metavar="PATH", help="Where artifacts go. Default: the server's place."),
+        click.option(
+            "--service-account", default="", metavar="NAME", help="Service account of the pods. Default: the server's."
+        ),
+        click.option(
+            "--experiment", default="tamis", show_default=True, help="Kubeflow experiment: the server's group of runs."
+        ),
+        click.option("--name", default="", help="Name of the run. Default: that of the settings file."),
     ):
         command = option(command)
     return command
@@ -188,7 +199,7 @@ def submit(
 ) -> None:
     """Run the whole chain on Kubeflow.
 
-    Takes the same settings file as `tamis run`; its section `kubeflow` says how large pods are and where they run.
+    Takes the same settings file as `tamis run`. Its section `kubeflow` sets the size and placement of pods.
     With `--wait`, the exit code is 0 if the run succeeded, 1 if it failed or was stopped, and 3 after the timeout.
     """
     with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
