@@ -29,7 +29,7 @@ class Order:
         experiment: Kubeflow's group for the run.
         package: the pipeline compiled for this run.
         version: name of an uploaded version of `pipeline`, or "newest", which runs instead of `package`.
-        upload: the command that uploads a package for this run.
+        upload: the command that uploads such a version for this run.
         service_account: of the pods; empty: the server's.
         root: where artifacts go; empty: the server's place.
         constants: the settings of pods that are compiled into the package.

@@ -346,7 +346,7 @@ def test_an_uploaded_version_runs_by_name_or_as_the_newest(server: KubeflowServe
 
 def upload_command(result: Result) -> list[str]:
     """The command in the advice of a refusal."""
-    (line,) = [line for line in result.output.splitlines() if "tamis upload --settings" in line]
+    (line,) = [line for line in result.output.splitlines() if "tamis upload --" in line]
     return shlex.split(line[line.index("tamis upload") :])[1:]
 
 
@@ -391,6 +391,19 @@ def test_an_uploaded_version_must_have_the_run_s_judging_scores_and_cells_per_po
     assert tamis(*command, "--host", server.url).exit_code == 0
     accepted = tamis("submit", file, "--host", server.url, "--uploaded", "newest")
     assert accepted.exit_code == 0, accepted.output
+
+
+def test_a_package_is_uploaded_without_the_file_whose_variables_only_the_run_has(
+    server: KubeflowServer, tmp_path: Path
+) -> None:
+    file = write(tmp_path, SETTINGS | {"kubeflow": {"compiled": {"finished": "${bucket}/finished"}}})
+    submit = ("submit", file, "--host", server.url, "--set", "variables.bucket=s3://data")
+    assert tamis(*submit, "--dry-run").exit_code == 0
+    tamis("upload", "--host", server.url)
+    assert tamis(*submit, "--uploaded", "newest").exit_code == 78
+    command = upload_command(tamis(*submit, "--uploaded", "newest"))
+    assert tamis(*command, "--host", server.url).exit_code == 0
+    assert tamis(*submit, "--uploaded", "newest").exit_code == 0
 
 
 def test_a_version_for_more_cells_per_pod_is_accepted(server: KubeflowServer, settings: Path) -> None:

@@ -143,7 +143,7 @@ def _order(
         experiment=experiment,
         package=made.package,
         version=uploaded,
-        upload=_upload_command(settings, made.compiled),
+        upload=_upload_command(settings, made.compiled) if uploaded else "",
         service_account=service_account,
         root=root,
         constants=made.constants,
@@ -155,13 +155,15 @@ def _order(
 
 def _upload_command(file: Path, needed: Any) -> str:
     """The command that uploads packages into which what is `needed` is compiled."""
-    given, wanted = (one.model_dump(mode="json") for one in (_compiled_settings(file, ()), needed))
-    sets = [
-        f"--set {shlex.quote(f'compiled.{name}={json.dumps(value)}')}"
-        for name, value in wanted.items()
-        if value != given[name]
-    ]
-    return " ".join(["tamis upload --settings", shlex.quote(str(file)), *sets])
+    command = ["tamis upload"]
+    try:
+        given = _compiled_settings(file, ())
+        command.append(f"--settings {shlex.quote(str(file))}")
+    except SettingsError:  # variables of the file that only `--set` gives, which upload does not have
+        given = type(needed)()
+    known, wanted = given.model_dump(mode="json"), needed.model_dump(mode="json")
+    changed = [f"compiled.{name}={json.dumps(value)}" for name, value in wanted.items() if value != known[name]]
+    return " ".join([*command, *(f"--set {shlex.quote(one)}" for one in changed)])
 
 
 def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, Any]) -> None:
