@@ -385,9 +385,8 @@ def test_an_uploaded_version_must_have_the_run_s_judging_scores_and_cells_per_po
     for name in ("judging", "scores", "cells_per_pod"):
         assert f"compiled.{name}" in refused.output
     command = upload_command(refused)
-    assert "compiled.judging=true" in command
     shown = tamis("submit", file, "--host", server.url, "--uploaded", "newest", "--dry-run")
-    assert "compiled.judging=true" in shown.output, "a dry run names the command before anything is uploaded"
+    assert shlex.join(command) in shown.output, "a dry run names the command before anything is uploaded"
     assert tamis(*command, "--host", server.url).exit_code == 0
     accepted = tamis("submit", file, "--host", server.url, "--uploaded", "newest")
     assert accepted.exit_code == 0, accepted.output
