@@ -23,7 +23,7 @@ from tamis.judging.settings import JudgingSettings
 from tamis.judging.stage import run as judge
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run as rate
-from tamis_pipelines.budget import Share, by_payer, shared_out, shares_of
+from tamis_pipelines.budget import Share, by_payer, highest_costs, shared_out, shares_of
 from tamis_pipelines.checks.money import money
 from tamis_pipelines.plan import plan
 from tamis_pipelines.plan_text import as_text
@@ -70,6 +70,16 @@ def test_every_payer_has_its_share_by_the_estimate() -> None:
     assert sum(money_of(made).values()) == pytest.approx(1)
     assert money_of(made) == money_of(run_of(budget={"max_cost": 1})), "equal settings, equal shares"
     assert shares_of(run_of()) == []
+
+
+def test_the_highest_costs_of_a_run_are_the_budget_or_the_limits_of_all_cells() -> None:
+    assert "1.50 USD" in highest_costs(run_of(budget={"max_cost": 1.5}))
+    limited = highest_costs(run_of(judging={"max_cost": 5}))
+    assert "15.00 USD for judging" in limited
+    assert "no limit for raters.mini" in limited
+    assert highest_costs(run_of()) == "no limit for raters.mini, judging"
+    own = {"name": "own", "backend": {"kind": "transformers", "model": "org/own"}}
+    assert highest_costs(settings(raters=[own], experiment=GRID, **MODELS)) == "", "nothing is paid"
 
 
 def test_what_an_own_limit_leaves_goes_to_the_others() -> None:
