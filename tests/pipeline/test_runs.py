@@ -152,6 +152,40 @@ def test_a_manifest_in_another_form_is_said_and_does_not_hide_the_run(
     assert run.unread
 
 
+@pytest.mark.parametrize("field", ["type", "phase", "id", "templateName", "name"])
+def test_nodes_without_a_field_do_not_hide_the_run(serve: Serve, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    case, server = serve("failed-cell")
+    workflow = case.workflow()
+    for node in workflow["status"]["nodes"].values():
+        del node[field]
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    run = look(case, server)
+    assert (run.state, bool(run.steps), bool(run.unread)) == (State.FAILED, True, True)
+
+
+def test_a_message_cannot_change_the_terminal_or_end_the_command(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("wrong-credentials")
+    workflow = case.workflow()
+    for node in workflow["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["phase"] == "Failed":
+            node["message"] = "main: Error (exit code 1): \x1b[2Jbad\x1b]0;title\x07\r \ud800 資料"
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    result = tamis("status", case.run_id, "--host", server.url)
+    assert result.exit_code == 1
+    assert "資料" in result.output
+    assert not {"\x1b", "\x07", "\r", "\ud800"} & set(result.output)
+
+
+def test_a_pod_without_enough_memory_says_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("wrong-credentials")
+    workflow = case.workflow()
+    for node in workflow["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["phase"] == "Failed":
+            node["message"] = "main: OOMKilled (exit code 137)"
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    assert all("more memory" in reason.words for reason in look(case, server).reasons)
+
+
 @pytest.mark.parametrize(
     ("driver", "what"),
     [("pool-driver", "pool"), ("exit-handler-1-driver", "Kubeflow's own pod that starts pool, ")],

@@ -16,11 +16,12 @@ from tamis.core.marks import CellFailed, LastWords, cell_name, leave, read_words
 from tamis.core.run_place import attempt, place_of
 from tamis.core.secrets import shown
 from tamis.core.storage import exists, remove
+from tamis.core.texts import cut_to_bytes
 
 log = logging.getLogger(__name__)
 REASON_FILE = "TAMIS_REASON_FILE"  # environment variable: where the reason goes; Kubernetes' own place if not set
-_KEPT = 4_000  # characters; Kubernetes keeps 4,096 bytes
-_LONGEST = 8_000  # characters of a mark
+_KEPT = 4_000  # bytes; of a longer file Kubernetes keeps the last 4,096 bytes
+_LONGEST = 8_000  # bytes of a mark
 
 
 def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "error", permanent: bool = False) -> None:
@@ -35,10 +36,10 @@ def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "err
     """
     reason, file = shown(reason), Path(os.environ.get(REASON_FILE, "/dev/termination-log"))
     if file.exists() and os.access(file, os.W_OK):
-        file.write_text(reason[:_KEPT], encoding="utf-8")
+        file.write_bytes(cut_to_bytes(reason, _KEPT).encode())
     if (place := place_of(uri)) is None:
         return
-    words = reason[:_LONGEST]
+    words = cut_to_bytes(reason, _LONGEST)
     mark = LastWords(step=place.step, what=what, attempt=attempt(), code=code, permanent=permanent, words=words)
     for error in leave(place, words_name(place), mark).values():
         log.warning("the reason could not be kept for the run's outcome: %s", error.problem)

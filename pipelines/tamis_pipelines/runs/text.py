@@ -145,9 +145,10 @@ def _reason(reason: Reason, run: Run) -> Iterator[str]:
 
 
 def _after(began: str, ended: str, word: str) -> str:
-    if not began or not ended:
+    try:
+        total = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
+    except (TypeError, ValueError):  # there is none, or a server writes it in another form
         return ""
-    total = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
     hours, rest = divmod(max(0, int(total.total_seconds())), 3600)
     minutes, seconds = divmod(rest, 60)
     text = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
