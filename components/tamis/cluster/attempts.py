@@ -11,6 +11,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from tamis.core.storage import Location, names_in, write_bytes
 
 log = logging.getLogger(__name__)
 _RUNS = "tamis-runs"  # folder with the runs of equal settings: <hash of the settings>/<run>
+_AT_ONCE = 16  # runs whose marks are read at the same time
 _MADE = {"subset": "selection", "finetuning": "model", "evaluation": "evaluation", "judging": "judgement"}
 Cells = list[dict[str, Any]]
 
@@ -93,7 +95,8 @@ class _History:
     def failed_with(self, settings: object) -> Counter[tuple[str, str]]:
         """In how many runs with these settings each cell has failed at each artifact; this run is noted as one."""
         runs = _earlier(self._place, hash_of(settings)[:32]) if self._place else ()
-        return Counter(failure for run in runs for failure in self._of(run))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # a schedule has hundreds of runs, each a wait for storage
+            return Counter(failure for failures in pool.map(self._of, runs) for failure in failures)
 
     def _of(self, run: RunPlace) -> set[tuple[str, str]]:
         if run.run not in self._of_runs:
