@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 from tamis.core.errors import ModelError
@@ -130,12 +131,40 @@ def refused_by_hub(error: BaseException) -> bool:
     )
 
     refusals = (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError, OfflineModeIsEnabled)
+    return any(
+        isinstance(seen, refusals) or (isinstance(seen, OSError) and seen.errno in _UNWRITABLE)
+        for seen in _with_causes(error)
+    )
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether `error` of a library that reads data sets may be gone at another attempt.
+
+    That is so if the Hub or the network failed, or the disk. `datasets` raises its own errors for that, such as that
+    there is no such data set; only their causes say more.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    if refused_by_hub(error):
+        return False
+    for seen in _with_causes(error):
+        status = getattr(getattr(seen, "response", None), "status_code", None)
+        if isinstance(seen, HfHubHTTPError) and status is not None:
+            if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return True
+        elif isinstance(seen, LocalEntryNotFoundError):  # the Hub could not be asked
+            return True
+        elif isinstance(seen, OSError) and not isinstance(seen, FileNotFoundError | EntryNotFoundError):
+            return True
+    return False
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, refusals) or (isinstance(seen, OSError) and seen.errno in _UNWRITABLE):
-            return True
+        yield seen
         seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _home() -> Path:
