@@ -41,7 +41,11 @@ def read(connection: Connection, run_id: str) -> Run:
     except KubeflowError as error:
         if not error.missing:
             raise
-        raise KubeflowError(f"the server has no run {run_id}", allowed="a run's id, its name, or newest") from None
+        gone = KubeflowError(
+            f"the server has no run {run_id}", allowed="a run's id, its name, or newest", status=error.status
+        )
+        gone.permanent = True
+        raise gone from None
     unread: list[str] = []
     workflow = None
     try:
