@@ -143,20 +143,18 @@ def may_pass(error: BaseException) -> bool:
     That is so if the Hub or the network failed, or the disk. `datasets` raises its own errors for that, such as that
     there is no such data set; only their causes say more.
     """
+    return not refused_by_hub(error) and any(map(_is_passing, _with_causes(error)))
+
+
+def _is_passing(error: BaseException) -> bool:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    if refused_by_hub(error):
-        return False
-    for seen in _with_causes(error):
-        status = getattr(getattr(seen, "response", None), "status_code", None)
-        if isinstance(seen, HfHubHTTPError) and status is not None:
-            if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                return True
-        elif isinstance(seen, LocalEntryNotFoundError):  # the Hub could not be asked
-            return True
-        elif isinstance(seen, OSError) and not isinstance(seen, FileNotFoundError | EntryNotFoundError):
-            return True
-    return False
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HfHubHTTPError) and status is not None:
+        return bool(status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+    if isinstance(error, LocalEntryNotFoundError):  # the Hub could not be asked
+        return True
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | EntryNotFoundError)
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
