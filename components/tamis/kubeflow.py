@@ -1,8 +1,7 @@
-"""The frame of every Kubeflow component: its image, and one call that runs a stage and reports what it made."""
+"""The frame of every Kubeflow component in its pod: one call that runs a stage and reports what it made."""
 
 from __future__ import annotations
 
-import linecache
 import logging
 import os
 import sys
@@ -31,88 +30,12 @@ from tamis.core.outlook import looking
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
 from tamis.core.settings import StageSettings, parse, understood
-from tamis.core.stages import IMAGES, PodKind, Stage, all_stages
 
 log = logging.getLogger("tamis.step")  # seen in local runs too, where nothing is of Kubeflow
 S = TypeVar("S", bound=StageSettings)
-REGISTRY = os.environ.get("TAMIS_IMAGE_REGISTRY", "ghcr.io/tamis")
-TAG = os.environ.get("TAMIS_IMAGE_TAG", tamis.__version__)
 RUNNER_PID = "TAMIS_RUNNER_PID"  # process whose end ends the steps that it started
 STOP_FILE = "TAMIS_STOP_FILE"  # appears when they are to end
-_REVISION = "--output-revision"  # an argument of every stage's container
-
-
-def image(name: str) -> str:
-    """Full name of one of Tamis' images: "cpu", "rating", "training" or "evaluation".
-
-    `TAMIS_IMAGE_REGISTRY` and `TAMIS_IMAGE_TAG` change all of them; `TAMIS_IMAGE_CPU` and so on name one in full, by
-    digest say. The chart and the manifests name the same images; tests hold the three together.
-    """
-    return os.environ.get(f"TAMIS_IMAGE_{name.upper()}") or f"{REGISTRY}/tamis-{name}:{TAG}"
-
-
-def component(stage: Stage) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: the component of a stage, in the pod and with the revision that the stage's description says.
-
-    Raises:
-        TypeError: when the function does not take what the stage takes, or make what it makes.
-    """
-    (known,) = (one for one in all_stages().values() if one.command == stage.command)
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        made = step(known.pod, known.settings_model)(function)
-        if wrong := _unlike(made.component_spec, known):
-            raise TypeError(f"the component {function.__name__} and the description of `{known.command}`: {wrong}")
-        return made
-
-    return decorate
-
-
-def _unlike(spec: Any, stage: Stage) -> str:
-    """Where a component differs from its stage's description; empty where it does not."""
-    inputs, outputs = spec.inputs or {}, spec.outputs or {}
-    if stage.makes not in outputs:
-        return f"it makes {', '.join(outputs)}, not {stage.makes}"
-    for given in stage.inputs:
-        taken = inputs.get(given.name)
-        if given.required and (taken is None or taken.optional):
-            return f"{given.name} must be required"
-        if taken is not None and (taken.is_artifact_list != given.many or (taken.optional and given.required)):
-            return f"{given.name} must be {'several artifacts' if given.many else 'one artifact'}"
-    added = {name for name, one in inputs.items() if not one.optional} - {given.name for given in stage.inputs}
-    return f"{', '.join(sorted(added - {'settings'}))} must be optional" if added != {"settings"} else ""
-
-
-def step(pod: PodKind, stage: type[StageSettings] | None = None, name: str = "") -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: a lightweight component that runs in a pod of this kind and installs nothing at run time.
-
-    `stage` are the settings of the stage that it runs. The revision of the stage's output becomes an argument of the
-    container: Kubeflow's cache knows a step by its image and arguments, and an image of another revision is found out.
-    `name` is what the step is called, if not by its function.
-    """
-    decorator = dsl.component(base_image=image(IMAGES[pod]), install_kfp_package=False, packages_to_install=[])
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        made = decorator(function)
-        made.pod = pod
-        made.component_spec.name = name or made.component_spec.name
-        if stage is not None:
-            made.component_spec.implementation.container.args += [_REVISION, str(stage.OUTPUT_REVISION)]
-        return made
-
-    return decorate
-
-
-def function_from(source: str, name: str, known: dict[str, Any]) -> Callable[..., Any]:
-    """The function `name` that `source` defines, for a component whose inputs are not all known when it is written.
-
-    Kubeflow copies a component's source, so it is kept where `inspect` looks. `known` are names that it may use.
-    """
-    file = f"<component {name}>"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec", dont_inherit=True), known)  # `known` has what the signature names
-    function: Callable[..., Any] = known[name]
-    return function
+REVISION = "--output-revision"  # an argument of every stage's container
 
 
 def execute(
@@ -265,7 +188,7 @@ def _begin(stage: type[StageSettings], out: dsl.Artifact) -> None:
     _end_with_runner()
     _end_at_once(out)
     use_own_cache()
-    asked = sys.argv[sys.argv.index(_REVISION) + 1] if _REVISION in sys.argv[:-1] else None
+    asked = sys.argv[sys.argv.index(REVISION) + 1] if REVISION in sys.argv[:-1] else None
     if asked is not None and asked != str(stage.OUTPUT_REVISION):
         problem = (
             f"the pipeline was compiled for output revision {asked} of this stage, but this image, of Tamis "

@@ -202,7 +202,7 @@ class KubeflowSettings(Settings):
 
     def arguments(self) -> dict[str, Any]:
         """Values of the run-time parameters, by the names that the pipelines give them."""
-        from tamis.kubeflow import image
+        from tamis.components import image
 
         values: dict[str, Any] = {}
         for kind, name in IMAGES.items():

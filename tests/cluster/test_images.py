@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import tamis
+from tamis.components import image
 from tamis.core.artifacts import Artifact
-from tamis.kubeflow import image
 from tests.kubernetes.binaries import ROOT
 from tests.pipeline.conftest import write_settings
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import tamis
-from tamis.kubeflow import image
+from tamis.components import image
 from tests.kubernetes.binaries import ROOT
 from tests.kubernetes.conftest import CHART, MANIFESTS, overlay, rendered
 from tests.kubernetes.objects import by_name, containers, pods
@@ -134,7 +134,7 @@ def test_an_image_can_be_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_registry_of_ones_own_reaches_every_component() -> None:
-    code = "from tamis.kubeflow import image; print(image('cpu'))"
+    code = "from tamis.components import image; print(image('cpu'))"
     environment = {"TAMIS_IMAGE_REGISTRY": "registry.internal/x", "TAMIS_IMAGE_TAG": "9"}
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "registry.internal/x/tamis-cpu:9"

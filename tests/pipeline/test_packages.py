@@ -17,8 +17,8 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tamis.cli import main
+from tamis.components import image
 from tamis.core.errors import SettingsError
-from tamis.kubeflow import image
 from tamis_pipelines.definitions import PIPELINES
 from tamis_pipelines.packages import compile_all, compile_one
 from tamis_pipelines.pods import QUEUE_LABEL, SCORE_PODS, CompileSettings, KubeflowSettings
@@ -375,19 +375,17 @@ def test_wrong_settings_of_the_cluster_are_refused_by_name(tmp_path: Path, setti
     assert said in result.output
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
+def test_names_that_kubernetes_takes_are_taken(tmp_path: Path) -> None:
+    settings = [
         "compiled.labels={team: research, example.com/Cost-Centre: '4711'}",
         "compiled.annotations={iam.amazonaws.com/role: 'arn:aws:iam::1:role/a b'}",
         "pods.rating.image=registry.example:5000/team/tamis-rating:1.0",
-        f"pods.rating.image=ghcr.io/tamis/tamis-rating@sha256:{'0' * 64}",
-        "pods.rating.image=tamis",
+        f"pods.training.image=ghcr.io/tamis/tamis-training@sha256:{'0' * 64}",
+        "pods.evaluation.image=tamis",
         "pods.rating.gpu_type=amd.com/gpu",
-    ],
-)
-def test_names_that_kubernetes_takes_are_taken(tmp_path: Path, setting: str) -> None:
-    result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), "--set", setting])
+    ]
+    given = [f"--set={setting}" for setting in settings]
+    result = CliRunner().invoke(main, ["compile", "--out", str(tmp_path), *given])
     assert result.exit_code == 0, result.output
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple, Optional
 
 from kfp.dsl import Artifact, Input, Markdown, Output, PipelineTaskFinalStatus
 
-from tamis.kubeflow import step
+from tamis.components import step
 
 
 @step("base")

@@ -4,8 +4,8 @@ from typing import List  # noqa: UP035  (kfp reads this spelling only)
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
+from tamis.components import component
 from tamis.curation.description import CURATE
-from tamis.kubeflow import component
 
 
 @component(CURATE)

@@ -2,8 +2,8 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
+from tamis.components import component
 from tamis.embedding.description import EMBED
-from tamis.kubeflow import component
 
 
 @component(EMBED)

@@ -4,9 +4,9 @@ from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
+from tamis.components import component, step
 from tamis.finetuning.description import FINETUNE
 from tamis.finetuning.settings import FinetuningSettings
-from tamis.kubeflow import component, step
 
 
 @component(FINETUNE)

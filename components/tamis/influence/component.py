@@ -2,8 +2,8 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
+from tamis.components import component
 from tamis.influence.description import INFLUENCE
-from tamis.kubeflow import component
 
 
 @component(INFLUENCE)

@@ -4,8 +4,8 @@ from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
+from tamis.components import component
 from tamis.judging.description import JUDGE
-from tamis.kubeflow import component
 
 
 @component(JUDGE)

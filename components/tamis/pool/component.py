@@ -2,7 +2,7 @@
 
 from kfp.dsl import Dataset, Metrics, Output
 
-from tamis.kubeflow import component
+from tamis.components import component
 from tamis.pool.description import POOL
 
 

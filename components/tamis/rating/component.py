@@ -4,7 +4,7 @@ from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.kubeflow import component, step
+from tamis.components import component, step
 from tamis.rating.description import RATE
 from tamis.rating.settings import RatingSettings
 

@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035  kfp reads typing.List only
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
-from tamis.kubeflow import component, step
+from tamis.components import component, step
 from tamis.reporting.description import REPORT
 from tamis.reporting.settings import ReportingSettings
 

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.kubeflow import component
+from tamis.components import component
 from tamis.scoring.description import SCORE
 
 

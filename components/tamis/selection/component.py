@@ -4,7 +4,7 @@ from typing import List, Optional  # noqa: UP035  kfp reads these spellings only
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tamis.kubeflow import component, function_from
+from tamis.components import component, function_from
 from tamis.selection.description import SELECT
 from tamis.selection.strategies import STRATEGIES
 
