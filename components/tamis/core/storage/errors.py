@@ -85,9 +85,7 @@ def _explanation(error: Exception, what: str) -> StorageError | None:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether storage refuses access with these credentials, or has no such bucket."""
-    if _names_bucket(error):
-        return True
+    """Whether storage refuses access with these credentials. A bucket that does not exist may still be on its way."""
     words = str(error).partition(_DEBUG)[0]
     refused = type(error).__name__ in _REFUSALS or _REFUSING.search(words) is not None
     return refused and not any(code in words for code in _PASSING)
