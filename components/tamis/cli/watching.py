@@ -11,6 +11,7 @@ import click
 from tamis.cli.loading import load
 from tamis.cli.reaching import reaches_kubeflow
 from tamis.core.secrets import shown
+from tamis.core.texts import printable
 
 _FAILED, _GOES_ON = 1, 3  # exit codes
 
@@ -62,7 +63,7 @@ def status(server: Any, run: str, experiment: str, follow: bool, every: float, t
         return
     found, text = load("tamis_pipelines.runs.reading").read(connection, run_id), load("tamis_pipelines.runs.text")
     for line in [*text.table(found), *text.ending(found)]:
-        click.echo(shown(line))
+        click.echo(_said(line))
     sys.exit(_exit_code(found))
 
 
@@ -79,10 +80,10 @@ def stop(server: Any, run: str, experiment: str) -> None:
     found = load("tamis_pipelines.runs.reading").read(connection, finding.find(connection, run, experiment))
     click.echo(f"run: {found.url}")
     if found.state.ended:
-        click.echo(f"{shown(found.name)} has already ended: {found.state}")
+        click.echo(f"{_said(found.name)} has already ended: {found.state}")
         return
     finding.stop(connection, found.id)
-    click.echo(f"{shown(found.name)} is being stopped; tamis status {found.id} --follow shows when it has ended")
+    click.echo(f"{_said(found.name)} is being stopped; tamis status {found.id} --follow shows when it has ended")
 
 
 def watch(connection: Any, run_id: str, *, every: float, timeout: float) -> None:
@@ -102,10 +103,15 @@ def watch(connection: Any, run_id: str, *, every: float, timeout: float) -> None
         click.echo(f"stopped watching; the run goes on: tamis status {run_id} --follow", err=True)
         sys.exit(130)
     for line in text.ending(run):
-        click.echo(shown(line))
+        click.echo(_said(line))
     if not run.state.ended:
         click.echo(f"the run has not ended after {timeout:g} s and goes on: tamis status {run_id} --follow")
     sys.exit(_exit_code(run))
+
+
+def _said(text: str) -> str:
+    """A text with what others have said, as a terminal may show it."""
+    return printable(shown(text))
 
 
 def _exit_code(run: Any) -> int:
@@ -130,7 +136,7 @@ class _Lines:
     def show(self, run: Any) -> None:
         """Write what is new."""
         for line in self._text.changes(run, self._seen):
-            click.echo(shown(line))
+            click.echo(_said(line))
 
 
 class _Table:
@@ -159,11 +165,11 @@ class _Table:
         if self._run is None:
             return Text("asking for the run …")
         # The text after the table has the state of a run that has ended.
-        title = None if self._run.state.ended else Text(shown(self._text.headline(self._run)))
+        title = None if self._run.state.ended else Text(_said(self._text.headline(self._run)))
         table = Table(box=None, pad_edge=False, show_header=False, title=title, title_justify="left")
         for step in self._run.steps:
-            progress = shown(self._text.progress_of(step))
-            table.add_row(Text(f"  {step.title}"), Text(progress, style=_style(progress)))
+            progress = _said(self._text.progress_of(step))
+            table.add_row(Text(_said(f"  {step.title}")), Text(progress, style=_style(progress)))
         return table
 
 

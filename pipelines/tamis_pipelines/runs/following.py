@@ -12,6 +12,7 @@ from tamis_pipelines.server import Connection, KubeflowError
 
 log = logging.getLogger(__name__)
 _QUIET_SECONDS = 300.0  # how long a server may be away
+_MISSING_SECONDS = 60.0  # how long it may not know a run that it has had; a gateway says so while the server starts
 
 
 def follow(
@@ -27,7 +28,8 @@ def follow(
         timeout: seconds to wait; 0: as long as it takes.
 
     Raises:
-        KubeflowError: when the server does not answer for longer, refuses, or does not know the run.
+        KubeflowError: when the server does not answer for longer, refuses, or does not know the run; where it has known
+            the run, not for a minute.
     """
     began = heard = time.monotonic()
     run = None
@@ -37,10 +39,17 @@ def follow(
             heard = time.monotonic()
             show(run)
         except KubeflowError as error:
-            if not error.away or time.monotonic() - heard >= _QUIET_SECONDS:
+            if time.monotonic() - heard >= _patience(error, known=run is not None):
                 raise
             log.warning("%s; asking again", error.problem)
         over = bool(timeout) and time.monotonic() - began > timeout
         if run is not None and (run.state.ended or over):
             return run
         time.sleep(every)
+
+
+def _patience(error: KubeflowError, *, known: bool) -> float:
+    """For how many seconds after the last answer this error is no reason to stop asking."""
+    if error.away:
+        return _QUIET_SECONDS
+    return _MISSING_SECONDS if error.missing and known else 0.0

@@ -144,6 +144,9 @@ def _refuse(run: _Run, asked: int, compiled: CompileSettings) -> NoReturn:
         f"divide the {what} among several runs and leave everything else equal: pool, ratings and curation then come "
         "from the cache. Each run has its own report"
     )
+    if not largest:
+        allowed = f"smaller settings: the steps before the {what} are too large even with one of them"
+        action = "use fewer raters or shards"
     fixed = run.grouped and compiled.cells_per_pod
     if fixed and (fewest := _fewest(run)):
         allowed = f"at most {largest} cells with this cells_per_pod; all {run.cells} cells with {fewest}"
