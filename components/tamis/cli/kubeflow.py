@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import textwrap
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from tamis.cli.reaching import reaches_kubeflow
 from tamis.cli.sections import SettingsFileCommand
 from tamis.cli.watching import takes_waiting, watch
 from tamis.core.errors import SettingsError
+
+_log = logging.getLogger(__name__)
 
 
 def _takes_compile_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,7 +145,9 @@ def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, 
     """Test the places that a run will write to, unless the user forces it."""
     if not options["force"]:
         places = load("tamis_pipelines.places")
-        places.check_places(run_settings(settings, overrides), root=options["root"], outcomes=options["outcomes"])
+        parsed = run_settings(settings, overrides)
+        for untested in places.check_places(parsed, root=options["root"], outcomes=options["outcomes"]):
+            _log.warning("places for results cannot be tested from here: %s", untested)
 
 
 def _show(order: Any, **more: str) -> None:
