@@ -76,6 +76,23 @@ def test_steps_say_which_rater_and_which_cell_and_what_came_from_the_cache(serve
     assert progress(look(*serve("terminated")))["embed"] == "unfinished"
 
 
+@pytest.mark.parametrize(
+    ("name", "reused", "without_cache"),
+    [
+        ("failed-cell", False, True),
+        ("cached-failure", False, True),
+        ("terminated", True, False),
+        ("too-large", False, False),  # the same settings fail again
+        ("wrong-credentials", False, False),  # nothing is finished
+        ("experiment", False, False),
+    ],
+)
+def test_the_advice_on_another_run_can_help(serve: Serve, name: str, reused: bool, without_cache: bool) -> None:
+    screen = "\n".join(ending(look(*serve(name))))
+    assert ("if you submit the same settings again" in screen, "--no-cache" in screen) == (reused, without_cache)
+    assert ("kubeflow.compiled.cells_per_pod" in screen) == (name == "too-large")
+
+
 def test_the_log_is_that_of_the_pod_that_failed(serve: Serve) -> None:
     case, server = serve("wrong-credentials")
     screen = "\n".join(ending(look(case, server)))
