@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tamis.cli.loading import load, run_settings, takes_run_settings
-from tamis.cli.reaching import reaches_kubeflow
+from tamis.cli.reaching import reaches_kubeflow, tamis
 from tamis.cli.sections import SettingsFileCommand
 from tamis.cli.watching import takes_waiting, watch
 from tamis.core.errors import SettingsError
@@ -206,6 +206,8 @@ def submit(
     click.echo(f"workflow: {order.workflow}")
     if wait:
         watch(kubeflow.connection, run.id, every=every, timeout=timeout)
+    else:
+        click.echo(f"follow it: {tamis('status', run.id, '--follow')}")
 
 
 @click.command(
