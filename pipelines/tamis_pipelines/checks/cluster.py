@@ -32,7 +32,7 @@ def cluster(settings: RunSettings, server: Server) -> Iterator[Check]:
         yield Check.refused("kubeflow", error)
         return
     yield _version(settings, connection)
-    yield _store(connection)
+    yield from _store(connection)
     try:
         yield _manifest(connection)
     except KubeflowError as error:
@@ -83,12 +83,12 @@ def _version(settings: RunSettings, connection: Connection) -> Check:
     return Check("kubeflow", "ok", seen)
 
 
-def _store(connection: Connection) -> Check:
-    store = connection.health.get("pipeline_store")
-    if not store:
-        return Check("kubeflow: pipelines", "ok", "the server does not say where it keeps uploaded pipelines")
-    where = "as Kubernetes objects (tamis compile --objects)" if store == "kubernetes" else f"in its {store}"
-    return Check("kubeflow: pipelines", "ok", f"the server keeps uploaded pipelines {where}")
+def _store(connection: Connection) -> Iterator[Check]:
+    """How pipelines come to the server, if it says where it keeps them."""
+    if store := connection.health.get("pipeline_store"):
+        where = "as Kubernetes objects" if store == "kubernetes" else f"in its {store}"
+        way = "tamis compile --objects, then kubectl apply" if store == "kubernetes" else "tamis upload"
+        yield Check("kubeflow: pipelines", "ok", f"the server keeps pipelines {where}; to add some: {way}")
 
 
 def _manifest(connection: Connection) -> Check:
