@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from tamis.cli import main
 from tamis.core.errors import SettingsError
 from tamis.core.settings import parse
-from tamis_pipelines.reachable import check_reachable
+from tamis_pipelines.checks.reachable import check_reachable
 from tamis_pipelines.settings import RunSettings
 from tests.certificates import private_certificate
 from tests.pipeline.server import KubeflowServer

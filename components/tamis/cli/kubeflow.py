@@ -151,7 +151,7 @@ def _order(
     noted = (f"kubeflow.compiled.outcomes={outcomes}",) if outcomes else ()
     parsed = run_settings(settings, (*overrides, *noted))
     if not force:
-        load("tamis_pipelines.reachable").check_reachable(parsed)
+        load("tamis_pipelines.checks.reachable").check_reachable(parsed)
     if uploaded and no_cache:
         raise SettingsError(
             "--no-cache and --uploaded: caching is compiled into a package",
@@ -177,7 +177,7 @@ def _order(
 def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, Any]) -> None:
     """Test the places that a run will write to, unless the user forces it."""
     if not options["force"]:
-        places = load("tamis_pipelines.places")
+        places = load("tamis_pipelines.checks.places")
         parsed = run_settings(settings, overrides)
         for untested in places.check_places(parsed, root=options["root"], outcomes=options["outcomes"]):
             _log.warning("places for results cannot be tested from here: %s", untested)

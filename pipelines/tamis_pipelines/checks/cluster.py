@@ -11,8 +11,8 @@ from tamis.core.errors import TamisError
 from tamis_pipelines.budget import by_payer, shares_of
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.claims import claims
-from tamis_pipelines.places import check_places
-from tamis_pipelines.reachable import refusals
+from tamis_pipelines.checks.places import check_places
+from tamis_pipelines.checks.reachable import refusals
 from tamis_pipelines.runs.reading import workflow_of
 from tamis_pipelines.runs.workflow import UnreadableError
 from tamis_pipelines.server import Connection, KubeflowError, Server
