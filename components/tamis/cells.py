@@ -16,8 +16,9 @@ from kfp import dsl
 
 from tamis import kubeflow
 from tamis.core.artifacts import MANIFEST, Manifest
-from tamis.core.errors import UnexpectedError
+from tamis.core.errors import StoppedError, UnexpectedError
 from tamis.core.failures import failure_in
+from tamis.core.processes import passed_on, stopped_by
 from tamis.core.settings import StageSettings
 
 log = logging.getLogger("tamis.step")
@@ -139,18 +140,25 @@ def _in_a_process(out: dsl.Artifact, work: Callable[..., dict[str, Any]], *argum
     process = context.Process(target=_send, args=(there, work, *arguments))
     process.start()
     there.close()
-    try:
-        told: dict[str, Any] = here.recv()
-    except EOFError:
+    with passed_on(process.terminate) as came:  # it stores what it can; without this it would be killed with the pod
+        try:
+            told: dict[str, Any] | None = here.recv()
+        except EOFError:
+            told = None
         process.join()
+    if told is None:
         if (code := process.exitcode or 1) > 0:  # the process has left its reason
-            raise SystemExit(code) from None
+            raise SystemExit(code)
         with kubeflow.ending(out):
+            if came:
+                raise StoppedError(stopped_by(came[0]), action="start it again: finished cells are kept")
             raise UnexpectedError(
                 f"the process of a cell was ended by signal {-code}, as happens when memory runs out",
                 action="give these pods more memory, or find out what ended it",
-            ) from None
-    process.join()
+            )
+    if came:
+        with kubeflow.ending(out):
+            raise StoppedError(stopped_by(came[0]), action="start it again: finished cells are kept")
     return told
 
 

@@ -25,7 +25,7 @@ from tamis.core.errors import (
 )
 from tamis.core.failures import Failure, failure_in, leave_failure
 from tamis.core.hub_access import use_own_cache
-from tamis.core.last_words import ended_for_good, leave_cell, leave_reason, withdraw_reason
+from tamis.core.last_words import ended_for_good, leave_cell, leave_reason, withdraw_cell, withdraw_reason
 from tamis.core.outlook import looking
 from tamis.core.processes import end_with
 from tamis.core.progress import set_up_logging
@@ -104,6 +104,7 @@ def execute_cell(
         known = parsed.model_dump(mode="json")
         if failure is None:
             _described(run(parsed, out=out.path, **inputs), out, metrics)
+            withdraw_cell(_cell_of(source, known, name), out.uri)
             return
     except StoppedError as error:
         raise _ended_by(error, _named(out.name, _cell_of(source, known, name)), out) from error

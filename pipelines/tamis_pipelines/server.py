@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import MissingExtraError, TamisError
+from tamis.core.texts import printable
 
 _SECONDS = 60  # until a request is given up
 _MAY_PASS = frozenset({0, 429, 500, 502, 503, 504})  # statuses of a server that may answer later
@@ -195,7 +196,7 @@ def _refusal(error: Any, doing: str, server: Server) -> KubeflowError:
         said = str(body.get("message") or body.get("error") or error.reason)
     except (TypeError, ValueError, AttributeError):
         said = str(error.reason)
-    seen = f"{server.host}, {doing}: {error.status or 'no answer'} {said[:1000]}".rstrip()
+    seen = f"{server.host}, {doing}: {error.status or 'no answer'} {printable(said[:1000])}".rstrip()
     action, status = "correct what the server names", error.status or 0
     if status == 0 and "certificate" in said.lower():
         return KubeflowError(seen, action="give the CA bundle of its certificate with --ca-file")

@@ -195,6 +195,24 @@ def test_runs_that_differ_before_the_cells_share_no_attempts(
     assert [one for one in cluster.parameters if "'attempt'" in str(one)]
 
 
+def test_failures_with_other_settings_of_a_cell_do_not_change_what_it_had_made_with_these(
+    experiment: RunSettings, package: Package, tmp_path: Path
+) -> None:
+    cluster, pods = Cluster(tmp_path / "root"), Pods()
+    arguments, other = experiment.cluster_arguments(), experiment.cluster_arguments()
+    first = cluster.run(package, arguments, pods)
+    for group in other["cells"]:
+        group["finetuning"] = [one | {"epochs": 7} for one in group["finetuning"]]
+    pods.fails.add(("finetune", "b"))
+    cluster.run(package, other, pods)
+    pods.fails.clear()
+    before = Counter(pods.done)
+    assert changed(first, cluster.run(package, arguments, pods)) == set()
+    assert pods.done == before
+    cluster.run(package, other, pods)
+    assert pods.done["finetune", "b"] == before["finetune", "b"] + 1
+
+
 def test_a_base_model_is_not_evaluated_again_when_settings_change_that_it_does_not_depend_on(
     experiment: RunSettings, package: Package, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from tamis.cli import main
 from tamis_pipelines.runs import following
 from tamis_pipelines.runs.run import State
 from tamis_pipelines.runs.text import ending
-from tamis_pipelines.server import KubeflowError
+from tamis_pipelines.server import Connection, KubeflowError, Server
 from tests.pipeline.recorded import WRAPPERS, Case, RecordedServer, Serve, look, progress, without_pods
 from tests.pipeline.server import KubeflowServer
 from tests.recordings import CASES
@@ -170,6 +170,40 @@ def test_a_manifest_in_another_form_is_said_and_does_not_hide_the_run(
     assert run.unread
 
 
+@pytest.mark.parametrize("field", ["type", "phase", "id", "templateName", "name"])
+def test_nodes_without_a_field_do_not_hide_the_run(serve: Serve, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    case, server = serve("failed-cell")
+    workflow = case.workflow()
+    for node in workflow["status"]["nodes"].values():
+        del node[field]
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    run = look(case, server)
+    assert (run.state, bool(run.steps), bool(run.unread)) == (State.FAILED, True, True)
+
+
+def test_a_message_cannot_change_the_terminal_or_end_the_command(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("wrong-credentials")
+    workflow = case.workflow()
+    for node in workflow["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["phase"] == "Failed":
+            node["message"] = "main: Error (exit code 1): \x1b[2Jbad\x1b]0;title\x07\r \ud800 資料"
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    result = tamis("status", case.run_id, "--host", server.url)
+    assert result.exit_code == 1
+    assert "資料" in result.output
+    assert not {"\x1b", "\x07", "\r", "\ud800"} & set(result.output)
+
+
+def test_a_pod_without_enough_memory_says_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("wrong-credentials")
+    workflow = case.workflow()
+    for node in workflow["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["phase"] == "Failed":
+            node["message"] = "main: OOMKilled (exit code 137)"
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    assert all("more memory" in reason.words for reason in look(case, server).reasons)
+
+
 @pytest.mark.parametrize(
     ("driver", "what"),
     [("pool-driver", "pool"), ("exit-handler-1-driver", "Kubeflow's own pod that starts pool, ")],
@@ -269,6 +303,45 @@ def test_a_server_that_goes_away_is_one_warning_and_the_state_is_then_unknown(
     assert "RUNNING for" not in result.output
     assert "unknown" in result.output
     assert f"tamis status {case.run_id} --follow\n" in result.output, "the environment has the server's address"
+
+
+def test_a_run_that_is_followed_may_be_unknown_for_a_while(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("experiment", at="2026-11-30T00:20:00Z")
+    now, asked = [0.0], server.asked
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        server.know(*([case] if now[0] > back else []))
+
+    monkeypatch.setattr(following.time, "sleep", sleep)
+    monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
+    back, connection = 25.0, Connection(Server(server.url))
+    case.later = [case.at, None]
+    assert following.follow(connection, case.run_id, lambda _: None).run.state is State.SUCCEEDED
+    now[0], back, case.at = 0.0, 1000.0, "2026-11-30T00:20:00Z"
+    server.know(case)
+    with pytest.raises(KubeflowError) as raised:
+        following.follow(connection, case.run_id, lambda _: None)
+    assert (raised.value.missing, raised.value.permanent, now[0]) == (True, True, 60.0)
+    server.know()
+    before = len(asked)
+    with pytest.raises(KubeflowError):
+        following.follow(connection, case.run_id, lambda _: None)
+    assert len(asked) == before + 1, "a run that it never knew is not waited for"
+
+
+def test_pods_that_were_retried_for_one_reason_are_one_remark(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, server = serve("experiment")
+    workflow = case.workflow()
+    nodes = workflow["status"]["nodes"]
+    for node in [*nodes.values()]:
+        if node["type"] == "Pod" and "finetune(0)" in node["name"] and node["name"].endswith("executor(0)"):
+            node |= {"phase": "Failed", "message": "pod deleted"}
+            key = f"{node['id']}-again"
+            nodes[key] = node | {"name": node["name"][:-3] + "(9)", "phase": "Succeeded", "message": "", "id": key}
+    monkeypatch.setattr(case, "workflow", lambda: workflow)
+    shown = progress(look(case, server))["finetune"]
+    assert "random-16-s42 and length-16-s42: 2 attempts (its pod was deleted)" in shown
 
 
 def test_a_run_that_is_being_stopped_says_so(serve: Serve) -> None:

@@ -153,3 +153,13 @@ def test_what_cannot_fit_is_refused_with_the_largest_number_that_can(tmp_path: P
     assert fit(selection(largest), tmp_path).size.fits
     package = compile_one("data-selection", tmp_path, CompileSettings())
     assert not size_of(package, selection(largest + 20).cluster_arguments()).fits
+
+
+def test_where_not_even_one_cell_fits_fewer_cells_are_no_advice(tmp_path: Path) -> None:
+    backends = [{"kind": "openai", "model": f"a-model-{number}"} for number in range(400)]
+    raters = [{"name": f"rater-{number}", "backend": backend} for number, backend in enumerate(backends)]
+    raters += BASIS["raters"]
+    with pytest.raises(SettingsError) as refused:
+        fit(experiment(2, raters=raters), tmp_path)
+    assert "raters" in refused.value.action
+    assert "0" not in refused.value.allowed

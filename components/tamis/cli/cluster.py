@@ -9,6 +9,7 @@ import click
 
 from tamis.cli.loading import load, settings_from
 from tamis.cli.stages import STAGES
+from tamis.core.texts import printable
 
 
 @click.command(
@@ -112,9 +113,9 @@ def outcomes(folder: str, as_json: bool) -> None:
         return
     for outcome in found:
         name, times = outcome.name or outcome.workflow, f"{outcome.started or '?'} to {outcome.ended or '?'}"
-        click.echo(f"{outcome.state:<10} {name} ({outcome.run}), {times}")
+        click.echo(printable(f"{outcome.state:<10} {name} ({outcome.run}), {times}"))
         if outcome.reason:
-            click.echo(f"           {outcome.reason}")
+            click.echo(printable(f"           {outcome.reason}"))
 
 
 @click.command(epilog="\b\nExample:\n  HF_HOME=/cache/hf tamis fetch models.yaml")

@@ -12,6 +12,7 @@ import click
 from tamis.cli.loading import load
 from tamis.cli.reaching import reaches_kubeflow, tamis
 from tamis.core.secrets import shown
+from tamis.core.texts import printable
 
 _FAILED, _GOES_ON = 1, 3  # exit codes
 _OTHER_ROWS = 2  # of the table in a terminal: its title, and the line of the cursor
@@ -66,7 +67,7 @@ def status(server: Any, run: str, experiment: str, follow: bool, every: float, t
         watch(connection, run_id, every=every, timeout=timeout)
         return
     for line in [*text.table(found), *text.ending(found)]:
-        click.echo(shown(line))
+        click.echo(_said(line))
     sys.exit(_exit_code(found))
 
 
@@ -82,7 +83,7 @@ def stop(server: Any, run: str, experiment: str) -> None:
     finding = load("tamis_pipelines.runs.finding")
     found = load("tamis_pipelines.runs.reading").read(connection, finding.find(connection, run, experiment))
     click.echo(f"run: {found.url}")
-    click.echo(shown(text.headline(found)))
+    click.echo(_said(text.headline(found)))
     if found.state.ended:
         click.echo("the run has already ended, so there is nothing to stop")
         return
@@ -110,14 +111,19 @@ def watch(connection: Any, run_id: str, *, every: float, timeout: float) -> None
     run = seen.run
     if seen.away:
         when = f"{seen.at.astimezone():%H:%M:%S}"
-        click.echo(f"{shown(run.name)}: {run.state} at {when}; the server has not answered since then")
+        click.echo(f"{_said(run.name)}: {run.state} at {when}; the server has not answered since then")
         click.echo(f"whether the run continues is unknown; follow it again: {again}")
         sys.exit(_GOES_ON)
     for line in text.ending(run):
-        click.echo(shown(line))
+        click.echo(_said(line))
     if not run.state.ended:
         click.echo(f"the run has not ended after {timeout:g} s and continues; follow it again: {again}")
     sys.exit(_exit_code(run))
+
+
+def _said(text: str) -> str:
+    """A text with what others have said, as a terminal may show it."""
+    return printable(shown(text))
 
 
 def _exit_code(run: Any) -> int:
@@ -142,7 +148,7 @@ class _Lines:
     def show(self, run: Any) -> None:
         """Write what is new."""
         for line in self._text.changes(run, self._seen):
-            click.echo(f"{datetime.now():%H:%M:%S} {shown(line)}")
+            click.echo(f"{datetime.now():%H:%M:%S} {_said(line)}")
 
 
 class _Table:
@@ -175,13 +181,13 @@ class _Table:
         if self._run is None:
             return Text("asking for the run …")
         # The text after the table has the state of a run that has ended.
-        title = None if self._run.state.ended else Text(shown(self._text.headline(self._run)))
+        title = None if self._run.state.ended else Text(_said(self._text.headline(self._run)))
         table = Table(box=None, pad_edge=False, show_header=False, title=title, title_justify="left")
-        rows = [(step.title, shown(self._text.progress_of(step))) for step in self._run.steps]
+        rows = [(_said(f"  {step.title}"), _said(self._text.progress_of(step))) for step in self._run.steps]
         room = len(rows) if self._over else self._live.console.height - _OTHER_ROWS
         shown_rows = visible([_style(progress) for _, progress in rows], room)
         for title, progress in (rows[place] for place in shown_rows):
-            table.add_row(Text(f"  {title}"), Text(progress, style=_style(progress)))
+            table.add_row(Text(title), Text(progress, style=_style(progress)))
         if hidden := len(rows) - len(shown_rows):
             table.add_row(Text("  …"), Text(f"and {hidden} other steps", style="dim"))
         return table

@@ -68,7 +68,14 @@ def ask(workflow: str) -> Witness | None:
         said = f"{error.status} {error.reason}" if isinstance(error, client.ApiException) else str(error)
         log.info("the workflow %s cannot be read (%s); the outcome is by the marks of the steps", workflow, said)
         return None
-    return read(found)
+    try:
+        return read(found)
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, EOFError) as error:
+        log.warning(
+            "the workflow %s has an unknown form (%s: %s); the outcome is by the marks of the steps",
+            workflow, type(error).__name__, error,
+        )  # fmt: skip
+        return None
 
 
 def read(workflow: Mapping[str, Any]) -> Witness:
@@ -80,7 +87,7 @@ def read(workflow: Mapping[str, Any]) -> Witness:
     phases = {node["name"]: node.get("phase") for node in nodes.values()}
     failed: dict[str, LastWords] = {}
     for node in sorted(nodes.values(), key=lambda node: str(node.get("finishedAt") or "")):
-        name, message = node["name"], node.get("message", "")
+        name, message = node["name"], node.get("message") or ""
         if node.get("type") != "Pod" or node.get("phase") not in ("Failed", "Error") or _EXIT_HANDLER in name:
             continue
         found = _ATTEMPT.match(name)

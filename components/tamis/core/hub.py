@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.core.errors import InputError, MissingExtraError
-from tamis.core.hub_access import with_datasets
+from tamis.core.hub_access import may_pass, with_datasets
 from tamis.core.network import check_network
 from tamis.core.saved import is_saved, load_saved
 
@@ -53,7 +53,7 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
     name, split = wanted.dataset, wanted.split or wanted.usual
     if is_saved(name):
         return load_saved(wanted)
-    local, permanent = Path(name).is_dir(), True
+    local = Path(name).is_dir()
     if not local:
         check_network()
     try:
@@ -62,15 +62,19 @@ def load_split(wanted: Wanted) -> tuple[Any, str | None, list[str]]:
         others = [str(other) for other in data.info.splits or () if str(other) != split and wanted.split is None]
         return data, split, others
     except datasets.exceptions.DatasetsError as error:
+        permanent = not may_pass(error)
         problem, action = first_line(error), "check the name; a gated data set needs HF_TOKEN"
         if isinstance(error, datasets.exceptions.DatasetGenerationError):
             problem = f"{problem} ({first_line(error.__cause__ or error)})"
             action = "correct its files, or give them as `path`, which rejects only the bad rows"
     except FileNotFoundError as error:
+        permanent = not may_pass(error)
         problem, action = first_line(error), "check the name; a gated data set needs HF_TOKEN"
     except ValueError as error:  # an unknown split or configuration
+        permanent = True
         problem, action = first_line(error), "correct `split`, `config` or `revision`"
     except RuntimeError as error:  # a loading script
+        permanent = True
         problem, action = first_line(error), "try the Hub's conversion to Parquet: `revision: refs/convert/parquet`"
     except ConnectionError as error:
         permanent = False

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 from tamis.core.errors import ModelError
@@ -130,12 +131,38 @@ def refused_by_hub(error: BaseException) -> bool:
     )
 
     refusals = (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError, OfflineModeIsEnabled)
+    return any(
+        isinstance(seen, refusals) or (isinstance(seen, OSError) and seen.errno in _UNWRITABLE)
+        for seen in _with_causes(error)
+    )
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether `error` of a library that reads data sets may be gone at another attempt.
+
+    That is so if the Hub or the network failed, or the disk. `datasets` raises its own errors for that, such as that
+    there is no such data set; only their causes say more.
+    """
+    return not refused_by_hub(error) and any(map(_is_passing, _with_causes(error)))
+
+
+def _is_passing(error: BaseException) -> bool:
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HfHubHTTPError) and status is not None:
+        return bool(status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+    if isinstance(error, LocalEntryNotFoundError):  # the Hub could not be asked
+        return True
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | EntryNotFoundError)
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, refusals) or (isinstance(seen, OSError) and seen.errno in _UNWRITABLE):
-            return True
+        yield seen
         seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def _home() -> Path:

@@ -13,14 +13,15 @@ from pathlib import Path
 from tamis.core.errors import TamisError
 from tamis.core.failures import Failure
 from tamis.core.marks import CellFailed, LastWords, cell_name, leave, read_words, words_name
-from tamis.core.run_place import attempt, place_of
+from tamis.core.run_place import RunPlace, attempt, place_of
 from tamis.core.secrets import shown
 from tamis.core.storage import exists, remove
+from tamis.core.texts import cut_to_bytes
 
 log = logging.getLogger(__name__)
 REASON_FILE = "TAMIS_REASON_FILE"  # environment variable: where the reason goes; Kubernetes' own place if not set
-_KEPT = 4_000  # characters; Kubernetes keeps 4,096 bytes
-_LONGEST = 8_000  # characters of a mark
+_KEPT = 4_000  # bytes; of a longer file Kubernetes keeps the last 4,096 bytes
+_LONGEST = 8_000  # bytes of a mark
 
 
 def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "error", permanent: bool = False) -> None:
@@ -35,10 +36,10 @@ def leave_reason(reason: str, *, uri: str = "", what: str = "", code: str = "err
     """
     reason, file = shown(reason), Path(os.environ.get(REASON_FILE, "/dev/termination-log"))
     if file.exists() and os.access(file, os.W_OK):
-        file.write_text(reason[:_KEPT], encoding="utf-8")
+        file.write_bytes(cut_to_bytes(reason, _KEPT).encode())
     if (place := place_of(uri)) is None:
         return
-    words = reason[:_LONGEST]
+    words = cut_to_bytes(reason, _LONGEST)
     mark = LastWords(step=place.step, what=what, attempt=attempt(), code=code, permanent=permanent, words=words)
     for error in leave(place, words_name(place), mark).values():
         log.warning("the reason could not be kept for the run's outcome: %s", error.problem)
@@ -61,11 +62,23 @@ def ended_for_good(uri: str) -> LastWords | None:
 
 def withdraw_reason(uri: str) -> None:
     """Remove the reason of an earlier attempt from the run's outcome, when an attempt of the step succeeds."""
-    if attempt() == 1 or (place := place_of(uri)) is None:
-        return
+    if attempt() > 1 and (place := place_of(uri)) is not None:
+        _withdraw(place, words_name(place))
+
+
+def withdraw_cell(name: str, uri: str) -> None:
+    """Remove the note that the cell `name` failed in an earlier attempt of its pod, which other cells share.
+
+    Otherwise the run's outcome would name it, and the next run would make it again.
+    """
+    if attempt() > 1 and (place := place_of(uri)) is not None:
+        _withdraw(place, cell_name(place, name))
+
+
+def _withdraw(place: RunPlace, mark: str) -> None:
     for folder in place.folders:
         try:
-            if exists(file := folder / words_name(place)):
+            if exists(file := folder / mark):
                 remove(file)
         except TamisError as error:
             log.warning("the reason of an earlier attempt stays in the run's outcome: %s", error.problem)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,28 @@ def stops_children(stop_file: Path) -> Iterator[list[int]]:
 
     stop_file.unlink(missing_ok=True)
     with _handled(stop):
+        yield came
+
+
+@contextmanager
+def passed_on(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Let SIGTERM and Ctrl-C call `stop`, which asks a child to end in order; this process goes on and waits for it.
+
+    A second Ctrl-C stops this process at once. Outside the main thread, signals are left as they are.
+
+    Yields:
+        The signals received so far; the list grows.
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        impatient = number == signal.SIGINT and number in came
+        came.append(number)
+        if impatient:
+            raise KeyboardInterrupt
+        stop()
+
+    with _handled(end) if threading.current_thread() is threading.main_thread() else nullcontext():
         yield came
 
 

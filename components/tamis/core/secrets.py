@@ -93,8 +93,11 @@ def masked_values(value: Any) -> Any:
 
 
 def shown(text: str) -> str:
-    """A text for people, such as a log line or an error, with secrets masked and what looks like secrets."""
-    text = masked(text)
+    """A text for people, such as a log line or an error, with secrets masked and what looks like secrets.
+
+    It can always be written in UTF-8: halves of surrogate pairs, as in names of files, become "?".
+    """
+    text = masked(text if text.isascii() else text.encode("utf-8", "replace").decode())
     for pattern in _LOOKS:
         text = pattern.sub(rf"\g<1>{MASK}", text)
     return text

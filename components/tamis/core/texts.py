@@ -1,8 +1,9 @@
-"""Encodings of text files, checked at their first bytes, before a wrong encoding looks like damaged rows."""
+"""Encodings of text files, checked at their first bytes, and texts of others for a terminal or a file."""
 
 from __future__ import annotations
 
 import codecs
+import re
 
 from tamis.core.errors import InputError
 
@@ -13,6 +14,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 _GZIP = b"\x1f\x8b"
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # by which a text changes colours, or moves the cursor
+# Control characters but tab and newline, those that reverse the direction of writing, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 START = 4  # number of first bytes that are checked
 
 
@@ -53,3 +57,14 @@ def text_of(data: bytes, shown: str) -> str:
             allowed="UTF-8",
             action="convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8",
         ) from None
+
+
+def printable(text: str) -> str:
+    """A text of somebody else, such as a pod's message, that leaves a terminal as it is: escapes for what would not."""
+    plain = _SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], plain)
+
+
+def cut_to_bytes(text: str, most: int) -> str:
+    """The beginning of a text that has at most `most` bytes in UTF-8. Halves of surrogate pairs become "?"."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")

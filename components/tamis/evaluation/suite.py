@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tamis.core.errors import InputError, SettingsError, TamisError
-from tamis.core.hub_access import with_datasets
+from tamis.core.hub_access import may_pass, with_datasets
 from tamis.core.progress import load_packages, loading
 from tamis.core.settings import Settings, load, shipped_or_own
 from tamis.evaluation.checks import check_fields
@@ -226,7 +226,7 @@ def _not_loaded(manager: TaskManager, name: str, places: Places, error: Exceptio
         return InputError(
             f"cannot read the data of the task '{name}': {type(error).__name__}: {words}",
             action="check evaluation.data_dir; without a network, fill the Hugging Face cache (HF_HOME) beforehand",
-            permanent=not isinstance(error, ConnectionError),
+            permanent=not may_pass(error),
         )
     return SettingsError(
         f"{places.file}: lm-eval cannot load the task '{name}': {type(error).__name__}: {words}",

@@ -14,6 +14,7 @@ from tamis_pipelines.server import Connection, KubeflowError
 
 log = logging.getLogger(__name__)
 _QUIET_SECONDS = 300.0  # how long a server may be away
+_MISSING_SECONDS = 60.0  # how long it may not know a run that it has had; a gateway says so while the server starts
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def follow(
         timeout: seconds to wait; 0: no limit.
 
     Raises:
-        KubeflowError: when the server does not answer for longer, refuses, or does not know the run.
+        KubeflowError: when the server does not answer for longer, refuses, or does not know the run; where it has known
+            the run, not for a minute.
     """
     began = heard = time.monotonic()
     seen, away = None, False
@@ -59,12 +61,20 @@ def follow(
             seen = Seen(run, datetime.now(UTC), away=False)
             show(run)
         except KubeflowError as error:
-            if not error.away or time.monotonic() - heard >= _QUIET_SECONDS:
+            patience = _patience(error, known=seen is not None)
+            if time.monotonic() - heard >= patience:
                 raise
             if not away:
-                log.warning("%s; the command waits up to %.0f minutes for it", error.problem, _QUIET_SECONDS / 60)
+                log.warning("%s; asking again for up to %.0f s", error.problem, patience)
             away = True
         over = bool(timeout) and time.monotonic() - began > timeout
         if seen is not None and (seen.run.state.ended or over):
             return replace(seen, away=away)
         time.sleep(every)
+
+
+def _patience(error: KubeflowError, *, known: bool) -> float:
+    """For how many seconds after the last answer this error is no reason to stop asking."""
+    if error.away:
+        return _QUIET_SECONDS
+    return _MISSING_SECONDS if error.missing and known else 0.0

@@ -41,19 +41,19 @@ def read(connection: Connection, run_id: str) -> Run:
     except KubeflowError as error:
         if not error.missing:
             raise
-        raise KubeflowError(f"the server has no run {run_id}", allowed=WAYS_TO_NAME) from None
+        gone = KubeflowError(f"the server has no run {run_id}", allowed=WAYS_TO_NAME, status=error.status)
+        gone.permanent = True
+        raise gone from None
     unread: list[str] = []
     workflow = None
     try:
         workflow = workflow_of(connection, run_id)
+        state = _state(answer, workflow)
+        steps, reasons = _understood(workflow, state)
     except UnreadableError as error:
         unread.append(str(error))
-    state = _state(answer, workflow)
-    tasks = (answer.get("run_details") or {}).get("task_details") or []
-    if workflow is not None:
-        steps = with_failed_cells(steps_of(workflow, ended=state.ended))
-        reasons = reasons_of(workflow, steps)
-    else:
+        state = _state(answer, workflow)
+        tasks = (answer.get("run_details") or {}).get("task_details") or []
         steps, reasons = tasks_as_steps(tasks, ended=state.ended), []
         unread.append(
             "so the states of steps may be old, raters and cells are not named, and reasons may be missing"
@@ -71,6 +71,20 @@ def read(connection: Connection, run_id: str) -> Run:
         reasons=tuple(_reasons(state, reasons, answer, steps)),
         unread=tuple(unread),
     )
+
+
+def _understood(workflow: Workflow, state: State) -> tuple[list[Step], list[Reason]]:
+    """The steps of a workflow, and why they failed.
+
+    Raises:
+        UnreadableError: when a node or a template has another form than Argo Workflows 4.0 gives it.
+    """
+    try:
+        steps = with_failed_cells(steps_of(workflow, ended=state.ended))
+        return steps, reasons_of(workflow, steps)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        problem = f"the workflow's nodes have an unknown form ({type(error).__name__}: {error})"
+        raise UnreadableError(problem) from error
 
 
 def workflow_of(connection: Connection, run_id: str) -> Workflow:

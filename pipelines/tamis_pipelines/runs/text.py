@@ -85,11 +85,16 @@ def _alone(work: Work) -> str:
 
 
 def _repeated(works: Sequence[Work]) -> Iterator[str]:
-    """The pieces of work with more than one attempt, and why the last attempt but one failed."""
+    """The pieces of work with more than one attempt, and why the last attempt but one failed; the first few causes."""
+    causes: dict[tuple[int, str], list[str]] = {}
     for work in works:
         if work.status is not Status.FAILED and len(work.attempts) > 1:
-            of = f"{', '.join(work.names)}: " if work.names else ""
-            yield f"{of}{len(work.attempts)} attempts ({_short(work.attempts[-2].words)})"
+            names = causes.setdefault((len(work.attempts), _short(work.attempts[-2].words)), [])
+            names += [", ".join(work.names)] if work.names else []
+    for (attempts, words), names in list(causes.items())[:_MOST_NAMES]:
+        yield f"{f'{listed(names, _MOST_NAMES)}: ' if names else ''}{attempts} attempts ({words})"
+    if len(causes) > _MOST_NAMES:
+        yield f"{len(causes) - _MOST_NAMES} more reasons for further attempts"
 
 
 def _short(words: str) -> str:
@@ -160,9 +165,10 @@ def _reason(reason: Reason, run: Run) -> Iterator[str]:
 
 
 def _after(began: str, ended: str, word: str) -> str:
-    if not began or not ended:
+    try:
+        total = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
+    except (TypeError, ValueError):  # there is none, or a server writes it in another form
         return ""
-    total = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
     hours, rest = divmod(max(0, int(total.total_seconds())), 3600)
     minutes, seconds = divmod(rest, 60)
     text = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

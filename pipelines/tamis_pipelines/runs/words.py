@@ -6,6 +6,7 @@ import re
 
 NO_MESSAGE = "left no message"
 _EXIT = re.compile(r"^(?:[\w-]+: )?Error \(exit code (\d+)\)(?:: (?P<words>.+))?$", re.DOTALL)
+_OUT_OF_MEMORY = re.compile(r"^(?:[\w-]+: )?OOMKilled\b")
 _TOO_LARGE = re.compile(r"compressed size (\d+) > maxSize (\d+)")
 _STOPPED = re.compile(r"exceeded its deadline|exceeded workflow deadline|[Ss]topped with strategy|workflow shutdown")
 
@@ -15,7 +16,7 @@ def words_of(message: str) -> str:
     message = message.strip()
     if found := _EXIT.match(message):
         return (found["words"] or "").strip() or f"the container ended with exit code {found[1]} and {NO_MESSAGE}"
-    if message.startswith("OOMKilled"):
+    if _OUT_OF_MEMORY.match(message):
         return f"the pod needed more memory than its limit ({message})"
     if message == "pod deleted":
         return "its pod was deleted"

@@ -140,11 +140,20 @@ def _refuse(run: _Run, per_pod: int, compiled: CompileSettings) -> NoReturn:
         f"the workflow of {run.cells} {what} would have {size.bytes:,} bytes and a step's input {size.argument:,}; "
         f"Kubeflow takes {MOST_BYTES:,} and {MOST_ARGUMENT:,}"
         + (f", and kubeflow.compiled.cells_per_pod is {per_pod}" if fixed else ""),
-        allowed=f"at most {largest} {what} of these settings in one run",
-        action="set kubeflow.compiled.cells_per_pod to 0, so that it is chosen"
-        if fixed
-        else f"divide the {what} among several runs with the same other settings: they share all steps before them",
+        allowed=f"at most {largest} {what} of these settings in one run"
+        if largest
+        else f"smaller settings: not even one of the {what} fits, because of the steps before them",
+        action=_remedy(what, largest, fixed=bool(fixed)),
     )
+
+
+def _remedy(what: str, largest: int, *, fixed: bool) -> str:
+    """What to do about a run of which only `largest` cells or subsets fit."""
+    if fixed:
+        return "set kubeflow.compiled.cells_per_pod to 0, so that it is chosen"
+    if largest:
+        return f"divide the {what} among several runs with the same other settings: they share all steps before them"
+    return "use fewer raters or shards"
 
 
 def _check_kept(compiled: CompileSettings, cells: int, per_pod: int) -> None:

@@ -173,6 +173,25 @@ def test_a_workflow_that_may_not_be_read_is_no_error(cluster: dict[str, Body], r
     assert run.note("RUNNING").startswith("# FAILED\n")
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"nodes": {"1": {"type": "Pod", "phase": "Failed"}}},
+        {"nodes": {"1": {"name": None, "type": "Pod", "phase": "Failed", "message": 5}}},
+        {"compressedNodes": "!"},
+        {"compressedNodes": "H4sIAAAA"},
+        None,
+    ],
+)
+def test_a_workflow_of_an_unknown_form_is_no_error(cluster: dict[str, Body], run: Run, status: Body | None) -> None:
+    cluster[run.workflow] = {"spec": {}, "status": status}
+    assert ask(run.workflow) is None
+    run.start()
+    run.step("pool", InputError("no such file"))
+    run.note("RUNNING")
+    assert said(run.file) == ("FAILED", [], [("pool", 1)])
+
+
 def test_a_run_that_was_stopped_by_hand_after_a_failed_attempt_is_stopped(cluster: dict[str, Body], run: Run) -> None:
     run.start()
     run.step("pool", InputError("no such file"))

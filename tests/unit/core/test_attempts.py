@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,20 @@ import pytest
 from kfp import dsl
 
 from tamis.cells import execute_cells
-from tamis.core.errors import ArtifactError, StorageError, TamisError
+from tamis.core.errors import ArtifactError, ModelError, StorageError, TamisError
 from tamis.core.last_words import REASON_FILE
-from tamis.core.marks import read_words, words_name
+from tamis.core.marks import read_marks, read_words, words_name
 from tamis.core.run_place import OUTCOMES, RETRIES, place_of
 from tamis.core.steps import Step, run_step
 from tamis.kubeflow import ending, execute, execute_cell
 from tests.artifacts import NoSettings
+
+
+class NamedSettings(NoSettings):
+    """Settings of a cell."""
+
+    name: str = ""
+
 
 FOR_GOOD = ArtifactError("it contains a finished model that was made from other settings")
 
@@ -110,6 +118,32 @@ def test_a_step_of_several_cells_ends_at_once_too(attempts: Attempts) -> None:
             execute_cells(run, NoSettings, {}, [{"variant": "a"}, {"variant": "b"}], out=out, metrics=metrics)
         assert ended.value.code == 78
     assert made == ["a", "b"]
+
+
+def test_a_cell_that_failed_in_an_earlier_attempt_of_its_pod_and_is_then_made_is_no_failed_cell(
+    attempts: Attempts,
+) -> None:
+    def run(settings: NoSettings, *, out: str) -> Any:
+        if settings.variant in failing:
+            raise failing[settings.variant]
+        return run_step("test", "model", settings, lambda step: None, out=out)
+
+    def attempt(number: int) -> None:
+        attempts.patch.setenv(RETRIES, str(number - 1))
+        out, metrics = dsl.Model(name="model", uri=attempts.uri), dsl.Metrics(name="metrics", uri=attempts.uri)
+        cells = [{"variant": name, "name": name} for name in "abc"]
+        execute_cells(run, NamedSettings, {}, cells, out=out, metrics=metrics)
+
+    failing: dict[str, TamisError] = {"a": ModelError("out of memory"), "b": StorageError("no answer")}
+    with pytest.raises(SystemExit):
+        attempt(1)
+    place = place_of(attempts.uri)
+    assert place is not None
+    assert [cell.cell for cell in read_marks(place).cells] == ["a"]
+    failing = {"c": ModelError("NaN")}
+    shutil.rmtree(attempts.uri)  # another pod has other disks
+    attempt(2)
+    assert [cell.cell for cell in read_marks(place).cells] == ["c"]
 
 
 def test_a_step_that_runs_no_stage_ends_at_once_too(attempts: Attempts) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +43,12 @@ def stage(settings: Own, *, out: str, selection: str | None = None) -> Manifest:
             raise StorageError("no answer")
         if settings.does == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if settings.does == "wait":
+            os.kill(os.getppid(), signal.SIGTERM)
+            for _ in range(600):
+                time.sleep(0.1)
+        if settings.does == "fail oddly":
+            raise ModelError("no file called \udcff")
         (step.out / "made").write_text(f"{settings.name} {settings.seed}")
         step.rows = 3
 
@@ -128,6 +136,22 @@ def test_what_ends_a_cell_s_process_ends_the_pod_with_the_reason(pod: Pod, does:
     assert ended.value.code == 1
     assert words in pod.reason.read_text()
     assert pod.worked == ["a", "b"]
+
+
+def test_a_pod_that_is_to_stop_stops_the_cell_s_process_in_order(pod: Pod) -> None:
+    with pytest.raises(SystemExit) as ended:
+        pod.work(A, B | {"does": "wait"}, C, apart=True)
+    assert ended.value.code == 1
+    assert "SIGTERM" in pod.reason.read_text()
+    assert pod.worked == ["a", "b"]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_failure_with_what_utf_8_cannot_write_leaves_the_others_alone(pod: Pod) -> None:
+    pod.work(A | {"does": "fail oddly"}, B)
+    failed, made = parts(pod.out.path)
+    assert failure_in(failed) is not None
+    assert manifest_of(made) is not None
 
 
 def test_a_step_of_one_cell_has_no_folder_for_it(pod: Pod) -> None:

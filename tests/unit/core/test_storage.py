@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("obstore", reason="needs the extra 'azure'")
 
-from obstore.exceptions import GenericError
+from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
 
 from tamis.core.errors import StorageError
 from tamis.core.secrets import masked
@@ -168,3 +168,24 @@ def test_a_proxy_that_refuses_is_named(clean: pytest.MonkeyPatch) -> None:
     error = said_of("s3://b/x", clean, proxied)
     assert f"no connection to http://storage.example through the proxy {NOBODY[7:]}: " in error.problem
     assert "word" not in error.problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "permanent"),
+    [
+        (PermissionDeniedError, "<Code>AccessDenied</Code>", True),
+        (PermissionDeniedError, "<Code>InvalidAccessKeyId</Code>", True),
+        (UnauthenticatedError, "status code: 401 Unauthorized", True),
+        (PermissionDeniedError, "<Code>ExpiredToken</Code>", False),
+        (PermissionDeniedError, "<Code>RequestTimeTooSkewed</Code>", False),
+        (PermissionDeniedError, "<Code>SlowDown</Code>", False),
+        (PermissionDeniedError, "<Code>AuthenticationFailed</Code>: Request date header too old: 'Mon'", False),
+        (UnauthenticatedError, "<Code>InvalidAuthenticationInfo</Code>: Lifetime validation failed.", False),
+        (PermissionDeniedError, '{"error": {"code": 403, "errors": [{"reason": "rateLimitExceeded"}]}}', False),
+        (GenericError, "status code: 503 Service Unavailable", False),
+    ],
+)
+def test_a_refusal_that_may_pass_is_not_permanent(kind: type[Exception], words: str, permanent: bool) -> None:
+    with pytest.raises(StorageError) as raised, explained("writing s3://bucket/file"):
+        raise kind(words)
+    assert raised.value.permanent is permanent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,51 @@ def test_a_csv_data_set_reads_numbers_as_such(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         _, rows = make(tmp_path / "pool", {"dataset": str(tmp_path / "data"), "where": {"n": 2}})
     assert [row["origin"] for row in rows] == [2]
+
+
+def _unavailable(status: int) -> Exception:
+    """What `datasets` raises for a data set when the Hub answers with this status, with its causes."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    class Answer:
+        status_code, headers, request = status, {}, None
+
+    kind = RepositoryNotFoundError if status == 401 else HfHubHTTPError
+    refused = kind("refused", response=Answer())  # type: ignore[arg-type]
+    error = FileNotFoundError("Couldn't find 'org/x' on the Hugging Face Hub")
+    error.__cause__ = refused if status == 401 else LocalEntryNotFoundError("not in the cache")
+    error.__cause__.__cause__ = None if status == 401 else refused
+    return error
+
+
+def _ungenerated(cause: Exception) -> Exception:
+    error = datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"),
+    [
+        (_unavailable(503), False),
+        (_unavailable(429), False),
+        (_unavailable(401), True),
+        (FileNotFoundError("no such folder"), True),
+        (_ungenerated(OSError(errno.ENOSPC, "no space left")), False),
+        (_ungenerated(TimeoutError("no answer")), False),
+        (_ungenerated(PermissionError(errno.EACCES, "permission denied")), True),
+        (_ungenerated(ValueError("not JSON")), True),
+        (ConnectionError("no network"), False),
+        (ValueError("no such split"), True),
+    ],
+)
+def test_only_what_another_attempt_cannot_help_is_permanent(
+    error: Exception, permanent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(InputError) as raised:
+        load_split(Wanted(dataset="org/x", split="train", shown="x"))
+    assert raised.value.permanent is permanent

@@ -26,7 +26,12 @@ _REFUSALS = {
     *("PartialCredentialsError", "ProfileNotFound", "ConfigNotFound", "ConfigParseError"),
 }
 _REFUSING = re.compile(r"status code: 40[13]\b")  # obstore has no class of its own for a refused listing
-_PASSING = ("ExpiredToken", "TokenRefreshRequired", "RequestTimeTooSkewed")
+# Of S3, and in Azure's words: a credential that is renewed, a clock that is corrected, a limit of requests.
+_PASSING = (
+    *("ExpiredToken", "RequestExpired", "TokenRefreshRequired", "RequestTimeTooSkewed", "SlowDown"),
+    *("Lifetime validation failed", "Request date header too old"),
+    *("rateLimitExceeded", "RateLimitExceeded"),
+)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _STATUS = re.compile(r"status code: (\d{3}(?: \w+)*)")
 _ADDRESS = re.compile(r"https?://[^/\s]+")
@@ -80,9 +85,7 @@ def _explanation(error: Exception, what: str) -> StorageError | None:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether storage refuses access with these credentials, or has no such bucket."""
-    if _names_bucket(error):
-        return True
+    """Whether storage refuses access with these credentials. A bucket that does not exist may still be on its way."""
     words = str(error).partition(_DEBUG)[0]
     refused = type(error).__name__ in _REFUSALS or _REFUSING.search(words) is not None
     return refused and not any(code in words for code in _PASSING)
