@@ -96,11 +96,11 @@ def in_a_terminal(server: RecordedServer, run: str, *options: str, lines: int = 
 
 
 def test_a_low_terminal_shows_what_runs_and_all_steps_at_the_end(serve: Serve) -> None:
-    _, server = serve("experiment", at="2026-11-30T00:18:20Z")
+    _, server = serve("experiment", at="2026-11-30T00:22:00Z")
     code, rows = in_a_terminal(server, "newest", "--timeout", "0.3", lines=8)
     assert code == 3
     first = [row.strip() for row in rows[: next(at for at, row in enumerate(rows) if "other steps" in row)]]
-    assert any(row.startswith("rate ") and "running" in row for row in first), rows
+    assert any(row.startswith("finetune ") and "running" in row for row in first), rows
     assert not any(row.startswith("pool ") for row in first), "what is done goes first"
     assert any(row.strip().startswith("pool ") for row in rows)
 
