@@ -15,6 +15,7 @@ from tamis.core.samples import Message
 from tamis.core.saved import is_saved
 from tamis.core.settings import parse
 from tamis.core.storage import is_remote
+from tamis.core.storage.connecting import few_attempts
 from tamis.pool.checking import first_samples, look_at, look_into, samples_in
 from tamis.pool.hub import DatasetReader, opened_as_stream
 from tamis.pool.mapping import mapping_of
@@ -96,7 +97,7 @@ def look_at_data(paths: Sequence[str], prompt: str | None = None, answer: str | 
 
     Args:
         paths: files, folders or globs, or "hub:" and the name of a data set. Data in object storage and large JSON
-            arrays are not read.
+            arrays are not read; object storage and a Hub that do not answer are no errors.
         prompt: name of the field with the question, for files that have it.
         answer: name of the field with the answer.
 
@@ -156,7 +157,12 @@ def _check_apart(paths: Sequence[str]) -> None:
     """Raise an InputError if two paths contain the same file, because its samples would be read twice."""
     seen: dict[str, str] = {}
     for path in paths:
-        files = [path] if path.startswith(HUB) or is_saved(path) else [str(file) for _, file in _files_at(path)]
+        try:
+            files = [path] if path.startswith(HUB) or is_saved(path) else [str(file) for _, file in _files_at(path)]
+        except StorageError as error:
+            if not _is_away(path, error):
+                raise
+            continue  # `_look` says so
         for file in files if is_remote(path) else map(os.path.realpath, files):
             if file in seen:
                 raise InputError(
@@ -165,9 +171,15 @@ def _check_apart(paths: Sequence[str]) -> None:
             seen[file] = path
 
 
+def _is_away(path: str, error: StorageError) -> bool:
+    """Whether `path` is in object storage that this machine cannot reach now, although pods may."""
+    return is_remote(path) and not error.permanent
+
+
 def _files_at(path: str) -> list[tuple[str, Any]]:
     try:
-        return files_at(path)
+        with few_attempts():
+            return files_at(path)
     except StorageError as error:
         if _HUB_NAME.fullmatch(path) and not Path(path).suffix:
             action = f"check the path; for a data set on the Hugging Face Hub, write {HUB}{path}"
@@ -296,11 +308,17 @@ def _look(source: dict[str, Any]) -> Data:
     if "dataset" in source:
         return _look_at_hub(source)
     path, settings = source["path"], _pool_of(source)
-    found = look_into(settings.sources[0], settings)
-    if found is None:  # in object storage, or too large to be loaded
-        files_at(path)  # raises an error if nothing is there
-        why_not = "in object storage, or too large"
-        return Data(path, (), (), "", source, None, 0, 0, None, why_not)
+    try:
+        with few_attempts():
+            found = look_into(settings.sources[0], settings)
+            if found is None:  # in object storage, or too large to be loaded
+                files_at(path)  # raises an error if nothing is there
+                why_not = "in object storage, or too large"
+                return Data(path, (), (), "", source, None, 0, 0, None, why_not)
+    except StorageError as error:
+        if not _is_away(path, error):
+            raise
+        return Data(path, (), (), "", source, None, 0, 0, None, error.problem)
     samples = first_samples(settings, 1)
     if not samples:
         raise _no_sample(path, found.rows, found.example)

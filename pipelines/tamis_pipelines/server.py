@@ -206,7 +206,8 @@ def _refusal(error: Any, doing: str, server: Server) -> KubeflowError:
     elif status == 403:
         action = f"ask for permission to use the namespace '{server.namespace or 'kubeflow'}'"
     elif status == 404:
-        action = "check the address: it ends where the UI of Kubeflow Pipelines begins"
+        action = "check the address: it is that of the UI of Kubeflow Pipelines up to '#', as in "
+        action += "https://kubeflow.example/pipeline"
     elif status in _MAY_PASS:
         action = "read the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
     return KubeflowError(seen, action=action, status=status)

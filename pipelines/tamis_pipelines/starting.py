@@ -107,6 +107,7 @@ def _head(file: Path) -> str:
 #   tamis doctor {file}     checks everything; costs nothing
 #   tamis plan {file}       shows steps, hours and costs
 #   tamis run {file}
+#   tamis submit {file}     runs it on Kubeflow; data must be in object storage or on the Hub
 #
 # Each section has more settings. The help of its command lists them; for raters, see `tamis rate --help`.
 """

@@ -58,6 +58,37 @@ def test_the_size_of_the_run_s_workflow_is_computed(server: RecordedServer) -> N
     assert (found.level, found.code) == ("failed", "settings")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "pool.sources=[{name: mine, path: pool.jsonl}]",
+        "kubeflow.compiled.finished=/tmp/finished",
+        "raters=[{name: llama, backend: {kind: openai, model: m}}]",
+        "raters=[{name: llama, backend: {kind: openai, model: m, base_url: https://gateway.example/sk-4f0a9b3c7d/v1}}]",
+    ],
+    ids=["file", "finished", "store", "secret"],
+)
+def test_what_submit_refuses_fails_here_with_the_same_code(server: RecordedServer, wrong: str) -> None:
+    arguments = [str(ROOT / "examples/cluster.yaml"), "--set", wrong, "--host", server.url]
+    arguments += ["--set", "kubeflow.compiled.work_volume=false"]
+    submitted = CliRunner().invoke(main, ["submit", *arguments, "--dry-run"], catch_exceptions=False)
+    assert (submitted.exit_code, "code:    settings" in submitted.output) == (78, True)
+    checked = CliRunner().invoke(main, ["doctor", *arguments, "--cluster"], catch_exceptions=False)
+    assert (checked.exit_code, "FAIL  settings: " in checked.output) == (1, True), checked.output
+
+
+def test_places_that_cannot_be_tested_from_here_are_one_note(
+    server: RecordedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://no-such-host.invalid")
+    places = [f"kubeflow.compiled.{name}=s3://bucket/{name}" for name in ("finished", "outcomes")]
+    found = checks(server, *places)["storage"]
+    assert found.level == "note"
+    assert found.seen.count("no-such-host.invalid") == 1
+    for name in ("finished", "outcomes"):
+        assert f"kubeflow.compiled.{name} (s3://bucket/{name})" in found.seen
+
+
 def test_a_server_that_does_not_return_the_workflow_is_noted(case: Case, server: RecordedServer) -> None:
     case.v1beta1 = 404
     assert checks(server)["kubeflow: runs"].level == "note"

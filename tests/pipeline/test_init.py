@@ -374,3 +374,14 @@ def test_a_path_of_any_script_is_written_so_that_it_is_read_back() -> None:
     Path("dä 😀.jsonl").write_text(Path("data.jsonl").read_text())
     settings = written("--data", "dä 😀.jsonl")
     assert settings.pool.sources[0].path == "dä 😀.jsonl"
+
+
+def test_object_storage_that_is_away_is_not_read_and_the_next_steps_name_kubeflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://no-such-host.invalid")
+    result = init("--data", "s3://bucket/pool.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "not read: s3://bucket: the server no-such-host.invalid cannot be found" in result.output
+    assert "tamis submit settings.yaml --dry-run" in result.output
+    assert load_run(FILE).pool.sources[0].path == "s3://bucket/pool.jsonl"

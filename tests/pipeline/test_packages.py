@@ -19,10 +19,13 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tamis.cli import main
 from tamis.components import image
 from tamis.core.errors import SettingsError
+from tamis.core.settings import load_yaml, with_overrides
+from tamis_pipelines import packages
 from tamis_pipelines.definitions import PIPELINES
 from tamis_pipelines.packages import compile_all, compile_one
 from tamis_pipelines.pods import QUEUE_LABEL, SCORE_PODS, CompileSettings, KubeflowSettings
 from tamis_pipelines.settings import RunSettings, load_run
+from tamis_pipelines.workflow.fitting import fitted
 from tests.kubernetes.restricted import house_rules, violations
 from tests.kubernetes.schemas import errors_of_custom
 from tests.pipeline.rendering import Ir, defaults, load, pods
@@ -324,6 +327,24 @@ def test_compile_takes_a_settings_file_and_single_settings(tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     _, platform = load(tmp_path / "experiment.yaml")
     assert platform["exec-rate"]["podMetadata"]["labels"][QUEUE_LABEL] == "from-command"
+
+
+def test_what_a_run_needs_is_compiled_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[CompileSettings] = []
+    monkeypatch.setattr(packages, "compile_all", lambda folder, settings: seen.append(settings) or [])
+    file, kept = tmp_path / "run.yaml", "kubeflow.compiled.finished=s3://bucket/finished"
+    changes = [f"experiment.seeds={list(range(12))}", "kubeflow.compiled.work_volume=false"]
+    file.write_text(yaml.safe_dump(with_overrides(load_yaml(ROOT / "examples/paper.yaml"), changes)))
+    command = ["compile", "--out", str(tmp_path), "--settings", str(file)]
+    unprotected = CliRunner().invoke(main, command)
+    assert (unprotected.exit_code, "code:    settings" in unprotected.output) == (78, True), "as submit refuses it"
+    made = CliRunner().invoke(main, [*command, "--set", kept, "--set", "compiled.queue=tamis"], catch_exceptions=False)
+    assert made.exit_code == 0, made.output
+    (compiled,) = seen
+    needed = load_run(file, [kept])
+    assert (compiled.queue, compiled.finished) == ("tamis", "s3://bucket/finished")
+    assert (compiled.judging, compiled.scores) == (True, needed.scores)
+    assert compiled.cells_per_pod == fitted(needed, needed.compiled, tmp_path, constant=False).cells_per_pod > 1
 
 
 def test_pipelines_are_objects_for_kubectl_where_kubeflow_keeps_them_in_the_cluster(

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tamis.cli import main
+from tamis.cli.watching import visible
 from tamis_pipelines.runs.run import State
 from tamis_pipelines.runs.steps import Status, Work
 from tamis_pipelines.runs.text import table
-from tests.pipeline.recorded import WRAPPERS, Serve, look, progress, without_pods
+from tests.pipeline.recorded import WRAPPERS, RecordedServer, Serve, look, progress, without_pods
 from tests.recordings import CASES
 
 
@@ -63,8 +64,10 @@ def test_following_writes_a_line_for_each_change_only(serve: Serve) -> None:
     case.later = [*sorted([*times[3::3], *times[3:30:3]]), None]  # some times twice, so that nothing is new
     result = tamis("status", case.run_id, "--host", server.url, "--follow", "--every", "0.1")
     assert result.exit_code == 0, result.output
-    address, *lines = result.output.splitlines()
+    address, *timed = result.output.splitlines()
     assert address == f"run: {server.url}/#/runs/details/{case.run_id}"
+    assert all(re.match(r"\d\d:\d\d:\d\d \w", line) for line in timed[:-1]), "piped lines have the time of day"
+    lines = [line[9:] for line in timed[:-1]]
     assert lines.count("run: running") == 1
     assert "rate: 0/2; 2 running: gpt and mistral" in lines
     assert "finetune: 0/3; 2 running: ds2-16-gpt-s42 and random-16-s42" in lines
@@ -81,16 +84,38 @@ def test_packed_nodes_go_on_being_read_while_the_tasks_of_v2beta1_stand_still(se
     assert progress(look(case, server))["select"] == "waiting"
 
 
-def test_the_table_in_a_terminal_has_a_row_for_each_step(serve: Serve) -> None:
-    _, server = serve("failed-cell")
+def in_a_terminal(server: RecordedServer, run: str, *options: str, lines: int = 40) -> tuple[int, list[str]]:
+    """The exit code of `tamis status --follow`, and every row that it has drawn."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "tamis", "status", "few", "--host", server.url, "--follow", "--every", "0.1"]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    with subprocess.Popen(command, stdout=slave, stderr=subprocess.STDOUT, env=environment) as process:
+    command = [sys.executable, "-m", "tamis", "status", run, "--host", server.url, "--follow", "--every", "0.1"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": str(lines)}
+    with subprocess.Popen([*command, *options], stdout=slave, stderr=subprocess.STDOUT, env=environment) as process:
         os.close(slave)
         screen = _everything(master)
-    assert process.returncode == 1
-    rows = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).splitlines()
+    return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).splitlines()
+
+
+def test_a_low_terminal_shows_what_runs_and_all_steps_at_the_end(serve: Serve) -> None:
+    _, server = serve("experiment", at="2026-11-30T00:22:00Z")
+    code, rows = in_a_terminal(server, "newest", "--timeout", "0.3", lines=8)
+    assert code == 3
+    first = [row.strip() for row in rows[: next(at for at, row in enumerate(rows) if "other steps" in row)]]
+    assert any(row.startswith("finetune ") and "running" in row for row in first), rows
+    assert not any(row.startswith("pool ") for row in first), "what is done goes first"
+    assert any(row.strip().startswith("pool ") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("room", "places"), [(6, [0, 1, 2, 3, 4, 5]), (5, [2, 3, 4, 5]), (3, [2, 4]), (2, [2]), (0, [2])]
+)
+def test_rows_of_steps_that_run_are_hidden_last(room: int, places: list[int]) -> None:
+    assert visible(["green", "green", "yellow", "green", "dim", "dim"], room) == places
+
+
+def test_the_table_in_a_terminal_has_a_row_for_each_step(serve: Serve) -> None:
+    _, server = serve("failed-cell")
+    code, rows = in_a_terminal(server, "few")
+    assert code == 1
     drawn = [row.strip() for row in rows if row.strip().startswith("select  ")]
     assert set(drawn) == {"select             1/2; 1 from the cache; 1 failed: toomany"}
     assert "few: FAILED after 3 min 2 s" in rows

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from tamis.cli import main
 from tamis.core.errors import SettingsError
 from tamis.core.settings import parse
-from tamis_pipelines.reachable import check_reachable
+from tamis_pipelines.checks.reachable import check_reachable
 from tamis_pipelines.settings import RunSettings
 from tests.certificates import private_certificate
 from tests.pipeline.server import KubeflowServer
@@ -139,7 +139,8 @@ def test_submit_starts_a_run_and_says_where_it_is(server: KubeflowServer, settin
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (run,) = server.state.runs
-    address, workflow = result.stdout.splitlines()
+    address, workflow, following = result.stdout.splitlines()
+    assert following == f"follow it: tamis status {run['run_id']} --follow --host {server.url}"
     assert address == f"run: {server.url}/#/runs/details/{run['run_id']}"
     assert workflow.startswith("workflow: ")
     assert (run["display_name"], run["service_account"]) == ("first", "tamis-pipeline")
@@ -284,7 +285,13 @@ def test_waiting_says_how_the_steps_go_and_ends_with_the_run(server: KubeflowSer
     result = tamis("submit", settings, "--host", server.url, "--wait", "--every", "0.1")
     assert result.exit_code == 0, result.output
     lines = [line for line in result.stdout.splitlines() if not line.startswith(("run: http", "workflow: "))]
-    assert lines[:5] == ["run: running", "pool: running", "pool: done", "rate: running", "rate: done"]
+    assert [line[9:] for line in lines[:5]] == [
+        "run: running",
+        "pool: running",
+        "pool: done",
+        "rate: running",
+        "rate: done",
+    ]
     assert "SUCCEEDED" in lines[5]
 
 

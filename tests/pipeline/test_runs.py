@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -74,6 +75,23 @@ def test_steps_say_which_rater_and_which_cell_and_what_came_from_the_cache(serve
     assert cut_short["rate"] == "0/2; 2 unfinished: gpt and mistral"
     assert cut_short["report"] == "not run"
     assert progress(look(*serve("terminated")))["embed"] == "unfinished"
+
+
+@pytest.mark.parametrize(
+    ("name", "reused", "without_cache"),
+    [
+        ("failed-cell", False, True),
+        ("cached-failure", False, True),
+        ("terminated", True, False),
+        ("too-large", False, False),  # the same settings fail again
+        ("wrong-credentials", False, False),  # nothing is finished
+        ("experiment", False, False),
+    ],
+)
+def test_the_advice_on_another_run_can_help(serve: Serve, name: str, reused: bool, without_cache: bool) -> None:
+    screen = "\n".join(ending(look(*serve(name))))
+    assert ("if you submit the same settings again" in screen, "--no-cache" in screen) == (reused, without_cache)
+    assert ("kubeflow.compiled.cells_per_pod" in screen) == (name == "too-large")
 
 
 def test_the_log_is_that_of_the_pod_that_failed(serve: Serve) -> None:
@@ -227,8 +245,10 @@ def test_a_run_is_found_by_its_id_its_name_or_as_the_newest(all_cases: RecordedS
         assert f"\n{name}: " in result.output, result.output
     missing = tamis("status", "nothing", "--host", all_cases.url)
     assert (missing.exit_code, "code:    kubeflow" in missing.output) == (78, True)
-    unknown = tamis("status", "00000000-0000-0000-0000-000000000000", "--host", all_cases.url)
-    assert (unknown.exit_code, "code:    kubeflow" in unknown.output) == (78, True)
+    for more in ([], ["--follow"]):
+        unknown = tamis("status", "00000000-0000-0000-0000-000000000000", "--host", all_cases.url, *more)
+        assert (unknown.exit_code, "code:    kubeflow" in unknown.output) == (78, True)
+        assert "run: http" not in unknown.output, "there is no such page"
 
 
 def test_a_run_of_a_schedule_is_found_by_the_name_of_the_schedule(serve: Serve) -> None:
@@ -246,9 +266,10 @@ def test_the_newest_run_of_others_is_not_stopped(all_cases: RecordedServer) -> N
 
 def test_stop_ends_a_run_that_goes_on_and_leaves_one_that_has_ended(serve: Serve) -> None:
     case, server = serve("terminated", at="2026-11-30T00:11:50Z")
-    result = tamis("stop", "term", "--host", server.url)
+    result = tamis("stop", "newest", "--host", server.url)
     assert (result.exit_code, case.stopped) == (0, True), result.output
-    assert f"tamis status {case.run_id} --follow" in result.output
+    assert f"tamis status {case.run_id} --follow --host {server.url}" in result.output
+    assert result.output.index("term: ") < result.output.index("is being stopped")
     ended, server = serve("cached")
     result = tamis("stop", "newest", "--host", server.url)
     assert (result.exit_code, ended.stopped) == (0, False)
@@ -260,7 +281,28 @@ def test_a_run_that_goes_on_has_an_exit_code_of_its_own(serve: Serve) -> None:
     once = tamis("status", "newest", "--host", server.url)
     assert (once.exit_code, "exp3: RUNNING for " in once.output) == (3, True)
     late = tamis("status", "newest", "--host", server.url, "--follow", "--every", "0.1", "--timeout", "0.2")
-    assert (late.exit_code, f"tamis status {case.run_id} --follow" in late.output) == (3, True)
+    assert (late.exit_code, f"tamis status {case.run_id} --follow --host {server.url}" in late.output) == (3, True)
+
+
+def test_a_server_that_goes_away_is_one_warning_and_the_state_is_then_unknown(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, server = serve("experiment", at="2026-11-30T00:20:00Z")
+    answer, asked = case.v1beta1_answer(), list[int]()
+
+    def twice() -> dict[str, Any]:
+        asked.append(1)
+        case.v1beta1 = 200 if len(asked) <= 2 else 503
+        return answer
+
+    monkeypatch.setattr(case, "v1beta1_answer", twice)
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+    result = tamis("status", "newest", "--follow", "--every", "0.1", "--timeout", "0.5")
+    assert result.exit_code == 3, result.output
+    assert result.output.count("warning: ") == 1
+    assert "RUNNING for" not in result.output
+    assert "unknown" in result.output
+    assert f"tamis status {case.run_id} --follow\n" in result.output, "the environment has the server's address"
 
 
 def test_a_run_that_is_followed_may_be_unknown_for_a_while(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +317,7 @@ def test_a_run_that_is_followed_may_be_unknown_for_a_while(serve: Serve, monkeyp
     monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
     back, connection = 25.0, Connection(Server(server.url))
     case.later = [case.at, None]
-    assert following.follow(connection, case.run_id, lambda _: None).state is State.SUCCEEDED
+    assert following.follow(connection, case.run_id, lambda _: None).run.state is State.SUCCEEDED
     now[0], back, case.at = 0.0, 1000.0, "2026-11-30T00:20:00Z"
     server.know(case)
     with pytest.raises(KubeflowError) as raised:

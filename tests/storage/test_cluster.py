@@ -22,7 +22,7 @@ from tamis.core.storage import connecting, files_below, locate, write_bytes
 from tamis.core.storage.errors import ACTIONS
 from tamis.finetuning.output import finished_model
 from tamis.finetuning.settings import FinetuningSettings
-from tamis_pipelines.places import check_places
+from tamis_pipelines.checks.places import check_places
 from tamis_pipelines.settings import load_run
 from tests.storage.seaweed import Seaweed
 

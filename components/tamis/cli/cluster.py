@@ -103,7 +103,7 @@ def outcomes(folder: str, as_json: bool) -> None:
     """Show how the runs in a folder for outcomes ended.
 
     FOLDER is the path that `tamis submit` had as --outcomes. A run that has begun and has no outcome is UNFINISHED: it
-    is still going on, or it was killed before its last step.
+    still runs, or it was killed before its last step. The exit code is 1 if there is no run that can be read.
     """
     found = load("tamis.cluster.outcomes").read_outcomes(folder)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from typing import Any
 import click
 
 from tamis.cli.loading import load, run_settings, takes_run_settings
-from tamis.cli.reaching import reaches_kubeflow
+from tamis.cli.reaching import reaches_kubeflow, tamis
 from tamis.cli.sections import SettingsFileCommand
 from tamis.cli.watching import takes_waiting, watch
 from tamis.core.errors import SettingsError
+
+_log = logging.getLogger(__name__)
 
 
 def _takes_compile_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,13 +29,13 @@ def _takes_compile_settings(command: Callable[..., None]) -> Callable[..., None]
             "overrides",
             multiple=True,
             metavar="NAME=VALUE",
-            help="Override one setting below `kubeflow`.",
+            help="Override one setting of the section `kubeflow`, as in compiled.queue=tamis.",
         ),
         click.option(
             "--settings",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A run's settings file; only `kubeflow.compiled` is used.",
+            help="Settings file of a run, for which the packages are compiled; or a file with only `kubeflow`.",
         ),
     ):
         command = option(command)
@@ -49,23 +52,56 @@ def compile_pipelines(out: Path, settings: Path | None, overrides: tuple[str, ..
     """Compile the Kubeflow pipelines to YAML packages.
 
     Compiled in: queue label, time limits, retries, parallelism, /dev/shm, which volumes are mounted. Images, sizes,
-    places and names of objects are parameters of every run.
+    places and names of objects are parameters of every run. From a run's settings file, what the run needs is compiled
+    in too: scores, judging, shards of raters, TrainJobs, and the number of cells that share pods.
     """
-    packages, compiled = load("tamis_pipelines.packages"), _compiled_settings(settings, overrides)
+    packages, compiled = load("tamis_pipelines.packages"), _compiled_for(settings, overrides)
     made = packages.compile_objects(out, namespace, compiled) if namespace else packages.compile_all(out, compiled)
     for path in made:
         click.echo(path)
 
 
+def _compiled_for(file: Path | None, overrides: tuple[str, ...]) -> Any:
+    """What is compiled into packages for the runs of a file, as `--uploaded` needs it, with the cells that share pods.
+
+    Raises:
+        SettingsError: when settings are wrong, or `tamis submit --uploaded` would refuse the size of the run.
+    """
+    compiled = _compiled_settings(file, overrides)
+    if file is None or not _describes_run(file):
+        return compiled
+    fitting, budget = load("tamis_pipelines.workflow.fitting"), load("tamis_pipelines.budget")
+    parsed = run_settings(file, _below_kubeflow(overrides))
+    with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
+        shares = budget.by_payer(budget.shares_of(parsed))
+        made = fitting.fitted(parsed, compiled, Path(folder), shares=shares, constant=False)
+    return compiled.model_copy(update={"cells_per_pod": made.cells_per_pod}) if made.cells_per_pod > 1 else compiled
+
+
 def _compiled_settings(file: Path | None, overrides: tuple[str, ...]) -> Any:
-    """What is compiled in. Of a run's file nothing else needs to be there, but the variables that it uses."""
+    """What a file's settings and `overrides` compile in; for a run's file, also the steps that the run needs."""
     from tamis.core.settings import filled, load_yaml, parse, with_overrides
 
+    overrides = _below_kubeflow(overrides)
+    if file is not None and _describes_run(file):
+        return run_settings(file, overrides).compiled
     where = str(file or "settings")
     given = load_yaml(file) if file else {}
-    section = with_overrides(given.get("kubeflow") or {}, list(overrides))
-    used = filled({"kubeflow": section, "variables": given.get("variables")}, where=where)["kubeflow"]
+    given = with_overrides({name: given.get(name) for name in ("kubeflow", "variables")}, list(overrides))
+    used = filled(given, where=where)["kubeflow"] or {}
     return parse(load("tamis_pipelines.pods").KubeflowSettings, used, where=f"{where}: kubeflow").compiled
+
+
+def _below_kubeflow(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """The overrides with the prefix `kubeflow.`, which may be left out for packages."""
+    return tuple(f"kubeflow.{override.removeprefix('kubeflow.')}" for override in overrides)
+
+
+def _describes_run(file: Path) -> bool:
+    """Whether a settings file has the sections that every run needs; those of the chart have only `kubeflow`."""
+    from tamis.core.settings import load_yaml
+
+    return {"pool", "raters"} <= set(load_yaml(file))
 
 
 def _orders_runs(command: Callable[..., None]) -> Callable[..., None]:
@@ -127,7 +163,7 @@ def _order(
     noted = (f"kubeflow.compiled.outcomes={outcomes}",) if outcomes else ()
     parsed = run_settings(settings, (*overrides, *noted))
     if not force:
-        load("tamis_pipelines.reachable").check_reachable(parsed)
+        load("tamis_pipelines.checks.reachable").check_reachable(parsed)
     if uploaded and no_cache:
         raise SettingsError(
             "--no-cache and --uploaded: caching is compiled into a package",
@@ -169,8 +205,10 @@ def _upload_command(file: Path, needed: Any) -> str:
 def _test_places(settings: Path, overrides: tuple[str, ...], options: dict[str, Any]) -> None:
     """Test the places that a run will write to, unless the user forces it."""
     if not options["force"]:
-        places = load("tamis_pipelines.places")
-        places.check_places(run_settings(settings, overrides), root=options["root"], outcomes=options["outcomes"])
+        places = load("tamis_pipelines.checks.places")
+        parsed = run_settings(settings, overrides)
+        for untested in places.check_places(parsed, root=options["root"], outcomes=options["outcomes"]):
+            _log.warning("places for results cannot be tested from here: %s", untested)
 
 
 def _show(order: Any, **more: str) -> None:
@@ -215,6 +253,8 @@ def submit(
     click.echo(f"workflow: {order.workflow}")
     if wait:
         watch(kubeflow.connection, run.id, every=every, timeout=timeout)
+    else:
+        click.echo(f"follow it: {tamis('status', run.id, '--follow')}")
 
 
 @click.command(
@@ -227,8 +267,9 @@ def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], versi
     """Upload the pipelines to Kubeflow.
 
     The UI, `--uploaded` and schedules can then use them. A package that is on the server already is not uploaded again.
+    What is compiled in is described by `tamis compile --help`.
     """
-    compiled = _compiled_settings(settings, overrides)
+    compiled = _compiled_for(settings, overrides)
     with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
         packages = load("tamis_pipelines.packages").compile_all(Path(folder), compiled)
         kubeflow = load("tamis_pipelines.remote").Kubeflow(server)

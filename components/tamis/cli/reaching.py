@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tamis.cli.loading import load
 from tamis.core.errors import SettingsError
+
+_OPTIONS = ("host", "namespace", "token_file", "ca_file")
 
 
 def reaches_kubeflow(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,6 +48,19 @@ def reaches_kubeflow(command: Callable[..., None]) -> Callable[..., None]:
     ):
         call = option(call)
     return call
+
+
+def tamis(*arguments: str) -> str:
+    """A command for the user to copy, with the options for the server that this command was given.
+
+    Options that come from the environment are left out, because the user's next command has them too.
+    """
+    context = click.get_current_context()
+    given = ["tamis", *arguments]
+    for name in _OPTIONS:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            given += [f"--{name.replace('_', '-')}", str(context.params[name])]
+    return shlex.join(given)
 
 
 def _token(file: Path | None) -> str:

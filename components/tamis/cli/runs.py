@@ -68,7 +68,7 @@ def _summary(report: Path, cells: list[str]) -> str:
 )
 @takes_run_settings
 @reaches_kubeflow
-@click.option("--cluster", is_flag=True, help="Check a Kubeflow server and its claims instead of this machine.")
+@click.option("--cluster", is_flag=True, help="Check the run on Kubeflow instead of this machine.")
 @click.option(
     "--try", "tried", type=click.IntRange(0, 100), default=0, metavar="N", help="Rate N samples with each rater."
 )
@@ -76,12 +76,13 @@ def doctor(settings: Path, overrides: tuple[str, ...], tried: int, cluster: bool
     """Check everything before a run.
 
     Checks settings, models, data, services, storage, memory and disk. This costs nothing, except with `--try`.
-    With `--cluster`, checks the server on which `tamis submit` would run it, and the claims that its pods mount.
+    With `--cluster`, checks what `tamis submit` checks before it sends a run (files, stores, secrets, places for
+    results, size), and the server and the claims that pods mount.
     """
     if cluster and tried:
         raise SettingsError("--try rates on this machine, and --cluster checks another", allowed="one of the two")
-    _log.info("checking %s", "the Kubeflow server" if cluster else "settings, data and models")
     parsed = run_settings(settings, overrides)
+    _log.info("checking %s", "the run and the Kubeflow server" if cluster else "settings, data and models")
     examined = load("tamis_pipelines.doctor")
     checks = examined.examine_cluster(parsed, server) if cluster else examined.examine(parsed)
     for check in checks:

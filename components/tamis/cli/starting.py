@@ -52,7 +52,8 @@ def _only_one(paths: tuple[str, ...]) -> str | None:
     metavar="PATH",
     multiple=True,
     callback=lambda _context, _option, paths: list(paths) or None,
-    help="The samples: a file, a folder, a pattern, or hub:NAME for a data set on the Hub; may be given several times. "
+    help="The samples: a file, a folder or a pattern, a path in object storage (s3://…), or hub:NAME for a data set on "
+    "the Hub; may be given several times. "
     "With this option, no questions are asked.",
 )
 @click.option("--prompt-field", metavar="NAME", help="The field with the question, if the layout is unusual.")
@@ -110,6 +111,7 @@ def init(file: Path, force: bool, **given: Any) -> None:
     )
     starting.write(answers, file, force=force)
     click.echo(f"written: {file}\nnext:\n  tamis doctor {file}\n  tamis plan {file}\n  tamis run {file}")
+    click.echo(f"or, on Kubeflow:\n  tamis submit {file} --dry-run")
 
 
 class _Questions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -19,22 +20,29 @@ _SUFFIX = ".json"
 def read_outcomes(folder: str) -> list[Outcome]:
     """All runs that have left something in `folder`, in the order in which they began.
 
-    A run that has begun and has no outcome has the state UNFINISHED: it is still going on, or it was killed so hard
-    that its last step could not run, as when its workflow became too large or its node was lost. Other files are left
+    A run that has begun and has no outcome has the state UNFINISHED: it still runs, or it was killed before its
+    last step, as when its workflow became too large or its node was lost. Other files are left
     out with a warning.
 
     Args:
         folder: local folder or object-storage prefix, as given to `--outcomes`.
 
     Raises:
-        StorageError: when there is nothing in `folder`, or it cannot be read.
+        StorageError: when `folder` is a file, has nothing of a run that can be read, or cannot be read itself.
     """
     place = locate(folder)
+    if isinstance(place, Path) and place.is_file():
+        raise StorageError(f"{folder} is a file", action="give the folder that contains it", permanent=True)
     names = names_in(place)
     if not names:
         raise StorageError(f"there are no outcomes in {folder}", action="check the path; it is that of --outcomes")
     ended = {outcome.run: outcome for outcome in _ended(place, names)}
-    begun = _begun(place, [name for name in names if not name.endswith(_SUFFIX) and name not in ended])
+    begun = list(_begun(place, [name for name in names if not name.endswith(_SUFFIX) and name not in ended]))
+    if not ended and not begun:
+        raise StorageError(
+            f"{folder} has {len(names)} files and folders, and none of them is a run that can be read",
+            action="check the path; it is that of --outcomes",
+        )
     return sorted([*ended.values(), *begun], key=lambda outcome: outcome.started or outcome.ended)
 
 
@@ -43,8 +51,11 @@ def _ended(place: Location, names: list[str]) -> Iterator[Outcome]:
         if name.endswith(_SUFFIX):
             try:
                 yield Outcome.model_validate_json(read_bytes(place / name))
-            except ValidationError:
-                log.warning("%s is left out: it is not an outcome that this version of Tamis writes", place / name)
+            except ValidationError as error:
+                first = error.errors(include_input=False)[0]
+                field = ".".join(map(str, first["loc"]))
+                seen = f"{field}: {first['msg']}" if field else first["msg"]
+                log.warning("%s is left out: it is not an outcome of this version of Tamis: %s", place / name, seen)
 
 
 def _begun(place: Location, runs: list[str]) -> Iterator[Outcome]:
@@ -52,7 +63,7 @@ def _begun(place: Location, runs: list[str]) -> Iterator[Outcome]:
         try:
             started = read_started(place / run)
         except StorageError as error:
-            log.warning("the run %s is left out: %s", run, error.problem)
+            log.warning("%s is left out: it is not the folder of a run (%s)", place / run, error.problem)
             continue
         if started is not None:
             yield Outcome(
@@ -60,6 +71,6 @@ def _begun(place: Location, runs: list[str]) -> Iterator[Outcome]:
                 name=started.name,
                 workflow=started.workflow,
                 state="UNFINISHED",
-                reason="the run has begun and has no outcome: it is still going on, or its last step could not run",
+                reason="the run has begun and has no outcome: it still runs, or its last step could not run",
                 started=started.at,
             )

@@ -12,34 +12,48 @@ from tamis.core.storage.connecting import few_attempts
 log = logging.getLogger(__name__)
 
 
-def is_examined(place: str, what: str) -> bool:
+def is_testable(place: str) -> bool:
+    """Whether `place` is in object storage that Tamis can access; Kubeflow's own names, as in `minio://`, are not."""
+    return is_remote(place) and place.partition("://")[0] in SCHEMES
+
+
+def obstacle(place: str, what: str) -> str:
     """Test whether `place` can be written and read with the credentials of this process.
 
     Pods may have other credentials and another network. So only a refusal is an error; anything else that keeps this
-    process from looking is logged, and the pods find out.
+    process from testing the place is returned, and the pods find out.
 
     Args:
-        place: a prefix in object storage; other places are not examined.
-        what: the option or setting that names it, for the messages.
+        place: a prefix for which `is_testable` holds.
+        what: the option or setting that names it, for the error.
 
     Returns:
-        Whether the place was examined.
+        Why the place cannot be tested from here; empty if it was tested.
 
     Raises:
         StorageError: when storage refuses access, or has no such bucket.
     """
-    if not is_remote(place) or place.partition("://")[0] not in SCHEMES:
-        return False
     try:
         with few_attempts():
             probe(place)
     except MissingExtraError as error:
-        log.warning("%s: %s cannot be examined from here: %s", what, place, error.problem)
-        return False
+        return error.problem
     except StorageError as error:
         if error.permanent:
             action = f"{error.action}; if the pods have other credentials than you, start with --force"
             raise StorageError(f"{what}: {error.problem}", action=action, permanent=True) from error
-        log.warning("%s: %s cannot be examined from here: %s", what, place, error.problem)
+        return error.problem
+    return ""
+
+
+def is_examined(place: str, what: str) -> bool:
+    """Test one place as `obstacle` does, with a warning if that is not possible. Returns whether it was tested.
+
+    Raises:
+        StorageError: when storage refuses access, or has no such bucket.
+    """
+    if not is_testable(place):
         return False
-    return True
+    if problem := obstacle(place, what):
+        log.warning("%s: %s cannot be tested from here: %s", what, place, problem)
+    return not problem

@@ -34,8 +34,8 @@ def claims(settings: RunSettings, namespace: str) -> Iterator[Check]:
     try:
         objects = _Objects(namespace)
     except _NoClusterError as error:
-        seen = f"{' and '.join(mounted.values())} not checked: {error}"
-        yield Check("kubeflow.objects", "note", seen, "set KUBECONFIG to check claims")
+        seen = f"{' and '.join(mounted.values())} not checked, because no kubeconfig can be used ({error})"
+        yield Check("kubeflow.objects", "note", seen, "set KUBECONFIG to check that the claims exist")
         return
     from urllib3.exceptions import InsecureRequestWarning
 

@@ -1,4 +1,4 @@
-"""Checks a Kubeflow server before a run: its version, what Tamis can read of runs, and whether this one fits."""
+"""Checks before a run on Kubeflow: whether `tamis submit` would refuse it, and what the server offers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tamis.core.errors import TamisError
 from tamis_pipelines.budget import by_payer, shares_of
 from tamis_pipelines.checks.check import Check
 from tamis_pipelines.checks.claims import claims
+from tamis_pipelines.checks.places import check_places
+from tamis_pipelines.checks.reachable import refusals
 from tamis_pipelines.runs.reading import workflow_of
 from tamis_pipelines.runs.workflow import UnreadableError
 from tamis_pipelines.server import Connection, KubeflowError, Server
@@ -20,20 +22,39 @@ _SETS_IDENTITY = (2, 17)  # the first version that takes a security context
 
 
 def cluster(settings: RunSettings, server: Server) -> Iterator[Check]:
-    """Check the size of the run's workflow, the server, and the claims that the run's pods mount."""
+    """Check what `tamis submit` refuses, the server, and the claims that the run's pods mount."""
+    yield from _settings(settings)
     yield _size(settings)
+    yield _places(settings)
     try:
         connection = Connection(server)
     except KubeflowError as error:
         yield Check.refused("kubeflow", error)
         return
     yield _version(settings, connection)
-    yield _store(connection)
+    yield from _store(connection)
     try:
         yield _manifest(connection)
     except KubeflowError as error:
         yield Check.refused("kubeflow: runs", error)
     yield from claims(settings, server.namespace or "kubeflow")
+
+
+def _settings(settings: RunSettings) -> Iterator[Check]:
+    """Whether pods can use what the settings name."""
+    refused = [Check.refused("settings", error) for error in refusals(settings)]
+    yield from refused or [Check("settings", "ok", "pods can use all files, stores and keys that the settings name")]
+
+
+def _places(settings: RunSettings) -> Check:
+    """Whether the places in object storage that the run will write to can be written from here."""
+    try:
+        untested = check_places(settings)
+    except TamisError as error:
+        return Check.refused("storage", error)
+    if untested:
+        return Check("storage", "note", "; ".join(untested), "make sure that pods can write there")
+    return Check("storage", "ok", "the places in object storage that the settings name for results can be written")
 
 
 def _size(settings: RunSettings) -> Check:
@@ -62,12 +83,12 @@ def _version(settings: RunSettings, connection: Connection) -> Check:
     return Check("kubeflow", "ok", seen)
 
 
-def _store(connection: Connection) -> Check:
-    store = connection.health.get("pipeline_store")
-    if not store:
-        return Check("kubeflow: pipelines", "ok", "the server does not say where it keeps uploaded pipelines")
-    where = "as Kubernetes objects (tamis compile --objects)" if store == "kubernetes" else f"in its {store}"
-    return Check("kubeflow: pipelines", "ok", f"the server keeps uploaded pipelines {where}")
+def _store(connection: Connection) -> Iterator[Check]:
+    """How pipelines come to the server, if it says where it keeps them."""
+    if store := connection.health.get("pipeline_store"):
+        where = "as Kubernetes objects" if store == "kubernetes" else f"in its {store}"
+        way = "tamis compile --objects, then kubectl apply" if store == "kubernetes" else "tamis upload"
+        yield Check("kubeflow: pipelines", "ok", f"the server keeps pipelines {where}; to add some: {way}")
 
 
 def _manifest(connection: Connection) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tamis_pipelines.runs.run import WAYS_TO_NAME
 from tamis_pipelines.server import Connection, KubeflowError, called
 
 NEWEST = "newest"
@@ -35,7 +36,7 @@ def find(connection: Connection, run: str, experiment: str) -> str:
         what = "no run" if run == NEWEST else f"no run called '{run}'"
         raise KubeflowError(
             f"{what} in the experiment '{experiment}'",
-            allowed="a run's id, its name, its schedule's name, or newest",
+            allowed=WAYS_TO_NAME,
             action="if the run is in another experiment, name it with --experiment",
         )
     return str(found[0]["run_id"])
@@ -64,7 +65,10 @@ def _experiment(connection: Connection, name: str) -> str:
     for experiment in answer.get("experiments") or []:
         if experiment.get("display_name") == name:
             return str(experiment["experiment_id"])
-    raise KubeflowError(f"the server has no experiment '{name}'", action="name the run's experiment with --experiment")
+    raise KubeflowError(
+        f"the server has no experiment '{name}'",
+        action="check --experiment; tamis submit puts runs into the experiment 'tamis' unless it is given another",
+    )
 
 
 def stop(connection: Connection, run_id: str) -> None:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tamis_pipelines.runs.reasons import Reason, reasons_of, with_failed_cells
-from tamis_pipelines.runs.run import Run, State
+from tamis_pipelines.runs.run import WAYS_TO_NAME, Run, State
 from tamis_pipelines.runs.steps import Status, Step, steps_of
 from tamis_pipelines.runs.tasks import errors_of, tasks_as_steps
 from tamis_pipelines.runs.workflow import UnreadableError, Workflow
@@ -41,9 +41,7 @@ def read(connection: Connection, run_id: str) -> Run:
     except KubeflowError as error:
         if not error.missing:
             raise
-        gone = KubeflowError(
-            f"the server has no run {run_id}", allowed="a run's id, its name, or newest", status=error.status
-        )
+        gone = KubeflowError(f"the server has no run {run_id}", allowed=WAYS_TO_NAME, status=error.status)
         gone.permanent = True
         raise gone from None
     unread: list[str] = []

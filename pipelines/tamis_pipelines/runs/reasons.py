@@ -25,7 +25,9 @@ class Reason:
         pod: the first pod with this message; empty if there is none.
         began: when that pod was created; the cluster files stored logs by this date.
         namespace: the namespace of the pod.
-        note: a remark, as in "the failed result is from the cache".
+        cached: whether the failed result is from the cache, so that the same settings fail again. The pod is then that
+            of the step that reports the failure.
+        too_large: whether the workflow became too large for Kubernetes, so that the same settings fail again.
     """
 
     what: str
@@ -34,7 +36,8 @@ class Reason:
     pod: str = ""
     began: str = ""
     namespace: str = ""
-    note: str = ""
+    cached: bool = False
+    too_large: bool = False
 
     @property
     def silent(self) -> bool:
@@ -52,7 +55,7 @@ class _Failure:
     pod: str = ""
     began: str = ""
     attempts: int = 1
-    note: str = ""
+    cached: bool = False
 
 
 def reasons_of(workflow: Workflow, steps: Sequence[Step]) -> list[Reason]:
@@ -75,8 +78,9 @@ def _too_large(workflow: Workflow, size: int, limit: int) -> Reason:
         "the run",
         f"its workflow object grew to {size:,} bytes, and Kubernetes stores at most {limit:,}. Kubeflow then ends a "
         "run at once, without report and without outcome\n"
-        "to do:   use fewer cells, or leave out judging; pods of the run may still be running: "
-        f"kubectl -n {workflow.namespace} get pods -l workflows.argoproj.io/workflow={workflow.name}",
+        "to do:   raise kubeflow.compiled.cells_per_pod, use fewer cells, or leave out judging; pods of the run may "
+        f"still be running: kubectl -n {workflow.namespace} get pods -l workflows.argoproj.io/workflow={workflow.name}",
+        too_large=True,
     )
 
 
@@ -140,8 +144,7 @@ def _of_cell(cell: FailedCell, steps: Sequence[Step], pod: str, began: str) -> _
     name = step.name if step else cell.artifact
     if work is not None and work.attempts:
         return _Failure(name, (cell.name,), cell.reason, work.attempts[-1].pod, work.attempts[-1].began)
-    note = "the failed result is from the cache; the log is that of the step that reports it"
-    return _Failure(name, (cell.name,), cell.reason, pod, began, note=note)
+    return _Failure(name, (cell.name,), cell.reason, pod, began, cached=True)
 
 
 def _together(failures: Iterable[_Failure]) -> Iterator[Reason]:
@@ -155,7 +158,7 @@ def _together(failures: Iterable[_Failure]) -> Iterator[Reason]:
         times = f" ({len(same)} times for the same reason)" if len(same) > 1 else ""
         first = same[0]
         attempts = f", after {first.attempts} attempts" if first.attempts > 1 else ""
-        yield Reason(f"{step}{of}{times}{attempts}", words, step, first.pod, first.began, note=first.note)
+        yield Reason(f"{step}{of}{times}{attempts}", words, step, first.pod, first.began, cached=first.cached)
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from tamis_pipelines.runs.reasons import Reason
 from tamis_pipelines.runs.steps import Step
 
+WAYS_TO_NAME = "a run's id, its name, its schedule's name, or newest"  # on the command line
+
 
 class State(StrEnum):
     """The state of a run."""

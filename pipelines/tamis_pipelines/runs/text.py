@@ -14,6 +14,7 @@ from tamis_pipelines.runs.steps import Status, Step, Work
 _MOST_NAMES = 3  # in a line of progress
 _LONGEST_WORDS = 100  # characters of a reason there; the end has all of it
 _FROM_CACHE = "from the cache"
+_WITHOUT_RESULT = ("start-run", "require-all-cells", "note-outcome")  # steps that are never taken from the cache
 
 
 def progress_of(step: Step) -> str:
@@ -131,18 +132,32 @@ def ending(run: Run) -> list[str]:
     lines = [headline(run)]
     for reason in run.reasons:
         lines += _reason(reason, run)
-    if run.reasons and run.state is not State.SUCCEEDED:
-        lines.append("  if you submit the same settings again, finished steps are taken from the cache")
+    lines += _next(run)
     if run.unread:
         lines.append(f"  not read: {'; '.join(run.unread)}")
     return lines
 
 
+def _next(run: Run) -> Iterator[str]:
+    """What the user can expect of the same settings in another run; nothing where that does not help."""
+    if run.state is State.SUCCEEDED or not run.reasons or any(reason.too_large for reason in run.reasons):
+        return
+    if any(reason.cached for reason in run.reasons):
+        yield "  to do: fix the cause, and submit with --no-cache: otherwise the failure is taken from the cache again."
+        yield "         Submit every run with --outcomes, and failures will not stay in the cache."
+    elif any(work.status in (Status.DONE, Status.CACHED) for step in _with_results(run) for work in step.works):
+        yield "  if you submit the same settings again, finished steps are taken from the cache"
+
+
+def _with_results(run: Run) -> Iterator[Step]:
+    return (step for step in run.steps if step.name not in _WITHOUT_RESULT)
+
+
 def _reason(reason: Reason, run: Run) -> Iterator[str]:
     yield f"  {reason.what}:"
     yield from (f"    {line.removeprefix('  ')}" for line in reason.words.splitlines())
-    if reason.note:
-        yield f"    ({reason.note})"
+    if reason.cached:
+        yield "    (the failed result is from the cache; the log is that of the step that reports it)"
     if reason.pod:
         yield f"    log:     kubectl -n {reason.namespace} logs {reason.pod} -c main"
         query = {"podname": reason.pod, "podnamespace": reason.namespace, "createdat": reason.began[:10]}

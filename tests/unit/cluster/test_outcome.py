@@ -382,3 +382,18 @@ def test_the_reader_of_the_folder_lists_runs_by_their_start(run: Run, tmp_path: 
 def test_the_run_is_known_from_the_uri_of_an_output(uri: str, run: str | None, step: str | None) -> None:
     place = place_of(uri)
     assert (place.run, place.step) == (run, step) if place else run is None
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_folder_in_which_no_run_can_be_read_is_an_error(tmp_path: Path, options: list[str]) -> None:
+    wrong = {"run": "a", "name": "b", "workflow": "c", "state": "SUCCEEDED", "report": None}
+    (tmp_path / "a.json").write_text(json.dumps(wrong))
+    (tmp_path / "package.yaml").write_text("")
+    found = CliRunner().invoke(main, ["outcomes", str(tmp_path), *options])
+    assert (found.exit_code, "code:    storage" in found.output, found.stdout) == (1, True, "")
+    assert "a.json is left out: " in found.output
+    assert "report: " in found.output, "the wrong field is named"
+    file = CliRunner().invoke(main, ["outcomes", str(tmp_path / "a.json"), *options])
+    assert (file.exit_code, "give the folder" in file.output) == (78, True)
+    (tmp_path / "b.json").write_text(json.dumps(wrong | {"report": ""}))
+    assert CliRunner().invoke(main, ["outcomes", str(tmp_path), *options]).exit_code == 0

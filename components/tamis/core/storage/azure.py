@@ -60,7 +60,7 @@ def store(container: str) -> AzureStore:
         address_of("az", endpoint)
     made = AzureStore(container, config=config, client_options=client_options(), retry_config=retries())
     if endpoint or account:
-        check_address("az", endpoint or f"https://{account}.blob.core.windows.net")
+        check_address("az", container, endpoint or f"https://{account}.blob.core.windows.net")
     return made
 
 

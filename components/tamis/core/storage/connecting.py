@@ -93,8 +93,8 @@ def address_of(scheme: str, endpoint: str) -> SplitResult:
     return address
 
 
-def check_address(scheme: str, endpoint: str) -> None:
-    """Make sure that the server's name can be resolved. The client would retry this for long without a message.
+def check_address(scheme: str, bucket: str, endpoint: str) -> None:
+    """Make sure that the name of a bucket's server can be resolved. The client would retry for long, and silently.
 
     Raises:
         StorageError: when it cannot be resolved.
@@ -106,5 +106,5 @@ def check_address(scheme: str, endpoint: str) -> None:
         socket.getaddrinfo(host, None)
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
-            problem = f"{scheme}://: the server {host} cannot be found: {error.strerror}"
+            problem = f"{scheme}://{bucket}: the server {host} cannot be found ({error.strerror})"
             raise StorageError(problem, action=ACTIONS[scheme]) from None

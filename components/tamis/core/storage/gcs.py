@@ -25,5 +25,5 @@ def store(bucket: str) -> GCSStore:
     if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # usually without "http://"; it accepts any token
         address = address_of("gs", emulator if "://" in emulator else f"http://{emulator.strip()}")
         config = {"base_url": address.geturl(), "bearer_token": "none"}
-    check_address("gs", config.get("base_url", _ADDRESS))
+    check_address("gs", bucket, config.get("base_url", _ADDRESS))
     return GCSStore(bucket, config=config, client_options=client_options(), retry_config=retries())

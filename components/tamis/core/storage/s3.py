@@ -32,7 +32,7 @@ def store(bucket: str) -> S3Store:
     virtual = (configured("s3") or {}).get("addressing_style") == "virtual"
     address = address_of("s3", endpoint or f"https://s3.{region}.amazonaws.com")
     host = f"{bucket}.{address.netloc}" if virtual else address.netloc
-    check_address("s3", f"{address.scheme}://{host}")
+    check_address("s3", bucket, f"{address.scheme}://{host}")
     return S3Store(
         bucket,
         # Under this name, so that obstore ignores the variable in the environment.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tamis.core.errors import SettingsError
 from tamis.core.references import MOUNTED, reaches_pods
 from tamis.core.secrets import masked_values
@@ -12,10 +14,19 @@ from tamis_pipelines.settings import RunSettings
 
 
 def check_reachable(settings: RunSettings) -> None:
-    """Check for settings that fail in pods: files on this machine, secrets, and raters without a common store.
+    """Check for settings that fail in pods.
 
     Raises:
-        SettingsError: naming each such setting.
+        SettingsError: the first of `refusals`.
+    """
+    for error in refusals(settings):
+        raise error
+
+
+def refusals(settings: RunSettings) -> Iterator[SettingsError]:
+    """The errors with which `tamis submit` and `tamis schedule` refuse settings that fail in pods.
+
+    There is one for files on this machine, one for secrets, and one for payers without a common store.
     """
     unseen = [
         f"{field.where}: {field.value}"
@@ -25,7 +36,7 @@ def check_reachable(settings: RunSettings) -> None:
         and not reaches_pods(field.reference, str(field.value))
     ]
     if unseen:
-        raise SettingsError(
+        yield SettingsError(
             "these settings refer to files on this machine, which pods on the cluster cannot see:\n  "
             + "\n  ".join(unseen),
             allowed="data in object storage (s3://…); models by their names on the Hugging Face Hub; prompts, suites "
@@ -34,11 +45,22 @@ def check_reachable(settings: RunSettings) -> None:
         )
     secret = [field.where for field in fields_of(settings) if masked_values(field.value) != field.value]
     if secret:
-        raise SettingsError(
+        yield SettingsError(
             f"these settings contain secrets, which Kubeflow would store and show with the run: {', '.join(secret)}",
             allowed="keys in a Kubernetes Secret, through api_key_env",
             action="remove the secrets; --force submits the run anyway",
         )
+    if forgetful := _without_store(settings):
+        named, kept = ", ".join(forgetful), "judging" if forgetful == ["judging.store"] else "ratings"
+        yield SettingsError(
+            f"{named}: missing or on the pod's own disk, so a pod that is retried pays again",
+            allowed=f"a prefix in object storage, such as s3://bucket/{kept}; or kubeflow.compiled.work_volume=true",
+            action=f"set {named} or kubeflow.compiled.work_volume; --force submits the run anyway",
+        )
+
+
+def _without_store(settings: RunSettings) -> list[str]:
+    """The settings of stores that must be in object storage, because pods pay for what they keep, and are not."""
     shards, kept = settings.kubeflow.rating_shards, settings.kubeflow.compiled.work_volume
     stores = {
         f"raters.{rater.name}.store": rater.store
@@ -49,10 +71,4 @@ def check_reachable(settings: RunSettings) -> None:
         asked = (judging.judge.backend, judging.against, *judging.opponents.values())
         if any(getattr(one, "PRICED", False) for one in asked):
             stores["judging.store"] = judging.store
-    forgetful = [where for where, store in stores.items() if not kept and not is_remote(store or "")]
-    if forgetful:
-        raise SettingsError(
-            f"{forgetful[0]} is missing or on the pod's own disk, so a pod that is retried pays again",
-            allowed="a prefix in object storage, such as s3://bucket/ratings; or kubeflow.compiled.work_volume",
-            action="set one of them; --force submits the run anyway",
-        )
+    return [where for where, store in stores.items() if not kept and not is_remote(store or "")]
