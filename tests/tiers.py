@@ -18,7 +18,7 @@ import pytest
 
 _FILE = Path(__file__).with_name("durations.txt")
 # Seconds of work, which two processes share. Start, collection and, for `check`, lint take some 30 seconds more.
-_SECONDS = {"check": 80.0, "test": 560.0}
+_SECONDS = {"check": 40.0, "test": 500.0}
 _PROCESSES = 2  # each makes the shared fixtures for itself
 _NOTED = 0.05  # seconds below which nothing is written down
 _taken: dict[str, float] = defaultdict(float)
