@@ -81,12 +81,12 @@ def test_places_that_cannot_be_tested_from_here_are_one_note(
     server: RecordedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://no-such-host.invalid")
-    places = [f"kubeflow.compiled.{name}=s3://bucket/{name}" for name in ("finished", "outcomes")]
+    places = [f"kubeflow.compiled.{name}=s3://tamis/{name}" for name in ("finished", "outcomes")]
     found = checks(server, *places)["storage"]
     assert found.level == "note"
     assert found.seen.count("no-such-host.invalid") == 1
     for name in ("finished", "outcomes"):
-        assert f"kubeflow.compiled.{name} (s3://bucket/{name})" in found.seen
+        assert f"kubeflow.compiled.{name} (s3://tamis/{name})" in found.seen
 
 
 def test_a_server_that_does_not_return_the_workflow_is_noted(case: Case, server: RecordedServer) -> None:

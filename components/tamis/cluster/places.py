@@ -31,7 +31,7 @@ def obstacle(place: str, what: str) -> str:
         Why the place cannot be tested from here; empty if it was tested.
 
     Raises:
-        StorageError: when storage refuses access, or has no such bucket.
+        StorageError: when storage refuses access.
     """
     try:
         with few_attempts():
@@ -50,7 +50,7 @@ def is_examined(place: str, what: str) -> bool:
     """Test one place as `obstacle` does, with a warning if that is not possible. Returns whether it was tested.
 
     Raises:
-        StorageError: when storage refuses access, or has no such bucket.
+        StorageError: when storage refuses access.
     """
     if not is_testable(place):
         return False

@@ -11,8 +11,8 @@ def check_places(settings: RunSettings, *, root: str = "", outcomes: str = "") -
     """Test `root`, `outcomes` and every place that the settings name for results, each once.
 
     Returns:
-        For each kind of storage that cannot be tested from here: why, and the places in it. After the first such
-        place, the others of the same kind are not tried, because they have the same server.
+        For each bucket that cannot be tested from here: why, and the places in it. After the first such place, the
+        others in the same bucket are not tried.
 
     Raises:
         StorageError: when storage refuses access to one of them, with the option or setting that names it.
@@ -30,9 +30,9 @@ def check_places(settings: RunSettings, *, root: str = "", outcomes: str = "") -
     untested: dict[str, list[str]] = {}
     problems: dict[str, str] = {}
     for place, what in places.items():
-        scheme = place.partition("://")[0]
-        if scheme not in problems and (problem := obstacle(place, what)):
-            problems[scheme] = problem
-        if scheme in problems:
-            untested.setdefault(scheme, []).append(f"{what} ({place})")
-    return [f"{problem}; not tested: {', '.join(untested[scheme])}" for scheme, problem in problems.items()]
+        bucket = "/".join(place.split("/")[:3])  # scheme://bucket
+        if bucket not in problems and (problem := obstacle(place, what)):
+            problems[bucket] = problem
+        if bucket in problems:
+            untested.setdefault(bucket, []).append(f"{what} ({place})")
+    return [f"{problem}; not tested: {', '.join(untested[bucket])}" for bucket, problem in problems.items()]
