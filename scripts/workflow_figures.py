@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tamis.cluster.workflow import nodes_of
 from tamis_pipelines.workflow.patches import text
 from tamis_pipelines.workflow.size import Package
 
@@ -36,9 +37,9 @@ def recorded(file: Path) -> Recorded:
     answer = json.loads(gzip.decompress(file.read_bytes()))
     workflow = json.loads(answer["pipeline_runtime"]["workflow_manifest"])
     status = workflow["status"]
-    packed = status.get("compressedNodes", "")
-    nodes = json.loads(gzip.decompress(base64.b64decode(packed))) if packed else status.get("nodes", {})
-    return Recorded(workflow["spec"], nodes, packed, *_package(workflow["spec"]))
+    return Recorded(
+        workflow["spec"], nodes_of(workflow), status.get("compressedNodes", ""), *_package(workflow["spec"])
+    )
 
 
 def _package(spec: dict[str, Any]) -> tuple[Package, dict[str, Any]]:

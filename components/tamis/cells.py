@@ -35,7 +35,8 @@ def parts(path: str) -> list[str]:
     folder = Path(path)
     if (folder / MANIFEST).is_file() or failure_in(folder) is not None:
         return [path]
-    return sorted(str(one) for one in folder.glob("[0-9]" * 4)) or [path]
+    numbered = sorted((one for one in folder.glob("*") if one.name.isdecimal()), key=lambda one: int(one.name))
+    return [str(one) for one in numbered] or [path]
 
 
 def parts_of(artifacts: Sequence[Any] | None) -> list[str]:

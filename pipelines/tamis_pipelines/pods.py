@@ -26,6 +26,7 @@ from tamis_pipelines.names import (
     VariableName,
 )
 
+WORK = "/cache/tamis"  # where pods mount the claim for unfinished work
 # Steps that score samples for a strategy, and their pods.
 SCORE_PODS: dict[str, PodKind] = {name: measure.POD for name, measure in MEASURES.items()} | {
     "influence": described("influence")[0].pod
@@ -314,7 +315,7 @@ def _mount(task: Any, kind: PodKind, given: dict[str, Any], settings: CompileSet
     if settings.model_cache:
         kubernetes.mount_pvc(task, given["model_cache"], "/cache/hf")
     if settings.work_volume:
-        kubernetes.mount_pvc(task, given["work"], "/cache/tamis")
+        kubernetes.mount_pvc(task, given["work"], WORK)
     kubernetes.use_config_map_as_volume(task, given["aws_config"], "/etc/tamis/aws", optional=True)
     kubernetes.use_config_map_as_volume(task, given["storage_ca"], "/etc/tamis/storage-ca", optional=True)
     kubernetes.use_config_map_as_volume(task, given["hub_ca"], "/etc/tamis/hub-ca", optional=True)

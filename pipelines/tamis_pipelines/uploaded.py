@@ -9,10 +9,9 @@ from typing import Any
 
 from tamis.core.errors import SettingsError
 from tamis.core.finished import PLACE
-from tamis_pipelines.pods import SCORE_PODS
+from tamis_pipelines.pods import SCORE_PODS, WORK
 from tamis_pipelines.workflow.size import Package
 
-_WORK = "/cache/tamis"  # where pods mount the claim for unfinished work
 # The parameters that a package has only if something is compiled in, with the field that says so.
 _OPTIONAL = {"judging": "judging", "trainer": "trainer", "workers": "sharded"} | dict.fromkeys(SCORE_PODS, "scores")
 
@@ -56,7 +55,7 @@ class _Facts:
         return cls(
             frozenset(parameters) & frozenset(_OPTIONAL),
             frozenset(places),
-            _WORK in mounts,
+            WORK in mounts,
             seconds,
             frozenset(executors),
         )

@@ -80,10 +80,7 @@ def ask(workflow: str) -> Witness | None:
 
 def read(workflow: Mapping[str, Any]) -> Witness:
     """What a workflow object says. Its exit handler, and pods that were successful in a later attempt, do not count."""
-    spec = workflow.get("spec", {})
-    # Kubeflow ends a run by this deadline; Argo's own command line by `shutdown`.
-    stopped = spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))
-    nodes = nodes_of(workflow)
+    stopped, nodes = is_stopped(workflow), nodes_of(workflow)
     phases = {node["name"]: node.get("phase") for node in nodes.values()}
     failed: dict[str, LastWords] = {}
     for node in sorted(nodes.values(), key=lambda node: str(node.get("finishedAt") or "")):
@@ -104,6 +101,12 @@ def read(workflow: Mapping[str, Any]) -> Witness:
         )
     complete = any(phase == "Succeeded" for name, phase in phases.items() if _STEPS.search(name))
     return Witness(stopped, complete, tuple(failed.values()))
+
+
+def is_stopped(workflow: Mapping[str, Any]) -> bool:
+    """Whether somebody ended it. Kubeflow does so by a deadline of 0 seconds, Argo's own command line by `shutdown`."""
+    spec = workflow.get("spec", {})
+    return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))
 
 
 def nodes_of(workflow: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

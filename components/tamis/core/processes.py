@@ -106,23 +106,14 @@ def stops_children(stop_file: Path) -> Iterator[list[int]]:
     Yields:
         The signals received so far; the list grows.
     """
-    came: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        impatient = number == signal.SIGINT and number in came
-        came.append(number)
-        if impatient:
-            raise KeyboardInterrupt
-        stop_file.touch()
-
     stop_file.unlink(missing_ok=True)
-    with _handled(stop):
+    with passed_on(stop_file.touch) as came:
         yield came
 
 
 @contextmanager
 def passed_on(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Let SIGTERM and Ctrl-C call `stop`, which asks a child to end in order; this process goes on and waits for it.
+    """Let SIGTERM and Ctrl-C call `stop`, which asks children to end in order; this process goes on and waits for them.
 
     A second Ctrl-C stops this process at once. Outside the main thread, signals are left as they are.
 

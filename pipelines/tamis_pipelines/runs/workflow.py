@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tamis.cluster.workflow import nodes_of
+from tamis.cluster.workflow import is_stopped, nodes_of
 
 Node = dict[str, Any]
 PREFIX = "pipelinechannel--"  # kfp's, before the name of what a task takes from elsewhere
@@ -42,10 +42,11 @@ class Workflow:
         name: the name of the object in Kubernetes, with which the names of pods begin.
         namespace: the namespace of the object and its pods.
         message: what Argo says about the whole workflow; empty most of the time.
-        stopped: whether somebody ended it. Kubeflow does so by a deadline of 0 seconds, Argo's own tools by `shutdown`.
+        stopped: whether somebody ended it.
         nodes: every node with its place.
         templates: the templates by name.
         entrypoint: the name of the first template.
+        pods_named_by_id: whether pods have the ids of their nodes as names, as older versions of Argo do.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Workflow:
                 name=metadata["name"],
                 namespace=metadata.get("namespace") or "kubeflow",
                 message=status.get("message") or "",
-                stopped=spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown")),
+                stopped=is_stopped(manifest),
                 nodes=[(place_of(node["name"]), node) for node in nodes.values()],
                 templates={template["name"]: template for template in spec.get("templates") or []},
                 entrypoint=spec.get("entrypoint") or "entrypoint",

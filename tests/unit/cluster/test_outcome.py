@@ -372,7 +372,7 @@ def test_the_reader_of_the_folder_lists_runs_by_their_start(run: Run, tmp_path: 
             "select",
         ),
         (
-            "/work/.tamis/runs/data-selection-2026-12-01-03-04-05-123456/for-loop-2-1/rate/ratings",
+            "/data/.tamis/runs/data-selection-2026-12-01-03-04-05-123456/for-loop-2-1/rate/ratings",
             "data-selection-2026-12-01-03-04-05-123456",
             "rate",
         ),

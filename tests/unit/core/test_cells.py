@@ -154,6 +154,14 @@ def test_a_failure_with_what_utf_8_cannot_write_leaves_the_others_alone(pod: Pod
     assert manifest_of(made) is not None
 
 
+def test_cells_stay_in_order_however_many_there_are(tmp_path: Path) -> None:
+    numbers = [9_998, 9_999, 10_000, 10_001]
+    for number in numbers:
+        (tmp_path / f"{number:04d}").mkdir()
+    (tmp_path / "9998.metrics").touch()
+    assert parts(str(tmp_path)) == [str(tmp_path / str(number)) for number in numbers]
+
+
 def test_a_step_of_one_cell_has_no_folder_for_it(pod: Pod) -> None:
     execute_cells(stage, Own, {"name": "a", "log": str(pod.log)}, None, out=pod.out, metrics=pod.metrics)
     assert parts(pod.out.path) == [pod.out.path]
