@@ -41,7 +41,7 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
             "embedding, the ratings do not depend on the texts, or there are too few ratings"
         ]
     if assume == "cautious" and not known.alone:
-        own = sum(point.weight * point.own_share_of(known.near.prior) for point in fitted.points)
+        own = fitted.own_share(known.near.prior)
         if own > _MOST_OWN_SHARE_OF_SEVERAL:
             return [
                 f"for {own:.0%} of the samples, the raters agree with each other but not with the ratings of similar "
