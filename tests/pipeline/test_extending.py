@@ -87,6 +87,17 @@ def test_a_rater_of_the_package_is_asked_by_its_backend(python: Python, pool: Pa
     assert {row["overall"] for row in rows} == {10}, "every sample has five different words"
 
 
+def test_another_version_of_the_package_is_asked_again(python: Python, pool: Path, tmp_path: Path) -> None:
+    rating = ["--set=rater=vocabulary-50", "--set=backend.most=5", f"--set=store={tmp_path / 'store'}"]
+    python("-m", "tamis", "rate", "--pool", pool, *rating, "--out", tmp_path / "first")
+    (info,) = (tmp_path / "site").glob("*.dist-info")
+    metadata = (info / "METADATA").read_text()
+    (info / "METADATA").write_text(metadata.replace("\nVersion: ", "\nVersion: 1!"))
+    for out, asked in (("second", len(SAMPLES)), ("third", 0)):
+        python("-m", "tamis", "rate", "--pool", pool, *rating, "--out", tmp_path / out)
+        assert json.loads((tmp_path / out / "manifest.json").read_text())["facts"]["asked"] == asked
+
+
 def test_a_run_has_the_section_and_the_step(python: Python, tmp_path: Path) -> None:
     settings = {
         "work_dir": str(tmp_path / "run"),
