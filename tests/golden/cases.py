@@ -124,6 +124,59 @@ def _embedding(folder: Path, models: Models, **values: Any) -> Manifest:
     return run(settings, pool=_pool(folder), out=folder / "out")
 
 
+@case("pool", "CSV, arrays of JSON, layouts by name, a condition")
+def _pool_of_other_layouts(folder: Path, _: Models) -> Manifest:
+    from tamis.pool.settings import PoolSettings
+    from tamis.pool.stage import run
+
+    table = [
+        "frage,antwort,lang",
+        '"What is, say, tin?","A ""metal"".",en',
+        "Was ist Zinn?,Ein Metall.,de",
+        "",
+        "Lead?,Pb,en",
+    ]
+    (folder / "table.csv").write_text("\ufeff" + "\n".join([*table, ""]), encoding="utf-8")
+    turns = [{"role": "system", "content": "Be kind."}, *map(dict, conversation("Hi?", "Hello.", "And you?", "Fine."))]
+    chats = [{"messages": turns}, {"messages": turns[1:3], "note": 7}, {"messages": [turns[1]]}, {"messages": []}]
+    (folder / "chats.json").write_text(json.dumps(chats), encoding="utf-8")
+    histories = [
+        {
+            "instruction": "Go on.",
+            "input": "",
+            "output": f"Step {n}.",
+            "history": [["Start.", "Step 0."]] * (n % 3 == 1),
+        }
+        for n in range(1, 9)
+    ]
+    sources: list[dict[str, Any]] = [
+        {"name": "table", "path": str(folder / "table.csv"), "where": {"lang": "en"}, "keep": ["lang"]}
+        | {"schema": "prompt_completion", "fields": {"prompt": "frage", "completion": "antwort"}},
+        {"name": "chats", "path": str(folder / "chats.json"), "schema": "messages"},
+        {
+            "name": "histories",
+            "path": _lines(folder / "histories.jsonl", histories),
+            "schema": "instruction",
+            "limit": 5,
+        },
+    ]
+    shares = {"max_reject_share": 0.6, "max_lost_share": 0.9}
+    return run(parse(PoolSettings, {"sources": sources} | shares, where="golden"), out=folder / "out")
+
+
+@case("embedding", "beginnings that many texts share", shared_beginnings="leave_out")
+@case("embedding", "such beginnings kept", shared_beginnings="keep")
+def _embedding_of_long_beginnings(folder: Path, models: Models, **values: Any) -> Manifest:
+    from tamis.embedding.settings import EmbeddingSettings
+    from tamis.embedding.stage import run
+
+    rules = "You are a careful assistant. Answer in one sentence, and say when you do not know. " * 6
+    system = [Message(role="system", content=rules)]
+    pool = artifacts.make_pool(folder / "pool", [system + conversation(f"Why {n}?", f"For {n}.") for n in range(COUNT)])
+    settings = parse(EmbeddingSettings, {"model": models.minilm, "max_tokens": 128} | values, where="golden")
+    return run(settings, pool=pool, out=folder / "out")
+
+
 def _vectors(count: int, width: int = 16) -> np.ndarray:
     return np.random.default_rng(count).standard_normal((count, width)).astype(np.float32)
 
@@ -138,9 +191,23 @@ def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:
     return run(NeighborsSettings(**values), embeddings=embeddings, out=folder / "out")
 
 
+@case("neighbors", "of two parts")
+def _neighbors_of_parts(folder: Path, _: Models) -> Manifest:
+    from tamis.neighbors.settings import NeighborsSettings
+    from tamis.neighbors.stage import run
+
+    embeddings = artifacts.make_embeddings(folder / "embeddings", [f"{i:032x}" for i in range(200)], _vectors(200))
+    parts = [folder / "part1", folder / "part2"]
+    for number, part in enumerate(parts, 1):
+        run(NeighborsSettings(k=6, shard=f"{number}/2"), embeddings=embeddings, out=part)
+    return run(NeighborsSettings(k=6), embeddings=embeddings, parts=parts, out=folder / "out")
+
+
 @case("rating", "imported", kind="import", backend={"scale": {"lowest": 0, "highest": 4}})
 @case("rating", "imported classes", kind="import", backend={"scale": "classes"})
 @case("rating", "a model in this process", kind="transformers")
+@case("rating", "a model that draws from few", kind="transformers", temperature=1.5, top_p=0.5, top_k=20, seed=3)
+@case("rating", "a service that is asked in words", kind="openai", backend={"structured": "none", "logprobs": False})
 @case("rating", "a model that draws", kind="transformers", temperature=1.5)
 @case("rating", "a service", kind="openai")
 @case("rating", "a service, a part, long samples shortened", kind="openai", sample=5, backend={"max_sample_tokens": 64})
@@ -202,6 +269,46 @@ def _curation(folder: Path, _: Models, raters: int, **values: Any) -> Manifest:
     )
 
 
+@case("curation", "grades in a file, missing ratings filled, few neighbours")
+def _curation_of_a_part(folder: Path, _: Models) -> Manifest:
+    from tamis.curation.settings import CurationSettings
+    from tamis.curation.stage import run
+    from tests.unit.curation.pools import mixed_pool
+
+    count = 600
+    made = mixed_pool(count, seed=6, own=0.2, raters=2, d=32, k=16)
+    pool = artifacts.make_pool(folder / "pool", [conversation(f"Question {i}?", "word " * 5) for i in range(count)])
+    ids = _ids(pool)
+    grades = [{"id": ids[i], "grade": 1 + int(made.true[i]) * 0.8, "weight": 1 + i % 2} for i in range(0, count, 4)]
+    given = [
+        artifacts.make_ratings(
+            folder / f"r{r}",
+            f"r{r}",
+            ids,
+            [None if (i + r) % 3 == 0 else int(v) + 4 for i, v in enumerate(made.ratings[:, r])],
+            not_asked=[ids[i] for i in range(count) if (i + r) % 6 == 0],
+        )
+        for r in range(2)
+    ]
+    values = {
+        "grades": {"path": _lines(folder / "grades.jsonl", grades), "scale": {"lowest": 1, "highest": 5}},
+        "fill_missing": True,
+        "neighbors": 9,
+        "confidence": 0.4,
+        "diversity_neighbors": 4,
+        "lowest": 5,
+        "highest": 8,
+    }
+    return run(
+        parse(CurationSettings, values, where="golden"),
+        ratings=given,
+        neighbors=artifacts.make_neighbors(folder / "neighbors", ids, made.indices, made.distances),
+        pool=pool,
+        embeddings=artifacts.make_embeddings(folder / "embeddings", ids, made.vectors),
+        out=folder / "out",
+    )
+
+
 @case("selection", "full", strategy="full")
 @case("selection", "random", strategy="random", size=7)
 @case("selection", "length", strategy="length", size=7)
@@ -217,7 +324,11 @@ def _curation(folder: Path, _: Models, raters: int, **values: Any) -> Manifest:
 @case("selection", "ds2", strategy="ds2", size=7)
 @case("selection", "ds2, a share, none below class 2", strategy="ds2", size=0.3, min_score=2)
 @case("selection", "ds2 by mean, with quotas", strategy="ds2", size=9, rank_by="mean", sources={"second": 4})
-def _selection(folder: Path, _: Models, strategy: str, **values: Any) -> Manifest:
+@case("selection", "random, shares of sources, another seed", strategy="random", size=9, sources={"first": 0.7}, seed=7)
+@case("selection", "ds2, shares of sources", strategy="ds2", size=10, sources={"first": 0.55, "second": 0.45})
+@case("selection", "ds2, one of two raters, without some samples", strategy="ds2", size=7, rater="q", without=5)
+@case("selection", "length, without some samples", strategy="length", size=7, without=5)
+def _selection(folder: Path, _: Models, strategy: str, without: int = 0, **values: Any) -> Manifest:
     from tamis.selection.settings import SelectionSettings
     from tamis.selection.stage import run
 
@@ -236,6 +347,10 @@ def _selection(folder: Path, _: Models, strategy: str, **values: Any) -> Manifes
         }
         for i, identity in enumerate(ids)
     ]
+    if "rater" in values:
+        rows += [row | {"rater": "q", "score": 5 - row["score"], "mean": 5 - row["mean"]} for row in rows]
+    if without:
+        values |= {"exclude": _lines(folder / "without.jsonl", [{"id": identity} for identity in ids[:without]])}
     artifacts.make_curation(folder / "curation", rows)
     distances = np.sort(random.random((COUNT, 4)), axis=1)
     return run(
@@ -270,31 +385,45 @@ def _scores(out: Path, name: str, ids: list[str]) -> Path:
 
 @case("scoring", "perplexity of the answers", kind="perplexity")
 @case("scoring", "perplexity, long samples cut", kind="perplexity", max_tokens=64)
+@case("scoring", "perplexity of all text", kind="perplexity", measure={"text": "conversation"})
+@case("scoring", "perplexity under Tulu's headers", kind="perplexity", measure={"format": "tulu"})
 @case("scoring", "DEITA's two models", kind="deita")
-def _scoring(folder: Path, models: Models, kind: str, **values: Any) -> Manifest:
+def _scoring(folder: Path, models: Models, kind: str, measure: dict[str, Any] | None = None, **values: Any) -> Manifest:
     from tamis.scoring.settings import ScoringSettings
     from tamis.scoring.stage import run
 
     used = ("complexity_model", "quality_model") if kind == "deita" else ("model",)
-    measure = {"kind": kind} | dict.fromkeys(used, models.tiny)
-    settings = parse(ScoringSettings, {"measure": measure, "precision": "float32"} | values, where="golden")
+    given = {"kind": kind} | dict.fromkeys(used, models.tiny) | (measure or {})
+    settings = parse(ScoringSettings, {"measure": given, "precision": "float32"} | values, where="golden")
     return run(settings, pool=_pool(folder, 8), out=folder / "out")
 
 
 @case("influence", "one task of two parts")
-def _influence(folder: Path, models: Models) -> Manifest:
+@case("influence", "a sketch, Tulu's headers, long samples cut", projection="sketch", format="tulu", max_tokens=96)
+def _influence(folder: Path, models: Models, **own: Any) -> Manifest:
     from tamis.influence.settings import InfluenceSettings
     from tamis.influence.stage import run
 
     warmup = {"size": 8, "epochs": 1, "batch_size": 4, "rank": 2, "alpha": 8, "layers": 1, "learning_rate": 1e-3}
     tasks = [{"name": "sums", "path": _lines(folder / "sums.jsonl", TASK)}]
     values = {"model": models.tiny, "tasks": tasks, "warmup": warmup, "format": "chat", "dimensions": 64}
-    settings = parse(InfluenceSettings, values | {"precision": "float32"}, where="golden")
+    settings = parse(InfluenceSettings, values | {"precision": "float32"} | own, where="golden")
     return run(settings, pool=_pool(folder, 8), out=folder / "out")
 
 
 @case("finetuning", "an adapter, chat, warm-up, long samples cut", format="chat", warmup_ratio=0.5, max_tokens=96)
 @case("finetuning", "all weights, Tulu", format="tulu", method="full")
+@case(
+    "finetuning",
+    "packed, a cosine, decay, the last layer",
+    packing=True,
+    schedule="cosine",
+    weight_decay=0.1,
+    max_grad_norm=0.3,
+    max_tokens=512,
+    lora={"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "o_proj"], "layers": 1},
+    seed=7,
+)
 def _finetuning(folder: Path, models: Models, **values: Any) -> Manifest:
     from tamis.finetuning.settings import FinetuningSettings
     from tamis.finetuning.stage import run
@@ -305,13 +434,15 @@ def _finetuning(folder: Path, models: Models, **values: Any) -> Manifest:
 
 
 @case("evaluation", "an own task")
-def _evaluation(folder: Path, models: Models) -> Manifest:
+@case("evaluation", "the first questions, with a chat template", samples=None, limit=4, apply_chat_template=True)
+def _evaluation(folder: Path, models: Models, **values: Any) -> Manifest:
     from tamis.evaluation.settings import EvaluationSettings
     from tamis.evaluation.stage import run
     from tests.unit.evaluation.test_suite import write_suite
 
     suite = write_suite(folder / "suite")
-    settings = EvaluationSettings(model=models.smollm2, suite=str(suite), samples=6, batch_size=2)
+    own = {"model": models.smollm2, "suite": str(suite), "samples": 6, "batch_size": 2} | values
+    settings = parse(EvaluationSettings, own, where="golden")
     return run(settings, out=folder / "out")
 
 
@@ -324,6 +455,30 @@ def _judging(folder: Path, _: Models) -> Manifest:
     pairs = {f"Question {n}?": (f"ours {n % 4 + 1}", f"theirs {n % 3 + 1}") for n in range(8)}
     with Server(judge_by(by_number)) as server:
         return run(settings(folder, server, pairs), out=folder / "out")
+
+
+@case("judging", "two models answer, one verdict, long answers shortened")
+def _judging_of_models(folder: Path, models: Models) -> Manifest:
+    from tamis.judging.settings import JudgingSettings
+    from tamis.judging.stage import run
+    from tests.llm_server import Asked, Reaction, Server, completion
+
+    def behave(asked: Asked) -> Reaction:
+        return Reaction(completion(json.dumps({"Better answer": len(asked.prompt) % 3})))
+
+    prompts = [{"turns": [f"Question {n}?"], "more": "Be brief." if n % 2 else ""} for n in range(6)]
+    with Server(behave) as server:
+        backend = {"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": None}
+        values: dict[str, Any] = {
+            "prompts": [{"name": "set", "path": _lines(folder / "prompts.jsonl", prompts)}],
+            "model": {"kind": "model", "name": "greedy", "model": models.tiny},
+            "against": {"kind": "model", "name": "headers", "model": models.tiny, "format": "tulu"},
+            "answers": {"max_new_tokens": 96, "precision": "float32", "temperature": 0.7, "top_k": 50},
+            "judge": {"backend": backend, "prompt": "verdict-v1", "max_answer_characters": 200},
+            "confidence": 0.9,
+        }
+        values["prompts"][0] |= {"fields": ["turns.0", "more"], "limit": 4}
+        return run(parse(JudgingSettings, values, where="golden"), out=folder / "out")
 
 
 @case("reporting", "a run with everything")

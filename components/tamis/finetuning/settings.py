@@ -43,7 +43,15 @@ class LoraSettings(Settings):
         description="names of the modules to adapt, or all-linear: every linear module except the output head",
         min_length=1,
     )
-    layers: int | None = Field(None, ge=1, description="adapt only the last N layers; null: all layers")
+    layers: int | None = Field(
+        None, ge=1, description="adapt only the last N layers; null: all layers; not with targets: all-linear"
+    )
+
+    @model_validator(mode="after")
+    def _layers_have_names(self) -> LoraSettings:
+        if self.layers is not None and self.targets == "all-linear":
+            raise ValueError("'layers' cannot be used with targets: all-linear; list the modules in 'targets'")
+        return self
 
 
 class FinetuningSettings(StageSettings):

@@ -273,6 +273,12 @@ def test_targets_that_cannot_be_trained_are_refused_before_anything_is_tokenised
     assert "lm_head" not in caught.value.allowed
 
 
+def test_the_last_layers_need_modules_with_names(tiny: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_of(tiny, lora={"targets": "all-linear", "layers": 1})
+    assert "lora" in caught.value.problem
+
+
 @pytest.mark.parametrize(
     ("targets", "tied"), [(["embed_tokens"], False), (["q_proj", "embed_tokens"], False), ("all-linear", True)]
 )
