@@ -9,12 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tamis.core import storage
 from tamis.core.errors import InputError
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import TOOLS, column_of
 from tamis.core.samples import Message, sample_id
 from tamis.core.side import TAUGHT, Side
 from tamis.core.tables import POOL
@@ -39,6 +39,7 @@ class Block:
     messages: list[list[Message]] = field(default_factory=list)
     origins: list[int] = field(default_factory=list)
     metadata: list[str | None] = field(default_factory=list)
+    tools: list[str | None] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     read: int = 0
     left_out: int = 0
@@ -46,19 +47,13 @@ class Block:
 
     def table(self, source: str) -> pa.Table:
         """The samples as a table with the schema `POOL`."""
-        turns = [message for messages in self.messages for message in messages]
-        offsets = np.zeros(len(self.messages) + 1, dtype=np.int32)
-        np.cumsum([len(messages) for messages in self.messages], out=offsets[1:])
-        kind = POOL.field("messages").type
-        roles = pa.array([turn["role"] for turn in turns], pa.string())
-        contents = pa.array([turn["content"] for turn in turns], pa.string())
-        structs = pa.StructArray.from_arrays([roles, contents], fields=list(kind.value_type))
         columns = [
             pa.array(self.ids, pa.string()),
             pa.array([source] * len(self.ids), pa.string()),
-            pa.ListArray.from_arrays(pa.array(offsets), structs, type=kind),
+            column_of(self.messages),
             pa.array(self.origins, pa.int64()),
             pa.array(self.metadata, pa.string()),
+            pa.array(self.tools or [None] * len(self.ids), TOOLS),
         ]
         return pa.Table.from_arrays(columns, schema=POOL)
 
