@@ -90,7 +90,7 @@ def test_tools_change_the_id() -> None:
 @pytest.mark.parametrize(
     ("turn", "reason"),
     [
-        (CALLING | {"tool_calls": {}}, "not a list"),
+        (CALLING | {"tool_calls": {"name": "f"}}, "not a list"),
         (CALLING | {"tool_calls": [{"name": "f"}]}, "not {id, name, arguments}"),
         (CALLING | {"tool_calls": [CALL | {"arguments": {}}]}, "not text"),
         (CALLING | {"tool_calls": [CALL | {"name": " "}]}, "without a name"),
