@@ -11,7 +11,7 @@ from tamis.curation.fitting import Fitted
 from tamis.curation.held_out import HeldOut
 from tamis.curation.known import Known
 from tamis.curation.result import Curated
-from tamis.curation.scoring import Assumption, Options
+from tamis.curation.scoring import MOST_OWN_SHARE_OF_SEVERAL, Assumption, Options
 
 NOT_NEARER = (
     "the grades do not show that corrections bring scores closer to the truth, so no rating of an ungraded sample was "
@@ -26,7 +26,6 @@ _MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grad
 # With one rater and no grades: if the share of samples with a class of their own exceeds the first number with a
 # probability above the second, errors cannot be distinguished from true differences.
 _MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
-_MOST_OWN_SHARE_OF_SEVERAL = 0.7  # the same with several raters: those that share errors agree against neighbourhoods
 
 
 def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
@@ -42,7 +41,7 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
         ]
     if assume == "cautious" and not known.alone:
         own = fitted.own_share(known.near.prior)
-        if own > _MOST_OWN_SHARE_OF_SEVERAL:
+        if own > MOST_OWN_SHARE_OF_SEVERAL:
             return [
                 f"for {own:.0%} of the samples, the raters agree with each other but not with the ratings of similar "
                 "samples. They may share errors; only human grades can show that"

@@ -22,7 +22,9 @@ from tamis.curation.result import Curated
 
 Assumption = Literal["cautious", "clusterable"]
 _TRUST = 0.5  # least exponent of the ratings' likelihood under the assumption that raters share errors
-_OWN_SHARE = 0.3  # share of samples with a class of their own from which that exponent is used
+# With several raters, nothing is corrected if more samples than this have a class of their own, because raters that
+# share errors agree against neighbourhoods. The exponent falls from 1 to `_TRUST` on the way there.
+MOST_OWN_SHARE_OF_SEVERAL = 0.7
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _doubting(known: Known, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]
         return []
     true = [point.all_true() for point in fitted.points]
     own = fitted.own_share(known.near.prior)
-    trust = max(_TRUST, 1 - (1 - _TRUST) * own / _OWN_SHARE)
+    trust = max(_TRUST, 1 - (1 - _TRUST) * own / MOST_OWN_SHARE_OF_SEVERAL)
     return [joint.posterior(fitted.points, z, ratings, trust=trust), joint.posterior(true, z, ratings)]
 
 
