@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, TypeAlias, cast
+from typing import IO, Any, Literal, TypeAlias, cast
 
 from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.texts import encoding_by_its_start
@@ -38,6 +38,11 @@ _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 FORMATS = f"{', '.join(_FORMATS)}; texts also with {', '.join(_COMPRESSED)}"
 _DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
 _START = 1 << 20  # bytes from whose lines the encoding is guessed
+_FEWEST_LINES, _LEAST_SHARE = 3, 0.9  # lines that are not UTF-8: number, and share of the lines that are not ASCII
+_OTHERS = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r"),
+    *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"),
+)
 UTF_8 = "utf-8"
 
 
@@ -94,8 +99,9 @@ class Guess:
 def guessed_encoding(path: Path) -> Guess:
     """The encoding of a text file, from its first MiB.
 
-    A byte order mark, or zero bytes, are certain. Otherwise the text is UTF-8 unless most of its lines that are not
-    ASCII are not UTF-8 either; single broken rows do not decide that. What it is then is likely only.
+    A byte order mark, or zero bytes, are certain. Otherwise the text is UTF-8, and rows that are not are broken, unless
+    nearly all of its lines with other characters than ASCII are not UTF-8 and fit one of `_OTHERS`: then it is likely
+    in that encoding.
     """
     with opened(path) as file, damage_named(path):
         start = file.read(_START)
@@ -104,13 +110,13 @@ def guessed_encoding(path: Path) -> Guess:
         return Guess(marked)
     if _is_utf_8(start):
         return Guess(UTF_8)
-    lines = [line for line in start.splitlines()[:-1] or [start] if not line.isascii()]
+    lines = [line for line in start.splitlines()[: -1 if len(start) == _START else None] if not line.isascii()]
     broken = [line for line in lines if not _is_utf_8(line)]
-    if 2 * len(broken) <= len(lines):
+    if len(broken) < _FEWEST_LINES or len(broken) < _LEAST_SHARE * len(lines):
         return Guess(UTF_8)
     from charset_normalizer import from_bytes
 
-    best = from_bytes(b"\n".join(broken)).best()
+    best = from_bytes(b"\n".join(broken), cp_isolation=list(_OTHERS)).best()
     return Guess(UTF_8) if best is None else Guess(codecs.lookup(best.encoding).name, likely=True)
 
 
@@ -123,14 +129,10 @@ def _is_utf_8(data: bytes) -> bool:
     return True
 
 
-class _Source(Protocol):
-    def read(self, size: int, /) -> str: ...
-
-
 class _InUtf8(io.RawIOBase):
     """The bytes of a text in UTF-8. Bytes that are not text in its own encoding stay as they are."""
 
-    def __init__(self, text: _Source) -> None:
+    def __init__(self, text: io.TextIOWrapper) -> None:
         self._text, self._left = text, b""
 
     def readable(self) -> bool:
@@ -143,6 +145,10 @@ class _InUtf8(io.RawIOBase):
         self._left = self._left[len(piece) :]
         buffer[: len(piece)] = piece
         return len(piece)
+
+    def close(self) -> None:
+        self._text.close()
+        super().close()
 
 
 def opened_text(path: Path, encoding: str) -> IO[bytes]:

@@ -164,7 +164,9 @@ class JsonArrayReader:
             self._values = json_of(data.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path} is not {encoding}: byte {error.start}", allowed="text in one encoding", action="convert it"
+                f"{path} is not {encoding.upper()}: byte {error.start}",
+                allowed="text in one encoding",
+                action="convert the file, or set the source's `encoding`",
             ) from None
         except ValueError as error:
             raise InputError(f"{path} is not JSON: {error}", action="correct the file, or download it again") from None

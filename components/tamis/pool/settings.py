@@ -38,7 +38,7 @@ class Source(Settings):
     fields: dict[str, str] = Field({}, description="names of the schema's fields in the rows, as in {prompt: question}")
     where: dict[str, Any] = Field(
         {},
-        description='use only rows that meet these conditions, as in {language: en, score: {">=": 4}}; see the README',
+        description='use only rows with these values, as in {language: en, score: {">=": 4}}; see the README',
     )
     encoding: str | None = Field(
         None, description="encoding of the text files, such as windows-1252; null: guessed for each file"
