@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from tamis.core.errors import InputError
-from tamis.pool.openings import MIB, UTF_8, Fields, Rows, damage_named, opened_text, too_long
+from tamis.pool.openings import MIB, UTF_8, Fields, Guessed, Rows, damage_named, opened_text, too_long
 from tamis.pool.rejects import Reject
 
 _LINE_ENDS = ("\n", "\r")
@@ -27,6 +27,7 @@ class CsvReader:
         delimiter: the character between fields; None: the one that divides the first rows into equally many fields.
     """
 
+    guessed = Guessed()
     uniform = True
     total: int | None = None
 

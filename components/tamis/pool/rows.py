@@ -191,15 +191,15 @@ class SourceRows:
     def _readers(self) -> Iterator[tuple[str, Reader]]:
         if self._source.dataset is not None:
             dataset = self._source.dataset
-            rows = DatasetReader(self._source, self._resolved.fingerprints[dataset])
-            self.taken = rows.taken
-            yield dataset, rows
+            found = DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            self.taken = found.taken
+            yield dataset, found
         for name, place in self._resolved.files:
             local = place if isinstance(place, Path) else self._downloads / Path(name).name
             if not isinstance(place, Path):
                 storage.download(place, local)
-            reader, guessed = reader_of(local, how_to_read(self._settings, self._source))
-            if guessed:
+            reader = reader_of(local, how_to_read(self._settings, self._source))
+            if guessed := reader.guessed:
                 self.guessed[str(guessed)] += 1
                 log.log(guessed.level, "source '%s': %s is read with %s", self._source.name, name, guessed)
             yield name, reader
