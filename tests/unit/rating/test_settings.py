@@ -11,9 +11,9 @@ from tamis.core.errors import SettingsError
 from tamis.core.settings import hash_of, parse, said, shipped
 from tamis.llm.backends.transformers import TransformersSettings
 from tamis.rating import prompts, raters
-from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import AskedRater, ImportedRater, ImportSettings, RatingSettings
+from tests.paper_prompt import KEYS
 
 LOCAL = {"kind": "transformers", "model": "m"}
 FILE = {"kind": "import", "path": "x.jsonl", "by": "row"}
