@@ -97,7 +97,7 @@ def test_a_bare_number_is_an_answer_where_one_is_asked_for(answer: str, value: i
         with pytest.raises(UnparsableError):
             form.read(answer)
     else:
-        values, names = form.read(answer)
+        values, names, _ = form.read(answer)
         assert values == (value,)
         assert sorted(names) == forgiven
 

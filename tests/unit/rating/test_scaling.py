@@ -132,7 +132,7 @@ def test_the_form_of_a_scale_with_decimals_is_written_and_described_as_it_is_rea
     assert (
         form.write([0, 7, 10, 5]) == '{"Rarity": 0.0, "Complexity": 0.7, "Informativeness": 1.0, "Overall rating": 0.5}'
     )
-    assert form.read(form.write([0, 7, 10, 5])) == ((0, 7, 10, 5), ())
+    assert form.read(form.write([0, 7, 10, 5])) == ((0, 7, 10, 5), (), None)
     assert form.schema["properties"][KEYS[0]] == {"type": "number", "enum": [n / 10 for n in range(11)]}
 
 

@@ -181,7 +181,6 @@ def test_the_hash_is_that_of_what_the_rater_sees(tmp_path: Path) -> None:
     [
         ("{sample}", "", "{sample} exactly once"),
         ("{criteria}", "", "{criteria} exactly once"),
-        ("  Rarity: how", "  Novelty: how", "criteria must be exactly"),
         ("{criteria}", "{sample}\n\n  {criteria}", "{sample} exactly once"),
         ("marker:", "mark:", "did you mean 'marker'"),
     ],

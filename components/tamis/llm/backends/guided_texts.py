@@ -58,7 +58,7 @@ class GuidedTexts:
             if not going:
                 break
             logits = rows.feed(chunks, keep=1)[:, 0].float()
-            logits[:, self._never(logits)] = -float("inf")
+            logits = logits.masked_fill(self._never(logits), -float("inf"))
             draws = [self._sampling.draw(one.id, one.attempt, _FIRST_DRAW + position) for one in requests]
             chosen = self._sampling.choose(logits.log_softmax(-1), draws).tolist()
             chunks = [[] for _ in requests]
