@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, create_model, field_validator, model_validator
 
-from tamis.core.errors import SettingsError
+from tamis.core.errors import RegistryError, SettingsError
 from tamis.core.references import WorkFolder
 from tamis.core.settings import Settings, filled, load_yaml, parse, said, with_overrides
 from tamis.core.storage import is_remote
@@ -342,6 +343,26 @@ class RunSettings(_UpToScores):
         if self.compiled.trainer and self.finetuning is not None:
             arguments["trainer"] = _given(self.kubeflow.nodes)
         return arguments
+
+
+def _refuse_names_of_sections(measures: Iterable[str]) -> None:
+    """Measures of other packages must not replace a section, and are names of parameters in Kubeflow's pipelines.
+
+    Raises:
+        RegistryError: naming the first measure that cannot be a section of its own.
+    """
+    sections = {*_UpToCuration.model_fields, *RunSettings.__annotations__}
+    for name in measures:
+        if name in sections or not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise RegistryError(
+                f"a measure is called '{name}'",
+                allowed="lower case letters, digits, '_', a letter first; not the name of a section of a run, such as "
+                "pool or judging",
+                action="correct the package that adds it, or uninstall the package",
+            )
+
+
+_refuse_names_of_sections(MEASURES)
 
 
 def _with_share(settings: Payer, share: float | None) -> Payer:
