@@ -1,4 +1,4 @@
-"""Blocks of a pool are described in several processes, in the pool's order. A killed run continues after the last one."""
+"""Blocks of a pool, described in several processes and yielded in order. A killed run continues after the last one."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def run(settings: DescribeSettings, *, pool: Uri, out: Uri) -> Manifest:
     files = {f"{name}, {role}": made for name in settings.active for role, made in _made_by(name, settings).items()}
     for name in settings.active:
         files |= SIGNALS.origin(name)
-    return run_step("signals", "signals", settings, _describe, out=out, inputs={"pool": Input(pool, "pool")}, files=files)
+    return run_step(
+        "signals", "signals", settings, _describe, out=out, inputs={"pool": Input(pool, "pool")}, files=files
+    )
 
 
 def columns_of(settings: DescribeSettings) -> dict[str, Column]:
@@ -53,7 +55,11 @@ def _describe(step: Step[DescribeSettings]) -> None:
         for table in described(pool, step.settings, step.scratch, title="describe"):
             parts.write(table)
     step.rows = parts.rows
-    made = {column: (name, _made_by(name, step.settings)) for name in step.settings.active for column in SIGNALS[name].columns}
+    made = {
+        column: (name, _made_by(name, step.settings))
+        for name in step.settings.active
+        for column in SIGNALS[name].columns
+    }
     step.models.update({role: name for _, by in made.values() for role, name in by.items()})
     table = {name: _read(step, name) for name in columns}
     step.facts["columns"] = {

@@ -22,7 +22,7 @@ _CODE = re.compile(
         (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+(?:TABLE|VIEW)|ALTER\s+TABLE)\b.*|
         (?:FROM|WHERE|GROUP\s+BY|ORDER\s+BY|LEFT\s+JOIN|INNER\s+JOIN)\s+\S+|
         </?\w+[^<>]*/?>|\#\w[\w-]*\s*\{|\.[\w-]+\s*\{|//|/\*|\*/)
-    | [;{}]\s*$ | ^\s*[})\]]+[;,]?\s*$
+    | [;{}]\s*(?:(?://|/\*|\#).*)?$ | ^\s*[})\]]+[;,]?\s*$
     | ^\s*[\w.\[\]"']+(?:\s*,\s*[\w.]+)*\s*(?:[-+*/%|&]?=|:=|\+\+|--)\s*\S
     | ^\s*[\w.]+\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\);?\s*$
     | ^\s*(?:[a-z-]+)\s*:\s*[^.?!\s][^.?!]*;\s*$

