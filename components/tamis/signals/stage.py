@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.artifacts import Manifest
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import PartsWriter
 from tamis.signals.columns import SIGNALS
@@ -68,6 +69,7 @@ def _describe(step: Step[DescribeSettings]) -> None:
             "type": str(one.type),
             "unit": one.unit,
             "direction": one.direction,
+            "tail": one.tail,
             "about": one.about,
             "made_by": ", ".join(made[name][1].values()) or "tamis describe",
         }
@@ -77,8 +79,6 @@ def _describe(step: Step[DescribeSettings]) -> None:
 
 
 def _read(step: Step[DescribeSettings], column: str) -> pa.ChunkedArray:
-    import pyarrow.parquet as pq
-
     parts = sorted(step.out.glob("part-*.parquet"))
     return pa.chunked_array([chunk for part in parts for chunk in pq.read_table(part, columns=[column])[column].chunks])
 
@@ -96,8 +96,3 @@ def _distribution(values: pa.ChunkedArray) -> dict[str, Any]:
         return facts | {"values": {one["values"]: one["counts"] for one in counted[:_VALUES]}, "distinct": len(counted)}
     found = np.quantile(known.to_numpy(), _QUANTILES)
     return facts | {"quantiles": {str(share): float(value) for share, value in zip(_QUANTILES, found, strict=True)}}
-
-
-def read_columns(signals: Artifact, names: list[str]) -> pa.Table:
-    """The columns `names` of signals, after `id`."""
-    return signals.table(["id", *names])
