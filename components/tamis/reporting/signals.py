@@ -69,7 +69,9 @@ def read_signals(artifact: Artifact, samples: Samples) -> Signals:
         InputError: when the artifact was made from another pool.
     """
     columns: Mapping[str, Mapping[str, Any]] = artifact.manifest.facts["columns"]
-    of_numbers = {name: np.full(len(samples), np.nan, np.float32) for name, one in columns.items() if one["type"] != "string"}
+    of_numbers = {
+        name: np.full(len(samples), np.nan, np.float32) for name, one in columns.items() if one["type"] != "string"
+    }
     of_words = {name: np.full(len(samples), -1, np.int32) for name in columns if name not in of_numbers}
     known: dict[str, dict[str, int]] = {name: {} for name in of_words}
     for batch in artifact.batches(["id", *columns], rows=_ROWS):
@@ -78,11 +80,15 @@ def read_signals(artifact: Artifact, samples: Samples) -> Signals:
             values[rows] = pc.fill_null(batch[name].cast(pa.float32()), np.nan).to_numpy(zero_copy_only=False)
         for name, codes in of_words.items():
             seen, found = known[name], batch[name].dictionary_encode()
-            here = np.array([seen.setdefault(word, len(seen)) for word in found.dictionary.to_pylist()] + [-1], np.int32)
+            here = np.array(
+                [seen.setdefault(word, len(seen)) for word in found.dictionary.to_pylist()] + [-1], np.int32
+            )
             codes[rows] = here[pc.fill_null(found.indices, len(here) - 1).to_numpy(zero_copy_only=False)]
     shown = ("unit", "about", "direction", "tail")
     numbers = [
-        Numbers(name, **{key: columns[name][key] for key in shown}, truth=columns[name]["type"] == "bool", values=values)
+        Numbers(
+            name, **{key: columns[name][key] for key in shown}, truth=columns[name]["type"] == "bool", values=values
+        )
         for name, values in of_numbers.items()
     ]
     words = [_by_frequency(name, columns[name]["about"], list(known[name]), codes) for name, codes in of_words.items()]

@@ -20,6 +20,8 @@ _SOURCES = 6  # columns of sources; the rest is one more
 _VALUES = 12  # rows of a table of texts
 _SHOWN = 8  # samples of each tail
 _BINS = 24
+_WIDE = 60  # from this value on the axis is logarithmic
+_SAME = 0.99  # if more samples have the same value, the histogram would be a single bar
 _PART = 220  # characters of a text that are shown from its beginning, and from its end
 
 
@@ -33,7 +35,7 @@ def build(evidence: Evidence) -> Section:
     source = codes[evidence.samples.source]
     varied = [one for one in signals.numbers if len(one.known) and one.known.min() < one.known.max()]
     section.add(Text(_lead(signals, len(evidence.samples)), lead=True))
-    if figures := [_distribution(one) for one in varied if not one.truth]:
+    if figures := [_distribution(one) for one in varied if not one.truth and _spreads(one)]:
         section.add(Figures(figures))
     if varied:
         section.add(_by_source(varied, names, source))
@@ -59,7 +61,8 @@ def _lead(signals: Signals, n: int) -> str:
         if one.names:
             known = one.codes >= 0
             first = percent(int((one.codes == 0).sum()), n)
-            said.append(f"The most frequent {in_words(one.name)} is {one.names[0]} ({first}); {percent(n - int(known.sum()), n)} have none.")
+            without = percent(n - int(known.sum()), n)
+            said.append(f"The most frequent {in_words(one.name)} is {one.names[0]} ({first}); {without} have none.")
     flags = [(one, int(one.known.sum())) for one in signals.numbers if one.truth and one.direction == "lower"]
     found = [f"{in_words(one.name)} {count(number)} ({percent(number, n)})" for one, number in flags]
     if found:
@@ -67,14 +70,22 @@ def _lead(signals: Signals, n: int) -> str:
     return " ".join(said) or f"Signals of {plural(n, 'sample')}."
 
 
+def _spreads(one: Numbers) -> bool:
+    _, counts = np.unique(one.known, return_counts=True)
+    return bool(counts.max() <= _SAME * len(one.known))
+
+
 def _distribution(one: Numbers) -> Figure:
-    known, log = one.known.astype(np.float64), not one.share and float(one.known.max()) > 100
-    if log:
-        known = np.maximum(known, 1)
-        edges = np.geomspace(known.min(), max(known.max(), 2 * known.min()), _BINS + 1)
+    known = one.known.astype(np.float64) * (100 if one.share else 1)
+    low, high = float(known.min()), float(known.max())
+    log = not one.share and high > _WIDE
+    if one.share:
+        edges = np.linspace(0, 100, _BINS + 1)
+    elif log:
+        known, low = np.maximum(known, 1), max(low, 1.0)
+        edges = np.geomspace(low, max(high, 2 * low), _BINS + 1)
     else:
-        low, high = (0.0, 1.0) if one.share else (float(known.min()), float(known.max()))
-        edges = np.linspace(low, high, _BINS + 1)
+        edges = np.arange(np.floor(low) - 0.5, np.ceil(high) + 1)
     edges[[0, -1]] += (-1e-9 * abs(edges[0]) - 1e-12, 1e-9 * abs(edges[-1]) + 1e-12)
     counts, _ = np.histogram(known, edges)
     label = in_words(one.name)
@@ -82,7 +93,7 @@ def _distribution(one: Numbers) -> Figure:
         f"signals-{one.name.replace('_', '-')}",
         f"{label[0].upper()}{label[1:]}: {one.about}",
         f"Histogram of {label} from {_value(one, float(one.known.min()))} to {_value(one, float(one.known.max()))}.",
-        histogram(counts, edges, x=one.unit, log=log),
+        histogram(counts, edges, x="share in %" if one.share else one.unit, log=log),
     )
 
 
@@ -91,7 +102,10 @@ def _by_source(columns: list[Numbers], names: list[str], source: NDArray[np.int6
     masks = [everything, *(source == number for number in range(len(names)))] if len(names) > 1 else [everything]
     heads = ["all", *names] if len(names) > 1 else ["all"]
     rows = [[f"{in_words(one.name)} ({one.unit})", *(_typical(one, mask) for mask in masks)] for one in columns]
-    note = "Numbers: median, and the 5th and 95th percentile. Shares: mean, and the 95th percentile. Yes or no: share of samples."
+    note = (
+        "Numbers: median, with the 5th and the 95th percentile. Shares: mean, with the 95th percentile. "
+        "Yes or no: share of the samples."
+    )
     return Table("Signals by source", ["signal", *heads], rows, note=note)
 
 
@@ -117,7 +131,9 @@ def _words_by_source(one: Words, names: list[str], source: NDArray[np.int64]) ->
         for value, line in zip([*values, "(none)"], table, strict=True)
     ]
     label = in_words(one.name)
-    return Table(f"{label[0].upper()}{label[1:]} by source", [label, "samples", "share", *names], rows, note=f"{one.about}.")
+    return Table(
+        f"{label[0].upper()}{label[1:]} by source", [label, "samples", "share", *names], rows, note=f"{one.about}."
+    )
 
 
 def _examples(signals: Signals, evidence: Evidence) -> Iterator[Block]:
@@ -148,8 +164,11 @@ def _examples(signals: Signals, evidence: Evidence) -> Iterator[Block]:
     for words in signals.words:
         if len(tail := rare.get(words.name, rows[:0])):
             number = int((words.codes > 0).sum())
-            title = f"{in_words(words.name).capitalize()} other than {words.names[0]}: {len(tail)} of {plural(number, 'sample')}"
-            yield Listing(title, [sample(row, words.names[words.codes[row]]) for row in tail.tolist()], f"{words.about}.")
+            label = in_words(words.name).capitalize()
+            title = f"{label} other than {words.names[0]}: {len(tail)} of {plural(number, 'sample')}"
+            yield Listing(
+                title, [sample(row, words.names[words.codes[row]]) for row in tail.tolist()], f"{words.about}."
+            )
 
 
 def _tail(one: Numbers, shown: int) -> NDArray[np.int64]:
