@@ -186,7 +186,7 @@ def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> A
 
 def _selected(make: Maker, made: Given, subset: Any) -> Any:
     inputs = {name: made[name] for name in ("pool", "curation", "neighbors", "embeddings")}
-    return make.step(select, "selection", **inputs, **made["scores"], **_own(make, {}, subset))
+    return make.step(select, "selection", **inputs, **made["scores"], **_signals(made), **_own(make, {}, subset))
 
 
 def _finetuned(make: Maker, selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:

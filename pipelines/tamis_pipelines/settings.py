@@ -28,6 +28,7 @@ from tamis.scoring.measures import MEASURES
 from tamis.scoring.settings import ScoringSettings
 from tamis.selection.settings import SelectionSettings, strategy_of
 from tamis.signals.settings import DescribeSettings
+from tamis.signals.stage import columns_of
 from tamis_pipelines import sharding
 from tamis_pipelines.budget import BudgetSettings, check_prices
 from tamis_pipelines.experiment import (
@@ -142,6 +143,7 @@ class RunSettings(_UpToScores):
             if twice:
                 raise ValueError(f"two {what} have the name '{twice[0]}'; give them different names")
         self._raters_are_known()
+        self._signals_are_made()
         self._raters_are_different()
         sharding.check(self.raters, self.kubeflow.rating_shards)
         check_prices(self)
@@ -232,6 +234,16 @@ class RunSettings(_UpToScores):
                 "of a run are compiled in automatically, or add what uses it: a strategy, describe, judging or "
                 "kubeflow.trainer"
             )
+
+    def _signals_are_made(self) -> None:
+        """Check that the run makes the signals that conditions name."""
+        known = [] if self.describe is None else list(columns_of(self.describe))
+        for cell in self.cells:
+            tokens = ["tokens"] if "tokens" in strategy_of(cell.subset).columns else []
+            for name in (*cell.subset.where, *tokens):
+                if name not in known:
+                    hint = ", ".join(known) if known else "none; add the section `describe: {}`"
+                    raise ValueError(f"the subset '{cell.name}' uses the signal '{name}'; signals of this run: {hint}")
 
     def _raters_are_known(self) -> None:
         known = self.rater_names
