@@ -135,6 +135,7 @@ def _sections(name: str, fixed: CompileSettings, *, grouped: bool) -> dict[str, 
         sections |= {"cells": cells, "bases": _DICTS, "evaluation": dict}
     if name == "experiment" and fixed.trainer:
         sections |= {"trainer": dict}
+    sections |= {"describe": dict} if fixed.describe else {}
     return sections | ({"workers": _DICTS} if fixed.sharded else {}) | dict.fromkeys(fixed.scores, dict)
 
 

@@ -124,8 +124,10 @@ def shape_of(settings: RunSettings) -> CompileSettings:
     """Return what is compiled into the pipeline of a run on one machine."""
     from tamis_pipelines.pods import CompileSettings, Retries
 
-    judging = settings.judging is not None
-    return CompileSettings(parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging)
+    judging, describe = settings.judging is not None, settings.describe is not None
+    return CompileSettings(
+        parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging, describe=describe
+    )
 
 
 def places_of(home: Path) -> dict[str, str]:

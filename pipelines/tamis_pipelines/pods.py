@@ -159,6 +159,7 @@ class CompileSettings(Settings):
     )
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
     judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
+    describe: bool = Field(False, description="samples are described by signals; set where a run has describe")
     parallelism: int = Field(0, ge=0, description="raters' pods, and groups of cells, that run at once; 0: no limit")
     cells_per_pod: int = Field(
         0, ge=0, description="cells of an experiment that share the pods of their steps; 0: the fewest that fit"

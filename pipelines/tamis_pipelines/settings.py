@@ -28,6 +28,8 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.measures import MEASURES
 from tamis.scoring.settings import ScoringSettings
 from tamis.selection.settings import SelectionSettings, strategy_of
+from tamis.signals.settings import DescribeSettings
+from tamis.signals.stage import columns_of
 from tamis_pipelines import sharding
 from tamis_pipelines.budget import BudgetSettings, check_prices
 from tamis_pipelines.experiment import (
@@ -91,6 +93,9 @@ class RunSettings(_UpToScores):
     subsets; `experiment` combines strategies, raters, sizes, seeds and base models.
     """
 
+    describe: DescribeSettings | None = Field(
+        None, description="signals of every sample, such as language and repetition, for the report; null: none"
+    )
     influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which requires them")
     subsets: list[SelectionSettings] = Field([], description="subsets to select, one by one")
     experiment: ExperimentSettings | None = Field(None, description="subsets to select and train on, as a grid")
@@ -139,6 +144,7 @@ class RunSettings(_UpToScores):
             if twice:
                 raise ValueError(f"two {what} have the name '{twice[0]}'; give them different names")
         self._raters_are_known()
+        self._signals_are_made()
         self._raters_are_different()
         sharding.check(self.raters, self.kubeflow.rating_shards)
         check_prices(self)
@@ -219,14 +225,26 @@ class RunSettings(_UpToScores):
         """Refuse steps that are compiled in but have no settings: they would fail after the raters were paid."""
         fixed = self.kubeflow.compiled
         idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
+        idle += ["describe"] if fixed.describe and self.describe is None else []
         if self.finetuning is not None:
             used_by = {"judging": self.judging, "trainer": self.kubeflow.trainer}
             idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
         if idle:
             raise ValueError(
                 f"kubeflow.compiled.{idle[0]}: nothing in these settings uses that step. Remove it, because the steps "
-                "of a run are compiled in automatically, or add what uses it: a strategy, judging or kubeflow.trainer"
+                "of a run are compiled in automatically, or add what uses it: a strategy, describe, judging or "
+                "kubeflow.trainer"
             )
+
+    def _signals_are_made(self) -> None:
+        """Check that the run makes the signals that conditions name."""
+        known = [] if self.describe is None else list(columns_of(self.describe))
+        for cell in self.cells:
+            tokens = ["tokens"] if "tokens" in strategy_of(cell.subset).columns else []
+            for name in (*cell.subset.where, *tokens):
+                if name not in known:
+                    hint = ", ".join(known) if known else "none; add the section `describe: {}`"
+                    raise ValueError(f"the subset '{cell.name}' uses the signal '{name}'; signals of this run: {hint}")
 
     def _raters_are_known(self) -> None:
         known = self.rater_names
@@ -277,7 +295,8 @@ class RunSettings(_UpToScores):
         scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
         trainer = fixed.trainer or self.kubeflow.trainer is not None
         judging = fixed.judging or self.judging is not None
-        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
+        describe = fixed.describe or self.describe is not None
+        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging, "describe": describe}
         return fixed.model_copy(update=update)
 
     def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -285,7 +304,7 @@ class RunSettings(_UpToScores):
 
         `shares` is each payer's share of the budget (`budget.by_payer`); without it there is no budget.
         """
-        unused = {*SCORE_PODS} - {*self.scores}
+        unused = {*SCORE_PODS} - {*self.scores} | ({"describe"} if self.describe is None else set())
         sections = set(type(self).model_fields) - {
             "work_dir",
             "name",

@@ -29,6 +29,7 @@ Kind = Literal[
     "neighbors_part",
     "curation",
     "scores",
+    "signals",
     "selection",
     "model",
     "evaluation",
