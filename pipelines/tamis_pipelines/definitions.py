@@ -133,6 +133,7 @@ def _sections(name: str, fixed: CompileSettings, *, grouped: bool) -> dict[str, 
     else:
         cells = List[Dict[str, dict]]  # noqa: UP006
         sections |= {"cells": cells, "bases": _DICTS, "evaluation": dict}
+    sections |= {"near_copies": dict} if fixed.near_copies else {}
     if name == "experiment" and fixed.trainer:
         sections |= {"trainer": dict}
     return sections | ({"workers": _DICTS} if fixed.sharded else {}) | dict.fromkeys(fixed.scores, dict)

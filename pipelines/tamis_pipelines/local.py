@@ -125,7 +125,8 @@ def shape_of(settings: RunSettings) -> CompileSettings:
     from tamis_pipelines.pods import CompileSettings, Retries
 
     judging = settings.judging is not None
-    return CompileSettings(parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging)
+    steps = {"scores": settings.scores, "judging": judging, "near_copies": settings.near_copies is not None}
+    return CompileSettings(parallelism=1, retries=Retries(count=0)).model_copy(update=steps)
 
 
 def places_of(home: Path) -> dict[str, str]:

@@ -157,6 +157,7 @@ class CompileSettings(Settings):
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; `tamis submit` adds those that a run's subsets need"
     )
+    near_copies: bool = Field(False, description="near-copies are dropped; set where a run has near_copies")
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
     judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
     parallelism: int = Field(0, ge=0, description="raters' pods, and groups of cells, that run at once; 0: no limit")

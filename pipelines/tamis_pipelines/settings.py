@@ -20,6 +20,7 @@ from tamis.finetuning.on_trainer import check_nodes
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.influence.settings import InfluenceSettings
 from tamis.judging.settings import JudgingSettings
+from tamis.nearcopies.settings import NearCopiesSettings
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
@@ -60,6 +61,9 @@ class _UpToCuration(Settings):
         "empty: results are in work_dir",
     )
     pool: PoolSettings = Field(description="where the samples come from")
+    near_copies: NearCopiesSettings | None = Field(
+        None, description="which samples are dropped as near-copies before they are rated; null: none"
+    )
     raters: list[SerializeAsAny[RatingSettings]] = Field(
         min_length=1, description="one or more raters; each rates the whole pool, or a `sample` of it"
     )
@@ -218,6 +222,7 @@ class RunSettings(_UpToScores):
         """Refuse steps that are compiled in but have no settings: they would fail after the raters were paid."""
         fixed = self.kubeflow.compiled
         idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
+        idle += ["near_copies"] if fixed.near_copies and self.near_copies is None else []
         if self.finetuning is not None:
             used_by = {"judging": self.judging, "trainer": self.kubeflow.trainer}
             idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
@@ -276,15 +281,16 @@ class RunSettings(_UpToScores):
         scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
         trainer = fixed.trainer or self.kubeflow.trainer is not None
         judging = fixed.judging or self.judging is not None
+        near_copies = fixed.near_copies or self.near_copies is not None
         update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
-        return fixed.model_copy(update=update)
+        return fixed.model_copy(update=update | {"near_copies": near_copies})
 
     def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Return the pipeline's parameters: one JSON value per section, without the defaults.
 
         `shares` is each payer's share of the budget (`budget.by_payer`); without it there is no budget.
         """
-        unused = {*SCORE_PODS} - {*self.scores}
+        unused = {*SCORE_PODS} - {*self.scores} | ({"near_copies"} if self.near_copies is None else set())
         sections = set(type(self).model_fields) - {
             "work_dir",
             "name",

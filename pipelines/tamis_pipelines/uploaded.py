@@ -13,7 +13,12 @@ from tamis_pipelines.pods import SCORE_PODS, WORK
 from tamis_pipelines.workflow.size import Package
 
 # The parameters that a package has only if something is compiled in, with the field that says so.
-_OPTIONAL = {"judging": "judging", "trainer": "trainer", "workers": "sharded"} | dict.fromkeys(SCORE_PODS, "scores")
+_OPTIONAL = {
+    "judging": "judging",
+    "near_copies": "near_copies",
+    "trainer": "trainer",
+    "workers": "sharded",
+} | dict.fromkeys(SCORE_PODS, "scores")
 
 
 class UnknownPackageError(ValueError):

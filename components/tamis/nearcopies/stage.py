@@ -26,7 +26,6 @@ from tamis.nearcopies.signatures import Buckets, bands, signatures
 from tamis.nearcopies.texts import BLOCK, KeptTexts, ratings_of, texts_of
 
 log = logging.getLogger(__name__)
-NAME = "near-copies"  # of the artifact, which distinguishes it from the pool that it is made from
 _REJECTS = "rejects.parquet"
 
 
@@ -45,7 +44,7 @@ def run(settings: NearCopiesSettings, *, samples: Uri, known: Sequence[Uri] = ()
         MissingExtraError: when rensa is not installed.
     """
     inputs = {"samples": Input(samples, "pool"), "known": Input(known, "pool")}
-    return run_step("nearcopies", "pool", settings, _drop, out=out, inputs=inputs, name=NAME)
+    return run_step("nearcopies", "pool", settings, _drop, out=out, inputs=inputs)
 
 
 @dataclass(frozen=True)

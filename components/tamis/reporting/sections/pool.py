@@ -15,7 +15,7 @@ from tamis.reporting.sections.shared import folded, in_words, number, scalars
 
 _BINS = 24
 _ROWS = 30  # longest table of sources or groups; the rest is summed up in one row
-_FATES = ("read", "kept", "rejected", "duplicates", "left_out", "not_drawn")  # the pool stage's words
+_FATES = ("read", "kept", "rejected", "duplicates", "near_copies", "left_out", "not_drawn")  # the pool stage's words
 _TURNS = 8  # bars; longer conversations share the last one
 
 
