@@ -7,9 +7,7 @@ from tamis.nearcopies.description import NEAR_COPIES
 
 
 @component(NEAR_COPIES)
-def drop_near_copies(
-    samples: Input[Dataset], settings: dict, pool: Output[Dataset], metrics: Output[Metrics]
-) -> None:
+def drop_near_copies(samples: Input[Dataset], settings: dict, pool: Output[Dataset], metrics: Output[Metrics]) -> None:
     """Drop near-copies from the pool."""
     from tamis.kubeflow import execute
     from tamis.nearcopies.settings import NearCopiesSettings

@@ -170,9 +170,7 @@ def _write(
         shutil.copyfile(pool.path(_REJECTS), step.out / _REJECTS)
 
 
-def _account(
-    step: Step[NearCopiesSettings], pool: Artifact, samples: _Samples, kept_for: NDArray[np.int64]
-) -> None:
+def _account(step: Step[NearCopiesSettings], pool: Artifact, samples: _Samples, kept_for: NDArray[np.int64]) -> None:
     """Set the facts: those of the pool, with the near-copies of each source."""
     dropped = kept_for != NOT_DROPPED
     clusters, sizes = np.unique(kept_for[dropped], return_counts=True)

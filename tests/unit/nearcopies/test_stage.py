@@ -51,9 +51,7 @@ def test_with_bands_that_miss_nothing_it_drops_what_comparing_all_pairs_drops(
 ) -> None:
     texts = [normalized(text) for text in texts]
     matrix = signatures(texts, n, 256, 0)
-    found, similarity, _ = near_copies(
-        matrix, Buckets.of(matrix, 256, 1), texts.__getitem__, n=n, threshold=threshold
-    )
+    found, similarity, _ = near_copies(matrix, Buckets.of(matrix, 256, 1), texts.__getitem__, n=n, threshold=threshold)
     assert found.tolist() == naive(texts, n, threshold)
     for number in np.flatnonzero(found != NOT_DROPPED):
         exact = jaccard(ngrams(texts[number], n), ngrams(texts[found[number]], n))
@@ -168,7 +166,11 @@ def test_a_grown_pool_keeps_what_an_earlier_run_has_kept(tmp_path: Path) -> None
     first = pool_of(tmp_path, old)
     run(NearCopiesSettings(keep="longest"), samples=first, out=tmp_path / "near")
     assert prompts(tmp_path / "near") == old[1:]
-    new = [SENTENCE + " and much longer", "a text about the history of railways in three countries.", "new text, indeed"]
+    new = [
+        SENTENCE + " and much longer",
+        "a text about the history of railways in three countries.",
+        "new text, indeed",
+    ]
     grown = pool_of(tmp_path, old, new)
     made = run(NearCopiesSettings(keep="longest"), samples=grown, known=[tmp_path / "near"], out=tmp_path / "grown")
     assert prompts(tmp_path / "grown") == [*old[1:], "new text, indeed"]
