@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tamis.nearcopies.settings import NearCopiesSettings
@@ -33,7 +32,7 @@ from tamis.nearcopies.stage import run as drop
 from tamis.pool.settings import PoolSettings
 from tamis.pool.stage import run as assemble
 
-_SYLLABLES = [a + b for a in "b c d f g h l m n p r s t v st tr ch".split() for b in "a e i o u an er il on".split()]
+_SYLLABLES = [a + b for a in ["b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "st", "tr", "ch"] for b in ["a", "e", "i", "o", "u", "an", "er", "il", "on"]]
 _HAN = [chr(0x4E00 + i) for i in range(3000)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_with_bands_that_miss_nothing_it_drops_what_comparing_all_pairs_drops(
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=8), st.integers(1, 6))
 def test_texts_have_equal_hashes_exactly_where_they_have_equal_ngrams(texts: list[str], n: int) -> None:
     flat, offsets = hashes(texts, n)
-    sets = [set(flat[int(first) : int(last)].tolist()) for first, last in zip(offsets[:-1], offsets[1:], strict=True)]
+    sets = [set(flat[first:last].tolist()) for first, last in pairwise(offsets.tolist())]
     assert [len(one) for one in sets] == [len(ngrams(text, n)) for text in texts]
     for text, one in zip(texts, sets, strict=True):
         for other_text, other in zip(texts, sets, strict=True):
@@ -155,7 +156,7 @@ def test_a_rating_that_is_no_number_is_an_error(tmp_path: Path) -> None:
 
 
 def test_texts_without_spaces_between_words_are_compared(tmp_path: Path) -> None:
-    text = "春天来了，公园里的樱花开得非常漂亮，很多人带着家人去那里散步、拍照、野餐，孩子们在草地上快乐地奔跑"
+    text = "春天来了、公园里的樱花开得非常漂亮、很多人带着家人去那里散步、拍照、野餐、孩子们在草地上快乐地奔跑"
     pool = pool_of(tmp_path, [text, text + "。", text[::-1]])
     run(NearCopiesSettings(), samples=pool, out=tmp_path / "near")
     assert prompts(tmp_path / "near") == [text, text[::-1]]
