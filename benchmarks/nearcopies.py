@@ -32,7 +32,8 @@ from tamis.nearcopies.stage import run as drop
 from tamis.pool.settings import PoolSettings
 from tamis.pool.stage import run as assemble
 
-_SYLLABLES = [a + b for a in ["b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "st", "tr", "ch"] for b in ["a", "e", "i", "o", "u", "an", "er", "il", "on"]]
+_ENDS = ("a", "e", "i", "o", "u", "an", "er", "il", "on")
+_SYLLABLES = [a + b for a in [*"bcdfghlmnprstv", "st", "tr", "ch"] for b in _ENDS]
 _HAN = [chr(0x4E00 + i) for i in range(3000)]
 
 
@@ -130,8 +131,9 @@ def measure(n: int, seed: int, folder: Path) -> None:
     planted = sum(kind == "copy" for kind in kinds.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(
-        f"{seconds:.0f} s, {cpu:.0f} s of CPU, peak memory {peak:,} MiB; planted {planted:,}, dropped {len(dropped):,}, "
-        f"precision {right / len(dropped):.4f}, recall {right / planted:.4f}; {made.facts['near_copies']}"
+        f"{seconds:.0f} s, {cpu:.0f} s of CPU, peak memory {peak:,} MiB; planted {planted:,}, "
+        f"dropped {len(dropped):,}, precision {right / len(dropped):.4f}, recall {right / planted:.4f}; "
+        f"{made.facts['near_copies']}"
     )
 
 

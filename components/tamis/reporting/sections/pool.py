@@ -48,9 +48,9 @@ def build(evidence: Evidence) -> Section:
     copies = _near_copies(evidence.pool)
     if copies:
         section.add(copies)
-    unread = _fields_not_read(evidence.pool.manifest.facts)
-    if unread:
-        section.add(unread)
+    for table in (_guessed(evidence.pool.manifest.facts), _fields_not_read(evidence.pool.manifest.facts)):
+        if table:
+            section.add(table)
     counted = scalars(evidence.pool.manifest.facts)
     if counted:
         rows = [[name, number(value)] for name, value in counted.items()]
@@ -140,6 +140,16 @@ def _near_copies(pool: Artifact) -> Table | None:
     )
     title = "Samples dropped as near-copies" if rows else "No sample was dropped as a near-copy"
     return Table(title, ["source", "source of the kept sample", "dropped", "mean similarity"], rows, note=note)
+
+
+def _guessed(facts: Mapping[str, Any]) -> Table | None:
+    """Text files that are not UTF-8 with commas, by source and by how they were read."""
+    entries = _by_source(facts).items()
+    rows = [[name, how, count(files)] for name, entry in entries for how, files in entry.get("guessed", {}).items()]
+    if not rows:
+        return None
+    note = "A likely encoding was guessed from the text and may show wrong characters; the source's `encoding` sets it."
+    return Table("Files whose encoding or delimiter was guessed", ["source", "read with", "files"], rows, note=note)
 
 
 def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:
