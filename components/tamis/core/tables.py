@@ -33,6 +33,17 @@ REJECTS = pa.schema(
     ]
 )
 
+# Samples that were dropped as near-copies, by clusters: ordered by the row of the kept sample in the pool.
+NEAR_COPIES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kept", pa.string(), nullable=False),  # id of the cluster's kept sample
+        pa.field("kept_source", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),  # Jaccard similarity of both texts' n-grams
+    ]
+)
+
 MISSING: Literal["missing"] = "missing"  # status of a sample for which an imported file has no rating
 STATUSES = ("ok", "unparsable", "refused", "too_long", "failed", MISSING)
 NOT_ASKED: Literal["not_asked"] = "not_asked"  # status of a sample that the settings exclude; not a failure
