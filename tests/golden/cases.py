@@ -128,6 +128,14 @@ def _vectors(count: int, width: int = 16) -> np.ndarray:
     return np.random.default_rng(count).standard_normal((count, width)).astype(np.float32)
 
 
+@case("signals", "all, with tokens")
+def _signals(folder: Path, models: Models) -> Manifest:
+    from tamis.signals.settings import DescribeSettings
+    from tamis.signals.stage import run
+
+    return run(DescribeSettings(tokenizer=models.smollm2), pool=_pool(folder), out=folder / "out")
+
+
 @case("neighbors", "exact", k=8)
 @case("neighbors", "approximate", k=8, method="approximate")
 def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:

@@ -31,6 +31,7 @@ Kind = Literal[
     "neighbors_part",
     "curation",
     "scores",
+    "signals",
     "selection",
     "model",
     "evaluation",

@@ -91,6 +91,13 @@ class Samples:
             )
         return self._order[found]
 
+    def keys_at(self, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
+        """The packed ids of the samples at `rows` of the pool; `ids.unpack` makes them text."""
+        places = np.empty(len(self._order), np.int64)
+        places[self._order] = np.arange(len(self._order))
+        keys: NDArray[np.bytes_] = self._keys[places[rows]]
+        return keys
+
 
 def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
     """Read the pool once, in batches.

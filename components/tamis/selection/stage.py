@@ -35,6 +35,7 @@ from tamis.selection.reading import (
     response_lengths,
 )
 from tamis.selection.settings import SelectionSettings, strategy_of
+from tamis.selection.signals import ABSENT, COLUMNS, barred_by, column_of
 from tamis.selection.similarity import Embeddings
 from tamis.selection.strategies import STRATEGIES
 
@@ -51,6 +52,7 @@ def run(
     neighbors: Uri | None = None,
     embeddings: Uri | None = None,
     scores: Sequence[Uri] = (),
+    signals: Uri | None = None,
     out: Uri,
 ) -> Manifest:
     """Choose a subset of `pool`.
@@ -78,6 +80,8 @@ def run(
     if "model_scores" in needed:
         named = _scores_called(strategy.scores, scores)
         inputs["scores"] = Input(_given(named, "scores", settings), "scores")
+    if settings.where or not needed.isdisjoint(COLUMNS):
+        inputs["signals"] = Input(_given(signals, "signals", settings), "signals")
     files = {uri: fingerprint(uri) for uri in settings.exclude} | STRATEGIES.origin(settings.strategy)
     return run_step(
         "selection", "selection", settings, _select, out=out, inputs=inputs, files=files, name=settings.name
@@ -112,7 +116,14 @@ def _scores_called(name: str, scores: Sequence[Uri]) -> Uri | None:
 
 def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
     if uri is None:
-        reason = f"the strategy {settings.strategy}" + (" with min_score" if settings.min_score is not None else "")
+        reason = f"the strategy {settings.strategy}"
+        if kind == "signals":
+            reason = "where" if settings.where else reason
+            raise SettingsError(
+                f"{reason} needs signals, but they were not given",
+                action="make them with `tamis describe` and give them (--signals)",
+            )
+        reason += " with min_score" if settings.min_score is not None else ""
         if kind == "scores":
             strategy = strategy_of(settings)
             made_here = strategy.producer == "scoring"
@@ -194,6 +205,13 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
     if step.inputs("scores"):
         scores, barred["not in the scores"] = strategy.model_scores(step.input("scores"), candidates.ids)
         candidates = replace(candidates, model_scores=scores)
+    if step.inputs("signals"):
+        signals = step.input("signals")
+        if settings.where:
+            barred |= barred_by(settings.where, signals, candidates.ids)
+        for column in needed & COLUMNS.keys():
+            found_, barred[ABSENT] = column_of(column, signals, candidates.ids)
+            candidates = replace(candidates, **{column: found_})  # type: ignore[arg-type]
     if step.inputs("embeddings"):
         vectors, rows, barred["not in the embeddings"] = read_embeddings(step.input("embeddings"), candidates.ids)
         embeddings = Embeddings(vectors, strategy.options.memory_mb << 20)
