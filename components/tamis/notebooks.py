@@ -89,6 +89,7 @@ def _of_run(location: Location, ids: Sequence[str] | None, messages: bool, cache
             table = table.append_column("messages", _messages_of(pool, rows))
     elif messages:
         table = table.append_column("messages", pool.table(["messages"])["messages"])
+    table = _slim(table)
     columns = {name: _compact(name, table[name]) for name in table.column_names}
     for kind in _SHOWN[1:]:
         for artifact in (found[one] for one in sorted(found) if one[0] == kind):
@@ -177,8 +178,7 @@ def _messages_of(pool: Artifact, rows: NDArray[np.int64]) -> pa.ChunkedArray:
         start += batch.num_rows
     back = np.empty(len(rows), np.int64)
     back[order] = np.arange(len(rows))
-    taken_in_order = pa.chunked_array(taken, POOL.field("messages").type).take(pa.array(back))
-    return without_unused_fields(taken_in_order)
+    return pa.chunked_array(taken, POOL.field("messages").type).take(pa.array(back))
 
 
 def _slim(pool: pa.Table) -> pa.Table:
