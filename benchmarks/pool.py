@@ -62,9 +62,11 @@ def write(path: Path, made: list[dict[str, str]]) -> None:
             file.write_table(whole)
     else:
         text = "".join(json.dumps(row) + "\n" for row in made).encode()
-        packed = {".jsonl": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
-        zstd = lambda data: pa.compress(data, codec="zstd", asbytes=True)  # noqa: E731
-        path.write_bytes(packed.get(path.suffix, zstd)(text))
+        if path.suffix == ".zst":
+            text = pa.compress(text, codec="zstd", asbytes=True)
+        elif path.suffix != ".jsonl":
+            text = {".gz": gzip, ".bz2": bz2, ".xz": lzma}[path.suffix].compress(text)
+        path.write_bytes(text)
 
 
 def measure(path: Path, processes: int) -> None:

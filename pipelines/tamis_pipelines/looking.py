@@ -396,7 +396,7 @@ def columns_of(path: str, settings: PoolSettings) -> list[str]:
 
 
 def _columns_of_file(file: str, settings: PoolSettings) -> list[str]:
-    return list(reader_of(Path(file), how_to_read(settings))[0].columns)
+    return list(reader_of(Path(file), how_to_read(settings)).columns)
 
 
 def _counted(path: str, settings: PoolSettings) -> int | None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -17,7 +17,8 @@ from typing import IO, Any, TypeVar
 
 from tamis.core.errors import UnexpectedError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _AHEAD = 2  # items per process that are read, but whose results are not used yet
 _LENGTH = 8  # bytes that hold the length of a message
 # A child does not run the caller's main module again, as `multiprocessing` would: it may be a script without a guard.
@@ -26,7 +27,7 @@ _CHILD = "import sys; sys.path[:] = {path!r}; from tamis.core.workers import _se
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], processes: int, *, alone: int = 0
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """The results of `function` for `items`, in their order, whatever the number of processes.
 
     Memory holds about `2 * processes` items with their results. An error, of `function` or of `items`, is raised in

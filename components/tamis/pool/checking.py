@@ -42,6 +42,7 @@ class FirstRows:
         mapping: how rows become conversations; None if no file has a row.
         names: fields of the rows.
         whole: whether all rows of the files were read.
+        guessed: number of files by what was guessed about their texts.
     """
 
     side: Side
@@ -52,6 +53,7 @@ class FirstRows:
     mapping: Mapping | None = None
     names: dict[str, None] = field(default_factory=dict)
     whole: bool = True
+    guessed: Counter[str] = field(default_factory=Counter)
 
     def not_seen(self, source: Source) -> list[str]:
         """Fields in `keep` of `source` that no row has. If not all rows were read, later rows may have them."""
@@ -97,6 +99,7 @@ class FirstRows:
     def __str__(self) -> str:
         parts = [f"the first {self.rows:,} rows of {self.files:,} {'file' if self.files == 1 else 'files'}"]
         parts += [self.mapping.schema] if self.mapping else []
+        parts += [f"{count:,} read with {how}" for how, count in self.guessed.items()]
         if self.rejected:
             count = self.rejected.total()
             parts.append(
@@ -134,6 +137,8 @@ def look_at(source: Source, readers: Iterable[tuple[str, Reader]]) -> FirstRows:
     found, wanted = FirstRows(Side(frozenset((*source.keep, *source.where)))), conditions(source.where)
     for name, reader in readers:
         found.files += 1
+        if reader.guessed:
+            found.guessed[str(reader.guessed)] += 1
         if reader.columns:
             found.mapping = mapping_of(source, reader.columns, name, before=found.mapping)
             check_columns(source, found.mapping, reader.columns, reader.uniform, name)
@@ -235,4 +240,4 @@ def _readers(source: Source, settings: PoolSettings, files: Files | None) -> Ite
         for name, file in files_at(source.path) if files is None else files:
             path = Path(str(file))
             if not (name.endswith(".json") and path.stat().st_size > _LARGE_ARRAY):
-                yield name, reader_of(path, how_to_read(settings, source))[0]
+                yield name, reader_of(path, how_to_read(settings, source))

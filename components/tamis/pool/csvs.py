@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from tamis.core.errors import InputError
-from tamis.pool.openings import MIB, UTF_8, damage_named, opened_text, too_long
+from tamis.pool.openings import MIB, UTF_8, Guessed, damage_named, opened_text, too_long
 from tamis.pool.pieces import InPieces, Piece, Records, grouped
 from tamis.pool.rejects import Reject
 
@@ -28,6 +28,7 @@ class CsvReader(InPieces):
         delimiter: the character between fields; None: the one that divides the first rows into equally many fields.
     """
 
+    guessed = Guessed()
     uniform = True
     total: int | None = None
 

@@ -15,7 +15,7 @@ from tamis.core.hub import Wanted, first_line, load_split
 from tamis.core.network import check_network
 from tamis.core.progress import load_packages
 from tamis.core.storage import fingerprint
-from tamis.pool.openings import Rows
+from tamis.pool.openings import Guessed, Rows
 from tamis.pool.pieces import Batch, InPieces, Piece
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class DatasetReader(InPieces):
         taken: facts for the manifest: the split, if it has a name, and the other splits, if none was named.
     """
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, source: Source, revision: str) -> None:
@@ -118,6 +119,7 @@ class StreamReader:
     Its attributes are those of every reader.
     """
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, data: Any, total: int | None) -> None:

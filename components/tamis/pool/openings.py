@@ -6,6 +6,7 @@ import bz2
 import codecs
 import gzip
 import io
+import logging
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -94,6 +95,30 @@ class Guess:
 
     encoding: str
     likely: bool = False
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """What was guessed about a text file, if it is not UTF-8 with commas; None for what is as usual or was given."""
+
+    encoding: Guess | None = None
+    delimiter: str | None = None
+
+    def __bool__(self) -> bool:
+        return self != Guessed()
+
+    @property
+    def level(self) -> int:
+        """The level to log it with: a likely encoding may change characters."""
+        return logging.WARNING if self.encoding and self.encoding.likely else logging.INFO
+
+    def __str__(self) -> str:
+        parts = []
+        if self.encoding:
+            parts.append(f"encoding {self.encoding.encoding}{' (likely)' if self.encoding.likely else ''}")
+        if self.delimiter:
+            parts.append(f"delimiter {self.delimiter!r}")
+        return ", ".join(parts)
 
 
 def guessed_encoding(path: Path) -> Guess:

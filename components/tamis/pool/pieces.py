@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tamis.core.jsonrows import json_of
-from tamis.pool.openings import MIB, Fields, Rows
+from tamis.pool.openings import MIB, Fields, Guessed, Rows
 from tamis.pool.rejects import Reject
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ class Piece(Protocol):
 
 
 class InPieces:
-    """Base of readers: its rows are those of its pieces."""
+    """Base of the readers of whole sources: their rows are those of their pieces."""
+
+    columns: list[str]
+    uniform: bool
+    total: int | None
+    guessed: Guessed
 
     def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows. From a columnar format only the fields `wanted` are read."""

@@ -1,13 +1,13 @@
 """Readers of JSONL, JSON, CSV, TSV, Parquet and Arrow files, which yield rows in bounded memory.
 
 A reader has `columns` (the fields of its header, or of its first readable row), `uniform` (whether every row has
-exactly these fields), `total` (the number of rows, if known in advance) and `rows`, which yields the number of each row
-from 0 and its fields, or a `Reject` instead of the fields. `pieces` yields the same rows before they are parsed.
+exactly these fields), `total` (the number of rows, if known in advance), `guessed` (what was guessed about a text file)
+and `rows`, which yields the number of each row from 0 and its fields, or a `Reject` instead of the fields. `pieces`
+yields the same rows before they are parsed.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from tamis.pool.openings import (
     MIB,
     UTF_8,
     Guess,
+    Guessed,
     Rows,
     damage_named,
     format_of,
@@ -45,10 +46,7 @@ class Reader(Protocol):
     columns: list[str]
     uniform: bool
     total: int | None
-
-    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
-        """All rows, in pieces. From a columnar format only the fields `wanted` are read."""
-        ...
+    guessed: Guessed
 
     def rows(self, wanted: Sequence[str]) -> Rows:
         """All rows with their numbers. From a columnar format only the fields `wanted` are read."""
@@ -65,38 +63,14 @@ class HowToRead:
     delimiter: str | None = None
 
 
-@dataclass(frozen=True)
-class Guessed:
-    """What was guessed about a text file, if it is not UTF-8 with commas; None for what is as usual or was given."""
-
-    encoding: Guess | None = None
-    delimiter: str | None = None
-
-    def __bool__(self) -> bool:
-        return self != Guessed()
-
-    @property
-    def level(self) -> int:
-        """The level to log it with: a likely encoding may change characters."""
-        return logging.WARNING if self.encoding and self.encoding.likely else logging.INFO
-
-    def __str__(self) -> str:
-        parts = []
-        if self.encoding:
-            parts.append(f"encoding {self.encoding.encoding}{' (likely)' if self.encoding.likely else ''}")
-        if self.delimiter:
-            parts.append(f"delimiter {self.delimiter!r}")
-        return ", ".join(parts)
-
-
 def how_to_read(settings: PoolSettings, source: Source | None = None) -> HowToRead:
     """What the pool's settings say about the files of `source`."""
     limits = settings.max_json_mib, settings.max_row_mib
     return HowToRead(*limits) if source is None else HowToRead(*limits, source.encoding, source.delimiter)
 
 
-def reader_of(path: Path, how: HowToRead) -> tuple[Reader, Guessed]:
-    """The reader for the file at `path`, by the ending of its name, and what was guessed about the file.
+def reader_of(path: Path, how: HowToRead) -> InPieces:
+    """The reader for the file at `path`, by the ending of its name.
 
     Raises:
         InputError: when the file is not valid, or the ending is not of a known format.
@@ -106,26 +80,31 @@ def reader_of(path: Path, how: HowToRead) -> tuple[Reader, Guessed]:
     if kind is None:
         raise InputError(f"{path} has an unknown format", allowed=f"a name that ends in {FORMATS}")
     if kind == "parquet":
-        return ParquetReader(path), Guessed()
+        return ParquetReader(path)
     if kind == "arrow":
-        return ArrowReader(path), Guessed()
+        return ArrowReader(path)
     guess = guessed_encoding(path) if how.encoding is None else Guess(how.encoding)
-    told = guess if how.encoding is None and guess.encoding != UTF_8 else None
+    reader: CsvReader | JsonArrayReader | JsonLinesReader
+    delimiter = None
     if kind in ("csv", "tsv"):
         given = how.delimiter or ("\t" if kind == "tsv" else None)
-        table = CsvReader(path, how.max_row_mib, guess.encoding, given)
-        return table, Guessed(told, table.delimiter if given is None and table.delimiter != "," else None)
-    if kind == "json" and _first_byte(path, guess.encoding) != b"{":
-        return JsonArrayReader(path, how.max_json_mib, guess.encoding), Guessed(told)
-    reader = JsonLinesReader(path, how.max_row_mib, guess.encoding)
-    if kind == "json" and not reader.columns:
-        raise InputError(f"{path} is neither an array of objects nor one object per line", action="write it as JSONL")
-    return reader, Guessed(told)
+        reader = CsvReader(path, how.max_row_mib, guess.encoding, given)
+        delimiter = reader.delimiter if given is None and reader.delimiter != "," else None
+    elif kind == "json" and _first_byte(path, guess.encoding) != b"{":
+        reader = JsonArrayReader(path, how.max_json_mib, guess.encoding)
+    else:
+        reader = JsonLinesReader(path, how.max_row_mib, guess.encoding)
+        if kind == "json" and not reader.columns:
+            problem = f"{path} is neither an array of objects nor one object per line"
+            raise InputError(problem, action="write it as JSONL")
+    reader.guessed = Guessed(guess if how.encoding is None and guess.encoding != UTF_8 else None, delimiter)
+    return reader
 
 
 class JsonLinesReader(InPieces):
     """One JSON object per line. Blank lines are skipped."""
 
+    guessed = Guessed()
     uniform = False
     total: int | None = None
 
@@ -153,6 +132,7 @@ class JsonLinesReader(InPieces):
 class JsonArrayReader(InPieces):
     """A JSON array of objects, which is loaded completely."""
 
+    guessed = Guessed()
     uniform = False
 
     def __init__(self, path: Path, max_json_mib: int, encoding: str = UTF_8) -> None:
@@ -189,6 +169,7 @@ class JsonArrayReader(InPieces):
 class ParquetReader(InPieces):
     """A Parquet file, read in small batches of the wanted columns."""
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, path: Path) -> None:
@@ -219,6 +200,7 @@ class ParquetReader(InPieces):
 class ArrowReader(InPieces):
     """An Arrow file or stream (also called IPC, or Feather), read in small slices of the wanted columns."""
 
+    guessed = Guessed()
     uniform = True
     total: int | None = None
 

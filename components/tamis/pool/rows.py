@@ -21,8 +21,8 @@ from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import OPTIONAL, Mapping, check_columns, mapping_of
 from tamis.pool.openings import Fields
 from tamis.pool.parsing import Block, Filling, Layout, add_counts, named, nothing, parsed
-from tamis.pool.pieces import Piece
-from tamis.pool.readers import Reader, how_to_read, reader_of
+from tamis.pool.pieces import InPieces, Piece
+from tamis.pool.readers import how_to_read, reader_of
 from tamis.pool.rejects import Reject
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import Resolved
@@ -160,13 +160,13 @@ class SourceRows:
                     progress.advance()
                 before += number + 1
 
-    def _opened(self) -> tuple[int | None, Iterator[tuple[Layout, Reader, list[str]]]]:
+    def _opened(self) -> tuple[int | None, Iterator[tuple[Layout, InPieces, list[str]]]]:
         """The number of rows, if it is known, and the source's files, as `_files` returns them."""
         files = self._files()
         first = next(files)  # a source has at least one file
         return first[1].total if len(self._resolved.files) <= 1 else None, chain([first], files)
 
-    def _files(self) -> Iterator[tuple[Layout, Reader, list[str]]]:
+    def _files(self) -> Iterator[tuple[Layout, InPieces, list[str]]]:
         """Every file's layout and reader, and the fields to read from it, after checking that it has them."""
         for file, reader in self._readers():
             if reader.columns:
@@ -179,18 +179,18 @@ class SourceRows:
             wanted = [*read, *self._source.where, *self._source.keep, *lost]
             yield Layout(file, self.mapping, columns, read), reader, wanted
 
-    def _readers(self) -> Iterator[tuple[str, Reader]]:
+    def _readers(self) -> Iterator[tuple[str, InPieces]]:
         if self._source.dataset is not None:
             dataset = self._source.dataset
-            rows = DatasetReader(self._source, self._resolved.fingerprints[dataset])
-            self.taken = rows.taken
-            yield dataset, rows
+            found = DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            self.taken = found.taken
+            yield dataset, found
         for name, place in self._resolved.files:
             local = place if isinstance(place, Path) else self._downloads / Path(name).name
             if not isinstance(place, Path):
                 storage.download(place, local)
-            reader, guessed = reader_of(local, how_to_read(self._settings, self._source))
-            if guessed:
+            reader = reader_of(local, how_to_read(self._settings, self._source))
+            if guessed := reader.guessed:
                 self.guessed[str(guessed)] += 1
                 log.log(guessed.level, "source '%s': %s is read with %s", self._source.name, name, guessed)
             yield name, reader

@@ -176,7 +176,7 @@ def _rows_of(file: Path, settings: PoolSettings) -> int:
                     count += sum(1 for line in whole if line.strip())
                     empty = not last.strip()
             return count + (not empty)  # the last line may have no line break
-    reader, _ = reader_of(file, how_to_read(settings))
+    reader = reader_of(file, how_to_read(settings))
     return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 
 

@@ -43,9 +43,9 @@ def build(evidence: Evidence) -> Section:
     read = _rows_read(evidence.pool.manifest.facts)
     if read:
         section.add(read)
-    unread = _fields_not_read(evidence.pool.manifest.facts)
-    if unread:
-        section.add(unread)
+    for table in (_guessed(evidence.pool.manifest.facts), _fields_not_read(evidence.pool.manifest.facts)):
+        if table:
+            section.add(table)
     counted = scalars(evidence.pool.manifest.facts)
     if counted:
         rows = [[name, number(value)] for name, value in counted.items()]
@@ -111,6 +111,16 @@ def _rows_read(facts: Mapping[str, Any]) -> Table | None:
     rows = [[name, *(count(entry.get(key)) for key in columns)] for name, entry in known.items()]
     note = "A duplicate has exactly the messages of an earlier row. Rejected rows are in rejects.parquet, with reasons."
     return Table("Rows of each source", ["source", *map(in_words, columns)], rows, note=note)
+
+
+def _guessed(facts: Mapping[str, Any]) -> Table | None:
+    """Text files that are not UTF-8 with commas, by source and by how they were read."""
+    entries = _by_source(facts).items()
+    rows = [[name, how, count(files)] for name, entry in entries for how, files in entry.get("guessed", {}).items()]
+    if not rows:
+        return None
+    note = "A likely encoding was guessed from the text and may show wrong characters; the source's `encoding` sets it."
+    return Table("Files whose encoding or delimiter was guessed", ["source", "read with", "files"], rows, note=note)
 
 
 def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:
