@@ -54,9 +54,7 @@ class CsvReader(InPieces):
         Raises:
             InputError: at a row whose end is uncertain, because parts of its text could be read as rows.
         """
-        for records in grouped(
-            self._all_records(), lambda record: 0 if isinstance(record, Reject) else sum(map(len, record))
-        ):
+        for records in grouped(self._all_records(), _characters):
             yield Records(self.columns, records)
 
     def _all_records(self) -> Iterator[list[str] | Reject]:
