@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tamis.core.conditions import conditions
+from tamis.core.sample_columns import TOOLS, column_of
 from tamis.core.samples import Message, sample_id
 from tamis.core.side import Side
 from tamis.core.tables import POOL
@@ -188,19 +188,13 @@ class Filling:
         )
 
     def _table(self) -> pa.Table:
-        turns = [message for messages in self._messages for message in messages]
-        offsets = np.zeros(len(self._messages) + 1, dtype=np.int32)
-        np.cumsum([len(messages) for messages in self._messages], out=offsets[1:])
-        kind = POOL.field("messages").type
-        roles = pa.array([turn["role"] for turn in turns], pa.string())
-        contents = pa.array([turn["content"] for turn in turns], pa.string())
-        structs = pa.StructArray.from_arrays([roles, contents], fields=list(kind.value_type))
         columns: list[Any] = [
             pa.array(self._ids, pa.string()),
             pa.array([self._source.name] * len(self._ids), pa.string()),
-            pa.ListArray.from_arrays(pa.array(offsets), structs, type=kind),
+            column_of(self._messages),
             pa.array(self._origins, pa.int64()),
             pa.array(self._metadata, pa.string()),
+            pa.nulls(len(self._ids), TOOLS),
         ]
         return pa.Table.from_arrays(columns, schema=POOL)
 

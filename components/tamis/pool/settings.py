@@ -96,7 +96,7 @@ class Source(Settings):
 class PoolSettings(StageSettings):
     """The sources of the pool, and limits for unusable rows."""
 
-    OUTPUT_REVISION: ClassVar[int] = 3
+    OUTPUT_REVISION: ClassVar[int] = 4
 
     sources: list[Source] = Field(min_length=1, description="read in this order; of equal samples, the first is kept")
     max_reject_share: float = Field(
