@@ -92,6 +92,8 @@ def calibration_error(said: np.ndarray, right: np.ndarray) -> tuple[float, list[
 def figures(pool: pools.RatedPool, score: np.ndarray, confidence: np.ndarray) -> Run:
     """What a cell is judged by, on the samples that no person graded."""
     rest = pool.grades < 0
+    assert pool.ideal is not None
+    possible = float((pool.ideal == pool.true)[rest].mean())
     true, raw, score, confidence = (values[rest] for values in (pool.true, pool.raw, score, confidence))
     right, known = score == true, ~np.isnan(confidence)
     said = confidence[known].astype(float)
@@ -103,6 +105,7 @@ def figures(pool: pools.RatedPool, score: np.ndarray, confidence: np.ndarray) ->
     return {
         "right_before": float((raw == true).mean()),
         "right": float(right.mean()),
+        "possible": possible,
         "error_before": float(np.abs(raw.astype(int) - true).mean()),
         "error": float(np.abs(score.astype(int) - true).mean()),
         "calibration": error,

@@ -192,7 +192,8 @@ def verdicts(rows: list[Row]) -> str:
 
 
 def all_cells(rows: list[Row]) -> str:
-    head = ["raters", "kind", "h", "grades", "right, raw", "after", "error, raw", "after", "calibration error"]
+    head = ["raters", "kind", "h", "grades", "right, raw", "after", "possible"]
+    head += ["error, raw", "after", "calibration error"]
     head += [
         "seeds together",
         "by chance",
@@ -206,7 +207,7 @@ def all_cells(rows: list[Row]) -> str:
     ]
     lines = []
     for row in rows:
-        cell, means = row.cell, ("right_before", "right", "error_before", "error", "calibration")
+        cell, means = row.cell, ("right_before", "right", "possible", "error_before", "error", "calibration")
         names = [cell.of, cell.rater, f"{cell.own}", f"{cell.grades}"]
         if row.failed:
             lines.append([*names, row.failed] + [""] * (len(head) - len(names) - 1))
@@ -232,7 +233,7 @@ def grid(cells: list[Cell], seeds: list[int], jobs: int) -> Iterator[str]:
 
 
 def gain(cells: list[Cell], seeds: list[int], jobs: int) -> Iterator[str]:
-    head = ["cell", "right, raw", "after", "has to be", "", "error, raw", "after", "calibration error"]
+    head = ["cell", "right, raw", "after", "has to be", "", "possible", "error, raw", "after", "calibration error"]
     lines = []
     for cell, runs in run("ours", cells, seeds, jobs).items():
         row, least = Row(cell, runs), GAIN[cell]
@@ -240,11 +241,22 @@ def gain(cells: list[Cell], seeds: list[int], jobs: int) -> Iterator[str]:
             lines.append([cell.name, row.failed] + [""] * (len(head) - 2))
             continue
         verdict = "passed" if row.mean("right") >= least else "**failed**"
+        possible = number(row.mean("possible"))
         after = [number(row.mean(name)) for name in ("error_before", "error", "calibration")]
         lines.append(
-            [cell.name, number(row.mean("right_before")), number(row.mean("right")), f"{least:.2f}", verdict, *after]
+            [
+                cell.name,
+                *map(number, (row.mean("right_before"), row.mean("right"))),
+                f"{least:.2f}",
+                verdict,
+                possible,
+                *after,
+            ]
         )
-    yield f"## Gain at n = 5,000\n\nMeans of {len(seeds)} seeds.\n\n" + table(head, lines)
+    yield (
+        f"## Gain at n = 5,000\n\nMeans of {len(seeds)} seeds. `Possible`: the share right of somebody who knows the "
+        "clusters, h, every rater's matrix and who copies whom; no method can reach more.\n\n" + table(head, lines)
+    )
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from tamis.core.errors import ArtifactError, InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions
 from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate
-from tamis.core.tables import CURATION, POOL
+from tamis.core.tables import CURATION, POOL, RATIONALE, criteria_in
 
 # The columns of kinds with data on each sample.
-_RATINGS = ("rarity", "complexity", "informativeness", "overall", "expected", "status")
+_RATINGS = ("overall", "expected", "status")
 _CURATION = tuple(name for name in CURATION.names if name not in ("id", "rater"))
 _FILES: dict[Kind, str] = {"selection": "selection.parquet", "evaluation": "scores.parquet"}  # of kinds without parts
 _IN_PARTS: tuple[Kind, ...] = ("pool", "ratings", "ratings_part", "curation", "scores", "judgement")
@@ -194,7 +194,9 @@ def _said_by(artifact: Artifact, keys: Keys) -> _Columns:
     elif kind == "scores":
         yield from _aligned(artifact.table(["id", "score"]), ("score",), f"scores/{name}", artifact, keys)
     else:
-        yield from _aligned(artifact.table(["id", *_RATINGS]), _RATINGS, f"ratings/{name}", artifact, keys)
+        table = artifact.table()
+        names = [*criteria_in(table.schema), *_RATINGS, *({RATIONALE.name} & set(table.column_names))]
+        yield from _aligned(table.select(["id", *names]), names, f"ratings/{name}", artifact, keys)
 
 
 def _aligned(table: pa.Table, names: Sequence[str], prefix: str, artifact: Artifact, keys: Keys) -> _Columns:

@@ -13,6 +13,7 @@ from tamis.evaluation.component import evaluate
 from tamis.finetuning.component import finetune, finetune_on_trainer
 from tamis.influence.component import influence
 from tamis.judging.component import judge
+from tamis.nearcopies.component import drop_near_copies
 from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
 from tamis.rating.component import gather_ratings, merge_ratings, rate
@@ -133,6 +134,8 @@ def _ended(make: Maker, report: Any, given: Given) -> None:
 def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:
     """The steps that both pipelines begin with; returns their artifacts by kind."""
     samples = make.step(assemble_pool, "pool", settings=given["pool"])
+    if fixed.near_copies:
+        samples = make.step(drop_near_copies, "pool", samples=samples, settings=given["near_copies"])
     signals = {}
     if fixed.describe:
         signals["signals"] = make.step(describe, "signals", pool=samples, settings=given["describe"])

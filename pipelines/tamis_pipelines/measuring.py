@@ -83,7 +83,7 @@ def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
 
     Without either, return artificial samples of the length that the rates assume.
     """
-    pool = reuse.of("pool").folder
+    pool = reuse.pool.folder
     if pool is not None:
         artifact = Artifact.open(pool, "pool")
         every = max(1, artifact.manifest.rows // _SAMPLES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, create_model, field_validator, model_validator
 
-from tamis.core.errors import SettingsError
+from tamis.core.errors import RegistryError, SettingsError
 from tamis.core.references import WorkFolder
 from tamis.core.settings import Settings, filled, load_yaml, parse, said, with_overrides
 from tamis.core.storage import is_remote
@@ -20,6 +21,7 @@ from tamis.finetuning.on_trainer import check_nodes
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.influence.settings import InfluenceSettings
 from tamis.judging.settings import JudgingSettings
+from tamis.nearcopies.settings import NearCopiesSettings
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
@@ -42,7 +44,7 @@ from tamis_pipelines.experiment import (
     check_names,
 )
 from tamis_pipelines.groups import grouped
-from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, ScoreName
+from tamis_pipelines.pods import OPTIONAL_STEPS, SCORE_PODS, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.rates import RatesSettings
 
 Payer = TypeVar("Payer", RatingSettings, JudgingSettings)
@@ -62,6 +64,9 @@ class _UpToCuration(Settings):
         "empty: results are in work_dir",
     )
     pool: PoolSettings = Field(description="where the samples come from")
+    near_copies: NearCopiesSettings | None = Field(
+        None, description="which samples are dropped as near-copies before they are rated; null: none"
+    )
     raters: list[SerializeAsAny[RatingSettings]] = Field(
         min_length=1, description="one or more raters; each rates the whole pool, or a `sample` of it"
     )
@@ -224,7 +229,7 @@ class RunSettings(_UpToScores):
         """Refuse steps that are compiled in but have no settings: they would fail after the raters were paid."""
         fixed = self.kubeflow.compiled
         idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
-        idle += ["describe"] if fixed.describe and self.describe is None else []
+        idle += [name for name in OPTIONAL_STEPS if getattr(fixed, name) and getattr(self, name) is None]
         if self.finetuning is not None:
             used_by = {"judging": self.judging, "trainer": self.kubeflow.trainer}
             idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
@@ -294,8 +299,9 @@ class RunSettings(_UpToScores):
         scores = tuple(dict.fromkeys((*fixed.scores, *self.scores)))
         trainer = fixed.trainer or self.kubeflow.trainer is not None
         judging = fixed.judging or self.judging is not None
-        describe = fixed.describe or self.describe is not None
-        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging, "describe": describe}
+        update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
+        for name in OPTIONAL_STEPS:
+            update[name] = getattr(fixed, name) or getattr(self, name) is not None
         return fixed.model_copy(update=update)
 
     def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -303,7 +309,7 @@ class RunSettings(_UpToScores):
 
         `shares` is each payer's share of the budget (`budget.by_payer`); without it there is no budget.
         """
-        unused = {*SCORE_PODS} - {*self.scores} | ({"describe"} if self.describe is None else set())
+        unused = {*SCORE_PODS} - {*self.scores} | {name for name in OPTIONAL_STEPS if getattr(self, name) is None}
         sections = set(type(self).model_fields) - {
             "work_dir",
             "name",
@@ -361,6 +367,26 @@ class RunSettings(_UpToScores):
         if self.compiled.trainer and self.finetuning is not None:
             arguments["trainer"] = _given(self.kubeflow.nodes)
         return arguments
+
+
+def _refuse_names_of_sections(measures: Iterable[str]) -> None:
+    """Measures of other packages must not replace a section, and are names of parameters in Kubeflow's pipelines.
+
+    Raises:
+        RegistryError: naming the first measure that cannot be a section of its own.
+    """
+    sections = {*_UpToCuration.model_fields, *RunSettings.__annotations__}
+    for name in measures:
+        if name in sections or not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise RegistryError(
+                f"a measure is called '{name}'",
+                allowed="lower case letters, digits, '_', a letter first; not the name of a section of a run, such as "
+                "pool or judging",
+                action="correct the package that adds it, or uninstall the package",
+            )
+
+
+_refuse_names_of_sections(MEASURES)
 
 
 def _with_share(settings: Payer, share: float | None) -> Payer:

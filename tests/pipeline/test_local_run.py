@@ -19,11 +19,11 @@ import yaml
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
-from tamis.rating.parsing import Scores
-from tamis.rating.parsing import write as write_scores
 from tamis_pipelines.local import run
 from tamis_pipelines.settings import load_run
 from tests.llm_server import Asked, Reaction, Server, Till, completion, error
+from tests.paper_prompt import Scores
+from tests.paper_prompt import write as write_scores
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
 

@@ -83,7 +83,7 @@ def diagnosis_of(found: Findings, result: Curated, classes: int) -> dict[str, An
         "explained": explained,
         "reasons": found.reasons,
         "advice": _advice(found, explained),
-        "own_share": _own_share(found.fitted.kept, near.prior),
+        "own_share": found.fitted.own_share(near.prior),
         "own_share_interval": _interval(found.fitted.kept, near.prior),
         "shared_errors": None if raters == 1 else _shared(found.fitted.kept, p),
         "sensitivity": _sensitivity(found, classes),
@@ -131,10 +131,6 @@ def _confusion(posterior: Matrix, scores: NDArray[np.int8], classes: int) -> Mat
     counts = posterior[known].T @ np.eye(classes)[scores[known]] + 1e-6 * np.eye(classes)
     shares: Matrix = counts / counts.sum(1, keepdims=True)
     return shares
-
-
-def _own_share(points: Sequence[Point], prior: Matrix) -> float:
-    return sum(point.weight * point.own_share_of(prior) for point in points)
 
 
 def _interval(points: Sequence[Point], prior: Matrix) -> list[float]:

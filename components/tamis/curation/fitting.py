@@ -39,6 +39,10 @@ class Fitted:
         """The points of the grid that carry weight."""
         return [point for point in self.points if point.weight > 0]
 
+    def own_share(self, prior: Matrix) -> float:
+        """The expected share of samples with a class of their own."""
+        return sum(point.weight * point.own_share_of(prior) for point in self.kept)
+
 
 def fit(known: Known, shares: Sequence[float], prior: Matrix, samples: int) -> Fitted:
     """Fit to at most `samples` rated samples and to all graded ones; `shares` are the values of h to try."""

@@ -11,7 +11,7 @@ from tamis.curation.fitting import Fitted
 from tamis.curation.held_out import HeldOut
 from tamis.curation.known import Known
 from tamis.curation.result import Curated
-from tamis.curation.scoring import Assumption, Options
+from tamis.curation.scoring import MOST_OWN_SHARE_OF_SEVERAL, Assumption, Options
 
 NOT_NEARER = (
     "the grades do not show that corrections bring scores closer to the truth, so no rating of an ungraded sample was "
@@ -21,12 +21,11 @@ UNBELIEVABLE = (
     "according to the neighbours, most ratings of this rater would be wrong. A single rater is not corrected that "
     "much, because real differences between near samples look the same as errors"
 )
-_EXPECTED_ERROR = 0.1  # of the gain that the model expects of its own corrections
+_EXPECTED_ERROR = 0.07  # of the gain that the model expects of its own corrections
 _MOST_CHANGED = 0.5  # share of one rater's ratings that may change without grades
 # With one rater and no grades: if the share of samples with a class of their own exceeds the first number with a
 # probability above the second, errors cannot be distinguished from true differences.
 _MOST_OWN_SHARE, _PLAUSIBLE = 0.5, 0.05
-_MOST_OWN_SHARE_OF_SEVERAL = 0.7  # the same with several raters: those that share errors agree against neighbourhoods
 
 
 def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
@@ -41,8 +40,8 @@ def reasons(known: Known, fitted: Fitted, assume: Assumption) -> list[str]:
             "embedding, the ratings do not depend on the texts, or there are too few ratings"
         ]
     if assume == "cautious" and not known.alone:
-        own = sum(point.weight * point.own_share_of(known.near.prior) for point in fitted.points)
-        if own > _MOST_OWN_SHARE_OF_SEVERAL:
+        own = fitted.own_share(known.near.prior)
+        if own > MOST_OWN_SHARE_OF_SEVERAL:
             return [
                 f"for {own:.0%} of the samples, the raters agree with each other but not with the ratings of similar "
                 "samples. They may share errors; only human grades can show that"
@@ -84,7 +83,7 @@ def nearer(known: Known, result: Curated, apart: HeldOut) -> bool:
     right = (score == true).astype(float) - (raw == true)
     closer = np.abs(raw - true).astype(float) - np.abs(score - true)
     better = []
-    for gain, expected in zip((right, closer), _expected_gains(known, result), strict=True):
+    for gain, expected in zip((right, closer), expected_gains(known, result), strict=True):
         # Add one sample with a gain or loss of one, so that a few equal gains do not look certain.
         error = float(np.sqrt((each**2 * gain**2).sum() + each.mean() ** 2)) / each.sum()
         trust = np.array([1 / error**2, 1 / _EXPECTED_ERROR**2])
@@ -92,13 +91,18 @@ def nearer(known: Known, result: Curated, apart: HeldOut) -> bool:
     return min(better) >= 0 and max(better) >= 1
 
 
-def _expected_gains(known: Known, result: Curated) -> tuple[float, float]:
-    """The increase of the share of right scores and the decrease of the mean error that the model expects."""
+def expected_gains(known: Known, result: Curated) -> tuple[float, float]:
+    """The increase of the share of right scores and the decrease of the mean error that the model expects.
+
+    Only of samples without a grade: those with one become right by their grade.
+    """
     assert result.posterior is not None
     expected = honest.predictions(result.posterior, known.raw, result.score)
-    rated = known.raw != UNRATED
+    here = (known.raw != UNRATED) & (known.grades == UNRATED)
+    if not here.any():
+        return 0.0, 0.0
     right, closer = (
-        (expected[f"{first}_{measure}"] - expected[f"{second}_{measure}"])[rated]
+        (expected[f"{first}_{measure}"] - expected[f"{second}_{measure}"])[here]
         for first, second, measure in (("curated", "raw", "right"), ("raw", "curated", "error"))
     )
     return float(right.mean()), float(closer.mean())

@@ -21,7 +21,10 @@ from tamis.curation.rater_model import Matrix
 from tamis.curation.result import Curated
 
 Assumption = Literal["cautious", "clusterable"]
-_TRUST = 0.5  # exponent of the ratings' likelihood under the assumption that raters share errors
+_TRUST = 0.5  # least exponent of the ratings' likelihood under the assumption that raters share errors
+# With several raters, nothing is corrected if more samples than this have a class of their own, because raters that
+# share errors agree against neighbourhoods. The exponent falls from 1 to `_TRUST` on the way there.
+MOST_OWN_SHARE_OF_SEVERAL = 0.7
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,14 @@ def _doubting(known: Known, fitted: Fitted, z: Matrix, ratings: NDArray[np.int8]
     """Posteriors under other explanations of the ratings; none with one rater, or with enough grades.
 
     If raters agree with each other but not with the neighbourhood, they may share errors, or the differences are true.
+    Shared errors look like differences from the neighbourhood: where these are few, few errors are shared.
     """
     if known.alone or len(known.graded) >= FEW_GRADES:
         return []
     true = [point.all_true() for point in fitted.points]
-    return [joint.posterior(fitted.points, z, ratings, trust=_TRUST), joint.posterior(true, z, ratings)]
+    own = fitted.own_share(known.near.prior)
+    trust = max(_TRUST, 1 - (1 - _TRUST) * own / MOST_OWN_SHARE_OF_SEVERAL)
+    return [joint.posterior(fitted.points, z, ratings, trust=trust), joint.posterior(true, z, ratings)]
 
 
 def scores(

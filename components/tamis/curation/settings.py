@@ -81,7 +81,7 @@ class GradesSettings(Settings):
 class CurationSettings(StageSettings):
     """How the raters' errors are estimated and corrected (paper section 3)."""
 
-    OUTPUT_REVISION: ClassVar[int] = 3
+    OUTPUT_REVISION: ClassVar[int] = 4
 
     mode: Literal["exact", "paper", "reference"] = Field(
         "exact",

@@ -2,9 +2,10 @@
 
 The latent variable z is the class of the neighbourhood. Given z,
 
-* a neighbour in bin b that the raters rated c_1 .. c_R: s[b] prod_r N_r[z, c_r] + (1 - s[b]) Q[c_1 .. c_R], where s[b]
-  is the share of neighbours in the bin that have the same z (clusterability, definition 3.2 of the paper, as a measured
-  quantity), and Q is how often these ratings occur together;
+* a neighbour in bin b that the raters rated c = c_1 .. c_R: s[b] N[z, c] + (1 - s[b]) Q[c], where s[b] is the share of
+  neighbours in the bin that have the same z (clusterability, definition 3.2 of the paper, as a measured quantity), and
+  Q is how often these ratings occur together. N stays near prod_r N_r[z, c_r], which holds for raters that err
+  independently, and follows the data where raters share errors;
 * the regression's prediction is normal around m_z with a common width.
 
 The logarithms of both are multiplied by weights, w and v. Given z, neighbours' ratings still depend on each other and
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _PRIOR_COUNTS = 20.0  # number of ratings per class that the family counts as
+_INDEPENDENCE = 1000.0  # number of neighbours per class that independent errors of several raters count as
 _EVERY = 10  # EM steps between two choices of the weights
 _FAMILY_EVERY = 5
 _SHARE = 0.3  # initial share of samples with a class of their own
@@ -50,6 +52,7 @@ class Surroundings:
     Attributes:
         prior: (K,) P(z).
         near: (K, K) N_r of each rater.
+        together: (S, K) N, the probability of each symbol of a neighbour that has the class z.
         own: (K, K) M.
         symbols: (S, R) distinct ratings of a sample, -1 where there is none.
         common: (S,) Q, how often each is given.
@@ -72,6 +75,7 @@ class Surroundings:
 
     prior: Matrix
     near: tuple[Matrix, ...]
+    together: Matrix
     own: Matrix
     symbols: NDArray[np.int8]
     common: Matrix
@@ -96,19 +100,10 @@ class Surroundings:
         """Number K of classes."""
         return len(self.prior)
 
-    def _shared(self) -> Matrix:
-        """(S, K) probability of each symbol of a neighbour that has the class z."""
-        logs = np.zeros((len(self.symbols), self.classes))
-        for near, one in zip(self.near, self.symbols.T, strict=True):
-            padded = np.hstack([np.log(np.maximum(near, _SMALLEST)), np.zeros((self.classes, 1))])
-            logs += padded[:, one].T  # the last column is for -1
-        shared: Matrix = np.exp(logs)
-        return shared
-
-    def _emission(self, shared: Matrix) -> Matrix:
+    def _emission(self) -> Matrix:
         """(bins, S, K) probability of each symbol in each bin given z."""
         share = self.sharing[:, None, None]
-        emission: Matrix = np.maximum(share * shared[None] + (1 - share) * self.common[None, :, None], _SMALLEST)
+        emission: Matrix = np.maximum(share * self.together[None] + (1 - share) * self.common[None, :, None], _SMALLEST)
         return emission
 
     def _posterior(self, near: Matrix, far: Matrix | None, weight: float, regression_weight: float) -> Matrix:
@@ -128,7 +123,7 @@ class Surroundings:
 
     def given(self, patterns: csr_matrix, predicted: Matrix | None) -> Matrix:
         """(m, K) P(z | surroundings) of the samples with these neighbours and predictions."""
-        near = _evidence(patterns, self._emission(self._shared()))
+        near = _evidence(patterns, self._emission())
         return self._posterior(near, self._regression(predicted), self.weight, self.regression_weight)
 
     def of(self, view: Neighborhoods, codes: NDArray[np.int32], rows: Ints, predicted: Matrix | None) -> Matrix:
@@ -181,6 +176,7 @@ def fit(observed: Observations, rough: Ints, rows: Ints) -> Surroundings:
     model = Surroundings(
         prior=observed.prior,
         near=tuple(flat[:-1]),
+        together=_independent(flat[:-1], observed.symbols),
         own=flat[-1],
         symbols=observed.symbols,
         common=given / given.sum(),
@@ -209,8 +205,7 @@ def _climb(model: Surroundings, data: Observations, rows: Ints, steps: int) -> S
     seen_regression = None if data.predicted is None else data.predicted[rows]
     before = -np.inf
     for step in range(1, steps + 1):
-        shared = model._shared()
-        emission = model._emission(shared)
+        emission = model._emission()
         near, far = _evidence(patterns, emission), model._regression(seen_regression)
         mine = model.own[:, own].T
         choose = step % _EVERY == 0
@@ -227,7 +222,7 @@ def _climb(model: Surroundings, data: Observations, rows: Ints, steps: int) -> S
             before = predictive
         posterior = joint / evidence[:, None]
         seen = (transposed @ posterior).reshape(emission.shape)
-        model = _maximized(model, posterior.T @ given, seen, shared, emission, step % _FAMILY_EVERY == 0)
+        model = _maximized(model, posterior.T @ given, seen, emission, step % _FAMILY_EVERY == 0)
         if seen_regression is not None:
             weights = posterior.sum(0)
             centers = (posterior.T @ seen_regression) / (weights + 1e-3)
@@ -237,20 +232,17 @@ def _climb(model: Surroundings, data: Observations, rows: Ints, steps: int) -> S
     return replace(model, gain=gain, gain_error=error)
 
 
-def _maximized(
-    model: Surroundings, own: Matrix, seen: Matrix, shared: Matrix, emission: Matrix, families: bool
-) -> Surroundings:
+def _maximized(model: Surroundings, own: Matrix, seen: Matrix, emission: Matrix, families: bool) -> Surroundings:
     """The M-step.
 
     Args:
         model: the model before it.
         own: (K, K) expected samples of each z (rows) with each own class.
         seen: (bins, S, K) expected neighbours of each bin and symbol of samples of each z.
-        shared: (S, K) probability of each symbol given z.
         emission: (bins, S, K) the same in each bin, of neighbours of any class.
         families: whether their parameters and the own share are fitted too.
     """
-    alike = seen * (model.sharing[:, None, None] * shared[None]) / emission
+    alike = seen * (model.sharing[:, None, None] * model.together[None]) / emission
     sharing = (alike.sum((1, 2)) + 0.5) / (seen.sum((1, 2)) + 1.0)
     by_symbol = alike.sum(0)  # (S, K)
     counts = []
@@ -267,7 +259,35 @@ def _maximized(
         model = replace(model, families=tuple(found), own_share=own_share)
     flat = _flattened(model.families, margins, model.own_share)
     rows = [rows_to_one(c + _PRIOR_COUNTS * f) for c, f in zip(counts, flat, strict=True)]
-    return replace(model, near=tuple(rows[:-1]), own=rows[-1], sharing=sharing)
+    together = _independent(rows[:-1], model.symbols)
+    if len(rows) > 2:  # several raters
+        together = _as_observed(together, model.symbols, by_symbol * min(1.0, own.sum() / max(by_symbol.sum(), 1e-9)))
+    return replace(model, near=tuple(rows[:-1]), together=together, own=rows[-1], sharing=sharing)
+
+
+def _independent(near: Sequence[Matrix], symbols: NDArray[np.int8]) -> Matrix:
+    """(S, K) probability of each symbol given z if raters err independently."""
+    logs = np.zeros((len(symbols), len(near[0])))
+    for matrix, one in zip(near, symbols.T, strict=True):
+        padded = np.hstack([np.log(np.maximum(matrix, _SMALLEST)), np.zeros((len(matrix), 1))])
+        logs += padded[:, one].T  # the last column is for -1
+    found: Matrix = np.exp(logs)
+    return found
+
+
+def _as_observed(independent: Matrix, symbols: NDArray[np.int8], seen: Matrix) -> Matrix:
+    """(S, K) the probabilities `independent`, updated with `seen` (S, K) symbols.
+
+    Symbols in which the same raters rated share a probability, which is that of `independent`.
+    """
+    found = np.empty_like(independent)
+    raters = (symbols != UNRATED) @ (1 << np.arange(symbols.shape[1]))
+    for which in np.unique(raters):
+        here = raters == which
+        mass = np.maximum(independent[here].sum(0), _SMALLEST)
+        counts = seen[here] + _INDEPENDENCE * independent[here] / mass
+        found[here] = counts / counts.sum(0) * mass
+    return found
 
 
 def _weighted(model: Surroundings, near: Matrix, far: Matrix | None, mine: Matrix) -> Surroundings:

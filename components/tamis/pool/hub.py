@@ -15,7 +15,7 @@ from tamis.core.hub import Wanted, first_line, load_split
 from tamis.core.network import check_network
 from tamis.core.progress import load_packages
 from tamis.core.storage import fingerprint
-from tamis.pool.openings import Rows
+from tamis.pool.openings import Guessed, Rows
 from tamis.pool.readers import ARROW_ROWS, rows_of_arrow
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class DatasetReader:
         taken: facts for the manifest: the split, if it has a name, and the other splits, if none was named.
     """
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, source: Source, revision: str) -> None:
@@ -119,6 +120,7 @@ class StreamReader:
     Its attributes are those of every reader.
     """
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, data: Any, total: int | None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.core import storage
+from tamis.core.conditions import conditions
 from tamis.core.errors import InputError
 from tamis.core.progress import Progress
 from tamis.core.samples import Message, sample_id
@@ -21,11 +23,12 @@ from tamis.core.tables import POOL
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import OPTIONAL, Mapping, check_columns, mapping_of, metadata_of
 from tamis.pool.openings import Fields
-from tamis.pool.readers import Reader, reader_of
+from tamis.pool.readers import Reader, how_to_read, reader_of
 from tamis.pool.rejects import Reject, Rejected
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import Resolved
 
+log = logging.getLogger(__name__)
 BLOCK_ROWS = 8192
 _BLOCK_CHARACTERS = 1 << 24
 _OTHER_VALUES = 5  # values of a field in `where` that an error shows if no row matches
@@ -70,10 +73,13 @@ class SourceRows:
         self._settings, self._resolved, self._source, self._downloads = settings, resolved, resolved.source, downloads
         self._rows = self._all_rows()
         self._ended = self._any_match = False
+        self._conditions = conditions(self._source.where)
         self._other_values: dict[str, dict[str, None]] = {name: {} for name in self._source.where}
         optional = [name for field, name in self._source.fields.items() if field in OPTIONAL]
         self._never_seen = {*self._source.keep, *optional}
-        self.mapping: Mapping | None = None  # known after the first readable row
+        self.mapping: Mapping | None = None  # of the current file; known after its first readable row
+        self.schemas: Counter[str] = Counter()  # number of files of each schema
+        self.guessed: Counter[str] = Counter()  # number of files by what was guessed about them
         self.side = Side(frozenset((*self._source.keep, *self._source.where)))
         self._read: frozenset[str] = frozenset()  # the row's fields from which the conversation is made
         self._columns: tuple[str, ...] | None = None  # columns of the current file, if all its rows have the same
@@ -148,9 +154,9 @@ class SourceRows:
         return messages, metadata
 
     def _matches(self, row: Fields) -> bool:
-        for name, wanted in self._source.where.items():
+        for name, is_met in self._conditions.items():
             value = row.get(name)
-            if not _equal(value, wanted):
+            if not is_met(value):
                 others = self._other_values[name]
                 if len(others) < _OTHER_VALUES:
                     others.setdefault(repr(value)[:80])
@@ -174,7 +180,8 @@ class SourceRows:
     def _columns_in(self, file: str, reader: Reader) -> list[str]:
         """The fields to read from a file, after checking that it has them."""
         if reader.columns:
-            self.mapping = self.mapping or mapping_of(self._source, reader.columns, file)
+            self.mapping = mapping_of(self._source, reader.columns, file, before=self.mapping)
+            self.schemas[self.mapping.schema] += 1
             check_columns(self._source, self.mapping, reader.columns, reader.uniform, file)
             self._read = frozenset(self.mapping.columns)
         self._columns = tuple(reader.columns) if reader.uniform else None
@@ -184,30 +191,17 @@ class SourceRows:
     def _readers(self) -> Iterator[tuple[str, Reader]]:
         if self._source.dataset is not None:
             dataset = self._source.dataset
-            reader = DatasetReader(self._source, self._resolved.fingerprints[dataset])
-            self.taken = reader.taken
-            yield dataset, reader
+            found = DatasetReader(self._source, self._resolved.fingerprints[dataset])
+            self.taken = found.taken
+            yield dataset, found
         for name, place in self._resolved.files:
             local = place if isinstance(place, Path) else self._downloads / Path(name).name
             if not isinstance(place, Path):
                 storage.download(place, local)
-            yield name, reader_of(local, self._settings.max_json_mib, self._settings.max_row_mib)
+            reader = reader_of(local, how_to_read(self._settings, self._source))
+            if guessed := reader.guessed:
+                self.guessed[str(guessed)] += 1
+                log.log(guessed.level, "source '%s': %s is read with %s", self._source.name, name, guessed)
+            yield name, reader
             if not isinstance(place, Path):
                 local.unlink()
-
-
-def matches(row: Fields, where: dict[str, str | int | float | bool]) -> bool:
-    """Whether a row matches `where`."""
-    return all(_equal(row.get(name), wanted) for name, wanted in where.items())
-
-
-def _equal(value: Any, wanted: str | int | float | bool) -> bool:
-    """Whether a field has the value in `where`. Text may represent a number or a truth value, as it does in CSV."""
-    if not isinstance(value, str) or isinstance(wanted, str):
-        return bool(value == wanted)
-    if isinstance(wanted, bool):
-        return value.lower() == str(wanted).lower()
-    try:
-        return Decimal(value) == Decimal(str(wanted))  # exact also for more digits than a float has
-    except InvalidOperation:
-        return False

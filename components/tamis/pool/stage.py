@@ -190,7 +190,9 @@ def _check_side(side: Side, counts: Counts, name: str, most: float) -> None:
 
 def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
     """Facts about a source for the manifest, besides its counts."""
-    facts: dict[str, Any] = {"schema": rows.mapping.schema if rows.mapping else None}
+    facts: dict[str, Any] = {"schema": ", ".join(rows.schemas) or None}
+    if rows.guessed:
+        facts["guessed"] = dict(rows.guessed)
     if resolved.files:
         facts["files"] = len(resolved.files)
     if resolved.source.dataset is not None:

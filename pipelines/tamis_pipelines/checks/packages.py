@@ -45,6 +45,8 @@ def _stages_of(settings: RunSettings) -> Iterator[str]:
     yield from ("pool", "rate", "embed", "neighbors", "curate", "select", "report")
     if settings.describe is not None:
         yield "describe"
+    if settings.near_copies is not None:
+        yield "near-copies"
     if "influence" in settings.scores:
         yield "influence"
     if settings.finetuning is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,12 @@ def make_pool(
 
 @dataclass(frozen=True)
 class RatedPool:
-    """A pool rated by several raters: `ratings` is (n, R), the rest as in `Pool`; `grades` is (n,), -1 for none."""
+    """A pool rated by several raters: `ratings` is (n, R), the rest as in `Pool`; `grades` is (n,), -1 for none.
+
+    `ideal` (n,) is the most probable true class for somebody who knows how the pool was made: which samples form a
+    cluster, the share of samples with a class of their own, each rater's matrix, and how many ratings it copies. No
+    method can be right more often.
+    """
 
     vectors: np.ndarray
     true: np.ndarray
@@ -105,6 +111,7 @@ class RatedPool:
     grades: np.ndarray
     indices: np.ndarray
     distances: np.ndarray
+    ideal: np.ndarray | None = None
 
     @property
     def raw(self) -> np.ndarray:
@@ -154,7 +161,32 @@ def mixed_pool(
     graded[chosen] = true[chosen]
     order = rng.permutation(n)
     vectors, ratings = vectors[order], np.stack(given, 1).astype(np.int8)[order]
-    return RatedPool(vectors, true[order], ratings, graded[order], *nearest(vectors, k))
+    copied = _COPIED if shared else (0.0,) * len(_COPIED)
+    ideal = _ideal(np.stack(given, 1), graded, cluster, own, matrices, copied)
+    return RatedPool(vectors, true[order], ratings, graded[order], *nearest(vectors, k), ideal[order])
+
+
+def _ideal(
+    ratings: np.ndarray,
+    grades: np.ndarray,
+    cluster: np.ndarray,
+    own: float,
+    matrices: Sequence[np.ndarray],
+    copied: Sequence[float],
+) -> np.ndarray:
+    """`RatedPool.ideal` by Bayes' rule, with nothing to estimate."""
+    likelihood = np.ones((len(ratings), len(P)))
+    for given, matrix, share in zip(ratings.T, matrices, copied, strict=False):
+        likelihood *= share * (given == ratings[:, 0])[:, None] + (1 - share) * matrix[:, given].T
+    graded = grades >= 0
+    likelihood[graded] = np.eye(len(P))[grades[graded]] + 1e-9
+    of_cluster = np.log(np.maximum((1 - own) * likelihood + own * (likelihood @ P)[:, None], 1e-300))
+    total = np.zeros((cluster[-1] + 1, len(P)))
+    np.add.at(total, cluster, of_cluster)
+    around = total[cluster] - of_cluster + np.log(P)
+    around = np.exp(around - around.max(1, keepdims=True))
+    around /= around.sum(1, keepdims=True)
+    return (((1 - own) * around + own * P) * likelihood).argmax(1).astype(np.int8)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:

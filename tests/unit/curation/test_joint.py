@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -179,7 +180,8 @@ def test_what_surroundings_say_is_the_formula_of_the_model() -> None:
     bins = surroundings.Bins(view, view.rows, 5)
     common, predicted = rng.dirichlet(np.ones(len(symbols))), rng.standard_normal(300)
     model = Surroundings(
-        prior=P, near=(T, SKEWED), own=MILD, symbols=symbols, common=common, margins=(P, P), margin=P,
+        prior=P, near=(T, SKEWED), together=independent((T, SKEWED), symbols), own=MILD, symbols=symbols,
+        common=common, margins=(P, P), margin=P,
         sharing=rng.random(bins.count), weight=0.6, centers=np.linspace(-1, 1, 6), width=0.7, regression_weight=1.3,
         k=5, bins=bins, own_share=0.3, families=(),
     )  # fmt: skip
@@ -195,11 +197,36 @@ def test_what_surroundings_say_is_the_formula_of_the_model() -> None:
         np.testing.assert_allclose(alone[x], naive.surroundings(*fixed, 0), atol=1e-9)
 
 
+def independent(near: Sequence[np.ndarray], symbols: np.ndarray) -> np.ndarray:
+    """(S, K) probability of each symbol given z, for raters that err independently."""
+    found = np.ones((len(symbols), len(P)))
+    for matrix, one in zip(near, symbols.T, strict=True):
+        found *= np.where(one >= 0, matrix[:, one], 1).T
+    return found
+
+
 def fitted(ratings: np.ndarray, indices: np.ndarray, distances: np.ndarray) -> tuple[Neighborhoods, Surroundings]:
     given = ratings.reshape(len(ratings), -1).astype(np.int8)
     view = Neighborhoods(np.round(given.mean(1)).astype(np.int8), indices, distances, None)
     observed = surroundings.Observations(view, given, None, prior=P, k=32)
     return view, surroundings.fit(observed, view.rows, view.rows)
+
+
+@pytest.mark.parametrize("copied", [0.0, 0.8])
+def test_surroundings_know_whether_raters_err_independently(copied: float) -> None:
+    """The share of neighbours that two raters rate differently, beside that of raters that err independently."""
+    pool, rng = make_pool(3000, 64, seed=5), np.random.default_rng(1)
+    other = np.where(rng.random(3000) < copied, pool.scores, draw_ratings(pool.true, T, rng))
+    ratings = np.stack([pool.scores, other], 1)
+    ratings[:200, 1] = -1
+    _, model = fitted(ratings, pool.indices, pool.distances)
+    both = (model.symbols >= 0).all(1)
+    np.testing.assert_allclose(model.together[both].sum(0), 1, atol=0.02)  # some symbols do not occur
+    np.testing.assert_allclose(model.together[~both].sum(0), 1, atol=0.02)
+    differ = both & (model.symbols[:, 0] != model.symbols[:, 1])
+    expected = independent(model.near, model.symbols)
+    share = model.together[differ].sum(0) @ P / (expected[differ].sum(0) @ P)
+    assert 0.9 < share < 1.1 if not copied else share < 0.85
 
 
 def test_surroundings_tell_how_far_neighbours_share_a_class() -> None:

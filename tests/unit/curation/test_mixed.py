@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tamis.curation import curate
+from tamis.curation import curate, guards
 from tamis.curation.result import Curated
 from tests.unit.curation.pools import (
     RATERS,
@@ -373,3 +374,26 @@ def test_a_few_random_grades_that_are_all_alike_do_not_outweigh_the_model() -> N
     weights[kept] = len(pool.true) / 3
     result = curate(pool.ratings, pool.indices, pool.distances, grades=pool.grades, grade_weights=weights)
     assert result.diagnosis["counts"]["corrected"] > 100
+
+
+def test_samples_that_are_right_by_their_grade_do_not_count_as_a_gain_of_the_model() -> None:
+    """Half of the samples are graded and differ from their rating; of the others the model expects nothing."""
+    raw, grades = np.full(100, 2, np.int8), np.full(100, -1, np.int8)
+    grades[:50] = 4
+    posterior = np.full((100, 6), 0.05)
+    posterior[:50, 4] = posterior[50:, 2] = 0.75
+    known: Any = SimpleNamespace(raw=raw, grades=grades)
+    result: Any = SimpleNamespace(posterior=posterior, score=np.where(grades >= 0, grades, raw))
+    assert guards.expected_gains(known, result) == (0.0, 0.0)
+    known.grades = np.full(100, -1, np.int8)
+    right, closer = guards.expected_gains(known, result)
+    assert right == pytest.approx(0.35)
+    assert closer > 0
+
+
+def test_nobody_is_right_more_often_than_who_knows_how_the_pool_was_made() -> None:
+    for own, options in ((0.1, {}), (0.3, {"raters": 3}), (0.1, {"raters": 3, "shared": True, "grades": 100})):
+        pool, result = curated(own, **options)
+        assert pool.ideal is not None
+        rest = pool.grades < 0
+        assert (pool.ideal == pool.true)[rest].mean() > (result.score == pool.true)[rest].mean()
