@@ -10,17 +10,16 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tamis.core.sample_columns import MESSAGES, TOOLS
+
 POOL = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
-        pa.field(
-            "messages",
-            pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])),
-            nullable=False,
-        ),
+        pa.field("messages", MESSAGES, nullable=False),
         pa.field("origin", pa.int64(), nullable=False),  # row in the source, from 0
         pa.field("metadata", pa.string()),  # JSON object of the source's fields in `keep`
+        pa.field("tools", TOOLS),
     ]
 )
 

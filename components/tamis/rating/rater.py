@@ -115,5 +115,5 @@ def _key(settings: AskedRater, prompt: Prompt, backend: Backend) -> dict[str, ob
     sampling: dict[str, object] = {"temperature": settings.temperature}
     if settings.temperature > 0:
         sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}
-    own = {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
+    own: dict[str, object] = {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
     return own | BACKENDS.origin(settings.backend.kind)  # another version of its package may answer differently

@@ -19,6 +19,7 @@ from tamis.core.errors import ArtifactError, SettingsError
 from tamis.core.failures import failure_in
 from tamis.core.ids import unpack
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import rows_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import SELECTION
@@ -243,15 +244,16 @@ def _write_subset(path: Path, pool: Artifact, rows: NDArray[np.int64], scores: N
     ranks = np.argsort(rows)
     in_order = rows[ranks]
     start = characters = 0
-    columns = ["id", "source", "messages", "metadata"]
+    columns = ["id", "source", "messages", "metadata", "tools"]
     with path.open("w", encoding="utf-8", newline="\n") as file, Progress("selection", len(rows)) as progress:
         for block in pool.batches(columns, rows=2_000):
             here = slice(*np.searchsorted(in_order, [start, start + block.num_rows]))
             batch = block.take(pa.array(in_order[here] - start))
             start += block.num_rows
             characters += int(response_lengths(batch["messages"]).sum())
-            for row, rank, sample in zip(in_order[here], ranks[here], batch.to_pylist(), strict=True):
-                metadata = sample.pop("metadata")
+            for row, rank, sample in zip(in_order[here], ranks[here], rows_of(batch), strict=True):
+                metadata, tools = sample.pop("metadata"), sample.pop("tools")
+                sample |= {"tools": tools} if tools else {}
                 sample |= {"rank": int(rank), "score": None if scores is None else float(scores[row])}
                 sample |= {"metadata": json.loads(metadata)} if metadata else {}
                 file.write(json.dumps(sample, ensure_ascii=False) + "\n")
