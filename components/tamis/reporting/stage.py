@@ -44,8 +44,9 @@ def run(
         "models": Input(models, "model"),
         "evaluations": Input(evaluations, "evaluation"),
         "judgements": Input(judgements, "judgement"),
-        "signals": Input(signals, "signals"),
     }
+    if signals is not None:  # so that the keys of reports without signals do not change
+        inputs["signals"] = Input(signals, "signals")
     body = partial(_report, failed=list(failed))
     files = {f"failed {failure.name} {failure.stage}": failure.model_dump_json() for failure in failed}
     return run_step("reporting", "report", settings, body, out=out, inputs=inputs, files=files, tells_origins=True)
