@@ -135,6 +135,7 @@ def key_of(stage: str, config: Mapping[str, Any], manifest: Manifest | None = No
         "finetuning": ("model", "method", "max_tokens"),
         "evaluation": ("model", "suite", "limit", "samples", "backend"),
         "selection": ("strategy",),
+        "signals": ("signals", "tokenizer"),
     }
     return (stage, *_picked(config, *names.get(stage, ())))
 

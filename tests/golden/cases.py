@@ -137,6 +137,14 @@ def _near_copies(folder: Path, _: Models, **values: Any) -> Manifest:
     return run(NearCopiesSettings(**values), samples=artifacts.make_pool(folder / "pool", SAMPLES), out=folder / "out")
 
 
+@case("signals", "all, with tokens")
+def _signals(folder: Path, models: Models) -> Manifest:
+    from tamis.signals.settings import DescribeSettings
+    from tamis.signals.stage import run
+
+    return run(DescribeSettings(tokenizer=models.smollm2), pool=_pool(folder), out=folder / "out")
+
+
 @case("neighbors", "exact", k=8)
 @case("neighbors", "approximate", k=8, method="approximate")
 def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from tamis.core.errors import InputError
-from tamis.pool.openings import MIB, UTF_8, Fields, Guessed, Rows, damage_named, opened_text, too_long
+from tamis.pool.openings import MIB, UTF_8, Guessed, damage_named, opened_text, too_long
+from tamis.pool.pieces import InPieces, Piece, Records, grouped
 from tamis.pool.rejects import Reject
 
 _LINE_ENDS = ("\n", "\r")
@@ -17,7 +18,7 @@ _DELIMITERS = (",", ";", "\t", "|")  # the first that fits is taken
 _GUESSED_FROM = 1 << 16  # characters
 
 
-class CsvReader:
+class CsvReader(InPieces):
     """Separated values with a header. Every field is text. Row numbers do not count the header.
 
     Args:
@@ -47,20 +48,20 @@ class CsvReader:
         if twice:
             raise InputError(f"{path}: the header has {', '.join(twice)} more than once", action="rename the columns")
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with all their fields.
 
         Raises:
             InputError: at a row whose end is uncertain, because parts of its text could be read as rows.
         """
+        for records in grouped(self._all_records(), _characters):
+            yield Records(self.columns, records)
+
+    def _all_records(self) -> Iterator[list[str] | Reject]:
         with self._text() as text, damage_named(self._path):
-            records, number = self._records(text), 0
+            records = self._records(text)
             next(records, None)  # the header
-            for record in records:
-                if not record:
-                    continue  # a blank line
-                yield number, record if isinstance(record, Reject) else self._fields(record)
-                number += 1
+            yield from (record for record in records if record)  # an empty one is a blank line
 
     def _text(self) -> IO[str]:
         file = opened_text(self._path, self._encoding)
@@ -94,14 +95,9 @@ class CsvReader:
             action="correct or remove the row, or write the file as JSONL",
         )
 
-    def _fields(self, values: list[str]) -> Fields | Reject:
-        if len(values) != len(self.columns):
-            return Reject("broken CSV", f"the row has {len(values)} fields, the header {len(self.columns)}")
-        try:
-            "".join(values).encode()
-        except UnicodeEncodeError:
-            return Reject("not UTF-8", "the row is not UTF-8")
-        return dict(zip(self.columns, values, strict=True))
+
+def _characters(record: list[str] | Reject) -> int:
+    return 0 if isinstance(record, Reject) else sum(map(len, record))
 
 
 def _delimiter_of(start: str) -> str:

@@ -2,7 +2,8 @@
 
 A reader has `columns` (the fields of its header, or of its first readable row), `uniform` (whether every row has
 exactly these fields), `total` (the number of rows, if known in advance), `guessed` (what was guessed about a text file)
-and `rows`, which yields the number of each row from 0 and its fields, or a `Reject` instead of the fields.
+and `rows`, which yields the number of each row from 0 and its fields, or a `Reject` instead of the fields. `pieces`
+yields the same rows before they are parsed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from tamis.pool.openings import (
     FORMATS,
     MIB,
     UTF_8,
-    Fields,
     Guess,
     Guessed,
     Rows,
@@ -30,13 +30,14 @@ from tamis.pool.openings import (
     opened_text,
     too_long,
 )
+from tamis.pool.pieces import Batch, InPieces, Lines, Piece, Values, grouped, rows_of_a_piece
 from tamis.pool.rejects import Reject
 from tamis.pool.settings import PoolSettings, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ARROW_ROWS = 256  # rows converted to Python objects at a time
+_VALUES = 256  # elements of an array in a piece; their size is not known
 
 
 class Reader(Protocol):
@@ -48,7 +49,7 @@ class Reader(Protocol):
     guessed: Guessed
 
     def rows(self, wanted: Sequence[str]) -> Rows:
-        """All rows. From a columnar format only the fields `wanted` are read."""
+        """All rows with their numbers. From a columnar format only the fields `wanted` are read."""
         ...
 
 
@@ -68,7 +69,7 @@ def how_to_read(settings: PoolSettings, source: Source | None = None) -> HowToRe
     return HowToRead(*limits) if source is None else HowToRead(*limits, source.encoding, source.delimiter)
 
 
-def reader_of(path: Path, how: HowToRead) -> Reader:
+def reader_of(path: Path, how: HowToRead) -> InPieces:
     """The reader for the file at `path`, by the ending of its name.
 
     Raises:
@@ -100,7 +101,7 @@ def reader_of(path: Path, how: HowToRead) -> Reader:
     return reader
 
 
-class JsonLinesReader:
+class JsonLinesReader(InPieces):
     """One JSON object per line. Blank lines are skipped."""
 
     guessed = Guessed()
@@ -111,24 +112,24 @@ class JsonLinesReader:
         self._path, self._limit, self._encoding = path, max_row_mib * MIB, encoding
         self.columns = next((list(row) for _, row in self.rows([]) if not isinstance(row, Reject)), [])
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with all their fields."""
+        return map(Lines, grouped(self._lines(), lambda line: 0 if isinstance(line, Reject) else len(line)))
+
+    def _lines(self) -> Iterator[bytes | Reject]:
         with opened_text(self._path, self._encoding) as file, damage_named(self._path):
-            number, first = 0, True
+            first = True
             while line := file.readline(self._limit + 1):
                 text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).strip()
                 first = False
                 if len(line) > self._limit and not line.endswith(b"\n"):
                     _skip_line(file, self._limit)
-                    yield number, too_long(self._limit)
+                    yield too_long(self._limit)
                 elif text:
-                    yield number, _object_of(text)
-                else:
-                    continue
-                number += 1
+                    yield text
 
 
-class JsonArrayReader:
+class JsonArrayReader(InPieces):
     """A JSON array of objects, which is loaded completely."""
 
     guessed = Guessed()
@@ -159,13 +160,13 @@ class JsonArrayReader:
         self.columns = next((list(value) for value in self._values if value and isinstance(value, dict)), [])
         self.total: int | None = len(self._values)
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All elements of the array with all their fields."""
-        for number, value in enumerate(self._values):
-            yield number, _fields_of(value)
+        for start in range(0, len(self._values), _VALUES):
+            yield Values(self._values[start : start + _VALUES])
 
 
-class ParquetReader:
+class ParquetReader(InPieces):
     """A Parquet file, read in small batches of the wanted columns."""
 
     guessed = Guessed()
@@ -178,24 +179,25 @@ class ParquetReader:
         with _parquet_faults_named(path), pq.ParquetFile(path) as file:
             self.columns = list(file.schema_arrow.names)
             self.total: int | None = file.metadata.num_rows
+            groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
+            self._at_once = rows_of_a_piece(sum(group.total_byte_size for group in groups), file.metadata.num_rows)
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with the fields `wanted`."""
         import pyarrow.parquet as pq
 
         columns = [name for name in self.columns if name in set(wanted)]
         with pq.ParquetFile(self._path, buffer_size=MIB) as file:
-            batches, first = file.iter_batches(batch_size=ARROW_ROWS, columns=columns), 0
+            batches = file.iter_batches(batch_size=self._at_once, columns=columns)
             while True:
                 with _parquet_faults_named(self._path):
                     batch = next(batches, None)
                 if batch is None:
                     return
-                yield from rows_of_arrow(batch, first)
-                first += batch.num_rows
+                yield Batch(batch)
 
 
-class ArrowReader:
+class ArrowReader(InPieces):
     """An Arrow file or stream (also called IPC, or Feather), read in small slices of the wanted columns."""
 
     guessed = Guessed()
@@ -207,15 +209,14 @@ class ArrowReader:
         with self._batches() as (schema, _):
             self.columns = list(schema.names)
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with the fields `wanted`."""
         columns = [name for name in self.columns if name in set(wanted)]
         with self._batches() as (_, batches):
-            first = 0
             for batch in batches:
-                for start in range(0, batch.num_rows, ARROW_ROWS):
-                    yield from rows_of_arrow(batch.select(columns).slice(start, ARROW_ROWS), first + start)
-                first += batch.num_rows
+                at_once = rows_of_a_piece(batch.nbytes, batch.num_rows)
+                for start in range(0, batch.num_rows, at_once):
+                    yield Batch(batch.select(columns).slice(start, at_once))
 
     @contextmanager
     def _batches(self) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
@@ -261,30 +262,6 @@ def _parquet_faults_named(path: Path) -> Iterator[None]:
         raise InputError(problem, action="download or create it again") from None
 
 
-def rows_of_arrow(batch: pa.RecordBatch | pa.Table, first: int) -> Rows:
-    """The rows of an Arrow batch, numbered from `first`. A row that Python cannot represent becomes a `Reject`.
-
-    Such rows have text that is not UTF-8, a map with a repeated key, or a time after the year 9999. Maps become
-    objects, because the turns of a conversation are maps in some files.
-    """
-    try:
-        values = batch.to_pylist(maps_as_pydicts="strict")
-    except (ValueError, KeyError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
-        if batch.num_rows == 1:
-            values = [_unreadable(error)]
-        else:
-            values = [value for i in range(batch.num_rows) for _, value in rows_of_arrow(batch.slice(i, 1), i)]
-    yield from enumerate(values, first)
-
-
-def _unreadable(error: Exception) -> Reject:
-    if isinstance(error, UnicodeDecodeError):
-        return Reject("not UTF-8", "the row is not UTF-8")
-    if isinstance(error, KeyError):
-        return Reject("wrong type", f"a map of the row has a key twice: {error}")
-    return Reject("wrong type", f"a value of the row is out of range: {error}")
-
-
 def _first_byte(path: Path, encoding: str) -> bytes:
     """The first byte of a file that is neither white space nor part of a byte order mark; empty if there is none."""
     with opened_text(path, encoding) as file, damage_named(path):
@@ -299,19 +276,3 @@ def _first_byte(path: Path, encoding: str) -> bytes:
 def _skip_line(file: IO[bytes], piece: int) -> None:
     while (more := file.readline(piece)) and not more.endswith(b"\n"):
         pass
-
-
-def _object_of(text: bytes) -> Fields | Reject:
-    try:
-        value = json_of(text.decode())
-    except UnicodeDecodeError as error:
-        return Reject("not UTF-8", f"the line is not UTF-8: byte {error.start}")
-    except ValueError as error:
-        return Reject("broken JSON", f"not JSON: {error}")
-    return _fields_of(value)
-
-
-def _fields_of(value: Any) -> Fields | Reject:
-    if not isinstance(value, dict):
-        return Reject("no object", f"JSON of type {type(value).__name__}, not an object")
-    return value or Reject("missing field", "an object without fields")

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from tamis.core.conditions import conditions
 from tamis.core.references import DataPath, HubDataset
 from tamis.core.samples import FIELDS
-from tamis.core.settings import Settings, StageSettings
+from tamis.core.settings import Processes, Settings, StageSettings
 from tamis.pool import recipes
 
 Schema = Literal["auto", "messages", "conversations", "instruction", "prompt_completion"]
@@ -96,7 +96,7 @@ class Source(Settings):
 class PoolSettings(StageSettings):
     """The sources of the pool, and limits for unusable rows."""
 
-    OUTPUT_REVISION: ClassVar[int] = 3
+    OUTPUT_REVISION: ClassVar[int] = 4
 
     sources: list[Source] = Field(min_length=1, description="read in this order; of equal samples, the first is kept")
     max_reject_share: float = Field(
@@ -111,6 +111,10 @@ class PoolSettings(StageSettings):
     )
     max_json_mib: int = Field(512, ge=1, description="largest JSON array, in MiB; it is loaded completely")
     max_row_mib: int = Field(16, ge=1, description="longest line of JSONL or CSV, in MiB; longer lines are rejected")
+
+    processes: Processes = Field(
+        None, ge=1, description="processes that parse rows, each with about 250 MB of memory; null: one per core"
+    )
 
     @model_validator(mode="after")
     def _unique_names(self) -> PoolSettings:

@@ -24,6 +24,7 @@ def run(
     models: Sequence[Uri] = (),
     evaluations: Sequence[Uri] = (),
     judgements: Sequence[Uri] = (),
+    signals: Uri | None = None,
     failed: Sequence[Failure] = (),
     out: Uri,
 ) -> Manifest:
@@ -43,6 +44,7 @@ def run(
         "models": Input(models, "model"),
         "evaluations": Input(evaluations, "evaluation"),
         "judgements": Input(judgements, "judgement"),
+        "signals": Input(signals, "signals"),
     }
     body = partial(_report, failed=list(failed))
     files = {f"failed {failure.name} {failure.stage}": failure.model_dump_json() for failure in failed}
@@ -64,6 +66,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
         judging,
         pool,
         ratings,
+        signals,
         subsets,
         truth,
     )
@@ -71,7 +74,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
 
     with timed("comparing the run's artifacts", "compared the run's artifacts", at_once=False):
         evidence = read_evidence(step, failed)
-        parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
+        parts = (pool, signals, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
         sections = [section for part in parts if (section := part.build(evidence)).blocks]
     folder = step.out / "plots"
     folder.mkdir()
