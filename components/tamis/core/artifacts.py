@@ -40,7 +40,18 @@ Kind = Literal[
 ]
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-_VERSIONED = ("numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "peft", "trl", "vllm", "lm-eval")
+_VERSIONED = (
+    "numpy",
+    "pyarrow",
+    "rensa",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "trl",
+    "vllm",
+    "lm-eval",
+)
 
 
 class File(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,9 +175,9 @@ def _account(step: Step[NearCopiesSettings], pool: Artifact, samples: _Samples, 
     dropped = kept_for != NOT_DROPPED
     clusters, sizes = np.unique(kept_for[dropped], return_counts=True)
     by_source = _counts(samples.sources, dropped)
-    facts: dict[str, Any] = dict(pool.manifest.facts)
+    facts = _without_means(pool.manifest.facts)
     known = facts.get("sources", {})
-    facts["sources"] = {name: dict(known.get(name, {})) for name in {**known, **by_source}}
+    facts["sources"] = {name: _without_means(known.get(name, {})) for name in {**known, **by_source}}
     for name, entry in facts["sources"].items():
         entry["near_copies"] = by_source.get(name, 0)
         if "kept" in entry:
@@ -204,6 +204,11 @@ def _account(step: Step[NearCopiesSettings], pool: Artifact, samples: _Samples, 
         *(f"{int(dropped.sum()):,}", f"{len(dropped):,}", f"{len(clusters):,}"),
         ", ".join(f"{name}: {number:,}" for name, number in by_source.items()) or "none",
     )
+
+
+def _without_means(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a pool without means over its samples, which are other ones now."""
+    return {name: value for name, value in facts.items() if not name.startswith("mean_")}
 
 
 def _counts(sources: pa.Array, mask: NDArray[np.bool_]) -> dict[str, int]:
