@@ -2,8 +2,7 @@
 
     python benchmarks/pool.py --rows 300000 --processes 1 2
 
-The conversations are made of a fixed vocabulary, with 1.2 kB of text each. Every pool is made by a process of its own,
-whose peak memory is that of this process, and for each process that parses, that of the largest one.
+The conversations are made of a fixed vocabulary, with 1.2 kB of text each. Every pool is made by a process of its own.
 """
 
 from __future__ import annotations
@@ -80,11 +79,13 @@ def measure(path: Path, processes: int) -> None:
         start = time.perf_counter()
         made = run(parse(PoolSettings, values, where="benchmark"), out=f"{folder}/pool")
         seconds = time.perf_counter() - start
-        parts = b"".join(part.read_bytes() for part in sorted(Path(folder, "pool").glob("part-*")))
-    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    memory = own + (processes * child if processes > 1 else 0)
-    digest = hashlib.sha256(parts).hexdigest()
-    print(json.dumps({"rows": made.rows, "seconds": seconds, "memory": memory, "digest": digest}))
+        users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        own, each = (resource.getrusage(user).ru_maxrss / 1024 for user in users)
+        digest = hashlib.sha256()
+        for part in sorted(Path(folder, "pool").glob("part-*")):
+            digest.update(part.read_bytes())
+    figures = {"rows": made.rows, "seconds": seconds, "own": own, "each": each if processes > 1 else 0}
+    print(json.dumps(figures | {"digest": digest.hexdigest()}))
 
 
 def main() -> None:
@@ -112,12 +113,13 @@ def main() -> None:
                 found.append(json.loads(run.stdout.splitlines()[-1]))
                 rate = found[-1]["rows"] / found[-1]["seconds"]
                 size = f"{path.stat().st_size / _MIB:,.0f} MiB"
-                lines.append([kind, size, str(processes), f"{rate:,.0f}", f"{found[-1]['memory']:,.0f} MiB"])
+                memory = [f"{found[-1][who]:,.0f} MiB" for who in ("own", "each")]
+                lines.append([kind, size, str(processes), f"{rate:,.0f}", *memory])
                 print(lines[-1], flush=True)
             if len({one["digest"] for one in found}) > 1:
                 raise SystemExit(f"{kind}: the pools differ by the number of processes")
             path.unlink()
-    head = ["format", "size", "processes", "rows per second", "peak memory"]
+    head = ["format", "size", "processes", "rows per second", "peak memory of the stage", "of each process that parses"]
     Results(RESULTS, HEAD).put(f"## {options.rows:,} rows\n\n{processor()}\n\n{table(head, lines)}")
 
 
