@@ -2,8 +2,7 @@
 
     python benchmarks/pool.py --rows 300000 --processes 1 2
 
-The conversations are made of a fixed vocabulary, with 1.2 kB of text each. Every pool is made by a process of its own,
-whose peak memory is that of this process, and for each process that parses, that of the largest one.
+The conversations are made of a fixed vocabulary, with 1.2 kB of text each. Every pool is made by a process of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import random
 import resource
 import subprocess
@@ -80,11 +80,25 @@ def measure(path: Path, processes: int) -> None:
         start = time.perf_counter()
         made = run(parse(PoolSettings, values, where="benchmark"), out=f"{folder}/pool")
         seconds = time.perf_counter() - start
-        parts = b"".join(part.read_bytes() for part in sorted(Path(folder, "pool").glob("part-*")))
-    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    memory = own + (processes * child if processes > 1 else 0)
-    digest = hashlib.sha256(parts).hexdigest()
-    print(json.dumps({"rows": made.rows, "seconds": seconds, "memory": memory, "digest": digest}))
+        own, each = _used(resource.RUSAGE_SELF), _used(resource.RUSAGE_CHILDREN)
+        memory = [_own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 if processes > 1 else 0]
+        digest = hashlib.sha256()
+        for part in sorted(Path(folder, "pool").glob("part-*")):
+            digest.update(part.read_bytes())
+    figures = {"rows": made.rows, "seconds": seconds, "memory": memory, "cpu": [own, each]}
+    print(json.dumps(figures | {"digest": digest.hexdigest()}))
+
+
+def _used(who: int) -> float:
+    """Seconds of CPU time, which depend little on what else the machine does."""
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _own_peak() -> float:
+    """This process's peak memory in MiB. (`ru_maxrss` would include that of the process that started it.)"""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
@@ -112,13 +126,18 @@ def main() -> None:
                 found.append(json.loads(run.stdout.splitlines()[-1]))
                 rate = found[-1]["rows"] / found[-1]["seconds"]
                 size = f"{path.stat().st_size / _MIB:,.0f} MiB"
-                lines.append([kind, size, str(processes), f"{rate:,.0f}", f"{found[-1]['memory']:,.0f} MiB"])
+                figures = [f"{seconds:,.1f}" for seconds in found[-1]["cpu"]] + [
+                    f"{mib:,.0f}" for mib in found[-1]["memory"]
+                ]
+                lines.append([kind, size, str(processes), f"{rate:,.0f}", *figures])
                 print(lines[-1], flush=True)
             if len({one["digest"] for one in found}) > 1:
                 raise SystemExit(f"{kind}: the pools differ by the number of processes")
             path.unlink()
-    head = ["format", "size", "processes", "rows per second", "peak memory"]
-    Results(RESULTS, HEAD).put(f"## {options.rows:,} rows\n\n{processor()}\n\n{table(head, lines)}")
+    head = ["format", "size", "processes", "rows per second", "CPU seconds of the stage", "of the processes that parse"]
+    head += ["peak MiB of the stage", "of each process that parses"]
+    load = f"{processor()}, {os.cpu_count()} cores; at the end the mean load of 15 minutes was {os.getloadavg()[2]:.1f}"
+    Results(RESULTS, HEAD).put(f"## {options.rows:,} rows\n\n{load}\n\n{table(head, lines)}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from tamis.pool.sources import Resolved
 log = logging.getLogger(__name__)
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 1 << 24
+_MOST_PROCESSES = 8  # by default: more wait for the one that reads, and pods may see many cores but have little memory
 _ALONE = 8  # pieces before processes start: a small source is read sooner without them
 
 
@@ -112,7 +113,8 @@ class SourceRows:
                     yield self._source, layout, piece
 
         with Progress(f"pool: {self._source.name}", total, unit="rows") as progress:
-            for block in in_order(parsed, work(), self._settings.processes or cores(), alone=_ALONE):
+            processes = self._settings.processes or min(cores(), _MOST_PROCESSES)
+            for block in in_order(parsed, work(), processes, alone=_ALONE):
                 layout = layouts.pop(0)
                 if layout is not file:
                     file, row = layout, 0

@@ -113,7 +113,9 @@ class PoolSettings(StageSettings):
     max_row_mib: int = Field(16, ge=1, description="longest line of JSONL or CSV, in MiB; longer lines are rejected")
 
     processes: Processes = Field(
-        None, ge=1, description="processes that parse rows, each with about 250 MB of memory; null: one per core"
+        None,
+        ge=1,
+        description="processes that parse rows, each with up to 250 MB of memory; null: 1 per core, up to 8",
     )
 
     @model_validator(mode="after")
