@@ -146,7 +146,7 @@ def _find(
     result.common = {runs.words(run): int(kept[run]) for run in often.tolist()}
 
 
-def _contents(messages: list[dict[str, str]]) -> Iterator[str]:
+def _contents(messages: list[Message]) -> Iterator[str]:
     return (message["content"] for message in messages)
 
 
