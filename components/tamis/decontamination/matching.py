@@ -26,6 +26,7 @@ from tamis.core.jsonrows import json_of
 from tamis.core.markdown import table
 from tamis.core.progress import Progress
 from tamis.core.sample_columns import conversations, rows_of
+from tamis.core.samples import Message
 from tamis.core.steps import Uri
 from tamis.core.storage import locate, read_bytes, write_bytes
 from tamis.core.texts import text_of
