@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
+from tamis.core.sample_columns import conversations
 from tamis.core.samples import Message, as_text, instruction_of, response_of
 from tamis.nearcopies.settings import NearCopiesSettings
 from tamis.nearcopies.shingles import normalized
@@ -27,9 +28,12 @@ _TEXTS: dict[str, Callable[[Sequence[Message]], str]] = {
 
 
 def texts_of(batch: pa.RecordBatch, settings: NearCopiesSettings) -> list[str]:
-    """The normalized texts of the samples in a batch of the pool."""
+    """The normalized texts of the samples in a batch of the pool.
+
+    The list of tools is left out: with one long list, unlike conversations would be near-copies.
+    """
     whole = _TEXTS[settings.text]
-    return [normalized(whole(messages)) for messages in batch["messages"].to_pylist()]
+    return [normalized(whole(messages)) for messages in conversations(batch["messages"])]
 
 
 def ratings_of(batch: pa.RecordBatch, field: str, where: str) -> Iterator[float]:
