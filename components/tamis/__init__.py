@@ -22,7 +22,8 @@ def load(run: str | Path, *, ids: Sequence[str] | None = None, messages: bool = 
 
     * `id` (string), `source` (dictionary of strings), `origin` (int64: row in the source, from 0), `metadata` (string:
       JSON of the fields that the pool keeps);
-    * `messages` (list of {role, content}), if `messages` is true;
+    * `messages` (list of {role, content}, with the optional fields that some sample has), if `messages` is true;
+    * `tools` (text: JSON of the function schemas), if some sample has tools;
     * `ratings/RATER/…` for every rater: a column for each criterion (by the prompt ds2-v1 `rarity`, `complexity` and
       `informativeness`, int8, 1..10), `overall` (int8, 1..10), `expected` (float32, 1..10), `status` (dictionary of
       strings; "ok" where there is a rating), `rationale` (string) if the rater wrote one that is kept;

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tamis.core.errors import SettingsError
+from tamis.core.errors import RegistryError, SettingsError
 from tamis.core.samples import as_text, sample_id
 from tamis.core.settings import hash_of, parse
 from tamis.selection.settings import SelectionSettings
+from tamis_pipelines.settings import _refuse_names_of_sections
 from tests.artifacts import conversation, make_pool
 
 EXAMPLE = Path(__file__).parents[2] / "examples/extension"
@@ -87,6 +88,24 @@ def test_a_rater_of_the_package_is_asked_by_its_backend(python: Python, pool: Pa
     assert {row["overall"] for row in rows} == {10}, "every sample has five different words"
 
 
+def test_another_version_of_the_package_is_asked_again(python: Python, pool: Path, tmp_path: Path) -> None:
+    rating = ["--set=rater=vocabulary-50", "--set=backend.most=5", f"--set=store={tmp_path / 'store'}"]
+    python("-m", "tamis", "rate", "--pool", pool, *rating, "--out", tmp_path / "first")
+    (info,) = (tmp_path / "site").glob("*.dist-info")
+    metadata = (info / "METADATA").read_text()
+    (info / "METADATA").write_text(metadata.replace("\nVersion: ", "\nVersion: 1!"))
+    for out, asked in (("second", len(SAMPLES)), ("third", 0)):
+        python("-m", "tamis", "rate", "--pool", pool, *rating, "--out", tmp_path / out)
+        assert json.loads((tmp_path / out / "manifest.json").read_text())["facts"]["asked"] == asked
+
+
+@pytest.mark.parametrize("name", ["embedding", "judging", "work_dir", "Density", "my-measure"])
+def test_a_measure_with_the_name_of_a_section_or_a_name_that_is_no_parameter_is_refused(name: str) -> None:
+    with pytest.raises(RegistryError) as caught:
+        _refuse_names_of_sections(["perplexity", name])
+    assert name in caught.value.problem
+
+
 def test_a_run_has_the_section_and_the_step(python: Python, tmp_path: Path) -> None:
     settings = {
         "work_dir": str(tmp_path / "run"),
@@ -131,6 +150,7 @@ def test_keys_of_other_subsets_stay_what_they_are(python: Python) -> None:
     script = f"""
 from tamis.core.settings import hash_of, parse
 from tamis.selection.settings import SelectionSettings
+from tamis_pipelines.settings import _refuse_names_of_sections
 
 print(hash_of(parse(SelectionSettings, {given!r}, where="test").model_dump(mode="json")))
 """
@@ -146,9 +166,10 @@ def test_without_the_package_its_settings_are_refused(given: dict[str, Any]) -> 
 
 def test_with_it_a_setting_of_the_strategy_is_refused_for_another(python: Python) -> None:
     script = """
-from tamis.core.errors import SettingsError
+from tamis.core.errors import RegistryError, SettingsError
 from tamis.core.settings import parse
 from tamis.selection.settings import SelectionSettings
+from tamis_pipelines.settings import _refuse_names_of_sections
 
 try:
     parse(SelectionSettings, {"name": "s", "strategy": "random", "size": 3, "around": 0.3}, where="test")

@@ -67,6 +67,20 @@ def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_conce
     assert steps_done(changed.stderr) == ["reporting"]
 
 
+def test_a_run_describes_its_samples_and_picks_by_conditions(continued_run: dict[str, Any], tmp_path: Path) -> None:
+    settings = continued_run | {"describe": {}}
+    settings["subsets"] = [{**one, "where": {"characters": {">": 0}}} for one in settings["subsets"]]
+    done = tamis("run", write(tmp_path, settings))
+    assert done.returncode == 0, done.stderr
+    assert sorted(steps_done(done.stderr)) == ["reporting", "selection", "selection", "signals"]
+    signals = Artifact.open(tmp_path / "work/signals", "signals")
+    assert signals.manifest.rows == Artifact.open(tmp_path / "work/pool", "pool").manifest.rows
+    assert "signals" in Artifact.open(tmp_path / "work/report", "report").manifest.facts["sections"]
+    refused = tamis("run", write(tmp_path, {**settings, "describe": None}))
+    assert refused.returncode == 1
+    assert "describe" in refused.stderr
+
+
 def test_folders_of_the_user_stay_as_they_are(continued_run: dict[str, Any], tmp_path: Path) -> None:
     work, settings_file = tmp_path / "work", write(tmp_path, continued_run)
     mine = [work / "models/llama/config.json", work / "selections/mine/notes.txt", work / "report/notes.txt"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, reduce
 from importlib import metadata
@@ -17,6 +18,7 @@ from pydantic import Field
 from tamis.core.errors import RegistryError
 
 T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also for parts of paths
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -60,7 +62,8 @@ class Registry(Mapping[str, T], Generic[T]):
         """The objects by name.
 
         Raises:
-            RegistryError: when an entry point cannot be loaded or is of another kind, or two objects have one name.
+            RegistryError: when an entry point cannot be loaded or is of another kind, an object's name has other
+                characters than allowed, or two objects have one name.
         """
         places: dict[str, str] = {}
         found: dict[str, T] = {}
@@ -73,6 +76,12 @@ class Registry(Mapping[str, T], Generic[T]):
                     action="correct the package's entry point, or uninstall the package",
                 )
             name = self._name_of(one)
+            if not _NAME.fullmatch(name):
+                raise RegistryError(
+                    f"{place} is called '{name}'",
+                    allowed="letters, digits, '.', '_', '-'; a letter or digit first",
+                    action="correct the package, or uninstall it",
+                )
             if name in found:
                 raise RegistryError(
                     f"{place} and {places[name]} are both called '{name}'",

@@ -10,17 +10,16 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tamis.core.sample_columns import MESSAGES, TOOLS
+
 POOL = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
-        pa.field(
-            "messages",
-            pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])),
-            nullable=False,
-        ),
+        pa.field("messages", MESSAGES, nullable=False),
         pa.field("origin", pa.int64(), nullable=False),  # row in the source, from 0
         pa.field("metadata", pa.string()),  # JSON object of the source's fields in `keep`
+        pa.field("tools", TOOLS),
     ]
 )
 
@@ -30,6 +29,17 @@ REJECTS = pa.schema(
         pa.field("file", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+# Samples that were dropped as near-copies, by clusters: ordered by the row of the kept sample in the pool.
+NEAR_COPIES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kept", pa.string(), nullable=False),  # id of the cluster's kept sample
+        pa.field("kept_source", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),  # Jaccard similarity of both texts' n-grams
     ]
 )
 

@@ -14,6 +14,7 @@ from tamis.judging.questions import Question
 from tamis.judging.records import TEXTS, VERDICTS, Text, text_of
 from tamis.judging.settings import JudgingSettings
 from tamis.llm.backend import Backend
+from tamis.llm.backends import BACKENDS
 from tamis.llm.machine import place_of_answers
 from tamis.llm.store import Store
 
@@ -39,6 +40,7 @@ class Match:
         key = {
             "verdicts": {"prompt": self.prompt.hash, "sampling": {"temperature": judge.temperature} | drawn},
             "backend": dict(self.judge.identity),
+            **BACKENDS.origin(judge.backend.kind),  # another version of its package may answer differently
         }
         place = place_of_answers("judging", settings.store, getattr(judge.backend, "base_url", None))
         self.verdicts = Store(place, key, VERDICTS, spare)

@@ -15,6 +15,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.samples import as_text
 from tamis.llm.asking import TOKENS, is_final
 from tamis.llm.backend import Backend
+from tamis.llm.backends import BACKENDS
 from tamis.llm.durable import Earlier
 from tamis.llm.machine import place_of_answers
 from tamis.llm.readings import anew
@@ -114,4 +115,5 @@ def _key(settings: AskedRater, prompt: Prompt, backend: Backend) -> dict[str, ob
     sampling: dict[str, object] = {"temperature": settings.temperature}
     if settings.temperature > 0:
         sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}
-    return {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
+    own: dict[str, object] = {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
+    return own | BACKENDS.origin(settings.backend.kind)  # another version of its package may answer differently

@@ -73,9 +73,10 @@ def test_nothing_is_imported_before_something_is_looked_up(folder: Path) -> None
         ("raise SystemExit(3)", "any = exotic:KIWI", ["'any' of exotic", "SystemExit: 3"]),
         ("", "any = exotic:KIWI", ["'any' of exotic", "KIWI"]),
         ("KIWI = 7\n", "any = exotic:KIWI", ["'any' of exotic", "fruits.test"]),
+        ("KIWI = 'a/kiwi'\n", "any = exotic:KIWI", ["'any' of exotic", "'a/kiwi'"]),
         ("KIWI = 'pear'\n", "any = exotic:KIWI", ["'any' of exotic", "fruits.pear.FRUIT", "'pear'"]),
     ],
-    ids=["it fails", "it exits", "it lacks the object", "another kind", "the name is taken"],
+    ids=["it fails", "it exits", "it lacks the object", "another kind", "its name is no name", "the name is taken"],
 )
 def test_an_entry_point_that_cannot_be_used_is_named_with_its_package(
     folder: Path, module: str, point: str, told: list[str]
