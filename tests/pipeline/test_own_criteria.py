@@ -64,7 +64,7 @@ def test_own_criteria_of_the_documentation_lead_to_a_selection(models: Path, tmp
         file = write(tmp_path, settings)
         planned = tamis("plan", file)
         assert planned.returncode == 0, planned.stderr
-        ran = tamis("run", file)
+        ran = tamis("run", file, timeout=600)
         assert ran.returncode == 0, ran.stderr
     table = load(tmp_path / "work")
     assert sum(table["selections/best/picked"].to_pylist()) == 6

@@ -89,10 +89,12 @@ class GuidedTexts:
 
         if self._mask is not None:
             return self._mask
-        texts = self._tokenizer.batch_decode([[number] for number in range(len(self._tokenizer))])
+        # In every kind of vocabulary a backslash is written as itself, or as its byte.
+        vocabulary = self._tokenizer.get_vocab()
+        never = [number for token, number in vocabulary.items() if "\\" in token or token == "<0x5C>"]
         mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        mask[[number for number, text in enumerate(texts[: len(mask)]) if "\\" in text]] = True
-        mask[len(texts) :] = True  # rows of the matrix without a token
+        mask[[number for number in never if number < len(mask)]] = True
+        mask[max(vocabulary.values()) + 1 :] = True  # rows of the matrix without a token
         self._mask = mask
         return mask
 
