@@ -115,7 +115,7 @@ class PoolSettings(StageSettings):
     processes: Processes = Field(
         None,
         ge=1,
-        description="processes that parse rows, each with up to 250 MB of memory; null: 1 per core, up to 8",
+        description="processes that parse rows, each with up to 450 MB of memory; null: 1 per core, up to 8",
     )
 
     @model_validator(mode="after")
