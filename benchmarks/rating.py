@@ -51,6 +51,7 @@ def write_pool(out: Path, n: int) -> None:
                 rows = {
                     "id": [f"{i * 2654435761 % 2**64:016x}{i:016x}" for i in numbers], "source": ["b"] * len(numbers),
                     "messages": talk, "origin": list(numbers), "metadata": [None] * len(numbers),
+                    "tools": [None] * len(numbers),
                 }  # fmt: skip
                 parts.write(pa.table(rows, schema=POOL))
         step.rows = n

@@ -66,7 +66,8 @@ def write_artifacts(folder: Path, n: int, d: int, seed: int = 7) -> None:
                 ]
                 origin = np.arange(start, start + len(here))
                 columns = {"id": here, "source": ["s"] * len(here), "messages": messages, "origin": origin}
-                parts.write(pa.table(columns | {"metadata": pa.nulls(len(here), pa.string())}, schema=POOL))
+                columns |= {name: pa.nulls(len(here), pa.string()) for name in ("metadata", "tools")}
+                parts.write(pa.table(columns, schema=POOL))
         step.rows = n
 
     def embeddings(step: Any) -> None:

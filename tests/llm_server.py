@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tamis.rating.parsing import Scores, write
+from tests.paper_prompt import Scores, write
 
 GOOD = write(Scores(3, 5, 6, 7))
 _BLOCK = 1 << 16

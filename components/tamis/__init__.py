@@ -22,9 +22,11 @@ def load(run: str | Path, *, ids: Sequence[str] | None = None, messages: bool = 
 
     * `id` (string), `source` (dictionary of strings), `origin` (int64: row in the source, from 0), `metadata` (string:
       JSON of the fields that the pool keeps);
-    * `messages` (list of {role, content}), if `messages` is true;
-    * `ratings/RATER/…` for every rater: `rarity`, `complexity`, `informativeness`, `overall` (int8, 1..10), `expected`
-      (float32, 1..10), `status` (dictionary of strings; "ok" where there is a rating);
+    * `messages` (list of {role, content}, with the optional fields that some sample has), if `messages` is true;
+    * `tools` (text: JSON of the function schemas), if some sample has tools;
+    * `ratings/RATER/…` for every rater: a column for each criterion (by the prompt ds2-v1 `rarity`, `complexity` and
+      `informativeness`, int8, 1..10), `overall` (int8, 1..10), `expected` (float32, 1..10), `status` (dictionary of
+      strings; "ok" where there is a rating), `rationale` (string) if the rater wrote one that is kept;
     * `curation/RATER/…` for every rater of the curation: `raw_score`, `score`, `suggested` (int8, classes 0..5),
       `flagged` (bool), `error_probability`, `confidence` (float32, 0..1), `mean` (float32, on the scale of classes),
       `diversity` (float32, 0..1);

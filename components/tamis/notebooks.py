@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from tamis.core.artifacts import MANIFEST, Artifact, Kind
 from tamis.core.errors import ArtifactError, InputError, SettingsError
 from tamis.core.ids import Keys, pack, positions
+from tamis.core.sample_columns import without_unused_fields
 from tamis.core.steps import Uri
 from tamis.core.storage import Location, children, exists, locate
-from tamis.core.tables import CURATION, POOL
+from tamis.core.tables import CURATION, POOL, RATIONALE, criteria_in
 
 # The columns of kinds with data on each sample.
-_RATINGS = ("rarity", "complexity", "informativeness", "overall", "expected", "status")
+_RATINGS = ("overall", "expected", "status")
 _CURATION = tuple(name for name in CURATION.names if name not in ("id", "rater"))
 _FILES: dict[Kind, str] = {"selection": "selection.parquet", "evaluation": "scores.parquet"}  # of kinds without parts
 _IN_PARTS: tuple[Kind, ...] = ("pool", "ratings", "ratings_part", "curation", "scores", "judgement")
@@ -56,7 +57,7 @@ def _of_artifact(artifact: Artifact, messages: bool) -> pa.Table:
     kind = artifact.manifest.kind
     if kind in _IN_PARTS:
         columns = POOL.names if messages else _WITHOUT_TEXTS
-        return artifact.table(columns if kind == "pool" else None)
+        return _slim(artifact.table(columns)) if kind == "pool" else artifact.table()
     if kind in _FILES:
         return pq.read_table(artifact.path(_FILES[kind]))
     if kind in _ARRAYS:
@@ -88,6 +89,7 @@ def _of_run(location: Location, ids: Sequence[str] | None, messages: bool, cache
             table = table.append_column("messages", _messages_of(pool, rows))
     elif messages:
         table = table.append_column("messages", pool.table(["messages"])["messages"])
+    table = _slim(table)
     columns = {name: _compact(name, table[name]) for name in table.column_names}
     for kind in _SHOWN[1:]:
         for artifact in (found[one] for one in sorted(found) if one[0] == kind):
@@ -179,6 +181,14 @@ def _messages_of(pool: Artifact, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     return pa.chunked_array(taken, POOL.field("messages").type).take(pa.array(back))
 
 
+def _slim(pool: pa.Table) -> pa.Table:
+    """The pool without fields of turns that no turn has, and without `tools` if no sample has any."""
+    place = pool.schema.get_field_index("messages")
+    if place >= 0:
+        pool = pool.set_column(place, "messages", without_unused_fields(pool["messages"]))
+    return pool if pool["tools"].null_count < pool.num_rows else pool.drop_columns(["tools"])
+
+
 def _said_by(artifact: Artifact, keys: Keys) -> _Columns:
     """Columns (n,) with an artifact's data on the samples `keys` (n,)."""
     kind, name = artifact.manifest.kind, artifact.name
@@ -194,7 +204,9 @@ def _said_by(artifact: Artifact, keys: Keys) -> _Columns:
     elif kind == "scores":
         yield from _aligned(artifact.table(["id", "score"]), ("score",), f"scores/{name}", artifact, keys)
     else:
-        yield from _aligned(artifact.table(["id", *_RATINGS]), _RATINGS, f"ratings/{name}", artifact, keys)
+        table = artifact.table()
+        names = [*criteria_in(table.schema), *_RATINGS, *({RATIONALE.name} & set(table.column_names))]
+        yield from _aligned(table.select(["id", *names]), names, f"ratings/{name}", artifact, keys)
 
 
 def _aligned(table: pa.Table, names: Sequence[str], prefix: str, artifact: Artifact, keys: Keys) -> _Columns:

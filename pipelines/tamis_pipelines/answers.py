@@ -21,7 +21,7 @@ def stored_ratings(reuse: Reuse, rater: AskedRater) -> tuple[int, int] | str:
     """
     from tamis.rating.planning import known
 
-    pool = reuse.of("pool")
+    pool = reuse.pool
     try:
         with reuse.as_in_a_run():
             to_rate, stored = known(rater, pool=pool.folder, spare=spare_places(reuse.home / "scratch" / "rating"))

@@ -13,6 +13,7 @@ from tamis.evaluation.component import evaluate
 from tamis.finetuning.component import finetune, finetune_on_trainer
 from tamis.influence.component import influence
 from tamis.judging.component import judge
+from tamis.nearcopies.component import drop_near_copies
 from tamis.neighbors.component import find_neighbors
 from tamis.pool.component import pool as assemble_pool
 from tamis.rating.component import gather_ratings, merge_ratings, rate
@@ -20,6 +21,7 @@ from tamis.reporting.component import report as write_report
 from tamis.reporting.component import report_on_subsets
 from tamis.scoring.component import score
 from tamis.selection.component import select
+from tamis.signals.component import describe
 from tamis_pipelines.pods import SCORE_PODS, CompileSettings
 
 Given = dict[str, Any]
@@ -115,7 +117,13 @@ def _own(make: Maker, common: Any, own: Any) -> Given:
 def _known(make: Maker, made: Given, given: Given) -> Given:
     """The inputs of the report that every run has."""
     ratings = make.all_of(made["ratings"])
-    return {"pool": made["pool"], "ratings": ratings, "curation": made["curation"], "settings": given["report"]}
+    known = {"pool": made["pool"], "ratings": ratings, "curation": made["curation"], "settings": given["report"]}
+    return known | _signals(made)
+
+
+def _signals(made: Given) -> Given:
+    """The input of steps that use signals, if the run has them."""
+    return {"signals": made["signals"]} if "signals" in made else {}
 
 
 def _ended(make: Maker, report: Any, given: Given) -> None:
@@ -126,6 +134,11 @@ def _ended(make: Maker, report: Any, given: Given) -> None:
 def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Given:
     """The steps that both pipelines begin with; returns their artifacts by kind."""
     samples = make.step(assemble_pool, "pool", settings=given["pool"])
+    if fixed.near_copies:
+        samples = make.step(drop_near_copies, "pool", samples=samples, settings=given["near_copies"])
+    signals = {}
+    if fixed.describe:
+        signals["signals"] = make.step(describe, "signals", pool=samples, settings=given["describe"])
     embeddings = make.step(embed, "embeddings", pool=samples, settings=given["embedding"])
     graph = make.step(find_neighbors, "neighbors", embeddings=embeddings, settings=given["neighbors"])
     ratings = _rated(make, samples, given, fixed)
@@ -151,7 +164,7 @@ def _rated_and_curated(make: Maker, given: Given, fixed: CompileSettings) -> Giv
             settings=given[name],
             **({"attempt": given["attempts"][name]} if make.grouped else {}),
         )
-    return made | {"scores": scores}
+    return made | signals | {"scores": scores}
 
 
 def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> Any:
@@ -176,7 +189,7 @@ def _rated(make: Maker, samples: Any, given: Given, fixed: CompileSettings) -> A
 
 def _selected(make: Maker, made: Given, subset: Any) -> Any:
     inputs = {name: made[name] for name in ("pool", "curation", "neighbors", "embeddings")}
-    return make.step(select, "selection", **inputs, **made["scores"], **_own(make, {}, subset))
+    return make.step(select, "selection", **inputs, **made["scores"], **_signals(made), **_own(make, {}, subset))
 
 
 def _finetuned(make: Maker, selected: Any, settings: Any, given: Given, fixed: CompileSettings) -> Any:

@@ -17,7 +17,7 @@ from tamis.core.run_place import WORKFLOW
 from tamis.core.stages import PodKind
 from tamis_pipelines import chain
 from tamis_pipelines.chain import Given
-from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, fit
+from tamis_pipelines.pods import OPTIONAL_STEPS, SCORE_PODS, CompileSettings, KubeflowSettings, fit
 
 _SELECTION: dict[str, Any] = {"pool": dict, "embedding": dict, "neighbors": dict, "curation": dict, "report": dict}
 _DICTS: Any = List[dict]  # noqa: UP006
@@ -133,6 +133,7 @@ def _sections(name: str, fixed: CompileSettings, *, grouped: bool) -> dict[str, 
     else:
         cells = List[Dict[str, dict]]  # noqa: UP006
         sections |= {"cells": cells, "bases": _DICTS, "evaluation": dict}
+    sections |= {step: dict for step in OPTIONAL_STEPS if getattr(fixed, step)}
     if name == "experiment" and fixed.trainer:
         sections |= {"trainer": dict}
     return sections | ({"workers": _DICTS} if fixed.sharded else {}) | dict.fromkeys(fixed.scores, dict)

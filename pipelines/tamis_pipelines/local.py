@@ -122,10 +122,12 @@ def run(settings: RunSettings) -> Path:
 
 def shape_of(settings: RunSettings) -> CompileSettings:
     """Return what is compiled into the pipeline of a run on one machine."""
-    from tamis_pipelines.pods import CompileSettings, Retries
+    from tamis_pipelines.pods import OPTIONAL_STEPS, CompileSettings, Retries
 
-    judging = settings.judging is not None
-    return CompileSettings(parallelism=1, retries=Retries(count=0), scores=settings.scores, judging=judging)
+    steps = {name: getattr(settings, name) is not None for name in ("judging", *OPTIONAL_STEPS)}
+    return CompileSettings(parallelism=1, retries=Retries(count=0)).model_copy(
+        update=steps | {"scores": settings.scores}
+    )
 
 
 def places_of(home: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from tamis.core.storage.connecting import few_attempts
 from tamis.pool.checking import first_samples, look_at, look_into, samples_in
 from tamis.pool.hub import DatasetReader, opened_as_stream
 from tamis.pool.mapping import mapping_of
-from tamis.pool.readers import reader_of
+from tamis.pool.readers import how_to_read, reader_of
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import count_rows, files_at
 from tamis.reporting.numbers import clipped
@@ -396,7 +396,7 @@ def columns_of(path: str, settings: PoolSettings) -> list[str]:
 
 
 def _columns_of_file(file: str, settings: PoolSettings) -> list[str]:
-    return list(reader_of(Path(file), settings.max_json_mib, settings.max_row_mib).columns)
+    return list(reader_of(Path(file), how_to_read(settings)).columns)
 
 
 def _counted(path: str, settings: PoolSettings) -> int | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import TamisError
+from tamis.core.sample_columns import conversations
 from tamis.core.samples import Message, as_text, sample_id
 from tamis.core.settings import Settings
 from tamis.embedding.settings import EmbeddingSettings
@@ -83,13 +84,13 @@ def _samples(settings: RunSettings, reuse: Reuse) -> tuple[Samples, str]:
 
     Without either, return artificial samples of the length that the rates assume.
     """
-    pool = reuse.of("pool").folder
+    pool = reuse.pool.folder
     if pool is not None:
         artifact = Artifact.open(pool, "pool")
         every = max(1, artifact.manifest.rows // _SAMPLES)
         found: Samples = []
         for start, block in _blocks(artifact):
-            found += [block[row].as_py() for row in range(-start % every, len(block), every)]
+            found += conversations(block.take(pa.array(range(-start % every, len(block), every), pa.int64())))
         return found[:_SAMPLES], "samples of the pool"
     if first := first_samples(settings.pool, _SAMPLES):
         return first, "first samples of the sources"

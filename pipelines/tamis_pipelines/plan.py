@@ -101,9 +101,9 @@ def _pool_size(settings: RunSettings, reuse: Reuse) -> int:
 
     If the sources cannot be counted, an earlier run's pool is used, although its settings or files were different.
     """
-    pool = reuse.of("pool")
-    if pool.manifest is not None:
-        return pool.manifest.rows
+    for pool in (reuse.pool, reuse.of("pool")):
+        if pool.manifest is not None:
+            return pool.manifest.rows
     if settings.rates.samples is not None:
         return settings.rates.samples
     made = manifest_of(settings.results / "pool")

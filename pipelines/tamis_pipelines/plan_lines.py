@@ -69,6 +69,12 @@ class Planner:
         settings, n = self._settings, self._samples
         all_of_it = f"{n:,} samples"
         yield self._steps("pool", all_of_it, [_Part(self._reuse.of("pool"), 0, self._time("pool", settings.pool, n))])
+        if settings.near_copies is not None:
+            time = self._time("nearcopies", settings.near_copies, n)
+            yield self._steps("near-copies", all_of_it, [_Part(self._reuse.of("drop-near-copies"), 0, time)])
+        if settings.describe is not None:
+            part = _Part(self._reuse.of("describe"), 0, self._time("signals", settings.describe, n))
+            yield self._steps("describe", all_of_it, [part])
         for number, rater in enumerate(settings.raters):
             yield self._rating(number, rater)
         embedded = n / self._rates.embedded_per_second / 3600

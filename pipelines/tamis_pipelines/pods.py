@@ -28,6 +28,8 @@ from tamis_pipelines.names import (
 
 WORK = "/cache/tamis"  # where pods mount the claim for unfinished work
 # Steps that score samples for a strategy, and their pods.
+# Steps that a run has only with the section of this name; the field of this name says that the step is compiled in.
+OPTIONAL_STEPS = ("near_copies", "describe")
 SCORE_PODS: dict[str, PodKind] = {name: measure.POD for name, measure in MEASURES.items()} | {
     "influence": described("influence")[0].pod
 }
@@ -157,8 +159,10 @@ class CompileSettings(Settings):
     scores: tuple[ScoreName, ...] = Field(
         (), description="steps that score samples for a strategy; `tamis submit` adds those that a run's subsets need"
     )
+    near_copies: bool = Field(False, description="near-copies are dropped; set where a run has near_copies")
     sharded: bool = Field(False, description="raters may have several pods; set where rating_shards gives them")
     judging: bool = Field(False, description="cells are judged against an opponent; set where a run has judging")
+    describe: bool = Field(False, description="samples are described by signals; set where a run has describe")
     parallelism: int = Field(0, ge=0, description="raters' pods, and groups of cells, that run at once; 0: no limit")
     cells_per_pod: int = Field(
         0, ge=0, description="cells of an experiment that share the pods of their steps; 0: the fewest that fit"

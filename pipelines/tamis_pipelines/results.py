@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _RESULTS = [stage for stage in all_stages().values() if stage.place]
 _SHELVES: dict[str, str] = {stage.makes: stage.place for stage in _RESULTS}
 _SINGLE = [stage.makes for stage in _RESULTS if not stage.several]
+_WITH_COPIES = f"{_SHELVES['pool']}/with-near-copies"  # the whole pool, where a run drops near-copies
 _CHOSEN = tuple(f"{_SHELVES[kind]}/" for kind in ("ratings", "selection", "model"))  # named by the settings
 
 
@@ -84,7 +85,8 @@ class Results:
         """Return the artifacts' places, and those where other files are in the way."""
         earlier, blocked = self._laid_out(), []
         artifacts = [Artifact.open(path.parent) for path in sorted(runs.rglob(MANIFEST))]
-        places = {_place_of(artifact.manifest): artifact for artifact in artifacts}
+        without_copies = any(artifact.manifest.stage == "nearcopies" for artifact in artifacts)
+        places = {_place_of(artifact.manifest, without_copies): artifact for artifact in artifacts}
         now = {place: artifact.manifest.key for place, artifact in places.items()}
         kept = {} if whole else {place: key for place, key in earlier.items() if place not in now}
         self._remember([*earlier.items(), *now.items()])  # both, in case of a kill before the next note
@@ -131,10 +133,13 @@ def _places_of(settings: RunSettings) -> list[str]:
     names |= {kind: cells for kind in ("selection", "model", "evaluation", "judgement")}
     names["evaluation"] = [*cells, *(base.name for base in base_evaluations(settings))]
     names["scores"] = sorted({scores for cell in settings.cells if (scores := strategy_of(cell.subset).scores)})
-    return [str(Path(_SHELVES[kind]) / name) for kind, those in names.items() for name in those]
+    places = [str(Path(_SHELVES[kind]) / name) for kind, those in names.items() for name in those]
+    return places + ([_WITH_COPIES] if settings.near_copies is not None else [])
 
 
-def _place_of(manifest: Manifest) -> str:
+def _place_of(manifest: Manifest, without_copies: bool) -> str:
+    if without_copies and manifest.stage == "pool":
+        return _WITH_COPIES
     return str(Path(_SHELVES[manifest.kind]) / manifest.name)
 
 

@@ -75,6 +75,11 @@ class Reuse:
         found = self.steps.get(step, [])
         return found[number] if number < len(found) else Found("to do")
 
+    @property
+    def pool(self) -> Found:
+        """What is known about the pool that is rated: without near-copies, if the run drops them."""
+        return self.of("pool" if self._settings.near_copies is None else "drop-near-copies")
+
     @contextmanager
     def as_in_a_run(self) -> Iterator[None]:
         """Set up the environment in which steps would run, but without access to the Hub and object storage."""

@@ -21,6 +21,7 @@ from tamis.finetuning.on_trainer import check_nodes
 from tamis.finetuning.settings import FinetuningSettings
 from tamis.influence.settings import InfluenceSettings
 from tamis.judging.settings import JudgingSettings
+from tamis.nearcopies.settings import NearCopiesSettings
 from tamis.neighbors.settings import NeighborsSettings
 from tamis.pool.settings import PoolSettings
 from tamis.rating.settings import RatingSettings
@@ -28,6 +29,8 @@ from tamis.reporting.settings import ReportingSettings
 from tamis.scoring.measures import MEASURES
 from tamis.scoring.settings import ScoringSettings
 from tamis.selection.settings import SelectionSettings, strategy_of
+from tamis.signals.settings import DescribeSettings
+from tamis.signals.stage import columns_of
 from tamis_pipelines import sharding
 from tamis_pipelines.budget import BudgetSettings, check_prices
 from tamis_pipelines.experiment import (
@@ -41,7 +44,7 @@ from tamis_pipelines.experiment import (
     check_names,
 )
 from tamis_pipelines.groups import grouped
-from tamis_pipelines.pods import SCORE_PODS, CompileSettings, KubeflowSettings, ScoreName
+from tamis_pipelines.pods import OPTIONAL_STEPS, SCORE_PODS, CompileSettings, KubeflowSettings, ScoreName
 from tamis_pipelines.rates import RatesSettings
 
 Payer = TypeVar("Payer", RatingSettings, JudgingSettings)
@@ -61,6 +64,9 @@ class _UpToCuration(Settings):
         "empty: results are in work_dir",
     )
     pool: PoolSettings = Field(description="where the samples come from")
+    near_copies: NearCopiesSettings | None = Field(
+        None, description="which samples are dropped as near-copies before they are rated; null: none"
+    )
     raters: list[SerializeAsAny[RatingSettings]] = Field(
         min_length=1, description="one or more raters; each rates the whole pool, or a `sample` of it"
     )
@@ -91,6 +97,9 @@ class RunSettings(_UpToScores):
     subsets; `experiment` combines strategies, raters, sizes, seeds and base models.
     """
 
+    describe: DescribeSettings | None = Field(
+        None, description="signals of every sample, such as language and repetition, for the report; null: none"
+    )
     influence: InfluenceSettings | None = Field(None, description="scores for the strategy less, which requires them")
     subsets: list[SelectionSettings] = Field([], description="subsets to select, one by one")
     experiment: ExperimentSettings | None = Field(None, description="subsets to select and train on, as a grid")
@@ -139,6 +148,7 @@ class RunSettings(_UpToScores):
             if twice:
                 raise ValueError(f"two {what} have the name '{twice[0]}'; give them different names")
         self._raters_are_known()
+        self._signals_are_made()
         self._raters_are_different()
         sharding.check(self.raters, self.kubeflow.rating_shards)
         check_prices(self)
@@ -219,14 +229,26 @@ class RunSettings(_UpToScores):
         """Refuse steps that are compiled in but have no settings: they would fail after the raters were paid."""
         fixed = self.kubeflow.compiled
         idle = [f"scores: {name}" for name in fixed.scores if name not in self.scores]
+        idle += [name for name in OPTIONAL_STEPS if getattr(fixed, name) and getattr(self, name) is None]
         if self.finetuning is not None:
             used_by = {"judging": self.judging, "trainer": self.kubeflow.trainer}
             idle += [step for step, section in used_by.items() if getattr(fixed, step) and section is None]
         if idle:
             raise ValueError(
                 f"kubeflow.compiled.{idle[0]}: nothing in these settings uses that step. Remove it, because the steps "
-                "of a run are compiled in automatically, or add what uses it: a strategy, judging or kubeflow.trainer"
+                "of a run are compiled in automatically, or add what uses it: a strategy, describe, judging or "
+                "kubeflow.trainer"
             )
+
+    def _signals_are_made(self) -> None:
+        """Check that the run makes the signals that conditions name."""
+        known = [] if self.describe is None else list(columns_of(self.describe))
+        for cell in self.cells:
+            tokens = ["tokens"] if "tokens" in strategy_of(cell.subset).columns else []
+            for name in (*cell.subset.where, *tokens):
+                if name not in known:
+                    hint = ", ".join(known) if known else "none; add the section `describe: {}`"
+                    raise ValueError(f"the subset '{cell.name}' uses the signal '{name}'; signals of this run: {hint}")
 
     def _raters_are_known(self) -> None:
         known = self.rater_names
@@ -278,6 +300,8 @@ class RunSettings(_UpToScores):
         trainer = fixed.trainer or self.kubeflow.trainer is not None
         judging = fixed.judging or self.judging is not None
         update = {"scores": scores, "sharded": sharded, "trainer": trainer, "judging": judging}
+        for name in OPTIONAL_STEPS:
+            update[name] = getattr(fixed, name) or getattr(self, name) is not None
         return fixed.model_copy(update=update)
 
     def arguments(self, shares: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -285,7 +309,7 @@ class RunSettings(_UpToScores):
 
         `shares` is each payer's share of the budget (`budget.by_payer`); without it there is no budget.
         """
-        unused = {*SCORE_PODS} - {*self.scores}
+        unused = {*SCORE_PODS} - {*self.scores} | {name for name in OPTIONAL_STEPS if getattr(self, name) is None}
         sections = set(type(self).model_fields) - {
             "work_dir",
             "name",

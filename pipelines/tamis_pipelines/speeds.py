@@ -129,11 +129,13 @@ def key_of(stage: str, config: Mapping[str, Any], manifest: Manifest | None = No
         backend, answers = config["judge"]["backend"], config["answers"]
         return (stage, *_picked(backend, "kind", "model"), *_picked(answers, "engine", "max_new_tokens"))
     names = {
+        "nearcopies": ("text", "permutations"),
         "embedding": ("model", "precision", "max_tokens"),
         "influence": ("model",),
         "finetuning": ("model", "method", "max_tokens"),
         "evaluation": ("model", "suite", "limit", "samples", "backend"),
         "selection": ("strategy",),
+        "signals": ("signals", "tokenizer"),
     }
     return (stage, *_picked(config, *names.get(stage, ())))
 
@@ -151,6 +153,9 @@ def units_of(manifest: Manifest) -> float:
     facts, rows = manifest.facts, manifest.rows
     if manifest.stage == "rating":
         return float(facts.get("asked", rows if "backend" not in facts else 0))
+    if manifest.stage == "nearcopies":
+        counted = facts["near_copies"]
+        return 0 if counted["taken_over"] else rows + counted["dropped"]
     if manifest.stage in ("embedding", "neighbors") and facts.get("taken_over"):
         return 0
     if manifest.stage == "neighbors":

@@ -9,11 +9,12 @@ from typing import Any
 
 from tamis.core.errors import SettingsError
 from tamis.core.finished import PLACE
-from tamis_pipelines.pods import SCORE_PODS, WORK
+from tamis_pipelines.pods import OPTIONAL_STEPS, SCORE_PODS, WORK
 from tamis_pipelines.workflow.size import Package
 
 # The parameters that a package has only if something is compiled in, with the field that says so.
-_OPTIONAL = {"judging": "judging", "trainer": "trainer", "workers": "sharded"} | dict.fromkeys(SCORE_PODS, "scores")
+_OPTIONAL = {"judging": "judging", "trainer": "trainer", "workers": "sharded"}
+_OPTIONAL |= {name: name for name in OPTIONAL_STEPS} | dict.fromkeys(SCORE_PODS, "scores")
 
 
 class UnknownPackageError(ValueError):

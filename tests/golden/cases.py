@@ -181,6 +181,23 @@ def _vectors(count: int, width: int = 16) -> np.ndarray:
     return np.random.default_rng(count).standard_normal((count, width)).astype(np.float32)
 
 
+@case("nearcopies", "conversations, the first kept", threshold=0.6)
+@case("nearcopies", "instructions, the longest kept", threshold=0.6, text="instruction", keep="longest", ngram=3)
+def _near_copies(folder: Path, _: Models, **values: Any) -> Manifest:
+    from tamis.nearcopies.settings import NearCopiesSettings
+    from tamis.nearcopies.stage import run
+
+    return run(NearCopiesSettings(**values), samples=artifacts.make_pool(folder / "pool", SAMPLES), out=folder / "out")
+
+
+@case("signals", "all, with tokens")
+def _signals(folder: Path, models: Models) -> Manifest:
+    from tamis.signals.settings import DescribeSettings
+    from tamis.signals.stage import run
+
+    return run(DescribeSettings(tokenizer=models.smollm2), pool=_pool(folder), out=folder / "out")
+
+
 @case("neighbors", "exact", k=8)
 @case("neighbors", "approximate", k=8, method="approximate")
 def _neighbors(folder: Path, _: Models, **values: Any) -> Manifest:

@@ -19,11 +19,11 @@ import yaml
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import StorageError
-from tamis.rating.parsing import Scores
-from tamis.rating.parsing import write as write_scores
 from tamis_pipelines.local import run
 from tamis_pipelines.settings import load_run
 from tests.llm_server import Asked, Reaction, Server, Till, completion, error
+from tests.paper_prompt import Scores
+from tests.paper_prompt import write as write_scores
 from tests.pipeline.conftest import FinishedRun, tamis, write
 
 
@@ -65,6 +65,20 @@ def test_a_second_run_reuses_every_step_and_a_changed_setting_only_what_it_conce
     assert subset.read_bytes() == before
     changed = tamis("run", settings_file, "--set", "report.title=Another")
     assert steps_done(changed.stderr) == ["reporting"]
+
+
+def test_a_run_describes_its_samples_and_picks_by_conditions(continued_run: dict[str, Any], tmp_path: Path) -> None:
+    settings = continued_run | {"describe": {}}
+    settings["subsets"] = [{**one, "where": {"characters": {">": 0}}} for one in settings["subsets"]]
+    done = tamis("run", write(tmp_path, settings))
+    assert done.returncode == 0, done.stderr
+    assert sorted(steps_done(done.stderr)) == ["reporting", "selection", "selection", "signals"]
+    signals = Artifact.open(tmp_path / "work/signals", "signals")
+    assert signals.manifest.rows == Artifact.open(tmp_path / "work/pool", "pool").manifest.rows
+    assert "signals" in Artifact.open(tmp_path / "work/report", "report").manifest.facts["sections"]
+    refused = tamis("run", write(tmp_path, {**settings, "describe": None}))
+    assert refused.returncode == 78
+    assert "describe" in refused.stderr
 
 
 def test_folders_of_the_user_stay_as_they_are(continued_run: dict[str, Any], tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ UNCACHED = {"start-run", *ONCE}
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ir, Ir]:
     """A package of the repository, or one with every step that a run may need."""
     if request.param == "with everything":
-        settings = CompileSettings(scores=(*SCORE_PODS,), sharded=True, trainer=True, judging=True)
+        settings = CompileSettings(scores=(*SCORE_PODS,), sharded=True, trainer=True, judging=True, describe=True)
         return load(compile_one("experiment", tmp_path_factory.mktemp("everything"), settings))
     return load(COMMITTED / f"{request.param}.yaml")
 
@@ -118,6 +118,7 @@ def test_a_run_needs_the_sections_of_the_settings_and_may_give_what_concerns_pod
     sections = set(RunSettings.model_fields) - {"work_dir", "name", "kubeflow", "rates", "budget"} - by_cell - scores
     steps = {task["taskInfo"]["name"] for _, dag, _ in dags(ir) for task in dag["tasks"].values()}
     assert scores <= steps or not scores & steps
+    sections -= {"describe"} - steps | (set() if "drop-near-copies" in steps else {"near_copies"})
     sections |= scores & steps | ({"workers"} if "gather-ratings" in steps else set())
     sections |= {"trainer"} if "finetune-on-trainer" in steps else set()
     models = {"cells", "bases", "finetuning", "evaluation"} | ({"judging"} if "judge" in steps else set())

@@ -18,6 +18,7 @@ from tamis_pipelines.settings import RunSettings
 # Settings that are texts and nothing more. A new one that names a file, a folder, a model or a data set belongs to a
 # type of `core.references` instead: then `tamis doctor`, submitted runs and TrainJobs look at it.
 PLAIN = {
+    "NearCopiesSettings.rated_by",
     *("_UpToCuration.name", "Source.name", "RatingSettings.name", "EvaluationSettings.name", "_AllStrategies.name"),
     *(
         "TaskSettings.name",

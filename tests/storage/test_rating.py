@@ -15,12 +15,12 @@ from tamis.core.errors import StorageError
 from tamis.core.settings import parse
 from tamis.core.storage import Location, children, locate, names_in, write_bytes
 from tamis.llm.store import Store, Writer, compaction, reading
-from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Reaction, completion
 from tests.llm_server import Server as LlmServer
+from tests.paper_prompt import RECORDS, Rating
 from tests.storage.conftest import Server, reach
 from tests.storage.unreliable import Unreliable
 

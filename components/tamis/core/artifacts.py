@@ -19,6 +19,8 @@ from tamis.core.storage import Location, download, exists, locate, read_bytes, s
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tamis.core.sample_columns import Rows
+
 Kind = Literal[
     "pool",
     "ratings",
@@ -29,6 +31,7 @@ Kind = Literal[
     "neighbors_part",
     "curation",
     "scores",
+    "signals",
     "selection",
     "model",
     "evaluation",
@@ -37,7 +40,18 @@ Kind = Literal[
 ]
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-_VERSIONED = ("numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "peft", "trl", "vllm", "lm-eval")
+_VERSIONED = (
+    "numpy",
+    "pyarrow",
+    "rensa",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "trl",
+    "vllm",
+    "lm-eval",
+)
 
 
 class File(BaseModel):
@@ -198,7 +212,8 @@ class Artifact:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pa.concat_tables([pq.read_table(part, columns=columns) for part in self.parts()])
+        tables = [pq.read_table(part, columns=self._stored(part, columns)) for part in self.parts()]
+        return pa.concat_tables([self._current(table, columns) for table in tables])
 
     def batches(self, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
         """The rows in order, in batches of at most `rows`; memory does not grow with the pool."""
@@ -206,7 +221,25 @@ class Artifact:
 
         for part in self.parts():
             with pq.ParquetFile(part) as file:
-                yield from file.iter_batches(batch_size=rows, columns=columns)
+                for batch in file.iter_batches(batch_size=rows, columns=self._stored(part, columns)):
+                    yield self._current(batch, columns)
+
+    def _stored(self, part: Path, columns: list[str] | None) -> list[str] | None:
+        """Those of `columns` that a part has; pools of old revisions have no tools."""
+        if self.manifest.kind != "pool" or columns is None or "tools" not in columns:
+            return columns
+        import pyarrow.parquet as pq
+
+        there = pq.read_schema(part).names
+        return [name for name in columns if name in there or name != "tools"]
+
+    def _current(self, rows: Rows, columns: list[str] | None) -> Rows:
+        """Rows of any revision in today's schema."""
+        if self.manifest.kind != "pool":
+            return rows
+        from tamis.core.sample_columns import upgraded
+
+        return upgraded(rows, columns)
 
     def _check_sizes(self, uri: str | Path) -> None:
         if not isinstance(self.location, Path):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from tamis.core.artifacts import Artifact
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import conversations
 from tamis.core.samples import Message
 
 BLOCK = 1024  # samples whose results are saved together
@@ -35,7 +36,7 @@ def kept_blocks(
         for batch in pool.batches(["id", "messages"], rows=BLOCK):
             path = kept / f"{start:012d}.parquet"
             if not path.exists():
-                table = compute(batch["id"], batch["messages"].to_pylist())
+                table = compute(batch["id"], conversations(batch["messages"]))
                 temporary = path.with_suffix(".tmp")
                 pq.write_table(table, temporary)
                 temporary.replace(path)

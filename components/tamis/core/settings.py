@@ -30,6 +30,8 @@ MoneyLimit: TypeAlias = Annotated[float | None, _LIMIT]
 """A setting that may stop a step early but does not change its result. It is not part of the step's key."""
 Pace: TypeAlias = Annotated[bool, _LIMIT]
 """A setting for how soon a step requests its answers, which does not change its result. It is not part of the key."""
+Processes: TypeAlias = Annotated[int | None, _LIMIT]
+"""A number of processes, which does not change the result. It is not part of the key."""
 _NULL = "<null>"  # stands for null in a pipeline's parameters, because kfp has no null
 # Replacements for messages of pydantic that only programmers understand.
 _SECTION = "it must be a section, as in {setting: value}"

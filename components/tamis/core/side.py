@@ -55,12 +55,14 @@ class Side:
         fields: number of samples with each of the other fields; fields of turns are named as in "messages.weight".
         lost: number of samples in which such a field changes what a model learns.
         samples: number of samples with any such field.
+        most_names: number of names in `fields` that are counted; other fields are counted together.
     """
 
     named: frozenset[str]
     fields: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     samples: int = 0
+    most_names: int = _MOST_NAMES
     _split: dict[tuple[str, ...], tuple[list[str], list[str]]] = field(default_factory=dict)  # by columns
 
     def add(
@@ -90,7 +92,7 @@ class Side:
         if not names and not turns:
             return
         for name in map(_writable, (*names, *turns)):
-            self.fields[name if len(self.fields) < _MOST_NAMES or name in self.fields else _OTHERS] += 1
+            self._count(name, 1)
         lost = [name for name in taught if _says(name, row.get(name), said)]
         for name, values in turns.items():
             kind = name.rpartition(".")[2]
@@ -99,6 +101,16 @@ class Side:
         if lost:
             self.lost.update(lost)
             self.samples += 1
+
+    def merge(self, other: Side) -> None:
+        """Add the counts of the samples that follow."""
+        for name, count in other.fields.items():
+            self._count(name, count)
+        self.lost.update(other.lost)
+        self.samples += other.samples
+
+    def _count(self, name: str, count: int) -> None:
+        self.fields[name if len(self.fields) < self.most_names or name in self.fields else _OTHERS] += count
 
     def as_facts(self) -> dict[str, Any]:
         """The counts for a manifest; empty if every field is read."""

@@ -10,17 +10,16 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tamis.core.sample_columns import MESSAGES, TOOLS
+
 POOL = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
-        pa.field(
-            "messages",
-            pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])),
-            nullable=False,
-        ),
+        pa.field("messages", MESSAGES, nullable=False),
         pa.field("origin", pa.int64(), nullable=False),  # row in the source, from 0
         pa.field("metadata", pa.string()),  # JSON object of the source's fields in `keep`
+        pa.field("tools", TOOLS),
     ]
 )
 
@@ -33,27 +32,48 @@ REJECTS = pa.schema(
     ]
 )
 
+# Samples that were dropped as near-copies, by clusters: ordered by the row of the kept sample in the pool.
+NEAR_COPIES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kept", pa.string(), nullable=False),  # id of the cluster's kept sample
+        pa.field("kept_source", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),  # Jaccard similarity of both texts' n-grams
+    ]
+)
+
 MISSING: Literal["missing"] = "missing"  # status of a sample for which an imported file has no rating
 STATUSES = ("ok", "unparsable", "refused", "too_long", "failed", MISSING)
 NOT_ASKED: Literal["not_asked"] = "not_asked"  # status of a sample that the settings exclude; not a failure
 POSSIBLE = "possible_ratings"  # name of a fact: the ratings 1..10 that are possible on the rater's scale
 
-RATINGS = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("rater", pa.string(), nullable=False),
-        pa.field("rarity", pa.int8()),
-        pa.field("complexity", pa.int8()),
-        pa.field("informativeness", pa.int8()),
-        pa.field("overall", pa.int8()),  # 1..10; null unless status is "ok"
-        pa.field("expected", pa.float32()),  # mean of the overall rating under the rater's token probabilities
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("attempts", pa.int16(), nullable=False),
-        pa.field("prompt_tokens", pa.int32()),
-        pa.field("completion_tokens", pa.int32()),
-    ]
+RATIONALE = pa.field("rationale", pa.string())  # what the rater wrote before its scores
+_WHOSE = (pa.field("id", pa.string(), nullable=False), pa.field("rater", pa.string(), nullable=False))
+_RESULT = (
+    pa.field("overall", pa.int8()),  # 1..10; null unless status is "ok"
+    pa.field("expected", pa.float32()),  # mean of the overall rating under the rater's token probabilities
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("error", pa.string()),
+    pa.field("attempts", pa.int16(), nullable=False),
+    pa.field("prompt_tokens", pa.int32()),
+    pa.field("completion_tokens", pa.int32()),
 )
+
+
+def ratings_with(criteria: Iterable[pa.Field], *, rationale: bool = False) -> pa.Schema:
+    """The table of ratings by one rater, with its criteria as columns."""
+    return pa.schema([*_WHOSE, *criteria, *_RESULT, *([RATIONALE] if rationale else [])])
+
+
+def criteria_in(schema: pa.Schema) -> list[str]:
+    """The columns of a table of ratings that are criteria, without the overall rating."""
+    others = {field.name for field in (*_WHOSE, *_RESULT, RATIONALE)}
+    return [name for name in schema.names if name not in others]
+
+
+# The paper's criteria, as the prompt ds2-v1 and imported ratings have them.
+RATINGS = ratings_with(pa.field(name, pa.int8()) for name in ("rarity", "complexity", "informativeness"))
 
 CURATION = pa.schema(
     [

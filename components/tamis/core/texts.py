@@ -28,18 +28,24 @@ def check_encoding(start: bytes, shown: str) -> None:
     Raises:
         InputError: with the command that converts the file. `shown` is the file's name.
     """
-    start = start[:START]
     if start.startswith(_GZIP):
         raise InputError(f"{shown} is compressed with gzip", allowed="text in UTF-8", action="decompress it: gunzip")
-    found = next((name for mark, name in _MARKS if start.startswith(mark)), None)
-    if found is None and b"\0" in start:
-        found = "UTF-16LE" if start[1:2] == b"\0" else "UTF-16BE"  # without a byte order mark
+    found = encoding_by_its_start(start)
     if found is not None:
         raise InputError(
             f"{shown} is in {found}, or is not text",
             allowed="UTF-8",
             action=f"convert it, for example: iconv -f {found} -t UTF-8 FILE > FILE.utf8",
         )
+
+
+def encoding_by_its_start(start: bytes) -> str | None:
+    """UTF-32 or UTF-16 if a text begins with their byte order mark, or has zero bytes as they do; None otherwise."""
+    start = start[:START]
+    found = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    if found is None and b"\0" in start:
+        found = "UTF-16LE" if start[1:2] == b"\0" else "UTF-16BE"  # without a byte order mark
+    return found
 
 
 def text_of(data: bytes, shown: str) -> str:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from tamis.core.artifacts import Artifact
 from tamis.core.ids import unpack
+from tamis.core.sample_columns import rows_of
 from tamis.core.samples import Message, as_text
 from tamis.curation.classes import UNRATED
 from tamis.curation.grade_draw import Drawn, Scores
@@ -61,7 +62,7 @@ def _texts(pool: Artifact, ids: Sequence[str]) -> Mapping[str, tuple[str, str]]:
     """Each sample's instruction and response."""
     wanted, found = pa.array(ids, pa.string()), {}
     for batch in pool.batches(["id", "messages"], rows=_TEXTS):
-        for row in batch.filter(pc.is_in(batch["id"], value_set=wanted)).to_pylist():
+        for row in rows_of(batch.filter(pc.is_in(batch["id"], value_set=wanted))):
             found[row["id"]] = _parts(row["messages"])
     return found
 

@@ -25,6 +25,8 @@ from tamis.core.errors import InputError, SettingsError
 from tamis.core.jsonrows import json_of
 from tamis.core.markdown import table
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import conversations, rows_of
+from tamis.core.samples import Message
 from tamis.core.steps import Uri
 from tamis.core.storage import locate, read_bytes, write_bytes
 from tamis.core.texts import text_of
@@ -116,7 +118,7 @@ def _count(pool: Artifact, runs: Runs) -> tuple[Numbers, list[pa.BooleanArray]]:
     samples, hits = np.zeros(len(runs), np.int64), []
     with Progress("decontaminate", pool.manifest.rows) as progress:
         for batch in pool.batches(["messages"]):
-            shared = [runs.shared(_contents(messages)) for messages in batch["messages"].to_pylist()]
+            shared = [runs.shared(_contents(messages)) for messages in conversations(batch["messages"])]
             for of_sample in shared:
                 samples[of_sample] += 1
             hits.append(pa.array([len(of_sample) > 0 for of_sample in shared], pa.bool_()))
@@ -131,7 +133,7 @@ def _find(
     kept = np.zeros(len(runs), np.int64)
     with Progress("list shared words", sum(batch.true_count for batch in hits)) as progress:
         for batch, some in zip(pool.batches(["id", "source", "messages"]), hits, strict=True):
-            for row in batch.filter(some).to_pylist():
+            for row in rows_of(batch.filter(some)):
                 shared = runs.shared(_contents(row["messages"]))
                 places = np.concatenate([runs.places_in_covered(shared), runs.places(shared[rare[shared]])])
                 for file, (record, words) in runs.records(places).items():
@@ -145,7 +147,7 @@ def _find(
     result.common = {runs.words(run): int(kept[run]) for run in often.tolist()}
 
 
-def _contents(messages: list[dict[str, str]]) -> Iterator[str]:
+def _contents(messages: list[Message]) -> Iterator[str]:
     return (message["content"] for message in messages)
 
 

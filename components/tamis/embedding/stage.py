@@ -17,6 +17,7 @@ from tamis.core.blocks import BLOCK, Conversations
 from tamis.core.ids import pack
 from tamis.core.models import revision_of
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import conversations
 from tamis.core.samples import as_text, instruction_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.tables import IDS
@@ -79,7 +80,7 @@ def _embed(step: Step[EmbeddingSettings]) -> None:
                 place(left[there], block)
                 taken_over += len(block)
                 left = left[~there]
-            for rows, block in encoding.of(batch["messages"].take(left - start).to_pylist(), start):
+            for rows, block in encoding.of(conversations(batch["messages"].take(left - start)), start):
                 place(left[rows], block)
             start += batch.num_rows
     assert vectors is not None  # a pool has at least one sample
@@ -149,7 +150,7 @@ class _Encoding:
 
         def texts() -> Iterator[tuple[str, str]]:
             for batch in pool.batches(["source", "messages"], rows=_READ):
-                for source, messages in zip(batch["source"].to_pylist(), batch["messages"].to_pylist(), strict=True):
+                for source, messages in zip(batch["source"].to_pylist(), conversations(batch["messages"]), strict=True):
                     yield source, self._whole_text(messages)
 
         def tokens_of(text: str) -> int:
@@ -166,7 +167,7 @@ class _Encoding:
         """For which samples the earlier embeddings read the same text; None means all, if nothing was left out."""
         if not self._beginnings.found and not earlier.beginnings.found:
             return None
-        texts = [self._whole_text(sample) for sample in messages.to_pylist()]
+        texts = [self._whole_text(sample) for sample in conversations(messages)]
         return np.array([self._beginnings.length(text) == earlier.beginnings.length(text) for text in texts], bool)
 
     def of(self, samples: Conversations, start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:

@@ -23,6 +23,7 @@ from tamis.core.leftout import check_left_out
 from tamis.core.lora import check_lora
 from tamis.core.models import revision_of, vocabulary_of
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import conversations
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import SCORES, PartsWriter
@@ -150,7 +151,7 @@ def check_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder)
     reasons = Counter[str]()
     with Progress("influence: checking the samples", pool.manifest.rows) as progress:
         for batch in pool.batches(["messages"], rows=_READ):
-            encoded = encode_all(encoder, batch["messages"].to_pylist())
+            encoded = encode_all(encoder, conversations(batch["messages"]))
             reasons.update(reason for reason in encoded if isinstance(reason, str))
             progress.advance(batch.num_rows)
     check_left_out(reasons, pool.manifest.rows, settings.max_left_out_share, stage="influence")
@@ -174,7 +175,7 @@ def warmup_samples(settings: InfluenceSettings, pool: Artifact, encoder: Encoder
         here = drawn[start : start + batch.num_rows]
         order = ties[start : start + batch.num_rows][here]
         start += batch.num_rows
-        encoded = encode_all(encoder, batch.filter(pa.array(here))["messages"].to_pylist())
+        encoded = encode_all(encoder, conversations(batch.filter(pa.array(here))["messages"]))
         found += [(int(tie), t) for tie, t in zip(order, encoded, strict=True) if not isinstance(t, str)]
         reasons.update(reason for reason in encoded if isinstance(reason, str))
     check_left_out(reasons, number, 1.0, stage="influence")  # `check_samples` has checked the share

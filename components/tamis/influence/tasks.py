@@ -90,11 +90,21 @@ def example_of(row: Any, where: str, side: Side) -> tuple[str, list[Message]]:
             {"role": "user", "content": row["prompt"]},
             {"role": "assistant", "content": row["completion"]},
         ]
-    fault = fault_of(messages)
+    fault = fault_of(_plain(messages))
     if fault is not None:
         raise InputError(f"{where}: {fault}", allowed=allowed)
     side.add(row, tuple(row), read, _beside(messages), messages)
     return str(row.get("subtask", "")), messages  # `fault_of` has checked their type
+
+
+def _plain(messages: Any) -> Any:
+    """`messages` without the fields of their turns that are not read."""
+    if not isinstance(messages, list):
+        return messages
+    read = ("role", "content")
+    return [
+        {name: turn[name] for name in read if name in turn} if isinstance(turn, dict) else turn for turn in messages
+    ]
 
 
 def _beside(messages: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -109,7 +109,7 @@ def verdict_of(prompt: JudgePrompt, answer: Answer, attempt: int, earlier: Judge
     if answer.problem is not None:
         return Judged.model_validate(common | failed(answer))
     try:
-        values, leniencies = prompt.form.read(answer.text)
+        values, leniencies, _ = prompt.form.read(answer.text)
     except UnparsableError as error:
         return Judged.model_validate(common | unparsable(answer, error))
     common |= {"status": "ok", "lenient": forgiven(answer, leniencies)}

@@ -51,7 +51,7 @@ class Answer:
         id: id of the request.
         text: the answer; empty if there is a problem.
         problem: the kind of problem if there is no answer, else None; `error` is then "kind" or "kind: detail".
-        probabilities: probabilities of the values of the form's last number, with sum 1; None if unknown.
+        probabilities: for each key in the form's `told`, the probabilities of its values, with sum 1; None if unknown.
         shortened: whether the middle of the sample was left out.
         cut: whether the answer ended at its limit of tokens.
         thought: whether the model wrote thoughts that are not in the text.
@@ -68,7 +68,7 @@ class Answer:
     text: str = ""
     problem: Problem | None = None
     error: str | None = None
-    probabilities: tuple[float, ...] | None = None
+    probabilities: tuple[tuple[float, ...], ...] | None = None
     shortened: bool = False
     cut: bool = False
     thought: bool = False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tamis.core import storage
+from tamis.core.conditions import Condition, all_met, conditions
 from tamis.core.errors import InputError
 from tamis.core.samples import Message
 from tamis.core.saved import is_saved
@@ -18,9 +19,8 @@ from tamis.core.storage import Location
 from tamis.core.tabular import key_of
 from tamis.pool.hub import DatasetReader
 from tamis.pool.mapping import Mapping, check_columns, mapping_of
-from tamis.pool.readers import Reader, reader_of
+from tamis.pool.readers import Reader, how_to_read, reader_of
 from tamis.pool.rejects import Reject
-from tamis.pool.rows import matches
 from tamis.pool.settings import PoolSettings, Source
 from tamis.pool.sources import files_at
 
@@ -42,6 +42,7 @@ class FirstRows:
         mapping: how rows become conversations; None if no file has a row.
         names: fields of the rows.
         whole: whether all rows of the files were read.
+        guessed: number of files by what was guessed about their texts.
     """
 
     side: Side
@@ -52,6 +53,7 @@ class FirstRows:
     mapping: Mapping | None = None
     names: dict[str, None] = field(default_factory=dict)
     whole: bool = True
+    guessed: Counter[str] = field(default_factory=Counter)
 
     def not_seen(self, source: Source) -> list[str]:
         """Fields in `keep` of `source` that no row has. If not all rows were read, later rows may have them."""
@@ -97,6 +99,7 @@ class FirstRows:
     def __str__(self) -> str:
         parts = [f"the first {self.rows:,} rows of {self.files:,} {'file' if self.files == 1 else 'files'}"]
         parts += [self.mapping.schema] if self.mapping else []
+        parts += [f"{count:,} read with {how}" for how, count in self.guessed.items()]
         if self.rejected:
             count = self.rejected.total()
             parts.append(
@@ -131,13 +134,15 @@ def look_at(source: Source, readers: Iterable[tuple[str, Reader]]) -> FirstRows:
     Raises:
         InputError: when a file's layout differs from the source's settings or other files.
     """
-    found = FirstRows(Side(frozenset((*source.keep, *source.where))))
+    found, wanted = FirstRows(Side(frozenset((*source.keep, *source.where)))), conditions(source.where)
     for name, reader in readers:
         found.files += 1
+        if reader.guessed:
+            found.guessed[str(reader.guessed)] += 1
         if reader.columns:
-            found.mapping = found.mapping or mapping_of(source, reader.columns, name)
+            found.mapping = mapping_of(source, reader.columns, name, before=found.mapping)
             check_columns(source, found.mapping, reader.columns, reader.uniform, name)
-        _add(found, source, name, reader)
+        _add(found, wanted, name, reader)
     return found
 
 
@@ -157,10 +162,11 @@ def samples_in(source: Source, readers: Iterable[tuple[str, Reader]]) -> Iterato
     Raises:
         InputError: as `look_at`.
     """
+    wanted = conditions(source.where)
     for name, reader in readers:
         mapping = mapping_of(source, reader.columns, name) if reader.columns else None
         for _, row in islice(reader.rows(reader.columns), _ROWS):
-            if mapping is None or isinstance(row, Reject) or not matches(row, source.where):
+            if mapping is None or isinstance(row, Reject) or not all_met(row, wanted):
                 continue
             try:
                 yield list(mapping.conversation(row)[0])
@@ -180,12 +186,13 @@ def check_own_ids(settings: PoolSettings, field: str) -> None:
     """
     seen: dict[str, tuple[str, int]] = {}
     for source in settings.sources:
+        wanted = conditions(source.where)
         for name, reader in _readers(source, settings, None):
             if field not in source.keep or source.limit is not None or not reader.columns:
                 continue
             mapping = mapping_of(source, reader.columns, name)
             for number, row in reader.rows(reader.columns):
-                if isinstance(row, Reject) or not matches(row, source.where) or (key := key_of(row.get(field))) is None:
+                if isinstance(row, Reject) or not all_met(row, wanted) or (key := key_of(row.get(field))) is None:
                     continue
                 try:
                     content = hash(repr(mapping.conversation(row)[0]))
@@ -201,7 +208,7 @@ def check_own_ids(settings: PoolSettings, field: str) -> None:
                     )
 
 
-def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
+def _add(found: FirstRows, wanted: dict[str, Condition], name: str, reader: Reader) -> None:
     mapping = found.mapping
     read = frozenset(mapping.columns) if mapping else frozenset()
     rows = iter(reader.rows(reader.columns))
@@ -209,7 +216,7 @@ def _add(found: FirstRows, source: Source, name: str, reader: Reader) -> None:
         try:
             if isinstance(row, Reject):
                 raise row
-            if not matches(row, source.where):
+            if not all_met(row, wanted):
                 continue
             assert mapping is not None  # a row that can be read has columns
             found.names.update(dict.fromkeys(row))
@@ -233,4 +240,4 @@ def _readers(source: Source, settings: PoolSettings, files: Files | None) -> Ite
         for name, file in files_at(source.path) if files is None else files:
             path = Path(str(file))
             if not (name.endswith(".json") and path.stat().st_size > _LARGE_ARRAY):
-                yield name, reader_of(path, settings.max_json_mib, settings.max_row_mib)
+                yield name, reader_of(path, how_to_read(settings, source))

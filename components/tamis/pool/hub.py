@@ -15,8 +15,8 @@ from tamis.core.hub import Wanted, first_line, load_split
 from tamis.core.network import check_network
 from tamis.core.progress import load_packages
 from tamis.core.storage import fingerprint
-from tamis.pool.openings import Rows
-from tamis.pool.readers import ARROW_ROWS, rows_of_arrow
+from tamis.pool.openings import Guessed, Rows
+from tamis.pool.pieces import Batch, InPieces, Piece
 
 if TYPE_CHECKING:
     from tamis.pool.settings import Source
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 10  # seconds for a request for the commit of a branch
+_ROWS = 1024  # in a piece
 
 
 # Within `as_last_seen`: the commits that an earlier run found on the Hub, by data set.
@@ -79,13 +80,14 @@ def _commit(dataset: str, revision: str | None) -> str | None:
     return sha
 
 
-class DatasetReader:
+class DatasetReader(InPieces):
     """A split of a data set, memory-mapped and read in small batches of the wanted columns.
 
     Attributes:
         taken: facts for the manifest: the split, if it has a name, and the other splits, if none was named.
     """
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, source: Source, revision: str) -> None:
@@ -104,13 +106,11 @@ class DatasetReader:
         self.columns: list[str] = list(self._data.column_names)
         self.total: int | None = self._data.num_rows
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with the fields `wanted`."""
         columns = [name for name in self.columns if name in set(wanted)]
-        first = 0
-        for batch in self._data.select_columns(columns).with_format("arrow").iter(batch_size=ARROW_ROWS):
-            yield from rows_of_arrow(batch, first)
-            first += batch.num_rows
+        for batch in self._data.select_columns(columns).with_format("arrow").iter(batch_size=_ROWS):
+            yield Batch(batch)
 
 
 class StreamReader:
@@ -119,6 +119,7 @@ class StreamReader:
     Its attributes are those of every reader.
     """
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, data: Any, total: int | None) -> None:

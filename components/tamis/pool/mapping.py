@@ -50,6 +50,10 @@ class Mapping:
         """The names of the fields that are read."""
         return [name for field, name in self.fields.items() if field not in FIELDS_OF_A_MESSAGE]
 
+    def fits(self, columns: Sequence[str]) -> bool:
+        """Whether rows with the fields `columns` have those that the schema needs."""
+        return {self.fields[name] for name in _REQUIRED[self.schema]} <= set(columns)
+
     def messages(self, row: Fields) -> list[Message]:
         """The conversation in `row`.
 
@@ -95,17 +99,22 @@ class Mapping:
         ]
 
 
-def mapping_of(source: Source, columns: Sequence[str], where: str) -> Mapping:
+def mapping_of(source: Source, columns: Sequence[str], where: str, before: Mapping | None = None) -> Mapping:
     """The mapping for rows of the file `where`, which have the fields `columns`.
+
+    `before`, the mapping of the source's file before, is used again if it fits.
 
     Raises:
         InputError: when the fields fit no schema.
     """
+    if before is not None and before.fits(columns):
+        return before
     possible = candidates(source.schema_, source.fields)
     for schema in possible:
         fields = {name: name for name in FIELDS[schema] if name != "system"} | source.fields
-        if len(possible) == 1 or {fields[name] for name in _REQUIRED[schema]} <= set(columns):
-            return Mapping(schema, fields)
+        mapping = Mapping(schema, fields)
+        if len(possible) == 1 or mapping.fits(columns):
+            return mapping
     known = "; ".join(" and ".join(names) for names in _REQUIRED.values())
     raise InputError(
         f"source '{source.name}': cannot tell the schema of {where} from its fields: {_listed(columns)}",

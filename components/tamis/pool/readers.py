@@ -1,32 +1,43 @@
-"""Readers of JSONL, JSON, CSV and Parquet files, which yield rows in bounded memory.
+"""Readers of JSONL, JSON, CSV, TSV, Parquet and Arrow files, which yield rows in bounded memory.
 
 A reader has `columns` (the fields of its header, or of its first readable row), `uniform` (whether every row has
-exactly these fields), `total` (the number of rows, if known in advance) and `rows`, which yields the number of each row
-from 0 and its fields, or a `Reject` instead of the fields.
+exactly these fields), `total` (the number of rows, if known in advance), `guessed` (what was guessed about a text file)
+and `rows`, which yields the number of each row from 0 and its fields, or a `Reject` instead of the fields. `pieces`
+yields the same rows before they are parsed.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tamis.core.errors import InputError, explained_os_errors
 from tamis.core.jsonrows import json_of
-from tamis.core.texts import START, check_encoding, text_of
 from tamis.pool.csvs import CsvReader
-from tamis.pool.openings import MIB, Fields, Rows, opened, too_long
+from tamis.pool.openings import (
+    FORMATS,
+    MIB,
+    UTF_8,
+    Guess,
+    Guessed,
+    Rows,
+    damage_named,
+    format_of,
+    guessed_encoding,
+    opened_text,
+    too_long,
+)
+from tamis.pool.pieces import Batch, InPieces, Lines, Piece, Values, grouped, rows_of_a_piece
 from tamis.pool.rejects import Reject
+from tamis.pool.settings import PoolSettings, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
-ARROW_ROWS = 256  # rows converted to Python objects at a time
-_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+_VALUES = 256  # elements of an array in a piece; their size is not known
 
 
 class Reader(Protocol):
@@ -35,80 +46,112 @@ class Reader(Protocol):
     columns: list[str]
     uniform: bool
     total: int | None
+    guessed: Guessed
 
     def rows(self, wanted: Sequence[str]) -> Rows:
-        """All rows. From a columnar format only the fields `wanted` are read."""
+        """All rows with their numbers. From a columnar format only the fields `wanted` are read."""
         ...
 
 
-def reader_of(path: Path, max_json_mib: int, max_row_mib: int) -> Reader:
-    """The reader for the file at `path`, chosen by its suffix, which must be one of `SUFFIXES`.
+@dataclass(frozen=True)
+class HowToRead:
+    """What the settings say about files: limits in MiB, and an encoding and a delimiter; None: they are guessed."""
+
+    max_json_mib: int
+    max_row_mib: int
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+def how_to_read(settings: PoolSettings, source: Source | None = None) -> HowToRead:
+    """What the pool's settings say about the files of `source`."""
+    limits = settings.max_json_mib, settings.max_row_mib
+    return HowToRead(*limits) if source is None else HowToRead(*limits, source.encoding, source.delimiter)
+
+
+def reader_of(path: Path, how: HowToRead) -> InPieces:
+    """The reader for the file at `path`, by the ending of its name.
 
     Raises:
-        InputError: when the file is not valid.
+        InputError: when the file is not valid, or the ending is not of a known format.
         StorageError: when the system refuses to read it.
     """
-    if path.name.endswith(".parquet"):
+    kind = format_of(path.name)
+    if kind is None:
+        raise InputError(f"{path} has an unknown format", allowed=f"a name that ends in {FORMATS}")
+    if kind == "parquet":
         return ParquetReader(path)
-    if path.name.endswith(".csv"):
-        return CsvReader(path, max_row_mib)
-    if path.name.endswith(".json") and _first_byte(path) != b"{":
-        return JsonArrayReader(path, max_json_mib)
-    reader = JsonLinesReader(path, max_row_mib)
-    if path.name.endswith(".json") and not reader.columns:
-        raise InputError(f"{path} is neither an array of objects nor one object per line", action="write it as JSONL")
+    if kind == "arrow":
+        return ArrowReader(path)
+    guess = guessed_encoding(path) if how.encoding is None else Guess(how.encoding)
+    reader: CsvReader | JsonArrayReader | JsonLinesReader
+    delimiter = None
+    if kind in ("csv", "tsv"):
+        given = how.delimiter or ("\t" if kind == "tsv" else None)
+        reader = CsvReader(path, how.max_row_mib, guess.encoding, given)
+        delimiter = reader.delimiter if given is None and reader.delimiter != "," else None
+    elif kind == "json" and _first_byte(path, guess.encoding) != b"{":
+        reader = JsonArrayReader(path, how.max_json_mib, guess.encoding)
+    else:
+        reader = JsonLinesReader(path, how.max_row_mib, guess.encoding)
+        if kind == "json" and not reader.columns:
+            problem = f"{path} is neither an array of objects nor one object per line"
+            raise InputError(problem, action="write it as JSONL")
+    reader.guessed = Guessed(guess if how.encoding is None and guess.encoding != UTF_8 else None, delimiter)
     return reader
 
 
-class JsonLinesReader:
-    """One JSON object per line, gzipped if the name ends in .gz. Blank lines are skipped."""
+class JsonLinesReader(InPieces):
+    """One JSON object per line. Blank lines are skipped."""
 
+    guessed = Guessed()
     uniform = False
     total: int | None = None
 
-    def __init__(self, path: Path, max_row_mib: int) -> None:
-        self._path, self._limit = path, max_row_mib * MIB
+    def __init__(self, path: Path, max_row_mib: int, encoding: str = UTF_8) -> None:
+        self._path, self._limit, self._encoding = path, max_row_mib * MIB, encoding
         self.columns = next((list(row) for _, row in self.rows([]) if not isinstance(row, Reject)), [])
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with all their fields."""
-        with opened(self._path) as file:
-            number, first = 0, True
-            try:
-                check_encoding(file.peek(START), str(self._path))  # type: ignore[attr-defined]
-                while line := file.readline(self._limit + 1):
-                    text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).strip()
-                    first = False
-                    if len(line) > self._limit and not line.endswith(b"\n"):
-                        _skip_line(file, self._limit)
-                        yield number, too_long(self._limit)
-                    elif text:
-                        yield number, _object_of(text)
-                    else:
-                        continue
-                    number += 1
-            except _DAMAGED as error:
-                raise InputError(
-                    f"{self._path} is damaged after {number} rows: {error}", action="download or create it again"
-                ) from None
+        return map(Lines, grouped(self._lines(), lambda line: 0 if isinstance(line, Reject) else len(line)))
+
+    def _lines(self) -> Iterator[bytes | Reject]:
+        with opened_text(self._path, self._encoding) as file, damage_named(self._path):
+            first = True
+            while line := file.readline(self._limit + 1):
+                text = (line.removeprefix(b"\xef\xbb\xbf") if first else line).strip()
+                first = False
+                if len(line) > self._limit and not line.endswith(b"\n"):
+                    _skip_line(file, self._limit)
+                    yield too_long(self._limit)
+                elif text:
+                    yield text
 
 
-class JsonArrayReader:
+class JsonArrayReader(InPieces):
     """A JSON array of objects, which is loaded completely."""
 
+    guessed = Guessed()
     uniform = False
 
-    def __init__(self, path: Path, max_json_mib: int) -> None:
-        size = path.stat().st_size
-        if size > max_json_mib * MIB:
+    def __init__(self, path: Path, max_json_mib: int, encoding: str = UTF_8) -> None:
+        with opened_text(path, encoding) as file, damage_named(path):
+            data = file.read(max_json_mib * MIB + 1)
+        if len(data) > max_json_mib * MIB:
             raise InputError(
-                f"{path} is a JSON array of {size / MIB:,.0f} MiB, which would be loaded completely",
+                f"{path} is a JSON array of more than {max_json_mib:,} MiB, which would be loaded completely",
                 allowed=f"at most {max_json_mib} MiB (pool.max_json_mib)",
                 action="write it as JSONL, with one object per line, or raise the setting",
             )
         try:
-            with opened(path) as file:
-                self._values = json_of(text_of(file.read(), str(path)))
+            self._values = json_of(data.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not {encoding.upper()}: byte {error.start}",
+                allowed="text in one encoding",
+                action="convert the file, or set the source's `encoding`",
+            ) from None
         except ValueError as error:
             raise InputError(f"{path} is not JSON: {error}", action="correct the file, or download it again") from None
         if not isinstance(self._values, list):
@@ -117,15 +160,16 @@ class JsonArrayReader:
         self.columns = next((list(value) for value in self._values if value and isinstance(value, dict)), [])
         self.total: int | None = len(self._values)
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All elements of the array with all their fields."""
-        for number, value in enumerate(self._values):
-            yield number, _fields_of(value)
+        for start in range(0, len(self._values), _VALUES):
+            yield Values(self._values[start : start + _VALUES])
 
 
-class ParquetReader:
+class ParquetReader(InPieces):
     """A Parquet file, read in small batches of the wanted columns."""
 
+    guessed = Guessed()
     uniform = True
 
     def __init__(self, path: Path) -> None:
@@ -135,21 +179,73 @@ class ParquetReader:
         with _parquet_faults_named(path), pq.ParquetFile(path) as file:
             self.columns = list(file.schema_arrow.names)
             self.total: int | None = file.metadata.num_rows
+            groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
+            self._at_once = rows_of_a_piece(sum(group.total_byte_size for group in groups), file.metadata.num_rows)
 
-    def rows(self, wanted: Sequence[str]) -> Rows:
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
         """All rows with the fields `wanted`."""
         import pyarrow.parquet as pq
 
         columns = [name for name in self.columns if name in set(wanted)]
         with pq.ParquetFile(self._path, buffer_size=MIB) as file:
-            batches, first = file.iter_batches(batch_size=ARROW_ROWS, columns=columns), 0
+            batches = file.iter_batches(batch_size=self._at_once, columns=columns)
             while True:
                 with _parquet_faults_named(self._path):
                     batch = next(batches, None)
                 if batch is None:
                     return
-                yield from rows_of_arrow(batch, first)
-                first += batch.num_rows
+                yield Batch(batch)
+
+
+class ArrowReader(InPieces):
+    """An Arrow file or stream (also called IPC, or Feather), read in small slices of the wanted columns."""
+
+    guessed = Guessed()
+    uniform = True
+    total: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._batches() as (schema, _):
+            self.columns = list(schema.names)
+
+    def pieces(self, wanted: Sequence[str]) -> Iterator[Piece]:
+        """All rows with the fields `wanted`."""
+        columns = [name for name in self.columns if name in set(wanted)]
+        with self._batches() as (_, batches):
+            for batch in batches:
+                at_once = rows_of_a_piece(batch.nbytes, batch.num_rows)
+                for start in range(0, batch.num_rows, at_once):
+                    yield Batch(batch.select(columns).slice(start, at_once))
+
+    @contextmanager
+    def _batches(self) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        import pyarrow as pa
+
+        try:
+            with explained_os_errors(f"reading {self._path}"), pa.memory_map(str(self._path)) as file:
+                opened = _opened_arrow(file)
+                if isinstance(opened, pa.RecordBatchStreamReader):
+                    yield opened.schema, opened
+                else:
+                    yield opened.schema, (opened.get_batch(number) for number in range(opened.num_record_batches))
+        except pa.ArrowException as error:
+            first = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"{self._path} is not a complete Arrow file: {first}",
+                allowed="Arrow's IPC file or stream; Feather of version 2",
+                action="write it again, or as Parquet",
+            ) from None
+
+
+def _opened_arrow(file: Any) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        return pa.ipc.open_stream(file)
 
 
 @contextmanager
@@ -166,34 +262,11 @@ def _parquet_faults_named(path: Path) -> Iterator[None]:
         raise InputError(problem, action="download or create it again") from None
 
 
-def rows_of_arrow(batch: pa.RecordBatch | pa.Table, first: int) -> Rows:
-    """The rows of an Arrow batch, numbered from `first`. A row that Python cannot represent becomes a `Reject`.
-
-    Such rows have text that is not UTF-8, a map with a repeated key, or a time after the year 9999. Maps become
-    objects, because the turns of a conversation are maps in some files.
-    """
-    try:
-        values = batch.to_pylist(maps_as_pydicts="strict")
-    except (ValueError, KeyError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
-        if batch.num_rows == 1:
-            values = [_unreadable(error)]
-        else:
-            values = [value for i in range(batch.num_rows) for _, value in rows_of_arrow(batch.slice(i, 1), i)]
-    yield from enumerate(values, first)
-
-
-def _unreadable(error: Exception) -> Reject:
-    if isinstance(error, UnicodeDecodeError):
-        return Reject("not UTF-8", "the row is not UTF-8")
-    if isinstance(error, KeyError):
-        return Reject("wrong type", f"a map of the row has a key twice: {error}")
-    return Reject("wrong type", f"a value of the row is out of range: {error}")
-
-
-def _first_byte(path: Path) -> bytes:
+def _first_byte(path: Path, encoding: str) -> bytes:
     """The first byte of a file that is neither white space nor part of a byte order mark; empty if there is none."""
-    with opened(path) as file:
-        file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
+    with opened_text(path, encoding) as file, damage_named(path):
+        if file.peek(3)[:3] == b"\xef\xbb\xbf":  # type: ignore[attr-defined]
+            file.read(3)
         while byte := file.read(1):
             if not byte.isspace():
                 return byte
@@ -203,19 +276,3 @@ def _first_byte(path: Path) -> bytes:
 def _skip_line(file: IO[bytes], piece: int) -> None:
     while (more := file.readline(piece)) and not more.endswith(b"\n"):
         pass
-
-
-def _object_of(text: bytes) -> Fields | Reject:
-    try:
-        value = json_of(text.decode())
-    except UnicodeDecodeError as error:
-        return Reject("not UTF-8", f"the line is not UTF-8: byte {error.start}")
-    except ValueError as error:
-        return Reject("broken JSON", f"not JSON: {error}")
-    return _fields_of(value)
-
-
-def _fields_of(value: Any) -> Fields | Reject:
-    if not isinstance(value, dict):
-        return Reject("no object", f"JSON of type {type(value).__name__}, not an object")
-    return value or Reject("missing field", "an object without fields")

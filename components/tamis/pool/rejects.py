@@ -24,6 +24,9 @@ class Reject(Exception):
         self.kind = kind
         self.reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
 
+    def __reduce__(self) -> tuple[object, ...]:  # for other processes; an exception's own is without `kind`
+        return Reject, (self.kind, self.reason)
+
 
 class Rejected(NamedTuple):
     """A rejected row: its file, its number in the file from 0, and the reason."""

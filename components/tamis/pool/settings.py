@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import codecs
+from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from tamis.core.conditions import conditions
 from tamis.core.references import DataPath, HubDataset
 from tamis.core.samples import FIELDS
-from tamis.core.settings import Settings, StageSettings
+from tamis.core.settings import Processes, Settings, StageSettings
 from tamis.pool import recipes
 
 Schema = Literal["auto", "messages", "conversations", "instruction", "prompt_completion"]
@@ -34,14 +36,35 @@ class Source(Settings):
     revision: str | None = Field(None, description="commit, branch or tag of the data set")
     schema_: Schema = Field("auto", alias="schema", description="layout of the rows; auto: detected from their fields")
     fields: dict[str, str] = Field({}, description="names of the schema's fields in the rows, as in {prompt: question}")
-    where: dict[str, str | int | float | bool] = Field(
-        {}, description="use only rows with these values, as in {language: en}"
+    where: dict[str, Any] = Field(
+        {},
+        description='use only rows with these values, as in {language: en, score: {">=": 4}}; see the README',
+    )
+    encoding: str | None = Field(
+        None, description="encoding of the text files, such as windows-1252; null: guessed for each file"
+    )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="character between the fields of CSV files; null: guessed"
     )
     keep: list[str] = Field([], description="fields of the rows to keep in the column `metadata`")
     limit: int | None = Field(
         None, ge=1, description="largest number of samples: the first ones, or a random draw if `seed` is given"
     )
     seed: int | None = Field(None, ge=0, description="seed for drawing the `limit` samples at random")
+
+    @field_validator("where")
+    @classmethod
+    def _conditions(cls, where: dict[str, Any]) -> dict[str, Any]:
+        conditions(where)  # a fault is found before anything is read
+        return where
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            return None if encoding is None else codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"Python knows no encoding {encoding!r}; allowed: utf-8, utf-16, windows-1252 …") from None
 
     @model_validator(mode="after")
     def _consistent(self) -> Source:
@@ -52,7 +75,12 @@ class Source(Settings):
             )
         if self.recipe is not None and self.recipe not in recipes.names():
             raise ValueError(f"there is no recipe '{self.recipe}'; allowed: {', '.join(recipes.names())}")
-        fixed = {"path": ("config", "split", "revision"), "recipe": ("config", "split", "schema_", "fields", "where")}
+        of_files = ("encoding", "delimiter")
+        fixed = {
+            "path": ("config", "split", "revision"),
+            "dataset": of_files,
+            "recipe": ("config", "split", "schema_", "fields", "where", *of_files),
+        }
         for name in fixed.get(origins[0], ()):
             if name in self.model_fields_set and getattr(self, name):
                 raise ValueError(f"'{name.rstrip('_')}' cannot be used with '{origins[0]}'; leave it out")
@@ -68,7 +96,7 @@ class Source(Settings):
 class PoolSettings(StageSettings):
     """The sources of the pool, and limits for unusable rows."""
 
-    OUTPUT_REVISION: ClassVar[int] = 2
+    OUTPUT_REVISION: ClassVar[int] = 4
 
     sources: list[Source] = Field(min_length=1, description="read in this order; of equal samples, the first is kept")
     max_reject_share: float = Field(
@@ -83,6 +111,12 @@ class PoolSettings(StageSettings):
     )
     max_json_mib: int = Field(512, ge=1, description="largest JSON array, in MiB; it is loaded completely")
     max_row_mib: int = Field(16, ge=1, description="longest line of JSONL or CSV, in MiB; longer lines are rejected")
+
+    processes: Processes = Field(
+        None,
+        ge=1,
+        description="processes that parse rows, each with up to 450 MB of memory; null: 1 per core, up to 8",
+    )
 
     @model_validator(mode="after")
     def _unique_names(self) -> PoolSettings:

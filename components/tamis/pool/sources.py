@@ -6,7 +6,7 @@ import glob
 import logging
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field
@@ -19,11 +19,11 @@ from tamis.core.saved import DESCRIPTIONS, is_saved, load_saved
 from tamis.core.settings import Settings, parse
 from tamis.core.storage import Location
 from tamis.pool import hub, recipes
-from tamis.pool.readers import SUFFIXES, reader_of
+from tamis.pool.openings import FORMATS, format_of
+from tamis.pool.readers import how_to_read, reader_of
 from tamis.pool.settings import PoolSettings, Source
 
 log = logging.getLogger(__name__)
-_FORMATS = ", ".join(SUFFIXES)
 # Names of splits in the names of files, as on the Hub: data/test-00000-of-00001.parquet
 _SPLIT = re.compile(r"(?<![^\W_])(train|test|validation|valid|val|dev)(?![^\W_])", re.IGNORECASE)
 _COUNTED = 1 << 23  # bytes of JSONL read at a time to count rows
@@ -130,17 +130,17 @@ def files_at(path: str) -> list[tuple[str, Location]]:
         problem = f"{storage.looked_for(path)} does not exist"
         raise StorageError(problem, allowed=_beside(path), action="check the path", permanent=True)
     alone = len(found) == 1  # a single named file is always data
-    files = sorted((name, file) for name, file in found if _is_data(name, alone))
-    others = sorted(name for name, _ in found if not _is_data(name, alone))
+    saved = {PurePosixPath(name).parent for name, _ in found if PurePosixPath(name).name in DESCRIPTIONS}
+    files = sorted((name, file) for name, file in found if _is_data(name, alone, saved))
+    others = sorted({name for name, _ in found} - {name for name, _ in files})
     if not files:
-        saved = any(name.endswith(".arrow") for name in others)
         raise InputError(
             f"{path} has no file that can be read; it has {', '.join(others[:5])}",
-            allowed=f"files that end in {_FORMATS}",
+            allowed=f"files that end in {FORMATS}",
             action="give each folder that `save_to_disk` wrote as a source of its own" if saved else "",
         )
     if others:
-        log.warning("%s: %d files are ignored (not %s): %s", path, len(others), _FORMATS, ", ".join(others[:5]))
+        log.warning("%s: %d files are ignored (not %s): %s", path, len(others), FORMATS, ", ".join(others[:5]))
     if len(splits := {split[0].lower() for name, _ in files if (split := _SPLIT.search(name))}) > 1:
         log.warning(
             "%s: files of several splits are read: %s. To read one split, give only its files, or give the folder as "
@@ -176,14 +176,15 @@ def _rows_of(file: Path, settings: PoolSettings) -> int:
                     count += sum(1 for line in whole if line.strip())
                     empty = not last.strip()
             return count + (not empty)  # the last line may have no line break
-    reader = reader_of(file, settings.max_json_mib, settings.max_row_mib)
+    reader = reader_of(file, how_to_read(settings))
     return reader.total if reader.total is not None else sum(1 for _ in reader.rows([]))
 
 
-def _is_data(name: str, alone: bool) -> bool:
-    parts = name.split("/")
-    described = parts[-1] in DESCRIPTIONS and not alone
-    return name.endswith(SUFFIXES) and not described and not any(part.startswith(".") for part in parts)
+def _is_data(name: str, alone: bool, saved: set[PurePosixPath]) -> bool:
+    """Whether a file has rows to read. Files of Arrow below a folder in `saved` are read only as that data set."""
+    path, kind = PurePosixPath(name), format_of(name)
+    described = path.name in DESCRIPTIONS or (kind == "arrow" and not saved.isdisjoint(path.parents))
+    return kind is not None and (alone or not described) and not any(part.startswith(".") for part in path.parts)
 
 
 def _base_of(pattern: str) -> Path:
@@ -201,5 +202,5 @@ def _beside(path: str) -> str:
     folder = _base_of(path).parent if _base_of(path) == Path(path) else _base_of(path)
     if not folder.is_dir():
         return f"a path that exists; there is no folder {folder} either"
-    names = sorted(file.name for file in folder.iterdir() if file.is_dir() or file.name.endswith(SUFFIXES))
+    names = sorted(file.name for file in folder.iterdir() if file.is_dir() or format_of(file.name))
     return f"in {folder}: {', '.join(names[:10]) or 'nothing that can be read'}"

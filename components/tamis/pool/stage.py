@@ -24,7 +24,7 @@ from tamis.pool.counts import Counts
 from tamis.pool.draw import Draw
 from tamis.pool.keyset import KeySet
 from tamis.pool.rejects import RejectsWriter
-from tamis.pool.rows import BLOCK_ROWS, SourceRows
+from tamis.pool.rows import SourceRows
 from tamis.pool.settings import PoolSettings
 from tamis.pool.sources import Resolved, resolve
 
@@ -83,10 +83,10 @@ def _assemble(step: Step[PoolSettings], sources: list[Resolved], rejects_beside:
                     *(name, f"{counts.duplicates:,}", f"{counts.read:,}"),
                 )
             rows.check_all_settings_met()
-            _check_side(rows.side, counts, name, step.settings.max_lost_share)
-            facts[name] = counts.as_facts() | _described(resolved, rows) | rows.side.as_facts()
+            _check_side(rows.seen.side, counts, name, step.settings.max_lost_share)
+            facts[name] = counts.as_facts() | _described(resolved, rows) | rows.seen.side.as_facts()
             total.add(counts)
-            lossy += rows.side.samples
+            lossy += rows.seen.side.samples
         if total.kept == 0:
             pool.keep_rejects(rejects_beside)
             raise InputError(
@@ -117,7 +117,7 @@ class _Pool:
     def _take_first(self, rows: SourceRows, name: str, limit: int | None) -> Counts:
         counts, ended = Counts(), False
         while not ended and counts.kept != limit:
-            table, ended = self._next_block(rows, name, BLOCK_ROWS if limit is None else limit - counts.kept, counts)
+            table, ended = self._next_block(rows, name, None if limit is None else limit - counts.kept, counts)
             self._keep(table, counts)
         return counts
 
@@ -125,7 +125,7 @@ class _Pool:
         counts, ended, offered = Counts(), False, 0
         with Draw(size, seed, self._draws) as draw:
             while not ended:
-                table, ended = self._next_block(rows, name, BLOCK_ROWS, counts)
+                table, ended = self._next_block(rows, name, None, counts)
                 new = draw.offer(table, pack(table["id"].combine_chunks(), where="the pool"))
                 counts.duplicates += table.num_rows - new
                 offered += new
@@ -134,16 +134,16 @@ class _Pool:
         counts.not_drawn = offered - counts.kept
         return counts
 
-    def _next_block(self, rows: SourceRows, name: str, samples: int, counts: Counts) -> tuple[pa.Table, bool]:
+    def _next_block(self, rows: SourceRows, name: str, samples: int | None, counts: Counts) -> tuple[pa.Table, bool]:
         """The next samples that are not in the pool yet, and whether they are the source's last."""
         block = rows.take(samples)
         self.rejects.write(name, block.rejected)
-        new = self._seen.new(pack(pa.array(block.ids, pa.string()), where="the pool"))
-        table = block.table(name).filter(pa.array(new))
+        new = self._seen.new(pack(block.table["id"].combine_chunks(), where="the pool"))
+        table = block.table.filter(pa.array(new))
         counts.read += block.read
         counts.rejected += len(block.rejected)
         counts.left_out += block.left_out
-        counts.duplicates += len(block.ids) - table.num_rows
+        counts.duplicates += block.table.num_rows - table.num_rows
         return table, block.last
 
     def keep_rejects(self, beside: str) -> None:
@@ -190,7 +190,9 @@ def _check_side(side: Side, counts: Counts, name: str, most: float) -> None:
 
 def _described(resolved: Resolved, rows: SourceRows) -> dict[str, Any]:
     """Facts about a source for the manifest, besides its counts."""
-    facts: dict[str, Any] = {"schema": rows.mapping.schema if rows.mapping else None}
+    facts: dict[str, Any] = {"schema": ", ".join(rows.schemas) or None}
+    if rows.guessed:
+        facts["guessed"] = dict(rows.guessed)
     if resolved.files:
         facts["files"] = len(resolved.files)
     if resolved.source.dataset is not None:

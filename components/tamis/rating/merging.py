@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tamis.core.artifacts import Artifact, Manifest, manifest_of
 from tamis.core.errors import InputError
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import link_tree
-from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
+from tamis.core.tables import POSSIBLE, PartsWriter
 from tamis.rating.records import Rating
 from tamis.rating.rows import BLOCK
 from tamis.rating.settings import MergeSettings, RatingSettings
@@ -79,20 +80,24 @@ def _merge(step: Step[MergeSettings]) -> None:
     pool, shards = step.input("pool"), _complete(step.inputs("ratings"), step.input("pool"))
     rows = [_rows(shard) for shard in shards]
     summary = Summary()
-    with PartsWriter(step.out, RATINGS) as parts:
+    table = pq.read_schema(shards[0].parts()[0]).remove_metadata()
+    fields = Rating.model_fields
+    with PartsWriter(step.out, table) as parts:
         for block in pool.batches(["id"], rows=BLOCK):
             found: list[dict[str, Any]] = [next(rows[place], {}) for place in places(block["id"], len(rows)).tolist()]
             if [row.get("id") for row in found] != block["id"].to_pylist():
                 raise InputError("the rows of a shard do not match the pool", action="rate this shard again")
             for row in found:
-                summary.add(Rating.model_validate({key: value for key, value in row.items() if key != "rater"}))
-            parts.write(pa.Table.from_pylist(found, schema=RATINGS))
+                summary.add(Rating.model_validate({key: value for key, value in row.items() if key in fields}))
+            parts.write(pa.Table.from_pylist(found, schema=table))
     facts = [shard.manifest.facts for shard in shards]
     summary.log(step.inputs("ratings")[0].name)
     step.rows = parts.rows
     step.models.update(shards[0].manifest.models)
     step.facts.update(summary.facts())
-    step.facts |= {name: facts[0][name] for name in ("prompt", "backend", "scale", POSSIBLE) if name in facts[0]}
+    step.facts |= {
+        name: facts[0][name] for name in ("prompt", "backend", "scale", POSSIBLE, "criteria") if name in facts[0]
+    }
     for name in ("reused", "asked", "damaged_store_parts", "shortened", "cost"):
         if name in facts[0]:
             step.facts[name] = round(sum(fact.get(name, 0) for fact in facts), 6)

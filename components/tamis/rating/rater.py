@@ -23,7 +23,7 @@ from tamis.llm.store import Store, Stored
 from tamis.rating.backends import make_backend
 from tamis.rating.drawing import Drawn
 from tamis.rating.prompts import Prompt, load_prompt
-from tamis.rating.records import RECORDS, Rating, not_asked, rating_of
+from tamis.rating.records import Rating, not_asked, rating_of, records_of
 from tamis.rating.rows import BLOCK, Sample
 from tamis.rating.settings import AskedRater
 from tamis.rating.shards import Shard
@@ -43,9 +43,10 @@ class Rater:
         self.backend: Backend = make_backend(settings, self.prompt)
         key = _key(settings, self.prompt, self.backend)
         place = place_of_answers("ratings", settings.store, getattr(settings.backend, "base_url", None))
-        self.store = Store(place, key, RECORDS, spare)
+        records = records_of(self.prompt.scores)
+        self.store = Store(place, key, records, spare)
         # In earlier versions the key held the rater's name. Ratings that were paid for then are found there.
-        self.named = Store(place, {"rater": settings.name} | key, RECORDS, spare)
+        self.named = Store(place, {"rater": settings.name} | key, records, spare)
         self.shard = Shard.read(settings.shard) if settings.shard else None
 
     @cached_property
@@ -55,7 +56,7 @@ class Rater:
         return (
             self.named.read(wanted)  # of two equally good ratings, the one under the rater's name counts
             .beside(self.store.read(wanted))
-            .anew(partial(anew, read=partial(rating_of, scale=self.prompt.scale)))
+            .anew(partial(anew, read=partial(rating_of, criteria=self.prompt.scores)))
         )
 
     def blocks(self, pool: Artifact, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
@@ -114,5 +115,5 @@ def _key(settings: AskedRater, prompt: Prompt, backend: Backend) -> dict[str, ob
     sampling: dict[str, object] = {"temperature": settings.temperature}
     if settings.temperature > 0:
         sampling |= {"top_p": settings.top_p, "top_k": settings.top_k, "seed": settings.seed}
-    own = {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
+    own: dict[str, object] = {"prompt": prompt.hash, "sampling": sampling, "backend": dict(backend.identity)}
     return own | BACKENDS.origin(settings.backend.kind)  # another version of its package may answer differently

@@ -11,7 +11,7 @@ from typing import Any
 from tamis.core.errors import InputError, UnparsableError
 from tamis.core.own_ids import refuse_repeats
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
-from tamis.core.tables import MISSING
+from tamis.core.tables import MISSING, RATINGS, criteria_in
 from tamis.core.tabular import integer_of, key_of, local_copy, number_of, read_columns
 from tamis.rating.fitting import digests_of
 from tamis.rating.records import Rating
@@ -24,6 +24,14 @@ _NOTHING = "no rating in the file"
 _NO_SAMPLE = "0" * 32
 
 
+class ImportedRating(Rating):
+    """A rating from a file, with the criteria that the settings can name."""
+
+    rarity: int | None = None
+    complexity: int | None = None
+    informativeness: int | None = None
+
+
 class RatingsFile:
     """A file of ratings, row by row."""
 
@@ -33,7 +41,7 @@ class RatingsFile:
         self.scale = settings.scale if isinstance(settings.scale, Scale) else _SCALES[settings.scale or "1-10"]
         self.fractions = isinstance(settings.scale, Scale)
         self._scores = {"overall": settings.overall}
-        for name in ("rarity", "complexity", "informativeness"):
+        for name in criteria_in(RATINGS):
             if (column := getattr(settings, name)) is not None:
                 self._scores[name] = column
         others = (settings.expected, key_column(settings), settings.source_column)
@@ -104,7 +112,7 @@ class RatingsFile:
             return Rating(id=sample, status="unparsable", error=error.problem, attempts=0)
         if scores["overall"] is None:
             return Rating(id=sample, status=MISSING, error=_NOTHING, attempts=0)
-        return Rating(id=sample, status="ok", expected=expected, attempts=0, **scores)
+        return ImportedRating(id=sample, status="ok", expected=expected, attempts=0, **scores)
 
     def refuse_unusable(self, rows: int, most: float, errors: str = "") -> None:
         """Check that the ratings that were read can be used.

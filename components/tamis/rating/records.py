@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tamis.core.errors import UnparsableError
-from tamis.core.scales import Scale
-from tamis.core.tables import NOT_ASKED, RATINGS
+from tamis.core.scales import HIGHEST, LOWEST
+from tamis.core.tables import NOT_ASKED, RATINGS, RATIONALE, criteria_in, ratings_with
 from tamis.llm.asking import summed
 from tamis.llm.backend import Answer
 from tamis.llm.readings import failed, forgiven, unparsable
 from tamis.llm.store import ATTEMPTS, TOKENS, Records
-from tamis.rating.parsing import HIGH, LOW
-from tamis.rating.scaling import expected_of, scores_in
+from tamis.rating.criteria import Criteria
 
 Status = Literal["ok", "unparsable", "refused", "too_long", "failed", "missing", "not_asked"]
-ONE_TO_TEN = Scale()
-Score = Field(None, ge=LOW, le=HIGH, strict=True)
 
 
 class Rating(BaseModel):
-    """One sample's rating by one rater: the columns of `core.tables.RATINGS` without the rater, and some for the store.
+    """One sample's rating by one rater, without its criteria: `model_of` adds a field for each.
 
     Tokens are summed over all attempts, because all of them are computed or paid.
     """
@@ -32,11 +30,8 @@ class Rating(BaseModel):
 
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
     status: Status
-    rarity: int | None = Score
-    complexity: int | None = Score
-    informativeness: int | None = Score
-    overall: int | None = Score
-    expected: float | None = Field(None, ge=LOW, le=HIGH)
+    overall: int | None = Field(None, ge=LOWEST, le=HIGHEST, strict=True)
+    expected: float | None = Field(None, ge=LOWEST, le=HIGHEST)
     error: str | None = None
     attempts: int = ATTEMPTS
     prompt_tokens: int | None = TOKENS
@@ -53,9 +48,42 @@ class Rating(BaseModel):
             raise ValueError(f"status '{self.status}' with the overall rating {self.overall}")
         return self
 
-    def row(self, rater: str) -> dict[str, object]:
-        """The row in the ratings table."""
-        return {name: rater if name == "rater" else getattr(self, name) for name in RATINGS.names}
+    def row(self, rater: str, schema: pa.Schema = RATINGS) -> dict[str, object]:
+        """The row in a ratings table. A rating without scores, such as a missing one, may lack its criteria."""
+        return {name: rater if name == "rater" else getattr(self, name, None) for name in schema.names}
+
+
+_IN_STORE = (
+    pa.field("cached_tokens", pa.int32()),
+    pa.field("reasoning_tokens", pa.int32()),
+    pa.field("shortened", pa.bool_()),
+    pa.field("lenient", pa.string()),
+    pa.field("raw", pa.string()),
+)
+# Names that no column of a criterion may have.
+TAKEN = frozenset({*RATINGS.names, *Rating.model_fields, RATIONALE.name}) - frozenset(criteria_in(RATINGS))
+
+
+@lru_cache
+def model_of(criteria: Criteria) -> type[Rating]:
+    """The model of ratings with these criteria."""
+    columns: dict[str, Any] = {}
+    for one in criteria.criteria:
+        if one.column is not None:
+            ends = (LOWEST, HIGHEST) if criteria.mapped else (one.scale.lowest, one.scale.highest)
+            whole = pa.types.is_integer(ratings_with(criteria.fields).field(one.column).type)
+            columns[one.column] = (int | None if whole else float | None, Field(None, ge=ends[0], le=ends[1]))
+    if criteria.rationale is not None:
+        columns[RATIONALE.name] = (str | None, None)
+    return create_model("Rating", __base__=Rating, **columns)
+
+
+@lru_cache
+def records_of(criteria: Criteria) -> Records[Rating]:
+    """The records of a store of ratings with these criteria."""
+    table = ratings_with(criteria.fields, rationale=criteria.rationale is not None)
+    schema = pa.schema([*(field for field in table if field.name != "rater"), *_IN_STORE])
+    return Records(model_of(criteria), schema, "ratings")
 
 
 def not_asked(sample: str) -> Rating:
@@ -63,27 +91,9 @@ def not_asked(sample: str) -> Rating:
     return Rating.model_construct(id=sample, status=NOT_ASKED, attempts=0)
 
 
-RECORDS = Records(
-    Rating,
-    pa.schema(
-        [
-            *(field for field in RATINGS if field.name != "rater"),
-            pa.field("cached_tokens", pa.int32()),
-            pa.field("reasoning_tokens", pa.int32()),
-            pa.field("shortened", pa.bool_()),
-            pa.field("lenient", pa.string()),
-            pa.field("raw", pa.string()),
-        ]
-    ),
-    "ratings",
-)
-
-
-def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None, *, scale: Scale = ONE_TO_TEN) -> Rating:
-    """Read the answer of attempt number `attempt`; `earlier` is the record of the attempts before it.
-
-    The scores of the answer are on `scale`, those of the rating on 1 to 10.
-    """
+def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None, *, criteria: Criteria) -> Rating:
+    """Read the answer of attempt number `attempt`; `earlier` is the record of the attempts before it."""
+    model = model_of(criteria)
     common = {
         "id": answer.id,
         "attempts": attempt,
@@ -91,11 +101,13 @@ def rating_of(answer: Answer, attempt: int, earlier: Rating | None = None, *, sc
         "shortened": answer.shortened,
     }
     if answer.problem is not None:
-        return Rating.model_validate(common | failed(answer))
+        return model.model_validate(common | failed(answer))
     try:
-        scores, leniencies = scores_in(answer.text, scale)
+        read = criteria.read(answer.text)
     except UnparsableError as error:
-        return Rating.model_validate(common | unparsable(answer, error))
-    said = {"status": "ok", "expected": expected_of(answer.probabilities, scale)}
-    said["lenient"] = forgiven(answer, leniencies)
-    return Rating.model_validate(common | scores._asdict() | said)
+        return model.model_validate(common | unparsable(answer, error))
+    said = {"status": "ok", "overall": read.overall, "expected": criteria.expected(answer.probabilities)}
+    said["lenient"] = forgiven(answer, read.leniencies)
+    if criteria.rationale is not None:
+        said[RATIONALE.name] = read.rationale
+    return model.model_validate(common | read.scores | said)

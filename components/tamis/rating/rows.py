@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tamis.core.tables import PartsWriter
+import pyarrow as pa
+
+from tamis.core.tables import RATINGS, PartsWriter
 from tamis.rating.records import Rating
 
 Sample = tuple[str, str, Rating | None]  # id, text, what is stored
@@ -28,6 +30,7 @@ class Rows:
         parts: where rows are written.
         rater: name of the rater.
         reuse: receives each rating that comes from the store, or marks a sample that is not rated.
+        table: the schema of the rows.
         most_open: most blocks that wait for their last rating; bounds the memory.
     """
 
@@ -39,8 +42,9 @@ class Rows:
         rater: str,
         reuse: Callable[[Rating], None],
         most_open: int,
+        table: pa.Schema = RATINGS,
     ) -> None:
-        self._most_open = most_open
+        self._most_open, self._table = most_open, table
         self._blocks, self._is_final, self._parts, self._rater, self._reuse = blocks, is_final, parts, rater, reuse
         self._open: deque[_Block] = deque()
         self._home: dict[str, _Block] = {}
@@ -78,4 +82,4 @@ class Rows:
     def _write(self) -> None:
         while self._open and not self._open[0].open:
             rows = self._open.popleft().rows.values()
-            self._parts.write_rows(rating.row(self._rater) for rating in rows if rating is not None)
+            self._parts.write_rows(rating.row(self._rater, self._table) for rating in rows if rating is not None)

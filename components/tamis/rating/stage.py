@@ -11,7 +11,7 @@ from tamis.core.references import folders_in
 from tamis.core.settings import hash_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
-from tamis.core.tables import POSSIBLE, RATINGS, PartsWriter
+from tamis.core.tables import POSSIBLE, PartsWriter, ratings_with
 from tamis.llm.backends import BACKENDS
 from tamis.llm.budget import Allowance, Words, at_once, limit_of
 from tamis.llm.durable import DurableAsking
@@ -63,7 +63,10 @@ def run(settings: RatingSettings, *, pool: Uri, embeddings: Uri | None = None, o
         )
     assert isinstance(settings, AskedRater)
     backend = settings.backend
-    files = {"prompt": load_prompt(settings.prompt).hash} | BACKENDS.origin(backend.kind)
+    prompt = load_prompt(settings.prompt)
+    files = {"prompt": prompt.hash} | BACKENDS.origin(backend.kind)
+    if prompt.keeps_rationale:
+        files["rationale"] = "kept"
     files |= folders_in(settings, "tokenizer")
     files |= {f"also {number}": fingerprint(file) for number, file in enumerate(settings.also, 1)}
     if isinstance(backend, LocalModelSettings):  # of a service's model only the name is known
@@ -77,6 +80,8 @@ def _rate(step: Step[AskedRater]) -> None:
     drawn = draw(settings, pool, next(iter(step.inputs("embeddings")), None))
     rater, summary = Rater(settings, drawn, spare_places(step.scratch)), Summary()
     scope = hash_of([pool.manifest.content_hash, settings.shard])
+    scores = rater.prompt.scores
+    table = ratings_with(scores.fields, rationale=rater.prompt.keeps_rationale)
     words = Words(f"rater '{settings.name}'", "samples", "rating", "rated")
     asking: DurableAsking[Rating] = DurableAsking(rater.backend, rater.store, words, scope=scope, older=[rater.named])
     with asking:
@@ -85,16 +90,16 @@ def _rate(step: Step[AskedRater]) -> None:
         earlier = rater.earlier(pool)
         with (
             Metrics(settings.name, earlier.samples, earlier.final) as metrics,
-            PartsWriter(step.out, RATINGS) as parts,
+            PartsWriter(step.out, table) as parts,
         ):
             blocks = (list(rater.samples(*block)) for block in rater.blocks(pool, ["id", "messages"]))
             # Batches may take a day, so many blocks are kept open at once.
             most_open = 100 if hasattr(rater.backend, "remember_in") else 8
-            rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open)
+            rows = Rows(blocks, rater.is_final, parts, settings.name, summary.add, most_open, table)
             for finished in asking.ask(
                 earlier,
                 rows.more,
-                read=partial(rating_of, scale=rater.prompt.scale),
+                read=partial(rating_of, criteria=scores),
                 max_attempts=settings.max_attempts,
                 allowance=_allowance(settings),
                 tally=summary,
@@ -106,16 +111,18 @@ def _rate(step: Step[AskedRater]) -> None:
     step.rows = parts.rows
     step.models["rater"] = str(rater.backend.identity["model"])
     step.facts.update(summary.facts())
-    question_lower_half(settings.name, step.facts["overall_histogram"], rater.prompt.scale)
+    question_lower_half(settings.name, step.facts["overall_histogram"], scores.scale)
     step.facts |= {
-        "scale": str(rater.prompt.scale),
-        POSSIBLE: list(rater.prompt.scale.in_steps_of(1.0).ratings()),
+        "scale": str(scores.scale),
+        POSSIBLE: scores.possible,
         "prompt": {"name": settings.prompt, "version": rater.prompt.version, "hash": rater.prompt.hash},
         "backend": dict(rater.backend.identity),
         "reused": earlier.final,
         "asked": earlier.samples - earlier.final,
         "damaged_store_parts": rater.stored.damaged,
     }
+    if not scores.mapped:
+        step.facts["criteria"] = scores.facts
     if drawn:
         step.facts["sample"] = drawn.facts()
     if rater.shard:

@@ -6,9 +6,9 @@ import logging
 from collections import Counter
 from typing import Any
 
+from tamis.core.scales import HIGHEST, LOWEST
 from tamis.core.tables import NOT_ASKED, STATUSES
 from tamis.llm.tally import Tally
-from tamis.rating.parsing import HIGH, LOW
 from tamis.rating.records import Rating
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Summary(Tally[Rating]):
         facts[NOT_ASKED] = self._not_asked
         facts["errors"] = {f"{status}: {kind}": count for (status, kind), count in sorted(self.errors.items())}
         facts["lenient"] = dict(sorted(self._lenient.items()))
-        facts["overall_histogram"] = {str(score): self._overall[score] for score in range(LOW, HIGH + 1)}
+        facts["overall_histogram"] = {str(score): self._overall[score] for score in range(LOWEST, HIGHEST + 1)}
         if rated:
             facts["overall_mean"] = round(sum(score * count for score, count in self._overall.items()) / rated, 4)
         if self._with_expected:
@@ -58,7 +58,7 @@ class Summary(Tally[Rating]):
         """Log the counts."""
         counts = {status: self.statuses[status] for status in STATUSES} | {"not asked": self._not_asked}
         statuses = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        scores = " ".join(f"{score}:{self._overall[score]}" for score in range(LOW, HIGH + 1))
+        scores = " ".join(f"{score}:{self._overall[score]}" for score in range(LOWEST, HIGHEST + 1))
         log.info("rater '%s': %s; overall ratings %s", rater, statuses, scores)
         if self._lenient:
             log.info(

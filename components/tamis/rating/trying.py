@@ -26,17 +26,23 @@ class Trial:
         answer: the answer of the model.
         rating: the rating read from the answer.
         cost: in the currency of the price; None if the settings have no price.
+        columns: the columns of the criteria.
     """
 
     prompt: str
     answer: str
     rating: Rating
     cost: float | None
+    columns: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rating = self.rating
-        scores = [rating.rarity, rating.complexity, rating.informativeness, rating.overall]
-        read = f"{rating.status}: {rating.error}" if rating.error else f"{rating.status}, scores {scores}"
+        own = {name: getattr(rating, name) for name in self.columns}
+        scores = ", ".join(f"{name} {value}" for name, value in own.items() if value is not None)
+        scores = f"{scores}{scores and '; '}overall rating {rating.overall} of 10"
+        read = f"{rating.status}: {rating.error}" if rating.error else f"{rating.status}, {scores}"
+        if rating.lenient:
+            read += f"; accepted although its form is wrong: {rating.lenient}"
         lines = ["prompt:", _indented(self.prompt), "answer:", _indented(self.answer or "(empty)"), f"read as: {read}"]
         if rating.prompt_tokens is not None:
             lines.append(
@@ -65,8 +71,9 @@ def try_ratings(settings: RatingSettings, samples: Sequence[Sequence[Message]]) 
     finally:
         backend.close()
     trials = []
+    columns = tuple(field.name for field in prompt.scores.fields)
     for answer in answers:
-        rating = rating_of(answer, 1, scale=prompt.scale)
+        rating = rating_of(answer, 1, criteria=prompt.scores)
         cost = None
         if settings.price is not None:
             cost = settings.price.of(
@@ -76,7 +83,7 @@ def try_ratings(settings: RatingSettings, samples: Sequence[Sequence[Message]]) 
                 reasoning_tokens=answer.reasoning_tokens,
             )
         asked = f"{prompt.before}{_cut(texts[answer.id])}{prompt.after}"
-        trials.append(Trial(asked, storable(_cut(answer.text)), rating, cost))
+        trials.append(Trial(asked, storable(_cut(answer.text)), rating, cost, columns))
     return trials
 
 

@@ -23,6 +23,7 @@ def report(
     evaluations: Input[List[Artifact]] = None,  # noqa: UP006
     base_evaluations: Input[List[Artifact]] = None,  # noqa: UP006
     judgements: Input[List[Artifact]] = None,  # noqa: UP006
+    signals: Input[Dataset] = None,
 ) -> None:
     """Write the report of a run; the page also shows in the Kubeflow UI."""
     from tamis.reporting.pod import write
@@ -39,6 +40,7 @@ def report(
         models=models or [],
         evaluations=[*(base_evaluations or []), *(evaluations or [])],
         judgements=judgements or [],
+        signals=signals,
     )
 
 
@@ -52,6 +54,7 @@ def report_on_subsets(
     report: Output[Artifact],
     page: Output[HTML],
     metrics: Output[Metrics],
+    signals: Input[Dataset] = None,
 ) -> None:
     """Write the report of a run whose subsets one step has selected; the page also shows in the Kubeflow UI."""
     from tamis.reporting.pod import write
@@ -65,4 +68,5 @@ def report_on_subsets(
         ratings=ratings,
         curation=curation,
         selections=[selection],
+        signals=signals,
     )

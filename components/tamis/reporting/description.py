@@ -17,6 +17,7 @@ REPORT = Stage(
         StageInput("models", many=True, required=False, kind="model"),
         StageInput("evaluations", many=True, required=False, kind="evaluation"),
         StageInput("judgements", many=True, required=False, kind="judgement"),
+        StageInput("signals", required=False),
     ),
     example="tamis report --pool work/pool --ratings work/ratings/llama --curation work/curation \\\n"
     "      --selections work/ds2 --out work/report",

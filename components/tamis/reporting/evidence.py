@@ -19,6 +19,7 @@ from tamis.reporting.outcomes import BASE, Evaluations, Subset, is_base, read_ev
 from tamis.reporting.raters import Curation, Ratings, read_curation, read_ratings
 from tamis.reporting.samples import Samples, read_samples
 from tamis.reporting.settings import ReportingSettings
+from tamis.reporting.signals import Signals, read_signals
 
 _JUDGED = "judgement"  # kind of the artifact that judging makes
 
@@ -39,6 +40,7 @@ class Evidence:
     models: list[Artifact]
     evaluations: Evaluations | None
     judgements: list[Judgement]
+    signals: Signals | None
     failed: list[Failure]
     unjudged: list[Failure]
 
@@ -47,6 +49,7 @@ class Evidence:
         """Every artifact, in the order of the stages."""
         return [
             self.pool,
+            *([self.signals.artifact] if self.signals else []),
             *(ratings.artifact for ratings in self.ratings),
             *([self.curation.artifact] if self.curation else []),
             *(subset.artifact for subset in self.subsets),
@@ -95,7 +98,7 @@ def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evide
     settings, pool = step.settings, step.input("pool")
     samples = read_samples(pool, settings)
     ratings = [read_ratings(artifact, samples) for artifact in step.inputs("ratings")]
-    curations = step.inputs("curation")
+    curations, signals = step.inputs("curation"), step.inputs("signals")
     subsets = [read_subset(artifact, samples) for artifact in step.inputs("selections")]
     evaluations = list(step.inputs("evaluations"))
     for kind, names in (("ratings", [r.rater for r in ratings]), ("selections", [s.name for s in subsets])):
@@ -112,6 +115,7 @@ def read_evidence(step: Step[ReportingSettings], failed: list[Failure]) -> Evide
         models=list(step.inputs("models")),
         evaluations=read_evaluations(evaluations) if evaluations else None,
         judgements=[read_judgement(artifact, settings.examples) for artifact in step.inputs("judgements")],
+        signals=read_signals(signals[0], samples) if signals else None,
         failed=[failure for failure in failed if failure.stage != _JUDGED],
         unjudged=[failure for failure in failed if failure.stage == _JUDGED],
     )

@@ -25,6 +25,7 @@ def write(
     pool: dsl.Artifact,
     ratings: Sequence[dsl.Artifact],
     curation: dsl.Artifact,
+    signals: dsl.Artifact | None = None,
     **of_cells: Sequence[dsl.Artifact],
 ) -> None:
     """Write the report to `out` and its page to `page`; failed cells among `of_cells` are listed with their reasons.
@@ -44,6 +45,7 @@ def write(
         pool=pool.path,
         ratings=parts_of(ratings),
         curation=curation.path,
+        signals=signals.path if signals else None,
         failed=list({(failure.name, failure.stage): failure for failure in failed.values()}.values()),
         **whole,
     )

@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tamis.core.artifacts import Artifact
+from tamis.core.tables import criteria_in
 from tamis.reporting.diagnoses import Findings, read_findings
 from tamis.reporting.numbers import shortened
 from tamis.reporting.samples import Samples
 
-_CRITERIA = ("rarity", "complexity", "informativeness", "overall")
-_MEANS = (*_CRITERIA, "expected")
 _REASON, _REASONS = 160, 1_000  # characters of a reason, and number of distinct reasons: some quote answers
 
 
@@ -59,10 +58,11 @@ class Ratings:
 def read_ratings(artifact: Artifact, samples: Samples) -> Ratings:
     """Read one ratings artifact in batches."""
     ratings = Ratings(artifact, artifact.name, np.zeros(len(samples), np.int8))
-    sums, counts = dict.fromkeys(_MEANS, 0.0), dict.fromkeys(_MEANS, 0)
-    columns = ["id", "rater", *_CRITERIA, "expected", "status", "error", "attempts", "prompt_tokens"]
+    averaged = [*_criteria_of(artifact), "overall", "expected"]
+    sums, counts = dict.fromkeys(averaged, 0.0), dict.fromkeys(averaged, 0)
+    columns = ["id", "rater", *averaged, "status", "error", "attempts", "prompt_tokens"]
     for batch in artifact.batches([*columns, "completion_tokens"]):
-        values = {name: _filled(batch[name]) for name in _MEANS}
+        values = {name: _filled(batch[name]) for name in averaged}
         ratings.overall[samples.positions(batch["id"], artifact)] = np.nan_to_num(values["overall"]).astype(np.int8)
         for name, column in values.items():
             sums[name] += float(np.nansum(column))
@@ -84,6 +84,11 @@ def read_ratings(artifact: Artifact, samples: Samples) -> Ratings:
     ratings.expected = means.pop("expected", None)
     ratings.means = means
     return ratings
+
+
+def _criteria_of(artifact: Artifact) -> list[str]:
+    """The columns of a ratings artifact that are criteria, without the overall rating."""
+    return criteria_in(pq.read_schema(artifact.parts()[0]))
 
 
 @dataclass(frozen=True)

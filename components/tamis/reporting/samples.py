@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError
 from tamis.core.ids import pack
+from tamis.core.sample_columns import rows_of
 from tamis.core.samples import Message, instruction_of, response_of
 from tamis.core.scales import Scale, in_lower_half, seem_on_another
 from tamis.reporting.scripts import SCRIPTS, dominant_scripts
@@ -90,6 +91,13 @@ class Samples:
             )
         return self._order[found]
 
+    def keys_at(self, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
+        """The packed ids of the samples at `rows` of the pool; `ids.unpack` makes them text."""
+        places = np.empty(len(self._order), np.int64)
+        places[self._order] = np.arange(len(self._order))
+        keys: NDArray[np.bytes_] = self._keys[places[rows]]
+        return keys
+
 
 def read_samples(pool: Artifact, settings: ReportingSettings) -> Samples:
     """Read the pool once, in batches.
@@ -162,7 +170,7 @@ def read_texts(pool: Artifact, ids: Iterable[str]) -> dict[str, tuple[str, str, 
     if not len(wanted):
         return texts
     for batch in pool.batches(["id", "source", "messages"], rows=_ROWS):
-        for row in batch.filter(pc.is_in(batch["id"], value_set=wanted)).to_pylist():
+        for row in rows_of(batch.filter(pc.is_in(batch["id"], value_set=wanted))):
             messages: list[Message] = row["messages"]
             texts[row["id"]] = row["source"], instruction_of(messages), response_of(messages)
     return texts

@@ -24,6 +24,7 @@ def run(
     models: Sequence[Uri] = (),
     evaluations: Sequence[Uri] = (),
     judgements: Sequence[Uri] = (),
+    signals: Uri | None = None,
     failed: Sequence[Failure] = (),
     out: Uri,
 ) -> Manifest:
@@ -44,6 +45,8 @@ def run(
         "evaluations": Input(evaluations, "evaluation"),
         "judgements": Input(judgements, "judgement"),
     }
+    if signals is not None:  # so that the keys of reports without signals do not change
+        inputs["signals"] = Input(signals, "signals")
     body = partial(_report, failed=list(failed))
     files = {f"failed {failure.name} {failure.stage}": failure.model_dump_json() for failure in failed}
     return run_step("reporting", "report", settings, body, out=out, inputs=inputs, files=files, tells_origins=True)
@@ -64,6 +67,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
         judging,
         pool,
         ratings,
+        signals,
         subsets,
         truth,
     )
@@ -71,7 +75,7 @@ def _report(step: Step[ReportingSettings], *, failed: list[Failure]) -> None:
 
     with timed("comparing the run's artifacts", "compared the run's artifacts", at_once=False):
         evidence = read_evidence(step, failed)
-        parts = (pool, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
+        parts = (pool, signals, ratings, curation, truth, bias, subsets, experiment, evaluation, judging, cost)
         sections = [section for part in parts if (section := part.build(evidence)).blocks]
     folder = step.out / "plots"
     folder.mkdir()

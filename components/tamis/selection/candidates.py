@@ -13,7 +13,7 @@ from tamis.core.ids import Keys
 from tamis.selection.similarity import Embeddings
 
 Column = Literal[
-    "lengths", "distances", "raw_scores", "scores", "means", "diversity", "model_scores", "embedded", "places"
+    "lengths", "distances", "raw_scores", "scores", "means", "diversity", "model_scores", "embedded", "places", "tokens"
 ]
 CURATED: tuple[Column, ...] = ("raw_scores", "scores", "means", "diversity")  # columns from a curation
 
@@ -37,6 +37,7 @@ class Candidates:
         model_scores: (n,) float64, scores from a model's probabilities or gradients (perplexity, DEITA, LESS).
         embedded: (n,) int64, rows of `embeddings`.
         places: (n,) int64, rows of the pool.
+        tokens: (n,) int64, tokens of all messages, by the tokenizer of the signals.
         embeddings: the vectors of these samples, and possibly of others.
 
     Raises:
@@ -55,6 +56,7 @@ class Candidates:
     model_scores: NDArray[np.float64] | None = None
     embedded: NDArray[np.int64] | None = None
     places: NDArray[np.int64] | None = None
+    tokens: NDArray[np.int64] | None = None
     embeddings: Embeddings | None = None
 
     def __post_init__(self) -> None:

@@ -20,7 +20,8 @@ _SOURCE = f'''def select(
     curation: Input[Dataset] = None,
     neighbors: Input[Dataset] = None,
     embeddings: Input[Dataset] = None,
-{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}    cells: Optional[List[dict]] = None,
+{"".join(f"    {name}: Input[Dataset] = None,{chr(10)}" for name in SCORES)}    signals: Input[Dataset] = None,
+    cells: Optional[List[dict]] = None,
 ) -> None:
     """Choose subsets of the pool."""
     from tamis.cells import execute_cells
@@ -39,6 +40,7 @@ _SOURCE = f'''def select(
         neighbors=neighbors.path if neighbors else None,
         embeddings=embeddings.path if embeddings else None,
         scores=[given.path for given in ({", ".join(SCORES)}) if given],
+        signals=signals.path if signals else None,
     )
 '''
 _KNOWN = {"Dataset": Dataset, "Input": Input, "Metrics": Metrics, "Output": Output}

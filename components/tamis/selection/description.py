@@ -15,6 +15,7 @@ SELECT = Stage(
         StageInput("neighbors", required=False),
         StageInput("embeddings", required=False),
         StageInput("scores", many=True, required=False),
+        StageInput("signals", required=False),
     ),
     example="tamis select --pool work/pool --curation work/curation --set name=ds2 --set strategy=ds2 \\\n"
     "      --set size=10000 --out work/ds2",

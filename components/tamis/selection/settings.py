@@ -10,12 +10,14 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     create_model,
+    field_validator,
     model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
-from tamis.core.errors import RegistryError
+from tamis.core.conditions import conditions
+from tamis.core.errors import RegistryError, SettingsError
 from tamis.core.references import DataPath
 from tamis.core.settings import StageSettings
 from tamis.selection.strategies import STRATEGIES, strategy_named, varied, with_means
@@ -71,6 +73,10 @@ class _AllStrategies(StageSettings):
         le=5,
         description="lowest score class that may be picked; samples without a score are not picked either",
     )
+    where: dict[str, Any] = Field(
+        {},
+        description="conditions on signals that every picked sample meets, as in {language: en, loop_share: {<: 0.3}}",
+    )
     sources: dict[str, Amount] = Field(
         {}, description="how much of the subset comes from each named source: a number, or a share of the size below 1"
     )
@@ -78,6 +84,15 @@ class _AllStrategies(StageSettings):
         (), description="files (txt, jsonl, csv, parquet) with the ids of samples that are never picked"
     )
     seed: int = Field(42, ge=0, lt=2**63, description="seed of random choices and of the order of equal samples")
+
+    @field_validator("where")
+    @classmethod
+    def _conditions(cls, where: dict[str, Any]) -> dict[str, Any]:
+        try:
+            conditions(where)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return where
 
     @model_validator(mode="after")
     def _fits_together(self) -> _AllStrategies:
@@ -106,6 +121,7 @@ class _AllStrategies(StageSettings):
         """Omit settings of other strategies, so that a new strategy does not change the keys of existing subsets."""
         values: dict[str, Any] = handler(self)
         others = {name for name, owners in OWN.items() if self.strategy not in owners} - _IN_EVERY_KEY
+        others |= set() if self.where else {"where"}  # so that the keys of subsets without it do not change
         return {name: value for name, value in values.items() if name not in others}
 
 

@@ -19,6 +19,7 @@ from tamis.core.errors import ArtifactError, SettingsError
 from tamis.core.failures import failure_in
 from tamis.core.ids import unpack
 from tamis.core.progress import Progress
+from tamis.core.sample_columns import rows_of
 from tamis.core.steps import Input, Step, Uri, run_step
 from tamis.core.storage import fingerprint
 from tamis.core.tables import SELECTION
@@ -34,6 +35,7 @@ from tamis.selection.reading import (
     response_lengths,
 )
 from tamis.selection.settings import SelectionSettings, strategy_of
+from tamis.selection.signals import ABSENT, COLUMNS, barred_by, column_of
 from tamis.selection.similarity import Embeddings
 from tamis.selection.strategies import STRATEGIES
 
@@ -50,6 +52,7 @@ def run(
     neighbors: Uri | None = None,
     embeddings: Uri | None = None,
     scores: Sequence[Uri] = (),
+    signals: Uri | None = None,
     out: Uri,
 ) -> Manifest:
     """Choose a subset of `pool`.
@@ -77,6 +80,8 @@ def run(
     if "model_scores" in needed:
         named = _scores_called(strategy.scores, scores)
         inputs["scores"] = Input(_given(named, "scores", settings), "scores")
+    if settings.where or not needed.isdisjoint(COLUMNS):
+        inputs["signals"] = Input(_given(signals, "signals", settings), "signals")
     files = {uri: fingerprint(uri) for uri in settings.exclude} | STRATEGIES.origin(settings.strategy)
     return run_step(
         "selection", "selection", settings, _select, out=out, inputs=inputs, files=files, name=settings.name
@@ -111,7 +116,14 @@ def _scores_called(name: str, scores: Sequence[Uri]) -> Uri | None:
 
 def _given(uri: Uri | None, kind: Kind, settings: SelectionSettings) -> Uri:
     if uri is None:
-        reason = f"the strategy {settings.strategy}" + (" with min_score" if settings.min_score is not None else "")
+        reason = f"the strategy {settings.strategy}"
+        if kind == "signals":
+            reason = "where" if settings.where else reason
+            raise SettingsError(
+                f"{reason} needs signals, but they were not given",
+                action="make them with `tamis describe` and give them (--signals)",
+            )
+        reason += " with min_score" if settings.min_score is not None else ""
         if kind == "scores":
             strategy = strategy_of(settings)
             made_here = strategy.producer == "scoring"
@@ -193,6 +205,13 @@ def _read(step: Step[SelectionSettings]) -> tuple[Candidates, dict[str, NDArray[
     if step.inputs("scores"):
         scores, barred["not in the scores"] = strategy.model_scores(step.input("scores"), candidates.ids)
         candidates = replace(candidates, model_scores=scores)
+    if step.inputs("signals"):
+        signals = step.input("signals")
+        if settings.where:
+            barred |= barred_by(settings.where, signals, candidates.ids)
+        for column in needed & COLUMNS.keys():
+            found_, barred[ABSENT] = column_of(column, signals, candidates.ids)
+            candidates = replace(candidates, **{column: found_})  # type: ignore[arg-type]
     if step.inputs("embeddings"):
         vectors, rows, barred["not in the embeddings"] = read_embeddings(step.input("embeddings"), candidates.ids)
         embeddings = Embeddings(vectors, strategy.options.memory_mb << 20)
@@ -225,15 +244,16 @@ def _write_subset(path: Path, pool: Artifact, rows: NDArray[np.int64], scores: N
     ranks = np.argsort(rows)
     in_order = rows[ranks]
     start = characters = 0
-    columns = ["id", "source", "messages", "metadata"]
+    columns = ["id", "source", "messages", "metadata", "tools"]
     with path.open("w", encoding="utf-8", newline="\n") as file, Progress("selection", len(rows)) as progress:
         for block in pool.batches(columns, rows=2_000):
             here = slice(*np.searchsorted(in_order, [start, start + block.num_rows]))
             batch = block.take(pa.array(in_order[here] - start))
             start += block.num_rows
             characters += int(response_lengths(batch["messages"]).sum())
-            for row, rank, sample in zip(in_order[here], ranks[here], batch.to_pylist(), strict=True):
-                metadata = sample.pop("metadata")
+            for row, rank, sample in zip(in_order[here], ranks[here], rows_of(batch), strict=True):
+                metadata, tools = sample.pop("metadata"), sample.pop("tools")
+                sample |= {"tools": tools} if tools else {}
                 sample |= {"rank": int(rank), "score": None if scores is None else float(scores[row])}
                 sample |= {"metadata": json.loads(metadata)} if metadata else {}
                 file.write(json.dumps(sample, ensure_ascii=False) + "\n")

@@ -22,6 +22,7 @@ from tamis.selection.changes import Next, Subset, change_probability, next_to_ra
 from tamis.selection.raters import describe_cost, describe_next_step, paid_for, read_raters
 from tamis.selection.reading import excluded, rater_of, read_curation, read_pool, read_posteriors
 from tamis.selection.settings import SelectionSettings, strategy_of
+from tamis.selection.signals import barred_by
 
 _TARGET = 0.02
 
@@ -98,7 +99,8 @@ def next_ratings(
                 f"the strategy {settings.strategy} chose the subset '{subset}'", allowed="a subset by ds2 (--subset)"
             )
         decides = rater_of(curation, rater or selection.manifest.facts["rater"])
-        uncertainty = _uncertainty(settings, pool, curation, decides)
+        signals = opened("signals", "signals") if settings.where else None
+        uncertainty = _uncertainty(settings, pool, curation, signals, decides)
         raters, asked = read_raters(run, decides, uncertainty.ids, cache)
     change = _describe_change(uncertainty, subset, decides)
     if uncertainty.share <= target:
@@ -171,14 +173,16 @@ def _check_same_run(selection: Artifact, pool: Artifact, curation: Artifact) -> 
             )
 
 
-def _uncertainty(settings: SelectionSettings, pool: Artifact, curation: Artifact, rater: str) -> Uncertainty:
+def _uncertainty(
+    settings: SelectionSettings, pool: Artifact, curation: Artifact, signals: Artifact | None, rater: str
+) -> Uncertainty:
     """For each of the pool's samples, the probability that its rating would change the subset.
 
     Raises:
         InputError: when the curation knows nothing about the samples without a rating.
     """
     strategy = strategy_of(settings)
-    candidates, barred = _read(settings, pool, curation, rater)
+    candidates, barred = _read(settings, pool, curation, signals, rater)
     assert settings.size is not None
     assert candidates.diversity is not None
     subset = subset_of(
@@ -203,13 +207,15 @@ def _uncertainty(settings: SelectionSettings, pool: Artifact, curation: Artifact
 
 
 def _read(
-    settings: SelectionSettings, pool: Artifact, curation: Artifact, rater: str
+    settings: SelectionSettings, pool: Artifact, curation: Artifact, signals: Artifact | None, rater: str
 ) -> tuple[Candidates, dict[str, NDArray[np.bool_]]]:
     """The candidates as the selection read them, and masks (n,) of those that must not be picked."""
     strategy, candidates = strategy_of(settings), read_pool(pool)
     barred: dict[str, NDArray[np.bool_]] = {}
     if settings.exclude:
         barred["excluded"], _ = excluded(settings.exclude, candidates.ids)
+    if signals is not None:
+        barred |= barred_by(settings.where, signals, candidates.ids)
     columns: list[Column] = list(dict.fromkeys(("raw_scores", *strategy.order, *strategy.needs)))
     found, barred["not in the curation"] = read_curation(curation, rater, columns, candidates.ids)
     return replace(candidates, **found), barred  # type: ignore[arg-type]

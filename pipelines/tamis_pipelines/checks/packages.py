@@ -43,6 +43,10 @@ def packages(settings: RunSettings) -> Iterator[Check]:
 def _stages_of(settings: RunSettings) -> Iterator[str]:
     """Yield the commands of the stages in a run of `settings`."""
     yield from ("pool", "rate", "embed", "neighbors", "curate", "select", "report")
+    if settings.describe is not None:
+        yield "describe"
+    if settings.near_copies is not None:
+        yield "near-copies"
     if "influence" in settings.scores:
         yield "influence"
     if settings.finetuning is not None:

@@ -12,6 +12,7 @@ import pytest
 from tamis.core.artifacts import Artifact
 from tamis.core.conversations import Encoder, chat_tokenizer
 from tamis.core.errors import InputError, SettingsError
+from tamis.core.sample_columns import conversations
 from tamis.core.settings import parse
 from tamis.influence import stage
 from tamis.influence.settings import InfluenceSettings, TaskSettings
@@ -101,7 +102,7 @@ def naive(settings: InfluenceSettings, pool: Path, folder: Path) -> np.ndarray:
     for checkpoint in checkpoints:
         moments, rate = checkpoint.load(model)
         trained = []
-        for messages in Artifact.open(pool).table(["messages"])["messages"].to_pylist():
+        for messages in conversations(Artifact.open(pool).table(["messages"])["messages"]):
             steps = []
             for name, g in gradient(encoder.encode(messages)).items():
                 m = 0.9 * moments.first[name].double() + 0.1 * g

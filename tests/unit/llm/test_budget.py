@@ -14,7 +14,7 @@ from tamis.llm.budget import Allowance, Budget, SpentError, Words
 from tamis.llm.ledger import Ledger
 from tamis.llm.settings import PriceSettings
 from tamis.llm.tally import Tally
-from tamis.rating.records import Rating
+from tests.paper_prompt import Rating
 
 WORDS = Words("rater 'x'", "samples", "rating", "rated")
 

@@ -11,7 +11,7 @@ from tamis.llm.budget import Allowance, FailuresError, Words
 from tamis.llm.durable import DurableAsking, Earlier
 from tamis.llm.store import Store
 from tamis.llm.tally import Tally
-from tamis.rating.records import RECORDS, Rating, rating_of
+from tests.paper_prompt import RECORDS, Rating, rating_of
 from tests.unit.rating.test_asking import GOOD, A, B, Scripted
 
 

@@ -10,7 +10,7 @@ from tamis.core.errors import UnparsableError
 from tamis.llm.backends.skeleton import Skeleton
 from tamis.llm.forms import Form
 
-VERDICT = Form(("Better answer",), 0, 2)
+VERDICT = Form.alike(("Better answer",), 0, 2)
 
 
 def by_characters(text: str) -> list[int]:

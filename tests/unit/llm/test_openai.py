@@ -15,7 +15,7 @@ from tamis.core.artifacts import Artifact
 from tamis.core.errors import ModelError, SettingsError
 from tamis.core.settings import parse as parse_settings
 from tamis.llm.backend import Request
-from tamis.llm.backends.logprobs import last_probabilities, probabilities_of_ids
+from tamis.llm.backends.logprobs import key_probabilities, probabilities_of_ids
 from tamis.llm.backends.openai import OpenAIBackend, OpenAISettings, answer_of
 from tamis.llm.backends.sampling import Sampling
 from tamis.llm.budget import SpentError
@@ -23,13 +23,12 @@ from tamis.llm.faults import Fault
 from tamis.llm.first import UnreadableError
 from tamis.llm.replies import Reply
 from tamis.rating.merging import run as merge
-from tamis.rating.parsing import FORM, Scores, write
 from tamis.rating.prompts import load_prompt
-from tamis.rating.records import rating_of
 from tamis.rating.settings import MergeSettings, RatingSettings
 from tamis.rating.stage import plan, run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import GOOD, Asked, Reaction, Server, completion, error, hostile
+from tests.paper_prompt import FORM, Scores, rating_of, write
 
 pytest.importorskip("openai")
 PROMPT = load_prompt("ds2-v1")
@@ -82,9 +81,7 @@ HEAD = GOOD[: GOOD.rindex(":") + 2]
 def test_probabilities_are_read_at_the_overall_rating(
     parts: tuple[str, ...], alternatives: dict[str, float], shares: dict[int, float]
 ) -> None:
-    found = last_probabilities(
-        FORM, "".join(parts), tokens(*parts, last=alternatives, at=-1 if len(parts) == 2 else -2)
-    )
+    found = key_probabilities(FORM, "".join(parts), tokens(*parts, last=alternatives, at=-1 if len(parts) == 2 else -2))
     assert found == pytest.approx([shares.get(n, 0.0) for n in range(1, 11)])
 
 
@@ -92,12 +89,12 @@ def test_a_ten_of_two_tokens_shares_with_the_one() -> None:
     answer = tokens(HEAD, "1", "0", "}", last={"1": 0.8, "9": 0.2}, at=1)
     answer[2]["top_logprobs"] = [{"token": "0", "logprob": math.log(0.75)}, {"token": "}", "logprob": math.log(0.25)}]
     answer[2]["logprob"] = math.log(0.75)
-    found = last_probabilities(FORM, HEAD + "10}", answer)
+    found = key_probabilities(FORM, HEAD + "10}", answer)
     assert found == pytest.approx([0.2, 0, 0, 0, 0, 0, 0, 0, 0.2, 0.6])
     unknown = tokens(HEAD, "7", "}", last={"7": 0.9, "1": 0.1})
-    assert last_probabilities(FORM, HEAD + "7}", unknown) is None  # a "0" might have followed the "1"
+    assert key_probabilities(FORM, HEAD + "7}", unknown) is None  # a "0" might have followed the "1"
     known = tokens(HEAD, "7", "}", last={"7": 0.8, "1": 0.1, "10": 0.1})
-    assert last_probabilities(FORM, HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
+    assert key_probabilities(FORM, HEAD + "7}", known) == pytest.approx([0.1, 0, 0, 0, 0, 0, 0.8, 0, 0, 0.1])
 
 
 DRAFT = [{"token": one, "logprob": -0.1, "top_logprobs": []} for one in ("<think>", HEAD, "2", "}", "</think>", "\n")]
@@ -116,7 +113,7 @@ def test_probabilities_are_read_where_the_answer_is_though_tokens_hold_more(
     before: list[dict[str, Any]], text: str
 ) -> None:
     answer = tokens(HEAD, "9", "}", "<|im_end|>", last={"9": 0.75, "8": 0.25}, at=1)
-    found = last_probabilities(FORM, text, [*before, *answer])
+    found = key_probabilities(FORM, text, [*before, *answer])
     assert found == pytest.approx([0, 0, 0, 0, 0, 0, 0, 0.25, 0.75, 0])
 
 
@@ -124,9 +121,9 @@ def test_probabilities_are_read_through_what_is_forgiven_and_only_where_one_plac
     head = HEAD.replace("Overall rating", "overall_rating")
     answer = tokens("Grüße: ```", head, "9", "}", last={"9": 0.75, "8": 0.25}, at=2)
     shares = [0, 0, 0, 0, 0, 0, 0, 0.25, 0.75, 0]
-    assert last_probabilities(FORM, f"Grüße: ```{head}9}}", answer) == pytest.approx(shares)
+    assert key_probabilities(FORM, f"Grüße: ```{head}9}}", answer) == pytest.approx(shares)
     twice = tokens(HEAD, "9", "}", HEAD, "9", "}")
-    assert last_probabilities(FORM, 2 * f"{HEAD}9}}", twice) is None
+    assert key_probabilities(FORM, 2 * f"{HEAD}9}}", twice) is None
 
 
 def test_of_token_ids_the_same_is_read_though_a_first_token_loses_its_space() -> None:
@@ -153,7 +150,7 @@ def test_where_the_tokens_do_not_tell_nothing_is_claimed(strange: list[dict[str,
     text = "".join(str(one["token"]) for one in strange)
     if strange[1:]:
         strange[1]["logprob"] = math.log(0.1)
-    assert last_probabilities(FORM, text, strange) is None
+    assert key_probabilities(FORM, text, strange) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 
 from tamis.core.errors import StorageError
 from tamis.llm.store import Store, Writer
-from tamis.rating.records import RECORDS, Rating
+from tests.paper_prompt import RECORDS, Rating
 
 KEY = {"rater": "r"}
 

@@ -21,7 +21,7 @@ import pytest
 from tamis.core.errors import StorageError
 from tamis.llm.store import Store, compaction, reading
 from tamis.llm.store.parts import is_compacted
-from tamis.rating.records import RECORDS, Rating
+from tests.paper_prompt import RECORDS, Rating
 
 KEY = {"rater": "r"}
 MANY, SAMPLES = 20, 40

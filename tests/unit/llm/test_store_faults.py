@@ -24,11 +24,11 @@ from tamis.core.processes import ended_in_order
 from tamis.core.settings import parse
 from tamis.core.storage import write_bytes
 from tamis.llm.store import Store, Writer, spare_places
-from tamis.rating.records import RECORDS, Rating
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Reaction, Server, completion
+from tests.paper_prompt import RECORDS, Rating
 
 KEY = {"rater": "r"}
 ERRORS = ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EMFILE", "ENOMEM", "ENOSPC", "EHOSTDOWN", "EBUSY", "EREMOTEIO")
@@ -308,7 +308,7 @@ import json, subprocess, sys, time
 from pathlib import Path
 from tamis.core.errors import TamisError
 from tamis.llm.store import Store, Writer, spare_places
-from tamis.rating.records import RECORDS
+from tests.paper_prompt import RECORDS
 from tests.unit.llm.test_store_faults import KEY, parts, rating
 place, code, start = Path(sys.argv[1]), None, time.monotonic()
 store = Store(place, KEY, RECORDS, spare_places(place.parent / "scratch"))

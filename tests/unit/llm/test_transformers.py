@@ -12,14 +12,13 @@ import pytest
 
 from tamis.core.errors import ModelError
 from tamis.core.leftout import BEYOND
-from tamis.core.scales import Scale
 from tamis.llm.backend import Answer, Request
 from tamis.llm.backends.encoding import shorten_middle
 from tamis.llm.backends.sampling import Sampling
 from tamis.llm.backends.sequences import Sequences, head_cache
 from tamis.llm.backends.transformers import TransformersBackend, TransformersSettings, batches
 from tamis.rating.prompts import load_prompt
-from tamis.rating.scaling import scores_in
+from tests.paper_prompt import scores_in
 
 torch = pytest.importorskip("torch")
 
@@ -91,8 +90,8 @@ def test_probabilities_are_those_of_the_complete_answers(backend: TransformersBa
         shares.append(sum(logs[i, token].item() for i, token in enumerate(value)))
     spelled = torch.tensor(shares, dtype=torch.float64).exp()
     spelled[0] -= spelled[9]  # "10" begins with "1"
-    assert answer.probabilities == pytest.approx((spelled / spelled.sum()).tolist(), abs=1e-4)
-    assert scores_in(answer.text, Scale())[0].overall == int(spelled.argmax()) + 1
+    assert answer.probabilities[0] == pytest.approx((spelled / spelled.sum()).tolist(), abs=1e-4)
+    assert scores_in(answer.text)[0].overall == int(spelled.argmax()) + 1
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.2, top_p=0.9, top_k=50, seed=3)])
@@ -101,12 +100,12 @@ def test_answers_are_the_same_in_every_batch_and_order(backend: TransformersBack
     alone = answers(variant(backend, sampling, batch_tokens=64), REQUESTS[::-1])
     assert {i: a.text for i, a in together.items()} == {i: a.text for i, a in alone.items()}
     for sample, answer in together.items():
-        assert answer.probabilities == pytest.approx(alone[sample].probabilities, abs=1e-4)
+        assert answer.probabilities[0] == pytest.approx(alone[sample].probabilities[0], abs=1e-4)
 
 
 def test_every_structured_answer_parses_and_is_counted(backend: TransformersBackend) -> None:
     hot = answers(variant(backend, Sampling(temperature=5)))
-    assert len({scores_in(answer.text, Scale())[0] for answer in hot.values()}) > 1
+    assert len({scores_in(answer.text)[0] for answer in hot.values()}) > 1
     for request, size in zip(REQUESTS, backend.measure(TEXTS), strict=True):
         assert hot[request.id].completion_tokens == len(backend._ids_of(hot[request.id].text))
         assert hot[request.id].prompt_tokens == size.prompt_tokens
@@ -141,8 +140,8 @@ def test_a_free_answer_has_the_probabilities_of_its_last_number(
     place = len(ids) - len(free._ids_of("4}")) - 1
     shares = plain_logits(free, ids)[place].softmax(-1)
     digits = [float(shares[free._ids_of(str(digit))[0]]) for digit in range(2, 10)]
-    assert answer.probabilities is None or answer.probabilities[1:9] == pytest.approx(
-        [share / sum(digits) * sum(answer.probabilities[1:9]) for share in digits], abs=0.01
+    assert answer.probabilities is None or answer.probabilities[0][1:9] == pytest.approx(
+        [share / sum(digits) * sum(answer.probabilities[0][1:9]) for share in digits], abs=0.01
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tamis.core.artifacts import Artifact, Manifest
+from tamis.core.sample_columns import rows_of
 from tamis.core.settings import parse
 from tamis.pool.settings import PoolSettings
 from tamis.pool.stage import run
@@ -61,7 +62,7 @@ def settings_of(*sources: Row, **settings: Any) -> PoolSettings:
 def make(out: Path, *sources: Row, **settings: Any) -> tuple[Manifest, list[Row]]:
     """A pool at `out` out of `sources`: its manifest and its rows."""
     manifest = run(settings_of(*sources, **settings), out=out)
-    return manifest, Artifact.open(out, "pool").table().to_pylist()
+    return manifest, rows_of(Artifact.open(out, "pool").table())
 
 
 def turns(row: Row) -> list[tuple[str, str]]:

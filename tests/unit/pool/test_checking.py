@@ -32,16 +32,16 @@ def test_every_file_is_looked_into_for_its_first_rows(tmp_path: Path) -> None:
     assert found.mapping.schema == "prompt_completion"
 
 
-def test_two_layouts_in_one_glob_are_told_before_a_row_is_read(tmp_path: Path) -> None:
+def test_a_file_of_an_unknown_layout_is_told_before_a_row_is_read(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", pairs(3))
-    write_jsonl(tmp_path / "b.jsonl", [{"instruction": "Add.", "output": "3"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"question": "Add.", "reply": "3"}])
     source = {"path": str(tmp_path / "*.jsonl")}
     with pytest.raises(InputError) as error:
         looked(source)
     assert (error.value.code, "b.jsonl" in error.value.problem) == ("input", True)
     with pytest.raises(InputError) as error:
         make(tmp_path / "pool", {"path": str(tmp_path / "a.jsonl")}, source)
-    assert "source of their own" in error.value.action
+    assert "'question'" in error.value.problem
     assert make(tmp_path / "first", source | {"limit": 2})[0].rows == 2  # the second file is not read
 
 

@@ -147,15 +147,15 @@ def test_a_quote_that_is_never_closed_takes_bounded_memory(tmp_path: Path) -> No
         tracemalloc.stop()
 
 
-@given(text=st.text('a,"', max_size=12), cut=st.integers(0, 12))
-def test_a_line_ends_a_record_where_strict_csv_says_so(text: str, cut: int) -> None:
+@given(text=st.text('a,;"', max_size=12), cut=st.integers(0, 12), delimiter=st.sampled_from(",;"))
+def test_a_line_ends_a_record_where_strict_csv_says_so(text: str, cut: int, delimiter: str) -> None:
     line = text + "\n"
     try:
-        list(csv.reader([line], strict=True))
+        list(csv.reader([line], strict=True, delimiter=delimiter))
         whole = True
     except csv.Error:
         whole = False
-    assert _ends_a_record([line[:cut], line[cut:]]) == whole
+    assert _ends_a_record([line[:cut], line[cut:]], delimiter) == whole
 
 
 def test_a_row_of_parquet_with_a_time_after_the_year_9999_is_rejected_alone(tmp_path: Path) -> None:

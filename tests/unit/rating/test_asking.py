@@ -12,9 +12,8 @@ from tamis.llm.asking import ask
 from tamis.llm.backend import Answer, Request, Size
 from tamis.llm.budget import Words
 from tamis.llm.first import FirstAnswers, UnreadableError
-from tamis.rating.parsing import Scores, write
-from tamis.rating.records import Rating, rating_of
 from tamis.rating.summary import Summary
+from tests.paper_prompt import Rating, Scores, rating_of, write
 
 GOOD = write(Scores(1, 2, 3, 4))
 A, B = "a" * 32, "b" * 32
@@ -208,7 +207,7 @@ def test_a_rater_that_leaves_a_request_open_is_an_error() -> None:
 
 def test_the_expected_score_is_the_mean_of_the_probabilities() -> None:
     shares = (0.0,) * 6 + (0.25, 0.5, 0.25, 0.0)
-    ratings, _ = rate(Scripted({A: [Answer(A, GOOD, probabilities=shares)]}))
+    ratings, _ = rate(Scripted({A: [Answer(A, GOOD, probabilities=(shares,))]}))
     assert ratings[0].expected == 8.0
     assert ratings[0].overall == 4
 

@@ -12,7 +12,7 @@ import pytest
 from tamis.core.errors import ModelError
 from tamis.llm.backends.sampling import Sampling
 from tamis.llm.backends.skeleton import Skeleton
-from tamis.rating.parsing import FORM, Scores, write
+from tests.paper_prompt import FORM, Scores, write
 
 torch = pytest.importorskip("torch")
 

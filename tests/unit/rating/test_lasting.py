@@ -16,11 +16,11 @@ from tamis.core.errors import ModelError
 from tamis.core.settings import hash_of, parse
 from tamis.llm.machine import place_of_answers, store_of_run, user_data
 from tamis.rating import rater
-from tamis.rating.parsing import Scores, write
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, Till, completion
+from tests.paper_prompt import Scores, write
 from tests.unit.llm.test_openai_batch import PaidBatches
 
 pytest.importorskip("openai")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.core.errors import UnparsableError
-from tamis.core.scales import Scale
 from tamis.llm.forms import Form
-from tamis.rating.parsing import KEYS, Scores, write
 from tamis.rating.prompts import load_prompt
-from tamis.rating.scaling import scores_in
+from tests.paper_prompt import KEYS, Scores, scores_in, write
 
 GOOD = '{"Rarity": 3, "Complexity": 4, "Informativeness": 5, "Overall rating": 6}'
 
-read = partial(scores_in, scale=Scale())
+read = scores_in
 
 
 def other(**values: object) -> str:
@@ -95,12 +92,12 @@ def test_the_names_of_all_that_is_forgiven_stand_in_the_documentation() -> None:
     ],
 )
 def test_a_bare_number_is_an_answer_where_one_is_asked_for(answer: str, value: int | None, forgiven: list[str]) -> None:
-    form = Form(("Better answer",), 0, 2)
+    form = Form.alike(("Better answer",), 0, 2)
     if value is None:
         with pytest.raises(UnparsableError):
             form.read(answer)
     else:
-        values, names = form.read(answer)
+        values, names, _ = form.read(answer)
         assert values == (value,)
         assert sorted(names) == forgiven
 

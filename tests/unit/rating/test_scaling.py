@@ -13,17 +13,17 @@ from tamis.core.errors import ModelError, SettingsError
 from tamis.core.scales import Scale
 from tamis.core.settings import parse
 from tamis.llm.backend import Answer
-from tamis.llm.backends.logprobs import last_probabilities
+from tamis.llm.backends.logprobs import key_probabilities
 from tamis.llm.backends.skeleton import Skeleton
 from tamis.rating import prompts
-from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt
 from tamis.rating.records import rating_of
-from tamis.rating.scaling import form_of, question_lower_half
+from tamis.rating.scaling import question_lower_half
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Reaction, Server, completion
+from tests.paper_prompt import KEYS, on
 
 FIVE, HUNDRED = Scale(lowest=1, highest=5), Scale(lowest=0, highest=100)
 
@@ -35,8 +35,8 @@ def prompt_on(folder: Path, scale: str) -> str:
     return str(path)
 
 
-def answer(value: int, probabilities: tuple[float, ...] | None = None) -> Answer:
-    return Answer("a" * 32, text=json.dumps(dict.fromkeys(KEYS, value)), probabilities=probabilities)
+def answer(value: int, shares: tuple[float, ...] | None = None) -> Answer:
+    return Answer("a" * 32, text=json.dumps(dict.fromkeys(KEYS, value)), probabilities=shares and (shares,))
 
 
 @pytest.mark.parametrize(
@@ -49,25 +49,25 @@ def answer(value: int, probabilities: tuple[float, ...] | None = None) -> Answer
     ],
 )
 def test_scores_are_stretched(scale: Scale, value: int, kept: int) -> None:
-    rating = rating_of(answer(value), 1, scale=scale)
+    rating = rating_of(answer(value), 1, criteria=on(scale))
     assert (rating.status, rating.overall, rating.rarity) == ("ok", kept, kept)
 
 
 @pytest.mark.parametrize(("scale", "value"), [(FIVE, 0), (FIVE, 6), (HUNDRED, 101), (Scale(), 11)])
 def test_scores_outside_the_scale_are_no_scores(scale: Scale, value: int) -> None:
-    rating = rating_of(answer(value), 1, scale=scale)
+    rating = rating_of(answer(value), 1, criteria=on(scale))
     assert (rating.status, rating.overall) == ("unparsable", None)
 
 
 def test_the_mean_of_the_probabilities_is_on_the_same_scale() -> None:
-    assert rating_of(answer(5, (0, 0, 0, 0.5, 0.5)), 1, scale=FIVE).expected == pytest.approx(8.875)
-    assert rating_of(answer(50, (1.0,) * 101), 1, scale=HUNDRED).expected is None
+    assert rating_of(answer(5, (0, 0, 0, 0.5, 0.5)), 1, criteria=on(FIVE)).expected == pytest.approx(8.875)
+    assert rating_of(answer(50, (1.0,) * 101), 1, criteria=on(HUNDRED)).expected is None
 
 
 def test_the_prompt_declares_its_scale(tmp_path: Path) -> None:
     shipped = load_prompt("ds2-v1")
     five = load_prompt(prompt_on(tmp_path, "{lowest: 1, highest: 5}"))
-    assert (five.form.low, five.form.high, shipped.form.high) == (1, 5, 10)
+    assert (five.form.numbers[-1].low, five.form.numbers[-1].high, shipped.form.numbers[-1].high) == (1, 5, 10)
     assert five.hash != shipped.hash
     assert load_prompt(prompt_on(tmp_path, "{lowest: 1, highest: 10}")).hash == shipped.hash
     for wrong, why in (
@@ -101,7 +101,7 @@ TENTHS, QUARTERS = Scale(lowest=0, highest=1, step=0.1), Scale(lowest=1, highest
 )
 def test_scores_with_decimals_are_read_by_their_digits(scale: Scale, said: str, kept: int) -> None:
     text = "{" + ", ".join(f'"{key}": {said}' for key in KEYS) + "}"
-    rating = rating_of(Answer("a" * 32, text=text), 1, scale=scale)
+    rating = rating_of(Answer("a" * 32, text=text), 1, criteria=on(scale))
     assert (rating.status, rating.overall, rating.rarity) == ("ok", kept, kept)
     value = float(json.loads(said))
     assert kept == scale.rating(value)  # as of an imported score
@@ -123,16 +123,16 @@ def test_scores_with_decimals_are_read_by_their_digits(scale: Scale, said: str, 
 )
 def test_what_is_between_the_scores_of_a_scale_is_none(scale: Scale, said: str, kind: str) -> None:
     text = "{" + ", ".join(f'"{key}": {said}' for key in KEYS) + "}"
-    rating = rating_of(Answer("a" * 32, text=text), 1, scale=scale)
+    rating = rating_of(Answer("a" * 32, text=text), 1, criteria=on(scale))
     assert (rating.status, (rating.error or "").partition(":")[0]) == ("unparsable", kind)
 
 
 def test_the_form_of_a_scale_with_decimals_is_written_and_described_as_it_is_read() -> None:
-    form = form_of(TENTHS)
+    form = on(TENTHS).form
     assert (
         form.write([0, 7, 10, 5]) == '{"Rarity": 0.0, "Complexity": 0.7, "Informativeness": 1.0, "Overall rating": 0.5}'
     )
-    assert form.read(form.write([0, 7, 10, 5])) == ((0, 7, 10, 5), ())
+    assert form.read(form.write([0, 7, 10, 5])) == ((0, 7, 10, 5), (), None)
     assert form.schema["properties"][KEYS[0]] == {"type": "number", "enum": [n / 10 for n in range(11)]}
 
 
@@ -143,19 +143,19 @@ def test_the_mean_of_decimals_is_known_only_where_one_token_tells_them_apart() -
     def characters(text: str) -> list[int]:
         return [ord(one) for one in text]
 
-    skeleton = Skeleton(characters, form_of(below))
+    skeleton = Skeleton(characters, on(below).form)
     assert {slot.ahead for slot in skeleton.slots} == {()}
-    assert skeleton.tokens([0, 3, 9, 5]) == characters(form_of(below).write([0, 3, 9, 5]))
+    assert skeleton.tokens([0, 3, 9, 5]) == characters(on(below).form.write([0, 3, 9, 5]))
     with pytest.raises(ModelError) as error:
-        Skeleton(characters, form_of(TENTHS))
+        Skeleton(characters, on(TENTHS).form)
     assert "structured: false" in error.value.action
     shares = (0.0,) * 8 + (0.5, 0.5)
     assert rating_of(
-        Answer("a" * 32, text=form_of(below).write([9] * 4), probabilities=shares), 1, scale=below
+        Answer("a" * 32, text=on(below).form.write([9] * 4), probabilities=(shares,)), 1, criteria=on(below)
     ).expected
-    answer = form_of(TENTHS).write([7] * 4)
+    answer = on(TENTHS).form.write([7] * 4)
     tokens = [{"token": one, "logprob": -0.1, "top_logprobs": []} for one in answer]
-    assert last_probabilities(form_of(TENTHS), answer, tokens) is None
+    assert key_probabilities(on(TENTHS).form, answer, tokens) is None
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from tamis.core.errors import SettingsError
 from tamis.core.settings import hash_of, parse, said, shipped
 from tamis.llm.backends.transformers import TransformersSettings
 from tamis.rating import prompts, raters
-from tamis.rating.parsing import KEYS
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import AskedRater, ImportedRater, ImportSettings, RatingSettings
+from tests.paper_prompt import KEYS
 
 LOCAL = {"kind": "transformers", "model": "m"}
 FILE = {"kind": "import", "path": "x.jsonl", "by": "row"}
@@ -181,7 +181,6 @@ def test_the_hash_is_that_of_what_the_rater_sees(tmp_path: Path) -> None:
     [
         ("{sample}", "", "{sample} exactly once"),
         ("{criteria}", "", "{criteria} exactly once"),
-        ("  Rarity: how", "  Novelty: how", "criteria must be exactly"),
         ("{criteria}", "{sample}\n\n  {criteria}", "{sample} exactly once"),
         ("marker:", "mark:", "did you mean 'marker'"),
     ],

@@ -16,12 +16,12 @@ from tamis.core.samples import sample_id
 from tamis.core.settings import parse
 from tamis.rating.merging import gather, merge_one
 from tamis.rating.merging import run as merge
-from tamis.rating.parsing import Scores, write
 from tamis.rating.settings import MergeSettings, RatingSettings
 from tamis.rating.shards import Shard, places
 from tamis.rating.stage import run
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Reaction, Server, completion
+from tests.paper_prompt import Scores, write
 
 pytest.importorskip("openai")
 

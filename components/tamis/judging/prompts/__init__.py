@@ -13,8 +13,8 @@ from tamis.llm.forms import Form
 FOLDER = Path(__file__).parent
 _PLACES = ("{question}", "{first}", "{second}")
 _FORMS = {
-    "scores": Form(("Answer 1", "Answer 2"), 1, 10),
-    "verdict": Form(("Better answer",), 0, 2),
+    "scores": Form.alike(("Answer 1", "Answer 2"), 1, 10),
+    "verdict": Form.alike(("Better answer",), 0, 2),
 }
 
 

@@ -1,4 +1,4 @@
-"""P(each value) of an answer's last number, from the token probabilities that a service gives with it."""
+"""P(each value) of an answer's numbers, from the token probabilities that a service gives with it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tamis.llm.forms import Form
+from tamis.llm.numbers import Numbers
 from tamis.llm.thoughts import split
 
 ALTERNATIVES = 10  # tokens named at each place: as many as a number has values
@@ -17,10 +18,23 @@ _LEAST = 0.5  # of the probability must be on whole numbers, or the token is not
 _UNSURE = 0.02  # most probability that may be on "1" where it cannot be known whether a "0" would have followed
 
 
-def last_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
-    """P(low), …, P(high) of the last key, summing to 1; None where the tokens do not tell.
+Shares = tuple[float, ...]
 
-    A service names the most probable tokens at each place. At the place of the last number they are read as the
+
+def told_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]]) -> tuple[Shares, ...] | None:
+    """P(low), …, P(high) of each key in `form.told`, summing to 1; None if the tokens do not tell those of every key.
+
+    See `key_probabilities`.
+    """
+    found = [key_probabilities(form, text, tokens, key) for key in form.told]
+    told = tuple(one for one in found if one is not None)
+    return told if len(told) == len(found) else None
+
+
+def key_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]], key: int = -1) -> Shares | None:
+    """P(low), …, P(high) of the key with the index `key`, summing to 1; None if the tokens do not tell.
+
+    A service names the most probable tokens at each place. At the place of the key's number they are read as the
     numbers that they begin; other tokens are left out, and the rest is made to sum to 1. Where a tokenizer writes 10 as
     "1" and "0", the share of "1" is split by the probability of the "0" if the answer went there, and given up as not
     known if it did not and the share is above 2 %.
@@ -31,9 +45,10 @@ def last_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]
         tokens: its tokens, and others that may stand around, each with `token`, `logprob` and `top_logprobs`, a list
             of the same; `bytes` where a token is a part of a letter.
     """
-    if form.decimals or form.step > 1:  # its numbers are several tokens, whose alternatives only the engine knows
+    numbers = form.numbers[key]
+    if numbers.decimals or numbers.step > 1:  # its numbers are several tokens, whose alternatives only the engine knows
         return None
-    number = _start_of_last(form, text)
+    number = _start_of(form, text, key)
     if number is None:
         return None
     try:
@@ -49,7 +64,7 @@ def last_probabilities(form: Form, text: str, tokens: Sequence[Mapping[str, Any]
             if start <= number < start + len(piece):
                 lead = piece[: number - start].decode(errors="replace")
                 following = tokens[place + 1] if place + 1 < len(tokens) else None
-                return _read(form, lead, entry, following)
+                return _read(numbers, lead, entry, following)
             start += len(piece)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None  # a compatible server's own idea of the field
@@ -64,10 +79,22 @@ def _bytes_of(entry: Mapping[str, Any]) -> bytes:
 
 def probabilities_of_ids(
     form: Form, ids: Sequence[int], named: Sequence[Mapping[int, float]], decode: Callable[[Sequence[int]], str]
-) -> tuple[float, ...] | None:
-    """As `last_probabilities`, of token ids; `named` has the most probable ids of each place, with logs."""
+) -> tuple[Shares, ...] | None:
+    """As `told_probabilities`, of token ids; `named` has the most probable ids of each place, with logs."""
+    found = [_of_ids(form, ids, named, decode, key) for key in form.told]
+    told = tuple(one for one in found if one is not None)
+    return told if len(told) == len(found) else None
+
+
+def _of_ids(
+    form: Form,
+    ids: Sequence[int],
+    named: Sequence[Mapping[int, float]],
+    decode: Callable[[Sequence[int]], str],
+    key: int,
+) -> Shares | None:
     text = decode(ids)
-    start = _start_of_last(form, text)
+    start = _start_of(form, text, key)
     if start is None:
         return None
     ends = [len(decode(ids[:count])) for count in range(len(ids) + 1)]
@@ -80,23 +107,24 @@ def probabilities_of_ids(
         return {"token": texts[ids[place]], "logprob": named[place][ids[place]], "top_logprobs": top}
 
     before = {"token": text[: ends[first]], "logprob": 0.0}
-    return last_probabilities(form, text, [before, *map(entry, range(first, min(first + 2, len(ids))))])
+    after = {"token": text[ends[min(first + 2, len(ids))] :], "logprob": 0.0}
+    return key_probabilities(form, text, [before, *map(entry, range(first, min(first + 2, len(ids)))), after], key)
 
 
-def _start_of_last(form: Form, text: str) -> int | None:
-    """Where the last key's number begins in an answer; None where that can be several places."""
+def _start_of(form: Form, text: str, place: int) -> int | None:
+    """Where the number of a key begins in an answer; None where that can be several places."""
     begins = text.rfind(split(text)[1])
     if len(form.keys) == 1 and (bare := re.fullmatch(r"\s*(\d+)\D*", text[begins:])):
         return begins + bare.start(1)
-    key = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", form.keys[-1])))
+    key = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", form.keys[place])))
     found = list(re.finditer(rf'"{key}"\s*:\s*"?(\d)', text[begins:], re.IGNORECASE))
     return begins + found[0].start(1) if len(found) == 1 else None
 
 
 def _read(
-    form: Form, lead: str, entry: Mapping[str, Any], following: Mapping[str, Any] | None
+    numbers: Numbers, lead: str, entry: Mapping[str, Any], following: Mapping[str, Any] | None
 ) -> tuple[float, ...] | None:
-    low, high = form.low, form.high
+    low, high = numbers.low, numbers.high
     shares = [0.0] * (high + 1)
     ten_is_one_token = False
     for token, share in _alternatives(entry).items():

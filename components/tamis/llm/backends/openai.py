@@ -15,7 +15,7 @@ from tamis.core.models import load_tokenizer, revision_of
 from tamis.core.references import HubTokenizer
 from tamis.llm import thoughts
 from tamis.llm.backend import Answer, Backend, Prompt, Request, Size
-from tamis.llm.backends.logprobs import ALTERNATIVES, last_probabilities
+from tamis.llm.backends.logprobs import ALTERNATIVES, told_probabilities
 from tamis.llm.client import Call
 from tamis.llm.faults import Fault
 from tamis.llm.forms import Form
@@ -217,7 +217,7 @@ class OpenAIBackend:
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": self._prompt.before + text + self._prompt.after}],
             "temperature": sampling.temperature,
-            settings.answer_limit: settings.max_new_tokens + settings.thinking_tokens,
+            settings.answer_limit: most_new_tokens(form, settings.max_new_tokens) + settings.thinking_tokens,
         }
         if not sampling.greedy:
             if sampling.top_p < 1:
@@ -256,9 +256,17 @@ class OpenAIBackend:
         return self._lengths.count([self._marker])[0]
 
 
+def most_new_tokens(form: Form | None, setting: int) -> int:
+    """Most tokens of an answer: those of the setting `max_new_tokens`, and those of the form's text."""
+    return setting + (form.text_tokens if form else 0)
+
+
 def answer_tokens(form: Form | None, most: int) -> int:
-    """Estimated tokens of an answer: those of its numbers, or for free text the largest possible number."""
-    return most if form is None else (_TOKENS_OF_A_NUMBER + (form.decimals and form.decimals + 1)) * len(form.keys)
+    """Estimated tokens of an answer: those of its numbers and its text, or for free text the largest number."""
+    if form is None:
+        return most
+    decimals = sum(numbers.decimals + 1 for numbers in form.numbers if numbers.decimals)
+    return _TOKENS_OF_A_NUMBER * len(form.keys) + decimals + form.text_tokens
 
 
 def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form: Form | None) -> Answer:
@@ -284,7 +292,7 @@ def answer_of(request: Request, outcome: Reply | Fault, *, shortened: bool, form
     return Answer(
         request.id,
         text,
-        probabilities=last_probabilities(form, text, outcome.logprobs) if form else None,
+        probabilities=told_probabilities(form, text, outcome.logprobs) if form else None,
         cut=cut,
         thought=thought,
         leniencies=leniencies,

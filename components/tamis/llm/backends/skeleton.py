@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_PIECE = 8  # most tokens of the beginning of a token
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One number's place in the answer.
@@ -55,7 +58,7 @@ class Slot:
 
 
 class Skeleton:
-    """The answer of one slot a key and its end, in one tokenizer's tokens.
+    """The answer of one slot a key and its end, in one tokenizer's tokens; if the form has a text, from its end on.
 
     Args:
         encode: text to token ids, without special tokens.
@@ -66,13 +69,15 @@ class Skeleton:
     """
 
     def __init__(self, encode: Callable[[str], list[int]], form: Form) -> None:
-        self.form, count, keys = form, len(form.values), range(len(form.keys))
-        middle = [form.values[(count - 1) // 2] for _ in keys]
-        base = encode(form.write(middle))
+        self.form, keys = form, range(len(form.keys))
+        self.opening = tuple(encode(form.opening)) if form.text else ()
+        all_values = [numbers.values for numbers in form.numbers]
+        middle = [values[(len(values) - 1) // 2] for values in all_values]
+        base = encode(form.rest(middle))
         slots, end = [], 0
         for place in keys:
-            changed = [[*middle[:place], value, *middle[place + 1 :]] for value in form.values]
-            answers = [encode(form.write(values)) for values in changed]
+            changed = [[*middle[:place], value, *middle[place + 1 :]] for value in all_values[place]]
+            answers = [encode(form.rest(values)) for values in changed]
             first = _shared(answers)
             last = _shared([answer[first:][::-1] for answer in answers])
             spelled = tuple(tuple(answer[first : len(answer) - last]) for answer in answers)
@@ -80,25 +85,27 @@ class Skeleton:
             end = len(base) - last
         self.slots = tuple(slots)
         self.end = tuple(base[end:])
-        for start in range(count):
-            values = [form.values[(start + 3 * place) % count] for place in keys]
-            if self.tokens(values) != encode(form.write(values)):
+        for start in range(max(map(len, all_values))):
+            values = [all_values[place][(start + 3 * place) % len(all_values[place])] for place in keys]
+            if self.tokens(values) != encode(form.rest(values)):
                 raise ModelError(
                     "the model's tokenizer joins numbers with the text around them, so answers cannot be structured",
                     action="set structured: false",
                 )
 
     def tokens(self, values: Sequence[int]) -> list[int]:
-        """The token ids of the answer that says `values`."""
+        """The token ids of the answer that says `values`, from the end of its text on."""
         ids: list[int] = []
-        for slot, value in zip(self.slots, values, strict=True):
-            ids += [*slot.before, *slot.values[self.form.values.index(value)]]
+        for slot, numbers, value in zip(self.slots, self.form.numbers, values, strict=True):
+            ids += [*slot.before, *slot.values[numbers.values.index(value)]]
         return ids + list(self.end)
 
     @property
     def longest(self) -> int:
         """Most tokens of an answer."""
-        return len(self.end) + sum(len(slot.before) + max(map(len, slot.values)) for slot in self.slots)
+        # A token of the text may end with a piece that is written again with the closing quotation mark.
+        text = len(self.opening) + self.form.text_tokens + (_PIECE if self.form.text else 0)
+        return text + len(self.end) + sum(len(slot.before) + max(map(len, slot.values)) for slot in self.slots)
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:

@@ -15,6 +15,7 @@ from tamis.core.models import device, dtype_of, load_causal_lm, load_config, rev
 from tamis.llm.backend import Answer, Backend, Prompt, Request, Size
 from tamis.llm.backends.attention import use_grouped_attention
 from tamis.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
+from tamis.llm.backends.guided_texts import GuidedTexts
 from tamis.llm.backends.logprobs import ALTERNATIVES, probabilities_of_ids
 from tamis.llm.backends.sequences import Sequences, head_cache
 from tamis.llm.backends.skeleton import Skeleton
@@ -64,8 +65,9 @@ BACKEND = TransformersSettings
 class TransformersBackend:
     """A chat model in this process.
 
-    With `structured`, the JSON around the numbers is Tamis' and the model chooses only the numbers, each among the
-    tokenisations of its values; otherwise it writes freely until its answer parses or ends.
+    With `structured`, Tamis writes the JSON and the model chooses only the numbers, each among the tokenisations of its
+    values, and writes the text before them if the form has one; otherwise it writes freely until its answer parses or
+    ends.
 
     `style` is the chat template: the one stored with the model, or Tulu's.
 
@@ -81,7 +83,8 @@ class TransformersBackend:
         config = load_config(settings.model, settings.revision)
         self._tokenizer = asking_tokenizer(settings.model, settings.revision, style)
         self._skeleton = Skeleton(self._ids_of, prompt.form) if settings.structured and prompt.form else None
-        longest = settings.max_new_tokens if self._skeleton is None else self._skeleton.longest
+        self._most_new = settings.max_new_tokens + (prompt.form.text_tokens if prompt.form else 0)
+        longest = self._most_new if self._skeleton is None else self._skeleton.longest
         self._encoding = PromptEncoding(
             self._tokenizer,
             prompt,
@@ -142,7 +145,8 @@ class TransformersBackend:
         if unasked:
             yield unasked
         # Free text may become as long as it is allowed to; an answer of numbers is short.
-        extra = len(self._encoding.tail) + (self._settings.max_new_tokens if self._form is None else 0)
+        free = self._settings.max_new_tokens if self._form is None else self._form.text_tokens
+        extra = len(self._encoding.tail) + free
         for places in batches([len(encoded.ids) + extra for _, encoded in items], self._batch_tokens):
             batch = [items[place] for place in places]
             yield self._write_freely(batch) if self._skeleton is None else self._guide(batch, self._skeleton)
@@ -158,12 +162,16 @@ class TransformersBackend:
             torch.cuda.empty_cache()
 
     def _guide(self, batch: list[_Item], skeleton: Skeleton) -> list[Answer]:
-        """Let the model choose the numbers of each sample's answer, one after the other."""
+        """Let the model write each answer's text, if there is one, and choose its numbers, one after the other."""
         rows = Sequences(self._model, self._head, len(batch))
         form = skeleton.form
         values: list[list[int]] = [[] for _ in batch]
-        shares: list[list[float]] = []
+        shares: list[list[list[float]]] = []
         chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
+        texts, written = [""] * len(batch), [0] * len(batch)
+        if form.text is not None:
+            chunks = [[*chunk, *skeleton.opening] for chunk in chunks]
+            texts, written, chunks = self._texts.write(rows, chunks, [request for request, _ in batch], form.text)
         for position, slot in enumerate(skeleton.slots):
             chunks = [[*chunk, *slot.before, *slot.ahead] for chunk in chunks]
             probabilities = slot.probabilities(rows.feed(chunks, keep=1 + len(slot.ahead)))
@@ -171,30 +179,30 @@ class TransformersBackend:
             draws = [self._sampling.draw(request.id, request.attempt, position) for request, _ in batch]
             chosen = self._sampling.choose(probabilities.log(), draws).tolist()
             for row, choice in zip(values, chosen, strict=True):
-                row.append(form.values[choice])
+                row.append(form.numbers[position].values[choice])
             chunks = [list(slot.values[choice]) for choice in chosen]
-            shares = probabilities.tolist()  # those of the last slot stay
+            shares.append(probabilities.tolist())
         return [
             Answer(
                 request.id,
-                form.write(row),
-                probabilities=tuple(share),
+                form.write(row, texts[place]),
+                probabilities=tuple(tuple(shares[key][place]) for key in form.told),
                 shortened=encoded.size.shortened,
                 prompt_tokens=encoded.size.prompt_tokens,
-                completion_tokens=len(skeleton.tokens(row)),
+                completion_tokens=len(skeleton.opening) + written[place] + len(skeleton.tokens(row)),
             )
-            for (request, encoded), row, share in zip(batch, values, shares, strict=True)
+            for place, ((request, encoded), row) in enumerate(zip(batch, values, strict=True))
         ]
 
     def _write_freely(self, batch: list[_Item]) -> list[Answer]:
-        """Let the model write until each answer parses, ends by itself or has `max_new_tokens` tokens."""
+        """Let the model write until each answer parses, ends by itself or has as many tokens as it may have."""
         rows = Sequences(self._model, self._head, len(batch))
         written: list[list[int]] = [[] for _ in batch]
         named: list[list[dict[int, float]]] = [[] for _ in batch]
         going = list(range(len(batch)))
         places = going  # whose rows are still read on
         chunks = [encoded.ids + self._encoding.tail for _, encoded in batch]
-        for position in range(self._settings.max_new_tokens):
+        for position in range(self._most_new):
             logits = rows.feed(chunks, keep=1)[:, 0].float()
             asked = [batch[place][0] for place in places]
             draws = [self._sampling.draw(request.id, request.attempt, position) for request in asked]
@@ -247,6 +255,10 @@ class TransformersBackend:
     def _ids_of(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    @cached_property
+    def _texts(self) -> GuidedTexts:
+        return GuidedTexts(self._tokenizer, self._sampling, self._ends)
 
     @cached_property
     def _model(self) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from tamis.core.progress import loading
 from tamis.llm.backend import Answer, Backend, Prompt, Request, Size
 from tamis.llm.backends.encoding import Encoded, PromptEncoding, asking_tokenizer
 from tamis.llm.backends.logprobs import ALTERNATIVES
-from tamis.llm.backends.openai import answer_of, answer_tokens
+from tamis.llm.backends.openai import answer_of, answer_tokens, most_new_tokens
 from tamis.llm.faults import shortened
 from tamis.llm.replies import Reply
 from tamis.llm.settings import LocalModelSettings
@@ -85,7 +85,7 @@ class VllmBackend:
             asking_tokenizer(settings.model, settings.revision, style),
             prompt,
             context=longest if isinstance(longest, int) else context,
-            answer=settings.max_new_tokens,
+            answer=most_new_tokens(prompt.form, settings.max_new_tokens),
             limit=settings.max_sample_tokens,
             vocabulary=getattr(config.get_text_config(), "vocab_size", None),
         )
@@ -190,7 +190,7 @@ class _Engine:
             "tensor_parallel_size": settings.tensor_parallel,
             "data_parallel_size": settings.data_parallel,
             "enable_prefix_caching": True,  # all samples share the prompt's beginning
-            "max_model_len": encoding.longest_prompt + settings.max_new_tokens,
+            "max_model_len": encoding.longest_prompt + most_new_tokens(form, settings.max_new_tokens),
             "disable_log_stats": True,
             # Otherwise a weak model may write white space until it is cut off; setting this per request has no effect.
             "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
@@ -246,7 +246,7 @@ class _Engine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            max_tokens=self._settings.max_new_tokens,
+            max_tokens=most_new_tokens(self._form, self._settings.max_new_tokens),
             logprobs=ALTERNATIVES if self._form else None,
             structured_outputs=form,
             output_kind=RequestOutputKind.FINAL_ONLY,

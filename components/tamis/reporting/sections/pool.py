@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
+from tamis.core.artifacts import Artifact
 from tamis.reporting.blocks import Figure, Figures, KeyFigure, Section, Table, Text
 from tamis.reporting.charts import bars, histogram
 from tamis.reporting.evidence import Evidence
@@ -15,7 +17,7 @@ from tamis.reporting.sections.shared import folded, in_words, number, scalars
 
 _BINS = 24
 _ROWS = 30  # longest table of sources or groups; the rest is summed up in one row
-_FATES = ("read", "kept", "rejected", "duplicates", "left_out", "not_drawn")  # the pool stage's words
+_FATES = ("read", "kept", "rejected", "duplicates", "near_copies", "left_out", "not_drawn")  # the pool stage's words
 _TURNS = 8  # bars; longer conversations share the last one
 
 
@@ -43,9 +45,12 @@ def build(evidence: Evidence) -> Section:
     read = _rows_read(evidence.pool.manifest.facts)
     if read:
         section.add(read)
-    unread = _fields_not_read(evidence.pool.manifest.facts)
-    if unread:
-        section.add(unread)
+    copies = _near_copies(evidence.pool)
+    if copies:
+        section.add(copies)
+    for table in (_guessed(evidence.pool.manifest.facts), _fields_not_read(evidence.pool.manifest.facts)):
+        if table:
+            section.add(table)
     counted = scalars(evidence.pool.manifest.facts)
     if counted:
         rows = [[name, number(value)] for name, value in counted.items()]
@@ -111,6 +116,40 @@ def _rows_read(facts: Mapping[str, Any]) -> Table | None:
     rows = [[name, *(count(entry.get(key)) for key in columns)] for name, entry in known.items()]
     note = "A duplicate has exactly the messages of an earlier row. Rejected rows are in rejects.parquet, with reasons."
     return Table("Rows of each source", ["source", *map(in_words, columns)], rows, note=note)
+
+
+def _near_copies(pool: Artifact) -> Table | None:
+    """Dropped near-copies by their source and that of the kept sample; None if they were not looked for."""
+    if "near_copies" not in pool.manifest.facts:
+        return None
+    dropped = pq.read_table(pool.path("clusters.parquet"), columns=["source", "kept_source", "similarity"])
+    grouped = dropped.group_by(["source", "kept_source"]).aggregate([("similarity", "count"), ("similarity", "mean")])
+    grouped = grouped.sort_by(
+        [("similarity_count", "descending"), ("source", "ascending"), ("kept_source", "ascending")]
+    )
+    rows = [
+        [row["source"], row["kept_source"], count(row["similarity_count"]), f"{row['similarity_mean']:.2f}"]
+        for row in grouped.slice(0, _ROWS).to_pylist()
+    ]
+    if grouped.num_rows > _ROWS:
+        others = sum(grouped.slice(_ROWS)["similarity_count"].to_pylist())
+        rows.append(["others", "", count(others), ""])
+    note = (
+        "Each of these samples has almost the text of a sample that is kept. clusters.parquet next to the pool lists "
+        "all of them. Similarity: shared n-grams of both texts, divided by all their n-grams."
+    )
+    title = "Samples dropped as near-copies" if rows else "No sample was dropped as a near-copy"
+    return Table(title, ["source", "source of the kept sample", "dropped", "mean similarity"], rows, note=note)
+
+
+def _guessed(facts: Mapping[str, Any]) -> Table | None:
+    """Text files that are not UTF-8 with commas, by source and by how they were read."""
+    entries = _by_source(facts).items()
+    rows = [[name, how, count(files)] for name, entry in entries for how, files in entry.get("guessed", {}).items()]
+    if not rows:
+        return None
+    note = "A likely encoding was guessed from the text and may show wrong characters; the source's `encoding` sets it."
+    return Table("Files whose encoding or delimiter was guessed", ["source", "read with", "files"], rows, note=note)
 
 
 def _fields_not_read(facts: Mapping[str, Any]) -> Table | None:

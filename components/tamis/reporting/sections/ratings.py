@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -107,6 +108,7 @@ def _histogram(rater: Ratings, slug: str) -> Figure:
 
 def _overview(raters: list[Ratings]) -> Table:
     criteria = list(dict.fromkeys(name for rater in raters for name in rater.means if name != "overall"))
+    own = {name: said for rater in raters for name, said in rater.artifact.manifest.facts.get("criteria", {}).items()}
     rows = [
         [
             rater.rater,
@@ -120,12 +122,32 @@ def _overview(raters: list[Ratings]) -> Table:
         ]
         for rater in raters
     ]
-    columns = ["rater", "rated", "share", "overall", "expected", *criteria, "requests", "tokens"]
+    columns = [
+        "rater",
+        "rated",
+        "share",
+        "overall",
+        "expected",
+        *(_named(name, own) for name in criteria),
+        "requests",
+        "tokens",
+    ]
     note = (
         "Means over the rated samples. Expected: the mean score under the rater's token probabilities, if it returns "
         "them. A sample without a rating is never counted as a low score."
     )
+    weights = {said["key"]: said["weight"] for said in own.values() if said["weight"]}
+    if len(weights) > 1:
+        parts = listed([f"{key} ({percent(weight, 1, 0)})" for key, weight in weights.items()])
+        note += f" The overall rating is the mean of {parts}, each mapped to 1 to 10."
+    elif weights:
+        note += f" The overall rating is {next(iter(weights))}, mapped to 1 to 10."
     return Table("Mean ratings", columns, rows, note=note)
+
+
+def _named(column: str, own: dict[str, Any]) -> str:
+    """A criterion by its name in the prompt, with its scale if the column is on it."""
+    return f"{own[column]['key']} ({own[column]['scale']})" if column in own else column
 
 
 def _reasons(raters: list[Ratings]) -> Table:

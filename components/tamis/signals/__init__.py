@@ -1,0 +1,1 @@
+"""The stage `describe`: facts about every sample that need no model, as named columns."""
