@@ -34,11 +34,13 @@ def run(settings: EvaluationSettings, *, model: Uri | None = None, out: Uri) -> 
         UnexpectedError: when lm-eval, or a task's own function, fails.
         MissingExtraError: when lm-eval is not installed.
     """
+    from tamis.evaluation import outside
     from tamis.evaluation.suite import open_suite
 
     _, places = open_suite(settings)
     files = {"suite": fingerprint(places.file)}
     files |= {key: fingerprint(path) for key, path in (("tasks", places.tasks), ("data", places.data)) if path}
+    files |= outside.fingerprints(places)
     if model is None:
         files["model"] = revision_of(settings.model, settings.revision)
     return run_step(

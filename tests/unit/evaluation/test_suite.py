@@ -13,6 +13,7 @@ import yaml
 
 from tamis.core.errors import InputError, SettingsError
 from tamis.core.settings import parse
+from tamis.evaluation import outside
 from tamis.evaluation.checks import check_room
 from tamis.evaluation.settings import EvaluationSettings
 from tamis.evaluation.suite import SUITES, Entry, draw, index_of, load_entries, open_suite
@@ -210,3 +211,32 @@ def test_a_suite_that_is_not_there_is_refused() -> None:
 def test_limit_and_samples_exclude_each_other() -> None:
     with pytest.raises(SettingsError, match=r"limit.*samples"):
         parse(EvaluationSettings, {"limit": 3, "samples": 3}, where="test")
+
+
+@pytest.mark.parametrize("how", ["absolute", "relative", "pattern", "folder", "include"])
+def test_data_outside_the_suite_s_folders_are_noticed(tmp_path: Path, how: str) -> None:
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    told: dict[str, dict[str, Any]] = {
+        "absolute": {"dataset_kwargs": {"data_files": {"test": str(other / "c.jsonl")}}},
+        "relative": {"dataset_kwargs": {"data_files": {"test": ["../../elsewhere/c.jsonl"]}}},
+        "pattern": {"dataset_kwargs": {"data_files": "../../elsewhere/*.jsonl"}},
+        "folder": {"dataset_path": str(other), "dataset_kwargs": {}},
+        "include": {"include": "../../elsewhere/c.jsonl"},
+    }
+    suite = write_suite(tmp_path / "suite", task=told[how])
+    places = open_suite(EvaluationSettings(suite=str(suite)))[1]
+    seen = []
+    for text in ("{}\n", "{ }\n"):
+        (other / "c.jsonl").write_text(text)
+        seen.append(outside.fingerprints(places))
+    assert len(seen[0]) == 1
+    assert seen[0] != seen[1]
+
+
+def test_data_in_the_suite_s_folders_and_tags_of_lm_eval_add_nothing_to_the_key(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path)
+    with (tmp_path / "tasks/colours.yaml").open("a") as file:
+        file.write("process_docs: !function helpers.process\n")
+    places = open_suite(EvaluationSettings(suite=str(suite)))[1]
+    assert outside.fingerprints(places) == {}
