@@ -266,7 +266,7 @@ def submit(
 def upload(server: Any, settings: Path | None, overrides: tuple[str, ...], version: str) -> None:
     """Upload the pipelines to Kubeflow.
 
-    The UI, `--uploaded` and schedules can then use them. A package that is on the server already is not uploaded again.
+    The UI, `--uploaded` and schedules can then use them. A package that is already on the server is not uploaded again.
     What is compiled in is described by `tamis compile --help`.
     """
     compiled = _compiled_for(settings, overrides)
@@ -301,7 +301,7 @@ def schedule(
     replace: bool,
     **order_options: Any,
 ) -> None:
-    """Run the whole chain on Kubeflow by a schedule.
+    """Run the whole chain on Kubeflow on a schedule.
 
     For example, when data is added every day.
     """
