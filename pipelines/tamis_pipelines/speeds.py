@@ -94,7 +94,7 @@ class Speeds:
             return NOTHING
         known = self._known.get(key)
         if not known:
-            return Time(None, self._failed.get(key, "no such step has run on this machine"))
+            return Time(None, self._failed.get(key, "no such step has run in this work_dir"))
         return min(known, key=lambda speed: abs(math.log(speed.units / units))).time(units)
 
     def _note(self, manifest: Manifest) -> None:

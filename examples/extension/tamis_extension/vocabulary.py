@@ -55,7 +55,6 @@ class VocabularyBackend:
             yield [Answer(request.id, self._answer(request.text)) for request in group]
 
     def _answer(self, text: str) -> str:
-        values = self._form.values
         share = min(len(set(text.lower().split())) / self._settings.most, 1.0)
-        value = values[round(share * (len(values) - 1))]
-        return self._form.write([value] * len(self._form.keys))
+        possible = [numbers.values for numbers in self._form.numbers]
+        return self._form.write([values[round(share * (len(values) - 1))] for values in possible])
