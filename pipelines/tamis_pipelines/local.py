@@ -251,7 +251,8 @@ class _Screen:
         """Repeat the warnings of the run."""
         self._end_warning()
         if self.warnings:
-            print(f"\n{len(self.warnings)} {'warning' if len(self.warnings) == 1 else 'warnings'} in this run:", file=self._terminal)
+            noun = "warning" if len(self.warnings) == 1 else "warnings"
+            print(f"\n{len(self.warnings)} {noun} in this run:", file=self._terminal)
             for warning in list(self.warnings)[:_MOST_WARNINGS]:
                 print(f"  {warning}", file=self._terminal)
             if len(self.warnings) > _MOST_WARNINGS:

@@ -19,7 +19,7 @@ def by_characters(text: str) -> list[int]:
 
 def test_a_form_of_one_number_is_written_read_and_guided() -> None:
     assert VERDICT.write([2]) == '{"Better answer": 2}'
-    assert VERDICT.read('```json\n{"Better answer": 0}\n```') == ((0,), ("code fence",))
+    assert VERDICT.read('```json\n{"Better answer": 0}\n```') == ((0,), ("code fence",), None)
     skeleton = Skeleton(by_characters, VERDICT)
     assert [skeleton.tokens([value]) for value in range(3)] == [by_characters(VERDICT.write([v])) for v in range(3)]
     assert skeleton.slots[0].ahead == ()

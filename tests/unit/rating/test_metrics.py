@@ -15,6 +15,7 @@ from tamis.core.settings import parse
 from tamis.rating.metrics import Metrics
 from tamis.rating.settings import RatingSettings
 from tamis.rating.stage import run
+from tamis.rating.validating import shipped
 from tests.artifacts import conversation, make_pool
 from tests.llm_server import Asked, Reaction, Server, completion
 from tests.storage.seaweed import free_port
@@ -65,7 +66,7 @@ def test_raters_and_prompts_are_checked(tmp_path: Path) -> None:
     code, said = called()
     assert code == 0
     assert "rater 'gpt-4o-mini', gpt-4o-mini by openai, prompt 'ds2-v1' (version 1" in said
-    assert len(said.splitlines()) == 4
+    assert len(said.splitlines()) == len(shipped())
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("version: 1\ndescription: mine\nsettings: {name: r, backend: {kind: openai, modle: m}}\n")
     code, said = called(wrong)

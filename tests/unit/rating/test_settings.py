@@ -13,7 +13,6 @@ from tamis.llm.backends.transformers import TransformersSettings
 from tamis.rating import prompts, raters
 from tamis.rating.prompts import load_prompt
 from tamis.rating.settings import AskedRater, ImportedRater, ImportSettings, RatingSettings
-from tests.paper_prompt import KEYS
 
 LOCAL = {"kind": "transformers", "model": "m"}
 FILE = {"kind": "import", "path": "x.jsonl", "by": "row"}
@@ -153,7 +152,7 @@ def test_an_unknown_rater_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("name", shipped(prompts.FOLDER))
 def test_every_prompt_that_ships_shows_the_shared_part_first(name: str) -> None:
     prompt = load_prompt(name)
-    assert all(key in prompt.before for key in KEYS)
+    assert all(key in prompt.before for key in prompt.form.keys)
     assert "{" + "sample}" not in prompt.before
     assert prompt.before.endswith("\n")
     assert prompt.after == ""
