@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
     """Reads a task's YAML, with None for lm-eval's own tags, such as !function."""
 
 
-_Loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", lambda *_: None)
 
 
 def _read(file: Path) -> Any:
