@@ -353,7 +353,7 @@ def _selection(folder: Path, _: Models, strategy: str, without: int = 0, **value
     ids = _ids(pool)
     random = np.random.default_rng(2)
     quality = random.permutation(COUNT)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": identity,
             "rater": "r",
