@@ -80,7 +80,8 @@ def _merge(step: Step[MergeSettings]) -> None:
     pool, shards = step.input("pool"), _complete(step.inputs("ratings"), step.input("pool"))
     rows = [_rows(shard) for shard in shards]
     summary = Summary()
-    table = pq.read_schema(shards[0].parts()[0]).remove_metadata()
+    # Fields that were read carry their numbers in the file, which would change the bytes of another file.
+    table = pa.schema([field.remove_metadata() for field in pq.read_schema(shards[0].parts()[0])])
     fields = Rating.model_fields
     with PartsWriter(step.out, table) as parts:
         for block in pool.batches(["id"], rows=BLOCK):
