@@ -177,7 +177,7 @@ OWN_PROMPT = ROOT / "components/tamis/rating/prompts/ds2-v1.yaml"
     ("change", "code"),
     [
         ({}, ""),
-        ({"criteria": {"helpfulness": "how helpful"}}, "settings"),
+        ({"criteria": {"helpfulness": "how helpful"}}, ""),
         ({"template": "Rate {sample}."}, "settings"),
         ({"scale": {"lowest": 0, "highest": 1}}, "settings"),
     ],
@@ -238,7 +238,7 @@ def test_a_column_of_ratings_that_is_not_there_is_named(settings: dict[str, Any]
 
 @pytest.mark.parametrize(
     "content",
-    [b'{"instruction": "Add.", "output": "3"}', '{"prompt": "Ä", "completion": "Ö"}'.encode("latin-1")],
+    [b'{"question": "Add.", "reply": "3"}', '{"prompt": "Ä", "completion": "Ö"}'.encode("latin-1")],
 )
 def test_files_that_are_no_part_of_their_source_are_found_before_a_run(
     settings: dict[str, Any], tmp_path: Path, content: bytes

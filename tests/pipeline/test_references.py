@@ -28,6 +28,7 @@ PLAIN = {
         "AnswersContestant.name",
     ),
     *("Source.recipe", "Source.config", "Source.split", "PromptSet.config", "PromptSet.split"),
+    *("Source.encoding", "Source.delimiter", "_AllStrategies.where"),
     *("Source.fields", "Source.where", "Source.keep", "PromptSet.fields", "AnswersContestant.fields"),
     *("AnswersContestant.answer", "AnswersContestant.written_by"),
     *("ImportSettings.key", "ImportSettings.field", "ImportSettings.source", "ImportSettings.source_column"),
