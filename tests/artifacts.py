@@ -38,12 +38,25 @@ def conversation(*turns: str) -> list[Message]:
     return [Message(role=("user", "assistant")[i % 2], content=turn) for i, turn in enumerate(turns)]
 
 
+# The schema of pools before samples had tools, calls and thoughts.
+OLD_POOL = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), nullable=False),
+        pa.field("origin", pa.int64(), nullable=False),
+        pa.field("metadata", pa.string()),
+    ]
+)
+
+
 def make_pool(
     out: Path,
     samples: Sequence[list[Message]],
     *,
     source: str | Sequence[str] = "test",
     metadata: Sequence[dict[str, Any]] | None = None,
+    schema: pa.Schema = POOL,
 ) -> Path:
     """A finished pool of `samples`, in order; returns `out`."""
     sources = [source] * len(samples) if isinstance(source, str) else list(source)
@@ -57,7 +70,7 @@ def make_pool(
         }
         for i, messages in enumerate(samples)
     ]
-    make("pool", out, lambda step: _write(step, POOL, rows))
+    make("pool", out, lambda step: _write(step, schema, rows))
     return out
 
 

@@ -93,7 +93,7 @@ class _Workers:
             worked, result = _received(child.stdout)
         except (EOFError, OSError):
             raise UnexpectedError(
-                f"a process that reads data ended with the exit code {child.wait()}, as happens when memory runs out",
+                f"a worker process ended with the exit code {child.wait()}, as happens when memory runs out",
                 action="use fewer processes, or give this step more memory",
             ) from None
         finally:

@@ -10,7 +10,7 @@ from tamis.core.conversations import Encoder, Tokens, Unusable
 from tamis.core.errors import InputError
 from tamis.core.jsonrows import json_rows
 from tamis.core.leftout import action_for
-from tamis.core.samples import Message, fault_of
+from tamis.core.samples import Message, fault_of, is_plain
 from tamis.core.side import OF_ANSWERS, Side, counts_in_words
 from tamis.core.storage import locate, read_bytes
 from tamis.influence.settings import TaskSettings
@@ -90,7 +90,10 @@ def example_of(row: Any, where: str, side: Side) -> tuple[str, list[Message]]:
             {"role": "user", "content": row["prompt"]},
             {"role": "assistant", "content": row["completion"]},
         ]
-    fault = fault_of(_plain(messages))
+    plain = _plain(messages)
+    fault = fault_of(plain)
+    if fault is None and not is_plain(plain):
+        fault = "it has turns of a tool or a developer, which are not read"
     if fault is not None:
         raise InputError(f"{where}: {fault}", allowed=allowed)
     side.add(row, tuple(row), read, _beside(messages), messages)

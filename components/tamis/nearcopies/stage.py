@@ -18,7 +18,7 @@ from tamis.core.artifacts import Artifact, Manifest
 from tamis.core.ids import pack, unpack
 from tamis.core.progress import Progress
 from tamis.core.steps import Input, Step, Uri, run_step
-from tamis.core.tables import NEAR_COPIES, PartsWriter
+from tamis.core.tables import NEAR_COPIES, POOL, PartsWriter
 from tamis.nearcopies.clusters import NOT_DROPPED, near_copies
 from tamis.nearcopies.known import CLUSTERS_FILE, decided
 from tamis.nearcopies.settings import NearCopiesSettings
@@ -148,7 +148,7 @@ def _write(
 ) -> None:
     """Write the samples that are left, and the clusters."""
     left, start = kept_for == NOT_DROPPED, 0
-    with PartsWriter(step.out, pq.read_schema(pool.parts()[0])) as parts:
+    with PartsWriter(step.out, POOL) as parts:
         for batch in pool.batches(rows=BLOCK):
             mask = left[start : start + batch.num_rows]
             parts.write(pa.Table.from_batches([batch.filter(pa.array(mask))]))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
+
+from tamis.core.sample_columns import conversations
+from tamis.core.samples import Message
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
 
@@ -20,16 +22,14 @@ class Conversations:
         tools: the function schemas of each sample as JSON text; None if it has none.
     """
 
-    def __init__(self, messages: Sequence[Sequence[dict[str, Any]]], tools: Sequence[str | None] | None = None) -> None:
+    def __init__(self, messages: Sequence[Sequence[Message]], tools: Sequence[str | None] | None = None) -> None:
         self.messages = messages
         self.tools = tools if tools is not None else [None] * len(messages)
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> Conversations:
-        """The samples of a pool's batch with the column `messages`, and `tools` if the pool has it."""
-        rows = batch["messages"].to_pylist()
-        messages = [[{key: value for key, value in turn.items() if value is not None} for turn in row] for row in rows]
-        return cls(messages, batch["tools"].to_pylist() if "tools" in batch.schema.names else None)
+        """The samples of a pool's batch with the columns `messages` and `tools`."""
+        return cls(conversations(batch["messages"]), batch["tools"].to_pylist())
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -63,7 +63,7 @@ class Conversations:
         ]
 
 
-def _split(turn: dict[str, Any]) -> tuple[str, str]:
+def _split(turn: Message) -> tuple[str, str]:
     """The answer and the thoughts of an assistant message."""
     content, thoughts = turn.get("content", ""), turn.get("reasoning", "")
     if "<think" not in content:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from tamis.core.artifacts import Artifact
 from tamis.core.sample_columns import MESSAGES, column_of, conversations, rows_of
-from tamis.core.samples import Message, sample_id
-from tamis.core.tables import POOL, PartsWriter
-from tests.artifacts import conversation, make, make_pool
+from tamis.core.samples import Message
+from tamis.core.tables import POOL
+from tests.artifacts import OLD_POOL, conversation, make_pool
 
 RICH: list[Message] = [
     {"role": "developer", "content": "Be short."},
@@ -29,31 +28,10 @@ RICH: list[Message] = [
     {"role": "tool", "content": "", "tool_call_id": "c1", "name": "weather"},
     {"role": "assistant", "content": "Rain.", "train": False},
 ]
-OLD = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), nullable=False),
-        pa.field("origin", pa.int64(), nullable=False),
-        pa.field("metadata", pa.string()),
-    ]
-)
 
 
 def old_pool(out: Path, samples: list[list[Message]]) -> Artifact:
-    """A pool as revision 2 wrote it."""
-    rows: list[dict[str, Any]] = [
-        {"id": sample_id(messages), "source": "s", "messages": messages, "origin": number, "metadata": None}
-        for number, messages in enumerate(samples)
-    ]
-
-    def write(step: Any) -> None:
-        with PartsWriter(step.out, OLD) as parts:
-            parts.write_rows(rows)
-        step.rows = len(rows)
-
-    make("pool", out, write)
-    return Artifact.open(out, "pool")
+    return Artifact.open(make_pool(out, samples, source="s", schema=OLD_POOL), "pool")
 
 
 def test_conversations_come_back_from_a_column_as_they_were() -> None:

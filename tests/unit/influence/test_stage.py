@@ -279,6 +279,11 @@ def test_what_a_task_s_examples_lose_is_counted_and_limited(
         ('{"prompt": "a", "completion": "b"}\n' + '{"prompt":' + "[" * 100_000, "line 2"),
         ('{"prompt": "a"}\n', "line 1"),
         ('{"prompt": "a", "completion": " "}\n', "line 1.*message 2"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, '
+            '{"role": "tool", "content": "c"}]}\n',
+            "line 1.*tool",
+        ),
     ],
 )
 def test_a_task_that_cannot_be_read_is_named_with_its_line(

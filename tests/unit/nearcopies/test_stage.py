@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from tamis.core.artifacts import Artifact
 from tamis.core.errors import InputError, StoppedError
+from tamis.core.sample_columns import rows_of
+from tamis.core.tables import POOL
 from tamis.nearcopies import stage
 from tamis.nearcopies.clusters import NOT_DROPPED, near_copies
 from tamis.nearcopies.settings import NearCopiesSettings
@@ -25,6 +27,7 @@ from tamis.nearcopies.signatures import Buckets, bands, signatures
 from tamis.nearcopies.stage import run
 from tamis.pool.settings import PoolSettings
 from tamis.pool.stage import run as assemble
+from tests.artifacts import OLD_POOL, conversation, make_pool
 
 SENTENCE = "the quick brown fox jumps over the lazy dog while seven wizards vex a jolly sphinx of black quartz"
 
@@ -217,3 +220,13 @@ def test_many_copies_of_one_text_are_compared_with_the_kept_one_only(tmp_path: P
     made = run(NearCopiesSettings(), samples=pool, out=tmp_path / "near")
     assert made.rows == 1
     assert made.facts["near_copies"]["compared_exactly"] == 299
+
+
+def test_a_pool_of_an_old_revision_becomes_one_of_todays(tmp_path: Path) -> None:
+    samples = [conversation(f"{SENTENCE}?", f"{SENTENCE}{'!' * i}") for i in range(3)]
+    samples.append(conversation("Hi?", "Hello."))
+    pool = make_pool(tmp_path / "pool", samples, schema=OLD_POOL)
+    assert run(NearCopiesSettings(), samples=pool, out=tmp_path / "out").rows == 2
+    found = Artifact.open(tmp_path / "out", "pool")
+    assert [pq.read_schema(part).equals(POOL) for part in found.parts()] == [True]
+    assert [row["messages"] for row in rows_of(found.table())] == [samples[0], samples[3]]

@@ -9,6 +9,7 @@ import pytest
 
 from tamis.core.artifacts import Artifact, manifest_of
 from tamis.core.errors import RegistryError
+from tamis.core.tables import POOL
 from tamis.signals import parallel
 from tamis.signals.columns import SIGNALS
 from tamis.signals.settings import DescribeSettings
@@ -54,6 +55,16 @@ def test_several_processes_give_the_same_table(pool: Path, tmp_path: Path, monke
     monkeypatch.setattr(parallel, "_ALONE", 0)
     monkeypatch.setattr(parallel, "cores", lambda: 2)
     assert run(DescribeSettings(), pool=pool, out=tmp_path / "both").content_hash == alone.content_hash
+
+
+def test_a_pool_of_an_old_revision_is_described_as_todays(tmp_path: Path) -> None:
+    samples = [conversation(f"Question {i}?", f"{PROSE} Answer {i}.") for i in range(20)]
+    hashes = set()
+    for name, schema in (("old", artifacts.OLD_POOL), ("new", POOL)):
+        pool = artifacts.make_pool(tmp_path / name, samples, schema=schema)
+        run(DescribeSettings(), pool=pool, out=tmp_path / f"signals-{name}")
+        hashes.add(str(Artifact.open(tmp_path / f"signals-{name}", "signals").table().to_pylist()))
+    assert len(hashes) == 1
 
 
 def test_a_killed_run_continues_after_its_last_block(

